@@ -1,0 +1,90 @@
+"""The day's jobs, planned and written to the ledger."""
+
+import dagster as dg
+import numpy as np
+
+from episodes_assets.algorithms.registry import BY_ID
+from episodes_assets.assets.partitions import daily, days_of, one_day_before, whole_range
+from episodes_assets.assets.reporting import TEAM, Stopwatch, plain_failures, table
+from episodes_assets.planning.checksums import plan_checksum
+from episodes_assets.planning.jobs import plan_jobs
+from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
+from episodes_assets.resources.snapshots import Snapshots
+from episodes_assets.settings import load_settings
+from episodes_assets.stores import ledger, tracked_state
+
+CODE_VERSION = "1"
+
+
+@dg.asset(
+    deps=[
+        "input_episodes",
+        dg.AssetDep("tracked_episodes", partition_mapping=one_day_before),
+    ],
+    partitions_def=daily,
+    backfill_policy=whole_range,
+    group_name="planning",
+    kinds={"postgres", "pandas"},
+    owners=TEAM,
+    code_version=CODE_VERSION,
+)
+def episode_jobs(
+    context: dg.AssetExecutionContext,
+    queue_database: QueueDatabase,
+    results_database: ResultsDatabase,
+    snapshots: Snapshots,
+) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """The day's due rows as jobs in the ledger, each with the window it is to analyse.
+
+    A pure function of the day's snapshot and of yesterday's tracked episodes. Planning a day again
+    changes nothing unless the plan differs; then the old one is superseded.
+    """
+    clock = Stopwatch()
+    store = snapshots.open()
+    chunk_jobs = load_settings().chunk_jobs
+    planned: list[ledger.Plan] = []
+    changes = 0
+    by_algorithm = {algorithm.name: 0 for algorithm in BY_ID.values()}
+    with (
+        plain_failures(),
+        results_database.connect_to_read() as state,
+        queue_database.connect() as queue,
+    ):
+        for day in days_of(context):
+            snapshot = store.require(day)
+            yesterday = tracked_state.state_before(state, day)
+            before = (
+                np.array([], dtype=np.int64)
+                if yesterday is None
+                else tracked_state.tracked_as_of(results_database.dsn, yesterday.day)
+            )
+            columns = ["epid", "algorithm_id", "premier_date", "start_date"]
+            jobs = plan_jobs(store.read_drop(snapshot, columns), store.read_viewed(snapshot), before, day)
+            plan, changed = ledger.record_plan(
+                queue,
+                day,
+                jobs,
+                checksum=plan_checksum(jobs),
+                snapshot_id=snapshot.snapshot_id,
+                code_version=CODE_VERSION,
+                chunk_jobs=chunk_jobs,
+            )
+            for algorithm_id, count in jobs["algorithm_id"].value_counts().items():
+                by_algorithm[BY_ID[int(str(algorithm_id))].name] += int(count)
+            context.log.info(f"{day}: {plan.jobs:,} jobs{'' if changed else ' (unchanged)'}")
+            changes += changed
+            planned.append(plan)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": sum(plan.jobs for plan in planned),
+            "jobs": sum(plan.jobs for plan in planned),
+            "jobs by algorithm": table(
+                [{"algorithm": name, "jobs": jobs} for name, jobs in by_algorithm.items()]
+            ),
+            "days changed": changes,
+            "days": table(
+                [{"day": str(plan.day), "jobs": plan.jobs, "plan": plan.checksum[:16]} for plan in planned]
+            ),
+            "seconds": clock.seconds,
+        }
+    )

@@ -1,0 +1,159 @@
+"""The day's input: read once, validated, kept for ever."""
+
+import datetime as dt
+
+import dagster as dg
+from pydantic import Field
+
+from episodes_assets.assets.partitions import daily, days_of, whole_range
+from episodes_assets.assets.reporting import TEAM, Stopwatch, plain_failures, table
+from episodes_assets.errors import DropGone, DropNotArrived
+from episodes_assets.resources.databases import InputDatabase
+from episodes_assets.resources.snapshots import Snapshots
+from episodes_assets.stores import input_tables
+from episodes_assets.stores.snapshots import Snapshot, SnapshotStore
+from episodes_assets.validation.drop import validate_drop
+
+CODE_VERSION = "1"
+QUARANTINE_WARNING_SHARE = 0.05
+
+
+class DropConfig(dg.Config):
+    """How to get at the day's drop. Every default is the safe choice."""
+
+    refresh: bool = Field(
+        default=False,
+        description="Take a new snapshot although the day has one. Its jobs may then differ, and "
+        "later days refuse to build on it until they are materialised again.",
+    )
+    arrival_retries: int = Field(
+        default=0, ge=0, description="How often to look again when the drop has not arrived."
+    )
+    arrival_retry_seconds: float = Field(default=600, gt=0, description="Seconds between two looks.")
+
+
+@dg.asset(
+    partitions_def=daily,
+    backfill_policy=whole_range,
+    group_name="input",
+    kinds={"postgres", "parquet", "pandas"},
+    owners=TEAM,
+    code_version=CODE_VERSION,
+    check_specs=[
+        dg.AssetCheckSpec(
+            "quarantine_is_small",
+            asset="input_episodes",
+            description=f"At most {QUARANTINE_WARNING_SHARE:.0%} of the drop is refused.",
+        )
+    ],
+)
+def input_episodes(
+    context: dg.AssetExecutionContext,
+    config: DropConfig,
+    input_database: InputDatabase,
+    snapshots: Snapshots,
+) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """The day's catalogue drop and the episodes viewed that day, as an immutable snapshot.
+
+    Rows that break a rule are quarantined with the reason. A day that has a snapshot keeps it.
+    """
+    clock = Stopwatch()
+    store = snapshots.open()
+    taken: list[Snapshot] = []
+    reused = 0
+    with plain_failures():
+        for day in days_of(context):
+            found = None if config.refresh else store.find(day)
+            reused += found is not None
+            try:
+                snapshot = found or _take_snapshot(day, input_database.dsn, store)
+            except DropNotArrived as error:
+                if context.retry_number < config.arrival_retries:
+                    context.log.warning(f"{error}; looking again later")
+                    raise dg.RetryRequested(
+                        max_retries=config.arrival_retries,
+                        seconds_to_wait=config.arrival_retry_seconds,
+                    ) from error
+                raise
+            context.log.info(
+                f"{day}: {snapshot.drop_rows:,} rows, {snapshot.quarantined_rows:,} quarantined, "
+                f"{snapshot.viewed_episodes:,} episodes viewed"
+                f"{' (snapshot reused)' if found else ''}"
+            )
+            taken.append(snapshot)
+    rows = sum(snapshot.drop_rows for snapshot in taken)
+    refused = sum(snapshot.quarantined_rows for snapshot in taken)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": rows - refused,
+            "catalogue rows": rows,
+            "quarantined": refused,
+            "viewed episodes": sum(snapshot.viewed_episodes for snapshot in taken),
+            "quarantine reasons": _reasons_table(taken),
+            "days": table(
+                [
+                    {
+                        "day": snapshot.day,
+                        "catalogue rows": snapshot.drop_rows,
+                        "quarantined": snapshot.quarantined_rows,
+                        "viewed episodes": snapshot.viewed_episodes,
+                        "snapshot": snapshot.snapshot_id,
+                    }
+                    for snapshot in taken
+                ]
+            ),
+            "snapshots reused": reused,
+            "snapshots": dg.MetadataValue.path(store.url),
+            "seconds": clock.seconds,
+        },
+        check_results=[
+            dg.AssetCheckResult(
+                check_name="quarantine_is_small",
+                passed=refused <= QUARANTINE_WARNING_SHARE * rows,
+                severity=dg.AssetCheckSeverity.WARN,
+                metadata={"share": round(refused / max(rows, 1), 6)},
+            )
+        ],
+    )
+
+
+def _take_snapshot(day: dt.date, dsn: str, store: SnapshotStore) -> Snapshot:
+    drop = input_tables.read_drop(dsn, day)
+    if drop.empty:
+        raise _explain_missing_drop(day, input_tables.latest_drop(dsn), store)
+    validated = validate_drop(drop)
+    return store.write(
+        day,
+        accepted=validated.accepted,
+        quarantined=validated.quarantined,
+        reasons=validated.reasons,
+        viewed=input_tables.read_viewed(dsn, day),
+    )
+
+
+def _explain_missing_drop(
+    day: dt.date, latest: dt.date | None, store: SnapshotStore
+) -> DropGone | DropNotArrived:
+    kept = store.find(day) is not None
+    if latest is not None and latest > day:
+        return DropGone(
+            f"the drop of {day} is gone from the input database and "
+            f"{'cannot be refreshed' if kept else 'no snapshot of it was kept'}",
+            "materialise it without `refresh` to use its snapshot"
+            if kept
+            else f"restore its snapshot below {store.url}, or begin the history after it",
+        )
+    return DropNotArrived(
+        f"the drop of {day} has not arrived in the input database"
+        f"{f', whose newest is of {latest}' if latest else ', which has no drop at all'}",
+        "try again later, or load it with `episodes input load` or `episodes input generate`",
+    )
+
+
+def _reasons_table(taken: list[Snapshot]) -> dg.TableMetadataValue:
+    counts: dict[str, int] = {}
+    for snapshot in taken:
+        for reason, count in snapshot.reasons.items():
+            counts[reason] = counts.get(reason, 0) + count
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return table([{"reason": reason, "rows": count} for reason, count in ordered])

@@ -1,0 +1,108 @@
+"""What the fleet made of the day's jobs."""
+
+import datetime as dt
+import time
+from collections.abc import Sequence
+
+import dagster as dg
+
+from episodes_assets.assets.partitions import daily, days_of, whole_range
+from episodes_assets.assets.reporting import TEAM, Stopwatch, plain_failures, table
+from episodes_assets.databases.connections import Connection
+from episodes_assets.errors import FleetStalled, JobsHeld
+from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.resources.databases import QueueDatabase
+from episodes_assets.settings import load_settings
+from episodes_assets.stores import ledger
+
+CODE_VERSION = "1"
+POLL_SECONDS = 0.25
+REPORT_SECONDS = 10.0
+HELD_SHOWN = 50
+
+
+@dg.asset(
+    deps=["episode_jobs"],
+    partitions_def=daily,
+    backfill_policy=whole_range,
+    group_name="fleet",
+    kinds={"postgres"},
+    owners=TEAM,
+    code_version=CODE_VERSION,
+)
+def job_outcomes(context: dg.AssetExecutionContext, queue_database: QueueDatabase) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """An outcome for each of the day's jobs, worked by the fleet.
+
+    Makes sure the day is handed to the fleet, waits until every job is finished, and fails with the
+    list of what is held, or when no job finishes for too long.
+    """
+    clock = Stopwatch()
+    days = days_of(context)
+    with plain_failures(), queue_database.connect() as queue:
+        for day in days:
+            sent = fan_out_day(queue, day)
+            context.log.info(f"{day}: {sent.jobs:,} jobs, {sent.messages:,} messages enqueued")
+        progress = _wait(context, queue, days, load_settings().stall_minutes * 60)
+        _refuse_held(context, queue, progress)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": sum(day.succeeded for day in progress),
+            "succeeded": sum(day.succeeded for day in progress),
+            "failed": sum(day.held for day in progress),
+            "days": table([{"day": str(day.day), "succeeded": day.succeeded} for day in progress]),
+            "seconds": clock.seconds,
+        }
+    )
+
+
+def _wait(
+    context: dg.AssetExecutionContext,
+    queue: Connection,
+    days: Sequence[dt.date],
+    stall_seconds: float,
+) -> list[ledger.Progress]:
+    moved = reported = time.monotonic()
+    finished = -1
+    while True:
+        progress = ledger.read_progress(queue, days)
+        now = time.monotonic()
+        total = sum(day.jobs for day in progress)
+        is_open = any(day.is_open for day in progress)
+        before, finished = finished, sum(day.succeeded + day.held for day in progress)
+        if finished != before:
+            moved = now
+        if now - reported >= REPORT_SECONDS or not is_open:
+            context.log.info(f"{finished:,} of {total:,} jobs finished")
+            reported = now
+        if not is_open:
+            return progress
+        if now - moved > stall_seconds:
+            raise FleetStalled(
+                f"no job finished for {stall_seconds / 60:g} minutes; "
+                f"{total - finished:,} of {total:,} are open",
+                "see that workers run (`episodes worker`) and reach the queue and the input, "
+                "then materialise job_outcomes again",
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _refuse_held(
+    context: dg.AssetExecutionContext, queue: Connection, progress: Sequence[ledger.Progress]
+) -> None:
+    days = [day.day for day in progress if day.held]
+    if not days:
+        return
+    held = ledger.read_held(queue, days, HELD_SHOWN)
+    for job in held:
+        context.log.error(
+            f"{job.day} epid {job.epid} algorithm {job.algorithm_id}: {job.error} (after {job.starts} starts)"
+        )
+    total = sum(day.held for day in progress)
+    first = held[0]
+    raise JobsHeld(
+        f"{total:,} jobs are held, among them epid {first.epid} of {first.day} "
+        f"for algorithm {first.algorithm_id} ({first.error})",
+        f"mend the cause, then `episodes jobs retry {days[0]}`"
+        f"{' and so on for each day' if len(days) > 1 else ''}; "
+        "the step's log lists them",
+    )

@@ -1,0 +1,20 @@
+"""The daily partitions and how a day depends on the one before."""
+
+import datetime as dt
+
+import dagster as dg
+
+from episodes_assets.days import FIRST_DAY
+
+daily = dg.DailyPartitionsDefinition(start_date=FIRST_DAY.isoformat())
+
+one_day_before = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
+
+# A backfill of N days is one run: Dagster's backfill loop looks every 30 seconds, so a run for each
+# partition of a self-dependent asset would cost 7 hours for 878 days.
+whole_range = dg.BackfillPolicy.single_run()
+
+
+def days_of(context: dg.AssetExecutionContext) -> list[dt.date]:
+    """The days that a step is to materialise, in order."""
+    return sorted(dt.date.fromisoformat(key) for key in context.partition_keys)

@@ -1,0 +1,73 @@
+"""The day as consumers see it."""
+
+import dagster as dg
+
+from episodes_assets.assets.partitions import daily, days_of, whole_range
+from episodes_assets.assets.reporting import TEAM, Stopwatch, plain_failures, preview, table
+from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
+from episodes_assets.stores import ledger, published
+
+CODE_VERSION = "1"
+PREVIEW_ROWS = 10
+
+
+@dg.asset(
+    deps=["job_outcomes"],
+    partitions_def=daily,
+    backfill_policy=whole_range,
+    group_name="results",
+    kinds={"postgres"},
+    owners=TEAM,
+    code_version=CODE_VERSION,
+    check_specs=[
+        dg.AssetCheckSpec(
+            "a_row_for_each_job",
+            asset="published_results",
+            description="Each job of the plan has exactly one published row.",
+        )
+    ],
+)
+def published_results(
+    context: dg.AssetExecutionContext,
+    queue_database: QueueDatabase,
+    results_database: ResultsDatabase,
+) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """The day's outcomes in the results database, replaced in one transaction.
+
+    A reader sees the day as it was or as it is. Publishing the same outcomes again changes nothing.
+    """
+    clock = Stopwatch()
+    days: list[published.PublishedDay] = []
+    changes = 0
+    with (
+        plain_failures(),
+        queue_database.connect() as queue,
+        results_database.connect() as results,
+    ):
+        for day in days_of(context):
+            plan = ledger.require_plan(queue, day)
+            manifest, changed = published.publish_day(queue, results, plan, CODE_VERSION)
+            context.log.info(f"{day}: {manifest.rows:,} rows{'' if changed else ' (unchanged)'}")
+            changes += changed
+            days.append(manifest)
+        first_rows = published.read_rows(results, days[-1].day, PREVIEW_ROWS)
+    jobs, rows = sum(day.jobs for day in days), sum(day.rows for day in days)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": rows,
+            "rows published": rows,
+            "preview": preview(first_rows),
+            "days changed": changes,
+            "days": table(
+                [{"day": str(day.day), "rows": day.rows, "checksum": day.checksum} for day in days]
+            ),
+            "seconds": clock.seconds,
+        },
+        check_results=[
+            dg.AssetCheckResult(
+                check_name="a_row_for_each_job",
+                passed=jobs == rows,
+                metadata={"jobs": jobs, "rows": rows},
+            )
+        ],
+    )

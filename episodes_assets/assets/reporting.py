@@ -1,0 +1,61 @@
+"""What a materialisation shows in the UI, and how a foreseen failure looks there."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from episodes_assets.errors import EpisodesError
+
+TEAM = ["team:media-analytics"]
+
+
+@contextmanager
+def plain_failures() -> Iterator[None]:
+    """Turn a foreseen error into a failed step that says what to do; it is not retried."""
+    try:
+        yield
+    except EpisodesError as error:
+        raise dg.Failure(
+            description=str(error),
+            metadata={"what happened": error.what, "what to do": error.mend},
+            allow_retries=False,
+        ) from error
+
+
+class Stopwatch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since then, to the millisecond."""
+        return round(time.perf_counter() - self._began, 3)
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
+    """Rows with equal keys as a table; empty as a table without columns."""
+    columns = [
+        dg.TableColumn(name, type="int" if isinstance(value, int) else "string")
+        for name, value in (rows[0].items() if rows else ())
+    ]
+    return dg.MetadataValue.table(
+        records=[dg.TableRecord({k: _cell(v) for k, v in row.items()}) for row in rows],
+        schema=dg.TableSchema(columns=columns),
+    )
+
+
+def preview(frame: pd.DataFrame) -> dg.MarkdownMetadataValue:
+    """The rows of a small frame as Markdown."""
+    text = frame.astype("object").where(frame.notna(), "").astype("str")
+    lines = [list(text.columns), ["---"] * len(text.columns), *text.to_numpy().tolist()]
+    return dg.MetadataValue.md("\n".join("| " + " | ".join(line) + " |" for line in lines))
+
+
+def _cell(value: object) -> str | int | float | bool | None:
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -1,0 +1,92 @@
+"""The accumulated state: which episodes have been caught up from their premiere."""
+
+import dagster as dg
+import numpy as np
+
+from episodes_assets.assets.partitions import daily, days_of, one_day_before, whole_range
+from episodes_assets.assets.reporting import TEAM, Stopwatch, plain_failures, table
+from episodes_assets.planning.tracking import newly_tracked
+from episodes_assets.resources.databases import ResultsDatabase
+from episodes_assets.resources.snapshots import Snapshots
+from episodes_assets.stores import tracked_state
+
+CODE_VERSION = "1"
+
+
+@dg.asset(
+    deps=[
+        "input_episodes",
+        dg.AssetDep("tracked_episodes", partition_mapping=one_day_before),
+    ],
+    partitions_def=daily,
+    backfill_policy=whole_range,
+    group_name="planning",
+    kinds={"postgres", "pandas"},
+    owners=TEAM,
+    code_version=CODE_VERSION,
+)
+def tracked_episodes(
+    context: dg.AssetExecutionContext, results_database: ResultsDatabase, snapshots: Snapshots
+) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """All episodes tracked as of the day: yesterday's, and those of `reach` that have premiered.
+
+    Stored once per episode with the day it was first tracked. A day refuses to build on a missing or
+    different yesterday; with no history at all it begins one.
+    """
+    clock = Stopwatch()
+    store = snapshots.open()
+    recorded: list[tracked_state.TrackedDay] = []
+    changes = 0
+    with (
+        plain_failures(),
+        results_database.connect() as connection,
+        tracked_state.only_writer(connection),
+    ):
+        before = None
+        for day in days_of(context):
+            snapshot = store.require(day)
+            yesterday = tracked_state.state_before(connection, day)
+            if yesterday is None:
+                context.log.info(f"{day} begins the history: nothing is tracked before it")
+                before = np.array([], dtype=np.int64)
+            elif before is None:
+                before = tracked_state.tracked_as_of(results_database.dsn, yesterday.day)
+            drop = store.read_drop(snapshot, ["epid", "algorithm_id", "premier_date"])
+            new = newly_tracked(drop, before, day)
+            today, changed = tracked_state.record_day(
+                connection,
+                day,
+                new,
+                yesterday=yesterday,
+                snapshot_id=snapshot.snapshot_id,
+                code_version=CODE_VERSION,
+            )
+            context.log.info(
+                f"{day}: {today.newly_tracked:,} newly tracked, {today.total:,} in all"
+                f"{'' if changed else ' (unchanged)'}"
+            )
+            before = np.union1d(before, new)
+            changes += changed
+            recorded.append(today)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": recorded[-1].total,
+            "newly tracked": sum(day.newly_tracked for day in recorded),
+            "tracked in all": recorded[-1].total,
+            "origin": recorded[0].origin,
+            "checksum": recorded[-1].checksum,
+            "days changed": changes,
+            "days": table(
+                [
+                    {
+                        "day": str(day.day),
+                        "newly tracked": day.newly_tracked,
+                        "tracked in all": day.total,
+                        "snapshot": day.snapshot_id,
+                    }
+                    for day in recorded
+                ]
+            ),
+            "seconds": clock.seconds,
+        }
+    )

@@ -1,0 +1,36 @@
+"""The jobs that automation starts, and people may."""
+
+import dagster as dg
+
+from episodes_assets.assets.partitions import daily
+from episodes_assets.fleet.maintenance import prune_message_log as prune
+from episodes_assets.resources.databases import QueueDatabase
+from episodes_assets.settings import load_settings
+
+plan_day = dg.define_asset_job(
+    "plan_day",
+    selection=["input_episodes", "tracked_episodes", "episode_jobs"],
+    partitions_def=daily,
+    description="Take the day's snapshot, extend the tracked episodes, plan the jobs.",
+)
+
+publish_day = dg.define_asset_job(
+    "publish_day",
+    selection=["job_outcomes", "published_results"],
+    partitions_def=daily,
+    description="Collect the outcomes of a day whose jobs are done, and publish them.",
+)
+
+
+@dg.op(description="Delete old rows of PgQueuer's log of finished messages.")
+def prune_message_log_op(context: dg.OpExecutionContext, queue_database: QueueDatabase) -> None:
+    """Prune PgQueuer's log."""
+    with queue_database.connect() as connection:
+        rows = prune(connection, load_settings().queue_log_days)
+    context.log.info(f"{rows:,} log rows deleted")
+
+
+@dg.job(description="Keep PgQueuer's log of finished messages from growing for ever.")
+def prune_message_log() -> None:
+    """Prune PgQueuer's log."""
+    prune_message_log_op()

@@ -1,0 +1,108 @@
+"""The sensors: thin around the decisions, and quiet when a database cannot be read."""
+
+import datetime as dt
+from collections.abc import Iterator
+
+import dagster as dg
+
+from episodes_assets.assets.partitions import daily
+from episodes_assets.automation.decisions import Failures, days_to_fan_out, days_to_publish
+from episodes_assets.automation.jobs import publish_day
+from episodes_assets.errors import EpisodesError
+from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
+from episodes_assets.stores import ledger, published
+
+SENSOR_SECONDS = 15
+DAYS_PER_TICK = 10
+IN_PROGRESS = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+PARTITION = "dagster/partition"
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+
+
+@dg.sensor(
+    minimum_interval_seconds=SENSOR_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Hands the jobs of planned days to the fleet, and sends again what was lost. On by default.",
+)
+def fan_out(queue_database: QueueDatabase) -> dg.SkipReason:
+    """Hand out each planned day; a tick that does nothing else needs no run."""
+    try:
+        with queue_database.connect() as queue:
+            sent = [fan_out_day(queue, day) for day in days_to_fan_out(ledger.read_progress(queue))]
+    except EpisodesError as error:
+        return dg.SkipReason(str(error))
+    done = [f"{each.day}: {each.jobs:,} jobs in {each.messages:,} messages" for each in sent if each.messages]
+    return dg.SkipReason("handed out " + "; ".join(done) if done else "nothing to hand out")
+
+
+@dg.sensor(
+    job=publish_day,
+    minimum_interval_seconds=SENSOR_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Collects and publishes each day whose jobs are all done. On by default.",
+)
+def publish_finished_days(
+    context: dg.SensorEvaluationContext,
+    queue_database: QueueDatabase,
+    results_database: ResultsDatabase,
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Request a run for each such day that none is in flight for."""
+    try:
+        with queue_database.connect_to_read() as queue:
+            progress = ledger.read_progress(queue)
+        with results_database.connect_to_read() as results:
+            plans = published.published_plans(results)
+    except EpisodesError as error:
+        yield dg.SkipReason(str(error))
+        return
+    open_days = [day for day in progress if plans.get(day.day) != day.plan_id and day.is_done]
+    days = days_to_publish(
+        open_days,
+        plans,
+        days_in_flight(context.instance) if open_days else set(),
+        failed_attempts(context.instance, {day.day for day in open_days}),
+        dt.datetime.now(dt.UTC),
+        DAYS_PER_TICK,
+    )
+    for day in days:
+        yield dg.RunRequest(partition_key=day.isoformat())
+    if not days:
+        yield dg.SkipReason("no finished day waits to be published")
+
+
+def days_in_flight(instance: dg.DagsterInstance) -> set[dt.date]:
+    """The days that any queued or running run covers."""
+    days: set[str] = set()
+    for record in instance.get_run_records(dg.RunsFilter(statuses=IN_PROGRESS)):
+        tags = record.dagster_run.tags
+        if PARTITION in tags:
+            days.add(tags[PARTITION])
+        elif RANGE_START in tags and RANGE_END in tags:
+            span = dg.PartitionKeyRange(tags[RANGE_START], tags[RANGE_END])
+            days.update(daily.get_partition_keys_in_range(span))
+    return {dt.date.fromisoformat(day) for day in days}
+
+
+def failed_attempts(instance: dg.DagsterInstance, days: set[dt.date]) -> dict[dt.date, Failures]:
+    """For each day, the failed runs since the last one that succeeded."""
+    found: dict[dt.date, Failures] = {}
+    for day in days:
+        records = instance.get_run_records(
+            dg.RunsFilter(job_name=publish_day.name, tags={PARTITION: day.isoformat()}), limit=12
+        )
+        failed = []
+        for record in records:
+            if record.dagster_run.status is not dg.DagsterRunStatus.FAILURE:
+                break
+            failed.append(record.update_timestamp)
+        if failed:
+            found[day] = Failures(len(failed), failed[0])
+    return found

@@ -1,0 +1,47 @@
+"""The `episodes` command itself."""
+
+import sys
+
+import typer
+
+from episodes_assets.commands import db, jobs, state
+from episodes_assets.commands import input as input_
+from episodes_assets.commands.console import err
+from episodes_assets.commands.demo import demo
+from episodes_assets.commands.results import results
+from episodes_assets.commands.run import backfill, run
+from episodes_assets.commands.up import up
+from episodes_assets.commands.worker import worker
+from episodes_assets.errors import EpisodesError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Track episodes: a day's catalogue drop becomes jobs, outcomes and published results. "
+    "Begin with `episodes demo`; settings are EPISODES_* variables (see README).",
+)
+for command in (demo, up, run, backfill, worker):
+    app.command()(command)
+app.add_typer(db.app, name="db")
+app.add_typer(input_.app, name="input")
+app.add_typer(state.app, name="state")
+app.add_typer(jobs.app, name="jobs")
+app.command()(results)
+
+
+def main() -> None:
+    """Run the command; a foreseen error is one line and exit code 1."""
+    try:
+        app()
+    except EpisodesError as error:
+        err.print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        sys.exit(130)
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")

@@ -1,0 +1,23 @@
+"""Dagster's instance folder, in the home like everything else that is written."""
+
+import os
+from pathlib import Path
+
+from episodes_assets.settings import PROJECT_FOLDER, Settings
+
+
+def prepare_dagster_home(settings: Settings) -> Path:
+    """Point DAGSTER_HOME at a folder in the home that has the project's dagster.yaml.
+
+    A DAGSTER_HOME that is set already is respected.
+    """
+    if given := os.environ.get("DAGSTER_HOME"):
+        return Path(given)
+    folder = settings.dagster_home.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    link = folder / "dagster.yaml"
+    if not link.exists():
+        link.unlink(missing_ok=True)
+        link.symlink_to(PROJECT_FOLDER / "dagster.yaml")
+    os.environ["DAGSTER_HOME"] = str(folder)
+    return folder

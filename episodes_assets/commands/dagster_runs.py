@@ -1,0 +1,163 @@
+"""Dagster runs of the whole graph from a command, with live progress.
+
+The run executes in this process and is recorded in Dagster's instance like any other, so the UI shows
+it with all its metadata.
+"""
+
+import datetime as dt
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from episodes_assets.commands.console import err
+from episodes_assets.commands.dagster_home import prepare_dagster_home
+from episodes_assets.databases.connections import connect
+from episodes_assets.databases.dsns import Dsns, Purpose
+from episodes_assets.days import days_between
+from episodes_assets.errors import EpisodesError, RunFailed
+from episodes_assets.settings import Settings
+from episodes_assets.stores.ledger import read_progress
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+STAGES = (
+    "input_episodes",
+    "tracked_episodes",
+    "episode_jobs",
+    "job_outcomes",
+    "published_results",
+)
+POLL_SECONDS = 0.5
+
+
+@contextmanager
+def open_instance(settings: Settings, dsns: Dsns) -> Iterator["dg.DagsterInstance"]:
+    """Dagster's instance.
+
+    Raises:
+        DatabaseUnreachable: If its database does not answer.
+    """
+    with connect(dsns.require(Purpose.DAGSTER), read_only=True):
+        pass
+    prepare_dagster_home(settings)
+    import dagster as dg  # two seconds
+
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+def materialize_days(
+    instance: "dg.DagsterInstance",
+    dsns: Dsns,
+    first: dt.date,
+    last: dt.date,
+    run_config: Mapping[str, Any] | None = None,
+) -> str:
+    """Materialise the whole graph for the days from `first` to `last` in one run.
+
+    Returns:
+        The run's id.
+
+    Raises:
+        RunFailed: If a step fails.
+    """
+    from episodes_assets.definitions import build_defs  # loads Dagster
+
+    job = build_defs().resolve_implicit_global_asset_job_def()
+    run_id = str(uuid.uuid4())
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    partitions: dict[str, Any] = (
+        {"partition_key": first.isoformat()}
+        if first == last
+        else {
+            "tags": {
+                "dagster/asset_partition_range_start": first.isoformat(),
+                "dagster/asset_partition_range_end": last.isoformat(),
+            }
+        }
+    )
+    with _shown_progress(instance, dsns, run_id, first, last):
+        result = job.execute_in_process(
+            instance=instance,
+            run_id=run_id,
+            run_config={**quiet, **(run_config or {})},
+            raise_on_error=False,
+            **partitions,
+        )
+    if not result.success:
+        raise _explain_failure(result, run_id)
+    return run_id
+
+
+def _explain_failure(result: "dg.ExecuteInProcessResult", run_id: str) -> EpisodesError:
+    for event in result.all_events:
+        if not event.is_step_failure:
+            continue
+        data = event.step_failure_data
+        if data.user_failure_data is not None and data.user_failure_data.description:
+            return RunFailed(data.user_failure_data.description)
+        reason = data.error.message.strip().splitlines()[0] if data.error else "unknown"
+        return RunFailed(
+            f"{event.step_key} failed unexpectedly ({reason})",
+            f"run {run_id} has the traceback in the UI (`episodes up`)",
+        )
+    return RunFailed(f"run {run_id} failed", "see it in the UI (`episodes up`)")
+
+
+@contextmanager
+def _shown_progress(
+    instance: "dg.DagsterInstance", dsns: Dsns, run_id: str, first: dt.date, last: dt.date
+) -> Iterator[None]:
+    """Show which stage a run is in and how many jobs are finished, until the block ends."""
+    label = str(first) if first == last else f"{first} to {last}"
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    done = threading.Event()
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task(f"{label}  starting", total=None)
+
+        def watch() -> None:
+            while not done.wait(POLL_SECONDS):
+                try:
+                    stage = _current_stage(instance, run_id)
+                    finished, total = _finished_jobs(dsns, first, last)
+                except Exception:  # noqa: BLE001, S112  a display must not end the run it shows
+                    continue
+                bar.update(
+                    task,
+                    description=f"{label}  {stage}",
+                    completed=finished if stage == "job_outcomes" else 0,
+                    total=total if stage == "job_outcomes" else None,
+                )
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        began = time.monotonic()
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+    if not err.is_terminal:
+        err.print(f"{label}: {time.monotonic() - began:.1f} s")
+
+
+def _current_stage(instance: "dg.DagsterInstance", run_id: str) -> str:
+    begun = {step.step_key for step in instance.get_run_step_stats(run_id)}
+    return next((stage for stage in reversed(STAGES) if stage in begun), "starting")
+
+
+def _finished_jobs(dsns: Dsns, first: dt.date, last: dt.date) -> tuple[int, int]:
+    with connect(dsns.require(Purpose.QUEUE), read_only=True) as connection:
+        progress = read_progress(connection, list(days_between(first, last)))
+    return sum(d.succeeded + d.held for d in progress), sum(d.jobs for d in progress)

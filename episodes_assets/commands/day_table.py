@@ -1,0 +1,94 @@
+"""The table of days: what came in, what was planned, what was published, and how long it took."""
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from episodes_assets.commands.dagster_runs import STAGES
+from episodes_assets.databases.connections import connect
+from episodes_assets.databases.dsns import Dsns, Purpose
+from episodes_assets.settings import Settings
+from episodes_assets.stores import ledger, published, tracked_state
+from episodes_assets.stores.snapshots import SnapshotStore
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+_COUNTS = (
+    "catalogue rows",
+    "quarantined",
+    "newly tracked",
+    "jobs",
+    "succeeded",
+    "failed",
+    "rows published",
+)
+_SHORT_STAGES = ("input", "tracked", "jobs", "outcomes", "publish")
+
+
+def day_table(
+    settings: Settings, dsns: Dsns, instance: "dg.DagsterInstance", days: Sequence[dt.date]
+) -> Table:
+    """A row for each day; the stages' times are those of their latest materialisation."""
+    store = SnapshotStore(settings.snapshots)
+    seconds = stage_seconds(instance, days)
+    with (
+        connect(dsns.require(Purpose.QUEUE), read_only=True) as queue,
+        connect(dsns.require(Purpose.RESULTS), read_only=True) as results,
+    ):
+        progress = {each.day: each for each in ledger.read_progress(queue, days)}
+        rows = []
+        for day in days:
+            snapshot = store.find(day)
+            tracked = tracked_state.read_day(results, day)
+            jobs = progress.get(day)
+            publication = published.find_day(results, day)
+            counts = [
+                snapshot and snapshot.drop_rows,
+                snapshot and snapshot.quarantined_rows,
+                tracked and tracked.newly_tracked,
+                jobs and jobs.jobs,
+                jobs and jobs.succeeded,
+                jobs and jobs.held,
+                publication and publication.rows,
+            ]
+            times = [seconds.get((stage, day)) for stage in STAGES]
+            rows.append(
+                [
+                    str(day),
+                    *("-" if count is None else f"{count:,}" for count in counts),
+                    *("-" if time is None else f"{time:.1f}" for time in times),
+                ]
+            )
+    table = Table(caption="The last five columns are seconds for each stage.", box=None, padding=(0, 1, 0, 0))
+    table.add_column("day", no_wrap=True)
+    for name in (*_COUNTS, *_SHORT_STAGES):
+        table.add_column(name, justify="right", vertical="bottom")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def stage_seconds(
+    instance: "dg.DagsterInstance", days: Sequence[dt.date]
+) -> dict[tuple[str, dt.date], float]:
+    """Seconds of each stage for each day; in a run over many days, its mean."""
+    import dagster as dg  # two seconds
+
+    seconds: dict[tuple[str, dt.date], float] = {}
+    for stage in STAGES:
+        for day in days:
+            records = instance.fetch_materializations(
+                dg.AssetRecordsFilter(asset_key=dg.AssetKey(stage), asset_partitions=[day.isoformat()]),
+                limit=1,
+            ).records
+            for record in records:
+                materialization = record.asset_materialization
+                metadata = materialization.metadata if materialization else {}
+                if "seconds" in metadata:
+                    table = metadata.get("days")
+                    count = len(table.records) if isinstance(table, dg.TableMetadataValue) else 1
+                    seconds[stage, day] = float(str(metadata["seconds"].value)) / max(count, 1)
+    return seconds

@@ -1,0 +1,119 @@
+"""`episodes input`: fill an input database with a sample or with your own files."""
+
+import datetime as dt
+from pathlib import Path
+from typing import Annotated
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import typer
+from rich.progress import Progress
+
+from episodes_assets.commands.console import err, out
+from episodes_assets.commands.databases import ready_databases
+from episodes_assets.databases.connections import connect_to_write
+from episodes_assets.databases.dsns import Purpose
+from episodes_assets.days import FIRST_DAY, ONE_DAY, parse_day
+from episodes_assets.errors import BadFile
+from episodes_assets.sample.generate import generate_input
+from episodes_assets.settings import load_settings
+from episodes_assets.stores.input_files import read_input_file
+from episodes_assets.stores.input_writing import EPISODES_SCHEMA, VIEWINGS_SCHEMA, replace_input
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Fill an input database. Production input comes from other systems; this is for samples, "
+    "trials and development copies, and needs a role that may write (EPISODES_INPUT_WRITER_DSN).",
+)
+
+
+@app.command()
+def generate(
+    episodes: Annotated[int, typer.Option(min=10, help="Episodes there will ever be.")] = 4_000,
+    first: Annotated[str, typer.Option("--from", help="The first day, YYYY-MM-DD.")] = FIRST_DAY.isoformat(),
+    days: Annotated[int, typer.Option(min=1, max=3660, help="How many days of drops.")] = 7,
+    history: Annotated[
+        int, typer.Option(min=0, max=400, help="Days of viewings before the first drop.")
+    ] = 14,
+    seed: Annotated[int, typer.Option(help="Of all randomness: same seed, same rows.")] = 1,
+) -> None:
+    """Write a realistic sample: a growing catalogue, Zipf-shaped viewing, some rows that are wrong.
+
+    Days that are there are replaced by the sample's.
+
+    Example: episodes input generate --episodes 20000 --from 2018-03-01 --days 30
+    """
+    settings = load_settings()
+    start = parse_day(first)
+    end = start + (days - 1) * ONE_DAY
+    parse_day(end.isoformat())
+    dsn = ready_databases(settings).require(Purpose.INPUT_WRITER)
+    with connect_to_write(dsn, settings.environment):
+        pass
+    totals = [0, 0]
+    with Progress(console=err, transient=True) as bar:
+        task = bar.add_task("generating", total=days + history)
+
+        def report(day: dt.date, rows: int, viewings: int) -> None:
+            totals[0] += rows
+            totals[1] += viewings
+            bar.update(task, advance=1, description=str(day))
+
+        generate_input(
+            dsn,
+            episodes=episodes,
+            seed=seed,
+            first=start,
+            last=end,
+            history_days=history,
+            report=report,
+        )
+    out.print(f"{days} drops with {totals[0]:,} rows and {totals[1]:,} viewings, {start} to {end}")
+
+
+@app.command()
+def load(
+    episodes: Annotated[Path | None, typer.Option(help="CSV or Parquet of the table `episodes`.")] = None,
+    viewings: Annotated[Path | None, typer.Option(help="CSV or Parquet of the table `viewings`.")] = None,
+) -> None:
+    """Load your own files; all rows of both, or nothing.
+
+    A CSV has a header line with the table's columns in any order; an empty field is a missing value.
+    The drops of the batch_dates in the file, and the viewings of its UTC days, are replaced, so
+    loading a file twice changes nothing.
+
+    Example: episodes input load --episodes drop.csv --viewings views.parquet
+    """
+    if episodes is None and viewings is None:
+        raise BadFile("no file was given", "name --episodes FILE, --viewings FILE, or both")
+    drops = None if episodes is None else read_input_file(episodes, EPISODES_SCHEMA)
+    views = None if viewings is None else read_input_file(viewings, VIEWINGS_SCHEMA)
+    if drops is not None and drops["batch_date"].null_count:
+        row = pc.index(drops["batch_date"].is_null(), value=True).as_py()
+        raise BadFile(
+            f"{episodes}, row {row + 1}, column batch_date: it is empty",
+            "each row belongs to the drop of a day; nothing was loaded",
+        )
+    settings = load_settings()
+    dsn = ready_databases(settings).require(Purpose.INPUT_WRITER)
+    with connect_to_write(dsn, settings.environment):
+        pass
+    replace_input(
+        dsn,
+        drops=drops,
+        drop_days=[] if drops is None else drops["batch_date"].unique().to_pylist(),
+        viewings=views,
+        viewing_days=[] if views is None else _utc_days(views),
+    )
+    for name, table in (("episodes", drops), ("viewings", views)):
+        if table is not None:
+            out.print(f"{table.num_rows:,} rows loaded into {name}")
+
+
+def _utc_days(viewings: pa.Table) -> list[dt.date]:
+    days: list[dt.date] = (
+        (viewings["viewed_at"].drop_null().cast(pa.timestamp("us")).cast(pa.date32(), safe=False))
+        .unique()
+        .to_pylist()
+    )
+    return days

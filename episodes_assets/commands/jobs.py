@@ -1,0 +1,76 @@
+"""`episodes jobs`: how far the fleet is, and another round for held jobs."""
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from episodes_assets.commands.console import out
+from episodes_assets.commands.databases import ready_databases
+from episodes_assets.databases.connections import connect, connect_to_write
+from episodes_assets.databases.dsns import Purpose
+from episodes_assets.days import parse_day
+from episodes_assets.errors import DayNotPlanned
+from episodes_assets.fleet.retry import retry_held_jobs
+from episodes_assets.settings import load_settings
+from episodes_assets.stores import ledger
+
+app = typer.Typer(no_args_is_help=True, help="See how far the fleet is; retry held jobs.")
+
+DAYS_SHOWN = 14
+HELD_SHOWN = 20
+
+
+@app.command()
+def status(
+    day: Annotated[str | None, typer.Argument(help="A day; default: the newest 14.")] = None,
+    traceback: Annotated[bool, typer.Option("--traceback", help="With the tracebacks of held jobs.")] = False,
+) -> None:
+    """Show how many of each day's jobs wait, run, have succeeded or are held, and why.
+
+    Example: episodes jobs status 2018-03-01 --traceback
+    """
+    days = None if day is None else [parse_day(day)]
+    dsn = ready_databases(load_settings()).require(Purpose.QUEUE)
+    with connect(dsn, read_only=True) as connection:
+        progress = ledger.read_progress(connection, days)
+        waiting = ledger.backlog(connection)
+        shown = progress[-DAYS_SHOWN:]
+        held_days = [each.day for each in shown if each.held]
+        held = ledger.read_held(connection, held_days, HELD_SHOWN)
+    if days and not progress:
+        raise DayNotPlanned(f"{day} has no planned jobs", f"run `episodes run {day}`")
+    table = Table(box=None)
+    table.add_column("day", no_wrap=True)
+    for name in ("jobs", "waiting", "running", "succeeded", "held"):
+        table.add_column(name, justify="right")
+    table.add_column("handed out")
+    for each in shown:
+        counts = (each.jobs, each.waiting, each.running, each.succeeded, each.held)
+        table.add_row(str(each.day), *(f"{n:,}" for n in counts), "yes" if each.is_fanned_out else "no")
+    out.print(table)
+    out.print(f"{waiting:,} jobs are with the fleet and not finished")
+    for job in held:
+        out.print(
+            f"held: {job.day} epid {job.epid} algorithm {job.algorithm_id} "
+            f"after {job.starts} starts: {job.error}",
+            markup=False,
+        )
+        if traceback and job.traceback:
+            out.print(job.traceback, markup=False)
+    if held:
+        out.print(f"Mend the cause, then: episodes jobs retry {held[0].day}")
+
+
+@app.command()
+def retry(day: Annotated[str, typer.Argument(help="The day whose held jobs are retried.")]) -> None:
+    """Give a day's held jobs another round of starts.
+
+    Once they have succeeded, the day is published by the sensor, or by `episodes run DAY`.
+    """
+    settings = load_settings()
+    parsed = parse_day(day)
+    dsn = ready_databases(settings).require(Purpose.QUEUE)
+    with connect_to_write(dsn, settings.environment, autocommit=True) as connection:
+        released = retry_held_jobs(connection, parsed)
+    out.print(f"{released:,} held jobs of {day} wait for the fleet again")

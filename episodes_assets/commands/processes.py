@@ -1,0 +1,159 @@
+"""Child processes of a command: started together, watched, and all gone when it ends."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Protocol
+
+from episodes_assets.databases.dsns import FLEET, Dsns
+from episodes_assets.errors import ProcessFailed
+from episodes_assets.settings import Settings
+
+STOP_SECONDS = 30.0
+
+
+class LineSink(Protocol):
+    """Takes the output of processes, line by line, from several threads."""
+
+    def __call__(self, name: str, line: str) -> None:
+        """A line of the process called `name`."""
+
+
+@dataclass
+class Child:
+    """A running child process."""
+
+    name: str
+    argv: Sequence[str]
+    process: subprocess.Popen[str]
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self.process.poll() is None
+
+
+class ProcessGroup:
+    """Processes that live and end together.
+
+    Each gets a session of its own: Ctrl-C reaches only the command, which then stops them in order,
+    and whatever they started themselves is found by its process group.
+    """
+
+    def __init__(self, sink: LineSink) -> None:
+        self._sink = sink
+        self.children: list[Child] = []
+
+    def start(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> Child:
+        """Start a process whose output goes to the sink."""
+        process = subprocess.Popen(
+            list(argv),
+            env={**os.environ, **env, "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        child = Child(name, argv, process)
+        self.children.append(child)
+        assert process.stdout is not None  # noqa: S101  PIPE
+        threading.Thread(target=self._drain, args=(name, process.stdout), daemon=True).start()
+        return child
+
+    def forget_ended(self) -> list[Child]:
+        """The processes that have ended since the last call."""
+        ended = [child for child in self.children if not child.is_running]
+        self.children = [child for child in self.children if child.is_running]
+        for child in ended:
+            _kill_group(child)
+        return ended
+
+    def stop(self) -> None:
+        """Ask all processes to end, the last started first, and make sure that they have."""
+        for child in reversed(self.children):
+            if child.is_running:
+                with contextlib.suppress(ProcessLookupError):
+                    child.process.terminate()
+        deadline = time.monotonic() + STOP_SECONDS
+        for child in reversed(self.children):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.process.wait(max(deadline - time.monotonic(), 0.1))
+            _kill_group(child)
+            child.process.wait()
+        self.children = []
+
+    def _drain(self, name: str, output: IO[str]) -> None:
+        with output:
+            for line in output:
+                self._sink(name, line.rstrip("\n"))
+
+
+def _kill_group(child: Child) -> None:
+    """End what a process left behind; its group has its process id."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.process.pid, signal.SIGKILL)
+
+
+def episodes_argv(*arguments: str) -> list[str]:
+    """The command line of an `episodes` subcommand in this environment."""
+    return [sys.executable, "-m", "episodes_assets", *arguments]
+
+
+def worker_environment(settings: Settings, dsns: Dsns) -> dict[str, str]:
+    """What a worker is told: its own two DSNs and no other."""
+    every_other = dict.fromkeys((purpose.setting for purpose in dsns.by_purpose if purpose not in FLEET), "")
+    return {
+        **every_other,
+        **dsns.environment(FLEET),
+        "EPISODES_HOME": str(settings.home.resolve()),
+        "EPISODES_ENVIRONMENT": settings.environment,
+    }
+
+
+@contextmanager
+def temporary_workers(settings: Settings, dsns: Dsns, count: int) -> Iterator[None]:
+    """Run workers of one's own while the block lasts; their logs go to the home.
+
+    Raises:
+        ProcessFailed: If all workers have ended by the end of the block.
+    """
+    if count == 0:
+        yield
+        return
+    folder = settings.home / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        files = {
+            f"worker-{number}": stack.enter_context(_append(folder / f"worker-{number}.log"))
+            for number in range(1, count + 1)
+        }
+
+        def to_file(name: str, line: str) -> None:
+            with contextlib.suppress(ValueError):  # closed: the last lines of a stopped worker
+                files[name].write(line + "\n")
+                files[name].flush()
+
+        group = ProcessGroup(to_file)
+        stack.callback(group.stop)
+        for name in files:
+            argv = episodes_argv("worker", "--stop-with-parent")
+            group.start(name, argv, worker_environment(settings, dsns))
+        yield
+        group.forget_ended()
+        if not group.children:
+            raise ProcessFailed("all workers have ended", f"read {folder}/worker-1.log")
+
+
+def _append(path: Path) -> IO[str]:
+    return path.open("a", encoding="utf-8")

@@ -1,0 +1,66 @@
+"""`episodes results`: what was published."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from episodes_assets.algorithms.registry import BY_ID
+from episodes_assets.commands.console import err, out
+from episodes_assets.commands.databases import ready_databases
+from episodes_assets.databases.connections import connect
+from episodes_assets.databases.dsns import Purpose
+from episodes_assets.days import parse_day
+from episodes_assets.errors import BadFile, NotPublished
+from episodes_assets.settings import load_settings
+from episodes_assets.stores import published
+
+
+def results(
+    day: Annotated[str, typer.Argument(help="The day, YYYY-MM-DD.")],
+    csv: Annotated[
+        Path | None, typer.Option(help="Write all rows to this file instead ('-': stdout).")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=0, help="Rows to show for each algorithm.")] = 5,
+) -> None:
+    """Show what was published for a day, or write it all to a CSV file.
+
+    The CSV has a row for each result: day, epid, algorithm_id, window_start, window_end,
+    covered_from, then the metric columns of all algorithms, empty where one does not return them.
+
+    Example: episodes results 2018-03-01 --csv results.csv
+    """
+    parsed = parse_day(day)
+    dsns = ready_databases(load_settings())
+    # Read as a consumer would, where this process may.
+    purpose = Purpose.CONSUMER if Purpose.CONSUMER in dsns.by_purpose else Purpose.RESULTS
+    with connect(dsns.require(purpose), read_only=True) as connection:
+        manifest = published.find_day(connection, parsed)
+        if manifest is None:
+            raise NotPublished(
+                f"{day} is not published",
+                f"run `episodes run {day}`, or see `episodes jobs status {day}`",
+            )
+        frame = published.read_rows(connection, parsed)
+    if csv is not None:
+        try:
+            frame.to_csv("/dev/stdout" if str(csv) == "-" else csv, index=False)
+        except OSError as error:
+            raise BadFile(f"{csv} cannot be written ({error.strerror})", "check the path") from error
+        err.print(f"{len(frame):,} rows of {day} written to {csv}")
+        return
+    out.print(
+        f"{day}: {manifest.rows:,} rows, published {manifest.published_at:%Y-%m-%d %H:%M:%S %Z}, "
+        f"checksum {manifest.checksum[:16]}"
+    )
+    for algorithm_id, own in frame.groupby("algorithm_id"):
+        algorithm = BY_ID[int(str(algorithm_id))]
+        columns = ["epid", "window_start", "covered_from", *algorithm.columns]
+        table = Table(title=f"{algorithm.name}: {len(own):,} rows", title_justify="left", box=None)
+        for name in columns:
+            table.add_column(name, justify="right")
+        text = own[columns].head(rows).astype("object").where(own[columns].notna(), "-")
+        for values in text.astype("str").to_numpy().tolist():
+            table.add_row(*values)
+        out.print(table)

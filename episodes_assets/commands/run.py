@@ -1,0 +1,71 @@
+"""`episodes run` and `episodes backfill`: the whole graph for a day or a range."""
+
+from typing import Annotated
+
+import typer
+
+from episodes_assets.commands.console import out
+from episodes_assets.commands.dagster_runs import materialize_days, open_instance
+from episodes_assets.commands.databases import ready_databases
+from episodes_assets.commands.day_table import day_table
+from episodes_assets.commands.processes import temporary_workers
+from episodes_assets.days import days_between, parse_day, parse_range
+from episodes_assets.settings import load_settings
+
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Worker processes to run meanwhile. Default: 2 with the embedded databases, none with "
+        "configured ones, whose fleet does the work.",
+    ),
+]
+Refresh = Annotated[
+    bool,
+    typer.Option("--refresh", help="Take new snapshots although the days have some."),
+]
+EMBEDDED_WORKERS = 2
+
+
+def run(
+    day: Annotated[str, typer.Argument(help="The day, YYYY-MM-DD.")],
+    workers: Workers = None,
+    refresh: Refresh = False,
+) -> None:
+    """Materialise the whole graph for one day and show what was published.
+
+    Running a day again changes nothing unless its input or the code has changed.
+
+    Example: episodes run 2018-03-01
+    """
+    _materialize(day, day, workers, refresh)
+
+
+def backfill(
+    first: Annotated[str, typer.Argument(metavar="FROM", help="The first day, YYYY-MM-DD.")],
+    last: Annotated[str, typer.Argument(metavar="TO", help="The last day, included.")],
+    workers: Workers = None,
+    refresh: Refresh = False,
+) -> None:
+    """Materialise the whole graph for a range of days, in one Dagster run.
+
+    The published rows are those that running the days one by one would give.
+
+    Example: episodes backfill 2018-03-01 2018-03-31
+    """
+    _materialize(first, last, workers, refresh)
+
+
+def _materialize(first: str, last: str, workers: int | None, refresh: bool) -> None:
+    start, end = (parse_day(first),) * 2 if first == last else parse_range(first, last)
+    settings = load_settings()
+    dsns = ready_databases(settings)
+    if workers is None:
+        workers = EMBEDDED_WORKERS if dsns.is_embedded else 0
+    config = {"ops": {"input_episodes": {"config": {"refresh": refresh}}}}
+    with (
+        temporary_workers(settings, dsns, workers),
+        open_instance(settings, dsns) as instance,
+    ):
+        materialize_days(instance, dsns, start, end, config)
+        out.print(day_table(settings, dsns, instance, list(days_between(start, end))))

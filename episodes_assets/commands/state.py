@@ -1,0 +1,75 @@
+"""`episodes state`: carry the accumulated state from one system to another."""
+
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+
+from episodes_assets.commands.console import out
+from episodes_assets.commands.databases import ready_databases
+from episodes_assets.databases.connections import connect, connect_to_write
+from episodes_assets.databases.dsns import Purpose
+from episodes_assets.days import parse_date, parse_day
+from episodes_assets.errors import BadFile, StateGap
+from episodes_assets.settings import load_settings
+from episodes_assets.stores import tracked_state
+from episodes_assets.stores.input_files import read_input_file
+from episodes_assets.stores.state_file import STATE_SCHEMA, check_state
+
+app = typer.Typer(no_args_is_help=True, help="Export and import the accumulated tracked episodes.")
+
+AsOf = Annotated[str, typer.Option("--as-of", help="The day whose end the state describes.")]
+CODE_VERSION = "import-1"
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="Written as CSV, or as Parquet if so named.")],
+    as_of: AsOf,
+) -> None:
+    """Write the episodes tracked as of a day, with the day each was first tracked.
+
+    Example: episodes state export tracked.parquet --as-of 2018-03-07
+    """
+    day = parse_day(as_of)
+    settings = load_settings()
+    dsn = ready_databases(settings).require(Purpose.RESULTS)
+    with connect(dsn, read_only=True) as connection:
+        if tracked_state.read_day(connection, day) is None:
+            raise StateGap(
+                f"there are no tracked episodes as of {day}",
+                f"materialise tracked_episodes of {day} first",
+            )
+    state = tracked_state.export_state(dsn, day)
+    try:
+        if file.suffix == ".parquet":
+            state.to_parquet(file, index=False)
+        else:
+            state.to_csv(file, index=False, date_format="%Y-%m-%d")
+    except OSError as error:
+        raise BadFile(f"{file} cannot be written ({error.strerror})", "check the path") from error
+    out.print(f"{len(state):,} tracked episodes as of {day} written to {file}")
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet: epid, tracked_on.")],
+    as_of: AsOf,
+) -> None:
+    """Begin a history where another system's ended; the next day builds on it.
+
+    Needs a results database without a history. A missing tracked_on counts as the --as-of day.
+
+    Example: episodes state import tracked.csv --as-of 2020-08-31
+    """
+    day = parse_date(as_of)
+    settings = load_settings()
+    state: pd.DataFrame = check_state(file, read_input_file(file, STATE_SCHEMA), day)
+    dsn = ready_databases(settings).require(Purpose.RESULTS)
+    with (
+        connect_to_write(dsn, settings.environment, autocommit=True) as connection,
+        tracked_state.only_writer(connection),
+    ):
+        recorded = tracked_state.import_state(connection, state, day, CODE_VERSION)
+    out.print(f"{recorded.total:,} tracked episodes as of {day} imported; the next day can be run")

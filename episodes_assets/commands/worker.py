@@ -1,0 +1,42 @@
+"""`episodes worker`: one process of the fleet."""
+
+import logging
+from typing import Annotated
+
+import typer
+
+from episodes_assets.databases.dsns import Purpose, resolve_dsns
+from episodes_assets.fleet.worker import WorkerConfig, run_worker
+from episodes_assets.settings import load_settings
+
+
+def worker(
+    stop_with_parent: Annotated[
+        bool,
+        typer.Option("--stop-with-parent", help="Stop when the process that started it is gone."),
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what PgQueuer does as well.")] = False,
+) -> None:
+    """Work jobs until SIGTERM or Ctrl-C, then finish the current batch and stop.
+
+    Needs EPISODES_WORKER_DSN and EPISODES_INPUT_DSN and nothing else; run as many as you like, on as
+    many machines as reach both databases. A second Ctrl-C stops at once and loses nothing either.
+    """
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    logging.getLogger("episodes_assets").setLevel(logging.INFO)
+    # A held or retried message is logged by the ledger's side in one line.
+    logging.getLogger("pgqueuer").setLevel(logging.DEBUG if verbose else logging.CRITICAL)
+    settings = load_settings()
+    dsns = resolve_dsns(settings)
+    run_worker(
+        WorkerConfig(
+            queue_dsn=dsns.require(Purpose.WORKER),
+            input_dsn=dsns.require(Purpose.INPUT),
+            environment=settings.environment,
+            max_starts=settings.max_starts,
+            retry_seconds=settings.retry_seconds,
+            batch_timeout_seconds=settings.batch_timeout_seconds,
+            heartbeat_seconds=settings.heartbeat_seconds,
+            stop_with_parent=stop_with_parent,
+        )
+    )

@@ -1,0 +1,80 @@
+"""Who may do what: each role's rights in its database, granted anew at every `episodes db init`."""
+
+from collections.abc import Mapping
+
+import psycopg
+from psycopg import sql
+
+from episodes_assets.databases.connections import Connection
+from episodes_assets.databases.dsns import Database, Purpose
+
+Roles = Mapping[Purpose, str]
+
+_STAMP = "GRANT SELECT ON environment_stamp, episodes_schema_version TO {role}"
+
+_RIGHTS: dict[Purpose, tuple[str, ...]] = {
+    # Dagster migrates its own tables.
+    Purpose.DAGSTER: (_STAMP, "GRANT CREATE, USAGE ON SCHEMA public TO {role}"),
+    Purpose.INPUT: ("GRANT SELECT ON episodes, viewings TO {role}",),
+    Purpose.INPUT_WRITER: (
+        _STAMP,
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON episodes, viewings TO {role}",
+    ),
+    Purpose.QUEUE: (
+        _STAMP,
+        "GRANT USAGE ON SCHEMA ledger TO {role}",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA ledger TO {role}",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
+        "REVOKE INSERT, UPDATE, DELETE ON environment_stamp, episodes_schema_version FROM {role}",
+        "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}",
+    ),
+    Purpose.WORKER: (
+        _STAMP,
+        "GRANT USAGE ON SCHEMA ledger TO {role}",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA ledger TO {role}",
+        "GRANT UPDATE ON ledger.jobs TO {role}",
+        "GRANT INSERT, UPDATE ON ledger.outcomes TO {role}",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
+        "REVOKE INSERT, UPDATE, DELETE ON environment_stamp, episodes_schema_version FROM {role}",
+        "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}",
+    ),
+    Purpose.RESULTS: (
+        _STAMP,
+        "GRANT USAGE ON SCHEMA state, published TO {role}",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA state, published TO {role}",
+        "GRANT TEMPORARY ON DATABASE {database} TO {role}",
+    ),
+    Purpose.CONSUMER: (
+        "GRANT USAGE ON SCHEMA published TO {role}",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA published TO {role}",
+    ),
+}
+_READ_ONLY_SESSIONS = {Purpose.INPUT, Purpose.CONSUMER}
+
+
+def grant(admin: Connection, database: Database, database_name: str, roles: Roles) -> None:
+    """Give each role of a database its rights and nobody else any.
+
+    Args:
+        admin: An administrator's connection to that database.
+        database: Which of the four it is.
+        database_name: What it is called on its server.
+        roles: The roles' names by purpose; those of other databases are ignored.
+    """
+    names = {"database": sql.Identifier(database_name)}
+    _run(admin, "REVOKE ALL ON DATABASE {database} FROM PUBLIC", names)
+    _run(admin, "REVOKE CREATE ON SCHEMA public FROM PUBLIC", names)
+    for purpose, role in roles.items():
+        if purpose.database is not database:
+            continue
+        names["role"] = sql.Identifier(role)
+        _run(admin, "GRANT CONNECT ON DATABASE {database} TO {role}", names)
+        for right in _RIGHTS[purpose]:
+            _run(admin, right, names)
+        if purpose in _READ_ONLY_SESSIONS:
+            read_only = "ALTER ROLE {role} IN DATABASE {database} SET default_transaction_read_only = on"
+            _run(admin, read_only, names)
+
+
+def _run(admin: psycopg.Connection, statement: str, names: Mapping[str, sql.Identifier]) -> None:
+    admin.execute(sql.SQL(statement).format(**names))

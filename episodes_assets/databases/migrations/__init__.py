@@ -1,0 +1,1 @@
+"""Versioned schema changes, one folder for each database, run by Alembic."""

@@ -1,0 +1,105 @@
+"""`episodes db status`: what is where, in which version, of which environment."""
+
+from dataclasses import dataclass
+
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from episodes_assets.databases import stamps
+from episodes_assets.databases.connections import Connection, connect, describe
+from episodes_assets.databases.dsns import Database, Dsns, Purpose
+from episodes_assets.databases.provision import MIGRATIONS
+from episodes_assets.errors import DatabaseUnreachable, EpisodesError
+
+# The role that may see the most in each database.
+_SEEN_BY = {
+    Database.DAGSTER: (Purpose.DAGSTER,),
+    Database.INPUT: (Purpose.INPUT_WRITER, Purpose.INPUT),
+    Database.QUEUE: (Purpose.QUEUE, Purpose.WORKER),
+    Database.RESULTS: (Purpose.RESULTS, Purpose.CONSUMER),
+}
+
+
+@dataclass(frozen=True)
+class DatabaseStatus:
+    """One database as it is found.
+
+    Attributes:
+        database: Which of the four.
+        where: Its DSN without the password.
+        server_version: PostgreSQL's version.
+        schema_version: The migration it is at; None when it was never migrated or may not be seen.
+        latest_version: The migration it should be at.
+        environment: Its stamp; None when it has none or may not be seen.
+        size_bytes: Its size on disk.
+        error: Why nothing of this is known; None when it is.
+    """
+
+    database: Database
+    where: str
+    server_version: str = ""
+    schema_version: str | None = None
+    latest_version: str = ""
+    environment: str | None = None
+    size_bytes: int = 0
+    error: str | None = None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether `episodes db init` has nothing to migrate."""
+        return self.schema_version == self.latest_version
+
+
+def read_status(dsns: Dsns) -> list[DatabaseStatus]:
+    """Look at each database that this process has a DSN for."""
+    return [
+        _look(database, dsns.by_purpose[purpose])
+        for database in Database
+        for purpose in [next((p for p in _SEEN_BY[database] if p in dsns.by_purpose), None)]
+        if purpose is not None
+    ]
+
+
+def latest_version(database: Database) -> str:
+    """The newest migration of a database."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.set_main_option("path_separator", "os")
+    config.set_main_option("version_locations", str(MIGRATIONS / database.value))
+    return ScriptDirectory.from_config(config).get_current_head() or ""
+
+
+def _look(database: Database, dsn: str) -> DatabaseStatus:
+    where = describe(dsn)
+    try:
+        with connect(dsn, read_only=True) as connection:
+            server, size = connection.execute(
+                "SELECT current_setting('server_version'), pg_database_size(current_database())"
+            ).fetchone() or ("", 0)
+            may_see = _may_see(connection)
+            return DatabaseStatus(
+                database=database,
+                where=where,
+                server_version=str(server),
+                schema_version=_schema_version(connection) if may_see else None,
+                latest_version=latest_version(database),
+                environment=stamps.read(connection) if may_see else None,
+                size_bytes=int(size),
+            )
+    except DatabaseUnreachable as error:
+        return DatabaseStatus(database=database, where=where, error=error.what)
+    except EpisodesError as error:
+        return DatabaseStatus(database=database, where=where, error=str(error))
+
+
+def _may_see(connection: Connection) -> bool:
+    row = connection.execute(
+        "SELECT has_table_privilege(to_regclass('environment_stamp'), 'SELECT')"
+        " AND has_table_privilege(to_regclass('episodes_schema_version'), 'SELECT')"
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def _schema_version(connection: Connection) -> str | None:
+    row = connection.execute("SELECT version_num FROM episodes_schema_version").fetchone()
+    return None if row is None else str(row[0])

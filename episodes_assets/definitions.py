@@ -1,0 +1,45 @@
+"""The code location: the sum of assets, jobs, schedules, sensors and resources."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from episodes_assets.assets.episode_jobs import episode_jobs
+from episodes_assets.assets.input_episodes import input_episodes
+from episodes_assets.assets.job_outcomes import job_outcomes
+from episodes_assets.assets.published_results import published_results
+from episodes_assets.assets.tracked_episodes import tracked_episodes
+from episodes_assets.automation.jobs import plan_day, prune_message_log, publish_day
+from episodes_assets.automation.schedules import daily_plan, nightly_pruning
+from episodes_assets.automation.sensors import fan_out, publish_finished_days
+from episodes_assets.resources.databases import InputDatabase, QueueDatabase, ResultsDatabase
+from episodes_assets.resources.snapshots import Snapshots
+
+ASSETS = (input_episodes, tracked_episodes, episode_jobs, job_outcomes, published_results)
+
+
+def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """Build the definitions afresh.
+
+    Args:
+        resource_overrides: Resources by name, in place of those that read the settings.
+    """
+    resources: dict[str, Any] = {
+        "input_database": InputDatabase(),
+        "queue_database": QueueDatabase(),
+        "results_database": ResultsDatabase(),
+        "snapshots": Snapshots(),
+    }
+    return dg.Definitions(
+        assets=ASSETS,
+        jobs=[plan_day, publish_day, prune_message_log],
+        schedules=[daily_plan, nightly_pruning],
+        sensors=[fan_out, publish_finished_days],
+        resources={**resources, **(resource_overrides or {})},
+        # The five steps of a day wait for each other; a process for each would cost more than it does.
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_defs()

@@ -1,0 +1,91 @@
+"""What goes wrong in ways we foresee: each error says what happened and how to mend it.
+
+A command prints such an error as one line; an asset turns it into a failed step. Anything else that
+is raised is a defect and keeps its traceback.
+"""
+
+
+class EpisodesError(Exception):
+    """A foreseen failure.
+
+    Args:
+        what: What happened, as a clause without a full stop.
+        mend: What the reader can do about it, as a clause without a full stop.
+    """
+
+    def __init__(self, what: str, mend: str = "") -> None:
+        self.what = what
+        self.mend = mend
+        super().__init__(f"{what}: {mend}" if mend else what)
+
+
+class BadDay(EpisodesError):
+    """A day that is misspelt, before the first one, or not over yet."""
+
+
+class BadSetting(EpisodesError):
+    """A setting that is missing or cannot be understood."""
+
+
+class DatabaseUnreachable(EpisodesError):
+    """No connection to a database could be made."""
+
+
+class NotProvisioned(EpisodesError):
+    """A database lacks the schema or the stamp that `episodes db init` gives it."""
+
+
+class WrongEnvironment(EpisodesError):
+    """A database is stamped with another environment than this process belongs to."""
+
+
+class DropNotArrived(EpisodesError):
+    """The day's drop is not in the input database yet; trying later may succeed."""
+
+
+class DropGone(EpisodesError):
+    """The day's drop has been deleted upstream and no snapshot of it was kept."""
+
+
+class SnapshotMissing(EpisodesError):
+    """The day has no snapshot to work from."""
+
+
+class SnapshotDamaged(EpisodesError):
+    """A snapshot's file is not the one its manifest describes."""
+
+
+class StateGap(EpisodesError):
+    """The accumulated state has no valid yesterday to build on."""
+
+
+class DayNotPlanned(EpisodesError):
+    """The day has no ledger of jobs."""
+
+
+class JobsHeld(EpisodesError):
+    """Jobs of the day failed for the last time and are held."""
+
+
+class FleetStalled(EpisodesError):
+    """No job was finished for too long."""
+
+
+class DayIncomplete(EpisodesError):
+    """The day cannot be published: some of its jobs have no outcome."""
+
+
+class BadFile(EpisodesError):
+    """A file given by the user cannot be loaded."""
+
+
+class NotPublished(EpisodesError):
+    """The day has no published results."""
+
+
+class RunFailed(EpisodesError):
+    """A Dagster run failed; the message is that of the step that failed first."""
+
+
+class ProcessFailed(EpisodesError):
+    """A process of the system could not be started or ended by itself."""

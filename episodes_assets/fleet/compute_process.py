@@ -1,0 +1,87 @@
+"""The process that computes micro-batches for a worker, replaced when it dies or takes too long."""
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class ComputationDied(Exception):
+    """The process died while it computed: killed, out of memory, or crashed."""
+
+
+class ComputationTooLong(Exception):
+    """The computation ran into the time limit and was killed."""
+
+
+class ComputeProcess:
+    """One child process, started at once and again when needed."""
+
+    def __init__(self, timeout_seconds: float) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._executor = self._start()
+
+    def _start(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(
+            max_workers=1,
+            # A forked child would share the worker's connections.
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_leave_signals_to_the_worker,
+        )
+
+    async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a function in the process.
+
+        Raises:
+            ComputationDied: If the process died.
+            ComputationTooLong: If it took longer than the limit.
+            Exception: Whatever the function raises.
+        """
+        if kwargs:
+            raise TypeError("positional arguments only")
+        loop = asyncio.get_running_loop()
+        try:
+            pid = await loop.run_in_executor(self._executor, os.getpid)
+            future = loop.run_in_executor(self._executor, function, *args)
+            done, _ = await asyncio.wait({future}, timeout=self._timeout_seconds)
+            if not done:
+                os.kill(pid, signal.SIGKILL)
+                await asyncio.wait({future})
+                future.exception()
+                self._replace()
+                raise ComputationTooLong(f"took longer than {self._timeout_seconds:g} seconds")
+            return future.result()
+        except BrokenProcessPool as error:
+            self._replace()
+            raise ComputationDied(
+                "the process that computed it died (killed, out of memory, or crashed)"
+            ) from error
+
+    def close(self) -> None:
+        """Stop the process after what it is doing."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def _replace(self) -> None:
+        self._executor.shutdown(wait=False)
+        self._executor = self._start()
+
+
+def _leave_signals_to_the_worker() -> None:
+    """Ctrl-C reaches the whole process group; the worker decides what becomes of a computation."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_the_worker, daemon=True).start()
+
+
+def _die_with_the_worker() -> None:
+    worker = multiprocessing.parent_process()
+    if worker is not None:
+        worker.join()
+        os._exit(1)

@@ -1,0 +1,87 @@
+"""Hand a day's planned jobs to the fleet: a message for each chunk, in the ledger's transaction.
+
+Level-triggered: it looks at what is missing and adds that, so doing it twice, or after a crash, or
+after a message was lost, ends in the same place.
+"""
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pgqueuer.db import SyncPsycopgDriver
+from pgqueuer.queries import SyncQueries
+
+from episodes_assets.databases.connections import Connection
+from episodes_assets.fleet.messages import ENTRYPOINT, ChunkMessage
+from episodes_assets.stores.ledger import require_plan
+
+
+@dataclass(frozen=True)
+class FanOut:
+    """What handing out a day did."""
+
+    day: dt.date
+    plan_id: int
+    jobs: int
+    messages: int
+
+
+def fan_out_day(connection: Connection, day: dt.date) -> FanOut:
+    """Enqueue a message for each chunk that has open jobs and no live message.
+
+    Args:
+        connection: To `queue` in autocommit mode, as the orchestrator.
+        day: A planned day.
+
+    Returns:
+        The plan and how many messages were enqueued; none when all were there.
+
+    Raises:
+        DayNotPlanned: If the day has no plan.
+    """
+    with connection.transaction():
+        plan = require_plan(connection, day)
+        connection.execute("SELECT FROM ledger.plans WHERE plan_id = %s FOR UPDATE", [plan.plan_id])
+        chunks = _chunks_without_message(connection, plan.plan_id)
+        enqueue_chunks(connection, plan.plan_id, chunks)
+        connection.execute(
+            "UPDATE ledger.plans SET fanned_out_at = now() WHERE plan_id = %s AND fanned_out_at IS NULL",
+            [plan.plan_id],
+        )
+    return FanOut(day=day, plan_id=plan.plan_id, jobs=plan.jobs, messages=len(chunks))
+
+
+def enqueue_chunks(connection: Connection, plan_id: int, chunks: Sequence[int]) -> None:
+    """Enqueue a message for each of a plan's chunks and remember it; call it in a transaction."""
+    if not chunks:
+        return
+    payloads = [ChunkMessage(plan_id, chunk).encode() for chunk in chunks]
+    ids = SyncQueries(SyncPsycopgDriver(connection)).enqueue(
+        [ENTRYPOINT] * len(chunks), [*payloads], [0] * len(chunks)
+    )
+    connection.execute(
+        """
+        INSERT INTO ledger.messages (plan_id, chunk, message_id)
+        SELECT %s, chunk, message_id
+        FROM unnest(%s::integer[], %s::bigint[]) AS sent (chunk, message_id)
+        ON CONFLICT (plan_id, chunk) DO UPDATE SET message_id = excluded.message_id
+        """,
+        [plan_id, list(chunks), [int(message_id) for message_id in ids]],
+    )
+
+
+def _chunks_without_message(connection: Connection, plan_id: int) -> list[int]:
+    rows = connection.execute(
+        """
+        SELECT DISTINCT chunk FROM ledger.jobs
+        WHERE plan_id = %(plan_id)s AND state <> 'succeeded' AND state <> 'held'
+            AND NOT EXISTS (
+                SELECT FROM ledger.messages JOIN pgqueuer ON pgqueuer.id = message_id
+                WHERE messages.plan_id = %(plan_id)s AND messages.chunk = jobs.chunk
+                    AND status IN ('queued', 'picked')
+            )
+        ORDER BY chunk
+        """,
+        {"plan_id": plan_id},
+    ).fetchall()
+    return [chunk for (chunk,) in rows]

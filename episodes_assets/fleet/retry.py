@@ -1,0 +1,34 @@
+"""Give held jobs another round."""
+
+import datetime as dt
+
+from episodes_assets.databases.connections import Connection
+from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.stores.ledger import require_plan
+
+
+def retry_held_jobs(connection: Connection, day: dt.date) -> int:
+    """Let a day's held jobs wait for the fleet again, with their starts forgotten.
+
+    Args:
+        connection: To `queue` in autocommit mode, as the orchestrator.
+        day: A planned day.
+
+    Returns:
+        How many jobs were held.
+
+    Raises:
+        DayNotPlanned: If the day has no plan.
+    """
+    with connection.transaction():
+        plan = require_plan(connection, day)
+        released = connection.execute(
+            """
+            UPDATE ledger.jobs SET state = 'waiting', starts = 0, claim = NULL, error = NULL,
+                traceback = NULL
+            WHERE plan_id = %s AND state = 'held' RETURNING chunk
+            """,
+            [plan.plan_id],
+        ).fetchall()
+        fan_out_day(connection, day)
+    return len(released)

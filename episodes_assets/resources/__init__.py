@@ -1,0 +1,1 @@
+"""Dagster resources: they own the connections, and nothing else."""

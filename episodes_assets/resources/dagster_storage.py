@@ -1,0 +1,35 @@
+"""Dagster's own storage, found like every other database: by setting, or embedded.
+
+`dagster.yaml` names this class, so that each of Dagster's commands works from a checkout without a
+variable to export first.
+"""
+
+from typing import Any
+
+from dagster._serdes import ConfigurableClassData
+from dagster_postgres import DagsterPostgresStorage
+from sqlalchemy.engine import make_url
+
+from episodes_assets.databases.dsns import Purpose, resolve_dsns
+from episodes_assets.settings import load_settings
+
+
+class EpisodesDagsterStorage(DagsterPostgresStorage):
+    """DagsterPostgresStorage on EPISODES_DAGSTER_DSN or the embedded server."""
+
+    @classmethod
+    def config_type(cls) -> Any:  # noqa: ANN401  Dagster's own type for it is private
+        """It takes no configuration."""
+        return {}
+
+    @classmethod
+    def from_config_value(
+        cls,
+        inst_data: ConfigurableClassData | None,
+        config_value: Any,  # noqa: ANN401, ARG003
+    ) -> "EpisodesDagsterStorage":
+        """Called by Dagster when it loads its instance."""
+        dsn = resolve_dsns(load_settings()).require(Purpose.DAGSTER)
+        # The driver is named because SQLAlchemy 2.1 changed the one behind plain postgresql://.
+        url = make_url(dsn).set(drivername="postgresql+psycopg2")
+        return cls(inst_data=inst_data, postgres_url=url.render_as_string(hide_password=False))

@@ -1,0 +1,1 @@
+"""A deterministic sample of the input: realistic in shape, messy where real input is."""

@@ -1,0 +1,108 @@
+"""Every setting of the system, from `EPISODES_*` in the environment or in a `.env` file.
+
+Without any DSN the embedded PostgreSQL serves all four databases; with DSNs, a process needs only
+those of its own work. README.md ("Settings") is the table of all of them.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from episodes_assets.errors import BadSetting
+
+PROJECT_FOLDER = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """The settings of one process."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="EPISODES_",
+        env_file=PROJECT_FOLDER / ".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+    )
+
+    home: Path = Field(
+        default=PROJECT_FOLDER / ".episodes",
+        description="Folder of the embedded databases, local snapshots and Dagster's logs.",
+    )
+    environment: str = Field(
+        default="development",
+        pattern=r"^[a-z][a-z0-9_-]{0,30}$",
+        description="Name stamped on every database; a process of another name may not write.",
+    )
+
+    dagster_dsn: SecretStr | None = Field(default=None, description="Dagster's own storage.")
+    input_dsn: SecretStr | None = Field(default=None, description="Input, read-only role.")
+    input_writer_dsn: SecretStr | None = Field(
+        default=None, description="Input, role of the systems that fill it; for `episodes input`."
+    )
+    queue_dsn: SecretStr | None = Field(default=None, description="Queue, orchestrator's role.")
+    worker_dsn: SecretStr | None = Field(default=None, description="Queue, worker's role.")
+    results_dsn: SecretStr | None = Field(default=None, description="Results, publisher's role.")
+    consumer_dsn: SecretStr | None = Field(default=None, description="Results, consumers' role.")
+
+    admin_dsn: SecretStr | None = Field(
+        default=None, description="A role that may create roles and databases; for `db init` only."
+    )
+    dagster_admin_dsn: SecretStr | None = Field(default=None, description="The same, per server.")
+    input_admin_dsn: SecretStr | None = Field(default=None, description="The same, per server.")
+    queue_admin_dsn: SecretStr | None = Field(default=None, description="The same, per server.")
+    results_admin_dsn: SecretStr | None = Field(default=None, description="The same, per server.")
+
+    snapshots_url: str = Field(
+        default="",
+        description="Where snapshots are kept: a folder or an fsspec URL. Default: in the home.",
+    )
+
+    chunk_jobs: int = Field(
+        default=500, ge=1, le=20_000, description="Jobs in one queue message and one micro-batch."
+    )
+    max_starts: int = Field(
+        default=4, ge=1, le=50, description="Starts after which a job without outcome is held."
+    )
+    retry_seconds: float = Field(
+        default=2.0, ge=0, description="Wait before a failed job's next start; doubles each time."
+    )
+    batch_timeout_seconds: float = Field(
+        default=600.0, gt=0, description="Longest computation of one micro-batch."
+    )
+    heartbeat_seconds: float = Field(
+        default=30.0, ge=2, description="Silence after which a worker's messages go to another."
+    )
+    stall_minutes: float = Field(
+        default=15.0, gt=0, description="`job_outcomes` fails when no job finishes for so long."
+    )
+    queue_log_days: int = Field(
+        default=7, ge=1, description="How long PgQueuer's log of finished messages is kept."
+    )
+
+    @property
+    def snapshots(self) -> str:
+        """The folder or fsspec URL below which snapshots are kept."""
+        return self.snapshots_url or str(self.home / "snapshots")
+
+    @property
+    def dagster_home(self) -> Path:
+        """Folder of Dagster's instance: its dagster.yaml, its compute logs."""
+        return self.home / "dagster"
+
+
+def load_settings(**overrides: Any) -> Settings:  # noqa: ANN401
+    """Read the settings.
+
+    Raises:
+        BadSetting: If a value cannot be understood.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = f"EPISODES_{str(first['loc'][0]).upper()}" if first["loc"] else "settings"
+        raise BadSetting(
+            f"{name} = {first.get('input')!r} is no good", f"{first['msg']}; see README, Settings"
+        ) from error

@@ -1,0 +1,5 @@
+"""What is kept where: one module for each thing that is stored, all its SQL included.
+
+A store is handed connections or DSNs; it opens none of its own settings and decides nothing about a
+day beyond what it stores.
+"""

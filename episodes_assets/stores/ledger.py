@@ -1,0 +1,227 @@
+"""The ledger in `queue`: each day's plan, its jobs and how far they are.
+
+`docs/job-states.md` draws the states of a job. Workers change them in `episodes_assets.fleet.claims`.
+"""
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from psycopg.rows import class_row
+
+from episodes_assets.databases.connections import Connection
+from episodes_assets.errors import DayNotPlanned
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A day's current plan.
+
+    Attributes:
+        plan_id: Grows with each plan of any day.
+        day: The day.
+        jobs: How many jobs it has.
+        checksum: Of those jobs.
+        snapshot_id: The snapshot they were planned from.
+        fanned_out_at: When the jobs were handed to the fleet; None before.
+    """
+
+    plan_id: int
+    day: dt.date
+    jobs: int
+    checksum: str
+    snapshot_id: str
+    fanned_out_at: dt.datetime | None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the jobs of a day's current plan are."""
+
+    day: dt.date
+    plan_id: int
+    jobs: int
+    waiting: int
+    running: int
+    succeeded: int
+    held: int
+    is_fanned_out: bool
+
+    @property
+    def is_open(self) -> bool:
+        """Whether jobs are still to be finished."""
+        return self.waiting + self.running > 0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether each job has succeeded."""
+        return self.succeeded == self.jobs
+
+
+@dataclass(frozen=True)
+class HeldJob:
+    """A job that failed for the last time."""
+
+    day: dt.date
+    epid: int
+    algorithm_id: int
+    starts: int
+    error: str
+    traceback: str | None
+
+
+_PLAN = "plan_id, day, jobs, checksum, snapshot_id, fanned_out_at"
+
+
+def find_plan(connection: Connection, day: dt.date) -> Plan | None:
+    """The day's current plan, or None."""
+    with connection.cursor(row_factory=class_row(Plan)) as cursor:
+        cursor.execute(
+            f"SELECT {_PLAN} FROM ledger.plans WHERE day = %s AND superseded_at IS NULL",  # noqa: S608
+            [day],
+        )
+        return cursor.fetchone()
+
+
+def require_plan(connection: Connection, day: dt.date) -> Plan:
+    """The day's current plan.
+
+    Raises:
+        DayNotPlanned: If it has none.
+    """
+    plan = find_plan(connection, day)
+    if plan is None:
+        raise DayNotPlanned(f"{day} has no planned jobs", f"materialise episode_jobs of {day}")
+    return plan
+
+
+def record_plan(
+    connection: Connection,
+    day: dt.date,
+    jobs: pd.DataFrame,
+    *,
+    checksum: str,
+    snapshot_id: str,
+    code_version: str,
+    chunk_jobs: int,
+) -> tuple[Plan, bool]:
+    """Make `jobs` the day's plan, in one transaction.
+
+    A day that has this plan already keeps it, with whatever has been done of it. Another plan is
+    superseded: its jobs and outcomes go, its row stays.
+
+    Args:
+        connection: To `queue`, as the orchestrator.
+        day: The day.
+        jobs: As `plan_jobs` returns them: ordered by epid, so that a chunk's viewings lie together.
+        checksum: Of `jobs`.
+        snapshot_id: The snapshot they were planned from.
+        code_version: Of the planning code.
+        chunk_jobs: Jobs in one chunk: one message, one micro-batch.
+
+    Returns:
+        The day's plan, and whether it is a new one.
+    """
+    with connection.transaction():
+        # Two plannings of a day take turns.
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext('plan'), %s)", [day.toordinal()])
+        current = find_plan(connection, day)
+        if current is not None and current.checksum == checksum:
+            return current, False
+        connection.execute(
+            """
+            WITH superseded AS (
+                UPDATE ledger.plans SET superseded_at = now()
+                WHERE day = %s AND superseded_at IS NULL RETURNING plan_id
+            ), no_messages AS (
+                DELETE FROM ledger.messages USING superseded
+                WHERE messages.plan_id = superseded.plan_id
+            )
+            DELETE FROM ledger.jobs USING superseded WHERE jobs.plan_id = superseded.plan_id
+            """,
+            [day],
+        )
+        with connection.cursor(row_factory=class_row(Plan)) as cursor:
+            cursor.execute(
+                f"""
+                INSERT INTO ledger.plans (day, jobs, checksum, snapshot_id, code_version)
+                VALUES (%s, %s, %s, %s, %s) RETURNING {_PLAN}
+                """,  # noqa: S608
+                [day, len(jobs), checksum, snapshot_id, code_version],
+            )
+            plan = cursor.fetchone()
+        assert plan is not None  # noqa: S101  RETURNING
+        rows = jobs.assign(plan_id=plan.plan_id, chunk=jobs.index // chunk_jobs)
+        columns = ["plan_id", "chunk", "epid", "algorithm_id", "window_start"]
+        with (
+            connection.cursor() as cursor,
+            cursor.copy(
+                "COPY ledger.jobs (plan_id, chunk, epid, algorithm_id, window_start) FROM STDIN (FORMAT csv)"
+            ) as copy,
+        ):
+            copy.write(rows[columns].to_csv(index=False, header=False, date_format="%Y-%m-%d"))
+    return plan, True
+
+
+def read_progress(connection: Connection, days: Sequence[dt.date] | None = None) -> list[Progress]:
+    """How far the current plans are, by day.
+
+    Args:
+        connection: To `queue`.
+        days: Which days; by default all that have a plan.
+    """
+    with connection.cursor(row_factory=class_row(Progress)) as cursor:
+        cursor.execute(
+            """
+            WITH open AS (
+                -- Few jobs are open at any time, and an index holds just those.
+                SELECT plan_id,
+                    count(*) FILTER (WHERE state = 'waiting') AS waiting,
+                    count(*) FILTER (WHERE state = 'running') AS running,
+                    count(*) FILTER (WHERE state = 'held') AS held
+                FROM ledger.jobs WHERE state <> 'succeeded' GROUP BY plan_id
+            )
+            SELECT day, plan_id, jobs,
+                coalesce(waiting, 0) AS waiting,
+                coalesce(running, 0) AS running,
+                jobs - coalesce(waiting + running + held, 0) AS succeeded,
+                coalesce(held, 0) AS held,
+                fanned_out_at IS NOT NULL AS is_fanned_out
+            FROM ledger.plans LEFT JOIN open USING (plan_id)
+            WHERE superseded_at IS NULL AND (%(days)s::date[] IS NULL OR day = ANY (%(days)s))
+            ORDER BY day
+            """,
+            {"days": None if days is None else list(days)},
+        )
+        return cursor.fetchall()
+
+
+def jobs_by_algorithm(connection: Connection, plan_id: int) -> dict[int, int]:
+    """How many jobs of a plan each algorithm has."""
+    rows = connection.execute(
+        "SELECT algorithm_id, count(*) FROM ledger.jobs WHERE plan_id = %s GROUP BY 1 ORDER BY 1",
+        [plan_id],
+    ).fetchall()
+    return dict(rows)
+
+
+def read_held(connection: Connection, days: Sequence[dt.date], limit: int) -> list[HeldJob]:
+    """The held jobs of some days, at most `limit`."""
+    with connection.cursor(row_factory=class_row(HeldJob)) as cursor:
+        cursor.execute(
+            """
+            SELECT day, epid, algorithm_id, starts, error, traceback
+            FROM ledger.jobs JOIN ledger.plans USING (plan_id)
+            WHERE state = 'held' AND superseded_at IS NULL AND day = ANY (%s)
+            ORDER BY day, epid, algorithm_id LIMIT %s
+            """,
+            [list(days), limit],
+        )
+        return cursor.fetchall()
+
+
+def backlog(connection: Connection) -> int:
+    """Jobs with the fleet that are not finished: what a fleet is scaled by."""
+    row = connection.execute("SELECT jobs FROM ledger.backlog").fetchone()
+    return int(row[0]) if row else 0

@@ -1,0 +1,42 @@
+"""The file format of an exported state."""
+
+import datetime as dt
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+
+from episodes_assets.errors import BadFile
+
+STATE_SCHEMA = pa.schema({"epid": pa.int64(), "tracked_on": pa.date32()})
+
+
+def check_state(path: Path, table: pa.Table, as_of: dt.date) -> pd.DataFrame:
+    """A read state as `import_state` wants it.
+
+    Args:
+        path: For messages.
+        table: With `STATE_SCHEMA`; a missing `tracked_on` counts as `as_of`.
+        as_of: The day whose end it describes.
+
+    Raises:
+        BadFile: If an epid is missing, negative or repeated, or was tracked after `as_of`.
+    """
+    state: pd.DataFrame = table.cast(pa.schema({"epid": pa.int64(), "tracked_on": pa.timestamp("s")})).to_pandas(
+        types_mapper={pa.int64(): pd.Int64Dtype()}.get
+    )
+    day = pd.Timestamp(as_of).as_unit("s")
+    state["tracked_on"] = state["tracked_on"].fillna(day)
+    problems = {
+        "an epid is missing": state["epid"].isna(),
+        "an epid is negative": (state["epid"] < 0).fillna(value=False),
+        "an epid is repeated": state["epid"].duplicated(),
+        f"an episode was tracked after {as_of}": state["tracked_on"] > day,
+    }
+    for problem, rows in problems.items():
+        if rows.any():
+            raise BadFile(
+                f"{path}, row {int(rows.to_numpy().argmax()) + 1}: {problem}",
+                "mend the file; nothing was imported",
+            )
+    return pd.DataFrame(state.astype({"epid": "int64"}))

@@ -1,0 +1,277 @@
+"""The accumulated state in `results`: each tracked episode once, and what each day added.
+
+Dagster checks nothing about yesterday when a self-dependent asset runs, so `state_before` does.
+"""
+
+import datetime as dt
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from psycopg.rows import class_row
+
+from episodes_assets.databases.connections import Connection, read_arrow
+from episodes_assets.days import ONE_DAY
+from episodes_assets.errors import StateGap
+from episodes_assets.planning.checksums import state_checksum
+from episodes_assets.planning.tracking import EpisodeIds
+
+_LOCK = 7_301_853  # advisory: one writer of the state at a time
+
+
+@dataclass(frozen=True)
+class TrackedDay:
+    """A day of the state: what it added and what there is as of its end.
+
+    Attributes:
+        day: The day.
+        origin: `beginning` of a history, an ordinary `day`, or an `import`.
+        newly_tracked: Episodes it added.
+        total: Episodes tracked as of the day.
+        checksum: Of all episodes tracked as of the day, chained from day to day.
+        previous_checksum: The checksum of the day before that it was built on.
+        snapshot_id: The snapshot it came from.
+    """
+
+    day: dt.date
+    origin: str
+    newly_tracked: int
+    total: int
+    checksum: str
+    previous_checksum: str | None
+    snapshot_id: str | None
+
+
+_COLUMNS = "day, origin, newly_tracked, total, checksum, previous_checksum, snapshot_id"
+
+
+@contextmanager
+def only_writer(connection: Connection) -> Iterator[None]:
+    """Hold the state for one writer, so that a day and its yesterday are looked at and left alone.
+
+    The connection must be in autocommit mode: each day is a transaction of its own.
+    """
+    connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
+
+
+def read_day(connection: Connection, day: dt.date) -> TrackedDay | None:
+    """What the state says about a day; None when it was never materialised."""
+    with connection.cursor(row_factory=class_row(TrackedDay)) as cursor:
+        cursor.execute(f"SELECT {_COLUMNS} FROM state.tracked_days WHERE day = %s", [day])  # noqa: S608
+        return cursor.fetchone()
+
+
+def latest_day(connection: Connection) -> TrackedDay | None:
+    """The newest day of the history; None when there is no history."""
+    with connection.cursor(row_factory=class_row(TrackedDay)) as cursor:
+        cursor.execute(f"SELECT {_COLUMNS} FROM state.tracked_days ORDER BY day DESC LIMIT 1")  # noqa: S608
+        return cursor.fetchone()
+
+
+def state_before(connection: Connection, day: dt.date) -> TrackedDay | None:
+    """The yesterday that a day builds on; None when the day is the history's beginning.
+
+    Raises:
+        StateGap: If yesterday is missing, was built on another past, or is not what its manifest
+            says; or if the day lies before the beginning.
+    """
+    row = connection.execute("SELECT day, origin FROM state.tracked_days ORDER BY day LIMIT 1").fetchone()
+    if row is None:
+        return None
+    first, origin = row
+    if day < first or (day == first and origin == "import"):
+        raise StateGap(
+            f"{day} lies before the beginning of the tracked history",
+            f"the history begins with {'the state imported as of ' if origin == 'import' else ''}"
+            f"{first}; choose a later day, or start anew in an empty results database",
+        )
+    if day == first:
+        return None
+    _require_unbroken(connection, day - ONE_DAY)
+    yesterday = read_day(connection, day - ONE_DAY)
+    if yesterday is None:
+        latest = connection.execute(
+            "SELECT max(day) FROM state.tracked_days WHERE day < %s", [day]
+        ).fetchone()
+        resume = (latest[0] if latest else first) + ONE_DAY
+        raise StateGap(
+            f"the tracked episodes of {day - ONE_DAY} are missing",
+            f"materialise tracked_episodes from {resume} to {day - ONE_DAY} first",
+        )
+    return yesterday
+
+
+def _require_unbroken(connection: Connection, until: dt.date) -> None:
+    broken = connection.execute(
+        """
+        SELECT min(day) FROM (
+            SELECT day, origin, previous_checksum, lag(checksum) OVER (ORDER BY day) AS expected
+            FROM state.tracked_days WHERE day <= %s
+        ) AS chain
+        WHERE origin = 'day' AND previous_checksum IS DISTINCT FROM expected
+        """,
+        [until],
+    ).fetchone()
+    if broken and broken[0]:
+        raise StateGap(
+            f"the tracked episodes of {broken[0]} were built on another {broken[0] - ONE_DAY}",
+            f"materialise tracked_episodes from {broken[0]} on",
+        )
+    counted = connection.execute(
+        """
+        SELECT total, (SELECT count(*) FROM state.tracked_episodes WHERE tracked_on <= %(day)s)
+        FROM state.tracked_days WHERE day = %(day)s
+        """,
+        {"day": until},
+    ).fetchone()
+    if counted and counted[0] != counted[1]:
+        raise StateGap(
+            f"{counted[1]:,} episodes are tracked as of {until}, its manifest says {counted[0]:,}",
+            f"state.tracked_episodes was changed by hand; restore it, or materialise "
+            f"tracked_episodes again from the first day that differs, up to {until}",
+        )
+
+
+def tracked_as_of(dsn: str, day: dt.date) -> EpisodeIds:
+    """The epids tracked as of the end of a day, ascending."""
+    epids = read_arrow(
+        dsn,
+        "SELECT epid FROM state.tracked_episodes WHERE tracked_on <= $1::date",
+        [day.isoformat()],
+    )["epid"].to_numpy()
+    return np.sort(epids.astype(np.int64))
+
+
+def record_day(
+    connection: Connection,
+    day: dt.date,
+    newly_tracked: EpisodeIds,
+    *,
+    yesterday: TrackedDay | None,
+    snapshot_id: str,
+    code_version: str,
+) -> tuple[TrackedDay, bool]:
+    """Let a day add its episodes; whatever it added before is replaced.
+
+    Later days that were built on another version of this one are not touched; `state_before`
+    refuses to build on them.
+
+    Returns:
+        The day as stored, and whether that is a change.
+    """
+    previous = None if yesterday is None else yesterday.checksum
+    checksum = state_checksum(previous or "", newly_tracked)
+    recorded = TrackedDay(
+        day=day,
+        origin="beginning" if yesterday is None else "day",
+        newly_tracked=len(newly_tracked),
+        total=(yesterday.total if yesterday else 0) + len(newly_tracked),
+        checksum=checksum,
+        previous_checksum=previous,
+        snapshot_id=snapshot_id,
+    )
+    with connection.transaction():
+        stored = connection.execute(
+            "SELECT count(*) FROM state.tracked_episodes WHERE tracked_on = %s", [day]
+        ).fetchone()
+        if read_day(connection, day) == recorded and stored == (len(newly_tracked),):
+            return recorded, False
+        _replace_episodes(connection, day, newly_tracked)
+        _upsert_day(connection, recorded, code_version)
+    return recorded, True
+
+
+def import_state(
+    connection: Connection, state: pd.DataFrame, as_of: dt.date, code_version: str
+) -> TrackedDay:
+    """Begin a history with a state that was accumulated elsewhere.
+
+    Args:
+        connection: To `results`.
+        state: `epid` (int64, distinct) and `tracked_on` (datetime64[s], up to `as_of`).
+        as_of: The day whose end it describes: the first day's yesterday.
+        code_version: Recorded with it.
+
+    Raises:
+        StateGap: If there is a history already.
+    """
+    state = state.sort_values("epid")
+    recorded = TrackedDay(
+        day=as_of,
+        origin="import",
+        newly_tracked=len(state),
+        total=len(state),
+        checksum=state_checksum("import", state["epid"].to_numpy(dtype=np.int64)),
+        previous_checksum=None,
+        snapshot_id=None,
+    )
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+        latest = latest_day(connection)
+        if latest is not None:
+            raise StateGap(
+                f"there is a tracked history already, up to {latest.day}",
+                "import into an empty results database",
+            )
+        with (
+            connection.cursor() as cursor,
+            cursor.copy("COPY state.tracked_episodes (epid, tracked_on) FROM STDIN (FORMAT csv)") as copy,
+        ):
+            copy.write(state[["epid", "tracked_on"]].to_csv(index=False, header=False))
+        _upsert_day(connection, recorded, code_version)
+    return recorded
+
+
+def export_state(dsn: str, as_of: dt.date) -> pd.DataFrame:
+    """The state as of the end of a day: `epid` and `tracked_on` (datetime64[ms]), by epid."""
+    frame: pd.DataFrame = read_arrow(
+        dsn,
+        "SELECT epid, tracked_on FROM state.tracked_episodes WHERE tracked_on <= $1::date ORDER BY epid",
+        [as_of.isoformat()],
+    ).to_pandas(date_as_object=False)
+    return frame
+
+
+def _replace_episodes(connection: Connection, day: dt.date, newly_tracked: EpisodeIds) -> None:
+    parameters = {"day": day, "epids": newly_tracked.tolist()}
+    connection.execute(
+        """
+        DELETE FROM state.tracked_episodes
+        WHERE tracked_on = %(day)s AND epid <> ALL (%(epids)s::bigint[])
+        """,
+        parameters,
+    )
+    # An episode that a later day had added is new here: it moves to this day.
+    connection.execute(
+        """
+        INSERT INTO state.tracked_episodes (epid, tracked_on)
+        SELECT epid, %(day)s FROM unnest(%(epids)s::bigint[]) AS epid
+        ON CONFLICT (epid) DO UPDATE SET tracked_on = excluded.tracked_on
+            WHERE tracked_episodes.tracked_on > excluded.tracked_on
+        """,
+        parameters,
+    )
+
+
+def _upsert_day(connection: Connection, recorded: TrackedDay, code_version: str) -> None:
+    connection.execute(
+        """
+        INSERT INTO state.tracked_days (day, origin, newly_tracked, total, checksum,
+            previous_checksum, snapshot_id, code_version)
+        VALUES (%(day)s, %(origin)s, %(newly_tracked)s, %(total)s, %(checksum)s,
+            %(previous_checksum)s, %(snapshot_id)s, %(code_version)s)
+        ON CONFLICT (day) DO UPDATE SET origin = excluded.origin,
+            newly_tracked = excluded.newly_tracked, total = excluded.total,
+            checksum = excluded.checksum, previous_checksum = excluded.previous_checksum,
+            snapshot_id = excluded.snapshot_id, code_version = excluded.code_version,
+            recorded_at = now()
+        """,
+        {**vars(recorded), "code_version": code_version},
+    )

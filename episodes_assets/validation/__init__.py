@@ -1,0 +1,1 @@
+"""What is accepted of the input, and why the rest is refused."""

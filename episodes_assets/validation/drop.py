@@ -1,0 +1,127 @@
+"""Which rows of a drop are accepted; every other row is quarantined with its reasons.
+
+`docs/bad-input.md` is this module in words, with the decisions behind it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import pandera.pandas as pa
+from pandera.errors import SchemaErrors
+
+from episodes_assets.algorithms.registry import BY_ID
+from episodes_assets.planning.tracking import REACH
+
+EARLIEST_DATE = pd.Timestamp("1900-01-01")
+LATEST_DATE = pd.Timestamp("2199-12-31")
+
+KEY = ["epid", "algorithm_id"]
+
+
+@dataclass(frozen=True)
+class ValidatedDrop:
+    """A drop, split. `accepted` and `quarantined` have all its rows between them.
+
+    Attributes:
+        accepted: Rows that pass every rule, `epid` as int64 and `algorithm_id` as int16.
+        quarantined: The others, with `reasons`: the broken rules' names, comma-separated.
+    """
+
+    accepted: pd.DataFrame
+    quarantined: pd.DataFrame
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many rows break each rule, most frequent first; a row may break several."""
+        return count_reasons(self.quarantined)
+
+
+def count_reasons(quarantined: pd.DataFrame) -> dict[str, int]:
+    """How many quarantined rows break each rule, most frequent first."""
+    counts = quarantined["reasons"].astype("str").str.split(", ").explode().value_counts()
+    return {str(reason): int(count) for reason, count in counts.items()}
+
+
+def _is_plausible(dates: pd.Series) -> pd.Series:
+    return dates.isna() | dates.between(EARLIEST_DATE, LATEST_DATE)
+
+
+def _reach_has_premiere(drop: pd.DataFrame) -> pd.Series:
+    return drop["premier_date"].notna() | (drop["algorithm_id"] != REACH).fillna(value=True)
+
+
+def _is_first_of_equals(drop: pd.DataFrame) -> pd.Series:
+    repeated = drop.duplicated([*KEY, "premier_date", "start_date"], keep="first")
+    return ~repeated | drop[KEY].isna().any(axis="columns") | ~_agrees_with_its_twins(drop)
+
+
+def _agrees_with_its_twins(drop: pd.DataFrame) -> pd.Series:
+    """False for every row whose key occurs with different dates: none of them can be trusted."""
+    twins = drop.duplicated(KEY, keep=False) & drop[KEY].notna().all(axis="columns")
+    if not twins.any():
+        return ~twins
+    dates = drop.loc[twins].groupby(KEY)[["premier_date", "start_date"]]
+    distinct = dates.transform(lambda column: column.nunique(dropna=False))
+    return (distinct.max(axis="columns") == 1).reindex(drop.index, fill_value=True)
+
+
+def _rule(name: str, check: Callable[[Any], pd.Series]) -> pa.Check:
+    return pa.Check(check, name=name, error=name, ignore_na=False)
+
+
+# A rule's name is the reason that a user reads.
+_SCHEMA = pa.DataFrameSchema(
+    columns={
+        "epid": pa.Column(
+            nullable=True,
+            checks=[
+                _rule("epid_missing", lambda s: s.notna()),
+                _rule("epid_negative", lambda s: (s >= 0).fillna(value=True)),
+            ],
+        ),
+        "algorithm_id": pa.Column(
+            nullable=True,
+            checks=[
+                _rule("algorithm_id_missing", lambda s: s.notna()),
+                _rule("algorithm_id_unknown", lambda s: s.isna() | s.isin(BY_ID)),
+            ],
+        ),
+        "premier_date": pa.Column(nullable=True, checks=[_rule("premier_date_implausible", _is_plausible)]),
+        "start_date": pa.Column(
+            nullable=True,
+            checks=[
+                _rule("start_date_missing", lambda s: s.notna()),
+                _rule("start_date_implausible", _is_plausible),
+            ],
+        ),
+    },
+    checks=[
+        _rule("premier_date_missing_for_reach", _reach_has_premiere),
+        _rule("duplicate", _is_first_of_equals),
+        _rule("duplicate_with_other_dates", _agrees_with_its_twins),
+    ],
+)
+
+
+def validate_drop(drop: pd.DataFrame) -> ValidatedDrop:
+    """Split a drop into accepted and quarantined rows.
+
+    Args:
+        drop: Columns as in the input table; `epid` and `algorithm_id` Int64, `premier_date` and
+            `start_date` datetime64[s], each with missing values. The first of equal rows is the one
+            that is kept, so rows that differ in other columns should come in a settled order.
+    """
+    drop = drop.reset_index(drop=True)
+    try:
+        _SCHEMA.validate(drop, lazy=True)
+        broken = pd.Series([], dtype="str")
+    except SchemaErrors as errors:
+        cases = errors.failure_cases.drop_duplicates(["index", "check"])
+        broken = cases["check"].astype("str").groupby(cases["index"].astype("int64")).agg(", ".join)
+    refused = drop.index.isin(broken.index)
+    return ValidatedDrop(
+        accepted=drop.loc[~refused].reset_index(drop=True).astype({"epid": "int64", "algorithm_id": "int16"}),
+        quarantined=drop.loc[refused].assign(reasons=broken).reset_index(drop=True),
+    )
