@@ -2,7 +2,6 @@
 
 import dagster as dg
 
-from episodes_assets.assets.partitions import daily
 from episodes_assets.fleet.maintenance import prune_message_log as prune
 from episodes_assets.resources.databases import QueueDatabase
 from episodes_assets.settings import load_settings
@@ -10,14 +9,12 @@ from episodes_assets.settings import load_settings
 plan_day = dg.define_asset_job(
     "plan_day",
     selection=["input_episodes", "tracked_episodes", "episode_jobs"],
-    partitions_def=daily,
     description="Take the day's snapshot, extend the tracked episodes, plan the jobs.",
 )
 
 publish_day = dg.define_asset_job(
     "publish_day",
     selection=["job_outcomes", "published_results"],
-    partitions_def=daily,
     description="Collect the outcomes of a day whose jobs are done, and publish them.",
 )
 

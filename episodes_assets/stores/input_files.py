@@ -57,7 +57,12 @@ def _read_csv(path: Path, schema: pa.Schema) -> pa.Table:
             index_col=False,
             on_bad_lines="error",
         )
-    except (UnicodeDecodeError, csv.Error, pd.errors.ParserError) as error:
+    except pd.errors.ParserError as error:
+        raise BadFile(
+            f"{path}, line {_line_with_too_many_fields(path, len(schema))}: it has too many fields",
+            f"the header has {len(schema)}; quote a field that holds a comma; nothing was loaded",
+        ) from error
+    except (UnicodeDecodeError, csv.Error) as error:
         raise BadFile(
             f"{path} is not a CSV file in UTF-8 ({str(error).strip()})",
             "mend the file; nothing was loaded",
@@ -90,6 +95,12 @@ def _check_columns(path: Path, found: list[str], schema: pa.Schema) -> None:
             f"{path}, line 1: the header {' and '.join(problems)}",
             f"the columns are {', '.join(schema.names)}; nothing was loaded",
         )
+
+
+def _line_with_too_many_fields(path: Path, fields: int) -> int:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file)
+        return next((reader.line_num for row in reader if len(row) > fields), 1)
 
 
 def _line(text: pd.DataFrame, row: int) -> int:

@@ -22,9 +22,9 @@ def check_state(path: Path, table: pa.Table, as_of: dt.date) -> pd.DataFrame:
     Raises:
         BadFile: If an epid is missing, negative or repeated, or was tracked after `as_of`.
     """
-    state: pd.DataFrame = table.cast(pa.schema({"epid": pa.int64(), "tracked_on": pa.timestamp("s")})).to_pandas(
-        types_mapper={pa.int64(): pd.Int64Dtype()}.get
-    )
+    in_memory = pa.schema({"epid": pa.int64(), "tracked_on": pa.timestamp("s")})
+    nullable = {pa.int64(): pd.Int64Dtype()}
+    state: pd.DataFrame = table.cast(in_memory).to_pandas(types_mapper=nullable.get)
     day = pd.Timestamp(as_of).as_unit("s")
     state["tracked_on"] = state["tracked_on"].fillna(day)
     problems = {

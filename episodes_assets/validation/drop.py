@@ -105,15 +105,28 @@ _SCHEMA = pa.DataFrameSchema(
 )
 
 
+def _settle_order(drop: pd.DataFrame) -> pd.DataFrame:
+    """Order rows by key, and those with the same key by all their columns.
+
+    A table has no order of its own, and which of several equal rows is kept must not depend on it.
+    """
+    drop = drop.reset_index(drop=True)
+    twins = drop[drop.duplicated(KEY, keep=False)]
+    order = pd.Series(0, index=drop.index)
+    if not twins.empty:
+        order[twins.sort_values(list(twins.columns)).index] = range(len(twins))
+    keyed = drop[KEY].assign(order=order)
+    return drop.loc[keyed.sort_values([*KEY, "order"]).index].reset_index(drop=True)
+
+
 def validate_drop(drop: pd.DataFrame) -> ValidatedDrop:
     """Split a drop into accepted and quarantined rows.
 
     Args:
-        drop: Columns as in the input table; `epid` and `algorithm_id` Int64, `premier_date` and
-            `start_date` datetime64[s], each with missing values. The first of equal rows is the one
-            that is kept, so rows that differ in other columns should come in a settled order.
+        drop: Columns as in the input table, in any order of rows; `epid` and `algorithm_id` nullable
+            integers, `premier_date` and `start_date` datetime64[s], each with missing values.
     """
-    drop = drop.reset_index(drop=True)
+    drop = _settle_order(drop)
     try:
         _SCHEMA.validate(drop, lazy=True)
         broken = pd.Series([], dtype="str")

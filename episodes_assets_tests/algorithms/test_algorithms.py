@@ -1,0 +1,151 @@
+"""What the three algorithms return, against plain counting, and at the edges."""
+
+import datetime as dt
+import json
+import statistics
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from episodes_assets.algorithms.base import Algorithm, Metric
+from episodes_assets.algorithms.compute import BadAlgorithm, compute_outcomes
+from episodes_assets.algorithms.registry import ALGORITHMS, BY_ID
+
+DAY = dt.date(2018, 3, 10)
+MIDNIGHT = dt.datetime(2018, 3, 10)  # noqa: DTZ001  UTC without zone, as they come from the store
+
+
+def jobs_frame(rows: list[tuple[int, int, dt.date]]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=["epid", "algorithm_id", "window_start"])
+    return frame.astype({"epid": "int64", "algorithm_id": "int16", "window_start": "datetime64[s]"}).assign(
+        day=pd.Timestamp(DAY).as_unit("s")
+    )
+
+
+def viewings_frame(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
+    columns = ["epid", "viewer_id", "viewed_at", "seconds_watched", "completed"]
+    return pd.DataFrame(rows, columns=columns).astype(
+        {
+            "epid": "Int64",
+            "viewer_id": "Int64",
+            "viewed_at": "datetime64[us]",
+            "seconds_watched": "Int64",
+            "completed": "boolean",
+        }
+    )
+
+
+def compute(jobs: list[tuple[int, int, dt.date]], viewings: list[tuple[Any, ...]]) -> list[Any]:
+    outcomes = compute_outcomes(jobs_frame(jobs), viewings_frame(viewings))
+    return [json.loads(text) for text in outcomes["metrics"]]
+
+
+def reference(job: tuple[int, int, dt.date], viewings: list[tuple[Any, ...]]) -> dict[str, Any]:
+    """The metrics of one job, viewing by viewing."""
+    epid, algorithm_id, window_start = job
+    own = [v for v in viewings if v[0] == epid and window_start <= v[2].date() <= DAY]
+    seconds = [min(max(v[3] or 0, 0), 86_400) for v in own]
+    if algorithm_id == 0:
+        return {
+            "views": len(own),
+            "viewers": len({v[1] for v in own}),
+            "seconds_watched": sum(seconds),
+            "completed_views": sum(bool(v[4]) for v in own),
+        }
+    if algorithm_id == 1:
+        ages = [(DAY - v[2].date()).days for v in own]
+        first = max(window_start, DAY - dt.timedelta(days=13))
+        days = (DAY - first).days + 1
+        counts = [ages.count(days - 1 - n) for n in range(days)]
+        slope = float(np.polyfit(range(days), counts, 1)[0]) if days > 1 else None
+        return {
+            "views_last_7_days": sum(age < 7 for age in ages),
+            "views_previous_7_days": sum(7 <= age < 14 for age in ages),
+            "daily_slope": slope,
+        }
+    longest = max(seconds, default=0)
+    shares = [s / longest for s in seconds] if longest else []
+    return {
+        "share_completed": sum(bool(v[4]) for v in own) / len(own) if own else None,
+        "mean_share": statistics.fmean(shares) if shares else None,
+        "median_share": statistics.median(shares) if shares else None,
+    }
+
+
+viewing = st.tuples(
+    st.integers(1, 4),
+    st.integers(1, 5),
+    st.datetimes(MIDNIGHT - dt.timedelta(days=20), MIDNIGHT + dt.timedelta(days=2)),
+    st.none() | st.integers(-5, 100) | st.just(2_000_000_000),
+    st.none() | st.booleans(),
+)
+window_starts = st.dates(DAY - dt.timedelta(days=400), DAY) | st.dates(DAY - dt.timedelta(days=3), DAY)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 5), st.integers(0, 2), window_starts),
+        max_size=12,
+        unique_by=lambda job: job[:2],
+    ),
+    st.lists(viewing, max_size=40),
+)
+def test_many_jobs_at_once_agree_with_one_by_one(
+    jobs: list[tuple[int, int, dt.date]], viewings: list[tuple[Any, ...]]
+) -> None:
+    for job, found in zip(jobs, compute(jobs, viewings), strict=True):
+        expected = reference(job, viewings)
+        assert list(found) == list(BY_ID[job[1]].columns)
+        for name, value in expected.items():
+            if value is None:
+                assert found[name] is None
+            else:
+                assert found[name] == pytest.approx(value, abs=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(viewing, max_size=30), st.randoms())
+def test_neither_the_order_of_viewings_nor_the_company_changes_a_digit(
+    viewings: list[tuple[Any, ...]], random: Any
+) -> None:
+    start = DAY - dt.timedelta(days=10)
+    jobs = [(epid, algorithm, start) for epid in (1, 2, 3) for algorithm in (0, 1, 2)]
+    together = compute(jobs, viewings)
+    shuffled = random.sample(viewings, len(viewings))
+    assert [compute([job], shuffled)[0] for job in jobs] == together
+
+
+def test_a_viewing_belongs_to_the_utc_date_it_begins_on() -> None:
+    second = dt.timedelta(seconds=1)
+    edges = [
+        MIDNIGHT - second,
+        MIDNIGHT,
+        MIDNIGHT + dt.timedelta(days=1) - second,
+        MIDNIGHT + dt.timedelta(days=1),
+    ]
+    viewings = [(1, n, at, 10, True) for n, at in enumerate(edges)]
+    assert compute([(1, 0, DAY)], viewings)[0]["views"] == 2
+
+
+def test_absurd_seconds_count_as_a_view_within_bounds() -> None:
+    viewings = [(1, 1, MIDNIGHT, -7, False), (1, 1, MIDNIGHT, 2_000_000_000, False)]
+    found = compute([(1, 0, DAY)], viewings)[0]
+    assert found == {"views": 2, "viewers": 1, "seconds_watched": 86_400, "completed_views": 0}
+
+
+def test_a_wrong_algorithm_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = Algorithm(0, "wrong", "1", "", {"x": Metric.INTEGER}, lambda _v, jobs: jobs)
+    monkeypatch.setattr("episodes_assets.algorithms.compute.BY_ID", {0: wrong})
+    with pytest.raises(BadAlgorithm, match="wrong returned"):
+        compute([(1, 0, DAY)], [])
+
+
+def test_ids_names_and_columns_are_unique() -> None:
+    assert [algorithm.name for algorithm in ALGORITHMS] == ["reach", "momentum", "retention"]
+    columns = [column for algorithm in ALGORITHMS for column in algorithm.columns]
+    assert len(columns) == len(set(columns))

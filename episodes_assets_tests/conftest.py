@@ -1,0 +1,76 @@
+"""Fixtures: an embedded server for the session, databases of its own for each test."""
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from episodes_assets.commands.dagster_home import prepare_dagster_home
+from episodes_assets.databases import embedded
+from episodes_assets.databases.dsns import Database, Dsns, Purpose, resolve_dsns
+from episodes_assets.databases.provision import provision
+from episodes_assets.settings import load_settings
+from episodes_assets_tests.system import System
+
+_COUNTER = itertools.count(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_from_outside() -> None:
+    """A developer's environment must not reach the tests."""
+    for name in [name for name in os.environ if name.startswith(("EPISODES_", "DAGSTER_"))]:
+        del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def server_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of an embedded server whose four databases serve as templates."""
+    home = tmp_path_factory.mktemp("server")
+    settings = load_settings(home=home)
+    provision(settings, resolve_dsns(settings), lambda _: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EPISODES_HOME", str(home))
+        patch.delenv("DAGSTER_HOME", raising=False)
+        prepare_dagster_home(load_settings())
+        with dg.DagsterInstance.get():  # makes Dagster's tables
+            pass
+        del os.environ["DAGSTER_HOME"]
+    return home
+
+
+@pytest.fixture
+def system(server_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
+    """Four fresh databases, a home, and the environment that names them."""
+    server = embedded.start(server_home)
+    admin = server.dsn(embedded.ADMINISTRATOR, "postgres")
+    suffix = f"{os.getpid()}_{next(_COUNTER)}"
+    names = {database: f"{database}_{suffix}" for database in Database}
+    with psycopg.connect(admin, autocommit=True) as connection:
+        for database, name in names.items():
+            connection.execute(
+                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                    sql.Identifier(name), sql.Identifier(database.value)
+                )
+            )
+    dsns = Dsns({p: server.dsn(p.embedded_role, names[p.database]) for p in Purpose}, is_embedded=False)
+    for purpose in Purpose:
+        monkeypatch.setenv(purpose.setting, dsns.require(purpose))
+    monkeypatch.setenv("EPISODES_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("EPISODES_RETRY_SECONDS", "0.1")
+    monkeypatch.setenv("EPISODES_STALL_MINUTES", "1")
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.setenv("DAGSTER_HOME", str(prepare_dagster_home(load_settings())))
+    yield System(
+        home=tmp_path / "home",
+        dsns=dsns,
+        admin={d.value: make_conninfo(admin, dbname=name) for d, name in names.items()},
+    )
+    with psycopg.connect(admin, autocommit=True) as connection:
+        for name in names.values():
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

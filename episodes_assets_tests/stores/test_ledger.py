@@ -1,0 +1,123 @@
+"""Plans: the same one changes nothing, another supersedes; progress adds up."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from episodes_assets.databases.connections import Connection, connect
+from episodes_assets.databases.dsns import Purpose
+from episodes_assets.errors import DayNotPlanned
+from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.planning.checksums import plan_checksum
+from episodes_assets.stores import ledger
+from episodes_assets.stores.ledger import Plan
+from episodes_assets_tests.system import System, day
+
+
+@pytest.fixture
+def queue(system: System) -> Iterator[Connection]:
+    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as opened:
+        yield opened
+
+
+def jobs_of(*epids: int) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "epid": np.array(epids, dtype=np.int64),
+            "algorithm_id": np.zeros(len(epids), dtype=np.int16),
+            "window_start": pd.Series([day(1)] * len(epids), dtype="datetime64[s]"),
+        }
+    )
+
+
+def record(queue: Connection, *epids: int, chunk_jobs: int = 2) -> tuple[Plan, bool]:
+    jobs = jobs_of(*epids)
+    return ledger.record_plan(
+        queue,
+        day(1),
+        jobs,
+        checksum=plan_checksum(jobs),
+        snapshot_id="s",
+        code_version="1",
+        chunk_jobs=chunk_jobs,
+    )
+
+
+def test_the_same_plan_keeps_what_was_done_of_it(system: System, queue: Connection) -> None:
+    plan, changed = record(queue, 1, 2, 3)
+    assert changed
+    fan_out_day(queue, day(1))
+    system.query("queue", "UPDATE ledger.jobs SET state = 'succeeded' WHERE epid = 1")
+    before = system.fingerprint()
+    again, changed = record(queue, 1, 2, 3, chunk_jobs=1)
+    assert (again.plan_id, changed) == (plan.plan_id, False)
+    assert system.fingerprint() == before
+
+
+def test_another_plan_supersedes_jobs_outcomes_and_messages(system: System, queue: Connection) -> None:
+    old, _ = record(queue, 1, 2)
+    fan_out_day(queue, day(1))
+    new, changed = record(queue, 2, 3)
+    assert changed
+    assert new.plan_id != old.plan_id
+    assert [job[0] for job in system.jobs(day(1))] == [2, 3]
+    assert system.query("queue", "SELECT count(*) FROM ledger.jobs") == [(2,)]
+    assert system.query("queue", "SELECT count(*) FROM ledger.messages") == [(0,)]
+    superseded = "SELECT superseded_at IS NOT NULL FROM ledger.plans ORDER BY plan_id"
+    assert system.query("queue", superseded) == [(True,), (False,)]
+    assert not ledger.read_progress(queue, [day(1)])[0].is_fanned_out
+
+
+def test_progress_counts_each_state(system: System, queue: Connection) -> None:
+    record(queue, *range(10), chunk_jobs=3)
+    system.query("queue", "UPDATE ledger.jobs SET state = 'succeeded' WHERE epid < 4")
+    system.query("queue", "UPDATE ledger.jobs SET state = 'held', error = 'x' WHERE epid = 4")
+    progress = ledger.read_progress(queue)[0]
+    counts = (progress.waiting, progress.running, progress.succeeded, progress.held)
+    assert counts == (5, 0, 4, 1)
+    assert progress.is_open
+    assert ledger.backlog(queue) == 0  # not handed out yet
+    fan_out_day(queue, day(1))
+    assert ledger.backlog(queue) == 5
+    assert ledger.jobs_by_algorithm(queue, progress.plan_id) == {0: 10}
+
+
+def test_a_day_without_jobs_is_done_at_once(queue: Connection) -> None:
+    record(queue)
+    assert fan_out_day(queue, day(1)).messages == 0
+    progress = ledger.read_progress(queue, [day(1)])[0]
+    assert progress.is_done
+    assert not progress.is_open
+
+
+def test_fanning_out_twice_sends_nothing_twice_and_finds_what_was_lost(
+    system: System, queue: Connection
+) -> None:
+    record(queue, 1, 2, 3)
+    assert fan_out_day(queue, day(1)).messages == 2
+    assert fan_out_day(queue, day(1)).messages == 0
+    system.query("queue", "DELETE FROM pgqueuer WHERE id = (SELECT min(id) FROM pgqueuer)")
+    assert fan_out_day(queue, day(1)).messages == 1
+    assert system.query("queue", "SELECT count(*) FROM pgqueuer") == [(2,)]
+
+
+def test_an_unplanned_day_says_what_to_do(queue: Connection) -> None:
+    with pytest.raises(DayNotPlanned, match="materialise episode_jobs of 2018-03-02"):
+        fan_out_day(queue, day(2))
+
+
+def test_the_open_jobs_of_a_chunk_are_found_by_index(system: System, queue: Connection) -> None:
+    """At full size a worker must not scan a day to claim a chunk of it."""
+    record(queue, *range(20_000), chunk_jobs=100)
+    system.query("queue", "UPDATE ledger.jobs SET state = 'succeeded' WHERE chunk > 0")
+    system.query("queue", "ANALYZE ledger.jobs")
+    plan = system.query(
+        "queue",
+        "EXPLAIN SELECT FROM ledger.jobs WHERE plan_id = (SELECT max(plan_id) FROM ledger.plans)"
+        " AND chunk = 7 AND state IN ('waiting', 'running')",
+    )
+    text = "\n".join(line for (line,) in plan)
+    assert "Index" in text
+    assert "Seq Scan on jobs" not in text

@@ -1,0 +1,117 @@
+"""Publishing: all of a day or nothing of it, once however often."""
+
+import threading
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from episodes_assets.databases.connections import Connection, connect
+from episodes_assets.databases.dsns import Purpose
+from episodes_assets.errors import DayIncomplete
+from episodes_assets.stores import ledger, published
+from episodes_assets_tests.stores.test_ledger import record
+from episodes_assets_tests.system import System, day
+
+
+@pytest.fixture
+def queue(system: System) -> Iterator[Connection]:
+    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def results(system: System) -> Iterator[Connection]:
+    with connect(system.dsn(Purpose.RESULTS), autocommit=True) as opened:
+        yield opened
+
+
+def finish(system: System, views: int) -> None:
+    """Let every job have an outcome."""
+    system.query("queue", "UPDATE ledger.jobs SET state = 'succeeded'")
+    system.query(
+        "queue",
+        "INSERT INTO ledger.outcomes (job_id, covered_from, metrics, algorithm_version, worker)"
+        " SELECT job_id, '2018-03-01', jsonb_build_object('views', %s::int, 'viewers', 1,"
+        " 'seconds_watched', 2, 'completed_views', 0), '1', 'w' FROM ledger.jobs"
+        " ON CONFLICT (job_id) DO UPDATE SET metrics = excluded.metrics",
+        [views],
+    )
+
+
+def test_a_day_with_an_open_job_is_not_published(
+    system: System, queue: Connection, results: Connection
+) -> None:
+    plan, _ = record(queue, 1, 2)
+    finish(system, 5)
+    system.query("queue", "UPDATE ledger.jobs SET state = 'waiting' WHERE epid = 2")
+    with pytest.raises(DayIncomplete, match="outcomes for 1 of its 2 jobs"):
+        published.publish_day(queue, results, plan, "1")
+    assert published.find_day(results, day(1)) is None
+
+
+def test_publishing_twice_changes_nothing(system: System, queue: Connection, results: Connection) -> None:
+    plan, _ = record(queue, 1, 2)
+    finish(system, 5)
+    first, changed = published.publish_day(queue, results, plan, "1")
+    assert (first.rows, changed) == (2, True)
+    before = system.fingerprint()
+    second, changed = published.publish_day(queue, results, plan, "1")
+    assert (second, changed) == (first, False)
+    assert system.fingerprint() == before
+
+
+def test_a_reader_sees_the_day_as_it_was_until_it_is_as_it_will_be(
+    system: System, queue: Connection, results: Connection
+) -> None:
+    plan, _ = record(queue, 1, 2, 3)
+    finish(system, 5)
+    published.publish_day(queue, results, plan, "1")
+    finish(system, 6)
+    seen: set[tuple[int, ...]] = set()
+    stop = threading.Event()
+
+    def read() -> None:
+        with psycopg.connect(system.dsn(Purpose.CONSUMER)) as consumer:
+            while not stop.is_set():
+                rows = consumer.execute("SELECT views FROM published.reach ORDER BY epid").fetchall()
+                seen.add(tuple(views for (views,) in rows))
+                consumer.rollback()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for views in (6, 7, 8):
+        finish(system, views)
+        assert published.publish_day(queue, results, plan, "1")[1] is True
+    stop.set()
+    reader.join()
+    assert seen <= {(views,) * 3 for views in (5, 6, 7, 8)}
+
+
+def test_a_day_published_from_an_older_plan_is_replaced(
+    system: System, queue: Connection, results: Connection
+) -> None:
+    plan, _ = record(queue, 1, 2)
+    finish(system, 5)
+    published.publish_day(queue, results, plan, "1")
+    plan, _ = record(queue, 2, 3)
+    finish(system, 5)
+    published.publish_day(queue, results, plan, "1")
+    assert published.published_plans(results) == {day(1): plan.plan_id}
+    rows = published.read_rows(results, day(1))
+    assert rows["epid"].tolist() == [2, 3]
+    assert ledger.require_plan(queue, day(1)).plan_id == plan.plan_id
+
+
+def test_rows_have_the_columns_of_all_algorithms(
+    system: System, queue: Connection, results: Connection
+) -> None:
+    plan, _ = record(queue, 1)
+    finish(system, 5)
+    published.publish_day(queue, results, plan, "1")
+    rows = published.read_rows(results, day(1))
+    keys = ["day", "epid", "algorithm_id", "window_start", "window_end", "covered_from"]
+    assert list(rows.columns[:6]) == keys
+    assert rows["views"].tolist() == [5]
+    assert rows["median_share"].isna().all()
+    assert published.read_rows(results, day(9)).columns.tolist() == rows.columns.tolist()

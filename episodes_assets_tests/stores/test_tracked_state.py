@@ -1,0 +1,110 @@
+"""The accumulated state refuses gaps and another past, and costs what is new."""
+
+import datetime as dt
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from episodes_assets.databases.connections import Connection, connect
+from episodes_assets.databases.dsns import Purpose
+from episodes_assets.errors import StateGap
+from episodes_assets.stores import tracked_state
+from episodes_assets.stores.tracked_state import TrackedDay
+from episodes_assets_tests.system import System, day
+
+
+@pytest.fixture
+def connection(system: System) -> Iterator[Connection]:
+    with connect(system.dsn(Purpose.RESULTS), autocommit=True) as opened:
+        yield opened
+
+
+def record(connection: Connection, of: dt.date, *epids: int) -> tuple[TrackedDay, bool]:
+    return tracked_state.record_day(
+        connection,
+        of,
+        np.array(epids, dtype=np.int64),
+        yesterday=tracked_state.state_before(connection, of),
+        snapshot_id="s",
+        code_version="1",
+    )
+
+
+def as_of(system: System, of: dt.date) -> list[int]:
+    return [int(e) for e in tracked_state.tracked_as_of(system.dsn(Purpose.RESULTS), of)]
+
+
+def test_it_accumulates_and_remembers_every_day(system: System, connection: Connection) -> None:
+    first, changed = record(connection, day(1), 3, 1)
+    assert (first.origin, first.total, changed) == ("beginning", 2, True)
+    second, _ = record(connection, day(2), 7)
+    assert (second.origin, second.newly_tracked, second.total) == ("day", 1, 3)
+    record(connection, day(3))
+    assert as_of(system, day(1)) == [1, 3]
+    assert as_of(system, day(3)) == [1, 3, 7]
+    assert as_of(system, day(0)) == []
+
+
+def test_recording_a_day_again_changes_nothing(system: System, connection: Connection) -> None:
+    record(connection, day(1), 1)
+    record(connection, day(2), 2)
+    before = system.fingerprint()
+    assert record(connection, day(1), 1)[1] is False
+    assert record(connection, day(2), 2)[1] is False
+    assert system.fingerprint() == before
+
+
+def test_gaps_and_days_before_the_beginning_are_refused(connection: Connection) -> None:
+    record(connection, day(5), 1)
+    with pytest.raises(StateGap, match="before the beginning"):
+        record(connection, day(4), 2)
+    with pytest.raises(StateGap, match="from 2018-03-06 to 2018-03-07 first"):
+        record(connection, day(8), 2)
+
+
+def test_a_day_that_changes_stops_the_days_built_on_it_until_they_are_rebuilt(
+    system: System, connection: Connection
+) -> None:
+    record(connection, day(1), 1)
+    record(connection, day(2), 2)
+    record(connection, day(3), 3)
+    # Refreshed, the first day tracks 3 as well, which the third day had added.
+    record(connection, day(1), 1, 3)
+    with pytest.raises(StateGap, match="from 2018-03-02 on"):
+        record(connection, day(4), 4)
+    record(connection, day(2), 2)
+    record(connection, day(3))
+    record(connection, day(4), 4)
+    assert as_of(system, day(1)) == [1, 3]
+    assert as_of(system, day(4)) == [1, 2, 3, 4]
+
+
+def test_rows_changed_by_hand_are_noticed(system: System, connection: Connection) -> None:
+    record(connection, day(1), 1, 2)
+    system.query("results", "DELETE FROM state.tracked_episodes WHERE epid = 2")
+    with pytest.raises(StateGap, match="changed by hand"):
+        record(connection, day(2), 3)
+    assert record(connection, day(1), 1, 2)[1] is True
+    record(connection, day(2), 3)
+
+
+def test_an_import_is_the_first_days_yesterday(system: System, connection: Connection) -> None:
+    state = pd.DataFrame(
+        {
+            "epid": np.array([5, 4], dtype=np.int64),
+            "tracked_on": pd.to_datetime(["2018-02-01", "2018-03-02"]),
+        }
+    )
+    imported = tracked_state.import_state(connection, state, day(2), "1")
+    assert (imported.origin, imported.total) == ("import", 2)
+    with pytest.raises(StateGap, match="imported as of 2018-03-02"):
+        record(connection, day(2), 1)
+    recorded, _ = record(connection, day(3), 9)
+    assert (recorded.origin, recorded.total) == ("day", 3)
+    assert as_of(system, day(1)) == [5]
+    exported = tracked_state.export_state(system.dsn(Purpose.RESULTS), day(2))
+    assert exported["epid"].tolist() == [4, 5]
+    with pytest.raises(StateGap, match="a tracked history already"):
+        tracked_state.import_state(connection, state, day(2), "1")

@@ -1,0 +1,183 @@
+"""A whole system of its own for a test: real databases, real Dagster runs, real workers."""
+
+import datetime as dt
+import os
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import psycopg
+
+from episodes_assets.commands.processes import episodes_argv, temporary_workers
+from episodes_assets.databases.dsns import Dsns, Purpose
+from episodes_assets.days import ONE_DAY
+from episodes_assets.definitions import build_defs
+from episodes_assets.sample.generate import generate_input
+from episodes_assets.settings import Settings, load_settings
+from episodes_assets.stores.snapshots import SnapshotStore
+
+FIRST = dt.date(2018, 3, 1)
+
+
+def day(number: int) -> dt.date:
+    """The number-th day, from 1."""
+    return FIRST + (number - 1) * ONE_DAY
+
+
+@dataclass(frozen=True)
+class System:
+    """Databases, folder and environment variables of one test."""
+
+    home: Path
+    dsns: Dsns
+    admin: Mapping[str, str]  # administrator's DSN by database
+
+    @property
+    def settings(self) -> Settings:
+        return load_settings()
+
+    @property
+    def snapshots(self) -> SnapshotStore:
+        return SnapshotStore(self.settings.snapshots)
+
+    def dsn(self, purpose: Purpose) -> str:
+        return self.dsns.require(purpose)
+
+    def query(self, database: str, statement: str, parameters: Sequence[object] = ()) -> list[Any]:
+        """Run a statement as the administrator."""
+        with psycopg.connect(self.admin[database], autocommit=True) as connection:
+            cursor = connection.execute(statement, parameters or None)  # type: ignore[arg-type]
+            return cursor.fetchall() if cursor.description else []
+
+    def generate(self, first: dt.date, last: dt.date, *, episodes: int = 120, seed: int = 1) -> None:
+        """Fill the input with a sample."""
+        generate_input(
+            self.dsn(Purpose.INPUT_WRITER),
+            episodes=episodes,
+            seed=seed,
+            first=first,
+            last=last,
+            history_days=3,
+            report=lambda *_: None,
+        )
+
+    def insert_drop(self, batch_date: dt.date, rows: Sequence[Sequence[object]]) -> None:
+        """Insert catalogue rows: (epid, algorithm_id, premier_date, start_date)."""
+        with psycopg.connect(self.dsn(Purpose.INPUT_WRITER)) as connection:
+            connection.cursor().executemany(
+                "INSERT INTO episodes (batch_date, epid, algorithm_id, premier_date, start_date, title)"
+                " VALUES (%s, %s, %s, %s, %s, 'a title')",
+                [(batch_date, *row) for row in rows],
+            )
+
+    def insert_viewings(self, rows: Sequence[Sequence[object]]) -> None:
+        """Insert viewings: (epid, viewer_id, viewed_at, seconds_watched, completed)."""
+        with psycopg.connect(self.dsn(Purpose.INPUT_WRITER)) as connection:
+            connection.cursor().executemany("INSERT INTO viewings VALUES (%s, %s, %s, %s, %s)", rows)
+
+    @contextmanager
+    def workers(self, count: int = 1) -> Iterator[None]:
+        """Real worker processes while the block lasts."""
+        with temporary_workers(self.settings, self.dsns, count):
+            yield
+
+    def materialize(
+        self,
+        first: dt.date,
+        last: dt.date | None = None,
+        *,
+        select: Sequence[str] | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> dg.ExecuteInProcessResult:
+        """A Dagster run over a day or a range, in the real instance."""
+        partitions: dict[str, Any] = (
+            {"partition_key": str(first)}
+            if last is None
+            else {
+                "tags": {
+                    "dagster/asset_partition_range_start": str(first),
+                    "dagster/asset_partition_range_end": str(last),
+                }
+            }
+        )
+        with dg.DagsterInstance.get() as instance:
+            return (
+                build_defs()
+                .resolve_implicit_global_asset_job_def()
+                .execute_in_process(
+                    instance=instance,
+                    asset_selection=[dg.AssetKey(key) for key in select] if select else None,
+                    run_config={
+                        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+                        **({"ops": {"input_episodes": {"config": dict(config)}}} if config else {}),
+                    },
+                    raise_on_error=False,
+                    **partitions,
+                )
+            )
+
+    def plan(self, first: dt.date, last: dt.date | None = None) -> None:
+        """Materialise the first three assets and insist that it succeeds."""
+        result = self.materialize(first, last, select=["input_episodes", "tracked_episodes", "episode_jobs"])
+        assert result.success, failure(result)
+
+    def cli(
+        self, *arguments: str, timeout: float = 120, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the `episodes` command as a user does."""
+        return subprocess.run(
+            episodes_argv(*arguments),
+            env={**os.environ, **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def published(self) -> pd.DataFrame:
+        """All published rows, with the manifest's checksums."""
+        rows = self.query(
+            "results",
+            "SELECT day, checksum, epid, algorithm_id, window_start, window_end, covered_from,"
+            " metrics::text FROM published.days LEFT JOIN published.results USING (day)"
+            " ORDER BY day, epid, algorithm_id",
+        )
+        columns = ["day", "checksum", "epid", "algorithm_id", "start", "end", "covered", "metrics"]
+        return pd.DataFrame(rows, columns=columns)
+
+    def jobs(self, of: dt.date) -> list[Any]:
+        """The jobs of a day's current plan."""
+        return self.query(
+            "queue",
+            "SELECT epid, algorithm_id, window_start FROM ledger.jobs JOIN ledger.plans USING (plan_id)"
+            " WHERE day = %s AND superseded_at IS NULL ORDER BY epid, algorithm_id",
+            [of],
+        )
+
+    def fingerprint(self) -> dict[str, list[Any]]:
+        """Everything that state, ledger and results hold."""
+        return {
+            "tracked": self.query("results", "SELECT * FROM state.tracked_episodes ORDER BY epid"),
+            "tracked_days": self.query("results", "SELECT * FROM state.tracked_days ORDER BY day"),
+            "plans": self.query("queue", "SELECT * FROM ledger.plans ORDER BY plan_id"),
+            "jobs": self.query("queue", "SELECT * FROM ledger.jobs ORDER BY job_id"),
+            "outcomes": self.query("queue", "SELECT * FROM ledger.outcomes ORDER BY job_id"),
+            "published": self.query("results", "SELECT * FROM published.results ORDER BY 1, 2, 3"),
+            "days": self.query("results", "SELECT * FROM published.days ORDER BY day"),
+        }
+
+
+def failure(result: dg.ExecuteInProcessResult) -> str:
+    """What the first failed step of a run says."""
+    for event in result.all_events:
+        if event.is_step_failure:
+            data = event.step_failure_data
+            if data.user_failure_data is not None:
+                return str(data.user_failure_data.description)
+            return str(data.error)
+    return ""
