@@ -54,7 +54,7 @@ def up(
     group = ProcessGroup(_prefixed_output(workers))
     with _stopped_by_signals(stopping):
         try:
-            _start(group, settings, dsns, folder, port, workers)
+            _start(group, stopping, settings, dsns, folder, port, workers)
             threading.Thread(target=_announce, args=(port, stopping), daemon=True).start()
             _watch(group, stopping, worker_environment(settings, dsns))
         finally:
@@ -64,7 +64,13 @@ def up(
 
 
 def _start(
-    group: ProcessGroup, settings: Settings, dsns: Dsns, folder: Path, port: int, workers: int
+    group: ProcessGroup,
+    stopping: threading.Event,
+    settings: Settings,
+    dsns: Dsns,
+    folder: Path,
+    port: int,
+    workers: int,
 ) -> None:
     code_port = _free_port()
     workspace = folder / "workspace.yaml"
@@ -75,8 +81,10 @@ def _start(
         "EPISODES_HOME": str(settings.home.resolve()),
         "EPISODES_ENVIRONMENT": settings.environment,
     }
-    orchestrator = {**home, **dsns.environment(ORCHESTRATOR)}
-    only_dagster = {**home, **dsns.environment([Purpose.DAGSTER])}
+    nothing = dict.fromkeys((purpose.setting for purpose in Purpose), "")
+    orchestrator = {**home, **nothing, **dsns.environment(ORCHESTRATOR)}
+    # Every variable that is not named is emptied: no process holds a DSN that its work does not need.
+    only_dagster = {**home, **nothing, **dsns.environment([Purpose.DAGSTER])}
     group.start(
         "code",
         [*program("dagster"), "api", "grpc", "--module-name", "episodes_assets.definitions",
@@ -96,6 +104,16 @@ def _start(
             episodes_argv("worker", "--stop-with-parent"),
             worker_environment(settings, dsns),
         )
+
+
+def _wait_for_code(group: ProcessGroup, port: int, stopping: threading.Event) -> None:
+    """Until the code location answers: daemon and UI complain at length about one that does not."""
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline and not stopping.wait(0.2):
+        with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), timeout=1):
+            return
+        for child in group.forget_ended():
+            raise _explain_end(child)
 
 
 def _watch(group: ProcessGroup, stopping: threading.Event, worker_env: dict[str, str]) -> None:

@@ -61,7 +61,7 @@ def sample_drop(episodes: int, seed: int, day: dt.date) -> pd.DataFrame:
     rolling = _dates(day, np.full(len(drop), -ROLLING_DAYS))
     drop["start_date"] = drop["premier_date"].where(drop["premier_date"] > rolling, rolling)
     later = random.random(len(drop)) < 0.05
-    drop.loc[later, "start_date"] = _dates(day, np.full(int(later.sum()), 3))
+    drop.loc[later, "start_date"] = pd.Timestamp(day).as_unit("s") + pd.Timedelta(days=3)
     columns = [
         "epid",
         "algorithm_id",

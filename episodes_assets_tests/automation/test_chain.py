@@ -1,0 +1,92 @@
+"""The schedule and the sensors carry a day from its drop to its publication, untouched by hand."""
+
+import datetime as dt
+import time
+
+import dagster as dg
+
+from episodes_assets.automation.schedules import daily_plan
+from episodes_assets.automation.sensors import days_in_flight, fan_out
+from episodes_assets.definitions import build_defs
+from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
+from episodes_assets_tests.system import System, day, failure
+
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+def tick(name: str, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+    defs = build_defs()
+    resources = {"queue_database": QueueDatabase(), "results_database": ResultsDatabase()}
+    with dg.build_sensor_context(instance=instance, resources=resources) as context:
+        result = defs.resolve_sensor_def(name).evaluate_tick(context)
+    return list(result.run_requests or [])
+
+
+def execute(instance: dg.DagsterInstance, job: str, request: dg.RunRequest) -> None:
+    result = (
+        build_defs()
+        .resolve_job_def(job)
+        .execute_in_process(
+            instance=instance,
+            partition_key=request.partition_key,
+            run_config={**request.run_config, **QUIET},
+            raise_on_error=False,
+        )
+    )
+    assert result.success, failure(result)
+
+
+def test_the_whole_chain(system: System) -> None:
+    system.generate(day(1), day(1))
+    with dg.DagsterInstance.get() as instance, system.workers():
+        schedule = dg.build_schedule_context(
+            instance=instance, scheduled_execution_time=dt.datetime(2018, 3, 2, 1, tzinfo=dt.UTC)
+        )
+        planned = daily_plan(schedule)
+        assert isinstance(planned, dg.RunRequest)
+        assert planned.partition_key == "2018-03-01"
+        execute(instance, "plan_day", planned)
+        assert tick("publish_finished_days", instance) == []
+        assert tick("fan_out", instance) == []
+        requests: list[dg.RunRequest] = []
+        deadline = time.monotonic() + 60
+        while not requests and time.monotonic() < deadline:
+            requests = tick("publish_finished_days", instance)
+        assert [request.partition_key for request in requests] == ["2018-03-01"]
+        execute(instance, "publish_day", requests[0])
+        assert len(system.published()) == len(system.jobs(day(1))) > 0
+        assert tick("publish_finished_days", instance) == []
+
+
+def test_days_of_running_runs_are_left_alone(system: System) -> None:
+    with dg.DagsterInstance.get() as instance:
+        job = build_defs().resolve_implicit_global_asset_job_def()
+        for tags in (
+            {"dagster/partition": "2018-03-09"},
+            {
+                "dagster/asset_partition_range_start": "2018-03-01",
+                "dagster/asset_partition_range_end": "2018-03-02",
+            },
+        ):
+            instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags=tags)
+        assert days_in_flight(instance) == {day(1), day(2), day(9)}
+
+
+def test_the_log_of_messages_is_pruned(system: System) -> None:
+    insert = (
+        "INSERT INTO pgqueuer_log (created, job_id, status, priority, entrypoint, aggregated)"
+        " VALUES (now() - make_interval(days => %s), 1, 'successful', 0, 'x', %s)"
+    )
+    for days, aggregated in ((8, True), (8, False), (1, True)):
+        system.query("queue", insert, [days, aggregated])
+    with dg.DagsterInstance.get() as instance:
+        job = build_defs().resolve_job_def("prune_message_log")
+        assert job.execute_in_process(instance=instance, run_config=QUIET).success
+    assert system.query("queue", "SELECT count(*) FROM pgqueuer_log") == [(2,)]
+
+
+def test_an_unreachable_database_is_a_skip_and_not_an_error(system: System) -> None:
+    nowhere = QueueDatabase(override_dsn="postgresql://x@127.0.0.1:1/queue")
+    skipped = fan_out(queue_database=nowhere)
+    assert isinstance(skipped, dg.SkipReason)
+    assert "cannot connect to x@127.0.0.1:1/queue" in (skipped.skip_message or "")

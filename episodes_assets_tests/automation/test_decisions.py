@@ -1,0 +1,48 @@
+"""Which days the sensors act on."""
+
+import datetime as dt
+
+import pytest
+
+from episodes_assets.automation.decisions import Failures, days_to_fan_out, days_to_publish
+from episodes_assets.stores.ledger import Progress
+from episodes_assets_tests.system import day
+
+NOW = dt.datetime(2018, 4, 1, tzinfo=dt.UTC)
+
+
+def progress(number: int, succeeded: int = 5, held: int = 0, *, fanned_out: bool = True) -> Progress:
+    waiting = 5 - succeeded - held
+    return Progress(day(number), number, 5, waiting, 0, succeeded, held, fanned_out)
+
+
+def test_days_not_handed_out_or_not_finished_are_looked_at() -> None:
+    days = [
+        progress(1),
+        progress(2, 3),
+        progress(3, 0, fanned_out=False),
+        progress(4, 5, fanned_out=False),
+        progress(5, 4, held=1),
+    ]
+    assert days_to_fan_out(days) == [day(2), day(3), day(4)]
+
+
+def test_finished_days_that_are_unpublished_or_published_from_an_older_plan() -> None:
+    days = [progress(3), progress(1), progress(2), progress(4, 4), progress(5, 4, held=1)]
+    plans = {day(1): 1, day(2): 99}
+    assert days_to_publish(days, plans, set(), {}, NOW, limit=9) == [day(2), day(3)]
+    assert days_to_publish(days, plans, {day(2)}, {}, NOW, limit=9) == [day(3)]
+    assert days_to_publish(days, plans, set(), {}, NOW, limit=1) == [day(2)]
+
+
+@pytest.mark.parametrize(
+    ("count", "minutes", "is_tried"), [(1, 4, False), (1, 5, True), (3, 19, False), (3, 20, True)]
+)
+def test_a_day_that_fails_is_tried_again_ever_later(count: int, minutes: int, is_tried: bool) -> None:
+    failures = {day(1): Failures(count, NOW - dt.timedelta(minutes=minutes))}
+    found = days_to_publish([progress(1)], {}, set(), failures, NOW, limit=9)
+    assert found == ([day(1)] if is_tried else [])
+
+
+def test_a_day_that_always_fails_is_tried_every_six_hours() -> None:
+    assert Failures(500, NOW).next_attempt == NOW + dt.timedelta(hours=6)

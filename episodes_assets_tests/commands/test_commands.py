@@ -1,0 +1,205 @@
+"""The command line as a user meets it: help, results, and one plain line for what goes wrong."""
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from episodes_assets.databases.dsns import Purpose
+from episodes_assets_tests.system import System, day
+
+COMMANDS = [
+    ("demo",),
+    ("up",),
+    ("run",),
+    ("backfill",),
+    ("worker",),
+    ("db", "init"),
+    ("db", "status"),
+    ("input", "generate"),
+    ("input", "load"),
+    ("state", "export"),
+    ("state", "import"),
+    ("jobs", "status"),
+    ("jobs", "retry"),
+    ("results",),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_teaches(system: System, command: tuple[str, ...]) -> None:
+    shown = system.cli(*command, "--help")
+    assert shown.returncode == 0
+    assert "Usage" in shown.stdout
+    assert len(shown.stdout.split()) > 25
+
+
+def refused(system: System, *arguments: str, env: dict[str, str] | None = None) -> str:
+    """The one line that a command fails with."""
+    result = system.cli(*arguments, env=env)
+    assert result.returncode == 1, result.stdout + result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert "Traceback" not in result.stderr
+    assert lines[-1].startswith("error: ")
+    return lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("2018-02-28", "before the first day"),
+        ("2999-01-01", "is not over yet"),
+        ("2018-3-1", "is not a day: spell it YYYY-MM-DD"),
+        ("yesterday", "is not a day"),
+        ("2018-02-30", "is not a day"),
+    ],
+)
+def test_a_bad_day_is_refused_everywhere(system: System, text: str, problem: str) -> None:
+    for command in (["run", text], ["results", text], ["jobs", "status", text]):
+        assert problem in refused(system, *command)
+
+
+def test_a_range_the_wrong_way_round(system: System) -> None:
+    assert "give the earlier day first" in refused(system, "backfill", "2018-03-02", "2018-03-01")
+
+
+def test_a_database_that_is_down(system: System) -> None:
+    down = {"EPISODES_QUEUE_DSN": "postgresql://who:secret@127.0.0.1:1/queue"}
+    for command in (["jobs", "status"], ["jobs", "retry", "2018-03-01"]):
+        line = refused(system, *command, env=down)
+        assert "cannot connect to who@127.0.0.1:1/queue" in line
+        assert "secret" not in line
+    dagster_down = {"EPISODES_DAGSTER_DSN": "postgresql://who@127.0.0.1:1/dagster"}
+    assert "who@127.0.0.1:1/dagster" in refused(system, "run", "2018-03-01", env=dagster_down)
+
+
+def test_wrong_settings(system: System) -> None:
+    assert "a DSN cannot be read" in refused(
+        system, "jobs", "status", env={"EPISODES_QUEUE_DSN": "postgres queue please"}
+    )
+    assert "EPISODES_QUEUE_DSN is not set" in refused(
+        system, "jobs", "status", env={"EPISODES_QUEUE_DSN": ""}
+    )
+    assert "EPISODES_CHUNK_JOBS" in refused(
+        system, "jobs", "status", env={"EPISODES_CHUNK_JOBS": "many"}
+    )
+
+
+def test_an_unprovisioned_database(system: System) -> None:
+    system.query("results", "DROP SCHEMA published CASCADE")
+    assert "run `episodes db init`" in refused(system, "results", "2018-03-01")
+
+
+def test_a_day_that_fails_says_why(system: System) -> None:
+    assert "the drop of 2018-03-01 has not arrived" in refused(system, "run", "2018-03-01")
+    assert "2018-03-01 is not published" in refused(system, "results", "2018-03-01")
+    assert "no planned jobs" in refused(system, "jobs", "status", "2018-03-01")
+
+
+def test_input_to_results(system: System, tmp_path: Path) -> None:
+    generated = system.cli("input", "generate", "--episodes", "60", "--days", "2", "--history", "2")
+    assert "2 drops with" in generated.stdout, generated.stderr
+    ran = system.cli("run", "2018-03-01", "--workers", "1")
+    assert ran.returncode == 0, ran.stderr
+    for heading in ("catalogue", "quarantined", "newly", "succeeded", "published", "outcomes"):
+        assert heading in ran.stdout
+    assert "2018-03-01" in ran.stdout
+
+    file = tmp_path / "results.csv"
+    written = system.cli("results", "2018-03-01", "--csv", str(file))
+    assert written.returncode == 0, written.stderr
+    with file.open(newline="", encoding="utf-8") as opened:
+        rows = list(csv.DictReader(opened))
+    assert len(rows) == len(system.jobs(day(1)))
+    keys = ["day", "epid", "algorithm_id", "window_start", "window_end", "covered_from"]
+    metrics = ["views", "viewers", "seconds_watched", "completed_views", "views_last_7_days",
+               "views_previous_7_days", "daily_slope", "share_completed", "mean_share",
+               "median_share"]  # fmt: skip
+    assert list(rows[0]) == keys + metrics
+    reach = next(row for row in rows if row["algorithm_id"] == "0")
+    assert reach["views"].isdigit()
+    assert reach["median_share"] == ""
+    piped = system.cli("results", "2018-03-01", "--csv", "-")
+    assert list(csv.DictReader(io.StringIO(piped.stdout))) == rows
+    assert "reach:" in system.cli("results", "2018-03-01").stdout
+    assert "yes" in system.cli("jobs", "status").stdout
+    assert "0 held jobs" in system.cli("jobs", "retry", "2018-03-01").stdout
+    assert "cannot be written" in refused(system, "results", "2018-03-01", "--csv", "/nowhere/x.csv")
+
+
+HEADER = "batch_date,epid,algorithm_id,series,season,episode,title,premier_date,start_date\n"
+
+
+def test_loading_files_takes_all_or_nothing(system: System, tmp_path: Path) -> None:
+    episodes, viewings = tmp_path / "e.csv", tmp_path / "v.csv"
+    episodes.write_text(HEADER + "2018-03-01,1,0,s,1,1,t,2018-01-01,2018-02-01\n")
+    viewings.write_text(
+        "epid,viewer_id,viewed_at,seconds_watched,completed\n1,5,2018-03-01T10:00:00Z,60,true\n"
+    )
+    load = ["input", "load", "--episodes", str(episodes), "--viewings", str(viewings)]
+    for _ in range(2):
+        loaded = system.cli(*load)
+        assert "1 rows loaded into episodes" in loaded.stdout, loaded.stderr
+        assert system.query("input", "SELECT count(*) FROM episodes") == [(1,)]
+        assert system.query("input", "SELECT count(*) FROM viewings") == [(1,)]
+    viewings.write_text("epid,viewer_id,viewed_at,seconds_watched,completed\n1,5,soon,60,true\n")
+    assert "v.csv, line 2, column viewed_at: 'soon' is not a time" in refused(system, *load)
+    episodes.write_text(HEADER + ",1,0,s,1,1,t,2018-01-01,2018-02-01\n")
+    line = refused(system, "input", "load", "--episodes", str(episodes))
+    assert "column batch_date" in line
+    assert system.query("input", "SELECT count(*) FROM episodes") == [(1,)]
+    assert "no file was given" in refused(system, "input", "load")
+
+
+def test_the_state_moves_to_another_system(system: System, tmp_path: Path) -> None:
+    system.generate(day(1), day(4))
+    system.plan(day(1), day(3))
+    for name in ("state.csv", "state.parquet"):
+        exported = system.cli("state", "export", str(tmp_path / name), "--as-of", "2018-03-02")
+        assert "tracked episodes as of 2018-03-02 written" in exported.stdout, exported.stderr
+    assert "no tracked episodes as of" in refused(
+        system, "state", "export", str(tmp_path / "x.csv"), "--as-of", "2018-03-09"
+    )
+    jobs = system.jobs(day(3))
+    imported = ["state", "import", str(tmp_path / "state.csv"), "--as-of", "2018-03-02"]
+    assert "a tracked history already" in refused(system, *imported)
+    system.query("results", "DELETE FROM state.tracked_days")
+    system.query("results", "DELETE FROM state.tracked_episodes")
+    system.query("queue", "DELETE FROM ledger.plans")
+    assert "imported" in system.cli(*imported).stdout
+    system.plan(day(3))
+    assert system.jobs(day(3)) == jobs
+    bad = tmp_path / "bad.csv"
+    bad.write_text("epid,tracked_on\n1,2018-03-01\n1,2018-03-01\n")
+    assert "row 2: an epid is repeated" in refused(
+        system, "state", "import", str(bad), "--as-of", "2018-03-02"
+    )
+
+
+def test_db_status_and_init(system: System) -> None:
+    status = system.cli("db", "status")
+    assert status.returncode == 0, status.stderr
+    for word in ("dagster_0001", "input_0002", "queue_0002", "results_0002", "development", "18."):
+        assert word in status.stdout
+    down = {Purpose.RESULTS.setting: "postgresql://who@127.0.0.1:1/results"}
+    assert "1 of 4 databases cannot be read" in refused(system, "db", "status", env=down)
+    assert "EPISODES_ADMIN_DSN is not set" in refused(system, "db", "init")
+
+
+def test_the_demo_keeps_its_hands_off_configured_databases(system: System) -> None:
+    assert "unset every EPISODES_*_DSN" in refused(system, "demo")
+
+
+def test_the_demo_from_nothing_and_again(system: System, tmp_path: Path) -> None:
+    nothing = {purpose.setting: "" for purpose in Purpose}
+    env = {**nothing, "EPISODES_HOME": str(tmp_path / "fresh"), "DAGSTER_HOME": ""}
+    first = system.cli("demo", "--days", "2", "--episodes", "60", env=env)
+    assert first.returncode == 0, first.stderr
+    assert "Materialising 2 days with 2 workers" in first.stderr
+    again = system.cli("demo", "--days", "2", "--episodes", "60", env=env)
+    assert "2 of 2 days are published already: reused" in again.stderr
+    assert again.stdout == first.stdout
+    assert "episodes up" in again.stderr
+    # Everything is below the home, and the last process to leave stops the server.
+    assert not (tmp_path / "fresh" / "postgres" / "postmaster.pid").exists()

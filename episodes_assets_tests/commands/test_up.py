@@ -1,0 +1,116 @@
+"""`episodes up`: the whole system, a backfill through the daemon, and nothing left after Ctrl-C."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+
+from episodes_assets.commands.processes import episodes_argv
+from episodes_assets_tests.system import System, day, failure
+
+LAUNCH = """
+mutation ($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+  }
+}
+"""
+STATUS = """
+query ($id: String!) {
+  partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } }
+}
+"""
+GRAPH = ["input_episodes", "tracked_episodes", "episode_jobs", "job_outcomes", "published_results"]
+
+
+def ask(port: int, query: str, variables: dict[str, Any]) -> Any:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/graphql",
+        data=json.dumps({"query": query, "variables": variables}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return json.load(response)["data"]
+
+
+def eventually(check: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.5)
+
+
+@pytest.mark.timeout(400)
+def test_a_backfill_through_the_daemon_publishes_what_single_days_do(system: System) -> None:
+    days = 30
+    system.generate(day(1), day(days), episodes=60)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = system.home / "up.log"
+    with log.open("w") as output:
+        up = subprocess.Popen(
+            episodes_argv("up", "--port", str(port), "--workers", "2"),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ.copy(),
+        )
+    try:
+        eventually(lambda: "The UI is ready" in log.read_text(), 90)
+        keys = [str(day(number)) for number in range(1, days + 1)]
+        params = {
+            "assetSelection": [{"path": [name]} for name in GRAPH],
+            "partitionNames": keys,
+            "fromFailure": False,
+            "allPartitions": False,
+        }
+        launched = ask(port, LAUNCH, {"params": params})["launchPartitionBackfill"]
+        assert launched["__typename"] == "LaunchBackfillSuccess", launched
+
+        def status() -> str:
+            answer = ask(port, STATUS, {"id": launched["backfillId"]})
+            return str(answer["partitionBackfillOrError"]["status"])
+
+        eventually(lambda: status() not in ("REQUESTED", "COMPLETING"), 250)
+        assert status() == "COMPLETED_SUCCESS", log.read_text()[-5000:]
+        rows = system.published()
+        assert rows["day"].nunique() == days
+        children = psutil.Process(up.pid).children(recursive=True)
+        assert len(children) >= 5
+    finally:
+        up.send_signal(signal.SIGINT)
+        up.wait(60)
+    assert up.returncode == 0
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert alive == []
+    text = log.read_text()
+    assert "All processes have stopped." in text
+    for name in ("code", "daemon", "ui", "worker-1", "worker-2"):
+        assert f"{name:<8} | " in text
+
+    # The same days one by one give the same rows, and a rerun of the range changes nothing.
+    with system.workers(2):
+        before = system.fingerprint()
+        again = system.materialize(day(1), day(days))
+        assert again.success, failure(again)
+        assert system.fingerprint() == before
+
+
+def test_a_taken_port_is_one_plain_line(system: System) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = system.cli("up", "--port", str(port))
+    assert result.returncode == 1
+    assert f"port {port} is taken" in result.stderr

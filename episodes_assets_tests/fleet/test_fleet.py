@@ -1,0 +1,242 @@
+"""The fleet on real parts: failures alone, claims fenced, starts counted, killed and stopped workers."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+from episodes_assets.commands.processes import episodes_argv, worker_environment
+from episodes_assets.databases.connections import connect
+from episodes_assets.databases.dsns import Purpose
+from episodes_assets.fleet import claims
+from episodes_assets.fleet.claims import ClaimLost
+from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.fleet.messages import ChunkMessage
+from episodes_assets.fleet.retry import retry_held_jobs
+from episodes_assets_tests.system import System, day
+
+# An algorithm as a team might break it: epid 13 fails, 17 kills its process, 19 never ends.
+BROKEN = '''
+import os, time
+import episodes_assets.algorithms.reach as reach
+from episodes_assets.fleet import micro_batch
+
+right = micro_batch.run_micro_batch
+
+def wrong(input_dsn, day, windows):
+    epids = {window.epid for window in windows}
+    if 13 in epids: raise ValueError("thirteen")
+    if 17 in epids: os.kill(os.getpid(), 9)
+    if 19 in epids: time.sleep(600)
+    return right(input_dsn, day, windows)
+'''
+
+
+def eventually(check: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+
+
+@contextmanager
+def worker(system: System, **env: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        episodes_argv("worker"),
+        env={**os.environ, **worker_environment(system.settings, system.dsns), **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+
+
+def plan(system: System, *epids: int) -> None:
+    system.insert_drop(day(1), [(epid, 0, "2018-02-01", "2018-02-01") for epid in epids])
+    system.plan(day(1))
+    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
+        fan_out_day(queue, day(1))
+
+
+def states(system: System) -> dict[int, str]:
+    return dict(system.query("queue", "SELECT epid, state FROM ledger.jobs"))
+
+
+def test_jobs_that_fail_crash_or_hang_fail_alone_and_can_be_retried(
+    system: System, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    plan(system, 1, 2, 13, 17, 19)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, importlib.abc, importlib.util\n"
+        "class Finder(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name != 'episodes_assets.fleet.chunk': return None\n"
+        "        sys.meta_path.remove(self)\n"
+        "        import broken\n"
+        "        from episodes_assets.fleet import micro_batch\n"
+        "        micro_batch.run_micro_batch = broken.wrong\n"
+        "        return importlib.util.find_spec(name)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    (tmp_path / "broken.py").write_text(BROKEN)
+    with worker(
+        system,
+        PYTHONPATH=str(tmp_path),
+        EPISODES_BATCH_TIMEOUT_SECONDS="3",
+        EPISODES_RETRY_SECONDS="0.05",
+        EPISODES_MAX_STARTS="2",
+    ):
+        eventually(lambda: list(states(system).values()).count("held") == 3)
+        assert states(system) == {1: "succeeded", 2: "succeeded", 13: "held", 17: "held", 19: "held"}
+    errors = dict(system.query("queue", "SELECT epid, error FROM ledger.jobs WHERE state = 'held'"))
+    assert errors[13] == "ValueError: thirteen"
+    assert "died" in errors[17]
+    assert "longer than 3 seconds" in errors[19]
+    traceback = system.query("queue", "SELECT traceback FROM ledger.jobs WHERE epid = 13")[0][0]
+    assert "in wrong" in traceback
+
+    shown = system.cli("jobs", "status", "2018-03-01")
+    assert "held: 2018-03-01 epid 13 algorithm 0 after 2 starts: ValueError: thirteen" in shown.stdout
+    retried = system.cli("jobs", "retry", "2018-03-01")
+    assert "3 held jobs of 2018-03-01 wait for the fleet again" in retried.stdout
+    with worker(system):
+        eventually(lambda: set(states(system).values()) == {"succeeded"})
+
+
+def test_a_killed_worker_loses_nothing_and_doubles_nothing(system: System) -> None:
+    system.generate(day(1), day(2), episodes=400)
+    system.plan(day(1), day(2))
+    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
+        fan_out_day(queue, day(1))
+        fan_out_day(queue, day(2))
+    short = {"EPISODES_HEARTBEAT_SECONDS": "2"}
+    with worker(system, **short) as first:
+        eventually(lambda: "running" in states(system).values() or "succeeded" in states(system).values())
+        first.kill()
+        first.wait()
+    with worker(system, **short):
+        eventually(
+            lambda: system.query("queue", "SELECT jobs FROM ledger.backlog") == [(0,)], seconds=90
+        )
+    assert set(states(system).values()) == {"succeeded"}
+    jobs, outcomes = system.query(
+        "queue", "SELECT (SELECT count(*) FROM ledger.jobs), (SELECT count(*) FROM ledger.outcomes)"
+    )[0]
+    assert jobs == outcomes
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_stops_cleanly(system: System, number: signal.Signals) -> None:
+    plan(system, *range(1, 50))
+    process = subprocess.Popen(
+        episodes_argv("worker"),
+        env={**os.environ, **worker_environment(system.settings, system.dsns)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    while "is ready" not in process.stdout.readline():
+        pass
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert "has stopped" in output
+    assert "running" not in states(system).values()
+
+
+def run_async(system: System, test: Callable[[claims.AsyncConnection], Any]) -> None:
+    async def main() -> None:
+        dsn = system.dsn(Purpose.WORKER)
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+            await test(connection)
+
+    asyncio.run(main())
+
+
+def chunk_of(system: System) -> ChunkMessage:
+    return ChunkMessage(system.query("queue", "SELECT max(plan_id) FROM ledger.plans")[0][0], 0)
+
+
+def test_outcomes_are_written_only_under_the_current_claim(system: System) -> None:
+    plan(system, 1, 2)
+
+    async def scenario(connection: claims.AsyncConnection) -> None:
+        slow = await claims.claim_chunk(connection, chunk_of(system), "slow")
+        assert slow is not None
+        await claims.count_start(connection, slow, slow.jobs)
+        # PgQueuer hears nothing of the slow worker and gives its message to another.
+        quick = await claims.claim_chunk(connection, chunk_of(system), "quick")
+        assert quick is not None
+        assert [job.starts for job in quick.jobs] == [1, 1]
+        outcomes: dict[str, list[Any]] = {
+            "covered_from": [None, None],
+            "metrics": ['{"views": 1}', '{"views": 2}'],
+            "algorithm_version": ["1", "1"],
+        }
+        assert await claims.write_outcomes(connection, slow, slow.jobs, outcomes, "slow") == 0
+        with pytest.raises(ClaimLost):
+            await claims.count_start(connection, slow, slow.jobs)
+        failure = claims.JobFailure("late", "")
+        assert not await claims.record_failure(connection, slow, slow.jobs[0], failure, 1)
+        await claims.give_back(connection, slow)
+        assert set(states(system).values()) == {"running"}
+        assert await claims.write_outcomes(connection, quick, quick.jobs, outcomes, "quick") == 2
+        assert await claims.write_outcomes(connection, quick, quick.jobs, outcomes, "quick") == 0
+        assert await claims.claim_chunk(connection, chunk_of(system), "third") is None
+
+    run_async(system, scenario)
+    assert system.query("queue", "SELECT DISTINCT worker FROM ledger.outcomes") == [("quick",)]
+
+
+def test_a_superseded_plan_is_claimed_by_nobody(system: System) -> None:
+    plan(system, 1)
+    old = chunk_of(system)
+    system.query("queue", "UPDATE ledger.plans SET superseded_at = now()")
+
+    async def scenario(connection: claims.AsyncConnection) -> None:
+        assert await claims.claim_chunk(connection, old, "w") is None
+
+    run_async(system, scenario)
+
+
+def test_a_job_that_kills_its_worker_is_held_after_its_starts(system: System) -> None:
+    plan(system, 1, 2)
+    # As a worker leaves it that is killed with its whole machine, time and again.
+    system.query(
+        "queue",
+        "UPDATE ledger.jobs SET state = 'running', claim = %s, starts = CASE epid WHEN 1 THEN 4 ELSE 1"
+        " END",
+        [uuid.uuid4()],
+    )
+    with worker(system):
+        eventually(lambda: states(system) == {1: "held", 2: "succeeded"})
+    error = system.query("queue", "SELECT error FROM ledger.jobs WHERE epid = 1")
+    assert error == [("started 4 times without an end: it kills its worker",)]
+
+
+def test_retrying_a_day_without_held_jobs_changes_nothing(system: System) -> None:
+    plan(system, 1)
+    before = system.fingerprint()
+    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
+        assert retry_held_jobs(queue, day(1)) == 0
+    assert system.fingerprint() == before
+
+
+def test_a_worker_of_another_environment_refuses(system: System) -> None:
+    refused = system.cli("worker", env={"EPISODES_ENVIRONMENT": "production"})
+    assert refused.returncode == 1
+    assert "belongs to 'development', this process to 'production'" in refused.stderr

@@ -1,0 +1,90 @@
+"""The code location: what it holds, and that loading it needs no database."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+
+from episodes_assets.definitions import ASSETS, build_defs
+from episodes_assets.settings import PROJECT_FOLDER
+
+EXPECTED = {
+    "input_episodes": ("input", set()),
+    "tracked_episodes": ("planning", {"input_episodes", "tracked_episodes"}),
+    "episode_jobs": ("planning", {"input_episodes", "tracked_episodes"}),
+    "job_outcomes": ("fleet", {"episode_jobs"}),
+    "published_results": ("results", {"job_outcomes"}),
+}
+
+
+def test_the_graph() -> None:
+    specs = {spec.key.to_user_string(): spec for asset in ASSETS for spec in asset.specs}
+    found = {
+        name: (spec.group_name, {dep.asset_key.to_user_string() for dep in spec.deps})
+        for name, spec in specs.items()
+    }
+    assert found == EXPECTED
+    for spec in specs.values():
+        assert spec.description
+        assert spec.owners == ["team:media-analytics"]
+        assert spec.code_version
+        assert spec.kinds
+        assert isinstance(spec.partitions_def, dg.DailyPartitionsDefinition)
+        assert spec.partitions_def.get_first_partition_key() == "2018-03-01"
+    for asset in ASSETS:
+        assert asset.backfill_policy == dg.BackfillPolicy.single_run()
+    for name in ("tracked_episodes", "episode_jobs"):
+        mappings = {
+            dep.asset_key.to_user_string(): dep.partition_mapping for dep in specs[name].deps
+        }
+        assert mappings["tracked_episodes"] == dg.TimeWindowPartitionMapping(
+            start_offset=-1, end_offset=-1
+        )
+
+
+def test_what_is_on_by_default() -> None:
+    defs = build_defs()
+    on = dg.DefaultSensorStatus.RUNNING
+    assert {s.name: s.default_status for s in defs.sensors or []} == {
+        "fan_out": on,
+        "publish_finished_days": on,
+    }
+    daily = defs.resolve_schedule_def("daily_plan")
+    assert daily.default_status == dg.DefaultScheduleStatus.STOPPED
+    nightly = defs.resolve_schedule_def("nightly_pruning")
+    assert nightly.default_status == dg.DefaultScheduleStatus.RUNNING
+
+
+def test_it_loads_in_a_fresh_interpreter_without_a_database(tmp_path: Path) -> None:
+    program = (
+        "import episodes_assets.definitions as d; "
+        "d.defs.resolve_all_asset_keys(); "
+        "import pathlib, sys; sys.exit(pathlib.Path(sys.argv[1]).exists())"
+    )
+    home = tmp_path / "home"
+    subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning:episodes_assets", "-c", program, str(home)],
+        check=True,
+        env={"PATH": "/usr/bin", "EPISODES_HOME": str(home)},
+    )
+
+
+def test_a_worker_does_not_load_dagster() -> None:
+    program = "import episodes_assets.commands.app, sys; sys.exit('dagster' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_no_row_is_looked_at_alone() -> None:
+    for file in (PROJECT_FOLDER / "episodes_assets").rglob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        for word in ("axis=1", "iterrows", "itertuples"):
+            assert word not in text, f"{file} has {word}"
+
+
+def test_every_setting_is_in_the_readme() -> None:
+    from episodes_assets.settings import Settings
+
+    readme = (PROJECT_FOLDER / "README.md").read_text(encoding="utf-8")
+    missing = [n for n in Settings.model_fields if f"`EPISODES_{n.upper()}`" not in readme]
+    assert missing == []
