@@ -35,12 +35,8 @@ def test_the_graph() -> None:
     for asset in ASSETS:
         assert asset.backfill_policy == dg.BackfillPolicy.single_run()
     for name in ("tracked_episodes", "episode_jobs"):
-        mappings = {
-            dep.asset_key.to_user_string(): dep.partition_mapping for dep in specs[name].deps
-        }
-        assert mappings["tracked_episodes"] == dg.TimeWindowPartitionMapping(
-            start_offset=-1, end_offset=-1
-        )
+        mappings = {dep.asset_key.to_user_string(): dep.partition_mapping for dep in specs[name].deps}
+        assert mappings["tracked_episodes"] == dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
 
 
 def test_what_is_on_by_default() -> None:

@@ -81,9 +81,9 @@ def _start(
         "EPISODES_HOME": str(settings.home.resolve()),
         "EPISODES_ENVIRONMENT": settings.environment,
     }
+    # What is not handed over is emptied: no process holds a DSN that its work does not need.
     nothing = dict.fromkeys((purpose.setting for purpose in Purpose), "")
     orchestrator = {**home, **nothing, **dsns.environment(ORCHESTRATOR)}
-    # Every variable that is not named is emptied: no process holds a DSN that its work does not need.
     only_dagster = {**home, **nothing, **dsns.environment([Purpose.DAGSTER])}
     group.start(
         "code",
@@ -91,6 +91,7 @@ def _start(
          "--host", LOOPBACK, "--port", str(code_port), "--location-name", "episodes_assets"],
         orchestrator,
     )  # fmt: skip
+    _wait_for_code(group, code_port, stopping)
     group.start("daemon", [*program("dagster-daemon"), "run", "--workspace", str(workspace)], only_dagster)
     group.start(
         "ui",

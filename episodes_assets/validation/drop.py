@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 from pandera.errors import SchemaErrors
@@ -112,9 +113,9 @@ def _settle_order(drop: pd.DataFrame) -> pd.DataFrame:
     """
     drop = drop.reset_index(drop=True)
     twins = drop[drop.duplicated(KEY, keep=False)]
-    order = pd.Series(0, index=drop.index)
+    order = np.zeros(len(drop), dtype=np.int64)
     if not twins.empty:
-        order[twins.sort_values(list(twins.columns)).index] = range(len(twins))
+        order[twins.sort_values(list(twins.columns)).index] = np.arange(len(twins))
     keyed = drop[KEY].assign(order=order)
     return drop.loc[keyed.sort_values([*KEY, "order"]).index].reset_index(drop=True)
 

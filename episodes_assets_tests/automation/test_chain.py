@@ -17,7 +17,9 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 def tick(name: str, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
     defs = build_defs()
     resources = {"queue_database": QueueDatabase(), "results_database": ResultsDatabase()}
-    with dg.build_sensor_context(instance=instance, resources=resources) as context:
+    with dg.build_sensor_context(
+        instance=instance, resources=resources, repository_def=defs.get_repository_def()
+    ) as context:
         result = defs.resolve_sensor_def(name).evaluate_tick(context)
     return list(result.run_requests or [])
 

@@ -81,9 +81,7 @@ def test_wrong_settings(system: System) -> None:
     assert "EPISODES_QUEUE_DSN is not set" in refused(
         system, "jobs", "status", env={"EPISODES_QUEUE_DSN": ""}
     )
-    assert "EPISODES_CHUNK_JOBS" in refused(
-        system, "jobs", "status", env={"EPISODES_CHUNK_JOBS": "many"}
-    )
+    assert "EPISODES_CHUNK_JOBS" in refused(system, "jobs", "status", env={"EPISODES_CHUNK_JOBS": "many"})
 
 
 def test_an_unprovisioned_database(system: System) -> None:

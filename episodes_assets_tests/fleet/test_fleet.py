@@ -24,7 +24,7 @@ from episodes_assets.fleet.retry import retry_held_jobs
 from episodes_assets_tests.system import System, day
 
 # An algorithm as a team might break it: epid 13 fails, 17 kills its process, 19 never ends.
-BROKEN = '''
+BROKEN = """
 import os, time
 import episodes_assets.algorithms.reach as reach
 from episodes_assets.fleet import micro_batch
@@ -37,7 +37,7 @@ def wrong(input_dsn, day, windows):
     if 17 in epids: os.kill(os.getpid(), 9)
     if 19 in epids: time.sleep(600)
     return right(input_dsn, day, windows)
-'''
+"""
 
 
 def eventually(check: Callable[[], bool], seconds: float = 60) -> None:
@@ -128,9 +128,7 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(system: System) -> No
         first.kill()
         first.wait()
     with worker(system, **short):
-        eventually(
-            lambda: system.query("queue", "SELECT jobs FROM ledger.backlog") == [(0,)], seconds=90
-        )
+        eventually(lambda: system.query("queue", "SELECT jobs FROM ledger.backlog") == [(0,)], seconds=90)
     assert set(states(system).values()) == {"succeeded"}
     jobs, outcomes = system.query(
         "queue", "SELECT (SELECT count(*) FROM ledger.jobs), (SELECT count(*) FROM ledger.outcomes)"
@@ -218,8 +216,7 @@ def test_a_job_that_kills_its_worker_is_held_after_its_starts(system: System) ->
     # As a worker leaves it that is killed with its whole machine, time and again.
     system.query(
         "queue",
-        "UPDATE ledger.jobs SET state = 'running', claim = %s, starts = CASE epid WHEN 1 THEN 4 ELSE 1"
-        " END",
+        "UPDATE ledger.jobs SET state = 'running', claim = %s, starts = CASE epid WHEN 1 THEN 4 ELSE 1 END",
         [uuid.uuid4()],
     )
     with worker(system):

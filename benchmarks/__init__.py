@@ -1,0 +1,1 @@
+"""Measurements that stay in the repository; run with `make benchmark`."""
