@@ -51,7 +51,7 @@ class System:
     def query(self, database: str, statement: str, parameters: Sequence[object] = ()) -> list[Any]:
         """Run a statement as the administrator."""
         with psycopg.connect(self.admin[database], autocommit=True) as connection:
-            cursor = connection.execute(statement, parameters or None)  # type: ignore[arg-type]
+            cursor = connection.execute(statement, parameters or None)
             return cursor.fetchall() if cursor.description else []
 
     def generate(self, first: dt.date, last: dt.date, *, episodes: int = 120, seed: int = 1) -> None:
