@@ -4,7 +4,7 @@ import dagster as dg
 import numpy as np
 
 from episodes_assets.algorithms.registry import BY_ID
-from episodes_assets.assets.partitions import daily, days_of, one_day_before, whole_range
+from episodes_assets.assets.partitions import daily, days_with_ground, one_day_before, whole_range
 from episodes_assets.assets.reporting import TEAM, Stopwatch, plain_failures, table
 from episodes_assets.planning.checksums import plan_checksum
 from episodes_assets.planning.jobs import plan_jobs
@@ -50,7 +50,7 @@ def episode_jobs(
         results_database.connect_to_read() as state,
         queue_database.connect() as queue,
     ):
-        for day in days_of(context):
+        for day in days_with_ground(context, lambda day: store.find(day) is not None):
             snapshot = store.require(day)
             yesterday = tracked_state.state_before(state, day)
             before = (

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from episodes_assets.assets.partitions import daily, days_of, whole_range
+from episodes_assets.assets.partitions import daily, days_with_ground, whole_range
 from episodes_assets.assets.reporting import TEAM, Stopwatch, plain_failures, table
 from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import FleetStalled, JobsHeld
@@ -37,8 +37,8 @@ def job_outcomes(context: dg.AssetExecutionContext, queue_database: QueueDatabas
     list of what is held, or when no job finishes for too long.
     """
     clock = Stopwatch()
-    days = days_of(context)
     with plain_failures(), queue_database.connect() as queue:
+        days = days_with_ground(context, lambda day: ledger.find_plan(queue, day) is not None)
         for day in days:
             sent = fan_out_day(queue, day)
             context.log.info(f"{day}: {sent.jobs:,} jobs, {sent.messages:,} messages enqueued")

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from episodes_assets.assets.partitions import daily, days_of, whole_range
+from episodes_assets.assets.partitions import daily, days_with_ground, whole_range
 from episodes_assets.assets.reporting import TEAM, Stopwatch, plain_failures, preview, table
 from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
 from episodes_assets.stores import ledger, published
@@ -44,7 +44,7 @@ def published_results(
         queue_database.connect() as queue,
         results_database.connect() as results,
     ):
-        for day in days_of(context):
+        for day in days_with_ground(context, lambda day: ledger.find_plan(queue, day) is not None):
             plan = ledger.require_plan(queue, day)
             manifest, changed = published.publish_day(queue, results, plan, CODE_VERSION)
             context.log.info(f"{day}: {manifest.rows:,} rows{'' if changed else ' (unchanged)'}")
