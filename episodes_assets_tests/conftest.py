@@ -74,3 +74,9 @@ def system(server_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with psycopg.connect(admin, autocommit=True) as connection:
         for name in names.values():
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests, so that no process is left alone with one at the end."""
+    longest = ("test_a_backfill_through_the_daemon", "test_thirty_days_at_once")
+    items.sort(key=lambda item: not item.name.startswith(longest))

@@ -31,6 +31,9 @@ app.add_typer(jobs.app, name="jobs")
 app.command()(results)
 
 
+INTERRUPTED = 130
+
+
 def main() -> None:
     """Run the command; a foreseen error is one line and exit code 1."""
     try:
@@ -38,9 +41,11 @@ def main() -> None:
     except EpisodesError as error:
         err.print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        err.print("interrupted")
-        sys.exit(130)
+    except SystemExit as end:
+        # Typer turns Ctrl-C into this exit code and says nothing.
+        if end.code == INTERRUPTED:
+            err.print("interrupted")
+        raise
 
 
 def _escape(text: str) -> str:

@@ -66,6 +66,7 @@ def materialize_days(
 
     Raises:
         RunFailed: If a step fails.
+        KeyboardInterrupt: If it is interrupted; the run is recorded as failed.
     """
     from episodes_assets.definitions import build_defs  # loads Dagster
 
@@ -102,6 +103,8 @@ def _explain_failure(result: "dg.ExecuteInProcessResult", run_id: str) -> Episod
         data = event.step_failure_data
         if data.user_failure_data is not None and data.user_failure_data.description:
             return RunFailed(data.user_failure_data.description)
+        if data.error and data.error.cls_name == "DagsterExecutionInterruptedError":
+            raise KeyboardInterrupt
         reason = data.error.message.strip().splitlines()[0] if data.error else "unknown"
         return RunFailed(
             f"{event.step_key} failed unexpectedly ({reason})",

@@ -2,10 +2,15 @@
 
 import csv
 import io
+import os
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
+from episodes_assets.commands.processes import episodes_argv
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets_tests.system import System, day
 
@@ -201,3 +206,26 @@ def test_the_demo_from_nothing_and_again(system: System, tmp_path: Path) -> None
     assert "episodes up" in again.stderr
     # Everything is below the home, and the last process to leave stops the server.
     assert not (tmp_path / "fresh" / "postgres" / "postmaster.pid").exists()
+
+
+def test_ctrl_c_ends_a_run_in_one_line_and_the_day_can_be_run_again(system: System) -> None:
+    system.generate(day(1), day(1))
+    run = subprocess.Popen(
+        episodes_argv("run", "2018-03-01", "--workers", "0"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    # Without workers it waits for outcomes once the jobs are handed out.
+    deadline = time.monotonic() + 60
+    while system.query("queue", "SELECT count(fanned_out_at) FROM ledger.plans") != [(1,)]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.killpg(run.pid, signal.SIGINT)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "Traceback" not in errors
+    assert errors.strip().splitlines()[-1] == "interrupted"
+    again = system.cli("run", "2018-03-01", "--workers", "1")
+    assert again.returncode == 0, again.stderr
