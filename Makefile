@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help run up test test-slow lint format benchmark clean
+.PHONY: help run up test lint format benchmark clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -21,11 +21,8 @@ run: $(INSTALLED) ## Set everything up, track a week of sample episodes, show wh
 up: $(INSTALLED) ## The whole system until Ctrl-C: databases, daemon, web UI, workers
 	$(BIN)/episodes up
 
-test: $(INSTALLED) ## The tests (about four minutes)
+test: $(INSTALLED) ## The tests (about five minutes)
 	$(BIN)/pytest -n 2
-
-test-slow: $(INSTALLED) ## The tests that take more than half a minute each
-	$(BIN)/pytest -n 2 -m slow
 
 lint: $(INSTALLED) ## Formatter, linter, types, import directions, Dagster definitions
 	$(BIN)/ruff format --check .
