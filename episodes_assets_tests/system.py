@@ -159,6 +159,15 @@ class System:
             [of],
         )
 
+    def forget_everything(self) -> None:
+        """Empty state, ledger and results; the snapshots and the input stay."""
+        for table in ("ledger.plans", "ledger.messages"):
+            self.query("queue", f"DELETE FROM {table}")
+        for table in ("state.tracked_days", "state.tracked_episodes"):
+            self.query("results", f"DELETE FROM {table}")
+        for table in ("published.days", "published.results"):
+            self.query("results", f"DELETE FROM {table}")
+
     def fingerprint(self) -> dict[str, list[Any]]:
         """Everything that state, ledger and results hold."""
         return {

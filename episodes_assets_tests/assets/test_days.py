@@ -178,11 +178,7 @@ def test_thirty_days_at_once_publish_what_thirty_single_days_publish(system: Sys
         assert again.returncode == 0, again.stderr
         assert system.fingerprint() == before
         # From nothing again, day by day.
-        for table in ("ledger.plans", "ledger.messages"):
-            system.query("queue", f"DELETE FROM {table}")
-        for table in ("state.tracked_days", "state.tracked_episodes", "published.days"):
-            system.query("results", f"DELETE FROM {table}")
-        system.query("results", "DELETE FROM published.results")
+        system.forget_everything()
         for number in range(1, 31):
             result = system.materialize(day(number))
             assert result.success, failure(result)
