@@ -36,13 +36,17 @@ def connect(dsn: str, *, read_only: bool = False, autocommit: bool = False) -> I
 
     Raises:
         BadSetting: If the DSN cannot be read.
-        DatabaseUnreachable: If the server does not answer or refuses.
+        DatabaseUnreachable: If the server does not answer or refuses, or goes away inside the block.
         NotProvisioned: If a table that the block uses does not exist.
     """
     connection = _open(dsn, read_only=read_only, autocommit=autocommit)
     try:
         with connection:
             yield connection
+    except psycopg.OperationalError as error:
+        if connection.broken:
+            raise _unreachable(dsn, error) from error
+        raise
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
         raise NotProvisioned(
             f"{describe(dsn)} lacks a table ({error.diag.message_primary})",
@@ -68,21 +72,24 @@ def connect_arrow(dsn: str) -> Iterator[adbc.Connection]:
     """A connection that moves whole columns as Arrow.
 
     Raises:
-        DatabaseUnreachable: If the server does not answer or refuses.
+        DatabaseUnreachable: If the server does not answer or refuses, or goes away inside the block.
     """
     try:
         connection = adbc.connect(dsn)
     except adbc_driver_manager.Error as error:
         raise _unreachable(dsn, error) from error
-    with connection:
-        yield connection
+    try:
+        with connection:
+            yield connection
+    except adbc_driver_manager.OperationalError as error:
+        raise _unreachable(dsn, error) from error
 
 
 def read_arrow(dsn: str, query: LiteralString, parameters: Sequence[object] = ()) -> pa.Table:
     """Read a query's whole result as Arrow columns in a read-only transaction.
 
     Raises:
-        DatabaseUnreachable: If the server does not answer or refuses.
+        DatabaseUnreachable: If the server does not answer or refuses, or goes away.
     """
     read_only = make_conninfo(dsn, options="-c default_transaction_read_only=on")
     with connect_arrow(read_only) as connection, connection.cursor() as cursor:
@@ -116,8 +123,9 @@ def _parse(dsn: str) -> dict[str, Any]:
 
 
 def _unreachable(dsn: str, error: Exception) -> DatabaseUnreachable:
-    reason = str(error).strip().splitlines()[-1].strip()
+    lines = [line.strip() for line in str(error).splitlines()]
+    reason = next(line for line in reversed(lines) if line and not line.startswith(". SQLSTATE"))
     return DatabaseUnreachable(
-        f"cannot connect to {describe(dsn)} ({reason})",
+        f"cannot reach {describe(dsn)} ({reason})",
         "check the DSN, that the server is up, and that `episodes db init` has been run",
     )

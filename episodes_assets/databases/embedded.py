@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import psutil
+from fasteners import InterProcessLock
 
 from episodes_assets.errors import DatabaseUnreachable
 
@@ -44,8 +45,10 @@ def start(home: Path) -> EmbeddedServer:
     folder = home.resolve() / "postgres"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        server = get_server(folder, cleanup_mode="stop", start=False)
-        _forget_dead_holders(server)
+        # For root it makes a system user, and two processes that do so at once give it two ids.
+        with InterProcessLock(PostgresServer.lock_path):
+            server = get_server(folder, cleanup_mode="stop", start=False)
+            _forget_dead_holders(server)
         server.start()
         socket_folder = server.get_postmaster_info().socket_dir
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:

@@ -3,26 +3,21 @@
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import psycopg
-import sqlalchemy
-from alembic import command
-from alembic.config import Config
 from pgqueuer.queries import Queries
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from episodes_assets.algorithms.registry import ALGORITHMS
-from episodes_assets.databases import embedded, stamps
+from episodes_assets.databases import embedded, migrate, stamps
 from episodes_assets.databases.connections import Connection, connect, describe
 from episodes_assets.databases.consumer_views import create_views
-from episodes_assets.databases.dsns import Database, Dsns, Purpose
+from episodes_assets.databases.dsns import Database, Dsns, Purpose, resolve_dsns
 from episodes_assets.databases.grants import grant
-from episodes_assets.errors import BadSetting, NotProvisioned, WrongEnvironment
+from episodes_assets.databases.status import read_status
+from episodes_assets.errors import BadSetting, NotProvisioned
 from episodes_assets.settings import Settings
-
-MIGRATIONS = Path(__file__).parent / "migrations"
 
 Report = Callable[[str], None]
 
@@ -47,8 +42,29 @@ class _Target:
         return self.database is not Database.INPUT or Purpose.INPUT_WRITER in self.roles
 
 
+def ready_databases(settings: Settings, report: Report) -> Dsns:
+    """Find the databases; set the embedded ones up when they are not.
+
+    Configured databases are set up by `episodes db init` alone, which needs an administrator.
+
+    Args:
+        settings: Say where the databases are.
+        report: Is told each step of setting up, as one line; of nothing when all is ready.
+
+    Raises:
+        DatabaseUnreachable: If the embedded server does not start.
+    """
+    dsns = resolve_dsns(settings)
+    if dsns.is_embedded and not all(status.is_current for status in read_status(dsns)):
+        report(f"Setting up the embedded databases in {settings.home}")
+        provision(settings, dsns, lambda step: report(f"  {step}"))
+    return dsns
+
+
 def provision(settings: Settings, dsns: Dsns, report: Report) -> None:
     """Create or upgrade everything in the four databases.
+
+    Two at once do it one after the other.
 
     Args:
         settings: Says the environment to stamp and the administrators' DSNs.
@@ -60,20 +76,28 @@ def provision(settings: Settings, dsns: Dsns, report: Report) -> None:
         WrongEnvironment: If a database is already stamped with another environment.
     """
     for target in _targets(settings, dsns):
-        _create_roles_and_database(target, report)
-        with connect(target.admin_dsn, autocommit=True) as admin:
-            _refuse_other_environment(admin, target, settings.environment)
-        if target.is_ours:
-            _migrate(target, report)
-        with connect(target.admin_dsn, autocommit=True) as admin:
-            if target.is_ours:
-                _stamp(admin, settings.environment)
-            if target.database is Database.QUEUE:
-                asyncio.run(_install_pgqueuer(target.admin_dsn))
-            if target.database is Database.RESULTS:
-                create_views(admin, ALGORITHMS)
-            _grant(admin, target)
+        with connect(target.server, autocommit=True) as server:
+            # Held until the connection closes; roles are the whole server's, so one lock is too.
+            server.execute("SELECT pg_advisory_lock(hashtext('episodes db init'))")
+            _create_roles_and_database(server, target, report)
+            _fill(target, settings.environment, report)
         report(f"{target.database}: ready ({', '.join(sorted(target.roles.values()))})")
+
+
+def _fill(target: _Target, environment: str, report: Report) -> None:
+    with connect(target.admin_dsn, autocommit=True) as admin:
+        if stamps.read(admin) is not None:
+            stamps.verify(admin, environment, describe(target.admin_dsn))
+    if target.is_ours:
+        _migrate(target, report)
+    with connect(target.admin_dsn, autocommit=True) as admin:
+        if target.is_ours:
+            _stamp(admin, environment)
+        if target.database is Database.QUEUE:
+            asyncio.run(_install_pgqueuer(target.admin_dsn))
+        if target.database is Database.RESULTS:
+            create_views(admin, ALGORITHMS)
+        _grant(admin, target)
 
 
 def _targets(settings: Settings, dsns: Dsns) -> Iterator[_Target]:
@@ -110,20 +134,17 @@ def _administrator(settings: Settings, dsns: Dsns, database: Database) -> str:
     return str(secret.get_secret_value())
 
 
-def _create_roles_and_database(target: _Target, report: Report) -> None:
-    with connect(target.server, autocommit=True) as server:
-        for purpose, role in target.roles.items():
-            exists = server.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).fetchone() is not None
-            verb = "ALTER" if exists else "CREATE"
-            if not exists:
-                report(f"{target.database}: creating role {role}")
-            _set_role(server, verb, role, target.passwords[purpose])
-        exists = (
-            server.execute("SELECT FROM pg_database WHERE datname = %s", [target.name]).fetchone() is not None
-        )
+def _create_roles_and_database(server: Connection, target: _Target, report: Report) -> None:
+    for purpose, role in target.roles.items():
+        exists = server.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).fetchone() is not None
+        verb = "ALTER" if exists else "CREATE"
         if not exists:
-            report(f"{target.database}: creating database {target.name}")
-            server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(target.name)))
+            report(f"{target.database}: creating role {role}")
+        _set_role(server, verb, role, target.passwords[purpose])
+    found = server.execute("SELECT FROM pg_database WHERE datname = %s", [target.name]).fetchone()
+    if found is None:
+        report(f"{target.database}: creating database {target.name}")
+        server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(target.name)))
 
 
 def _set_role(server: Connection, verb: str, role: str, password: str | None) -> None:
@@ -133,57 +154,10 @@ def _set_role(server: Connection, verb: str, role: str, password: str | None) ->
     server.execute(head.format(sql.Identifier(role)) + attributes + secret)
 
 
-def _refuse_other_environment(admin: Connection, target: _Target, environment: str) -> None:
-    stamp = stamps.read(admin)
-    if stamp not in (None, environment):
-        raise WrongEnvironment(
-            f"{describe(target.admin_dsn)} belongs to {stamp!r}, this process to {environment!r}",
-            "use that environment's own DSNs, or set EPISODES_ENVIRONMENT if you mean this one",
-        )
-
-
 def _migrate(target: _Target, report: Report) -> None:
-    before, after = None, None
-    with _alembic(target) as (config, connection):
-        before = _version(connection)
-        command.upgrade(config, "head")
-        after = _version(connection)
-        connection.commit()
+    before, after = migrate.upgrade(target.database, target.admin_dsn)
     if before != after:
         report(f"{target.database}: migrated from {before or 'nothing'} to {after}")
-
-
-class _alembic:  # noqa: N801
-    """An Alembic configuration over an administrator's connection."""
-
-    def __init__(self, target: _Target) -> None:
-        self._target = target
-
-    def __enter__(self) -> tuple[Config, sqlalchemy.Connection]:
-        dsn = self._target.admin_dsn
-        self._engine = sqlalchemy.create_engine(
-            "postgresql+psycopg://",
-            creator=lambda: psycopg.connect(dsn),
-            poolclass=sqlalchemy.NullPool,
-        )
-        self._connection = self._engine.connect()
-        config = Config()
-        config.set_main_option("script_location", str(MIGRATIONS))
-        config.set_main_option("path_separator", "os")
-        config.set_main_option("version_locations", str(MIGRATIONS / self._target.database.value))
-        config.attributes["connection"] = self._connection
-        return config, self._connection
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
-        self._engine.dispose()
-
-
-def _version(connection: sqlalchemy.Connection) -> str | None:
-    if not sqlalchemy.inspect(connection).has_table("episodes_schema_version"):
-        return None
-    found = connection.execute(sqlalchemy.text("SELECT version_num FROM episodes_schema_version"))
-    return found.scalar()
 
 
 def _stamp(admin: Connection, environment: str) -> None:

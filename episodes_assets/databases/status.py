@@ -2,13 +2,10 @@
 
 from dataclasses import dataclass
 
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-
 from episodes_assets.databases import stamps
 from episodes_assets.databases.connections import Connection, connect, describe
 from episodes_assets.databases.dsns import Database, Dsns, Purpose
-from episodes_assets.databases.provision import MIGRATIONS
+from episodes_assets.databases.migrate import latest_version
 from episodes_assets.errors import DatabaseUnreachable, EpisodesError
 
 # The role that may see the most in each database.
@@ -58,15 +55,6 @@ def read_status(dsns: Dsns) -> list[DatabaseStatus]:
         for purpose in [next((p for p in _SEEN_BY[database] if p in dsns.by_purpose), None)]
         if purpose is not None
     ]
-
-
-def latest_version(database: Database) -> str:
-    """The newest migration of a database."""
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    config.set_main_option("path_separator", "os")
-    config.set_main_option("version_locations", str(MIGRATIONS / database.value))
-    return ScriptDirectory.from_config(config).get_current_head() or ""
 
 
 def _look(database: Database, dsn: str) -> DatabaseStatus:

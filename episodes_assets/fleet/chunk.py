@@ -20,7 +20,8 @@ from episodes_assets.fleet.micro_batch import JobWindow, run_micro_batch
 
 log = logging.getLogger(__name__)
 
-INFRASTRUCTURE = (DatabaseUnreachable, psycopg.OperationalError, psycopg.InterfaceError, OSError)
+# No fault of a job's. An OSError is not among them: it may be an algorithm's own, for ever.
+INFRASTRUCTURE = (DatabaseUnreachable, psycopg.OperationalError, psycopg.InterfaceError)
 
 
 class JobsWereHeld(Exception):

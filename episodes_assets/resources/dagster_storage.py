@@ -6,16 +6,18 @@ variable to export first.
 
 from typing import Any
 
+from dagster import get_dagster_logger
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from sqlalchemy.engine import make_url
 
-from episodes_assets.databases.dsns import Purpose, resolve_dsns
+from episodes_assets.databases.dsns import Purpose
+from episodes_assets.databases.provision import ready_databases
 from episodes_assets.settings import load_settings
 
 
 class EpisodesDagsterStorage(DagsterPostgresStorage):
-    """DagsterPostgresStorage on EPISODES_DAGSTER_DSN or the embedded server."""
+    """DagsterPostgresStorage on EPISODES_DAGSTER_DSN or the embedded server, set up when it is not."""
 
     @classmethod
     def config_type(cls) -> Any:  # noqa: ANN401  Dagster's own type for it is private
@@ -29,7 +31,8 @@ class EpisodesDagsterStorage(DagsterPostgresStorage):
         config_value: Any,  # noqa: ANN401, ARG003
     ) -> "EpisodesDagsterStorage":
         """Called by Dagster when it loads its instance."""
-        dsn = resolve_dsns(load_settings()).require(Purpose.DAGSTER)
+        log = get_dagster_logger("episodes")
+        dsn = ready_databases(load_settings(), log.info).require(Purpose.DAGSTER)
         # The driver is named because SQLAlchemy 2.1 changed the one behind plain postgresql://.
         url = make_url(dsn).set(drivername="postgresql+psycopg2")
         return cls(inst_data=inst_data, postgres_url=url.render_as_string(hide_password=False))

@@ -197,15 +197,6 @@ def read_progress(connection: Connection, days: Sequence[dt.date] | None = None)
         return cursor.fetchall()
 
 
-def jobs_by_algorithm(connection: Connection, plan_id: int) -> dict[int, int]:
-    """How many jobs of a plan each algorithm has."""
-    rows = connection.execute(
-        "SELECT algorithm_id, count(*) FROM ledger.jobs WHERE plan_id = %s GROUP BY 1 ORDER BY 1",
-        [plan_id],
-    ).fetchall()
-    return dict(rows)
-
-
 def read_held(connection: Connection, days: Sequence[dt.date], limit: int) -> list[HeldJob]:
     """The held jobs of some days, at most `limit`."""
     with connection.cursor(row_factory=class_row(HeldJob)) as cursor:

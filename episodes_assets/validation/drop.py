@@ -36,13 +36,8 @@ class ValidatedDrop:
     @property
     def reasons(self) -> dict[str, int]:
         """How many rows break each rule, most frequent first; a row may break several."""
-        return count_reasons(self.quarantined)
-
-
-def count_reasons(quarantined: pd.DataFrame) -> dict[str, int]:
-    """How many quarantined rows break each rule, most frequent first."""
-    counts = quarantined["reasons"].astype("str").str.split(", ").explode().value_counts()
-    return {str(reason): int(count) for reason, count in counts.items()}
+        counts = self.quarantined["reasons"].astype("str").str.split(", ").explode().value_counts()
+        return {str(reason): int(count) for reason, count in counts.items()}
 
 
 def _is_plausible(dates: pd.Series) -> pd.Series:

@@ -91,4 +91,4 @@ def test_an_unreachable_database_is_a_skip_and_not_an_error(system: System) -> N
     nowhere = QueueDatabase(override_dsn="postgresql://x@127.0.0.1:1/queue")
     skipped = fan_out(queue_database=nowhere)
     assert isinstance(skipped, dg.SkipReason)
-    assert "cannot connect to x@127.0.0.1:1/queue" in (skipped.skip_message or "")
+    assert "cannot reach x@127.0.0.1:1/queue" in (skipped.skip_message or "")

@@ -73,7 +73,7 @@ def test_a_database_that_is_down(system: System) -> None:
     down = {"EPISODES_QUEUE_DSN": "postgresql://who:secret@127.0.0.1:1/queue"}
     for command in (["jobs", "status"], ["jobs", "retry", "2018-03-01"]):
         line = refused(system, *command, env=down)
-        assert "cannot connect to who@127.0.0.1:1/queue" in line
+        assert "cannot reach who@127.0.0.1:1/queue" in line
         assert "secret" not in line
     dagster_down = {"EPISODES_DAGSTER_DSN": "postgresql://who@127.0.0.1:1/dagster"}
     assert "who@127.0.0.1:1/dagster" in refused(system, "run", "2018-03-01", env=dagster_down)

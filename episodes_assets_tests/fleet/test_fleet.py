@@ -23,7 +23,7 @@ from episodes_assets.fleet.messages import ChunkMessage
 from episodes_assets.fleet.retry import retry_held_jobs
 from episodes_assets_tests.system import System, day
 
-# An algorithm as a team might break it: epid 13 fails, 17 kills its process, 19 never ends.
+# An algorithm as a team might break it: epids 13 and 23 fail, 17 kills its process, 19 never ends.
 BROKEN = """
 import os, time
 import episodes_assets.algorithms.reach as reach
@@ -34,6 +34,7 @@ right = micro_batch.run_micro_batch
 def wrong(input_dsn, day, windows):
     epids = {window.epid for window in windows}
     if 13 in epids: raise ValueError("thirteen")
+    if 23 in epids: raise OSError("twenty-three")
     if 17 in epids: os.kill(os.getpid(), 9)
     if 19 in epids: time.sleep(600)
     return right(input_dsn, day, windows)
@@ -78,7 +79,7 @@ def states(system: System) -> dict[int, str]:
 def test_jobs_that_fail_crash_or_hang_fail_alone_and_can_be_retried(
     system: System, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    plan(system, 1, 2, 13, 17, 19)
+    plan(system, 1, 2, 13, 17, 19, 23)
     (tmp_path / "sitecustomize.py").write_text(
         "import sys, importlib.abc, importlib.util\n"
         "class Finder(importlib.abc.MetaPathFinder):\n"
@@ -99,10 +100,12 @@ def test_jobs_that_fail_crash_or_hang_fail_alone_and_can_be_retried(
         EPISODES_RETRY_SECONDS="0.05",
         EPISODES_MAX_STARTS="2",
     ):
-        eventually(lambda: list(states(system).values()).count("held") == 3)
-        assert states(system) == {1: "succeeded", 2: "succeeded", 13: "held", 17: "held", 19: "held"}
+        eventually(lambda: list(states(system).values()).count("held") == 4)
+        succeeded = [epid for epid, state in states(system).items() if state == "succeeded"]
+        assert sorted(succeeded) == [1, 2]
     errors = dict(system.query("queue", "SELECT epid, error FROM ledger.jobs WHERE state = 'held'"))
     assert errors[13] == "ValueError: thirteen"
+    assert errors[23] == "OSError: twenty-three"
     assert "died" in errors[17]
     assert "longer than 3 seconds" in errors[19]
     traceback = system.query("queue", "SELECT traceback FROM ledger.jobs WHERE epid = 13")[0][0]
@@ -111,7 +114,7 @@ def test_jobs_that_fail_crash_or_hang_fail_alone_and_can_be_retried(
     shown = system.cli("jobs", "status", "2018-03-01")
     assert "held: 2018-03-01 epid 13 algorithm 0 after 2 starts: ValueError: thirteen" in shown.stdout
     retried = system.cli("jobs", "retry", "2018-03-01")
-    assert "3 held jobs of 2018-03-01 wait for the fleet again" in retried.stdout
+    assert "4 held jobs of 2018-03-01 wait for the fleet again" in retried.stdout
     with worker(system):
         eventually(lambda: set(states(system).values()) == {"succeeded"})
 
