@@ -17,6 +17,10 @@ from episodes_assets.settings import load_settings
 _DSN = Field(default="", description="Overrides the DSN that the settings give; for tests.")
 
 
+def _dsn(override: str, purpose: Purpose) -> str:
+    return override or resolve_dsns(load_settings()).require(purpose)
+
+
 class InputDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The input database, through the role that can only read."""
 
@@ -25,13 +29,18 @@ class InputDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
     @property
     def dsn(self) -> str:
         """The DSN, from EPISODES_INPUT_DSN or the embedded server."""
-        return self.override_dsn or resolve_dsns(load_settings()).require(Purpose.INPUT)
+        return _dsn(self.override_dsn, Purpose.INPUT)
 
 
 class QueueDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The queue database, through the orchestrator's role."""
 
     override_dsn: str = _DSN
+
+    @property
+    def dsn(self) -> str:
+        """The DSN, from EPISODES_QUEUE_DSN or the embedded server."""
+        return _dsn(self.override_dsn, Purpose.QUEUE)
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
@@ -41,9 +50,7 @@ class QueueDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
             DatabaseUnreachable: If there is no connection to be had.
             WrongEnvironment: If the database belongs to another environment.
         """
-        settings = load_settings()
-        dsn = self.override_dsn or resolve_dsns(settings).require(Purpose.QUEUE)
-        with connect_to_write(dsn, settings.environment, autocommit=True) as connection:
+        with connect_to_write(self.dsn, load_settings().environment, autocommit=True) as connection:
             yield connection
 
     @contextmanager
@@ -53,8 +60,7 @@ class QueueDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises:
             DatabaseUnreachable: If there is no connection to be had.
         """
-        dsn = self.override_dsn or resolve_dsns(load_settings()).require(Purpose.QUEUE)
-        with connect(dsn, read_only=True) as connection:
+        with connect(self.dsn, read_only=True) as connection:
             yield connection
 
 
@@ -66,7 +72,7 @@ class ResultsDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
     @property
     def dsn(self) -> str:
         """The DSN, from EPISODES_RESULTS_DSN or the embedded server."""
-        return self.override_dsn or resolve_dsns(load_settings()).require(Purpose.RESULTS)
+        return _dsn(self.override_dsn, Purpose.RESULTS)
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
