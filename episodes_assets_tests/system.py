@@ -159,10 +159,41 @@ class System:
             [of],
         )
 
+    def finish_jobs(self, which: str = "true", views: int = 1) -> None:
+        """Let jobs have outcomes, as a worker would write them."""
+        self.query(
+            "queue",
+            "INSERT INTO ledger.outcomes (plan_id, position, covered_from, metrics, algorithm_version,"
+            " worker)"
+            " SELECT plan_id, position, '2018-03-01', jsonb_build_object('views', %s::int, 'viewers', 1,"
+            f" 'seconds_watched', 2, 'completed_views', 0), '1', 'w' FROM ledger.jobs WHERE {which}"
+            " ON CONFLICT (plan_id, position) DO UPDATE SET metrics = excluded.metrics",
+            [views],
+        )
+        self.query(
+            "queue",
+            "UPDATE ledger.chunks SET succeeded = (SELECT count(*) FROM ledger.job_states"
+            " WHERE job_states.plan_id = chunks.plan_id AND job_states.chunk = chunks.chunk"
+            " AND state = 'succeeded')",
+        )
+
+    def hold_jobs(self, which: str) -> None:
+        """Let jobs be held, as a worker would after their last start."""
+        self.query(
+            "queue",
+            "INSERT INTO ledger.lone_jobs (plan_id, position, starts, is_held, error)"
+            f" SELECT plan_id, position, 4, true, 'x' FROM ledger.jobs WHERE {which}",
+        )
+        self.query(
+            "queue",
+            "UPDATE ledger.chunks SET held = (SELECT count(*) FROM ledger.job_states"
+            " WHERE job_states.plan_id = chunks.plan_id AND job_states.chunk = chunks.chunk"
+            " AND state = 'held')",
+        )
+
     def forget_everything(self) -> None:
         """Empty state, ledger and results; the snapshots and the input stay."""
-        for table in ("ledger.plans", "ledger.messages"):
-            self.query("queue", f"DELETE FROM {table}")
+        self.query("queue", "DELETE FROM ledger.plans")
         for table in ("state.tracked_days", "state.tracked_episodes"):
             self.query("results", f"DELETE FROM {table}")
         for table in ("published.days", "published.results"):
@@ -174,8 +205,9 @@ class System:
             "tracked": self.query("results", "SELECT * FROM state.tracked_episodes ORDER BY epid"),
             "tracked_days": self.query("results", "SELECT * FROM state.tracked_days ORDER BY day"),
             "plans": self.query("queue", "SELECT * FROM ledger.plans ORDER BY plan_id"),
-            "jobs": self.query("queue", "SELECT * FROM ledger.jobs ORDER BY job_id"),
-            "outcomes": self.query("queue", "SELECT * FROM ledger.outcomes ORDER BY job_id"),
+            "jobs": self.query("queue", "SELECT * FROM ledger.job_states ORDER BY 1, 2"),
+            "chunks": self.query("queue", "SELECT * FROM ledger.chunks ORDER BY 1, 2"),
+            "outcomes": self.query("queue", "SELECT * FROM ledger.outcomes ORDER BY 1, 2"),
             "published": self.query("results", "SELECT * FROM published.results ORDER BY 1, 2, 3"),
             "days": self.query("results", "SELECT * FROM published.days ORDER BY day"),
         }

@@ -28,11 +28,12 @@ class Algorithm:
         columns: Its metric columns and their types, in the order consumers see them.
         compute: `(viewings, jobs) -> metrics`, for whole columns.
 
-            `viewings` has a row for each viewing inside its job's window: `job` (int64, a label of
-            the jobs' index), `viewer_id` (int64), `viewed_on` (datetime64[s], the UTC date),
+            `viewings` has a row for each viewing inside its job's window: `job` (int64, the row of
+            `jobs`), `viewer_id` (int64), `viewed_on` (datetime64[s], the UTC date),
             `seconds_watched` (int64, 0 to 86,400), `completed` (bool); ordered by job and time.
 
-            `jobs` has a row for each job: `window_start` and `day` (datetime64[s], both included).
+            `jobs` has a row for each job, numbered from 0: `window_start` and `day` (datetime64[s],
+            both included).
 
             `metrics` has the jobs' index and one column for each of `columns`; a job without
             viewings has a row as well, with a missing value where nothing can be said.

@@ -3,7 +3,10 @@
 import json
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from episodes_assets.algorithms.base import MAX_SECONDS_WATCHED, Algorithm, Metric
 from episodes_assets.algorithms.registry import BY_ID
@@ -15,14 +18,15 @@ class BadAlgorithm(Exception):
     """An algorithm returned something else than it declared."""
 
 
-def compute_outcomes(jobs: pd.DataFrame, viewings: pd.DataFrame) -> pd.DataFrame:
+def compute_outcomes(jobs: pd.DataFrame, viewings: pa.Table) -> pd.DataFrame:
     """The metrics of many jobs.
 
     Args:
         jobs: Unique index; `epid` (int64), `algorithm_id` (int), `window_start` and `day`
             (datetime64[s]).
-        viewings: `epid` (int64), `viewer_id` (int64), `viewed_at` (datetime64, UTC without zone),
-            `seconds_watched` (int, may be missing or absurd), `completed` (bool, may be missing).
+        viewings: Ordered by `epid` and `viewed_at`: `epid` and `viewer_id` (int64), `viewed_at`
+            (timestamp, UTC), `seconds_watched` (int, may be missing or absurd), `completed` (bool);
+            all but `epid` and `viewed_at` may be missing.
 
     Returns:
         The jobs' index with `metrics` (a JSON object as text) and `algorithm_version`.
@@ -31,38 +35,56 @@ def compute_outcomes(jobs: pd.DataFrame, viewings: pd.DataFrame) -> pd.DataFrame
         BadAlgorithm: If an algorithm does not return what it declares.
         Exception: Whatever an algorithm raises.
     """
-    viewings = _clean(viewings)
+    clean = _clean(viewings)
+    begins = np.flatnonzero(np.diff(clean["epid"], prepend=-1))
+    episodes = clean["epid"][begins]
+    episode_of = np.repeat(np.arange(len(begins)), np.diff(begins, append=len(clean["epid"])))
     parts = [
-        _compute_one(BY_ID[int(str(algorithm_id))], own_jobs, viewings)
+        _compute_one(BY_ID[int(str(algorithm_id))], own_jobs, episodes, episode_of, clean)
         for algorithm_id, own_jobs in jobs.groupby("algorithm_id")
     ]
     empty = pd.DataFrame({"metrics": [], "algorithm_version": []}, dtype="str")
     return pd.concat(parts).reindex(jobs.index) if parts else empty
 
 
-def _clean(viewings: pd.DataFrame) -> pd.DataFrame:
+def _clean(viewings: pa.Table) -> dict[str, npt.NDArray[np.generic]]:
     """Bring what other systems wrote into the shape algorithms are promised."""
-    seconds = viewings["seconds_watched"].fillna(0).clip(0, MAX_SECONDS_WATCHED)
-    return pd.DataFrame(
+    at = viewings["viewed_at"].cast(pa.timestamp("us")).to_numpy()
+    seconds = pc.fill_null(viewings["seconds_watched"], 0).to_numpy()
+    return {
+        "epid": viewings["epid"].to_numpy(),
+        "viewer_id": pc.fill_null(viewings["viewer_id"], -1).to_numpy(),
+        "viewed_on": at.astype("datetime64[D]").astype("datetime64[s]"),
+        "seconds_watched": seconds.clip(0, MAX_SECONDS_WATCHED).astype(np.int64),
+        "completed": pc.fill_null(viewings["completed"], False).to_numpy(),  # noqa: FBT003
+    }
+
+
+def _compute_one(
+    algorithm: Algorithm,
+    jobs: pd.DataFrame,
+    episodes: npt.NDArray[np.generic],
+    episode_of: npt.NDArray[np.intp],
+    clean: dict[str, npt.NDArray[np.generic]],
+) -> pd.DataFrame:
+    # An algorithm has at most one job for each episode.
+    job_of_episode = pd.Index(jobs["epid"]).get_indexer(pd.Index(episodes))
+    job = job_of_episode[episode_of]
+    wanted = np.flatnonzero(job >= 0)
+    job, viewed_on = job[wanted], clean["viewed_on"][wanted]
+    inside = (viewed_on >= jobs["window_start"].to_numpy()[job]) & (viewed_on <= jobs["day"].to_numpy()[job])
+    wanted = wanted[inside]
+    viewings = pd.DataFrame(
         {
-            "epid": viewings["epid"].astype("int64"),
-            "viewer_id": viewings["viewer_id"].fillna(-1).astype("int64"),
-            "viewed_at": viewings["viewed_at"],
-            "viewed_on": viewings["viewed_at"].dt.floor("D").astype("datetime64[s]"),
-            "seconds_watched": seconds.astype("int64"),
-            "completed": viewings["completed"].fillna(value=False).astype("bool"),
+            "job": job[inside],
+            "viewer_id": clean["viewer_id"][wanted],
+            "viewed_on": viewed_on[inside],
+            "seconds_watched": clean["seconds_watched"][wanted],
+            "completed": clean["completed"][wanted],
         }
-    ).sort_values(["epid", "viewed_at", "viewer_id", "seconds_watched", "completed"])
-
-
-def _compute_one(algorithm: Algorithm, jobs: pd.DataFrame, viewings: pd.DataFrame) -> pd.DataFrame:
-    keyed = jobs[["epid", "window_start", "day"]].rename_axis("job").reset_index()
-    joined = viewings.merge(keyed, on="epid", how="inner")
-    inside = joined["viewed_on"].between(joined["window_start"], joined["day"])
-    columns = ["job", "viewer_id", "viewed_on", "seconds_watched", "completed"]
-    own = joined.loc[inside, columns].reset_index(drop=True)
-    metrics = algorithm.compute(own, jobs[["window_start", "day"]])
-    if list(metrics.columns) != list(algorithm.columns) or not metrics.index.equals(jobs.index):
+    )
+    metrics = algorithm.compute(viewings, jobs[["window_start", "day"]].reset_index(drop=True))
+    if list(metrics.columns) != list(algorithm.columns) or not metrics.index.equals(pd.RangeIndex(len(jobs))):
         raise BadAlgorithm(
             f"{algorithm.name} returned {list(metrics.columns)} for {len(metrics)} jobs; declared "
             f"are {list(algorithm.columns)} for {len(jobs)}"
@@ -74,15 +96,21 @@ def _compute_one(algorithm: Algorithm, jobs: pd.DataFrame, viewings: pd.DataFram
 
 
 def _to_json(metrics: pd.DataFrame, algorithm: Algorithm) -> list[str]:
-    columns = []
-    for name, metric in algorithm.columns.items():
-        values = pd.to_numeric(metrics[name])
-        if metric is Metric.REAL:
-            # Rounded, so that no machine's last bit shows in a published row.
-            finite = values.where(np.isfinite(values)).round(REAL_DECIMALS) + 0.0
-            columns.append(finite.astype("object").where(finite.notna(), None).tolist())
-        else:
-            whole = values.astype("Int64")
-            columns.append(whole.astype("object").where(whole.notna(), None).tolist())
-    names = list(algorithm.columns)
-    return [json.dumps(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+    columns = [_json_numbers(metrics[name], metric) for name, metric in algorithm.columns.items()]
+    shape = "{" + ", ".join(f"{json.dumps(name)}: %s" for name in algorithm.columns) + "}"
+    return [shape % row for row in zip(*columns, strict=True)]
+
+
+def _json_numbers(values: pd.Series, metric: Metric) -> list[str]:
+    numbers = pd.to_numeric(values)
+    if metric is Metric.REAL:
+        real = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+        missing = ~np.isfinite(real)
+        # Rounded, so that no machine's last bit shows in a published row; + 0.0 has no minus zero.
+        texts = [repr(number) for number in (real.round(REAL_DECIMALS) + 0.0).tolist()]
+    else:
+        missing = numbers.isna().to_numpy()
+        texts = [str(number) for number in numbers.astype("Int64").fillna(0).tolist()]
+    for row in np.flatnonzero(missing):
+        texts[row] = "null"
+    return texts

@@ -85,14 +85,45 @@ def connect_arrow(dsn: str) -> Iterator[adbc.Connection]:
         raise _unreachable(dsn, error) from error
 
 
+@contextmanager
+def kept_arrow_connection(dsn: str) -> Iterator[adbc.Connection]:
+    """A read-only connection as of `connect_arrow` that this process keeps for the next block.
+
+    Making one costs more than many a read. It is dropped when a block fails.
+
+    Raises:
+        DatabaseUnreachable: If the server does not answer or refuses, or goes away inside the block.
+    """
+    connection = _KEPT.pop(dsn, None)
+    if connection is None:
+        try:
+            connection = adbc.connect(_read_only(dsn), autocommit=True)
+        except adbc_driver_manager.Error as error:
+            raise _unreachable(dsn, error) from error
+    try:
+        yield connection
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, adbc_driver_manager.OperationalError):
+            raise _unreachable(dsn, error) from error
+        raise
+    _KEPT[dsn] = connection
+
+
+_KEPT: dict[str, adbc.Connection] = {}
+
+
+def _read_only(dsn: str) -> str:
+    return make_conninfo(dsn, options="-c default_transaction_read_only=on")
+
+
 def read_arrow(dsn: str, query: LiteralString, parameters: Sequence[object] = ()) -> pa.Table:
     """Read a query's whole result as Arrow columns in a read-only transaction.
 
     Raises:
         DatabaseUnreachable: If the server does not answer or refuses, or goes away.
     """
-    read_only = make_conninfo(dsn, options="-c default_transaction_read_only=on")
-    with connect_arrow(read_only) as connection, connection.cursor() as cursor:
+    with connect_arrow(_read_only(dsn)) as connection, connection.cursor() as cursor:
         cursor.execute(query, tuple(parameters) or None)
         return cursor.fetch_arrow_table()
 

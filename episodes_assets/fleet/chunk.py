@@ -2,21 +2,24 @@
 
 import asyncio
 import logging
+import math
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
+import numpy as np
 import psycopg
 from pgqueuer.errors import RetryRequested
 
 from episodes_assets.errors import DatabaseUnreachable
 from episodes_assets.fleet import claims
 from episodes_assets.fleet.claims import AsyncConnection, Claim, ClaimedJob, ClaimLost, JobFailure
-from episodes_assets.fleet.compute_process import ComputeProcess
+from episodes_assets.fleet.compute_process import ComputationTooLong, ComputeProcess
 from episodes_assets.fleet.messages import ChunkMessage
-from episodes_assets.fleet.micro_batch import JobWindow, run_micro_batch
+from episodes_assets.fleet.micro_batch import JobWindows, run_micro_batch
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +76,7 @@ class ChunkRunner:
         try:
             async with self._turn:
                 held, failed = await self._run_claimed(claim)
+            await claims.give_back(self.connection, claim)
         except ClaimLost:
             log.warning("%s chunk %d: claimed by another worker", claim.day, message.chunk)
             return
@@ -81,7 +85,8 @@ class ChunkRunner:
             raise RetryRequested(timedelta(0), "the worker stops") from None
         except INFRASTRUCTURE as error:
             log.warning("%s chunk %d: %s; trying again", claim.day, message.chunk, error)
-            await claims.give_back(self.connection, claim)
+            with suppress(*INFRASTRUCTURE):  # the next claim takes it anyway
+                await claims.give_back(self.connection, claim)
             raise RetryRequested(delay, str(error)) from error
         if failed:
             raise RetryRequested(delay, f"{failed} jobs failed and are started again")
@@ -90,24 +95,9 @@ class ChunkRunner:
 
     async def _run_claimed(self, claim: Claim) -> tuple[int, int]:
         """Run a claim's jobs; how many are held, how many are to be started again."""
-        fresh = [job for job in claim.jobs if job.starts == 0]
-        # A job that was started before and has no outcome may have killed its worker. It runs alone,
-        # after those that were only in its company.
-        alone = sorted((job for job in claim.jobs if job.starts > 0), key=lambda job: job.starts)
-        if fresh:
-            failure = await self._start(claim, fresh)
-            if failure is not None:
-                log.warning(
-                    "%s: a batch of %d failed (%s); its jobs run one by one",
-                    claim.day,
-                    len(fresh),
-                    failure.error,
-                )
-                alone = [*fresh, *alone]
         held = failed = 0
-        for job in alone:
-            failure = await self._start_alone(claim, job)
-            if failure is not None:
+        for group in groups_to_start(claim):
+            for job, failure in await self._run_group(claim, group):
                 is_held = await claims.record_failure(self.connection, claim, job, failure, self.max_starts)
                 held, failed = held + is_held, failed + (not is_held)
                 log.warning(
@@ -120,13 +110,27 @@ class ChunkRunner:
                 )
         return held, failed
 
-    async def _start_alone(self, claim: Claim, job: ClaimedJob) -> JobFailure | None:
-        if job.starts >= self.max_starts:
-            return JobFailure(
-                error=f"started {job.starts} times without an end: it kills its worker",
-                traceback="",
-            )
-        return await self._start(claim, [job])
+    async def _run_group(
+        self, claim: Claim, group: Sequence[ClaimedJob]
+    ) -> list[tuple[ClaimedJob, JobFailure]]:
+        """Run jobs together; when that fails, in ever smaller groups, until those to blame stand alone."""
+        if len(group) == 1 and group[0].starts >= self.max_starts:
+            error = f"started {group[0].starts} times without an end: it kills its worker"
+            return [(group[0], JobFailure(error, traceback=""))]
+        failure = await self._start(claim, group)
+        if failure is None:
+            return []
+        if len(group) == 1:
+            return [(group[0], failure)]
+        log.warning(
+            "%s: a batch of %d failed (%s); running it in parts", claim.day, len(group), failure.error
+        )
+        # Each part that hangs takes the whole time limit, so there halving would cost more than it saves.
+        size = 1 if failure.is_time_limit else (len(group) + 1) // 2
+        failures = []
+        for part in _parts(group, size):
+            failures += await self._run_group(claim, part)
+        return failures
 
     async def _start(self, claim: Claim, jobs: Sequence[ClaimedJob]) -> JobFailure | None:
         """Start jobs together; None when their outcomes are written."""
@@ -134,19 +138,48 @@ class ChunkRunner:
             raise _Stopping
         await claims.count_start(self.connection, claim, jobs)
         began = time.perf_counter()
-        windows = [JobWindow(job.epid, job.algorithm_id, job.window_start) for job in jobs]
         try:
-            outcomes = await self.process.run(run_micro_batch, self.input_dsn, claim.day, windows)
-            written = await claims.write_outcomes(self.connection, claim, jobs, outcomes, self.worker)
+            outcomes = await self.process.run(run_micro_batch, self.input_dsn, claim.day, job_windows(jobs))
+            await claims.write_outcomes(self.connection, claim, jobs, outcomes, self.worker)
+        except ClaimLost:
+            raise
         except INFRASTRUCTURE:
             await claims.uncount_start(self.connection, claim, jobs)
             raise
         except Exception as error:  # noqa: BLE001  algorithms may raise anything
             message = f"{type(error).__name__}: {error}".splitlines()[0]
-            return JobFailure(message, "".join(traceback.format_exception(error)))
-        seconds = time.perf_counter() - began
-        log.info("%s: %d jobs in %.2f s", claim.day, written, seconds)
+            trace = "".join(traceback.format_exception(error))
+            return JobFailure(message, trace, is_time_limit=isinstance(error, ComputationTooLong))
+        log.info("%s: %d jobs in %.2f s", claim.day, len(jobs), time.perf_counter() - began)
         return None
+
+
+def groups_to_start(claim: Claim) -> Iterator[Sequence[ClaimedJob]]:
+    """How to start a claim's jobs, given how often that has gone wrong.
+
+    A chunk that was started before and is open may hold a job that killed its worker. So it starts the
+    second time in small groups and after that job by job, those that were alone before at the end: the
+    innocent get through, and the guilty one is counted by itself.
+    """
+    jobs = sorted(claim.jobs, key=lambda job: job.starts)
+    size = {0: len(jobs), 1: math.isqrt(len(jobs))}.get(claim.starts, 1)
+    fresh = [job for job in jobs if job.starts == 0]
+    yield from _parts(fresh, size)
+    yield from _parts(jobs[len(fresh) :], 1)
+
+
+def _parts(jobs: Sequence[ClaimedJob], size: int) -> Iterator[Sequence[ClaimedJob]]:
+    for begin in range(0, len(jobs), size):
+        yield jobs[begin : begin + size]
+
+
+def job_windows(jobs: Sequence[ClaimedJob]) -> JobWindows:
+    """What a micro-batch is told of its jobs."""
+    return JobWindows(
+        epid=np.array([job.epid for job in jobs], dtype=np.int64),
+        algorithm_id=np.array([job.algorithm_id for job in jobs], dtype=np.int16),
+        window_start=np.array([job.window_start for job in jobs], dtype="datetime64[D]"),
+    )
 
 
 class _Stopping(Exception):

@@ -1,9 +1,9 @@
 """What a worker does to the ledger: each function one statement, valid only under the current claim.
 
 PgQueuer gives a message to another worker when the first one falls silent, and nothing stops the
-first from going on. So each pick stamps a new claim on the chunk's jobs, and every later statement
-names it: a worker that lost its claim changes nothing. PgQueuer does not count a pick after a kill as
-an attempt either, so the ledger counts starts before a job runs.
+first from going on. So each pick stamps a new claim on the chunk, and every later statement names it: a
+worker that lost its claim changes nothing. PgQueuer does not count a pick after a kill as an attempt
+either, so the ledger counts starts before anything runs.
 """
 
 import datetime as dt
@@ -20,14 +20,22 @@ AsyncConnection = psycopg.AsyncConnection[Any]
 
 
 class ClaimLost(Exception):
-    """The jobs are another worker's by now, or their plan was superseded."""
+    """The chunk is another worker's by now, or its plan was superseded."""
 
 
 @dataclass(frozen=True)
 class ClaimedJob:
-    """A job that is this worker's to run."""
+    """A job that is this worker's to run.
 
-    job_id: int
+    Attributes:
+        position: Of the job in its plan.
+        epid: The episode.
+        algorithm_id: The analysis.
+        window_start: The first date it looks at.
+        starts: How often it was started alone.
+    """
+
+    position: int
     epid: int
     algorithm_id: int
     window_start: dt.date
@@ -36,63 +44,111 @@ class ClaimedJob:
 
 @dataclass(frozen=True)
 class Claim:
-    """A chunk's open jobs under one claim."""
+    """A chunk's open jobs under one claim.
+
+    Attributes:
+        token: Names the claim.
+        plan_id: The plan.
+        day: Its day.
+        starts: How often jobs of the chunk were started together.
+        jobs: The open jobs, by position.
+    """
 
     token: uuid.UUID
+    plan_id: int
     day: dt.date
+    starts: int
     jobs: Sequence[ClaimedJob]
 
 
 @dataclass(frozen=True)
 class JobFailure:
-    """Why a start of a job came to nothing."""
+    """Why a start came to nothing."""
 
     error: str
     traceback: str
+    is_time_limit: bool = False
 
 
 async def claim_chunk(connection: AsyncConnection, message: ChunkMessage, worker: str) -> Claim | None:
-    """Claim the chunk's jobs that are not finished; None when there is none left to do."""
+    """Claim a chunk; None when none of its jobs is left to do."""
     token = uuid.uuid4()
     cursor = await connection.execute(
         """
-        UPDATE ledger.jobs
-        SET state = 'running', claim = %(token)s, claimed_by = %(worker)s, claimed_at = now()
-        FROM ledger.plans
-        WHERE jobs.plan_id = %(plan_id)s AND jobs.chunk = %(chunk)s
-            AND jobs.state IN ('waiting', 'running')
-            AND plans.plan_id = jobs.plan_id AND superseded_at IS NULL
-        RETURNING job_id, epid, algorithm_id, window_start, starts, day
+        WITH claimed AS (
+            UPDATE ledger.chunks
+            SET claim = %(token)s, claimed_by = %(worker)s, claimed_at = now()
+            FROM ledger.plans
+            WHERE chunks.plan_id = %(plan_id)s AND chunk = %(chunk)s
+                AND succeeded + held < chunks.jobs
+                AND plans.plan_id = chunks.plan_id AND superseded_at IS NULL
+            RETURNING chunks.plan_id, day, starts, first_position, chunks.jobs
+        )
+        SELECT day, claimed.starts, jobs.position, epid, algorithm_id, window_start,
+            coalesce(lone_jobs.starts, 0)
+        FROM claimed
+        JOIN ledger.jobs ON jobs.plan_id = claimed.plan_id
+            AND jobs.position >= first_position AND jobs.position < first_position + claimed.jobs
+        LEFT JOIN ledger.lone_jobs
+            ON lone_jobs.plan_id = jobs.plan_id AND lone_jobs.position = jobs.position
+        WHERE NOT coalesce(is_held, false) AND NOT EXISTS (
+            SELECT FROM ledger.outcomes
+            WHERE outcomes.plan_id = jobs.plan_id AND outcomes.position = jobs.position
+        )
+        ORDER BY jobs.position
         """,
         {"token": token, "worker": worker, "plan_id": message.plan_id, "chunk": message.chunk},
     )
-    rows = sorted(await cursor.fetchall())
+    rows = await cursor.fetchall()
     if not rows:
         return None
-    return Claim(token, day=rows[0][-1], jobs=[ClaimedJob(*row[:-1]) for row in rows])
+    day, starts = rows[0][:2]
+    return Claim(token, message.plan_id, day, starts, [ClaimedJob(*row[2:]) for row in rows])
 
 
 async def count_start(connection: AsyncConnection, claim: Claim, jobs: Sequence[ClaimedJob]) -> None:
     """Count a start of these jobs; call it right before they run.
 
+    Jobs that start together are counted at their chunk, one that starts alone by itself.
+
     Raises:
-        ClaimLost: If any of them is not this claim's any more.
+        ClaimLost: If the chunk is not this claim's any more.
     """
-    cursor = await connection.execute(
-        "UPDATE ledger.jobs SET starts = starts + 1 WHERE job_id = ANY (%s) AND claim = %s"
-        " AND state = 'running'",
-        [[job.job_id for job in jobs], claim.token],
-    )
-    if cursor.rowcount != len(jobs):
+    if len(jobs) > 1:
+        cursor = await connection.execute(
+            "UPDATE ledger.chunks SET starts = starts + 1 WHERE plan_id = %s AND claim = %s",
+            [claim.plan_id, claim.token],
+        )
+    else:
+        cursor = await connection.execute(
+            """
+            INSERT INTO ledger.lone_jobs (plan_id, position, starts)
+            SELECT plan_id, %s, 1 FROM ledger.chunks WHERE plan_id = %s AND claim = %s FOR UPDATE
+            ON CONFLICT (plan_id, position) DO UPDATE SET starts = lone_jobs.starts + 1
+            """,
+            [jobs[0].position, claim.plan_id, claim.token],
+        )
+    if cursor.rowcount != 1:
         raise ClaimLost
 
 
 async def uncount_start(connection: AsyncConnection, claim: Claim, jobs: Sequence[ClaimedJob]) -> None:
     """Take a start back that was no fault of these jobs."""
-    await connection.execute(
-        "UPDATE ledger.jobs SET starts = starts - 1 WHERE job_id = ANY (%s) AND claim = %s AND starts > 0",
-        [[job.job_id for job in jobs], claim.token],
-    )
+    if len(jobs) > 1:
+        await connection.execute(
+            "UPDATE ledger.chunks SET starts = starts - 1 WHERE plan_id = %s AND claim = %s AND starts > 0",
+            [claim.plan_id, claim.token],
+        )
+    else:
+        await connection.execute(
+            """
+            UPDATE ledger.lone_jobs SET starts = lone_jobs.starts - 1
+            FROM ledger.chunks
+            WHERE lone_jobs.plan_id = %s AND position = %s AND lone_jobs.starts > 0
+                AND chunks.plan_id = lone_jobs.plan_id AND claim = %s
+            """,
+            [claim.plan_id, jobs[0].position, claim.token],
+        )
 
 
 async def write_outcomes(
@@ -101,8 +157,8 @@ async def write_outcomes(
     jobs: Sequence[ClaimedJob],
     outcomes: Mapping[str, Sequence[Any]],
     worker: str,
-) -> int:
-    """Write the outcomes of the jobs that still are this claim's.
+) -> None:
+    """Write the outcomes of some of a claim's jobs; the last of them gives the claim up.
 
     Args:
         connection: To `queue`, as a worker.
@@ -111,39 +167,36 @@ async def write_outcomes(
         outcomes: In the jobs' order: `covered_from`, `metrics` (JSON text), `algorithm_version`.
         worker: This worker's name.
 
-    Returns:
-        How many were written.
+    Raises:
+        ClaimLost: If the chunk is not this claim's any more; nothing is written.
     """
     cursor = await connection.execute(
         """
-        WITH computed AS (
-            SELECT * FROM unnest(%(job_ids)s::bigint[], %(covered_from)s::date[],
-                %(metrics)s::text[], %(versions)s::text[])
-                AS computed (job_id, covered_from, metrics, algorithm_version)
-        ), finished AS (
-            UPDATE ledger.jobs
-            SET state = 'succeeded', claim = NULL, error = NULL, traceback = NULL
-            FROM computed
-            WHERE jobs.job_id = computed.job_id AND claim = %(token)s AND state = 'running'
-            RETURNING jobs.job_id
+        WITH mine AS (
+            UPDATE ledger.chunks
+            SET succeeded = succeeded + %(count)s,
+                claim = CASE WHEN succeeded + held + %(count)s < jobs THEN claim END
+            WHERE plan_id = %(plan_id)s AND claim = %(token)s
+            RETURNING plan_id
         )
-        INSERT INTO ledger.outcomes (job_id, covered_from, metrics, algorithm_version, worker)
-        SELECT job_id, covered_from, metrics::jsonb, algorithm_version, %(worker)s
-        FROM computed JOIN finished USING (job_id)
-        ON CONFLICT (job_id) DO UPDATE SET covered_from = excluded.covered_from,
-            metrics = excluded.metrics, algorithm_version = excluded.algorithm_version,
-            worker = excluded.worker, finished_at = now()
+        INSERT INTO ledger.outcomes (plan_id, position, covered_from, metrics, algorithm_version, worker)
+        SELECT plan_id, position, covered_from, metrics::jsonb, algorithm_version, %(worker)s
+        FROM mine, unnest(%(positions)s::integer[], %(covered_from)s::date[], %(metrics)s::text[],
+            %(versions)s::text[]) AS computed (position, covered_from, metrics, algorithm_version)
         """,
         {
-            "job_ids": [job.job_id for job in jobs],
+            "count": len(jobs),
+            "plan_id": claim.plan_id,
+            "token": claim.token,
+            "worker": worker,
+            "positions": [job.position for job in jobs],
             "covered_from": list(outcomes["covered_from"]),
             "metrics": list(outcomes["metrics"]),
             "versions": list(outcomes["algorithm_version"]),
-            "token": claim.token,
-            "worker": worker,
         },
     )
-    return cursor.rowcount
+    if cursor.rowcount != len(jobs):
+        raise ClaimLost
 
 
 async def record_failure(
@@ -153,35 +206,48 @@ async def record_failure(
     failure: JobFailure,
     max_starts: int,
 ) -> bool:
-    """Let a failed job wait for another start, or hold it when it has had its starts.
+    """Keep why a job failed alone; hold it when it has had its starts.
 
     Returns:
         Whether it is held.
+
+    Raises:
+        ClaimLost: If the chunk is not this claim's any more.
     """
     cursor = await connection.execute(
         """
-        UPDATE ledger.jobs
-        SET state = CASE WHEN starts >= %(max_starts)s THEN 'held' ELSE 'waiting' END,
-            error = %(error)s, traceback = %(traceback)s, claim = NULL
-        WHERE job_id = %(job_id)s AND claim = %(token)s AND state = 'running'
-        RETURNING state
+        WITH mine AS (
+            SELECT plan_id FROM ledger.chunks WHERE plan_id = %(plan_id)s AND claim = %(token)s FOR UPDATE
+        ), failed AS (
+            UPDATE ledger.lone_jobs
+            SET is_held = starts >= %(max_starts)s, error = %(error)s, traceback = %(traceback)s
+            FROM mine
+            WHERE lone_jobs.plan_id = mine.plan_id AND position = %(position)s
+            RETURNING is_held
+        ), counted AS (
+            UPDATE ledger.chunks SET held = held + 1
+            FROM failed WHERE is_held AND plan_id = %(plan_id)s AND claim = %(token)s
+        )
+        SELECT is_held FROM failed
         """,
         {
             "max_starts": max_starts,
             "error": failure.error,
             "traceback": failure.traceback,
-            "job_id": job.job_id,
+            "plan_id": claim.plan_id,
+            "position": job.position,
             "token": claim.token,
         },
     )
     row = await cursor.fetchone()
-    return row is not None and row[0] == "held"
+    if row is None:
+        raise ClaimLost
+    return bool(row[0])
 
 
 async def give_back(connection: AsyncConnection, claim: Claim) -> None:
-    """Let whatever is still running under the claim wait for another worker."""
+    """Let another worker have what is left of the chunk."""
     await connection.execute(
-        "UPDATE ledger.jobs SET state = 'waiting', claim = NULL"
-        " WHERE job_id = ANY (%s) AND claim = %s AND state = 'running'",
-        [[job.job_id for job in claim.jobs], claim.token],
+        "UPDATE ledger.chunks SET claim = NULL WHERE plan_id = %s AND claim = %s",
+        [claim.plan_id, claim.token],
     )

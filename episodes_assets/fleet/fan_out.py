@@ -43,7 +43,7 @@ def fan_out_day(connection: Connection, day: dt.date) -> FanOut:
         plan = require_plan(connection, day)
         connection.execute("SELECT FROM ledger.plans WHERE plan_id = %s FOR UPDATE", [plan.plan_id])
         chunks = _chunks_without_message(connection, plan.plan_id)
-        enqueue_chunks(connection, plan.plan_id, chunks)
+        _enqueue(connection, plan.plan_id, chunks)
         connection.execute(
             "UPDATE ledger.plans SET fanned_out_at = now() WHERE plan_id = %s AND fanned_out_at IS NULL",
             [plan.plan_id],
@@ -51,37 +51,34 @@ def fan_out_day(connection: Connection, day: dt.date) -> FanOut:
     return FanOut(day=day, plan_id=plan.plan_id, jobs=plan.jobs, messages=len(chunks))
 
 
-def enqueue_chunks(connection: Connection, plan_id: int, chunks: Sequence[int]) -> None:
-    """Enqueue a message for each of a plan's chunks and remember it; call it in a transaction."""
-    if not chunks:
-        return
-    payloads = [ChunkMessage(plan_id, chunk).encode() for chunk in chunks]
-    ids = SyncQueries(SyncPsycopgDriver(connection)).enqueue(
-        [ENTRYPOINT] * len(chunks), [*payloads], [0] * len(chunks)
-    )
-    connection.execute(
+def _chunks_without_message(connection: Connection, plan_id: int) -> list[tuple[int, int]]:
+    """Each such chunk with its priority."""
+    return connection.execute(
         """
-        INSERT INTO ledger.messages (plan_id, chunk, message_id)
-        SELECT %s, chunk, message_id
-        FROM unnest(%s::integer[], %s::bigint[]) AS sent (chunk, message_id)
-        ON CONFLICT (plan_id, chunk) DO UPDATE SET message_id = excluded.message_id
-        """,
-        [plan_id, list(chunks), [int(message_id) for message_id in ids]],
-    )
-
-
-def _chunks_without_message(connection: Connection, plan_id: int) -> list[int]:
-    rows = connection.execute(
-        """
-        SELECT DISTINCT chunk FROM ledger.jobs
-        WHERE plan_id = %(plan_id)s AND state <> 'succeeded' AND state <> 'held'
+        SELECT chunk, priority FROM ledger.chunks
+        WHERE plan_id = %s AND succeeded < jobs AND succeeded + held < jobs
             AND NOT EXISTS (
-                SELECT FROM ledger.messages JOIN pgqueuer ON pgqueuer.id = message_id
-                WHERE messages.plan_id = %(plan_id)s AND messages.chunk = jobs.chunk
-                    AND status IN ('queued', 'picked')
+                SELECT FROM pgqueuer WHERE id = message_id AND status IN ('queued', 'picked')
             )
         ORDER BY chunk
         """,
-        {"plan_id": plan_id},
+        [plan_id],
     ).fetchall()
-    return [chunk for (chunk,) in rows]
+
+
+def _enqueue(connection: Connection, plan_id: int, chunks: Sequence[tuple[int, int]]) -> None:
+    """Enqueue a message for each of a plan's chunks and remember it; call it in a transaction."""
+    if not chunks:
+        return
+    payloads = [ChunkMessage(plan_id, chunk).encode() for chunk, _ in chunks]
+    ids = SyncQueries(SyncPsycopgDriver(connection)).enqueue(
+        [ENTRYPOINT] * len(chunks), [*payloads], [priority for _, priority in chunks]
+    )
+    connection.execute(
+        """
+        UPDATE ledger.chunks SET message_id = sent.message_id
+        FROM unnest(%s::integer[], %s::bigint[]) AS sent (chunk, message_id)
+        WHERE chunks.plan_id = %s AND chunks.chunk = sent.chunk
+        """,
+        [[chunk for chunk, _ in chunks], [int(message_id) for message_id in ids], plan_id],
+    )

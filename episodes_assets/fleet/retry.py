@@ -23,12 +23,10 @@ def retry_held_jobs(connection: Connection, day: dt.date) -> int:
     with connection.transaction():
         plan = require_plan(connection, day)
         released = connection.execute(
-            """
-            UPDATE ledger.jobs SET state = 'waiting', starts = 0, claim = NULL, error = NULL,
-                traceback = NULL
-            WHERE plan_id = %s AND state = 'held' RETURNING chunk
-            """,
-            [plan.plan_id],
-        ).fetchall()
+            "DELETE FROM ledger.lone_jobs WHERE plan_id = %s AND is_held", [plan.plan_id]
+        ).rowcount
+        connection.execute(
+            "UPDATE ledger.chunks SET held = 0, starts = 0 WHERE plan_id = %s AND held > 0", [plan.plan_id]
+        )
         fan_out_day(connection, day)
-    return len(released)
+    return released

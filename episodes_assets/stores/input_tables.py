@@ -1,14 +1,18 @@
 """Reading the input database, which is other teams' and is never written by the pipeline."""
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import cast
 
+import adbc_driver_postgresql.dbapi as adbc
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from episodes_assets.databases.connections import connect, read_arrow
+from episodes_assets.databases.connections import connect, kept_arrow_connection, read_arrow
 from episodes_assets.stores import drop_table
 
 # PostgreSQL's infinite dates have no calendar date; they are read as missing.
@@ -30,6 +34,10 @@ _READ_VIEWINGS = """
     JOIN viewings ON viewings.epid = wanted.epid
         AND viewed_at >= wanted.since::date::timestamp AT TIME ZONE 'UTC'
     WHERE viewed_at < ($3::date + 1)::timestamp AT TIME ZONE 'UTC'
+    ORDER BY viewings.epid, viewed_at
+"""
+_READ_BEGIN = """
+    SELECT (min(viewed_at) AT TIME ZONE 'UTC')::date AS begin FROM viewings WHERE viewed_at > '0001-01-02'
 """
 
 
@@ -54,37 +62,51 @@ def latest_drop(dsn: str) -> dt.date | None:
     return row[0] if row else None
 
 
-def viewings_begin(dsn: str) -> dt.date | None:
-    """The UTC date of the oldest viewing that still exists; None when there is none."""
-    with connect(dsn, read_only=True) as connection:
-        row = connection.execute(
-            "SELECT (min(viewed_at) AT TIME ZONE 'UTC')::date FROM viewings WHERE viewed_at > '0001-01-02'"
-        ).fetchone()
-    return row[0] if row else None
+@dataclass(frozen=True)
+class ViewingsReader:
+    """Reads viewings over one connection, which the process keeps for its next micro-batch.
 
-
-def read_viewings(dsn: str, epids: Sequence[int], since: Sequence[dt.date], until: dt.date) -> pd.DataFrame:
-    """The viewings of many episodes, each from a date of its own.
-
-    Args:
-        dsn: The input database.
-        epids: Distinct episodes.
-        since: For each episode, the first UTC date wanted.
-        until: The last UTC date wanted.
-
-    Returns:
-        `epid`, `viewer_id` (Int64), `viewed_at` (datetime64[us], UTC without zone),
-        `seconds_watched` (Int32), `completed` (boolean), in no settled order.
+    Attributes:
+        connection: To the input database.
     """
-    parameters = [list(epids), [date.isoformat() for date in since], until.isoformat()]
-    table = read_arrow(dsn, _READ_VIEWINGS, parameters)
-    at = table.schema.get_field_index("viewed_at")
-    table = table.set_column(at, "viewed_at", table["viewed_at"].cast(pa.timestamp("us")))
-    frame: pd.DataFrame = table.to_pandas(
-        types_mapper={
-            pa.int64(): pd.Int64Dtype(),
-            pa.int32(): pd.Int32Dtype(),
-            pa.bool_(): pd.BooleanDtype(),
-        }.get
-    )
-    return frame
+
+    connection: adbc.Connection
+
+    @classmethod
+    @contextmanager
+    def open(cls, dsn: str) -> Iterator["ViewingsReader"]:
+        """A reader on the kept connection.
+
+        Raises:
+            DatabaseUnreachable: If the server does not answer or refuses, or goes away.
+        """
+        with kept_arrow_connection(dsn) as connection:
+            yield cls(connection)
+
+    def begin(self) -> dt.date | None:
+        """The UTC date of the oldest viewing that still exists; None when there is none."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(_READ_BEGIN)
+            found = cursor.fetch_arrow_table()["begin"][0].as_py()
+        return cast("dt.date | None", found)
+
+    def read(
+        self, epids: npt.NDArray[np.int64], since: npt.NDArray[np.datetime64], until: dt.date
+    ) -> Iterator[pa.RecordBatch]:
+        """The viewings of many episodes, each from a date of its own, ordered by epid and time.
+
+        Args:
+            epids: Distinct episodes.
+            since: For each episode, the first UTC date wanted.
+            until: The last UTC date wanted.
+
+        Yields:
+            `epid`, `viewer_id`, `viewed_at` (timestamp[us], UTC), `seconds_watched`, `completed`; at
+            least one batch, which may be empty.
+        """
+        dates = np.datetime_as_string(since.astype("datetime64[D]")).tolist()
+        with self.connection.cursor() as cursor:
+            cursor.execute(_READ_VIEWINGS, (epids.tolist(), dates, until.isoformat()))
+            reader = cursor.fetch_record_batch()
+            yield pa.RecordBatch.from_pylist([], reader.schema)
+            yield from reader

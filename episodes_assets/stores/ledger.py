@@ -4,14 +4,19 @@
 """
 
 import datetime as dt
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
 from psycopg.rows import class_row
 
 from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import DayNotPlanned
+from episodes_assets.planning.chunks import into_chunks
 
 
 @dataclass(frozen=True)
@@ -114,11 +119,11 @@ def record_plan(
     Args:
         connection: To `queue`, as the orchestrator.
         day: The day.
-        jobs: As `plan_jobs` returns them: ordered by epid, so that a chunk's viewings lie together.
+        jobs: As `plan_jobs` returns them.
         checksum: Of `jobs`.
         snapshot_id: The snapshot they were planned from.
         code_version: Of the planning code.
-        chunk_jobs: Jobs in one chunk: one message, one micro-batch.
+        chunk_jobs: Jobs in a chunk of short windows.
 
     Returns:
         The day's plan, and whether it is a new one.
@@ -134,9 +139,8 @@ def record_plan(
             WITH superseded AS (
                 UPDATE ledger.plans SET superseded_at = now()
                 WHERE day = %s AND superseded_at IS NULL RETURNING plan_id
-            ), no_messages AS (
-                DELETE FROM ledger.messages USING superseded
-                WHERE messages.plan_id = superseded.plan_id
+            ), no_chunks AS (
+                DELETE FROM ledger.chunks USING superseded WHERE chunks.plan_id = superseded.plan_id
             )
             DELETE FROM ledger.jobs USING superseded WHERE jobs.plan_id = superseded.plan_id
             """,
@@ -152,16 +156,36 @@ def record_plan(
             )
             plan = cursor.fetchone()
         assert plan is not None  # noqa: S101  RETURNING
-        rows = jobs.assign(plan_id=plan.plan_id, chunk=jobs.index // chunk_jobs)
-        columns = ["plan_id", "chunk", "epid", "algorithm_id", "window_start"]
-        with (
-            connection.cursor() as cursor,
-            cursor.copy(
-                "COPY ledger.jobs (plan_id, chunk, epid, algorithm_id, window_start) FROM STDIN (FORMAT csv)"
-            ) as copy,
-        ):
-            copy.write(rows[columns].to_csv(index=False, header=False, date_format="%Y-%m-%d"))
+        ordered, chunks = into_chunks(jobs, day, chunk_jobs)
+        _copy_chunks(connection, plan.plan_id, chunks)
+        _copy_jobs(connection, plan.plan_id, ordered)
     return plan, True
+
+
+def _copy_chunks(connection: Connection, plan_id: int, chunks: pd.DataFrame) -> None:
+    statement = "COPY ledger.chunks (plan_id, chunk, first_position, jobs, priority) FROM STDIN (FORMAT csv)"
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.write(chunks.assign(plan_id=plan_id)[["plan_id", *chunks]].to_csv(index=False, header=False))
+
+
+def _copy_jobs(connection: Connection, plan_id: int, jobs: pd.DataFrame) -> None:
+    rows = pa.table(
+        [
+            pa.array(np.full(len(jobs), plan_id)),
+            pa.array(np.arange(len(jobs))),
+            pa.array(jobs["epid"]),
+            pa.array(jobs["algorithm_id"]),
+            pa.array(jobs["window_start"].to_numpy().astype("datetime64[D]")),
+        ],
+        names=["plan_id", "position", "epid", "algorithm_id", "window_start"],
+    )
+    buffer = io.BytesIO()
+    pa.csv.write_csv(rows, buffer, pa.csv.WriteOptions(include_header=False))
+    statement = (
+        "COPY ledger.jobs (plan_id, position, epid, algorithm_id, window_start) FROM STDIN (FORMAT csv)"
+    )
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.write(buffer.getvalue())
 
 
 def read_progress(connection: Connection, days: Sequence[dt.date] | None = None) -> list[Progress]:
@@ -175,17 +199,17 @@ def read_progress(connection: Connection, days: Sequence[dt.date] | None = None)
         cursor.execute(
             """
             WITH open AS (
-                -- Few jobs are open at any time, and an index holds just those.
+                -- Few chunks are open at any time, and an index holds just those.
                 SELECT plan_id,
-                    count(*) FILTER (WHERE state = 'waiting') AS waiting,
-                    count(*) FILTER (WHERE state = 'running') AS running,
-                    count(*) FILTER (WHERE state = 'held') AS held
-                FROM ledger.jobs WHERE state <> 'succeeded' GROUP BY plan_id
+                    sum(jobs - succeeded - held) FILTER (WHERE claim IS NULL) AS waiting,
+                    sum(jobs - succeeded - held) FILTER (WHERE claim IS NOT NULL) AS running,
+                    sum(held) AS held
+                FROM ledger.chunks WHERE succeeded < jobs GROUP BY plan_id
             )
             SELECT day, plan_id, jobs,
                 coalesce(waiting, 0) AS waiting,
                 coalesce(running, 0) AS running,
-                jobs - coalesce(waiting + running + held, 0) AS succeeded,
+                jobs - coalesce(waiting, 0) - coalesce(running, 0) - coalesce(held, 0) AS succeeded,
                 coalesce(held, 0) AS held,
                 fanned_out_at IS NOT NULL AS is_fanned_out
             FROM ledger.plans LEFT JOIN open USING (plan_id)
@@ -203,8 +227,10 @@ def read_held(connection: Connection, days: Sequence[dt.date], limit: int) -> li
         cursor.execute(
             """
             SELECT day, epid, algorithm_id, starts, error, traceback
-            FROM ledger.jobs JOIN ledger.plans USING (plan_id)
-            WHERE state = 'held' AND superseded_at IS NULL AND day = ANY (%s)
+            FROM ledger.plans
+            JOIN ledger.lone_jobs USING (plan_id)
+            JOIN ledger.jobs USING (plan_id, position)
+            WHERE is_held AND superseded_at IS NULL AND day = ANY (%s)
             ORDER BY day, epid, algorithm_id LIMIT %s
             """,
             [list(days), limit],

@@ -146,8 +146,8 @@ def _copy_outcomes(queue: Connection, results: Connection, plan: Plan) -> None:
             """
             COPY (
                 SELECT epid, algorithm_id, window_start, %s::date, covered_from, metrics
-                FROM ledger.jobs JOIN ledger.outcomes USING (job_id)
-                WHERE plan_id = %s AND state = 'succeeded'
+                FROM ledger.jobs JOIN ledger.outcomes USING (plan_id, position)
+                WHERE plan_id = %s
             ) TO STDOUT
             """,
             [plan.day, plan.plan_id],

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,21 +27,24 @@ def jobs_frame(rows: list[tuple[int, int, dt.date]]) -> pd.DataFrame:
     )
 
 
-def viewings_frame(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
-    columns = ["epid", "viewer_id", "viewed_at", "seconds_watched", "completed"]
-    return pd.DataFrame(rows, columns=columns).astype(
+def viewings_table(rows: list[tuple[Any, ...]]) -> pa.Table:
+    """As the store reads them: ordered by epid and time, those of the same time in any order."""
+    ordered = sorted(rows, key=lambda row: (row[0], row[2]))
+    schema = pa.schema(
         {
-            "epid": "Int64",
-            "viewer_id": "Int64",
-            "viewed_at": "datetime64[us]",
-            "seconds_watched": "Int64",
-            "completed": "boolean",
+            "epid": pa.int64(),
+            "viewer_id": pa.int64(),
+            "viewed_at": pa.timestamp("us", tz="UTC"),
+            "seconds_watched": pa.int32(),
+            "completed": pa.bool_(),
         }
     )
+    columns = zip(*ordered, strict=True) if ordered else [[]] * len(schema)
+    return pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
 
 
 def compute(jobs: list[tuple[int, int, dt.date]], viewings: list[tuple[Any, ...]]) -> list[Any]:
-    outcomes = compute_outcomes(jobs_frame(jobs), viewings_frame(viewings))
+    outcomes = compute_outcomes(jobs_frame(jobs), viewings_table(viewings))
     return [json.loads(text) for text in outcomes["metrics"]]
 
 

@@ -26,25 +26,11 @@ def results(system: System) -> Iterator[Connection]:
         yield opened
 
 
-def finish(system: System, views: int) -> None:
-    """Let every job have an outcome."""
-    system.query("queue", "UPDATE ledger.jobs SET state = 'succeeded'")
-    system.query(
-        "queue",
-        "INSERT INTO ledger.outcomes (job_id, covered_from, metrics, algorithm_version, worker)"
-        " SELECT job_id, '2018-03-01', jsonb_build_object('views', %s::int, 'viewers', 1,"
-        " 'seconds_watched', 2, 'completed_views', 0), '1', 'w' FROM ledger.jobs"
-        " ON CONFLICT (job_id) DO UPDATE SET metrics = excluded.metrics",
-        [views],
-    )
-
-
 def test_a_day_with_an_open_job_is_not_published(
     system: System, queue: Connection, results: Connection
 ) -> None:
     plan, _ = record(queue, 1, 2)
-    finish(system, 5)
-    system.query("queue", "UPDATE ledger.jobs SET state = 'waiting' WHERE epid = 2")
+    system.finish_jobs("epid = 1")
     with pytest.raises(DayIncomplete, match="outcomes for 1 of its 2 jobs"):
         published.publish_day(queue, results, plan, "1")
     assert published.find_day(results, day(1)) is None
@@ -52,7 +38,7 @@ def test_a_day_with_an_open_job_is_not_published(
 
 def test_publishing_twice_changes_nothing(system: System, queue: Connection, results: Connection) -> None:
     plan, _ = record(queue, 1, 2)
-    finish(system, 5)
+    system.finish_jobs(views=5)
     first, changed = published.publish_day(queue, results, plan, "1")
     assert (first.rows, changed) == (2, True)
     before = system.fingerprint()
@@ -65,9 +51,9 @@ def test_a_reader_sees_the_day_as_it_was_until_it_is_as_it_will_be(
     system: System, queue: Connection, results: Connection
 ) -> None:
     plan, _ = record(queue, 1, 2, 3)
-    finish(system, 5)
+    system.finish_jobs(views=5)
     published.publish_day(queue, results, plan, "1")
-    finish(system, 6)
+    system.finish_jobs(views=6)
     seen: set[tuple[int, ...]] = set()
     stop = threading.Event()
 
@@ -81,7 +67,7 @@ def test_a_reader_sees_the_day_as_it_was_until_it_is_as_it_will_be(
     reader = threading.Thread(target=read)
     reader.start()
     for views in (6, 7, 8):
-        finish(system, views)
+        system.finish_jobs(views=views)
         assert published.publish_day(queue, results, plan, "1")[1] is True
     stop.set()
     reader.join()
@@ -92,10 +78,10 @@ def test_a_day_published_from_an_older_plan_is_replaced(
     system: System, queue: Connection, results: Connection
 ) -> None:
     plan, _ = record(queue, 1, 2)
-    finish(system, 5)
+    system.finish_jobs(views=5)
     published.publish_day(queue, results, plan, "1")
     plan, _ = record(queue, 2, 3)
-    finish(system, 5)
+    system.finish_jobs(views=5)
     published.publish_day(queue, results, plan, "1")
     assert published.published_plans(results) == {day(1): plan.plan_id}
     rows = published.read_rows(results, day(1))
@@ -107,7 +93,7 @@ def test_rows_have_the_columns_of_all_algorithms(
     system: System, queue: Connection, results: Connection
 ) -> None:
     plan, _ = record(queue, 1)
-    finish(system, 5)
+    system.finish_jobs(views=5)
     published.publish_day(queue, results, plan, "1")
     rows = published.read_rows(results, day(1))
     keys = ["day", "epid", "algorithm_id", "window_start", "window_end", "covered_from"]
