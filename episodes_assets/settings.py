@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     )
 
     chunk_jobs: int = Field(
-        default=500, ge=1, le=20_000, description="Jobs in one queue message and one micro-batch."
+        default=2_000, ge=1, le=20_000, description="Jobs in one queue message and one micro-batch."
     )
     max_starts: int = Field(
         default=4, ge=1, le=50, description="Starts after which a job without outcome is held."

@@ -43,7 +43,6 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
         _STAMP,
         "GRANT USAGE ON SCHEMA state, published TO {role}",
         "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA state, published TO {role}",
-        "GRANT TEMPORARY ON DATABASE {database} TO {role}",
     ),
     Purpose.CONSUMER: (
         "GRANT USAGE ON SCHEMA published TO {role}",

@@ -36,6 +36,16 @@ class JobWindows:
     window_start: npt.NDArray[np.datetime64]
 
 
+def warm_up(input_dsn: str) -> None:
+    """Do once what the first micro-batch would wait for: imports and the connection.
+
+    Raises:
+        DatabaseUnreachable: If the input cannot be read.
+    """
+    with ViewingsReader.open(input_dsn):
+        pass
+
+
 def run_micro_batch(input_dsn: str, day: dt.date, windows: JobWindows) -> dict[str, list[Any]]:
     """Compute the outcomes of many jobs of a day.
 

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -18,9 +18,11 @@ from pgqueuer.qm import QueueManager
 from pgqueuer.queries import Queries
 
 from episodes_assets.databases.connections import connect, connect_to_write
+from episodes_assets.errors import DatabaseUnreachable
 from episodes_assets.fleet.chunk import ChunkRunner
 from episodes_assets.fleet.compute_process import ComputeProcess
 from episodes_assets.fleet.messages import ENTRYPOINT, ChunkMessage
+from episodes_assets.fleet.micro_batch import warm_up
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +69,8 @@ async def _work(config: WorkerConfig) -> None:
     _stop_on_signals(stopping)
     watcher = asyncio.create_task(_watch_parent(stopping)) if config.stop_with_parent else None
     process = ComputeProcess(config.batch_timeout_seconds)
+    with suppress(DatabaseUnreachable):  # then the first batch waits for it
+        await process.run(warm_up, config.input_dsn)
     name = f"{socket.gethostname()}-{os.getpid()}"
     log.info("worker %s is ready", name)
 

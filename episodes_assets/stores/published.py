@@ -1,6 +1,9 @@
 """What consumers read in `results`: published rows and the manifest of published days."""
 
 import datetime as dt
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pandas as pd
@@ -11,13 +14,19 @@ from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import DayIncomplete
 from episodes_assets.stores.ledger import Plan
 
-_CHECKSUM = """
-    SELECT count(*), encode(sha256(coalesce(string_agg(
-        convert_to(concat_ws('|', epid, algorithm_id, window_start, window_end,
-            coalesce(covered_from::text, '-'), metrics::text), 'UTF8'),
-        '\\x0a'::bytea ORDER BY epid, algorithm_id), ''::bytea)), 'hex')
-    FROM arriving
+# In COPY's text format, whose lines are also what a day's checksum is taken of.
+_OUTCOMES = """
+    COPY (
+        SELECT %s::date, epid, algorithm_id, window_start, %s::date, covered_from, metrics
+        FROM ledger.jobs JOIN ledger.outcomes USING (plan_id, position)
+        WHERE plan_id = %s ORDER BY epid, algorithm_id
+    ) TO STDOUT
 """
+_RESULTS = """
+    COPY published.results (day, epid, algorithm_id, window_start, window_end, covered_from, metrics)
+    FROM STDIN
+"""
+_BLOCK_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -61,34 +70,56 @@ def publish_day(
         DayIncomplete: If a job of the plan has no outcome. A blocking asset check would stop a
             publication only within its own run, so it is looked at here.
     """
-    with results.transaction():
+    with results.transaction(), _one_snapshot(queue):
         # Two publications of a day take turns.
         results.execute("SELECT pg_advisory_xact_lock(hashtext('publish'), %s)", [plan.day.toordinal()])
-        _copy_outcomes(queue, results, plan)
-        rows, checksum = results.execute(_CHECKSUM).fetchone() or (0, "")
+        current = find_day(results, plan.day)
+        # A day that is published for the first time needs no look before the leap.
+        rows, checksum = (0, "") if current is None else _stream_outcomes(queue, plan, lambda _: None)
+        changed = current is None or current.checksum != checksum
+        if changed:
+            results.execute("DELETE FROM published.results WHERE day = %s", [plan.day])
+            with results.cursor() as cursor, cursor.copy(_RESULTS) as copy:
+                rows, checksum = _stream_outcomes(queue, plan, copy.write)
         if rows != plan.jobs:
             raise DayIncomplete(
                 f"{plan.day} has outcomes for {rows:,} of its {plan.jobs:,} jobs",
                 f"see `episodes jobs status {plan.day}`, then materialise job_outcomes",
-            )
-        current = find_day(results, plan.day)
-        changed = current is None or current.checksum != checksum
-        if changed:
-            results.execute("DELETE FROM published.results WHERE day = %s", [plan.day])
-            results.execute(
-                """
-                INSERT INTO published.results (day, epid, algorithm_id, window_start, window_end,
-                    covered_from, metrics)
-                SELECT %s, epid, algorithm_id, window_start, window_end, covered_from, metrics
-                FROM arriving ORDER BY epid, algorithm_id
-                """,
-                [plan.day],
             )
         if changed or current is None or current.plan_id != plan.plan_id:
             _upsert_day(results, plan, rows, checksum, code_version, changed=changed)
         day = find_day(results, plan.day)
     assert day is not None  # noqa: S101  just written
     return day, changed
+
+
+@contextmanager
+def _one_snapshot(queue: Connection) -> Iterator[None]:
+    """Let all reads of the block see the ledger as of one moment."""
+    with queue.transaction():
+        queue.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        yield
+
+
+def _stream_outcomes(queue: Connection, plan: Plan, write: Callable[[bytes], None]) -> tuple[int, str]:
+    """Hand a plan's outcomes on, block by block; how many there are, and their checksum."""
+    rows, digest = 0, hashlib.sha256()
+    block = bytearray()
+
+    def flush() -> None:
+        nonlocal rows
+        rows += block.count(b"\n")
+        digest.update(block)
+        write(bytes(block))
+        block.clear()
+
+    with queue.cursor() as cursor, cursor.copy(_OUTCOMES, [plan.day, plan.day, plan.plan_id]) as copy:
+        for row in copy:
+            block += row
+            if len(block) > _BLOCK_BYTES:
+                flush()
+        flush()
+    return rows, digest.hexdigest()
 
 
 def find_day(connection: Connection, day: dt.date) -> PublishedDay | None:
@@ -130,32 +161,6 @@ def read_rows(connection: Connection, day: dt.date, limit: int | None = None) ->
         {name: "Int64" if kind == "integer" else "Float64" for name, kind in columns.items()}
     )
     return pd.concat([rows[keys], metrics], axis="columns")
-
-
-def _copy_outcomes(queue: Connection, results: Connection, plan: Plan) -> None:
-    results.execute(
-        """
-        CREATE TEMPORARY TABLE arriving (epid bigint, algorithm_id smallint, window_start date,
-            window_end date, covered_from date, metrics jsonb) ON COMMIT DROP
-        """
-    )
-    with (
-        queue.cursor() as source,
-        results.cursor() as target,
-        source.copy(
-            """
-            COPY (
-                SELECT epid, algorithm_id, window_start, %s::date, covered_from, metrics
-                FROM ledger.jobs JOIN ledger.outcomes USING (plan_id, position)
-                WHERE plan_id = %s
-            ) TO STDOUT
-            """,
-            [plan.day, plan.plan_id],
-        ) as outcomes,
-        target.copy("COPY arriving FROM STDIN") as arriving,
-    ):
-        for block in outcomes:
-            arriving.write(block)
 
 
 def _upsert_day(
