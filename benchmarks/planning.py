@@ -14,6 +14,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from episodes_assets.planning.episode_set import EpisodeSet
 from episodes_assets.planning.jobs import plan_jobs
 from episodes_assets_tests.planning.reference import plan_jobs_reference
 
@@ -54,7 +55,7 @@ def main() -> None:
     viewed_set, tracked_set = set(viewed.tolist()), set(tracked.tolist())
 
     began = time.perf_counter()
-    jobs = plan_jobs(drop, viewed, tracked, DAY)
+    jobs = plan_jobs(drop, EpisodeSet.of(viewed), EpisodeSet.of(tracked), DAY)
     vectorised = time.perf_counter() - began
     by_set = row_wise(drop, viewed_set, tracked_set)
     part = drop.sample(SLICE, random_state=1)

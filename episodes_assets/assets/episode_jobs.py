@@ -1,12 +1,14 @@
 """The day's jobs, planned and written to the ledger."""
 
 import dagster as dg
-import numpy as np
+import pandas as pd
 
 from episodes_assets.algorithms.registry import BY_ID
 from episodes_assets.assets.partitions import daily, days_with_ground, one_day_before, whole_range
 from episodes_assets.assets.reporting import TEAM, Stopwatch, plain_failures, table
+from episodes_assets.days import ONE_DAY
 from episodes_assets.planning.checksums import plan_checksum
+from episodes_assets.planning.episode_set import EpisodeSet
 from episodes_assets.planning.jobs import plan_jobs
 from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
 from episodes_assets.resources.snapshots import Snapshots
@@ -50,16 +52,16 @@ def episode_jobs(
         results_database.connect_to_read() as state,
         queue_database.connect() as queue,
     ):
-        for day in days_with_ground(context, lambda day: store.find(day) is not None):
+        days = days_with_ground(context, lambda day: store.find(day) is not None)
+        for edge in {days[0], days[-1]}:
+            tracked_state.state_before(state, edge)
+        tracked = tracked_state.read_tracked(results_database.dsn, days[-1] - ONE_DAY)
+        for day in days:
             snapshot = store.require(day)
-            yesterday = tracked_state.state_before(state, day)
-            before = (
-                np.array([], dtype=np.int64)
-                if yesterday is None
-                else tracked_state.tracked_as_of(results_database.dsn, yesterday.day)
-            )
-            columns = ["epid", "algorithm_id", "premier_date", "start_date"]
-            jobs = plan_jobs(store.read_drop(snapshot, columns), store.read_viewed(snapshot), before, day)
+            viewed = EpisodeSet.of(store.read_viewed(snapshot))
+            before = tracked.as_of(day - ONE_DAY)
+            parts = store.read_drop(snapshot, ["epid", "algorithm_id", "premier_date", "start_date"])
+            jobs = pd.concat([plan_jobs(part, viewed, before, day) for part in parts], ignore_index=True)
             plan, changed = ledger.record_plan(
                 queue,
                 day,

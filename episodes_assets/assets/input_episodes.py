@@ -11,6 +11,7 @@ from episodes_assets.errors import DropGone, DropNotArrived
 from episodes_assets.resources.databases import InputDatabase
 from episodes_assets.resources.snapshots import Snapshots
 from episodes_assets.stores import input_tables
+from episodes_assets.stores.read_ahead import read_ahead
 from episodes_assets.stores.snapshots import Snapshot, SnapshotStore
 from episodes_assets.validation.drop import validate_drop
 
@@ -118,17 +119,12 @@ def input_episodes(
 
 
 def _take_snapshot(day: dt.date, dsn: str, store: SnapshotStore) -> Snapshot:
-    drop = input_tables.read_drop(dsn, day)
-    if drop.empty:
-        raise _explain_missing_drop(day, input_tables.latest_drop(dsn), store)
-    validated = validate_drop(drop)
-    return store.write(
-        day,
-        accepted=validated.accepted,
-        quarantined=validated.quarantined,
-        reasons=validated.reasons,
-        viewed=input_tables.read_viewed(dsn, day),
-    )
+    with store.new(day) as snapshot:
+        for part in read_ahead(input_tables.read_drop(dsn, day)):
+            snapshot.add(validate_drop(part))
+        if not snapshot.rows:
+            raise _explain_missing_drop(day, input_tables.latest_drop(dsn), store)
+        return snapshot.finish(input_tables.read_viewed(dsn, day))
 
 
 def _explain_missing_drop(

@@ -5,6 +5,7 @@ import numpy as np
 
 from episodes_assets.assets.partitions import daily, days_of, one_day_before, whole_range
 from episodes_assets.assets.reporting import TEAM, Stopwatch, plain_failures, table
+from episodes_assets.planning.episode_set import EpisodeSet
 from episodes_assets.planning.tracking import newly_tracked
 from episodes_assets.resources.databases import ResultsDatabase
 from episodes_assets.resources.snapshots import Snapshots
@@ -42,18 +43,18 @@ def tracked_episodes(
         results_database.connect() as connection,
         tracked_state.only_writer(connection),
     ):
-        before = None
-        for day in days_of(context):
+        days = days_of(context)
+        yesterday = tracked_state.state_before(connection, days[0])
+        if yesterday is None:
+            context.log.info(f"{days[0]} begins the history: nothing is tracked before it")
+            before = EpisodeSet.of(np.array([], dtype=np.int64))
+        else:
+            before = tracked_state.read_tracked(results_database.dsn, yesterday.day).as_of(yesterday.day)
+        for day in days:
             snapshot = store.require(day)
-            yesterday = tracked_state.state_before(connection, day)
-            if yesterday is None:
-                context.log.info(f"{day} begins the history: nothing is tracked before it")
-                before = np.array([], dtype=np.int64)
-            elif before is None:
-                before = tracked_state.tracked_as_of(results_database.dsn, yesterday.day)
-            drop = store.read_drop(snapshot, ["epid", "algorithm_id", "premier_date"])
-            new = newly_tracked(drop, before, day)
-            today, changed = tracked_state.record_day(
+            parts = store.read_drop(snapshot, ["epid", "algorithm_id", "premier_date"])
+            new = np.concatenate([newly_tracked(part, before, day) for part in parts])
+            yesterday, changed = tracked_state.record_day(
                 connection,
                 day,
                 new,
@@ -62,12 +63,12 @@ def tracked_episodes(
                 code_version=CODE_VERSION,
             )
             context.log.info(
-                f"{day}: {today.newly_tracked:,} newly tracked, {today.total:,} in all"
+                f"{day}: {yesterday.newly_tracked:,} newly tracked, {yesterday.total:,} in all"
                 f"{'' if changed else ' (unchanged)'}"
             )
-            before = np.union1d(before, new)
+            before = before.plus(new)
             changes += changed
-            recorded.append(today)
+            recorded.append(yesterday)
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": recorded[-1].total,

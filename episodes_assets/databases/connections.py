@@ -114,7 +114,9 @@ _KEPT: dict[str, adbc.Connection] = {}
 
 
 def _read_only(dsn: str) -> str:
-    return make_conninfo(dsn, options="-c default_transaction_read_only=on")
+    """A DSN whose sessions cannot write and sort a day's drop in memory."""
+    own = _parse(dsn).get("options", "")
+    return make_conninfo(dsn, options=f"{own} -c default_transaction_read_only=on -c work_mem=256MB")
 
 
 def read_arrow(dsn: str, query: LiteralString, parameters: Sequence[object] = ()) -> pa.Table:

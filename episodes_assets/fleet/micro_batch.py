@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from episodes_assets.algorithms.compute import compute_outcomes
+from episodes_assets.stores.episode_parts import whole_episodes
 from episodes_assets.stores.input_tables import ViewingsReader
 
 # About 100 MB while it is computed. An episode with more viewings than that is computed by itself.
@@ -69,9 +70,7 @@ def run_micro_batch(input_dsn: str, day: dt.date, windows: JobWindows) -> dict[s
     with ViewingsReader.open(input_dsn) as reader:
         begin = reader.begin()
         batches = reader.read(earliest.index.to_numpy(), earliest.to_numpy(), day)
-        outcomes = [
-            compute_outcomes(some, viewings) for some, viewings in _parts(jobs, batches, PART_VIEWINGS)
-        ]
+        outcomes = [compute_outcomes(some, viewings) for some, viewings in _parts(jobs, batches)]
     result = pd.concat(outcomes).reindex(jobs.index)
     return {
         "covered_from": _covered_from(windows.window_start, begin, day),
@@ -80,30 +79,15 @@ def run_micro_batch(input_dsn: str, day: dt.date, windows: JobWindows) -> dict[s
     }
 
 
-def _parts(
-    jobs: pd.DataFrame, batches: Iterable[pa.RecordBatch], limit: int
-) -> Iterator[tuple[pd.DataFrame, pa.Table]]:
-    """Split jobs, and the viewings that arrive ordered by epid, between episodes into parts.
-
-    Each part has all viewings of its jobs, and no more of them than `limit` unless one episode has.
-    """
-    done = np.iinfo(np.int64).min  # every episode up to this one is dealt with
-    waiting: list[pa.RecordBatch] = []
-    rows = 0
-    for batch in batches:
-        if rows + batch.num_rows > limit and rows:
-            table = pa.Table.from_batches(waiting)
-            last = table["epid"][-1].as_py()
-            end = int(np.searchsorted(table["epid"].to_numpy(), last))
-            if end:
-                upto = table["epid"][end - 1].as_py()
-                yield jobs[(jobs["epid"] > done) & (jobs["epid"] <= upto)], table[:end]
-                done, waiting, rows = upto, table[end:].to_batches(), table.num_rows - end
-        waiting.append(batch)
-        rows += batch.num_rows
-    rest = jobs[jobs["epid"] > done]
-    if len(rest):
-        yield rest, pa.Table.from_batches(waiting)
+def _parts(jobs: pd.DataFrame, viewings: Iterable[pa.RecordBatch]) -> Iterator[tuple[pd.DataFrame, pa.Table]]:
+    """Jobs with all of their viewings, in parts of bounded size."""
+    tables = whole_episodes(viewings, PART_VIEWINGS)
+    table = next(tables)
+    for following in tables:
+        upto = table["epid"][-1].as_py()
+        yield jobs[jobs["epid"] <= upto], table
+        jobs, table = jobs[jobs["epid"] > upto], following
+    yield jobs, table  # the last part has those without any viewing as well
 
 
 def _covered_from(

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pandas as pd
 
-from episodes_assets.planning.tracking import EpisodeIds
+from episodes_assets.planning.episode_set import EpisodeIds
 
 
 def plan_checksum(jobs: pd.DataFrame) -> str:

@@ -29,8 +29,9 @@ def into_chunks(jobs: pd.DataFrame, day: dt.date, chunk_jobs: int) -> tuple[pd.D
     is_long = window_days > LONG_WINDOW_DAYS
     order = np.argsort(is_long, kind="stable")
     short = int((~is_long).sum())
-    work = np.cumsum(window_days[order[short:]]) // (chunk_jobs * LONG_WINDOW_DAYS)
-    label = np.concatenate([np.arange(short) // chunk_jobs, (short // chunk_jobs + 1) + work])
+    work = window_days[order[short:]]
+    bin_of_work = (np.cumsum(work) - work) // (chunk_jobs * LONG_WINDOW_DAYS)
+    label = np.concatenate([np.arange(short) // chunk_jobs, (short // chunk_jobs + 1) + bin_of_work])
     first = np.flatnonzero(np.diff(label, prepend=-1))
     chunks = pd.DataFrame(
         {

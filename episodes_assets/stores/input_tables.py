@@ -14,6 +14,9 @@ import pyarrow as pa
 
 from episodes_assets.databases.connections import connect, kept_arrow_connection, read_arrow
 from episodes_assets.stores import drop_table
+from episodes_assets.stores.episode_parts import whole_episodes
+
+DROP_PART_ROWS = 1 << 17
 
 # PostgreSQL's infinite dates have no calendar date; they are read as missing.
 _READ_DROP = """
@@ -21,6 +24,8 @@ _READ_DROP = """
         CASE WHEN isfinite(premier_date) THEN premier_date END AS premier_date,
         CASE WHEN isfinite(start_date) THEN start_date END AS start_date
     FROM episodes WHERE batch_date = $1::date
+    ORDER BY epid, algorithm_id, premier_date, start_date, season, episode,
+        series COLLATE "C", title COLLATE "C"
 """
 _READ_VIEWED = """
     SELECT DISTINCT epid FROM viewings
@@ -41,12 +46,19 @@ _READ_BEGIN = """
 """
 
 
-def read_drop(dsn: str, day: dt.date) -> pd.DataFrame:
-    """A day's drop as it lies in the input database, with the columns of `drop_table.SCHEMA`.
+def read_drop(dsn: str, day: dt.date) -> Iterator[pd.DataFrame]:
+    """A day's drop in parts, ordered by all its columns, every episode in one part.
 
-    Empty when there is no drop of that day.
+    Yields:
+        The columns of `drop_table.SCHEMA`; nothing when there is no drop of that day.
+
+    Raises:
+        DatabaseUnreachable: If the server does not answer or refuses, or goes away.
     """
-    return drop_table.to_frame(read_arrow(dsn, _READ_DROP, [day.isoformat()]))
+    with kept_arrow_connection(dsn) as connection, connection.cursor() as cursor:
+        cursor.execute(_READ_DROP, (day.isoformat(),))
+        for part in whole_episodes(cursor.fetch_record_batch(), DROP_PART_ROWS):
+            yield drop_table.to_frame(part)
 
 
 def read_viewed(dsn: str, day: dt.date) -> npt.NDArray[np.int64]:

@@ -10,10 +10,12 @@ import hashlib
 import io
 import json
 import uuid
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 import numpy as np
@@ -24,10 +26,13 @@ import pyarrow.parquet as pq
 
 from episodes_assets.errors import SnapshotDamaged, SnapshotMissing
 from episodes_assets.stores import drop_table
+from episodes_assets.validation.drop import ValidatedDrop
 
 EPISODES = "episodes.parquet"
 VIEWED = "viewed.parquet"
 QUARANTINE = "quarantine.parquet"
+
+_NEVER_MISSING = {"epid": "int64", "algorithm_id": "int16"}
 
 
 @dataclass(frozen=True)
@@ -89,47 +94,38 @@ class SnapshotStore:
             )
         return snapshot
 
-    def write(
-        self,
-        day: dt.date,
-        *,
-        accepted: pd.DataFrame,
-        quarantined: pd.DataFrame,
-        reasons: dict[str, int],
-        viewed: npt.NDArray[np.int64],
-    ) -> Snapshot:
-        """Take the day's snapshot; from then on `find` answers with it."""
-        contents = {
-            EPISODES: _parquet(drop_table.to_table(accepted)),
-            QUARANTINE: _parquet(drop_table.to_table(quarantined)),
-            VIEWED: _parquet(pa.table({"epid": pa.array(viewed, pa.int64())})),
-        }
-        files = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-        snapshot = Snapshot(
-            day=day.isoformat(),
-            snapshot_id=hashlib.sha256("".join(files.values()).encode()).hexdigest()[:16],
-            drop_rows=len(accepted) + len(quarantined),
-            accepted_rows=len(accepted),
-            quarantined_rows=len(quarantined),
-            viewed_episodes=len(viewed),
-            reasons=reasons,
-            files=files,
-            taken_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        )
-        for name, content in contents.items():
-            self._write_once(self._path(day, snapshot.snapshot_id, name), content)
-        manifest = json.dumps(asdict(snapshot), indent=2).encode()
-        self._replace(self._path(day, "manifest.json"), manifest)
-        return snapshot
+    @contextmanager
+    def new(self, day: dt.date) -> Iterator["SnapshotWriter"]:
+        """Take a day's snapshot part by part; `SnapshotWriter.finish` makes it the day's.
 
-    def read_drop(self, snapshot: Snapshot, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """The accepted rows, `epid` as int64 and `algorithm_id` as int16.
+        What was written is removed when the block ends without that.
+        """
+        filesystem, _ = self._place
+        folder = self._path(day, f"{uuid.uuid4().hex}.part")
+        filesystem.makedirs(folder, exist_ok=True)
+        try:
+            writer = SnapshotWriter(self, day, filesystem, folder)
+            with closing(writer):
+                yield writer
+        finally:
+            filesystem.rm(folder, recursive=True)
+
+    def read_drop(self, snapshot: Snapshot, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+        """The accepted rows in parts, ordered by epid, every episode in one part.
+
+        Yields:
+            The columns, `epid` as int64 and `algorithm_id` as int16; at least one part.
 
         Raises:
             SnapshotDamaged: If the file is not the one that was written.
         """
-        frame = drop_table.to_frame(self._read(snapshot, EPISODES, columns))
-        return frame.astype({"epid": "int64", "algorithm_id": "int16"})
+        exact = {name: dtype for name, dtype in _NEVER_MISSING.items() if name in columns}
+        with self._open(snapshot, EPISODES) as file:
+            for number in range(file.num_row_groups):
+                part = drop_table.to_frame(file.read_row_group(number, columns))
+                yield part.astype(exact)
+            if not file.num_row_groups:
+                yield drop_table.to_frame(file.schema_arrow.empty_table().select(columns)).astype(exact)
 
     def read_viewed(self, snapshot: Snapshot) -> npt.NDArray[np.int64]:
         """The ascending epids viewed on the day.
@@ -137,7 +133,8 @@ class SnapshotStore:
         Raises:
             SnapshotDamaged: If the file is not the one that was written.
         """
-        epids: npt.NDArray[np.int64] = self._read(snapshot, VIEWED)["epid"].to_numpy()
+        with self._open(snapshot, VIEWED) as file:
+            epids: npt.NDArray[np.int64] = file.read()["epid"].to_numpy()
         return epids
 
     def read_quarantine(self, snapshot: Snapshot) -> pd.DataFrame:
@@ -146,37 +143,133 @@ class SnapshotStore:
         Raises:
             SnapshotDamaged: If the file is not the one that was written.
         """
-        table = self._read(snapshot, QUARANTINE)
+        with self._open(snapshot, QUARANTINE) as file:
+            table = file.read()
         rows = drop_table.to_frame(table.select(drop_table.SCHEMA.names))
         return rows.assign(reasons=table["reasons"].to_pandas())
 
     def _path(self, day: dt.date, *parts: str) -> str:
         return "/".join([self._place[1], f"day={day}", *parts])
 
-    def _read(self, snapshot: Snapshot, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    @contextmanager
+    def _open(self, snapshot: Snapshot, name: str) -> Iterator[pq.ParquetFile]:
         path = self._path(dt.date.fromisoformat(snapshot.day), snapshot.snapshot_id, name)
         mend = f"restore it from a backup, or refresh input_episodes of {snapshot.day}"
         try:
-            content = self._place[0].cat_file(path)
+            handle = self._place[0].open(path, "rb")
         except FileNotFoundError as error:
             raise SnapshotDamaged(f"{path} is gone", mend) from error
-        if hashlib.sha256(content).hexdigest() != snapshot.files[name]:
-            raise SnapshotDamaged(f"{path} is not the file that was written", mend)
-        return pq.read_table(io.BytesIO(content), columns=columns)
+        with handle:
+            if hashlib.file_digest(handle, "sha256").hexdigest() != snapshot.files[name]:
+                raise SnapshotDamaged(f"{path} is not the file that was written", mend)
+            with pq.ParquetFile(handle) as file:
+                yield file
 
-    def _write_once(self, path: str, content: bytes) -> None:
-        if not self._place[0].exists(path):
-            self._replace(path, content)
-
-    def _replace(self, path: str, content: bytes) -> None:
+    def _adopt(self, snapshot: Snapshot, folder: str) -> None:
+        """Make the files in a folder a snapshot's, and the snapshot its day's."""
         filesystem, _ = self._place
-        filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
-        temporary = f"{path}.{uuid.uuid4().hex}.part"
-        filesystem.pipe_file(temporary, content)
-        filesystem.mv(temporary, path)
+        day = dt.date.fromisoformat(snapshot.day)
+        filesystem.makedirs(self._path(day, snapshot.snapshot_id), exist_ok=True)
+        for name in snapshot.files:
+            path = self._path(day, snapshot.snapshot_id, name)
+            if not filesystem.exists(path):
+                filesystem.mv(f"{folder}/{name}", path)
+        manifest = json.dumps(asdict(snapshot), indent=2).encode()
+        filesystem.pipe_file(f"{folder}/manifest.json", manifest)
+        filesystem.mv(f"{folder}/manifest.json", self._path(day, "manifest.json"))
 
 
-def _parquet(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()
+class SnapshotWriter:
+    """A snapshot that is being taken; `SnapshotStore.new` makes it."""
+
+    def __init__(self, store: SnapshotStore, day: dt.date, filesystem: Any, folder: str) -> None:  # noqa: ANN401
+        self._store = store
+        self._day = day
+        self._folder = folder
+        self._files = {
+            name: _HashedParquet(filesystem.open(f"{folder}/{name}", "wb"), schema)
+            for name, schema in (
+                (EPISODES, drop_table.SCHEMA),
+                (QUARANTINE, drop_table.SCHEMA.append(pa.field("reasons", pa.string()))),
+                (VIEWED, pa.schema({"epid": pa.int64()})),
+            )
+        }
+        self._reasons: Counter[str] = Counter()
+
+    @property
+    def rows(self) -> int:
+        """Rows added so far."""
+        return self._files[EPISODES].rows + self._files[QUARANTINE].rows
+
+    def add(self, validated: ValidatedDrop) -> None:
+        """Add the next part of the drop, whose episodes are in no other part."""
+        self._files[EPISODES].write(drop_table.to_table(validated.accepted))
+        self._files[QUARANTINE].write(drop_table.to_table(validated.quarantined))
+        self._reasons.update(validated.reasons)
+
+    def finish(self, viewed: npt.NDArray[np.int64]) -> Snapshot:
+        """Let `SnapshotStore.find` answer with this snapshot from now on.
+
+        Args:
+            viewed: The ascending epids viewed on the day.
+        """
+        self._files[VIEWED].write(pa.table({"epid": pa.array(viewed, pa.int64())}))
+        accepted, quarantined = self._files[EPISODES].rows, self._files[QUARANTINE].rows
+        self.close()
+        files = {name: file.digest for name, file in self._files.items()}
+        snapshot = Snapshot(
+            day=self._day.isoformat(),
+            snapshot_id=hashlib.sha256("".join(files.values()).encode()).hexdigest()[:16],
+            drop_rows=accepted + quarantined,
+            accepted_rows=accepted,
+            quarantined_rows=quarantined,
+            viewed_episodes=len(viewed),
+            reasons=dict(self._reasons.most_common()),
+            files=files,
+            taken_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        )
+        self._store._adopt(snapshot, self._folder)  # noqa: SLF001  two halves of one store
+        return snapshot
+
+    def close(self) -> None:
+        """Close the files; once is enough."""
+        for file in self._files.values():
+            file.close()
+
+
+class _HashedParquet:
+    """A Parquet file that is written part by part, and the SHA-256 of its bytes."""
+
+    def __init__(self, handle: BinaryIO, schema: pa.Schema) -> None:
+        self.rows = 0
+        self._handle = handle
+        self._sink = _HashingSink(handle)
+        self._writer = pq.ParquetWriter(self._sink, schema, compression="zstd")
+
+    @property
+    def digest(self) -> str:
+        return self._sink.hash.hexdigest()
+
+    def write(self, table: pa.Table) -> None:
+        if table.num_rows:
+            self._writer.write_table(table, row_group_size=table.num_rows)
+            self.rows += table.num_rows
+
+    def close(self) -> None:
+        self._writer.close()
+        self._handle.close()
+
+
+class _HashingSink(io.RawIOBase):
+    """Passes bytes on and hashes them."""
+
+    def __init__(self, handle: BinaryIO) -> None:
+        self.hash = hashlib.sha256()
+        self._handle = handle
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:  # noqa: ANN401  bytes, or Arrow's buffers
+        self.hash.update(content)
+        return self._handle.write(content)

@@ -16,7 +16,7 @@ from episodes_assets.databases.connections import Connection, read_arrow
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import StateGap
 from episodes_assets.planning.checksums import state_checksum
-from episodes_assets.planning.tracking import EpisodeIds
+from episodes_assets.planning.episode_set import EpisodeIds, TrackedEpisodes
 
 _LOCK = 7_301_853  # advisory: one writer of the state at a time
 
@@ -77,6 +77,8 @@ def latest_day(connection: Connection) -> TrackedDay | None:
 
 def state_before(connection: Connection, day: dt.date) -> TrackedDay | None:
     """The yesterday that a day builds on; None when the day is the history's beginning.
+
+    The whole history up to then is looked at, so for a range of days its first and its last say it all.
 
     Raises:
         StateGap: If yesterday is missing, was built on another past, or is not what its manifest
@@ -139,14 +141,14 @@ def _require_unbroken(connection: Connection, until: dt.date) -> None:
         )
 
 
-def tracked_as_of(dsn: str, day: dt.date) -> EpisodeIds:
-    """The epids tracked as of the end of a day, ascending."""
-    epids = read_arrow(
+def read_tracked(dsn: str, until: dt.date) -> TrackedEpisodes:
+    """The episodes tracked as of the end of a day, which answer for every day before it as well."""
+    state = read_arrow(
         dsn,
-        "SELECT epid FROM state.tracked_episodes WHERE tracked_on <= $1::date",
-        [day.isoformat()],
-    )["epid"].to_numpy()
-    return np.sort(epids.astype(np.int64))
+        "SELECT epid, tracked_on FROM state.tracked_episodes WHERE tracked_on <= $1::date",
+        [until.isoformat()],
+    )
+    return TrackedEpisodes(state["epid"].to_numpy(), state["tracked_on"].to_numpy().astype("datetime64[D]"))
 
 
 def record_day(

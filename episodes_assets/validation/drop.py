@@ -111,8 +111,10 @@ def _settle_order(drop: pd.DataFrame) -> pd.DataFrame:
     order = np.zeros(len(drop), dtype=np.int64)
     if not twins.empty:
         order[twins.sort_values(list(twins.columns)).index] = np.arange(len(twins))
-    keyed = drop[KEY].assign(order=order)
-    return drop.loc[keyed.sort_values([*KEY, "order"]).index].reset_index(drop=True)
+    settled = drop[KEY].assign(order=order).sort_values([*KEY, "order"]).index
+    if settled.equals(drop.index):  # the store reads it in order
+        return drop
+    return drop.loc[settled].reset_index(drop=True)
 
 
 def validate_drop(drop: pd.DataFrame) -> ValidatedDrop:

@@ -1,6 +1,7 @@
 """Planning agrees with its row-wise reference on every column, whatever the drop."""
 
 import datetime as dt
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from episodes_assets.planning.checksums import plan_checksum, state_checksum
+from episodes_assets.planning.episode_set import EpisodeSet, TrackedEpisodes
 from episodes_assets.planning.jobs import plan_jobs
 from episodes_assets.planning.tracking import newly_tracked
 from episodes_assets_tests.planning.reference import newly_tracked_reference, plan_jobs_reference
@@ -39,8 +41,12 @@ def frame(values: list[tuple[Any, ...]]) -> pd.DataFrame:
     )
 
 
-def ids(values: set[int]) -> np.ndarray:
+def ids(values: Collection[int]) -> np.ndarray:
     return np.array(list(values), dtype=np.int64)
+
+
+def episodes(values: set[int]) -> EpisodeSet:
+    return EpisodeSet.of(ids(values))
 
 
 @settings(max_examples=300, deadline=None)
@@ -49,13 +55,13 @@ def test_it_agrees_with_the_reference(
     values: list[tuple[Any, ...]], viewed: set[int], tracked: set[int]
 ) -> None:
     drop = frame(values)
-    jobs = plan_jobs(drop, ids(viewed), ids(tracked), DAY)
+    jobs = plan_jobs(drop, episodes(viewed), episodes(tracked), DAY)
     assert list(jobs.columns) == ["epid", "algorithm_id", "window_start"]
     assert [str(dtype) for dtype in jobs.dtypes] == ["int64", "int16", "datetime64[s]"]
     found = zip(jobs["epid"], jobs["algorithm_id"], jobs["window_start"].dt.date, strict=True)
     assert sorted(found) == plan_jobs_reference(drop, viewed, tracked, DAY)
     assert jobs[["epid", "algorithm_id"]].apply(tuple, axis=1).is_monotonic_increasing or jobs.empty
-    new = newly_tracked(drop, ids(tracked), DAY)
+    new = newly_tracked(drop, episodes(tracked), DAY)
     assert new.tolist() == newly_tracked_reference(drop, tracked, DAY)
 
 
@@ -66,8 +72,9 @@ def test_the_order_of_rows_and_ids_does_not_matter(
 ) -> None:
     unique = list({(row[0], row[1]): row for row in values}.values())
     shuffled = random.sample(unique, len(unique))
-    one = plan_jobs(frame(unique), ids(viewed), ids(tracked), DAY)
-    other = plan_jobs(frame(shuffled), ids(viewed)[::-1], ids(tracked)[::-1], DAY)
+    one = plan_jobs(frame(unique), episodes(viewed), episodes(tracked), DAY)
+    viewed_backwards, tracked_backwards = (EpisodeSet.of(ids(s)[::-1].repeat(2)) for s in (viewed, tracked))
+    other = plan_jobs(frame(shuffled), viewed_backwards, tracked_backwards, DAY)
     pd.testing.assert_frame_equal(one, other)
     assert plan_checksum(one) == plan_checksum(other)
 
@@ -75,20 +82,44 @@ def test_the_order_of_rows_and_ids_does_not_matter(
 @given(rows, st.sets(epids))
 @settings(deadline=None)
 def test_a_day_run_twice_tracks_nothing_more(values: list[tuple[Any, ...]], tracked: set[int]) -> None:
-    new = newly_tracked(frame(values), ids(tracked), DAY)
-    assert not newly_tracked(frame(values), np.union1d(ids(tracked), new), DAY).size
+    new = newly_tracked(frame(values), episodes(tracked), DAY)
+    assert not newly_tracked(frame(values), episodes(tracked).plus(new), DAY).size
+
+
+@given(st.lists(st.tuples(epids, st.integers(0, 5)), unique_by=lambda pair: pair[0]), st.sets(epids))
+@settings(deadline=None)
+def test_the_state_as_of_any_day_is_a_filter(state: list[tuple[int, int]], added: set[int]) -> None:
+    epids_, ages = ids([epid for epid, _ in state]), ids([age for _, age in state])
+    tracked = TrackedEpisodes(epids_, np.datetime64(DAY, "D") - ages)
+    asked = np.arange(-1, 14)
+    for back in range(7):
+        expected = {epid for epid, age in state if age >= back} | added
+        as_of = tracked.as_of(DAY - dt.timedelta(days=back)).plus(ids(added))
+        assert as_of.contains(asked).tolist() == [epid in expected for epid in asked.tolist()]
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows, st.sets(epids), st.sets(epids), epids)
+def test_a_drop_planned_in_parts_is_planned_whole(
+    values: list[tuple[Any, ...]], viewed: set[int], tracked: set[int], cut: int
+) -> None:
+    drop = frame(sorted(values, key=lambda row: row[:2]))
+    parts = [drop[drop["epid"] < cut], drop[drop["epid"] >= cut]]
+    planned = [plan_jobs(part, episodes(viewed), episodes(tracked), DAY) for part in parts]
+    whole = plan_jobs(drop, episodes(viewed), episodes(tracked), DAY)
+    pd.testing.assert_frame_equal(pd.concat(planned, ignore_index=True), whole)
 
 
 def test_an_untracked_episode_catches_up_from_its_premiere_and_then_from_its_start_date() -> None:
     drop = frame([(1, 0, dt.date(2017, 1, 1), DAY), (1, 1, dt.date(2017, 1, 1), DAY)])
-    first = plan_jobs(drop, ids(set()), ids(set()), DAY)
+    first = plan_jobs(drop, episodes(set()), episodes(set()), DAY)
     assert first["window_start"].dt.date.tolist() == [dt.date(2017, 1, 1), DAY]
-    assert plan_jobs(drop, ids(set()), ids({1}), DAY).empty
-    assert plan_jobs(drop, ids({1}), ids({1}), DAY)["window_start"].dt.date.tolist() == [DAY, DAY]
+    assert plan_jobs(drop, episodes(set()), episodes({1}), DAY).empty
+    assert plan_jobs(drop, episodes({1}), episodes({1}), DAY)["window_start"].dt.date.tolist() == [DAY, DAY]
 
 
 def test_checksums_depend_on_every_column_and_on_the_past() -> None:
-    base = plan_jobs(frame([(1, 0, DAY, DAY)]), ids({1}), ids(set()), DAY)
+    base = plan_jobs(frame([(1, 0, DAY, DAY)]), episodes({1}), episodes(set()), DAY)
     for other in (
         base.assign(epid=2),
         base.assign(algorithm_id=np.int16(1)),

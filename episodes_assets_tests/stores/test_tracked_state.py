@@ -33,7 +33,7 @@ def record(connection: Connection, of: dt.date, *epids: int) -> tuple[TrackedDay
 
 
 def as_of(system: System, of: dt.date) -> list[int]:
-    return [int(e) for e in tracked_state.tracked_as_of(system.dsn(Purpose.RESULTS), of)]
+    return [int(e) for e in tracked_state.export_state(system.dsn(Purpose.RESULTS), of)["epid"]]
 
 
 def test_it_accumulates_and_remembers_every_day(system: System, connection: Connection) -> None:
