@@ -1,14 +1,11 @@
 """Connections to PostgreSQL, and the plain errors for those that cannot be made."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, LiteralString
+from typing import Any
 
-import adbc_driver_manager
-import adbc_driver_postgresql.dbapi as adbc
 import psycopg
-import pyarrow as pa
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import conninfo_to_dict
 
 from episodes_assets.databases import stamps
 from episodes_assets.errors import BadSetting, DatabaseUnreachable, NotProvisioned
@@ -45,7 +42,7 @@ def connect(dsn: str, *, read_only: bool = False, autocommit: bool = False) -> I
             yield connection
     except psycopg.OperationalError as error:
         if connection.broken:
-            raise _unreachable(dsn, error) from error
+            raise unreachable(dsn, error) from error
         raise
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
         raise NotProvisioned(
@@ -67,69 +64,6 @@ def connect_to_write(dsn: str, environment: str, *, autocommit: bool = False) ->
         yield connection
 
 
-@contextmanager
-def connect_arrow(dsn: str) -> Iterator[adbc.Connection]:
-    """A connection that moves whole columns as Arrow.
-
-    Raises:
-        DatabaseUnreachable: If the server does not answer or refuses, or goes away inside the block.
-    """
-    try:
-        connection = adbc.connect(dsn)
-    except adbc_driver_manager.Error as error:
-        raise _unreachable(dsn, error) from error
-    try:
-        with connection:
-            yield connection
-    except adbc_driver_manager.OperationalError as error:
-        raise _unreachable(dsn, error) from error
-
-
-@contextmanager
-def kept_arrow_connection(dsn: str) -> Iterator[adbc.Connection]:
-    """A read-only connection as of `connect_arrow` that this process keeps for the next block.
-
-    Making one costs more than many a read. It is dropped when a block fails.
-
-    Raises:
-        DatabaseUnreachable: If the server does not answer or refuses, or goes away inside the block.
-    """
-    connection = _KEPT.pop(dsn, None)
-    if connection is None:
-        try:
-            connection = adbc.connect(_read_only(dsn), autocommit=True)
-        except adbc_driver_manager.Error as error:
-            raise _unreachable(dsn, error) from error
-    try:
-        yield connection
-    except BaseException as error:
-        connection.close()
-        if isinstance(error, adbc_driver_manager.OperationalError):
-            raise _unreachable(dsn, error) from error
-        raise
-    _KEPT[dsn] = connection
-
-
-_KEPT: dict[str, adbc.Connection] = {}
-
-
-def _read_only(dsn: str) -> str:
-    """A DSN whose sessions cannot write and sort a day's drop in memory."""
-    own = _parse(dsn).get("options", "")
-    return make_conninfo(dsn, options=f"{own} -c default_transaction_read_only=on -c work_mem=256MB")
-
-
-def read_arrow(dsn: str, query: LiteralString, parameters: Sequence[object] = ()) -> pa.Table:
-    """Read a query's whole result as Arrow columns in a read-only transaction.
-
-    Raises:
-        DatabaseUnreachable: If the server does not answer or refuses, or goes away.
-    """
-    with connect_arrow(_read_only(dsn)) as connection, connection.cursor() as cursor:
-        cursor.execute(query, tuple(parameters) or None)
-        return cursor.fetch_arrow_table()
-
-
 def _open(dsn: str, *, read_only: bool, autocommit: bool) -> Connection:
     parts = _parse(dsn)
     try:
@@ -140,7 +74,7 @@ def _open(dsn: str, *, read_only: bool, autocommit: bool) -> Connection:
             application_name=str(parts.get("application_name", "episodes")),
         )
     except psycopg.OperationalError as error:
-        raise _unreachable(dsn, error) from error
+        raise unreachable(dsn, error) from error
     connection.read_only = read_only
     return connection
 
@@ -155,7 +89,8 @@ def _parse(dsn: str) -> dict[str, Any]:
         ) from error
 
 
-def _unreachable(dsn: str, error: Exception) -> DatabaseUnreachable:
+def unreachable(dsn: str, error: Exception) -> DatabaseUnreachable:
+    """What to say of a database that cannot be reached, or not any more."""
     lines = [line.strip() for line in str(error).splitlines()]
     reason = next(line for line in reversed(lines) if line and not line.startswith(". SQLSTATE"))
     return DatabaseUnreachable(

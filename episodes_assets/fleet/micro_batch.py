@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from episodes_assets.algorithms.compute import compute_outcomes
 from episodes_assets.stores.episode_parts import whole_episodes
-from episodes_assets.stores.input_tables import ViewingsReader
+from episodes_assets.stores.input_tables import read_viewings, viewings_begin
 
 # About 100 MB while it is computed. An episode with more viewings than that is computed by itself.
 PART_VIEWINGS = 1_000_000
@@ -43,8 +43,7 @@ def warm_up(input_dsn: str) -> None:
     Raises:
         DatabaseUnreachable: If the input cannot be read.
     """
-    with ViewingsReader.open(input_dsn):
-        pass
+    viewings_begin(input_dsn)
 
 
 def run_micro_batch(input_dsn: str, day: dt.date, windows: JobWindows) -> dict[str, list[Any]]:
@@ -67,13 +66,11 @@ def run_micro_batch(input_dsn: str, day: dt.date, windows: JobWindows) -> dict[s
         }
     )
     earliest = jobs.groupby("epid")["window_start"].min()
-    with ViewingsReader.open(input_dsn) as reader:
-        begin = reader.begin()
-        batches = reader.read(earliest.index.to_numpy(), earliest.to_numpy(), day)
-        outcomes = [compute_outcomes(some, viewings) for some, viewings in _parts(jobs, batches)]
+    batches = read_viewings(input_dsn, earliest.index.to_numpy(), earliest.to_numpy(), day)
+    outcomes = [compute_outcomes(some, viewings) for some, viewings in _parts(jobs, batches)]
     result = pd.concat(outcomes).reindex(jobs.index)
     return {
-        "covered_from": _covered_from(windows.window_start, begin, day),
+        "covered_from": _covered_from(windows.window_start, viewings_begin(input_dsn), day),
         "metrics": result["metrics"].tolist(),
         "algorithm_version": result["algorithm_version"].tolist(),
     }

@@ -2,17 +2,15 @@
 
 import datetime as dt
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import cast
 
-import adbc_driver_postgresql.dbapi as adbc
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from episodes_assets.databases.connections import connect, kept_arrow_connection, read_arrow
+from episodes_assets.databases.arrow import read_arrow, stream_arrow
+from episodes_assets.databases.connections import connect
 from episodes_assets.stores import drop_table
 from episodes_assets.stores.episode_parts import whole_episodes
 
@@ -23,22 +21,22 @@ _READ_DROP = """
     SELECT epid, algorithm_id, series, season, episode, title,
         CASE WHEN isfinite(premier_date) THEN premier_date END AS premier_date,
         CASE WHEN isfinite(start_date) THEN start_date END AS start_date
-    FROM episodes WHERE batch_date = $1::date
+    FROM episodes WHERE batch_date = {day}::date
     ORDER BY epid, algorithm_id, premier_date, start_date, season, episode,
         series COLLATE "C", title COLLATE "C"
 """
 _READ_VIEWED = """
     SELECT DISTINCT epid FROM viewings
-    WHERE viewed_at >= $1::date::timestamp AT TIME ZONE 'UTC'
-        AND viewed_at < ($1::date + 1)::timestamp AT TIME ZONE 'UTC'
+    WHERE viewed_at >= {day}::date::timestamp AT TIME ZONE 'UTC'
+        AND viewed_at < ({day}::date + 1)::timestamp AT TIME ZONE 'UTC'
         AND epid IS NOT NULL
 """
 _READ_VIEWINGS = """
     SELECT viewings.epid, viewer_id, viewed_at, seconds_watched, completed
-    FROM unnest($1::bigint[], $2::text[]) AS wanted (epid, since)
+    FROM unnest({epids}::bigint[], {since}::date[]) AS wanted (epid, since)
     JOIN viewings ON viewings.epid = wanted.epid
-        AND viewed_at >= wanted.since::date::timestamp AT TIME ZONE 'UTC'
-    WHERE viewed_at < ($3::date + 1)::timestamp AT TIME ZONE 'UTC'
+        AND viewed_at >= wanted.since::timestamp AT TIME ZONE 'UTC'
+    WHERE viewed_at < ({until}::date + 1)::timestamp AT TIME ZONE 'UTC'
     ORDER BY viewings.epid, viewed_at
 """
 _READ_BEGIN = """
@@ -55,15 +53,14 @@ def read_drop(dsn: str, day: dt.date) -> Iterator[pd.DataFrame]:
     Raises:
         DatabaseUnreachable: If the server does not answer or refuses, or goes away.
     """
-    with kept_arrow_connection(dsn) as connection, connection.cursor() as cursor:
-        cursor.execute(_READ_DROP, (day.isoformat(),))
-        for part in whole_episodes(cursor.fetch_record_batch(), DROP_PART_ROWS):
+    with stream_arrow(dsn, _READ_DROP, day=day) as batches:
+        for part in whole_episodes(batches, DROP_PART_ROWS):
             yield drop_table.to_frame(part)
 
 
 def read_viewed(dsn: str, day: dt.date) -> npt.NDArray[np.int64]:
     """Ascending epids that were viewed on a UTC day."""
-    viewed = read_arrow(dsn, _READ_VIEWED, [day.isoformat()])["epid"].to_numpy()
+    viewed = read_arrow(dsn, _READ_VIEWED, day=day)["epid"].to_numpy()
     return np.sort(viewed.astype(np.int64))
 
 
@@ -74,51 +71,34 @@ def latest_drop(dsn: str) -> dt.date | None:
     return row[0] if row else None
 
 
-@dataclass(frozen=True)
-class ViewingsReader:
-    """Reads viewings over one connection, which the process keeps for its next micro-batch.
+def viewings_begin(dsn: str) -> dt.date | None:
+    """The UTC date of the oldest viewing that still exists; None when there is none.
 
-    Attributes:
-        connection: To the input database.
+    Raises:
+        DatabaseUnreachable: If the server does not answer or refuses, or goes away.
     """
+    return cast("dt.date | None", read_arrow(dsn, _READ_BEGIN)["begin"][0].as_py())
 
-    connection: adbc.Connection
 
-    @classmethod
-    @contextmanager
-    def open(cls, dsn: str) -> Iterator["ViewingsReader"]:
-        """A reader on the kept connection.
+def read_viewings(
+    dsn: str, epids: npt.NDArray[np.int64], since: npt.NDArray[np.datetime64], until: dt.date
+) -> Iterator[pa.RecordBatch]:
+    """The viewings of many episodes, each from a date of its own, ordered by epid and time.
 
-        Raises:
-            DatabaseUnreachable: If the server does not answer or refuses, or goes away.
-        """
-        with kept_arrow_connection(dsn) as connection:
-            yield cls(connection)
+    Args:
+        dsn: The input database.
+        epids: Distinct episodes.
+        since: For each episode, the first UTC date wanted.
+        until: The last UTC date wanted.
 
-    def begin(self) -> dt.date | None:
-        """The UTC date of the oldest viewing that still exists; None when there is none."""
-        with self.connection.cursor() as cursor:
-            cursor.execute(_READ_BEGIN)
-            found = cursor.fetch_arrow_table()["begin"][0].as_py()
-        return cast("dt.date | None", found)
+    Yields:
+        `epid`, `viewer_id`, `viewed_at` (timestamp[us], UTC), `seconds_watched`, `completed`; at
+        least one batch, which may be empty.
 
-    def read(
-        self, epids: npt.NDArray[np.int64], since: npt.NDArray[np.datetime64], until: dt.date
-    ) -> Iterator[pa.RecordBatch]:
-        """The viewings of many episodes, each from a date of its own, ordered by epid and time.
-
-        Args:
-            epids: Distinct episodes.
-            since: For each episode, the first UTC date wanted.
-            until: The last UTC date wanted.
-
-        Yields:
-            `epid`, `viewer_id`, `viewed_at` (timestamp[us], UTC), `seconds_watched`, `completed`; at
-            least one batch, which may be empty.
-        """
-        dates = np.datetime_as_string(since.astype("datetime64[D]")).tolist()
-        with self.connection.cursor() as cursor:
-            cursor.execute(_READ_VIEWINGS, (epids.tolist(), dates, until.isoformat()))
-            reader = cursor.fetch_record_batch()
-            yield pa.RecordBatch.from_pylist([], reader.schema)
-            yield from reader
+    Raises:
+        DatabaseUnreachable: If the server does not answer or refuses, or goes away.
+    """
+    wanted = {"epids": epids.tolist(), "since": since.astype("datetime64[D]").tolist(), "until": until}
+    with stream_arrow(dsn, _READ_VIEWINGS, **wanted) as batches:
+        yield pa.RecordBatch.from_pylist([], batches.schema)
+        yield from batches

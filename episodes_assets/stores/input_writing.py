@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from episodes_assets.databases.connections import connect_arrow
+from episodes_assets.databases.arrow import connect_arrow
 
 EPISODES_SCHEMA = pa.schema(
     {

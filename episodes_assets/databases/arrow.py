@@ -1,0 +1,80 @@
+"""Whole columns from and to PostgreSQL as Arrow, through ADBC."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import LiteralString
+
+import adbc_driver_manager
+import adbc_driver_postgresql.dbapi as adbc
+import pyarrow as pa
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from episodes_assets.databases.connections import unreachable
+
+# Enough to sort a day's drop of 1.4 million rows without files.
+_READER_OPTIONS = "-c default_transaction_read_only=on -c work_mem=256MB"
+
+_kept: dict[str, adbc.Connection] = {}
+
+
+@contextmanager
+def connect_arrow(dsn: str) -> Iterator[adbc.Connection]:
+    """A connection to write whole columns with.
+
+    Raises:
+        DatabaseUnreachable: If the server does not answer or refuses, or goes away inside the block.
+    """
+    try:
+        connection = adbc.connect(dsn)
+    except adbc_driver_manager.Error as error:
+        raise unreachable(dsn, error) from error
+    try:
+        with connection:
+            yield connection
+    except adbc_driver_manager.OperationalError as error:
+        raise unreachable(dsn, error) from error
+
+
+@contextmanager
+def stream_arrow(dsn: str, query: LiteralString, **values: object) -> Iterator[pa.RecordBatchReader]:
+    """Read a query's result batch by batch, in a session that cannot write.
+
+    The process keeps the connection for its next reading: making one costs more than many a read.
+
+    Args:
+        dsn: The database.
+        query: Names its parameters in braces.
+        values: The parameters, which psycopg quotes. ADBC must not bind them: the driver streams only
+            statements without parameters, by COPY, and holds the whole result of others in memory.
+
+    Raises:
+        DatabaseUnreachable: If the server does not answer or refuses, or goes away inside the block.
+    """
+    statement = sql.SQL(query).format(**{name: sql.Literal(value) for name, value in values.items()})
+    connection = _kept.pop(dsn, None) or _connect_to_read(dsn)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement.as_string(None))
+            yield cursor.fetch_record_batch()
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, adbc_driver_manager.OperationalError):
+            raise unreachable(dsn, error) from error
+        raise
+    if _kept.setdefault(dsn, connection) is not connection:  # another thread's reading ended first
+        connection.close()
+
+
+def read_arrow(dsn: str, query: LiteralString, **values: object) -> pa.Table:
+    """Read a query's whole result, as `stream_arrow`."""
+    with stream_arrow(dsn, query, **values) as batches:
+        return batches.read_all()
+
+
+def _connect_to_read(dsn: str) -> adbc.Connection:
+    options = f"{conninfo_to_dict(dsn).get('options', '')} {_READER_OPTIONS}"
+    try:
+        return adbc.connect(make_conninfo(dsn, options=options), autocommit=True)
+    except adbc_driver_manager.Error as error:
+        raise unreachable(dsn, error) from error
