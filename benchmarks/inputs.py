@@ -11,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from episodes_assets.stores.input_writing import EPISODES_SCHEMA, VIEWINGS_SCHEMA, replace_input
+from episodes_assets.stores.input_writing import EPISODES_SCHEMA, VIEWINGS_SCHEMA
 
 DAY = dt.date(2018, 6, 1)
 ZIPF_EXPONENT = 0.6
-MESSY_SHARE = 0.001
 _LIVE_BEFORE = np.timedelta64(400, "D")
 
 Ints = npt.NDArray[np.int64]
@@ -47,7 +46,7 @@ def drop(rows: int, live: int, *, day: dt.date = DAY, window_days: int = 3, catc
     other = 1 + episode % 2
     series = pa.array([f"The long-running series number {n}" for n in range(int(episode[-1]) // 10 + 1)])
     titles = pa.array([f"Episode {n}: in which something happens at last" for n in range(1000)])
-    return pa.table(
+    in_order = pa.table(
         [
             pa.array(np.full(rows, today)),
             pa.array(1_000_000 + 7 * episode),
@@ -61,6 +60,8 @@ def drop(rows: int, live: int, *, day: dt.date = DAY, window_days: int = 3, catc
         ],
         schema=EPISODES_SCHEMA,
     )
+    # A real drop comes in no order.
+    return in_order.take(pa.array(np.random.default_rng(day.toordinal()).permutation(rows)))
 
 
 def viewings(day: dt.date, count: int, among: int, *, seed: int = 1, everyone: bool = False) -> pa.Table:
@@ -92,10 +93,17 @@ def viewings(day: dt.date, count: int, among: int, *, seed: int = 1, everyone: b
     )
 
 
-def load(
-    writer_dsn: str, drop_table: pa.Table, day: dt.date, viewings_by_day: dict[dt.date, pa.Table]
-) -> None:
-    """Put a drop and viewings into an input database."""
-    replace_input(writer_dsn, drops=drop_table, drop_days=[day], viewings=None, viewing_days=[])
-    for viewed_on, table in viewings_by_day.items():
-        replace_input(writer_dsn, drops=None, drop_days=[], viewings=table, viewing_days=[viewed_on])
+def daily_viewings(days: list[dt.date], epids: Ints, random: np.random.Generator) -> pa.Table:
+    """One viewing of each episode on each day."""
+    count = len(days) * len(epids)
+    noon = np.repeat(np.array(days, dtype="datetime64[us]") + np.timedelta64(12, "h"), len(epids))
+    return pa.table(
+        [
+            pa.array(np.tile(epids, len(days))),
+            pa.array(random.integers(1, 5_000_000, count)),
+            pa.array(noon).cast(pa.timestamp("us", tz="UTC")),
+            pa.array(random.integers(0, 3_600, count).astype(np.int32)),
+            pa.array(random.random(count) < 0.2),
+        ],
+        schema=VIEWINGS_SCHEMA,
+    )

@@ -13,7 +13,7 @@ from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
 from episodes_assets.stores import ledger, published
 
-SENSOR_SECONDS = 15
+SENSOR_SECONDS = 5  # the daemon looks no oftener
 DAYS_PER_TICK = 10
 IN_PROGRESS = [
     dg.DagsterRunStatus.QUEUED,

@@ -23,6 +23,14 @@ with warnings.catch_warnings():
 
 ADMINISTRATOR = "postgres"
 
+# PostgreSQL's defaults are for the smallest machines. Nothing here makes it less durable.
+_SETTINGS = {
+    "shared_buffers": "1GB",
+    "max_wal_size": "4GB",
+    "random_page_cost": "1.1",  # no spinning disks
+    "max_connections": "200",
+}
+
 
 @dataclass(frozen=True)
 class EmbeddedServer:
@@ -49,6 +57,8 @@ def start(home: Path) -> EmbeddedServer:
         with InterProcessLock(PostgresServer.lock_path):
             server = get_server(folder, cleanup_mode="stop", start=False)
             _forget_dead_holders(server)
+            server.ensure_pgdata_inited()
+            _configure(folder)
         server.start()
         socket_folder = server.get_postmaster_info().socket_dir
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
@@ -57,6 +67,20 @@ def start(home: Path) -> EmbeddedServer:
             f"read {folder / 'log'}, or point EPISODES_HOME at another folder",
         ) from error
     return EmbeddedServer(str(socket_folder))
+
+
+def _configure(folder: Path) -> None:
+    """Write our settings beside PostgreSQL's own; they count from its next start on."""
+    settings = "".join(f"{name} = '{value}'\n" for name, value in _SETTINGS.items())
+    file = folder / "episodes.conf"
+    if not file.exists() or file.read_text() != settings:
+        file.write_text(settings)
+        file.chmod(0o644)  # the server runs as another user when we are root
+    main = folder / "postgresql.conf"
+    include = f"include_if_exists = '{file.name}'\n"
+    if include not in main.read_text():
+        with main.open("a") as appended:
+            appended.write(include)
 
 
 def _forget_dead_holders(server: PostgresServer) -> None:

@@ -1,7 +1,7 @@
 """Planning row by row: the rules in their plainest form, for tests and benchmarks only."""
 
 import datetime as dt
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import pandas as pd
 
@@ -36,3 +36,21 @@ def plan_jobs_reference(
         if epid in viewed or epid in new:
             jobs.append((epid, algorithm_id, start.date()))
     return sorted(jobs)
+
+
+def window_starts_reference(
+    drop: pd.DataFrame, tracked_before: Callable[[], Collection[int]]
+) -> list[dt.date | None]:
+    """What `window_starts` returns, row by row as the replaced system did it.
+
+    Args:
+        drop: A day's rows.
+        tracked_before: Called for each row. The replaced system built the list of tracked episodes anew
+            each time and searched it from the front; handing out one and the same set was its mend.
+    """
+    starts = []
+    for row in drop.to_dict("records"):
+        catches_up = row["algorithm_id"] == 0 and int(row["epid"]) not in tracked_before()
+        start = row["premier_date"] if catches_up else row["start_date"]
+        starts.append(None if pd.isna(start) else start.date())
+    return starts

@@ -1,0 +1,139 @@
+"""One embedded system for all measurements, with durable settings, in a folder that goes with it."""
+
+import contextlib
+import datetime as dt
+import os
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+import pytest
+from psycopg.conninfo import make_conninfo
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks import inputs
+from benchmarks.sizes import FULL, QUICK, Sizes
+from episodes_assets.commands.dagster_home import prepare_dagster_home
+from episodes_assets.databases import embedded
+from episodes_assets.databases.connections import connect
+from episodes_assets.databases.dsns import Database, Purpose
+from episodes_assets.databases.provision import ready_databases
+from episodes_assets.days import ONE_DAY
+from episodes_assets.settings import load_settings
+from episodes_assets.stores import tracked_state
+from episodes_assets.stores.input_writing import replace_input
+from episodes_assets_tests.system import System
+
+VIEWING_DAYS = 28
+
+Measure = Callable[..., None]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="small sizes, to see that all of it still runs")
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    """Keep what explains a figure and nothing that names the machine."""
+    del machine_info["node"]
+
+
+def pytest_benchmark_update_json(
+    config: pytest.Config, benchmarks: object, output_json: dict[str, Any]
+) -> None:
+    sizes = QUICK if config.getoption("--quick") else FULL
+    output_json["sizes"] = vars(sizes)
+
+
+@pytest.fixture(scope="session")
+def sizes(request: pytest.FixtureRequest) -> Sizes:
+    return QUICK if request.config.getoption("--quick") else FULL
+
+
+@pytest.fixture(scope="session")
+def system(tmp_path_factory: pytest.TempPathFactory) -> System:
+    for name in [name for name in os.environ if name.startswith(("EPISODES_", "DAGSTER_"))]:
+        del os.environ[name]
+    home = tmp_path_factory.mktemp("bench")
+    os.environ["EPISODES_HOME"] = str(home)
+    settings = load_settings()
+    dsns = ready_databases(settings, lambda _: None)
+    os.environ["DAGSTER_HOME"] = str(prepare_dagster_home(settings))
+    with dg.DagsterInstance.get():  # makes Dagster's tables
+        pass
+    admin = embedded.start(home).dsn(embedded.ADMINISTRATOR, "postgres")
+    return System(home, dsns, {d.value: make_conninfo(admin, dbname=d.value) for d in Database})
+
+
+@pytest.fixture
+def measure(benchmark: BenchmarkFixture, sizes: Sizes) -> Measure:
+    """Time a function and record what it did.
+
+    Call it with a group and the name of what is timed in it, the function, a function that prepares each
+    round, and any facts; what the function returns as a dict is added to them.
+    """
+
+    def run(
+        group: str,
+        name: str,
+        function: Callable[[], dict[str, Any] | None],
+        *,
+        before: Callable[[], object] = lambda: None,
+        rounds: int | None = None,
+        warm: bool = True,
+        **facts: object,
+    ) -> None:
+        benchmark.group, benchmark.name = group, name
+        benchmark.extra_info.update(facts)
+
+        def timed() -> None:
+            benchmark.extra_info.update(function() or {})
+
+        if warm and not sizes.quick:
+            before()
+            timed()
+        pedantic: Callable[..., None] = benchmark.pedantic
+        pedantic(timed, setup=lambda: (before(), None)[1], rounds=rounds or sizes.rounds)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def full_day(system: System, sizes: Sizes) -> System:
+    """The day's drop, and the viewings of the four weeks up to it."""
+    writer = system.dsn(Purpose.INPUT_WRITER)
+    day = inputs.DAY
+    drop = inputs.drop(sizes.drop_rows, sizes.live)
+    replace_input(writer, drops=drop, drop_days=[day], viewings=None, viewing_days=[])
+    for back in range(VIEWING_DAYS):
+        viewed_on = day - back * ONE_DAY
+        viewings = inputs.viewings(
+            viewed_on,
+            sizes.viewings // VIEWING_DAYS,
+            sizes.viewed if viewed_on == day else sizes.live,
+            everyone=viewed_on == day,
+        )
+        replace_input(writer, drops=None, drop_days=[], viewings=viewings, viewing_days=[viewed_on])
+    system.query("input", "VACUUM ANALYZE")
+    return system
+
+
+def forget_days(system: System) -> None:
+    """Empty ledger, state, results and snapshots; the input stays."""
+    system.query("queue", "TRUNCATE ledger.plans CASCADE")
+    system.query("queue", "TRUNCATE pgqueuer, pgqueuer_log")
+    for table in ("state.tracked_days", "state.tracked_episodes", "published.days", "published.results"):
+        system.query("results", f"TRUNCATE {table}")
+    filesystem, _ = system.snapshots._place
+    with contextlib.suppress(FileNotFoundError):
+        filesystem.rm(system.settings.snapshots, recursive=True)
+
+
+def import_tracked(system: System, epids: inputs.Ints, as_of: dt.date) -> None:
+    """Begin the history with a state."""
+    state = pd.DataFrame({"epid": epids, "tracked_on": np.datetime64(as_of, "s")})
+    with connect(system.dsn(Purpose.RESULTS), autocommit=True) as results:
+        tracked_state.import_state(results, state, as_of, "benchmark")
+    system.query("results", "VACUUM ANALYZE")

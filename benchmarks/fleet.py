@@ -1,0 +1,58 @@
+"""Real worker processes for measurements, and how long they take for a day."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from benchmarks import inputs
+from episodes_assets.commands.processes import ProcessGroup, episodes_argv, worker_environment
+from episodes_assets.databases.connections import connect
+from episodes_assets.databases.dsns import Purpose
+from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.stores.ledger import read_progress
+from episodes_assets_tests.system import System
+
+POLL_SECONDS = 0.01
+
+
+@contextmanager
+def running_workers(system: System, count: int) -> Iterator[None]:
+    """Workers that are ready when the block begins."""
+    ready = threading.Semaphore(0)
+
+    def watch(name: str, line: str) -> None:
+        if "is ready" in line:
+            ready.release()
+
+    group = ProcessGroup(watch)
+    try:
+        for number in range(count):
+            environment = worker_environment(system.settings, system.dsns)
+            group.start(f"worker-{number}", episodes_argv("worker"), environment)
+        for _ in range(count):
+            if not ready.acquire(timeout=60):
+                raise TimeoutError("a worker did not get ready")
+        yield
+    finally:
+        group.stop()
+
+
+def work_off(system: System) -> float:
+    """Hand the benchmark's day out and wait until every job has its outcome; the seconds it takes."""
+    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
+        began = time.perf_counter()
+        fan_out_day(queue, inputs.DAY)
+        while (progress := read_progress(queue, [inputs.DAY])[0]).is_open:
+            time.sleep(POLL_SECONDS)
+        seconds = time.perf_counter() - began
+    assert progress.is_done, "jobs were held"
+    return seconds
+
+
+def metrics_by_job(system: System, table: str = "ledger.outcomes") -> dict[tuple[int, int], object]:
+    """What came of each job."""
+    rows = system.query(
+        "queue", f"SELECT epid, algorithm_id, metrics FROM ledger.jobs JOIN {table} USING (plan_id, position)"
+    )
+    return {(epid, algorithm_id): metrics for epid, algorithm_id, metrics in rows}

@@ -1,0 +1,64 @@
+"""Plans for measurements that begin where planning ends."""
+
+import datetime as dt
+
+import numpy as np
+import pandas as pd
+
+from benchmarks import inputs
+from episodes_assets.databases.connections import connect
+from episodes_assets.databases.dsns import Purpose
+from episodes_assets.planning.checksums import plan_checksum
+from episodes_assets.stores.ledger import Plan, record_plan
+from episodes_assets_tests.system import System
+
+CHUNK_JOBS = 2_000
+
+
+def jobs_frame(
+    jobs: int, *, day: dt.date = inputs.DAY, window_days: int = 3, catching_up: int = 0
+) -> pd.DataFrame:
+    """Two jobs for each of the viewed episodes, as planning the benchmark's day yields them.
+
+    Args:
+        jobs: How many.
+        day: Their day.
+        window_days: How long they look back.
+        catching_up: So many of those for `reach` look back for 400 days instead.
+    """
+    number = np.arange(jobs)
+    episode = number // 2
+    start = np.datetime64(day, "s") - np.timedelta64(window_days - 1, "D")
+    is_long = (number % 2 == 0) & (episode < catching_up)
+    return pd.DataFrame(
+        {
+            "epid": inputs.epids(0, jobs)[episode],
+            "algorithm_id": np.where(number % 2 == 0, 0, 1 + episode % 2).astype(np.int16),
+            "window_start": np.where(is_long, start - np.timedelta64(400, "D"), start),
+        }
+    )
+
+
+def record_jobs(
+    system: System,
+    jobs: int,
+    *,
+    day: dt.date = inputs.DAY,
+    chunk_jobs: int = CHUNK_JOBS,
+    window_days: int = 3,
+    catching_up: int = 0,
+) -> Plan:
+    """Make them the day's plan."""
+    frame = jobs_frame(jobs, day=day, window_days=window_days, catching_up=catching_up)
+    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
+        plan, _ = record_plan(
+            queue,
+            day,
+            frame,
+            checksum=plan_checksum(frame),
+            snapshot_id="benchmark",
+            code_version="benchmark",
+            chunk_jobs=chunk_jobs,
+        )
+    system.query("queue", "VACUUM ANALYZE ledger.jobs, ledger.chunks, ledger.outcomes")
+    return plan

@@ -1,0 +1,84 @@
+"""How much is measured: production size, or just enough to see that everything still runs."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Rows, days and repetitions.
+
+    Attributes:
+        name: Of the set of sizes.
+        drop_rows: Catalogue rows of the day.
+        viewed: Episodes viewed on the day; each has two jobs.
+        live: Episodes viewed on the days before it.
+        viewings: Viewings of the 28 days up to the day.
+        catch_up_days: For how many days before those there are viewings of catching-up episodes.
+        tracked: Sizes of the state.
+        start_date_rows: Rows of which all implementations' start dates are timed.
+        list_rows: The most rows that the row-wise list gets.
+        slow_jobs: Jobs for engines that are too slow for all.
+        dynamic_outputs: For Dagster's own fan-out.
+        fan_out_jobs: Planned jobs that one tick hands out.
+        backfill_days: Days of the backfill to planned jobs.
+        backfill_rows: Catalogue rows of each.
+        published_days: Days of the backfill to published results.
+        latency_days: Days planned in a running system.
+        big_factor: How many times the day's rows the big day has.
+        rounds: Repetitions; the median counts.
+    """
+
+    name: str = "full"
+    drop_rows: int = 1_402_909
+    viewed: int = 25_000
+    live: int = 40_000
+    viewings: int = 10_000_000
+    catch_up_days: int = 372
+    tracked: tuple[int, ...] = (50_000, 1_400_000)
+    start_date_rows: tuple[int, ...] = (1_000, 10_000, 100_000, 1_402_909)
+    list_rows: int = 4_000
+    slow_jobs: int = 2_000
+    dynamic_outputs: int = 200
+    fan_out_jobs: tuple[int, ...] = (50_000, 500_000)
+    chunk_jobs: tuple[int, ...] = (100, 500, 1_000, 2_000, 5_000, 10_000)
+    workers: tuple[int, ...] = (1, 2, 3)
+    window_days: tuple[int, ...] = (1, 3, 7, 28)
+    backfill_days: int = 878
+    backfill_rows: int = 10_000
+    published_days: int = 878
+    latency_days: int = 9
+    big_factor: int = 10
+    rounds: int = 3
+    quick: bool = field(default=False)
+
+    @property
+    def jobs(self) -> int:
+        """Jobs of the day."""
+        return 2 * self.viewed
+
+
+FULL = Sizes()
+QUICK = Sizes(
+    name="quick",
+    drop_rows=20_000,
+    viewed=500,
+    live=800,
+    viewings=28_000,
+    catch_up_days=10,
+    tracked=(1_000, 30_000),
+    start_date_rows=(1_000, 20_000),
+    list_rows=200,
+    slow_jobs=20,
+    dynamic_outputs=3,
+    fan_out_jobs=(1_000,),
+    chunk_jobs=(100, 2_000),
+    workers=(2,),
+    window_days=(3,),
+    backfill_days=4,
+    backfill_rows=300,
+    published_days=2,
+    latency_days=1,
+    big_factor=2,
+    rounds=1,
+    quick=True,
+)

@@ -1,0 +1,79 @@
+"""Planning a day from database to database, against moving the same rows and nothing else."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from benchmarks import inputs
+from benchmarks.conftest import Measure, forget_days, import_tracked
+from benchmarks.plan_process import PLANNING
+from benchmarks.sizes import FULL, Sizes
+from episodes_assets.databases.dsns import Purpose
+from episodes_assets.days import ONE_DAY
+from episodes_assets.stores.input_writing import replace_input
+from episodes_assets_tests.system import System
+
+
+def in_a_process(module: str, *arguments: str) -> dict[str, Any]:
+    output = subprocess.run(
+        [sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
+    found: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return found
+
+
+def plan_once(system: System) -> dict[str, Any]:
+    found = in_a_process("benchmarks.plan_process", str(inputs.DAY))
+    return {**found, "seconds": sum(found[asset] for asset in PLANNING)}
+
+
+@pytest.mark.parametrize("tracked", FULL.tracked)
+def test_planning_a_day(measure: Measure, full_day: System, sizes: Sizes, tracked: int) -> None:
+    tracked = sizes.tracked[FULL.tracked.index(tracked)]
+
+    def before() -> None:
+        forget_days(full_day)
+        import_tracked(full_day, inputs.epids(0, max(tracked, sizes.live)), inputs.DAY - ONE_DAY)
+
+    measure(
+        "planning a day",
+        f"planned, {tracked:,} tracked",
+        lambda: plan_once(full_day),
+        before=before,
+        warm=False,
+        rows=sizes.drop_rows,
+    )
+    assert len(full_day.jobs(inputs.DAY)) == sizes.jobs
+
+
+def test_bare_transfer(measure: Measure, full_day: System, sizes: Sizes) -> None:
+    def timed() -> dict[str, Any]:
+        found = in_a_process("benchmarks.transfer_process", str(inputs.DAY), full_day.admin["queue"])
+        assert (found["rows"], found["jobs"]) == (sizes.drop_rows, sizes.jobs)
+        return {**found, "seconds": found["drop"] + found["viewed"] + found["jobs_in"]}
+
+    measure("planning a day", "bare transfer", timed, warm=False, rows=sizes.drop_rows)
+
+
+def test_a_day_many_times_as_big(measure: Measure, full_day: System, sizes: Sizes) -> None:
+    day = inputs.DAY + ONE_DAY
+    rows = sizes.drop_rows * sizes.big_factor
+    forget_days(full_day)
+    import_tracked(full_day, inputs.epids(0, sizes.live), day - ONE_DAY)
+    drop = inputs.drop(rows, sizes.live, day=day)
+    replace_input(
+        full_day.dsn(Purpose.INPUT_WRITER), drops=drop, drop_days=[day], viewings=None, viewing_days=[]
+    )
+    del drop
+    full_day.query("input", "VACUUM ANALYZE episodes")
+
+    def timed() -> dict[str, Any]:
+        found = in_a_process("benchmarks.plan_process", str(day))
+        return {**found, "seconds": sum(found[asset] for asset in PLANNING)}
+
+    measure("a big day", f"planned, {rows:,} rows", timed, warm=False, rounds=1, rows=rows)
+    full_day.query("input", "DELETE FROM episodes WHERE batch_date = %s", [day])
+    full_day.query("input", "VACUUM FULL episodes")

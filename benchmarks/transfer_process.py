@@ -1,0 +1,54 @@
+"""A process of its own that only moves a day's rows: `python -m benchmarks.transfer_process DAY`.
+
+Out of the input through ADBC: all columns of the drop, and the viewed episodes. Into a table like the
+ledger's through COPY: the day's jobs. Prints the seconds of each, as JSON.
+"""
+
+import io
+import json
+import sys
+import time
+
+import psycopg
+
+from episodes_assets.databases.arrow import read_arrow
+from episodes_assets.databases.dsns import Purpose, resolve_dsns
+from episodes_assets.settings import load_settings
+
+_DROP = """
+    SELECT epid, algorithm_id, series, season, episode, title, premier_date, start_date
+    FROM episodes WHERE batch_date = {day}::date
+"""
+_VIEWED = """
+    SELECT DISTINCT epid FROM viewings
+    WHERE viewed_at >= {day}::date::timestamp AT TIME ZONE 'UTC'
+        AND viewed_at < ({day}::date + 1)::timestamp AT TIME ZONE 'UTC'
+"""
+
+
+def main(day: str, admin_dsn: str) -> None:
+    """Move the rows; the jobs are those of the day's plan."""
+    dsn = resolve_dsns(load_settings()).require(Purpose.INPUT)
+    read_arrow(dsn, "SELECT 1 AS connected")
+    began = time.perf_counter()
+    rows = read_arrow(dsn, _DROP, day=day).num_rows
+    drop = time.perf_counter() - began
+    read_arrow(dsn, _VIEWED, day=day)
+    viewed = time.perf_counter() - began - drop
+    with psycopg.connect(admin_dsn, autocommit=True) as queue, queue.cursor() as cursor:
+        with cursor.copy("COPY (SELECT * FROM ledger.jobs) TO STDOUT") as copy:
+            jobs = io.BytesIO(b"".join(copy)).getvalue()
+        cursor.execute("CREATE TABLE bare_jobs (LIKE ledger.jobs INCLUDING ALL)")
+        cursor.execute("ALTER TABLE bare_jobs ADD FOREIGN KEY (plan_id) REFERENCES ledger.plans")
+        began = time.perf_counter()
+        with cursor.copy("COPY bare_jobs FROM STDIN") as copy:
+            copy.write(jobs)
+        into = time.perf_counter() - began
+        cursor.execute("DROP TABLE bare_jobs")
+    print(
+        json.dumps({"drop": drop, "viewed": viewed, "jobs_in": into, "rows": rows, "jobs": jobs.count(b"\n")})
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
