@@ -1,0 +1,133 @@
+"""What was to be reached, and whether it is."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from benchmarks.figures import Figure, Run
+
+
+@dataclass(frozen=True)
+class Aim:
+    """A figure that was to be reached.
+
+    Attributes:
+        what: Was measured.
+        reach: What was asked.
+        measured: What was found.
+        is_reached: Whether that is enough.
+    """
+
+    what: str
+    reach: str
+    measured: str
+    is_reached: bool
+
+
+def at_most(what: str, limit: float, value: float, show: Callable[[float], str], of: str = "") -> Aim:
+    """An aim that a value stays below a limit."""
+    return Aim(what, f"at most {show(limit)}{of}", show(value), value <= limit)
+
+
+def at_least(what: str, limit: float, value: float, show: Callable[[float], str], of: str = "") -> Aim:
+    """An aim that a value gets above a limit."""
+    return Aim(what, f"at least {show(limit)}{of}", show(value), value >= limit)
+
+
+def times(ratio: float) -> str:
+    """A ratio, for people."""
+    return f"{ratio:,.0f} x" if ratio >= 100 else f"{ratio:.3g} x"
+
+
+def seconds(value: float) -> str:
+    """A time, for people."""
+    return f"{value:,.0f} s" if value >= 100 else f"{value:.3g} s"
+
+
+def size(value: float) -> str:
+    """Bytes, for people."""
+    return f"{value / 1e6:,.0f} MB"
+
+
+def rate(value: float) -> str:
+    """Jobs in a second, for people."""
+    return f"{value:,.0f} jobs/s"
+
+
+def judge(run: Run) -> Iterator[Aim]:
+    """All aims of a run."""
+    yield from _start_dates(run)
+    yield from _planning(run)
+    yield from _fan_out(run)
+    yield from _fleet(run)
+    yield from _publishing(run)
+    yield from _backfill(run)
+    beyond = run.named("imports", "definitions").seconds - run.named("imports", "dagster").seconds
+    yield at_most("importing the definitions, beyond Dagster", 1, beyond, seconds)
+
+
+def for_a_day(run: Run, figure: Figure) -> float:
+    """Seconds for all rows of the day, from the slope of those measured."""
+    return float(figure.seconds * run.sizes["drop_rows"] / figure.facts["rows"])
+
+
+def _start_dates(run: Run) -> Iterator[Aim]:
+    for tracked in run.sizes["tracked"]:
+        taken = {
+            how: for_a_day(run, run.find("start dates", how=how, tracked=tracked)[-1])
+            for how in ("whole columns", "row-wise set", "row-wise list")
+        }
+        whole = taken["whole columns"]
+        what = f"start dates, {tracked:,} tracked"
+        yield at_least(what, 20_000, taken["row-wise list"] / whole, times, " the row-wise list")
+        yield at_least(what, 200, taken["row-wise set"] / whole, times, " the row-wise set")
+
+
+def _planning(run: Run) -> Iterator[Aim]:
+    bare = run.named("planning a day", "bare")
+    planned = [figure for figure in run.find("planning a day") if figure is not bare]
+    for figure in planned:
+        what = f"a day {figure.name}"
+        yield at_most(what, 3, figure.seconds / bare.seconds, times, " the bare transfer")
+        yield at_most(f"{what}: memory", 1e9, figure.facts["peak_bytes"], size)
+    for big in run.find("a big day"):
+        yield at_most(
+            f"a day of {big.facts['rows']:,} rows",
+            12,
+            big.seconds / planned[0].seconds,
+            times,
+            f" that of {planned[0].facts['rows']:,}",
+        )
+        yield at_most("its memory", 1e9, big.facts["peak_bytes"], size)
+
+
+def _fan_out(run: Run) -> Iterator[Aim]:
+    first, *more = [figure for figure in run.find("fan-out") if "tick" in figure.name]
+    yield at_most(first.name, 2, first.seconds, seconds)
+    for figure in more:
+        yield at_most(f"{figure.name}, per job", 1.2, first.rate / figure.rate, times, " the same")
+
+
+def _fleet(run: Run) -> Iterator[Aim]:
+    two = run.named("the fleet", "workers: 2")
+    what = f"two workers, {two.facts['jobs']:,} jobs"
+    yield at_least(what, 15_000, two.rate, rate)
+    procrastinate = run.named("the fleet", "Procrastinate")
+    yield at_least(what, 20, two.rate / procrastinate.rate, times, " Procrastinate")
+    catching_up, read = run.named("the fleet", "a tenth catches"), run.named("the fleet", "bare read")
+    yield at_most(catching_up.name, 2, catching_up.seconds / read.seconds, times, " the bare read")
+    latency = run.find("latency")[0]
+    beyond = latency.seconds - latency.facts["sensor_seconds"]
+    yield at_most("latency beyond the sensor's interval", 2, beyond, seconds)
+
+
+def _publishing(run: Run) -> Iterator[Aim]:
+    published, copied = run.named("publishing", "published"), run.named("publishing", "bare")
+    what = f"publishing {published.facts['jobs']:,} outcomes"
+    yield at_most(what, 2, published.seconds / copied.seconds, times, " the bare COPY")
+
+
+def _backfill(run: Run) -> Iterator[Aim]:
+    planned = run.named("backfill", "planned")
+    yield at_most(planned.name, 300, planned.seconds, seconds)
+    last = planned.facts["last_days"] / planned.facts["first_days"]
+    yield at_most("its last days", 1.2, last, times, " its first")

@@ -1,0 +1,170 @@
+"""`docs/benchmarks.md` from the figures of a run: `python -m benchmarks.report RAW.json FOLDER`.
+
+Writes into the folder `benchmarks.json` (the figures, the machine, the versions), `benchmarks.md` and
+the plots it shows.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import plots
+from benchmarks.aims import for_a_day, judge, seconds, size
+from benchmarks.figures import Figure, Run, read_run
+
+ASSETS = ("input_episodes", "tracked_episodes", "episode_jobs", "job_outcomes", "published_results")
+
+
+def main(raw_path: str, folder: str) -> None:
+    """Write the report."""
+    run = read_run(json.loads(Path(raw_path).read_text(encoding="utf-8")))
+    target = Path(folder)
+    images = target / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    plots.start_dates(run.find("start dates"), run.sizes["drop_rows"], images / "benchmark-start-dates.svg")
+    plots.backfill(run.named("backfill", "planned"), images / "benchmark-backfill.svg")
+    plots.fleet(run.find("the fleet"), images / "benchmark-fleet.svg")
+    content = {
+        "date": run.when,
+        "machine": run.machine,
+        "sizes": run.sizes,
+        "figures": [vars(figure) for figure in run.figures],
+    }
+    (target / "benchmarks.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    sections = (_head, _aims, _start_dates, _planning, _fan_out, _fleet, _backfill, _rest)
+    page = "\n\n".join(section(run) for section in sections)
+    (target / "benchmarks.md").write_text(page + "\n", encoding="utf-8")
+
+
+def _head(run: Run) -> str:
+    machine = run.machine
+    packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items())
+    return f"""# Benchmarks
+
+Measured on {run.when} by `make bench`, all in one run, on {machine["cores"]} shared cores
+({machine["processor"]}), {machine["memory_gib"]} GiB, {machine["system"]}, Python {machine["python"]},
+{packages}.
+
+PostgreSQL is the embedded one with durable settings (fsync, synchronous commits, logged tables), on the
+same cores. All implementations that are compared agreed on the same rows before a time counted.
+[benchmarks.json](benchmarks.json) has every figure."""
+
+
+def _aims(run: Run) -> str:
+    rows = [(aim.what, aim.reach, aim.measured, "yes" if aim.is_reached else "**no**") for aim in judge(run)]
+    return "## What was to be reached\n\n" + _table(("", "to reach", "measured", "reached"), rows)
+
+
+def _start_dates(run: Run) -> str:
+    names = ("", "tracked", "rows measured", "µs a row", f"{run.sizes['drop_rows']:,} rows")
+    rows = []
+    for figure in run.find("start dates"):
+        facts = figure.facts
+        each = figure.seconds / facts["rows"] * 1e6
+        day = seconds(for_a_day(run, figure))
+        rows.append((facts["how"], f"{facts['tracked']:,}", f"{facts['rows']:,}", f"{each:,.2g}", day))
+    return f"""## Start dates of a drop
+
+The step that once took over an hour. The row-wise list is built anew for each row, as it was then; it was
+timed on as many rows as the table says, and the last column is the slope times the rows of the day.
+
+{_table(names, rows)}
+
+![Seconds against rows](images/benchmark-start-dates.svg)"""
+
+
+def _planning(run: Run) -> str:
+    rows = [
+        (
+            figure.name,
+            seconds(figure.seconds),
+            *(seconds(figure.facts[asset]) for asset in ASSETS[:3]),
+            seconds(figure.facts["run"] - figure.seconds),
+            size(figure.facts["peak_bytes"]),
+        )
+        for figure in [*run.find("planning a day"), *run.find("a big day")]
+        if "run" in figure.facts
+    ]
+    bare = run.named("planning a day", "bare")
+    names = ("", "seconds", "input", "tracked", "jobs", "Dagster besides", "peak memory")
+    return f"""## Planning a day, database to database
+
+Each time a process of its own runs the three assets through Dagster: read and validate the drop, write the
+snapshot, extend the state, plan and write {2 * run.sizes["viewed"]:,} jobs. The drop is read and planned in
+parts, so that memory does not grow with it; the server sorts it within `work_mem` of 256 MB.
+
+{_table(names, rows)}
+
+The bare transfer takes {seconds(bare.seconds)}: the same rows out through ADBC
+({seconds(bare.facts["drop"])}), the viewed episodes ({seconds(bare.facts["viewed"])}), the same jobs in
+through COPY ({seconds(bare.facts["jobs_in"])})."""
+
+
+def _fan_out(run: Run) -> str:
+    rows = [
+        (figure.name, seconds(figure.seconds), f"{1e6 / figure.rate:,.3g}") for figure in run.find("fan-out")
+    ]
+    return "## Fan-out\n\n" + _table(("", "seconds", "µs a job"), rows)
+
+
+def _fleet(run: Run) -> str:
+    rows = [
+        (figure.name, seconds(figure.seconds), "" if "bare" in figure.name else f"{figure.rate:,.0f}")
+        for figure in run.find("the fleet")
+    ]
+    read = run.named("the fleet", "bare read")
+    return f"""## The fleet on real jobs
+
+Read the viewings, compute, write the outcome: {2 * run.sizes["viewed"]:,} jobs over
+{run.sizes["viewings"]:,} viewings of four weeks; two workers, chunks of 2,000 jobs and windows of 3 days
+unless the line says otherwise. Chunks of 2,000 are the default: beyond them little is gained, and more is
+repeated when a worker is lost. A tenth that catches up makes it {read.facts["viewings"]:,} viewings over 400
+days; those jobs go last and in smaller chunks.
+
+{_table(("", "seconds", "jobs per second"), rows)}
+
+![Jobs per second](images/benchmark-fleet.svg)"""
+
+
+def _backfill(run: Run) -> str:
+    rows = [
+        (
+            figure.name,
+            seconds(figure.seconds),
+            *(seconds(figure.facts[asset]) if asset in figure.facts else "" for asset in ASSETS),
+            seconds(figure.facts["dagster"]),
+        )
+        for figure in run.find("backfill")
+    ]
+    names = ("", "seconds", "input", "tracked", "jobs", "outcomes", "publish", "Dagster")
+    return f"""## Backfills
+
+One Dagster run over all days, {run.sizes["backfill_rows"]:,} rows and a hundred jobs each. The last column is
+what Dagster does besides: writing events, mostly.
+
+{_table(names, rows)}
+
+![Milliseconds of each day](images/benchmark-backfill.svg)"""
+
+
+def _rest(run: Run) -> str:
+    latency = run.find("latency")[0]
+    facts = latency.facts
+    others: list[Figure] = [*run.find("publishing"), *run.find("imports"), *run.find("demo")]
+    return f"""## Latency, publishing, the demo
+
+From a planned day to its first outcome in a running system: {seconds(latency.seconds)} at the median, of
+which {seconds(facts["until_handed_out"])} pass until the sensor hands it out (it ticks every
+{facts["sensor_seconds"]} s) and {seconds(facts["after_that"])} after that.
+
+{_table(("", "seconds"), [(figure.name, seconds(figure.seconds)) for figure in others])}"""
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [names, ["---", *["---:"] * (len(names) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
