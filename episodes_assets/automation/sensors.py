@@ -13,7 +13,8 @@ from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
 from episodes_assets.stores import ledger, published
 
-SENSOR_SECONDS = 5  # the daemon looks no oftener
+# Dagster's daemon looks at sensors every 5 seconds. An interval of just that would miss every other look.
+SENSOR_SECONDS = 4
 DAYS_PER_TICK = 10
 IN_PROGRESS = [
     dg.DagsterRunStatus.QUEUED,

@@ -8,7 +8,6 @@ keeps the proof.
 import datetime as dt
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from episodes_assets.planning.episode_set import EpisodeSet
@@ -31,7 +30,8 @@ def window_starts(drop: pd.DataFrame, tracked_before: EpisodeSet) -> pd.Series:
     Returns:
         datetime64, with the drop's index.
     """
-    return drop["premier_date"].where(_catches_up(drop, tracked_before), drop["start_date"])
+    catches_up = (drop["algorithm_id"] == REACH) & ~tracked_before.contains(drop["epid"].to_numpy())
+    return drop["premier_date"].where(catches_up, drop["start_date"])
 
 
 def plan_jobs(
@@ -68,9 +68,3 @@ def plan_jobs(
         .loc[due]
         .sort_values(["epid", "algorithm_id"], ignore_index=True)
     )
-
-
-def _catches_up(drop: pd.DataFrame, tracked_before: EpisodeSet) -> npt.NDArray[np.bool_]:
-    catches_up: npt.NDArray[np.bool_] = (drop["algorithm_id"] == REACH).to_numpy(dtype=bool, copy=True)
-    catches_up[catches_up] = ~tracked_before.contains(drop["epid"].to_numpy()[catches_up])
-    return catches_up

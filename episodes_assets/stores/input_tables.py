@@ -22,8 +22,7 @@ _READ_DROP = """
         CASE WHEN isfinite(premier_date) THEN premier_date END AS premier_date,
         CASE WHEN isfinite(start_date) THEN start_date END AS start_date
     FROM episodes WHERE batch_date = {day}::date
-    ORDER BY epid, algorithm_id, premier_date, start_date, season, episode,
-        series COLLATE "C", title COLLATE "C"
+    ORDER BY epid, algorithm_id
 """
 _READ_VIEWED = """
     SELECT DISTINCT epid FROM viewings
@@ -45,7 +44,7 @@ _READ_BEGIN = """
 
 
 def read_drop(dsn: str, day: dt.date) -> Iterator[pd.DataFrame]:
-    """A day's drop in parts, ordered by all its columns, every episode in one part.
+    """A day's drop in parts, ordered by epid and algorithm, every episode in one part.
 
     Yields:
         The columns of `drop_table.SCHEMA`; nothing when there is no drop of that day.

@@ -49,18 +49,26 @@ def _reach_has_premiere(drop: pd.DataFrame) -> pd.Series:
 
 
 def _is_first_of_equals(drop: pd.DataFrame) -> pd.Series:
-    repeated = drop.duplicated([*KEY, "premier_date", "start_date"], keep="first")
-    return ~repeated | drop[KEY].isna().any(axis="columns") | ~_agrees_with_its_twins(drop)
+    return ~_repeats_the_key_before(drop) | ~_agrees_with_its_twins(drop)
 
 
 def _agrees_with_its_twins(drop: pd.DataFrame) -> pd.Series:
     """False for every row whose key occurs with different dates: none of them can be trusted."""
-    twins = drop.duplicated(KEY, keep=False) & drop[KEY].notna().all(axis="columns")
+    repeats = _repeats_the_key_before(drop)
+    twins = repeats | repeats.shift(-1, fill_value=False)
     if not twins.any():
         return ~twins
     dates = drop.loc[twins].groupby(KEY)[["premier_date", "start_date"]]
     distinct = dates.transform(lambda column: column.nunique(dropna=False))
     return (distinct.max(axis="columns") == 1).reindex(drop.index, fill_value=True)
+
+
+def _repeats_the_key_before(drop: pd.DataFrame) -> pd.Series:
+    """Whether a row, in settled order, has the same key as the one before it; no key equals none."""
+    same = pd.Series(data=True, index=drop.index)
+    for column in KEY:
+        same &= drop[column].eq(drop[column].shift()).fillna(value=False).astype("bool")
+    return same
 
 
 def _rule(name: str, check: Callable[[Any], pd.Series]) -> pa.Check:
@@ -106,15 +114,27 @@ def _settle_order(drop: pd.DataFrame) -> pd.DataFrame:
 
     A table has no order of its own, and which of several equal rows is kept must not depend on it.
     """
+    if not _is_ordered(drop):  # the store reads it ordered by key
+        drop = drop.sort_values(KEY, kind="stable")
     drop = drop.reset_index(drop=True)
-    twins = drop[drop.duplicated(KEY, keep=False)]
-    order = np.zeros(len(drop), dtype=np.int64)
-    if not twins.empty:
-        order[twins.sort_values(list(twins.columns)).index] = np.arange(len(twins))
-    settled = drop[KEY].assign(order=order).sort_values([*KEY, "order"]).index
-    if settled.equals(drop.index):  # the store reads it in order
+    # What has no key has no twin, but its order must be settled as well.
+    keys = drop[KEY].fillna(-1)
+    twins = drop[keys.duplicated(keep=False)]
+    if twins.empty:
         return drop
-    return drop.loc[settled].reset_index(drop=True)
+    order = np.arange(len(drop))
+    order[twins.index] = twins.sort_values(list(twins.columns)).index
+    return drop.loc[order].reset_index(drop=True)
+
+
+def _is_ordered(drop: pd.DataFrame) -> bool:
+    """Whether the rows are ordered by key, missing parts of it last."""
+    highest = np.iinfo(np.int64).max
+    epid, algorithm = (
+        drop[column].astype("Int64").fillna(highest).to_numpy(dtype=np.int64) for column in KEY
+    )
+    later = epid[1:] > epid[:-1]
+    return bool((later | ((epid[1:] == epid[:-1]) & (algorithm[1:] >= algorithm[:-1]))).all())
 
 
 def validate_drop(drop: pd.DataFrame) -> ValidatedDrop:

@@ -45,12 +45,14 @@ def window_starts_reference(
 
     Args:
         drop: A day's rows.
-        tracked_before: Called for each row. The replaced system built the list of tracked episodes anew
-            each time and searched it from the front; handing out one and the same set was its mend.
+        tracked_before: Called for each row, as the replaced system did: it built the list of tracked
+            episodes anew each time and searched it from the front. Handing out one and the same set
+            was its mend.
     """
     starts = []
     for row in drop.to_dict("records"):
-        catches_up = row["algorithm_id"] == 0 and int(row["epid"]) not in tracked_before()
+        tracked = tracked_before()
+        catches_up = row["algorithm_id"] == 0 and int(row["epid"]) not in tracked
         start = row["premier_date"] if catches_up else row["start_date"]
         starts.append(None if pd.isna(start) else start.date())
     return starts
