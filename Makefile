@@ -5,14 +5,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help run up test lint format benchmark clean
+.PHONY: help run up test lint format bench bench-quick clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+BENCH_INSTALLED := $(VENV)/.bench-installed
+BENCH := $(BIN)/pytest -q -p no:xdist -o addopts= -o timeout=0 benchmarks --benchmark-columns=median,rounds
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh scripts/make_venv.sh
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(BENCH_INSTALLED): $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
 	@touch $@
 
 run: $(INSTALLED) ## Set everything up, track a week of sample episodes, show what was published
@@ -24,7 +31,7 @@ up: $(INSTALLED) ## The whole system until Ctrl-C: databases, daemon, web UI, wo
 test: $(INSTALLED) ## The tests (about five minutes)
 	$(BIN)/pytest -n 2
 
-lint: $(INSTALLED) ## Formatter, linter, types, import directions, Dagster definitions
+lint: $(BENCH_INSTALLED) ## Formatter, linter, types, import directions, Dagster definitions
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -35,9 +42,13 @@ format: $(INSTALLED) ## Let ruff format and mend what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-benchmark: $(INSTALLED) ## Planning at full size, vectorised against row by row; the demo by stage
-	$(BIN)/python -m benchmarks.planning
-	$(BIN)/python -m benchmarks.demo
+bench: $(BENCH_INSTALLED) ## Everything at production size (20 minutes, 8 GB of disk), into docs/benchmarks.md
+	$(BENCH) --benchmark-json=$(VENV)/bench.json
+	$(BIN)/python -m benchmarks.report $(VENV)/bench.json docs
+
+bench-quick: $(BENCH_INSTALLED) ## The same at small sizes (a minute), to see that it still runs
+	$(BENCH) --quick --benchmark-json=$(VENV)/bench-quick.json
+	$(BIN)/python -m benchmarks.report $(VENV)/bench-quick.json $(VENV)/bench-quick
 
 clean: ## Remove the environment and everything the embedded system wrote
 	rm -rf $(VENV) .episodes

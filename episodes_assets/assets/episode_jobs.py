@@ -53,9 +53,9 @@ def episode_jobs(
         queue_database.connect() as queue,
     ):
         days = days_with_ground(context, lambda day: store.find(day) is not None)
-        for edge in {days[0], days[-1]}:
-            tracked_state.state_before(state, edge)
-        tracked = tracked_state.read_tracked(results_database.dsn, days[-1] - ONE_DAY)
+        tracked_state.state_before(state, days[0])
+        yesterday = tracked_state.state_before(state, days[-1])
+        tracked = tracked_state.read_tracked(results_database.dsn, yesterday)
         for day in days:
             snapshot = store.require(day)
             viewed = EpisodeSet.of(store.read_viewed(snapshot))

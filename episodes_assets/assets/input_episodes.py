@@ -119,12 +119,13 @@ def input_episodes(
 
 
 def _take_snapshot(day: dt.date, dsn: str, store: SnapshotStore) -> Snapshot:
-    with store.new(day) as snapshot:
-        for part in read_ahead(input_tables.read_drop(dsn, day)):
+    with store.new(day) as snapshot, read_ahead(input_tables.read_drop(dsn, day)) as parts:
+        viewed = input_tables.read_viewed(dsn, day)  # while the server sorts the drop
+        for part in parts:
             snapshot.add(validate_drop(part))
         if not snapshot.rows:
             raise _explain_missing_drop(day, input_tables.latest_drop(dsn), store)
-        return snapshot.finish(input_tables.read_viewed(dsn, day))
+        return snapshot.finish(viewed)
 
 
 def _explain_missing_drop(

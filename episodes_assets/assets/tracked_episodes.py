@@ -5,7 +5,7 @@ import numpy as np
 
 from episodes_assets.assets.partitions import daily, days_of, one_day_before, whole_range
 from episodes_assets.assets.reporting import TEAM, Stopwatch, plain_failures, table
-from episodes_assets.planning.episode_set import EpisodeSet
+from episodes_assets.days import ONE_DAY
 from episodes_assets.planning.tracking import newly_tracked
 from episodes_assets.resources.databases import ResultsDatabase
 from episodes_assets.resources.snapshots import Snapshots
@@ -47,9 +47,8 @@ def tracked_episodes(
         yesterday = tracked_state.state_before(connection, days[0])
         if yesterday is None:
             context.log.info(f"{days[0]} begins the history: nothing is tracked before it")
-            before = EpisodeSet.of(np.array([], dtype=np.int64))
-        else:
-            before = tracked_state.read_tracked(results_database.dsn, yesterday.day).as_of(yesterday.day)
+        tracked = tracked_state.read_tracked(results_database.dsn, yesterday)
+        before = tracked.as_of(days[0] - ONE_DAY)
         for day in days:
             snapshot = store.require(day)
             parts = store.read_drop(snapshot, ["epid", "algorithm_id", "premier_date"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -9,11 +10,17 @@ T = TypeVar("T")
 _END = object()
 
 
-def read_ahead(items: Iterable[T]) -> Iterator[T]:
-    """The same items, of which a thread already fetches the next while one is in use."""
-    iterator = iter(items)
+@contextmanager
+def read_ahead(items: Iterable[T]) -> Iterator[Iterator[T]]:
+    """The same items, of which a thread already fetches the next, from the first one on."""
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
+        iterator = iter(items)
         following = thread.submit(next, iterator, _END)
-        while (item := following.result()) is not _END:
-            following = thread.submit(next, iterator, _END)
-            yield item  # type: ignore[misc]
+
+        def fetched() -> Iterator[T]:
+            nonlocal following
+            while (item := following.result()) is not _END:
+                following = thread.submit(next, iterator, _END)
+                yield item  # type: ignore[misc]
+
+        yield fetched()

@@ -82,8 +82,8 @@ def state_before(connection: Connection, day: dt.date) -> TrackedDay | None:
     The whole history up to then is looked at, so for a range of days its first and its last say it all.
 
     Raises:
-        StateGap: If yesterday is missing, was built on another past, or is not what its manifest
-            says; or if the day lies before the beginning.
+        StateGap: If yesterday is missing or was built on another past, or if the day lies before the
+            beginning.
     """
     row = connection.execute("SELECT day, origin FROM state.tracked_days ORDER BY day LIMIT 1").fetchone()
     if row is None:
@@ -127,28 +127,29 @@ def _require_unbroken(connection: Connection, until: dt.date) -> None:
             f"the tracked episodes of {broken[0]} were built on another {broken[0] - ONE_DAY}",
             f"materialise tracked_episodes from {broken[0]} on",
         )
-    counted = connection.execute(
-        """
-        SELECT total, (SELECT count(*) FROM state.tracked_episodes WHERE tracked_on <= %(day)s)
-        FROM state.tracked_days WHERE day = %(day)s
-        """,
-        {"day": until},
-    ).fetchone()
-    if counted and counted[0] != counted[1]:
-        raise StateGap(
-            f"{counted[1]:,} episodes are tracked as of {until}, its manifest says {counted[0]:,}",
-            f"state.tracked_episodes was changed by hand; restore it, or materialise "
-            f"tracked_episodes again from the first day that differs, up to {until}",
-        )
 
 
-def read_tracked(dsn: str, until: dt.date) -> TrackedEpisodes:
-    """The episodes tracked as of the end of a day, which answer for every day before it as well."""
+def read_tracked(dsn: str, until: TrackedDay | None) -> TrackedEpisodes:
+    """The episodes tracked as of the end of a day, which answer for every day before it as well.
+
+    Args:
+        dsn: The results database.
+        until: The day as `state_before` has it; None for none tracked.
+
+    Raises:
+        StateGap: If they are not as many as the day's manifest says.
+    """
     state = read_arrow(
         dsn,
-        "SELECT epid, tracked_on FROM state.tracked_episodes WHERE tracked_on <= {until}",
-        until=until,
+        "SELECT epid, tracked_on FROM state.tracked_episodes WHERE tracked_on <= {until}::date",
+        until=until.day if until else None,
     )
+    if until and state.num_rows != until.total:
+        raise StateGap(
+            f"{state.num_rows:,} episodes are tracked as of {until.day}, its manifest says {until.total:,}",
+            f"state.tracked_episodes was changed by hand; restore it, or materialise "
+            f"tracked_episodes again from the first day that differs, up to {until.day}",
+        )
     return TrackedEpisodes(state["epid"].to_numpy(), state["tracked_on"].to_numpy().astype("datetime64[D]"))
 
 

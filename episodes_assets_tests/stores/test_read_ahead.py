@@ -9,17 +9,18 @@ from episodes_assets.stores.read_ahead import read_ahead
 
 
 def test_items_come_in_order_and_the_next_is_fetched_meanwhile() -> None:
-    second_is_read = threading.Event()
+    fetched = [threading.Event(), threading.Event()]
 
     def items() -> Iterator[int]:
-        yield 1
-        second_is_read.set()
-        yield 2
+        for number, event in enumerate(fetched):
+            event.set()
+            yield number
 
-    ahead = read_ahead(items())
-    assert next(ahead) == 1
-    assert second_is_read.wait(timeout=30)  # although nobody has asked for it
-    assert list(ahead) == [2]
+    with read_ahead(items()) as ahead:
+        assert fetched[0].wait(timeout=30)  # although nobody has asked for it
+        assert next(ahead) == 0
+        assert fetched[1].wait(timeout=30)
+        assert list(ahead) == [1]
 
 
 def test_an_error_arrives_where_its_item_would() -> None:
@@ -27,7 +28,7 @@ def test_an_error_arrives_where_its_item_would() -> None:
         yield 1
         raise ValueError("broken")
 
-    ahead = read_ahead(items())
-    assert next(ahead) == 1
-    with pytest.raises(ValueError, match="broken"):
-        next(ahead)
+    with read_ahead(items()) as ahead:
+        assert next(ahead) == 1
+        with pytest.raises(ValueError, match="broken"):
+            next(ahead)

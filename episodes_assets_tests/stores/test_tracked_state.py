@@ -84,8 +84,9 @@ def test_a_day_that_changes_stops_the_days_built_on_it_until_they_are_rebuilt(
 def test_rows_changed_by_hand_are_noticed(system: System, connection: Connection) -> None:
     record(connection, day(1), 1, 2)
     system.query("results", "DELETE FROM state.tracked_episodes WHERE epid = 2")
+    yesterday = tracked_state.state_before(connection, day(2))
     with pytest.raises(StateGap, match="changed by hand"):
-        record(connection, day(2), 3)
+        tracked_state.read_tracked(system.dsn(Purpose.RESULTS), yesterday)
     assert record(connection, day(1), 1, 2)[1] is True
     record(connection, day(2), 3)
 
