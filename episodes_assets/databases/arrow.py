@@ -60,7 +60,8 @@ def stream_arrow(dsn: str, query: LiteralString, **values: object) -> Iterator[p
             yield cursor.fetch_record_batch()
     except BaseException as error:
         connection.close()
-        if isinstance(error, adbc_driver_manager.OperationalError):
+        # What goes wrong between two batches comes from Arrow's stream, as an OSError.
+        if isinstance(error, adbc_driver_manager.OperationalError | OSError):
             raise unreachable(dsn, error) from error
         raise
     if _kept.setdefault(dsn, connection) is not connection:  # another thread's reading ended first

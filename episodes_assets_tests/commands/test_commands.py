@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from episodes_assets.commands.processes import episodes_argv
-from episodes_assets.databases.dsns import Purpose
+from episodes_assets.databases.dsns import Database, Purpose
+from episodes_assets.databases.migrate import latest_version
 from episodes_assets_tests.system import System, day
 
 COMMANDS = [
@@ -183,7 +184,7 @@ def test_the_state_moves_to_another_system(system: System, tmp_path: Path) -> No
 def test_db_status_and_init(system: System) -> None:
     status = system.cli("db", "status")
     assert status.returncode == 0, status.stderr
-    for word in ("dagster_0001", "input_0002", "queue_0002", "results_0002", "development", "18."):
+    for word in (*(latest_version(database) for database in Database), "development", "18."):
         assert word in status.stdout
     down = {Purpose.RESULTS.setting: "postgresql://who@127.0.0.1:1/results"}
     assert "1 of 4 databases cannot be read" in refused(system, "db", "status", env=down)
