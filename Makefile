@@ -44,7 +44,7 @@ format: $(INSTALLED) ## Let ruff format and mend what it can
 
 bench: $(BENCH_INSTALLED) ## Everything at production size (20 minutes, 8 GB of disk), into docs/benchmarks.md
 	$(BENCH) --benchmark-json=$(VENV)/bench.json
-	$(BIN)/python -m benchmarks.report $(VENV)/bench.json docs
+	$(BIN)/python -m benchmarks.report $(VENV)/bench.json docs README.md
 
 bench-quick: $(BENCH_INSTALLED) ## The same at small sizes (a minute), to see that it still runs
 	$(BENCH) --quick --benchmark-json=$(VENV)/bench-quick.json

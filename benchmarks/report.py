@@ -1,7 +1,7 @@
-"""`docs/benchmarks.md` from the figures of a run: `python -m benchmarks.report RAW.json FOLDER`.
+"""`docs/benchmarks.md` from the figures of a run: `python -m benchmarks.report RAW.json FOLDER [README]`.
 
 Writes into the folder `benchmarks.json` (the figures, the machine, the versions), `benchmarks.md` and
-the plots it shows.
+the plots it shows; and the few figures that a README has between its two marks.
 """
 
 import json
@@ -10,13 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import plots
-from benchmarks.aims import for_a_day, judge, seconds, size
+from benchmarks.aims import for_a_day, judge, rate, seconds, size
 from benchmarks.figures import Figure, Run, read_run
 
 ASSETS = ("input_episodes", "tracked_episodes", "episode_jobs", "job_outcomes", "published_results")
 
 
-def main(raw_path: str, folder: str) -> None:
+MARKS = ("<!-- figures of make bench -->", "<!-- end of figures -->")
+
+
+def main(raw_path: str, folder: str, readme: str | None = None) -> None:
     """Write the report."""
     run = read_run(json.loads(Path(raw_path).read_text(encoding="utf-8")))
     target = Path(folder)
@@ -35,6 +38,47 @@ def main(raw_path: str, folder: str) -> None:
     sections = (_head, _aims, _start_dates, _planning, _fan_out, _fleet, _backfill, _rest)
     page = "\n\n".join(section(run) for section in sections)
     (target / "benchmarks.md").write_text(page + "\n", encoding="utf-8")
+    if readme is not None:
+        text = Path(readme).read_text(encoding="utf-8")
+        before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
+        Path(readme).write_text(f"{before}{MARKS[0]}\n{_summary(run)}\n{MARKS[1]}{after}", encoding="utf-8")
+
+
+def _summary(run: Run) -> str:
+    rows, tracked = run.sizes["drop_rows"], run.sizes["tracked"][0]
+    start = {
+        how: seconds(for_a_day(run, run.find("start dates", how=how, tracked=tracked)[-1]))
+        for how in ("whole columns", "row-wise set", "row-wise list")
+    }
+    planned = run.find("planning a day")[0]
+    tick = run.named("fan-out", "tick, 50,000 jobs")
+    fleet, other = run.named("the fleet", "workers: 2"), run.named("the fleet", "Procrastinate")
+    big = run.find("a big day")[0]
+    lines = [
+        (f"start dates of {rows:,} rows, {tracked:,} episodes tracked", start["whole columns"]),
+        ("the same row by row, tracked episodes in a set", start["row-wise set"]),
+        ("the same row by row, tracked episodes in a list, as it once was", start["row-wise list"]),
+        (
+            "planning that day, database to database, 50,000 jobs",
+            f"{seconds(planned.seconds)}, {size(planned.facts['peak_bytes'])}",
+        ),
+        (
+            f"planning a day of {big.facts['rows']:,} rows",
+            f"{seconds(big.seconds)}, {size(big.facts['peak_bytes'])}",
+        ),
+        ("handing 50,000 jobs to the fleet", seconds(tick.seconds)),
+        ("two workers on 50,000 jobs", f"{rate(fleet.rate)} (Procrastinate: {rate(other.rate)})"),
+        ("publishing 50,000 outcomes", seconds(run.named("publishing", "published").seconds)),
+        *((figure.name, seconds(figure.seconds)) for figure in run.find("backfill")),
+        *((figure.name, seconds(figure.seconds)) for figure in run.find("demo")),
+    ]
+    return f"""Measured on {run.when} by `make bench` on {run.machine["cores"]} shared cores
+({run.machine["processor"]}), embedded PostgreSQL with durable settings:
+
+{_table(("", "measured"), lines)}
+
+[docs/benchmarks.md](docs/benchmarks.md) has all figures, what they are compared with, and the plots;
+[docs/designs-tried.md](docs/designs-tried.md) what else was tried."""
 
 
 def _head(run: Run) -> str:

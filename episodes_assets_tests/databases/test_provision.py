@@ -22,12 +22,13 @@ from episodes_assets.databases import embedded
 from episodes_assets.databases.arrow import read_arrow
 from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Database, Dsns, Purpose, resolve_dsns
-from episodes_assets.databases.migrate import downgrade, latest_version
+from episodes_assets.databases.migrate import downgrade, latest_version, upgrade
 from episodes_assets.databases.provision import provision
 from episodes_assets.databases.status import read_status
 from episodes_assets.errors import BadSetting, DatabaseUnreachable, WrongEnvironment
+from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.settings import load_settings
-from episodes_assets_tests.system import System
+from episodes_assets_tests.system import System, day
 
 DENIED = (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)
 
@@ -166,6 +167,38 @@ def test_migrations_upgrade_an_older_schema(system: System, server_home: Path) -
     provision(settings, embedded_dsns, lambda _: None)
     for status in read_status(system.dsns):
         assert status.schema_version == latest_version(status.database)
+
+
+def test_jobs_in_flight_survive_an_upgrade(system: System) -> None:
+    """Of the ledger as it was when each job had its own claim."""
+    system.insert_drop(day(1), [(epid, 0, "2018-02-01", "2018-02-01") for epid in range(1, 8)])
+    system.plan(day(1))
+    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
+        fan_out_day(queue, day(1))
+    system.finish_jobs("epid < 4", views=5)
+    system.hold_jobs("epid = 4")
+
+    def seen() -> list[list[Any]]:
+        return [
+            system.query(
+                "queue", "SELECT epid, window_start, state, error FROM ledger.job_states ORDER BY 1"
+            ),
+            system.query(
+                "queue", "SELECT chunk, first_position, jobs, succeeded, held, message_id FROM ledger.chunks"
+            ),
+            system.query(
+                "queue", "SELECT plan_id, position, metrics, finished_at FROM ledger.outcomes ORDER BY 2"
+            ),
+            system.query("queue", "SELECT jobs FROM ledger.backlog"),
+        ]
+
+    before = seen()
+    assert sorted(state for _, _, state, _ in before[0]) == ["held", *["succeeded"] * 3, *["waiting"] * 3]
+    downgrade(Database.QUEUE, system.admin["queue"], "queue_0002")
+    states = "SELECT state, count(*)::int FROM ledger.jobs GROUP BY 1 ORDER BY 1"
+    assert system.query("queue", states) == [("held", 1), ("succeeded", 3), ("waiting", 3)]
+    assert upgrade(Database.QUEUE, system.admin["queue"]) == ("queue_0002", "queue_0003")
+    assert seen() == before
 
 
 @pytest.mark.parametrize(

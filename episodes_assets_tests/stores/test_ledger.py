@@ -102,6 +102,20 @@ def test_fanning_out_twice_sends_nothing_twice_and_finds_what_was_lost(
     assert system.query("queue", "SELECT count(*) FROM pgqueuer") == [(2,)]
 
 
+def test_jobs_that_catch_up_yield_to_the_others(system: System, queue: Connection) -> None:
+    jobs = jobs_of(1, 2, 3, 4)
+    jobs.loc[jobs["epid"] == 1, "window_start"] -= pd.Timedelta(days=400)
+    ledger.record_plan(queue, day(1), jobs, checksum="c", snapshot_id="s", code_version="1", chunk_jobs=2)
+    fan_out_day(queue, day(1))
+    order = system.query(
+        "queue",
+        "SELECT epid FROM pgqueuer JOIN ledger.chunks ON message_id = pgqueuer.id"
+        " JOIN ledger.job_states USING (plan_id, chunk)"
+        " ORDER BY pgqueuer.priority DESC, pgqueuer.id, position",
+    )
+    assert [epid for (epid,) in order] == [2, 3, 4, 1]
+
+
 def test_an_unplanned_day_says_what_to_do(queue: Connection) -> None:
     with pytest.raises(DayNotPlanned, match="materialise episode_jobs of 2018-03-02"):
         fan_out_day(queue, day(2))

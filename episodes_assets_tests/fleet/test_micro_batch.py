@@ -1,0 +1,28 @@
+"""A micro-batch gives the same outcomes however small the parts are that it computes in."""
+
+import numpy as np
+import pytest
+
+from episodes_assets.databases.dsns import Purpose
+from episodes_assets.fleet import micro_batch
+from episodes_assets.fleet.micro_batch import JobWindows, run_micro_batch
+from episodes_assets_tests.system import System, day
+
+
+def test_parts_of_any_size_compute_the_same(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    system.generate(day(1), day(1), episodes=60)
+    epids = [epid for (epid,) in system.query("input", "SELECT DISTINCT epid FROM viewings WHERE epid > 0")]
+    # Among them one that nobody has watched, at each end.
+    epids = [-1, *epids, 10**12]
+    windows = JobWindows(
+        epid=np.repeat(np.array(epids, dtype=np.int64), 3),
+        algorithm_id=np.tile(np.array([0, 1, 2], dtype=np.int16), len(epids)),
+        window_start=np.full(3 * len(epids), np.datetime64("2018-02-20")),
+    )
+    dsn = system.dsn(Purpose.INPUT)
+    whole = run_micro_batch(dsn, day(1), windows)
+    assert len(whole["metrics"]) == 3 * len(epids)
+    assert len(set(whole["metrics"])) > 10
+    for part in (1, 7, 100):
+        monkeypatch.setattr(micro_batch, "PART_VIEWINGS", part)
+        assert run_micro_batch(dsn, day(1), windows) == whole
