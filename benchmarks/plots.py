@@ -50,7 +50,7 @@ def fleet(figures: Sequence[Any], path: Path) -> None:
     """Jobs per second against the size of chunks, the number of workers, and the length of windows."""
     series = (
         ("chunks of", "chunk_jobs", "jobs in a chunk"),
-        ("workers:", "workers", "workers (2 cores)"),
+        ("workers:", "workers", "workers"),
         ("windows of", "window_days", "days in a window"),
     )
     figure, all_axes = plt.subplots(1, len(series), figsize=(9, 3.2), sharey=True)

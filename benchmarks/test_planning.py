@@ -1,5 +1,6 @@
 """Planning a day from database to database, against moving the same rows and nothing else."""
 
+import datetime as dt
 import json
 import subprocess
 import sys
@@ -25,8 +26,8 @@ def in_a_process(module: str, *arguments: str) -> dict[str, Any]:
     return found
 
 
-def plan_once(system: System) -> dict[str, Any]:
-    found = in_a_process("benchmarks.plan_process", str(inputs.DAY))
+def plan_once(day: dt.date) -> dict[str, Any]:
+    found = in_a_process("benchmarks.plan_process", str(day))
     return {**found, "seconds": sum(found[asset] for asset in PLANNING)}
 
 
@@ -41,7 +42,7 @@ def test_planning_a_day(measure: Measure, full_day: System, sizes: Sizes, tracke
     measure(
         "planning a day",
         f"planned, {tracked:,} tracked",
-        lambda: plan_once(full_day),
+        lambda: plan_once(inputs.DAY),
         before=before,
         warm=False,
         rows=sizes.drop_rows,
@@ -69,11 +70,7 @@ def test_a_day_many_times_as_big(measure: Measure, full_day: System, sizes: Size
     )
     del drop
     full_day.query("input", "VACUUM ANALYZE episodes")
-
-    def timed() -> dict[str, Any]:
-        found = in_a_process("benchmarks.plan_process", str(day))
-        return {**found, "seconds": sum(found[asset] for asset in PLANNING)}
-
-    measure("a big day", f"planned, {rows:,} rows", timed, warm=False, rounds=1, rows=rows)
+    name = f"planned, {rows:,} rows"
+    measure("a big day", name, lambda: plan_once(day), warm=False, rounds=1, rows=rows)
     full_day.query("input", "DELETE FROM episodes WHERE batch_date = %s", [day])
     full_day.query("input", "VACUUM FULL episodes")

@@ -1,4 +1,4 @@
-"""A process of its own that only moves a day's rows: `python -m benchmarks.transfer_process DAY`.
+"""A process of its own that only moves a day's rows: `python -m benchmarks.transfer_process DAY DSN`.
 
 Out of the input through ADBC: all columns of the drop, and the viewed episodes. Into a table like the
 ledger's through COPY: the day's jobs. Prints the seconds of each, as JSON.

@@ -34,7 +34,9 @@ def connect_arrow(dsn: str) -> Iterator[adbc.Connection]:
         with connection:
             yield connection
     except adbc_driver_manager.OperationalError as error:
-        raise unreachable(dsn, error) from error
+        if _is_outage(error):
+            raise unreachable(dsn, error) from error
+        raise
 
 
 @contextmanager
@@ -53,15 +55,17 @@ def stream_arrow(dsn: str, query: LiteralString, **values: object) -> Iterator[p
         DatabaseUnreachable: If the server does not answer or refuses, or goes away inside the block.
     """
     statement = sql.SQL(query).format(**{name: sql.Literal(value) for name, value in values.items()})
-    connection = _kept.pop(dsn, None) or _connect_to_read(dsn)
+    connection = _kept.pop(dsn, None)
+    if connection is not None and not _is_alive(connection):
+        connection = None
+    connection = connection or _connect_to_read(dsn)
     try:
         with connection.cursor() as cursor:
             cursor.execute(statement.as_string(None))
             yield cursor.fetch_record_batch()
     except BaseException as error:
         connection.close()
-        # What goes wrong between two batches comes from Arrow's stream, as an OSError.
-        if isinstance(error, adbc_driver_manager.OperationalError | OSError):
+        if isinstance(error, Exception) and _is_outage(error):
             raise unreachable(dsn, error) from error
         raise
     if _kept.setdefault(dsn, connection) is not connection:  # another thread's reading ended first
@@ -72,6 +76,27 @@ def read_arrow(dsn: str, query: LiteralString, **values: object) -> pa.Table:
     """Read a query's whole result, as `stream_arrow`."""
     with stream_arrow(dsn, query, **values) as batches:
         return batches.read_all()
+
+
+def _is_alive(connection: adbc.Connection) -> bool:
+    """Whether a kept connection has outlived a restart of the server and its time limits."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            cursor.fetchone()
+    except adbc_driver_manager.Error:
+        connection.close()
+        return False
+    return True
+
+
+def _is_outage(error: BaseException) -> bool:
+    """Whether the server went away, rather than refused the statement."""
+    if isinstance(error, OSError):  # from Arrow's stream, between two batches
+        return "libpq" in str(error)
+    if not isinstance(error, adbc_driver_manager.OperationalError):
+        return False
+    return not error.sqlstate or error.sqlstate.startswith(("08", "57P"))
 
 
 def _connect_to_read(dsn: str) -> adbc.Connection:

@@ -77,7 +77,7 @@ def provision(settings: Settings, dsns: Dsns, report: Report) -> None:
     """
     for target in _targets(settings, dsns):
         with connect(target.server, autocommit=True) as server:
-            # Held until the connection closes; roles are the whole server's, so one lock is too.
+            # Held until the connection closes; on the server's own database, since roles are the server's.
             server.execute("SELECT pg_advisory_lock(hashtext('episodes db init'))")
             _create_roles_and_database(server, target, report)
             _fill(target, settings.environment, report)

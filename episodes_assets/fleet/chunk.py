@@ -164,7 +164,7 @@ def groups_to_start(claim: Claim) -> Iterator[Sequence[ClaimedJob]]:
     jobs = sorted(claim.jobs, key=lambda job: job.starts)
     size = {0: len(jobs), 1: math.isqrt(len(jobs))}.get(claim.starts, 1)
     fresh = [job for job in jobs if job.starts == 0]
-    yield from _parts(fresh, size)
+    yield from _parts(fresh, max(size, 1))
     yield from _parts(jobs[len(fresh) :], 1)
 
 

@@ -75,35 +75,33 @@ async def claim_chunk(connection: AsyncConnection, message: ChunkMessage, worker
     token = uuid.uuid4()
     cursor = await connection.execute(
         """
-        WITH claimed AS (
-            UPDATE ledger.chunks
-            SET claim = %(token)s, claimed_by = %(worker)s, claimed_at = now()
-            FROM ledger.plans
-            WHERE chunks.plan_id = %(plan_id)s AND chunk = %(chunk)s
-                AND succeeded + held < chunks.jobs
-                AND plans.plan_id = chunks.plan_id AND superseded_at IS NULL
-            RETURNING chunks.plan_id, day, starts, first_position, chunks.jobs
-        )
-        SELECT day, claimed.starts, jobs.position, epid, algorithm_id, window_start,
-            coalesce(lone_jobs.starts, 0)
-        FROM claimed
-        JOIN ledger.jobs ON jobs.plan_id = claimed.plan_id
-            AND jobs.position >= first_position AND jobs.position < first_position + claimed.jobs
-        LEFT JOIN ledger.lone_jobs
-            ON lone_jobs.plan_id = jobs.plan_id AND lone_jobs.position = jobs.position
-        WHERE NOT coalesce(is_held, false) AND NOT EXISTS (
-            SELECT FROM ledger.outcomes
-            WHERE outcomes.plan_id = jobs.plan_id AND outcomes.position = jobs.position
-        )
-        ORDER BY jobs.position
+        UPDATE ledger.chunks SET claim = %s, claimed_by = %s, claimed_at = now()
+        FROM ledger.plans
+        WHERE chunks.plan_id = %s AND chunk = %s AND succeeded + held < chunks.jobs
+            AND plans.plan_id = chunks.plan_id AND superseded_at IS NULL
+        RETURNING day, starts, first_position, first_position + chunks.jobs
         """,
-        {"token": token, "worker": worker, "plan_id": message.plan_id, "chunk": message.chunk},
+        [token, worker, message.plan_id, message.chunk],
     )
-    rows = await cursor.fetchall()
-    if not rows:
+    row = await cursor.fetchone()
+    if row is None:
         return None
-    day, starts = rows[0][:2]
-    return Claim(token, message.plan_id, day, starts, [ClaimedJob(*row[2:]) for row in rows])
+    day, starts, first, end = row
+    # A statement of its own: it must see what the claim before this one has just written.
+    cursor = await connection.execute(
+        """
+        SELECT position, epid, algorithm_id, window_start, coalesce(lone_jobs.starts, 0)
+        FROM ledger.jobs LEFT JOIN ledger.lone_jobs USING (plan_id, position)
+        WHERE plan_id = %s AND position >= %s AND position < %s AND NOT coalesce(is_held, false)
+            AND NOT EXISTS (
+                SELECT FROM ledger.outcomes
+                WHERE outcomes.plan_id = jobs.plan_id AND outcomes.position = jobs.position
+            )
+        ORDER BY position
+        """,
+        [message.plan_id, first, end],
+    )
+    return Claim(token, message.plan_id, day, starts, [ClaimedJob(*row) for row in await cursor.fetchall()])
 
 
 async def count_start(connection: AsyncConnection, claim: Claim, jobs: Sequence[ClaimedJob]) -> None:

@@ -22,6 +22,10 @@ def retry_held_jobs(connection: Connection, day: dt.date) -> int:
     """
     with connection.transaction():
         plan = require_plan(connection, day)
+        # Workers lock the chunk first as well, so none holds a job in between.
+        connection.execute(
+            "SELECT FROM ledger.chunks WHERE plan_id = %s ORDER BY chunk FOR UPDATE", [plan.plan_id]
+        )
         released = connection.execute(
             "DELETE FROM ledger.lone_jobs WHERE plan_id = %s AND is_held", [plan.plan_id]
         ).rowcount

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 
 LONG_WINDOW_DAYS = 35
+# Few inputs keep viewings for longer: a premiere long ago is no more work than this.
+MOST_WINDOW_DAYS = 400
 SHORT_FIRST = 1
 
 
@@ -29,7 +31,7 @@ def into_chunks(jobs: pd.DataFrame, day: dt.date, chunk_jobs: int) -> tuple[pd.D
     is_long = window_days > LONG_WINDOW_DAYS
     order = np.argsort(is_long, kind="stable")
     short = int((~is_long).sum())
-    work = window_days[order[short:]]
+    work = window_days[order[short:]].clip(max=MOST_WINDOW_DAYS)
     bin_of_work = (np.cumsum(work) - work) // (chunk_jobs * LONG_WINDOW_DAYS)
     label = np.concatenate([np.arange(short) // chunk_jobs, (short // chunk_jobs + 1) + bin_of_work])
     first = np.flatnonzero(np.diff(label, prepend=-1))

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
+DROP_PART_ROWS = 1 << 17
+
 
 def whole_episodes(batches: Iterable[pa.RecordBatch], part_rows: int) -> Iterator[pa.Table]:
     """Join and cut a stream's batches.
@@ -13,8 +15,8 @@ def whole_episodes(batches: Iterable[pa.RecordBatch], part_rows: int) -> Iterato
 
     Args:
         batches: Ordered by their column `epid`, missing ones last.
-        part_rows: A part ends with the episode of its row of that number. Rows without an episode need
-            not stay together.
+        part_rows: A part ends with the episode of its row of that number. Rows without an episode stay
+            together like those of one.
 
     Yields:
         All rows in their order; nothing for a stream without batches.
@@ -39,7 +41,7 @@ def _end_of_episode(epids: pa.ChunkedArray, begin: int) -> int | None:
     """The first row from `begin` on of another episode than the row before it; None if there is none."""
     episode = epids[begin - 1]
     if not episode.is_valid:
-        return begin
+        return None  # they come last
     others = pc.fill_null(pc.not_equal(epids[begin:], episode), True)  # noqa: FBT003
     first = pc.index(others, True).as_py()
     return None if first < 0 else begin + int(first)

@@ -12,9 +12,7 @@ import pyarrow as pa
 from episodes_assets.databases.arrow import read_arrow, stream_arrow
 from episodes_assets.databases.connections import connect
 from episodes_assets.stores import drop_table
-from episodes_assets.stores.episode_parts import whole_episodes
-
-DROP_PART_ROWS = 1 << 17
+from episodes_assets.stores.episode_parts import DROP_PART_ROWS, whole_episodes
 
 # PostgreSQL's infinite dates have no calendar date; they are read as missing.
 _READ_DROP = """

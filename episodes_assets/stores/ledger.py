@@ -134,18 +134,8 @@ def record_plan(
         current = find_plan(connection, day)
         if current is not None and current.checksum == checksum:
             return current, False
-        connection.execute(
-            """
-            WITH superseded AS (
-                UPDATE ledger.plans SET superseded_at = now()
-                WHERE day = %s AND superseded_at IS NULL RETURNING plan_id
-            ), no_chunks AS (
-                DELETE FROM ledger.chunks USING superseded WHERE chunks.plan_id = superseded.plan_id
-            )
-            DELETE FROM ledger.jobs USING superseded WHERE jobs.plan_id = superseded.plan_id
-            """,
-            [day],
-        )
+        if current is not None:
+            _supersede(connection, current.plan_id)
         with connection.cursor(row_factory=class_row(Plan)) as cursor:
             cursor.execute(
                 f"""
@@ -160,6 +150,13 @@ def record_plan(
         _copy_chunks(connection, plan.plan_id, chunks)
         _copy_jobs(connection, plan.plan_id, ordered)
     return plan, True
+
+
+def _supersede(connection: Connection, plan_id: int) -> None:
+    connection.execute("UPDATE ledger.plans SET superseded_at = now() WHERE plan_id = %s", [plan_id])
+    # Chunks before jobs: workers lock in that order as well.
+    connection.execute("DELETE FROM ledger.chunks WHERE plan_id = %s", [plan_id])
+    connection.execute("DELETE FROM ledger.jobs WHERE plan_id = %s", [plan_id])
 
 
 def _copy_chunks(connection: Connection, plan_id: int, chunks: pd.DataFrame) -> None:

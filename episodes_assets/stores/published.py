@@ -98,6 +98,7 @@ def _one_snapshot(queue: Connection) -> Iterator[None]:
     """Let all reads of the block see the ledger as of one moment."""
     with queue.transaction():
         queue.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        queue.execute("SET LOCAL datestyle = 'ISO'")  # what COPY writes is also what is checked
         yield
 
 

@@ -1,7 +1,7 @@
 """Reading while what was read before is worked on."""
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -23,4 +23,9 @@ def read_ahead(items: Iterable[T]) -> Iterator[Iterator[T]]:
                 following = thread.submit(next, iterator, _END)
                 yield item  # type: ignore[misc]
 
-        yield fetched()
+        try:
+            yield fetched()
+        finally:
+            wait([following])
+            if isinstance(iterator, Generator):  # let go of what it reads from
+                iterator.close()

@@ -12,7 +12,7 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, BinaryIO
@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from episodes_assets.errors import SnapshotDamaged, SnapshotMissing
 from episodes_assets.stores import drop_table
+from episodes_assets.stores.episode_parts import DROP_PART_ROWS, whole_episodes
 from episodes_assets.validation.drop import ValidatedDrop
 
 EPISODES = "episodes.parquet"
@@ -108,10 +109,15 @@ class SnapshotStore:
             with closing(writer):
                 yield writer
         finally:
-            filesystem.rm(folder, recursive=True)
+            with suppress(FileNotFoundError):  # object stores have no empty folders
+                filesystem.rm(folder, recursive=True)
 
     def read_drop(self, snapshot: Snapshot, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
         """The accepted rows in parts, ordered by epid, every episode in one part.
+
+        Args:
+            snapshot: The snapshot.
+            columns: Which; `epid` among them.
 
         Yields:
             The columns, `epid` as int64 and `algorithm_id` as int16; at least one part.
@@ -121,11 +127,12 @@ class SnapshotStore:
         """
         exact = {name: dtype for name, dtype in _NEVER_MISSING.items() if name in columns}
         with self._open(snapshot, EPISODES) as file:
-            for number in range(file.num_row_groups):
-                part = drop_table.to_frame(file.read_row_group(number, columns))
-                yield part.astype(exact)
-            if not file.num_row_groups:
-                yield drop_table.to_frame(file.schema_arrow.empty_table().select(columns)).astype(exact)
+            # The file's own row groups need not end between episodes.
+            rows = (file.read_row_group(n, columns) for n in range(file.num_row_groups))
+            batches = (batch for table in rows for batch in table.to_batches())
+            empty = file.schema_arrow.empty_table().select(columns)
+            for part in whole_episodes(batches, DROP_PART_ROWS) if file.metadata.num_rows else [empty]:
+                yield drop_table.to_frame(part).astype(exact)
 
     def read_viewed(self, snapshot: Snapshot) -> npt.NDArray[np.int64]:
         """The ascending epids viewed on the day.
@@ -165,6 +172,13 @@ class SnapshotStore:
             with pq.ParquetFile(handle) as file:
                 yield file
 
+    def _is_whole(self, path: str, digest: str) -> bool:
+        try:
+            with self._place[0].open(path, "rb") as handle:
+                return hashlib.file_digest(handle, "sha256").hexdigest() == digest
+        except FileNotFoundError:
+            return False
+
     def _adopt(self, snapshot: Snapshot, folder: str) -> None:
         """Make the files in a folder a snapshot's, and the snapshot its day's."""
         filesystem, _ = self._place
@@ -172,7 +186,7 @@ class SnapshotStore:
         filesystem.makedirs(self._path(day, snapshot.snapshot_id), exist_ok=True)
         for name in snapshot.files:
             path = self._path(day, snapshot.snapshot_id, name)
-            if not filesystem.exists(path):
+            if not self._is_whole(path, snapshot.files[name]):
                 filesystem.mv(f"{folder}/{name}", path)
         manifest = json.dumps(asdict(snapshot), indent=2).encode()
         filesystem.pipe_file(f"{folder}/manifest.json", manifest)

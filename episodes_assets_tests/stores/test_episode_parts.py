@@ -23,6 +23,7 @@ def test_every_row_comes_once_and_no_episode_is_split(
     assert [row for part in parts for row in part["row"].to_pylist()] == list(range(len(rows)))
     groups = [{epid for epid in part["epid"].to_pylist() if epid is not None} for part in parts]
     assert sum(map(len, groups)) == len(set(known))
+    assert sum(None in part["epid"].to_pylist() for part in parts) <= 1
     for part in parts[:-1]:
         last = part["epid"].to_pylist()[part_rows - 1 :]
         assert len(part) >= part_rows
