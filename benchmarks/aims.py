@@ -83,9 +83,13 @@ def _start_dates(run: Run) -> Iterator[Aim]:
 
 
 def _planning(run: Run) -> Iterator[Aim]:
-    bare = run.named("planning a day", "bare")
-    planned = [figure for figure in run.find("planning a day") if figure is not bare]
+    planned = [figure for figure in run.find("planning a day") if "planned" in figure.name]
     for figure in planned:
+        (bare,) = [
+            other
+            for other in run.find("planning a day", tracked=figure.facts["tracked"])
+            if other is not figure
+        ]
         what = f"a day {figure.name}"
         yield at_most(what, 3, figure.seconds / bare.seconds, times, " the bare transfer")
         yield at_most(f"{what}: memory", 1e9, figure.facts["peak_bytes"], size)

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import inputs
 from benchmarks.conftest import Measure, forget_days, import_tracked
+from benchmarks.ledger import record_jobs
 from benchmarks.plan_process import PLANNING
 from benchmarks.sizes import FULL, Sizes
 from episodes_assets.databases.dsns import Purpose
@@ -32,31 +33,26 @@ def plan_once(day: dt.date) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("tracked", FULL.tracked)
-def test_planning_a_day(measure: Measure, full_day: System, sizes: Sizes, tracked: int) -> None:
+@pytest.mark.parametrize("what", ["planned", "bare transfer"])
+def test_planning_a_day(measure: Measure, full_day: System, sizes: Sizes, what: str, tracked: int) -> None:
     tracked = sizes.tracked[FULL.tracked.index(tracked)]
 
     def before() -> None:
         forget_days(full_day)
         import_tracked(full_day, inputs.epids(0, max(tracked, sizes.live)), inputs.DAY - ONE_DAY)
+        if what == "bare transfer":
+            record_jobs(full_day, sizes.jobs)
 
-    measure(
-        "planning a day",
-        f"planned, {tracked:,} tracked",
-        lambda: plan_once(inputs.DAY),
-        before=before,
-        warm=False,
-        rows=sizes.drop_rows,
-    )
-    assert len(full_day.jobs(inputs.DAY)) == sizes.jobs
-
-
-def test_bare_transfer(measure: Measure, full_day: System, sizes: Sizes) -> None:
     def timed() -> dict[str, Any]:
+        if what == "planned":
+            return plan_once(inputs.DAY)
         found = in_a_process("benchmarks.transfer_process", str(inputs.DAY), full_day.admin["queue"])
         assert (found["rows"], found["jobs"]) == (sizes.drop_rows, sizes.jobs)
-        return {**found, "seconds": found["drop"] + found["viewed"] + found["jobs_in"]}
+        return found
 
-    measure("planning a day", "bare transfer", timed, warm=False, rows=sizes.drop_rows)
+    name = f"{what}, {tracked:,} tracked"
+    measure("planning a day", name, timed, before=before, warm=False, rows=sizes.drop_rows, tracked=tracked)
+    assert len(full_day.jobs(inputs.DAY)) == sizes.jobs
 
 
 def test_a_day_many_times_as_big(measure: Measure, full_day: System, sizes: Sizes) -> None:

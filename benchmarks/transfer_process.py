@@ -1,7 +1,7 @@
 """A process of its own that only moves a day's rows: `python -m benchmarks.transfer_process DAY DSN`.
 
-Out of the input through ADBC: all columns of the drop, and the viewed episodes. Into a table like the
-ledger's through COPY: the day's jobs. Prints the seconds of each, as JSON.
+Out through ADBC: all columns of the drop, the viewed episodes, and the state. Into a table like the ledger's
+through COPY: the day's jobs. DSN is an administrator's for the queue. Prints the seconds of each, as JSON.
 """
 
 import io
@@ -28,13 +28,17 @@ _VIEWED = """
 
 def main(day: str, admin_dsn: str) -> None:
     """Move the rows; the jobs are those of the day's plan."""
-    dsn = resolve_dsns(load_settings()).require(Purpose.INPUT)
-    read_arrow(dsn, "SELECT 1 AS connected")
+    dsns = resolve_dsns(load_settings())
+    dsn, results = dsns.require(Purpose.INPUT), dsns.require(Purpose.RESULTS)
+    for each in (dsn, results):
+        read_arrow(each, "SELECT 1 AS connected")
     began = time.perf_counter()
     rows = read_arrow(dsn, _DROP, day=day).num_rows
     drop = time.perf_counter() - began
     read_arrow(dsn, _VIEWED, day=day)
     viewed = time.perf_counter() - began - drop
+    read_arrow(results, "SELECT epid, tracked_on FROM state.tracked_episodes")
+    state = time.perf_counter() - began - drop - viewed
     with psycopg.connect(admin_dsn, autocommit=True) as queue, queue.cursor() as cursor:
         with cursor.copy("COPY (SELECT * FROM ledger.jobs) TO STDOUT") as copy:
             jobs = io.BytesIO(b"".join(copy)).getvalue()
@@ -45,9 +49,8 @@ def main(day: str, admin_dsn: str) -> None:
             copy.write(jobs)
         into = time.perf_counter() - began
         cursor.execute("DROP TABLE bare_jobs")
-    print(
-        json.dumps({"drop": drop, "viewed": viewed, "jobs_in": into, "rows": rows, "jobs": jobs.count(b"\n")})
-    )
+    seconds = {"drop": drop, "viewed": viewed, "state": state, "jobs_in": into}
+    print(json.dumps({**seconds, "rows": rows, "jobs": jobs.count(b"\n"), "seconds": sum(seconds.values())}))
 
 
 if __name__ == "__main__":
