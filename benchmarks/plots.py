@@ -6,7 +6,7 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 mpl.use("svg")
 mpl.rcParams["svg.hashsalt"] = "episodes"  # the same figures, the same file
@@ -16,7 +16,7 @@ LINES = ("-", "--")
 
 def start_dates(figures: Sequence[Any], day_rows: int, path: Path) -> None:
     """Seconds against rows, on log axes, for the three implementations."""
-    figure, axes = plt.subplots(figsize=(7, 4.5))
+    figure, axes = plt.subplots(figsize=(9, 4.5))
     for line, tracked in zip(LINES, sorted({f.facts["tracked"] for f in figures}), strict=False):
         for how, colour in COLOURS.items():
             own = sorted(
@@ -30,10 +30,10 @@ def start_dates(figures: Sequence[Any], day_rows: int, path: Path) -> None:
             if rows < day_rows:
                 axes.loglog([rows, day_rows], [seconds, seconds * day_rows / rows], ":", color=colour)
     axes.axhline(3600, color="grey", lw=0.8)
-    axes.text(axes.get_xlim()[0] * 1.2, 3600 * 1.2, "an hour", color="grey", fontsize=8)
+    axes.text(day_rows, 3600 * 1.2, "an hour", color="grey", fontsize=8, ha="right")
     axes.set(xlabel="catalogue rows", ylabel="seconds (dotted: extrapolated)")
     axes.xaxis.set_major_formatter(EngFormatter())
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1))
     _save(figure, path)
 
 
@@ -57,10 +57,13 @@ def fleet(figures: Sequence[Any], path: Path) -> None:
     for axes, (name, fact, label) in zip(all_axes, series, strict=True):
         own = sorted((f.facts[fact], f.facts["jobs"] / f.seconds) for f in figures if f.name.startswith(name))
         axes.plot(*zip(*own, strict=True), marker="o")
-        axes.set(xlabel=label, ylim=(0, None))
+        axes.set_xlabel(label)
         axes.yaxis.set_major_formatter(EngFormatter())
         if fact == "chunk_jobs":
             axes.set_xscale("log")
+        if fact == "workers":
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    all_axes[0].set_ylim(bottom=0)
     all_axes[0].set_ylabel("jobs per second")
     _save(figure, path)
 

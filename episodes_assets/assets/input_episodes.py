@@ -13,7 +13,7 @@ from episodes_assets.resources.snapshots import Snapshots
 from episodes_assets.stores import input_tables
 from episodes_assets.stores.read_ahead import read_ahead
 from episodes_assets.stores.snapshots import Snapshot, SnapshotStore
-from episodes_assets.validation.drop import validate_drop
+from episodes_assets.validation.drop import prepare_rules, validate_drop
 
 CODE_VERSION = "1"
 QUARANTINE_WARNING_SHARE = 0.05
@@ -120,7 +120,9 @@ def input_episodes(
 
 def _take_snapshot(day: dt.date, dsn: str, store: SnapshotStore) -> Snapshot:
     with store.new(day) as snapshot, read_ahead(input_tables.read_drop(dsn, day)) as parts:
-        viewed = input_tables.read_viewed(dsn, day)  # while the server sorts the drop
+        # While the server sorts the drop:
+        viewed = input_tables.read_viewed(dsn, day)
+        prepare_rules()
         for part in parts:
             snapshot.add(validate_drop(part))
         if not snapshot.rows:
