@@ -39,6 +39,22 @@ class WrongEnvironment(EpisodesError):
     """A database is stamped with another environment than this process belongs to."""
 
 
+class SchemaTooNew(EpisodesError):
+    """A database's schema is of a newer release than this process."""
+
+
+class SchemaTooOld(EpisodesError):
+    """A database's schema is of an older release than this process."""
+
+
+class HostNotAllowed(EpisodesError):
+    """A process outside production is pointed at a host that nobody has opened to it."""
+
+
+class InputWritable(EpisodesError):
+    """The role that reads the input could write to it."""
+
+
 class DropNotArrived(EpisodesError):
     """The day's drop is not in the input database yet; trying later may succeed."""
 

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from episodes_assets.errors import BadSetting
 
 PROJECT_FOLDER = Path(__file__).resolve().parent.parent
+PRODUCTION = "production"
 
 
 class Settings(BaseSettings):
@@ -34,6 +35,11 @@ class Settings(BaseSettings):
         default="development",
         pattern=r"^[a-z][a-z0-9_-]{0,30}$",
         description="Name stamped on every database; a process of another name may not write.",
+    )
+
+    allowed_hosts: str = Field(
+        default="",
+        description="Hosts that DSNs and the snapshots' URL may name outside production, comma-separated.",
     )
 
     dagster_dsn: SecretStr | None = Field(default=None, description="Dagster's own storage.")
@@ -80,6 +86,11 @@ class Settings(BaseSettings):
     queue_log_days: int = Field(
         default=7, ge=1, description="How long PgQueuer's log of finished messages is kept."
     )
+
+    @property
+    def is_production(self) -> bool:
+        """Whether this process belongs to the environment called production."""
+        return self.environment == PRODUCTION
 
     @property
     def snapshots(self) -> str:

@@ -62,12 +62,15 @@ def input_episodes(
     store = snapshots.open()
     taken: list[Snapshot] = []
     reused = 0
+    dsn = ""  # looked up when a day has no snapshot: those that have need no input database
     with plain_failures():
         for day in days_of(context):
             found = None if config.refresh else store.find(day)
             reused += found is not None
+            if found is None:
+                dsn = dsn or input_database.checked_dsn(context.log.warning)
             try:
-                snapshot = found or _take_snapshot(day, input_database.dsn, store)
+                snapshot = found or _take_snapshot(day, dsn, store)
             except DropNotArrived as error:
                 if context.retry_number < config.arrival_retries:
                     context.log.warning(f"{error}; looking again later")

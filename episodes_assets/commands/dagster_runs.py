@@ -16,8 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from episodes_assets.commands.console import err
 from episodes_assets.commands.dagster_home import prepare_dagster_home
-from episodes_assets.databases.connections import connect
-from episodes_assets.databases.dsns import Dsns, Purpose
+from episodes_assets.databases.connections import connect_to_read, connect_to_write
+from episodes_assets.databases.dsns import Database, Dsns, Purpose
 from episodes_assets.days import days_between
 from episodes_assets.errors import EpisodesError, RunFailed
 from episodes_assets.settings import Settings
@@ -42,8 +42,9 @@ def open_instance(settings: Settings, dsns: Dsns) -> Iterator["dg.DagsterInstanc
 
     Raises:
         DatabaseUnreachable: If its database does not answer.
+        WrongEnvironment: If its database belongs to another environment.
     """
-    with connect(dsns.require(Purpose.DAGSTER), read_only=True):
+    with connect_to_write(dsns.require(Purpose.DAGSTER), Database.DAGSTER, settings.environment):
         pass
     prepare_dagster_home(settings)
     import dagster as dg  # two seconds
@@ -161,6 +162,6 @@ def _current_stage(instance: "dg.DagsterInstance", run_id: str) -> str:
 
 
 def _finished_jobs(dsns: Dsns, first: dt.date, last: dt.date) -> tuple[int, int]:
-    with connect(dsns.require(Purpose.QUEUE), read_only=True) as connection:
+    with connect_to_read(dsns.require(Purpose.QUEUE), Database.QUEUE) as connection:
         progress = read_progress(connection, list(days_between(first, last)))
     return sum(d.succeeded + d.held for d in progress), sum(d.jobs for d in progress)

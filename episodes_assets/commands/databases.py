@@ -1,8 +1,15 @@
 """Getting at the databases from a command."""
 
+from contextlib import suppress
+
 from episodes_assets.commands.console import err
 from episodes_assets.databases import provision
-from episodes_assets.databases.dsns import Dsns
+from episodes_assets.databases.allowed_hosts import SETTING, describe_open
+from episodes_assets.databases.connections import connect, connect_to_write
+from episodes_assets.databases.doors import require_allowed
+from episodes_assets.databases.dsns import Database, Dsns, Purpose
+from episodes_assets.databases.input_role import check_input_role
+from episodes_assets.errors import DatabaseUnreachable
 from episodes_assets.settings import Settings
 
 
@@ -11,5 +18,46 @@ def ready_databases(settings: Settings) -> Dsns:
 
     Raises:
         DatabaseUnreachable: If the embedded server does not start.
+        HostNotAllowed: Outside production, if a setting names a host that is not listed.
     """
     return provision.ready_databases(settings, lambda step: err.print(step, style="dim"))
+
+
+def announce_open_hosts(settings: Settings) -> None:
+    """Say, outside production, which hosts are open to this process, if any."""
+    if shown := describe_open(require_allowed(settings)):
+        err.print(f"Open by {SETTING}: {shown}", style="dim", markup=False, soft_wrap=True)
+
+
+def refuse_writable_input(settings: Settings, dsns: Dsns) -> None:
+    """Refuse, in production, an input role that could write; warn of it elsewhere.
+
+    An input that cannot be reached is left to the step that reads it: days with snapshots need none.
+
+    Raises:
+        InputWritable: In production, if the role could write.
+    """
+    if Purpose.INPUT not in dsns.by_purpose:
+        return
+    with (
+        suppress(DatabaseUnreachable),
+        connect(dsns.require(Purpose.INPUT), read_only=True) as connection,
+    ):
+        check_input_role(
+            connection,
+            is_production=settings.is_production,
+            warn=lambda line: err.print(f"warning: {line}", style="yellow", markup=False, soft_wrap=True),
+        )
+
+
+def writable_input(settings: Settings, dsns: Dsns) -> str:
+    """The DSN to fill the input with, after a look at its stamp.
+
+    Raises:
+        WrongEnvironment: If the input belongs to another environment.
+        NotProvisioned: If it has no stamp: then it may be other systems'.
+    """
+    dsn = dsns.require(Purpose.INPUT_WRITER)
+    with connect_to_write(dsn, Database.INPUT, settings.environment):
+        pass
+    return dsn

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from episodes_assets.commands.dagster_runs import STAGES
-from episodes_assets.databases.connections import connect
-from episodes_assets.databases.dsns import Dsns, Purpose
+from episodes_assets.databases.connections import connect_to_read
+from episodes_assets.databases.dsns import Database, Dsns, Purpose
 from episodes_assets.settings import Settings
 from episodes_assets.stores import ledger, published, tracked_state
 from episodes_assets.stores.snapshots import SnapshotStore
@@ -35,8 +35,8 @@ def day_table(
     store = SnapshotStore(settings.snapshots)
     seconds = stage_seconds(instance, days)
     with (
-        connect(dsns.require(Purpose.QUEUE), read_only=True) as queue,
-        connect(dsns.require(Purpose.RESULTS), read_only=True) as results,
+        connect_to_read(dsns.require(Purpose.QUEUE), Database.QUEUE) as queue,
+        connect_to_read(dsns.require(Purpose.RESULTS), Database.RESULTS) as results,
     ):
         progress = {each.day: each for each in ledger.read_progress(queue, days)}
         rows = []

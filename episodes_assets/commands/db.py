@@ -1,17 +1,24 @@
 """`episodes db`: set the databases up, see how they are."""
 
+from typing import Annotated
+
 import typer
 from rich.filesize import decimal
 from rich.table import Table
 
 from episodes_assets.commands.console import err, out
-from episodes_assets.databases.dsns import resolve_dsns
+from episodes_assets.commands.databases import announce_open_hosts
+from episodes_assets.databases.dsns import Database, resolve_dsns
 from episodes_assets.databases.provision import provision
+from episodes_assets.databases.restamp import restamp
 from episodes_assets.databases.status import read_status
 from episodes_assets.errors import DatabaseUnreachable
 from episodes_assets.settings import load_settings
 
-app = typer.Typer(no_args_is_help=True, help="Set the four databases up, and see how they are.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Set the four databases up, see how they are, and say which environment they belong to.",
+)
 
 
 @app.command()
@@ -21,16 +28,52 @@ def init() -> None:
     With configured DSNs, role names, passwords and database names are taken from them, and
     EPISODES_ADMIN_DSN names a role that may create them. The input tables are made only when
     EPISODES_INPUT_WRITER_DSN is set: the input database belongs to other systems.
+
+    A database without a stamp is stamped with EPISODES_ENVIRONMENT; one that another environment's
+    processes write to is refused, and so is one that a newer release has set up.
     """
     settings = load_settings()
-    provision(settings, resolve_dsns(settings), out.print)
+    dsns = resolve_dsns(settings)
+    announce_open_hosts(settings)
+    provision(settings, dsns, out.print)
     out.print(f"All databases are ready for environment {settings.environment!r}.")
 
 
 @app.command()
+def stamp(
+    new: Annotated[str, typer.Argument(help="The environment the databases shall belong to.")],
+    old: Annotated[str, typer.Option("--from", help="The environment they belong to now.")],
+    database: Annotated[
+        list[Database] | None, typer.Option(help="Only this database; may be repeated.")
+    ] = None,
+) -> None:
+    """Change which environment databases belong to, say after restoring a copy of production.
+
+    From then on only processes with EPISODES_ENVIRONMENT=NEW may write to them, so stop the others
+    first. Nothing else changes a stamp. Refused, with nothing changed, when a database is not
+    stamped with --from. Needs EPISODES_ADMIN_DSN when DSNs are configured.
+
+    Example: episodes db stamp development --from production --database queue --database results
+    """
+    load_settings(environment=new)  # a name that no process can have is refused
+    settings = load_settings()
+    dsns = resolve_dsns(settings)
+    announce_open_hosts(settings)
+    restamp(settings, dsns, database or (), old=old, new=new, report=out.print)
+    if new != settings.environment:
+        err.print(f"This process belongs to {settings.environment!r}; set EPISODES_ENVIRONMENT={new}.")
+
+
+@app.command()
 def status() -> None:
-    """Show each database: where it is, its versions, its size and its environment stamp."""
-    found = read_status(resolve_dsns(load_settings()))
+    """Show each database: where it is, its versions, its size and its environment stamp.
+
+    Databases that another environment's processes or another release's may write to are pointed out.
+    """
+    settings = load_settings()
+    dsns = resolve_dsns(settings)
+    announce_open_hosts(settings)
+    found = read_status(dsns)
     table = Table(box=None)
     for name in ("database", "where", "PostgreSQL", "schema", "environment", "size"):
         table.add_column(name)
@@ -38,12 +81,12 @@ def status() -> None:
         if each.error:
             table.add_row(each.database, each.where, f"[red]{each.error}[/]")
             continue
-        behind = "" if each.is_current else f" (latest: {each.latest_version})"
+        latest = f" (latest: {each.latest_version})" if each.schema_version != each.latest_version else ""
         table.add_row(
             each.database,
             each.where,
             each.server_version,
-            f"{each.schema_version or 'not ours to see'}{behind if each.schema_version else ''}",
+            f"{each.schema_version or 'not ours to see'}{latest if each.schema_version else ''}",
             each.environment or "-",
             decimal(each.size_bytes),
         )
@@ -53,5 +96,19 @@ def status() -> None:
         raise DatabaseUnreachable(
             f"{len(broken)} of {len(found)} databases cannot be read", "see the table above"
         )
-    if any(each.schema_version and not each.is_current for each in found):
-        err.print("Some schemas are behind: run `episodes db init`.", style="yellow")
+    seen = [each for each in found if each.schema_version]
+    newer = [each.database for each in seen if each.is_newer]
+    behind = [each.database for each in seen if not each.is_current and not each.is_newer]
+    foreign = [each.database for each in seen if each.environment not in (None, settings.environment)]
+    if newer:
+        err.print(f"Set up by a newer release: {', '.join(newer)}. Upgrade this one.", style="yellow")
+    if behind:
+        err.print(
+            f"Not set up by this release, or not to the end: {', '.join(behind)}. Run `episodes db init`.",
+            style="yellow",
+        )
+    if foreign:
+        err.print(
+            f"Not of environment {settings.environment!r}, so not written to: {', '.join(foreign)}.",
+            style="yellow",
+        )

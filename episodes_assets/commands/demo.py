@@ -8,7 +8,7 @@ import typer
 
 from episodes_assets.commands.console import err, out
 from episodes_assets.commands.dagster_runs import materialize_days, open_instance
-from episodes_assets.commands.databases import ready_databases
+from episodes_assets.commands.databases import ready_databases, writable_input
 from episodes_assets.commands.day_table import day_table
 from episodes_assets.commands.processes import temporary_workers
 from episodes_assets.databases.connections import connect
@@ -16,7 +16,7 @@ from episodes_assets.databases.dsns import Dsns, Purpose
 from episodes_assets.days import FIRST_DAY, ONE_DAY, days_between
 from episodes_assets.errors import BadSetting
 from episodes_assets.sample.generate import generate_input
-from episodes_assets.settings import load_settings
+from episodes_assets.settings import Settings, load_settings
 from episodes_assets.stores.published import published_plans
 
 SEED = 1
@@ -43,7 +43,7 @@ def demo(
             "unset every EPISODES_*_DSN, or use `episodes run` with your own input",
         )
     wanted = list(days_between(FIRST_DAY, FIRST_DAY + (days - 1) * ONE_DAY))
-    _ensure_input(dsns, wanted, episodes)
+    _ensure_input(settings, dsns, wanted, episodes)
     with connect(dsns.require(Purpose.RESULTS), read_only=True) as results:
         published = published_plans(results)
     missing = [day for day in wanted if day not in published]
@@ -62,7 +62,7 @@ def demo(
     err.print(f"  the next day           .venv/bin/episodes demo --days {days + 1}", style="bold")
 
 
-def _ensure_input(dsns: Dsns, days: list[dt.date], episodes: int) -> None:
+def _ensure_input(settings: Settings, dsns: Dsns, days: list[dt.date], episodes: int) -> None:
     """Generate the sample days that the input lacks."""
     with connect(dsns.require(Purpose.INPUT), read_only=True) as connection:
         found = connection.execute(
@@ -76,7 +76,7 @@ def _ensure_input(dsns: Dsns, days: list[dt.date], episodes: int) -> None:
         return
     err.print(f"Generating {len(missing)} days of sample input ({episodes:,} episodes)")
     generate_input(
-        dsns.require(Purpose.INPUT_WRITER),
+        writable_input(settings, dsns),
         episodes=episodes,
         seed=SEED,
         first=missing[0],

@@ -10,9 +10,7 @@ import typer
 from rich.progress import Progress
 
 from episodes_assets.commands.console import err, out
-from episodes_assets.commands.databases import ready_databases
-from episodes_assets.databases.connections import connect_to_write
-from episodes_assets.databases.dsns import Purpose
+from episodes_assets.commands.databases import ready_databases, writable_input
 from episodes_assets.days import FIRST_DAY, ONE_DAY, parse_day
 from episodes_assets.errors import BadFile
 from episodes_assets.sample.generate import generate_input
@@ -47,9 +45,7 @@ def generate(
     start = parse_day(first)
     end = start + (days - 1) * ONE_DAY
     parse_day(end.isoformat())
-    dsn = ready_databases(settings).require(Purpose.INPUT_WRITER)
-    with connect_to_write(dsn, settings.environment):
-        pass
+    dsn = writable_input(settings, ready_databases(settings))
     totals = [0, 0]
     with Progress(console=err, transient=True) as bar:
         task = bar.add_task("generating", total=days + history)
@@ -95,9 +91,7 @@ def load(
             "each row belongs to the drop of a day; nothing was loaded",
         )
     settings = load_settings()
-    dsn = ready_databases(settings).require(Purpose.INPUT_WRITER)
-    with connect_to_write(dsn, settings.environment):
-        pass
+    dsn = writable_input(settings, ready_databases(settings))
     replace_input(
         dsn,
         drops=drops,

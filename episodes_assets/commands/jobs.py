@@ -7,8 +7,8 @@ from rich.table import Table
 
 from episodes_assets.commands.console import out
 from episodes_assets.commands.databases import ready_databases
-from episodes_assets.databases.connections import connect, connect_to_write
-from episodes_assets.databases.dsns import Purpose
+from episodes_assets.databases.connections import connect_to_read, connect_to_write
+from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets.days import parse_day
 from episodes_assets.errors import DayNotPlanned
 from episodes_assets.fleet.retry import retry_held_jobs
@@ -32,7 +32,7 @@ def status(
     """
     days = None if day is None else [parse_day(day)]
     dsn = ready_databases(load_settings()).require(Purpose.QUEUE)
-    with connect(dsn, read_only=True) as connection:
+    with connect_to_read(dsn, Database.QUEUE) as connection:
         progress = ledger.read_progress(connection, days)
         waiting = ledger.backlog(connection)
         shown = progress[-DAYS_SHOWN:]
@@ -71,6 +71,6 @@ def retry(day: Annotated[str, typer.Argument(help="The day whose held jobs are r
     settings = load_settings()
     parsed = parse_day(day)
     dsn = ready_databases(settings).require(Purpose.QUEUE)
-    with connect_to_write(dsn, settings.environment, autocommit=True) as connection:
+    with connect_to_write(dsn, Database.QUEUE, settings.environment, autocommit=True) as connection:
         released = retry_held_jobs(connection, parsed)
     out.print(f"{released:,} held jobs of {day} wait for the fleet again")

@@ -9,8 +9,8 @@ from rich.table import Table
 from episodes_assets.algorithms.registry import BY_ID
 from episodes_assets.commands.console import err, out
 from episodes_assets.commands.databases import ready_databases
-from episodes_assets.databases.connections import connect
-from episodes_assets.databases.dsns import Purpose
+from episodes_assets.databases.connections import connect_to_read
+from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets.days import parse_day
 from episodes_assets.errors import BadFile, NotPublished
 from episodes_assets.settings import load_settings
@@ -35,7 +35,7 @@ def results(
     dsns = ready_databases(load_settings())
     # Read as a consumer would, where this process may.
     purpose = Purpose.CONSUMER if Purpose.CONSUMER in dsns.by_purpose else Purpose.RESULTS
-    with connect(dsns.require(purpose), read_only=True) as connection:
+    with connect_to_read(dsns.require(purpose), Database.RESULTS) as connection:
         manifest = published.find_day(connection, parsed)
         if manifest is None:
             raise NotPublished(

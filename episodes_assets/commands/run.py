@@ -6,7 +6,11 @@ import typer
 
 from episodes_assets.commands.console import out
 from episodes_assets.commands.dagster_runs import materialize_days, open_instance
-from episodes_assets.commands.databases import ready_databases
+from episodes_assets.commands.databases import (
+    announce_open_hosts,
+    ready_databases,
+    refuse_writable_input,
+)
 from episodes_assets.commands.day_table import day_table
 from episodes_assets.commands.processes import temporary_workers
 from episodes_assets.days import days_between, parse_day, parse_range
@@ -60,6 +64,8 @@ def _materialize(first: str, last: str, workers: int | None, refresh: bool) -> N
     start, end = (parse_day(first),) * 2 if first == last else parse_range(first, last)
     settings = load_settings()
     dsns = ready_databases(settings)
+    announce_open_hosts(settings)
+    refuse_writable_input(settings, dsns)
     if workers is None:
         workers = EMBEDDED_WORKERS if dsns.is_embedded else 0
     config = {"ops": {"input_episodes": {"config": {"refresh": refresh}}}}

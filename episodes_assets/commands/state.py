@@ -8,8 +8,8 @@ import typer
 
 from episodes_assets.commands.console import out
 from episodes_assets.commands.databases import ready_databases
-from episodes_assets.databases.connections import connect, connect_to_write
-from episodes_assets.databases.dsns import Purpose
+from episodes_assets.databases.connections import connect_to_read, connect_to_write
+from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets.days import parse_date, parse_day
 from episodes_assets.errors import BadFile, StateGap
 from episodes_assets.settings import load_settings
@@ -35,7 +35,7 @@ def export(
     day = parse_day(as_of)
     settings = load_settings()
     dsn = ready_databases(settings).require(Purpose.RESULTS)
-    with connect(dsn, read_only=True) as connection:
+    with connect_to_read(dsn, Database.RESULTS) as connection:
         if tracked_state.read_day(connection, day) is None:
             raise StateGap(
                 f"there are no tracked episodes as of {day}",
@@ -68,7 +68,7 @@ def import_(
     state: pd.DataFrame = check_state(file, read_input_file(file, STATE_SCHEMA), day)
     dsn = ready_databases(settings).require(Purpose.RESULTS)
     with (
-        connect_to_write(dsn, settings.environment, autocommit=True) as connection,
+        connect_to_write(dsn, Database.RESULTS, settings.environment, autocommit=True) as connection,
         tracked_state.only_writer(connection),
     ):
         recorded = tracked_state.import_state(connection, state, day, CODE_VERSION)

@@ -18,7 +18,11 @@ from rich.text import Text
 
 from episodes_assets.commands.console import out
 from episodes_assets.commands.dagster_home import prepare_dagster_home
-from episodes_assets.commands.databases import ready_databases
+from episodes_assets.commands.databases import (
+    announce_open_hosts,
+    ready_databases,
+    refuse_writable_input,
+)
 from episodes_assets.commands.processes import (
     Child,
     ProcessGroup,
@@ -48,6 +52,8 @@ def up(
     """
     settings = load_settings()
     dsns = ready_databases(settings)
+    announce_open_hosts(settings)
+    refuse_writable_input(settings, dsns)
     folder = prepare_dagster_home(settings)
     _require_free(port)
     stopping = threading.Event()

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from episodes_assets.commands.databases import announce_open_hosts
 from episodes_assets.databases.dsns import Purpose, resolve_dsns
 from episodes_assets.fleet.worker import WorkerConfig, run_worker
 from episodes_assets.settings import load_settings
@@ -28,6 +29,8 @@ def worker(
     logging.getLogger("pgqueuer").setLevel(logging.DEBUG if verbose else logging.CRITICAL)
     settings = load_settings()
     dsns = resolve_dsns(settings)
+    if not stop_with_parent:  # which has said so itself
+        announce_open_hosts(settings)
     run_worker(
         WorkerConfig(
             queue_dsn=dsns.require(Purpose.WORKER),

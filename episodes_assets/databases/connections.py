@@ -7,7 +7,8 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from episodes_assets.databases import stamps
+from episodes_assets.databases import admission, versions
+from episodes_assets.databases.purposes import Database
 from episodes_assets.errors import BadSetting, DatabaseUnreachable, NotProvisioned
 
 CONNECT_TIMEOUT_SECONDS = 10
@@ -52,15 +53,37 @@ def connect(dsn: str, *, read_only: bool = False, autocommit: bool = False) -> I
 
 
 @contextmanager
-def connect_to_write(dsn: str, environment: str, *, autocommit: bool = False) -> Iterator[Connection]:
-    """A connection to one of our own databases, after a look at its stamp.
+def connect_to_write(
+    dsn: str, database: Database, environment: str, *, autocommit: bool = False
+) -> Iterator[Connection]:
+    """A connection that may write, after a look at the database's stamp and version.
 
     Raises:
         WrongEnvironment: If the database belongs to another environment.
+        SchemaTooOld: If its schema is of an older release.
+        SchemaTooNew: If its schema is of a newer release.
         NotProvisioned: If it has no stamp.
+        BadSetting: If the DSN cannot be read, or leads to another one of the four databases.
+        DatabaseUnreachable: If there is no connection to be had.
     """
     with connect(dsn, autocommit=autocommit) as connection:
-        stamps.verify(connection, environment, describe(dsn))
+        admission.verify(connection, database, environment, describe(dsn))
+        yield connection
+
+
+@contextmanager
+def connect_to_read(dsn: str, database: Database) -> Iterator[Connection]:
+    """A connection that cannot write, to one of our own databases, of whatever environment.
+
+    Raises:
+        SchemaTooOld: If its schema is of an older release, where the role may see that.
+        SchemaTooNew: If its schema is of a newer release, where the role may see that.
+        NotProvisioned: If it has no schema.
+        BadSetting: If the DSN cannot be read, or leads to another one of the four databases.
+        DatabaseUnreachable: If there is no connection to be had.
+    """
+    with connect(dsn, read_only=True) as connection:
+        versions.verify(connection, database, describe(dsn))
         yield connection
 
 
@@ -84,7 +107,7 @@ def _parse(dsn: str) -> dict[str, Any]:
         return dict(conninfo_to_dict(dsn))
     except psycopg.ProgrammingError as error:
         raise BadSetting(
-            f"a DSN cannot be read ({str(error).strip()})",
+            "a DSN cannot be read",  # libpq's reason may repeat it, with its password
             "spell it postgresql://user:password@host:5432/database",
         ) from error
 

@@ -1,75 +1,18 @@
 """Which DSN serves which purpose, configured or embedded.
 
-A purpose is a role in a database. A process asks for the purposes of its own work and is given
-nothing else.
+A purpose is a role in a database (`episodes_assets.databases.purposes`). A process asks for
+the purposes of its own work and is given nothing else.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
-from episodes_assets.databases import embedded
+from episodes_assets.databases import doors, embedded
+from episodes_assets.databases.purposes import FLEET, ORCHESTRATOR, Database, Purpose
 from episodes_assets.errors import BadSetting
 from episodes_assets.settings import Settings
 
-
-class Database(StrEnum):
-    """One of the four databases."""
-
-    DAGSTER = "dagster"
-    INPUT = "input"
-    QUEUE = "queue"
-    RESULTS = "results"
-
-
-class Purpose(StrEnum):
-    """A role in one of the databases; its value is the middle of the setting's name."""
-
-    DAGSTER = "dagster"
-    INPUT = "input"
-    INPUT_WRITER = "input_writer"
-    QUEUE = "queue"
-    WORKER = "worker"
-    RESULTS = "results"
-    CONSUMER = "consumer"
-
-    @property
-    def database(self) -> Database:
-        """The database this role works in."""
-        return _DATABASES[self]
-
-    @property
-    def setting(self) -> str:
-        """The environment variable that holds its DSN."""
-        return f"EPISODES_{self.name}_DSN"
-
-    @property
-    def embedded_role(self) -> str:
-        """Its name in the embedded server."""
-        return _EMBEDDED_ROLES[self]
-
-
-_DATABASES = {
-    Purpose.DAGSTER: Database.DAGSTER,
-    Purpose.INPUT: Database.INPUT,
-    Purpose.INPUT_WRITER: Database.INPUT,
-    Purpose.QUEUE: Database.QUEUE,
-    Purpose.WORKER: Database.QUEUE,
-    Purpose.RESULTS: Database.RESULTS,
-    Purpose.CONSUMER: Database.RESULTS,
-}
-_EMBEDDED_ROLES = {
-    Purpose.DAGSTER: "episodes_dagster",
-    Purpose.INPUT: "episodes_input_reader",
-    Purpose.INPUT_WRITER: "episodes_input_writer",
-    Purpose.QUEUE: "episodes_orchestrator",
-    Purpose.WORKER: "episodes_worker",
-    Purpose.RESULTS: "episodes_publisher",
-    Purpose.CONSUMER: "episodes_consumer",
-}
-
-ORCHESTRATOR = (Purpose.DAGSTER, Purpose.INPUT, Purpose.QUEUE, Purpose.RESULTS)
-FLEET = (Purpose.INPUT, Purpose.WORKER)
+__all__ = ["FLEET", "ORCHESTRATOR", "Database", "Dsns", "Purpose", "resolve_dsns"]
 
 
 @dataclass(frozen=True)
@@ -102,8 +45,11 @@ def resolve_dsns(settings: Settings) -> Dsns:
     """Find the databases; with no DSN configured, start the embedded server.
 
     Raises:
+        HostNotAllowed: Outside production, if a setting names a host that is not listed.
+        BadSetting: Outside production, if a DSN or a URL cannot be read.
         DatabaseUnreachable: If the embedded server does not start.
     """
+    doors.require_allowed(settings)
     configured = {
         purpose: secret.get_secret_value()
         for purpose in Purpose
@@ -112,7 +58,7 @@ def resolve_dsns(settings: Settings) -> Dsns:
     if configured:
         return Dsns(configured, is_embedded=False)
     server = embedded.start(settings.home)
-    return Dsns(
-        {purpose: server.dsn(purpose.embedded_role, purpose.database.value) for purpose in Purpose},
-        is_embedded=True,
-    )
+    dsns = {purpose: server.dsn(purpose.embedded_role, purpose.database.value) for purpose in Purpose}
+    # libpq's own variables could lead even these elsewhere.
+    doors.require_allowed_dsn(settings, "the embedded PostgreSQL", dsns[Purpose.QUEUE])
+    return Dsns(dsns, is_embedded=True)

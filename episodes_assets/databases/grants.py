@@ -6,7 +6,7 @@ import psycopg
 from psycopg import sql
 
 from episodes_assets.databases.connections import Connection
-from episodes_assets.databases.dsns import Database, Purpose
+from episodes_assets.databases.purposes import Database, Purpose
 
 Roles = Mapping[Purpose, str]
 
@@ -50,6 +50,11 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
     ),
 }
 _READ_ONLY_SESSIONS = {Purpose.INPUT, Purpose.CONSUMER}
+
+
+def rights(database: Database) -> dict[str, tuple[str, ...]]:
+    """The statements that give each role of a database its rights, by purpose."""
+    return {p.value: statements for p, statements in _RIGHTS.items() if p.database is database}
 
 
 def grant(admin: Connection, database: Database, database_name: str, roles: Roles) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import psycopg
 import sqlalchemy
@@ -10,9 +9,9 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from episodes_assets.databases.dsns import Database
-
-_MIGRATIONS = Path(__file__).parent / "migrations"
+from episodes_assets.databases.connections import Connection
+from episodes_assets.databases.purposes import Database
+from episodes_assets.databases.versions import MIGRATIONS
 
 
 def latest_version(database: Database) -> str:
@@ -26,36 +25,49 @@ def upgrade(database: Database, admin_dsn: str) -> tuple[str | None, str | None]
     Returns:
         The versions before and after; before is None for a database without any.
     """
-    with _connected(database, admin_dsn) as (config, connection):
-        before = _version(connection)
-        command.upgrade(config, "head")
-        return before, _version(connection)
+    with psycopg.connect(admin_dsn) as admin, begin(admin) as connection:
+        return upgrade_within(connection, database)
+
+
+@contextmanager
+def begin(admin: Connection) -> Iterator[sqlalchemy.Connection]:
+    """A transaction for migrations and for whatever else is executed through `admin` meanwhile.
+
+    It commits when the block ends well, and leaves `admin` open.
+    """
+    engine = sqlalchemy.create_engine(
+        "postgresql+psycopg://", creator=lambda: admin, poolclass=sqlalchemy.StaticPool
+    )
+    with engine.begin() as connection:
+        yield connection
+
+
+def upgrade_within(connection: sqlalchemy.Connection, database: Database) -> tuple[str | None, str | None]:
+    """Bring a database to its newest version in a transaction that others go on with.
+
+    Returns:
+        The versions before and after; before is None for a database without any.
+    """
+    before = _version(connection)
+    command.upgrade(_config(database, connection), "head")
+    return before, _version(connection)
 
 
 def downgrade(database: Database, admin_dsn: str, version: str) -> None:
     """Bring a database back to an older version."""
-    with _connected(database, admin_dsn) as (config, _):
-        command.downgrade(config, version)
+    with psycopg.connect(admin_dsn) as admin, begin(admin) as connection:
+        _version(connection)
+        command.downgrade(_config(database, connection), version)
 
 
-def _config(database: Database) -> Config:
+def _config(database: Database, connection: sqlalchemy.Connection | None = None) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.set_main_option("script_location", str(MIGRATIONS))
     config.set_main_option("path_separator", "os")
-    config.set_main_option("version_locations", str(_MIGRATIONS / database.value))
+    config.set_main_option("version_locations", str(MIGRATIONS / database.value))
+    # Alembic leaves the commit of a transaction that has begun to whoever began it.
+    config.attributes["connection"] = connection
     return config
-
-
-@contextmanager
-def _connected(database: Database, admin_dsn: str) -> Iterator[tuple[Config, sqlalchemy.Connection]]:
-    engine = sqlalchemy.create_engine(
-        "postgresql+psycopg://", creator=lambda: psycopg.connect(admin_dsn), poolclass=sqlalchemy.NullPool
-    )
-    config = _config(database)
-    with engine.connect() as connection:
-        config.attributes["connection"] = connection
-        yield config, connection
-        connection.commit()
 
 
 def _version(connection: sqlalchemy.Connection) -> str | None:

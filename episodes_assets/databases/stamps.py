@@ -20,14 +20,18 @@ def read(connection: psycopg.Connection[Any]) -> str | None:
     return None if row is None else str(row[0])
 
 
-def verify(connection: psycopg.Connection[Any], environment: str, described: str) -> None:
+def judge(stamp: str | None, environment: str, described: str) -> None:
     """Refuse a database of another environment.
+
+    Args:
+        stamp: What the database is stamped with; None when it is not.
+        environment: The process's own.
+        described: How to name the database in the message.
 
     Raises:
         NotProvisioned: If it has no stamp.
         WrongEnvironment: If its stamp differs.
     """
-    stamp = read(connection)
     if stamp is None:
         raise NotProvisioned(f"{described} has no environment stamp", "run `episodes db init`")
     if stamp != environment:
@@ -35,3 +39,23 @@ def verify(connection: psycopg.Connection[Any], environment: str, described: str
             f"{described} belongs to {stamp!r}, this process to {environment!r}",
             "use that environment's own DSNs, or set EPISODES_ENVIRONMENT if you mean this one",
         )
+
+
+def write_first(connection: psycopg.Connection[Any], environment: str) -> None:
+    """Stamp a database that has no stamp; one that has keeps it."""
+    connection.execute(
+        "INSERT INTO environment_stamp (environment) VALUES (%s) ON CONFLICT DO NOTHING", [environment]
+    )
+
+
+def replace(connection: psycopg.Connection[Any], old: str, new: str) -> bool:
+    """Put another stamp in place of `old`.
+
+    Returns:
+        Whether `old` was what it was stamped with; if not, nothing is changed.
+    """
+    changed = connection.execute(
+        "UPDATE environment_stamp SET environment = %s, stamped_at = now() WHERE environment = %s",
+        [new, old],
+    )
+    return changed.rowcount == 1

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from episodes_assets.databases import stamps
+from episodes_assets.databases import completion, stamps
 from episodes_assets.databases.connections import Connection, connect, describe
-from episodes_assets.databases.dsns import Database, Dsns, Purpose
-from episodes_assets.databases.migrate import latest_version
+from episodes_assets.databases.dsns import Dsns
+from episodes_assets.databases.purposes import Database, Purpose
+from episodes_assets.databases.versions import known_versions, needed_version
 from episodes_assets.errors import DatabaseUnreachable, EpisodesError
 
 # The role that may see the most in each database.
@@ -28,6 +29,7 @@ class DatabaseStatus:
         schema_version: The migration it is at; None when it was never migrated or may not be seen.
         latest_version: The migration it should be at.
         environment: Its stamp; None when it has none or may not be seen.
+        is_whole: Whether this release's `episodes db init` has finished with it.
         size_bytes: Its size on disk.
         error: Why nothing of this is known; None when it is.
     """
@@ -38,13 +40,19 @@ class DatabaseStatus:
     schema_version: str | None = None
     latest_version: str = ""
     environment: str | None = None
+    is_whole: bool = False
     size_bytes: int = 0
     error: str | None = None
 
     @property
     def is_current(self) -> bool:
-        """Whether `episodes db init` has nothing to migrate."""
-        return self.schema_version == self.latest_version
+        """Whether `episodes db init` has nothing to do."""
+        return self.schema_version == self.latest_version and self.is_whole
+
+    @property
+    def is_newer(self) -> bool:
+        """Whether a newer release has set it up."""
+        return self.schema_version is not None and self.schema_version not in known_versions(self.database)
 
 
 def read_status(dsns: Dsns) -> list[DatabaseStatus]:
@@ -70,8 +78,9 @@ def _look(database: Database, dsn: str) -> DatabaseStatus:
                 where=where,
                 server_version=str(server),
                 schema_version=_schema_version(connection) if may_see else None,
-                latest_version=latest_version(database),
+                latest_version=needed_version(database),
                 environment=stamps.read(connection) if may_see else None,
+                is_whole=completion.read_mark(connection) == completion.expected_mark(database),
                 size_bytes=int(size),
             )
     except DatabaseUnreachable as error:

@@ -18,11 +18,14 @@ from pgqueuer.qm import QueueManager
 from pgqueuer.queries import Queries
 
 from episodes_assets.databases.connections import connect, connect_to_write
+from episodes_assets.databases.input_role import check_input_role
+from episodes_assets.databases.purposes import Database
 from episodes_assets.errors import DatabaseUnreachable
 from episodes_assets.fleet.chunk import ChunkRunner
 from episodes_assets.fleet.compute_process import ComputeProcess
 from episodes_assets.fleet.messages import ENTRYPOINT, ChunkMessage
 from episodes_assets.fleet.micro_batch import warm_up
+from episodes_assets.settings import PRODUCTION
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +59,14 @@ def run_worker(config: WorkerConfig) -> None:
     Raises:
         DatabaseUnreachable: If a database cannot be reached at the start; later it waits for it.
         WrongEnvironment: If the queue belongs to another environment.
+        SchemaTooOld: If the queue's schema is of an older release.
+        SchemaTooNew: If the queue's schema is of a newer release.
+        InputWritable: In production, if the input role could write.
     """
-    with connect_to_write(config.queue_dsn, config.environment):
+    with connect_to_write(config.queue_dsn, Database.QUEUE, config.environment):
         pass
-    with connect(config.input_dsn, read_only=True):
-        pass
+    with connect(config.input_dsn, read_only=True) as connection:
+        check_input_role(connection, is_production=config.environment == PRODUCTION, warn=log.warning)
     asyncio.run(_work(config))
 
 

@@ -11,7 +11,8 @@ from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from sqlalchemy.engine import make_url
 
-from episodes_assets.databases.dsns import Purpose
+from episodes_assets.databases.connections import connect_to_write
+from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets.databases.provision import ready_databases
 from episodes_assets.settings import load_settings
 
@@ -30,9 +31,20 @@ class EpisodesDagsterStorage(DagsterPostgresStorage):
         inst_data: ConfigurableClassData | None,
         config_value: Any,  # noqa: ANN401, ARG003
     ) -> "EpisodesDagsterStorage":
-        """Called by Dagster when it loads its instance."""
+        """Called by Dagster when it loads its instance.
+
+        Raises:
+            WrongEnvironment: If the database belongs to another environment; nothing is written.
+            SchemaTooOld: If our part of its schema is of an older release.
+            SchemaTooNew: If our part of its schema is of a newer release.
+            NotProvisioned: If `episodes db init` has not been run.
+            DatabaseUnreachable: If there is no connection to be had.
+        """
         log = get_dagster_logger("episodes")
-        dsn = ready_databases(load_settings(), log.info).require(Purpose.DAGSTER)
+        settings = load_settings()
+        dsn = ready_databases(settings, log.info).require(Purpose.DAGSTER)
+        with connect_to_write(dsn, Database.DAGSTER, settings.environment):
+            pass
         # The driver is named because SQLAlchemy 2.1 changed the one behind plain postgresql://.
         url = make_url(dsn).set(drivername="postgresql+psycopg2")
         return cls(inst_data=inst_data, postgres_url=url.render_as_string(hide_password=False))

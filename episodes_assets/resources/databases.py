@@ -4,21 +4,32 @@ A DSN is looked up when a step runs, never when definitions load, so that loadin
 and no DSN appears in the UI.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import dagster as dg
 from pydantic import Field
 
-from episodes_assets.databases.connections import Connection, connect, connect_to_write
-from episodes_assets.databases.dsns import Purpose, resolve_dsns
+from episodes_assets.databases import doors
+from episodes_assets.databases.connections import (
+    Connection,
+    connect,
+    connect_to_read,
+    connect_to_write,
+)
+from episodes_assets.databases.dsns import Database, Purpose, resolve_dsns
+from episodes_assets.databases.input_role import check_input_role
 from episodes_assets.settings import load_settings
 
 _DSN = Field(default="", description="Overrides the DSN that the settings give; for tests.")
 
 
 def _dsn(override: str, purpose: Purpose) -> str:
-    return override or resolve_dsns(load_settings()).require(purpose)
+    settings = load_settings()
+    if override:
+        doors.require_allowed_dsn(settings, f"override_dsn of {purpose}", override)
+        return override
+    return resolve_dsns(settings).require(purpose)
 
 
 class InputDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -30,6 +41,21 @@ class InputDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
     def dsn(self) -> str:
         """The DSN, from EPISODES_INPUT_DSN or the embedded server."""
         return _dsn(self.override_dsn, Purpose.INPUT)
+
+    def checked_dsn(self, warn: Callable[[str], None]) -> str:
+        """The DSN, after a look at whether its role can really only read.
+
+        Args:
+            warn: Is told, outside production, what is refused there.
+
+        Raises:
+            InputWritable: In production, if the role could write.
+            DatabaseUnreachable: If there is no connection to be had.
+        """
+        dsn = self.dsn
+        with connect(dsn, read_only=True) as connection:
+            check_input_role(connection, is_production=load_settings().is_production, warn=warn)
+        return dsn
 
 
 class QueueDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -49,8 +75,12 @@ class QueueDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises:
             DatabaseUnreachable: If there is no connection to be had.
             WrongEnvironment: If the database belongs to another environment.
+            SchemaTooOld: If its schema is of an older release.
+            SchemaTooNew: If its schema is of a newer release.
         """
-        with connect_to_write(self.dsn, load_settings().environment, autocommit=True) as connection:
+        with connect_to_write(
+            self.dsn, Database.QUEUE, load_settings().environment, autocommit=True
+        ) as connection:
             yield connection
 
     @contextmanager
@@ -59,8 +89,10 @@ class QueueDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         Raises:
             DatabaseUnreachable: If there is no connection to be had.
+            SchemaTooOld: If its schema is of an older release.
+            SchemaTooNew: If its schema is of a newer release.
         """
-        with connect(self.dsn, read_only=True) as connection:
+        with connect_to_read(self.dsn, Database.QUEUE) as connection:
             yield connection
 
 
@@ -81,8 +113,12 @@ class ResultsDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises:
             DatabaseUnreachable: If there is no connection to be had.
             WrongEnvironment: If the database belongs to another environment.
+            SchemaTooOld: If its schema is of an older release.
+            SchemaTooNew: If its schema is of a newer release.
         """
-        with connect_to_write(self.dsn, load_settings().environment, autocommit=True) as connection:
+        with connect_to_write(
+            self.dsn, Database.RESULTS, load_settings().environment, autocommit=True
+        ) as connection:
             yield connection
 
     @contextmanager
@@ -91,6 +127,8 @@ class ResultsDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         Raises:
             DatabaseUnreachable: If there is no connection to be had.
+            SchemaTooOld: If its schema is of an older release.
+            SchemaTooNew: If its schema is of a newer release.
         """
-        with connect(self.dsn, read_only=True) as connection:
+        with connect_to_read(self.dsn, Database.RESULTS) as connection:
             yield connection

@@ -24,7 +24,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from episodes_assets.databases import doors
 from episodes_assets.errors import SnapshotDamaged, SnapshotMissing
+from episodes_assets.settings import load_settings
 from episodes_assets.stores import drop_table
 from episodes_assets.stores.episode_parts import DROP_PART_ROWS, whole_episodes
 from episodes_assets.validation.drop import ValidatedDrop
@@ -64,13 +66,17 @@ class Snapshot:
 
 
 class SnapshotStore:
-    """Snapshots below a folder or an fsspec URL, such as `s3://bucket/prefix`."""
+    """Snapshots below a folder or an fsspec URL, such as `s3://bucket/prefix`.
+
+    Outside production, using one raises HostNotAllowed when its host is not listed.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     @cached_property
     def _place(self) -> tuple[Any, str]:
+        doors.require_allowed_url(load_settings(), self.url)
         filesystem, root = fsspec.core.url_to_fs(self.url)
         return filesystem, root.rstrip("/")
 

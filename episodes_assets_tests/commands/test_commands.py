@@ -71,12 +71,13 @@ def test_a_range_the_wrong_way_round(system: System) -> None:
 
 
 def test_a_database_that_is_down(system: System) -> None:
-    down = {"EPISODES_QUEUE_DSN": "postgresql://who:secret@127.0.0.1:1/queue"}
+    allowed = {"EPISODES_ALLOWED_HOSTS": "127.0.0.1"}
+    down = {**allowed, "EPISODES_QUEUE_DSN": "postgresql://who:secret@127.0.0.1:1/queue"}
     for command in (["jobs", "status"], ["jobs", "retry", "2018-03-01"]):
         line = refused(system, *command, env=down)
         assert "cannot reach who@127.0.0.1:1/queue" in line
         assert "secret" not in line
-    dagster_down = {"EPISODES_DAGSTER_DSN": "postgresql://who@127.0.0.1:1/dagster"}
+    dagster_down = {**allowed, "EPISODES_DAGSTER_DSN": "postgresql://who@127.0.0.1:1/dagster"}
     assert "who@127.0.0.1:1/dagster" in refused(system, "run", "2018-03-01", env=dagster_down)
 
 
@@ -186,7 +187,10 @@ def test_db_status_and_init(system: System) -> None:
     assert status.returncode == 0, status.stderr
     for word in (*(latest_version(database) for database in Database), "development", "18."):
         assert word in status.stdout
-    down = {Purpose.RESULTS.setting: "postgresql://who@127.0.0.1:1/results"}
+    down = {
+        Purpose.RESULTS.setting: "postgresql://who@127.0.0.1:1/results",
+        "EPISODES_ALLOWED_HOSTS": "127.0.0.1:1",
+    }
     assert "1 of 4 databases cannot be read" in refused(system, "db", "status", env=down)
     assert "EPISODES_ADMIN_DSN is not set" in refused(system, "db", "init")
 

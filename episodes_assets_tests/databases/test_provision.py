@@ -73,6 +73,7 @@ def tcp_environment(
 ) -> Dsns:
     host, port, password = tcp_server
     monkeypatch.setenv("EPISODES_HOME", str(tmp_path))
+    monkeypatch.setenv("EPISODES_ALLOWED_HOSTS", f"{host}:{port}")
     monkeypatch.setenv("EPISODES_ADMIN_DSN", f"postgresql://boss:{password}@{host}:{port}/postgres")
     for purpose in Purpose:
         dsn = f"postgresql://prod_{purpose}:p-{purpose}'%22@{host}:{port}/prod_{purpose.database}"

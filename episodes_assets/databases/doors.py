@@ -1,0 +1,156 @@
+"""Where on the network a process's settings lead: each DSN as libpq reads it, the snapshots as fsspec does.
+
+No process gets a DSN or opens a snapshot store without passing `require_allowed`.
+"""
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from episodes_assets.databases import allowed_hosts
+from episodes_assets.databases.allowed_hosts import Door, Request, make_door
+from episodes_assets.databases.purposes import Database, Purpose
+from episodes_assets.errors import BadSetting
+from episodes_assets.settings import Settings
+
+SNAPSHOTS = "EPISODES_SNAPSHOTS_URL"
+_DEFAULT_PORT = "5432"
+_LOCAL = {"file", "local", "memory", "data"}
+# They work on what the rest of a chain names: `simplecache::s3://bucket/prefix`.
+_WRAPPERS = {"simplecache", "filecache", "blockcache", "cached", "dir", "zip", "tar"}
+
+
+def of_dsn(setting: str, dsn: str, environ: Mapping[str, str] = os.environ) -> list[Door]:
+    """The doors of a DSN: each host and each address that it, or libpq's environment, names.
+
+    A name counts beside the address that stands for it, because not every driver knows `hostaddr`. A
+    unix socket is no door.
+
+    Args:
+        setting: Where the DSN comes from, for messages, which never show the DSN itself.
+        dsn: A libpq URL or connection string.
+        environ: Where libpq looks for what the DSN leaves out.
+
+    Raises:
+        BadSetting: If it cannot be read, or names a service, whose file could name any host.
+    """
+    try:
+        parts = {name: str(value) for name, value in conninfo_to_dict(dsn).items()}
+    except psycopg.ProgrammingError as error:
+        raise BadSetting(
+            f"{setting}: a DSN cannot be read", "spell it postgresql://user:password@host:5432/database"
+        ) from error
+    if "service" in parts or "PGSERVICE" in environ:
+        raise BadSetting(
+            f"{setting} leads to a service of libpq ({'service=' if 'service' in parts else 'PGSERVICE'}),"
+            " whose file may name any host",
+            "outside production, write the host into the DSN and unset PGSERVICE",
+        )
+    hosts = _listed(parts, "host", environ)
+    addresses = _listed(parts, "hostaddr", environ)
+    ports = (parts.get("port") or environ.get("PGPORT") or _DEFAULT_PORT).split(",")
+    return [
+        _door(setting, host, port or _DEFAULT_PORT)
+        for listed in (hosts, addresses)
+        for host, port in zip(listed, itertools.chain(ports, itertools.repeat(ports[-1])), strict=False)
+        if host and not host.startswith(("/", "@"))  # sockets, the second one abstract
+    ]
+
+
+def _listed(parts: Mapping[str, str], name: str, environ: Mapping[str, str]) -> list[str]:
+    given = parts.get(name)
+    value = environ.get(f"PG{name.upper()}", "") if given is None else given
+    return [each.strip() for each in value.split(",")]
+
+
+def _door(setting: str, host: str, port: str | None, protocol: str = "") -> Door:
+    number = int(port) if port is not None and port.isascii() and port.isdigit() else None
+    door = make_door(host, number, protocol)
+    if door is None or (port is not None and number is None):
+        # A password that is not percent-encoded ends up in the host or the port: show neither.
+        raise BadSetting(
+            f"{setting} names a host or port that is none", "percent-encode the password, and check the host"
+        )
+    return door
+
+
+def of_url(setting: str, url: str) -> list[Door]:
+    """The doors of a folder or an fsspec URL, chained or not; a local one has none.
+
+    Raises:
+        BadSetting: If its host cannot be read.
+    """
+    links = url.split("::")
+    return [door for link in links for door in _doors_of_link(setting, link, is_chained=len(links) > 1)]
+
+
+def _doors_of_link(setting: str, link: str, *, is_chained: bool) -> Iterator[Door]:
+    protocol, separator, rest = link.partition("://")
+    if not separator and not (is_chained and protocol):
+        return  # a path
+    if "://" in rest:
+        yield from _doors_of_link(setting, rest, is_chained=False)
+    if protocol.lower() in _LOCAL | _WRAPPERS or protocol.startswith(("/", ".", "~")):
+        return
+    try:
+        network = urlsplit(f"//{rest}").netloc.rpartition("@")[2]
+        parts = urlsplit(f"//{network}")
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise BadSetting(
+            f"{setting} names a host or port that is none", "percent-encode the password, and check the host"
+        ) from error
+    yield _door(setting, host, None if port is None else str(port), protocol)
+
+
+def requested(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[Request]:
+    """Every door that the settings lead to, in the order of README's table.
+
+    Raises:
+        BadSetting: If a DSN or the snapshots' URL cannot be read.
+    """
+    administrators = ["admin", *(f"{database.value}_admin" for database in Database)]
+    found: list[Request] = []
+    for name in [*(purpose.value for purpose in Purpose), *administrators]:
+        secret = getattr(settings, f"{name}_dsn")
+        if secret is not None:
+            setting = f"EPISODES_{name.upper()}_DSN"
+            doors = of_dsn(setting, secret.get_secret_value(), environ)
+            found += [Request(setting, door) for door in doors]
+    found += [Request(SNAPSHOTS, door) for door in of_url(SNAPSHOTS, settings.snapshots)]
+    return found
+
+
+def require_allowed(settings: Settings) -> list[Request]:
+    """Refuse settings that lead to a host which is not listed; production needs no list.
+
+    Returns:
+        The doors that are open; none in production, where nobody had to open them.
+
+    Raises:
+        HostNotAllowed: If a host is not listed.
+        BadSetting: If a DSN, the URL or the list cannot be read.
+    """
+    if settings.is_production:
+        return []
+    requests = requested(settings)
+    allowed_hosts.require_allowed(requests, settings.allowed_hosts, settings.environment)
+    return requests
+
+
+def require_allowed_dsn(settings: Settings, setting: str, dsn: str) -> None:
+    """Refuse one DSN, as `require_allowed`."""
+    if not settings.is_production:
+        requests = [Request(setting, door) for door in of_dsn(setting, dsn)]
+        allowed_hosts.require_allowed(requests, settings.allowed_hosts, settings.environment)
+
+
+def require_allowed_url(settings: Settings, url: str) -> None:
+    """Refuse one snapshot store, as `require_allowed`."""
+    if not settings.is_production:
+        requests = [Request(SNAPSHOTS, door) for door in of_url(SNAPSHOTS, url)]
+        allowed_hosts.require_allowed(requests, settings.allowed_hosts, settings.environment)

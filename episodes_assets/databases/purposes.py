@@ -1,0 +1,62 @@
+"""The four databases, the roles in them, and which of them an orchestrator and a worker need."""
+
+from enum import StrEnum
+
+
+class Database(StrEnum):
+    """One of the four databases."""
+
+    DAGSTER = "dagster"
+    INPUT = "input"
+    QUEUE = "queue"
+    RESULTS = "results"
+
+
+class Purpose(StrEnum):
+    """A role in one of the databases; its value is the middle of the setting's name."""
+
+    DAGSTER = "dagster"
+    INPUT = "input"
+    INPUT_WRITER = "input_writer"
+    QUEUE = "queue"
+    WORKER = "worker"
+    RESULTS = "results"
+    CONSUMER = "consumer"
+
+    @property
+    def database(self) -> Database:
+        """The database this role works in."""
+        return _DATABASES[self]
+
+    @property
+    def setting(self) -> str:
+        """The environment variable that holds its DSN."""
+        return f"EPISODES_{self.name}_DSN"
+
+    @property
+    def embedded_role(self) -> str:
+        """Its name in the embedded server."""
+        return _EMBEDDED_ROLES[self]
+
+
+_DATABASES = {
+    Purpose.DAGSTER: Database.DAGSTER,
+    Purpose.INPUT: Database.INPUT,
+    Purpose.INPUT_WRITER: Database.INPUT,
+    Purpose.QUEUE: Database.QUEUE,
+    Purpose.WORKER: Database.QUEUE,
+    Purpose.RESULTS: Database.RESULTS,
+    Purpose.CONSUMER: Database.RESULTS,
+}
+_EMBEDDED_ROLES = {
+    Purpose.DAGSTER: "episodes_dagster",
+    Purpose.INPUT: "episodes_input_reader",
+    Purpose.INPUT_WRITER: "episodes_input_writer",
+    Purpose.QUEUE: "episodes_orchestrator",
+    Purpose.WORKER: "episodes_worker",
+    Purpose.RESULTS: "episodes_publisher",
+    Purpose.CONSUMER: "episodes_consumer",
+}
+
+ORCHESTRATOR = (Purpose.DAGSTER, Purpose.INPUT, Purpose.QUEUE, Purpose.RESULTS)
+FLEET = (Purpose.INPUT, Purpose.WORKER)
