@@ -75,7 +75,16 @@ class Settings(BaseSettings):
         default=2.0, ge=0, description="Wait before a failed job's next start; doubles each time."
     )
     batch_timeout_seconds: float = Field(
-        default=600.0, gt=0, description="Longest computation of one micro-batch."
+        default=300.0, gt=0, description="Longest computation of jobs that run together."
+    )
+    job_timeout_seconds: float = Field(
+        default=60.0, gt=0, description="Longest computation of a job that runs alone."
+    )
+    algorithm_timeout_seconds: dict[str, float] = Field(
+        default_factory=dict, description="The same for single algorithms, as a JSON object by name."
+    )
+    compute_memory_mb: int = Field(
+        default=4096, ge=512, description="Memory that a worker's computation may allocate."
     )
     heartbeat_seconds: float = Field(
         default=30.0, ge=2, description="Silence after which a worker's messages go to another."

@@ -1,6 +1,6 @@
 """What an algorithm is."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -37,6 +37,11 @@ class Algorithm:
 
             `metrics` has the jobs' index and one column for each of `columns`; a job without
             viewings has a row as well, with a missing value where nothing can be said.
+        may_be_missing: The columns in which a value may be missing. Anywhere else a missing value is a
+            failure of its job, as an infinite one is everywhere.
+        timeout_seconds: How long one job may take by itself; None for EPISODES_JOB_TIMEOUT_SECONDS.
+        import_error: Why the module cannot be imported, with its traceback; None when it can. Such an
+            algorithm has no columns, and each of its jobs fails with this.
     """
 
     algorithm_id: int
@@ -45,3 +50,6 @@ class Algorithm:
     description: str
     columns: Mapping[str, Metric]
     compute: Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame]
+    may_be_missing: Collection[str] = ()
+    timeout_seconds: float | None = None
+    import_error: str | None = None

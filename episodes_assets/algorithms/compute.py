@@ -18,6 +18,10 @@ class BadAlgorithm(Exception):
     """An algorithm returned something else than it declared."""
 
 
+class MissingValue(BadAlgorithm):
+    """An algorithm returned no value, or an infinite one, where there must be one."""
+
+
 def compute_outcomes(jobs: pd.DataFrame, viewings: pa.Table) -> pd.DataFrame:
     """The metrics of many jobs.
 
@@ -33,6 +37,7 @@ def compute_outcomes(jobs: pd.DataFrame, viewings: pa.Table) -> pd.DataFrame:
 
     Raises:
         BadAlgorithm: If an algorithm does not return what it declares.
+        AlgorithmUnavailable: If its module does not import.
         Exception: Whatever an algorithm raises.
     """
     clean = _clean(viewings)
@@ -96,21 +101,27 @@ def _compute_one(
 
 
 def _to_json(metrics: pd.DataFrame, algorithm: Algorithm) -> list[str]:
-    columns = [_json_numbers(metrics[name], metric) for name, metric in algorithm.columns.items()]
+    columns = [_json_numbers(metrics[name], name, algorithm) for name in algorithm.columns]
     shape = "{" + ", ".join(f"{json.dumps(name)}: %s" for name in algorithm.columns) + "}"
     return [shape % row for row in zip(*columns, strict=True)]
 
 
-def _json_numbers(values: pd.Series, metric: Metric) -> list[str]:
+def _json_numbers(values: pd.Series, name: str, algorithm: Algorithm) -> list[str]:
     numbers = pd.to_numeric(values)
-    if metric is Metric.REAL:
+    if algorithm.columns[name] is Metric.REAL:
         real = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
-        missing = ~np.isfinite(real)
+        missing, infinite = np.isnan(real), np.isinf(real)
         # Rounded, so that no machine's last bit shows in a published row; + 0.0 has no minus zero.
         texts = [repr(number) for number in (real.round(REAL_DECIMALS) + 0.0).tolist()]
     else:
-        missing = numbers.isna().to_numpy()
+        missing, infinite = numbers.isna().to_numpy(), np.zeros(len(numbers), dtype=np.bool_)
         texts = [str(number) for number in numbers.astype("Int64").fillna(0).tolist()]
+    refused = infinite if name in algorithm.may_be_missing else infinite | missing
+    if refused.any():
+        raise MissingValue(
+            f"{algorithm.name} returned a missing or infinite {name} for {int(refused.sum())} of "
+            f"{len(values)} jobs; it may be missing only in {list(algorithm.may_be_missing)}"
+        )
     for row in np.flatnonzero(missing):
         texts[row] = "null"
     return texts

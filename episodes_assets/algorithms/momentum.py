@@ -64,4 +64,5 @@ ALGORITHM = Algorithm(
         "daily_slope": Metric.REAL,
     },
     compute=compute,
+    may_be_missing=("daily_slope",),
 )

@@ -38,4 +38,5 @@ ALGORITHM = Algorithm(
         "median_share": Metric.REAL,
     },
     compute=compute,
+    may_be_missing=("share_completed", "mean_share", "median_share"),
 )

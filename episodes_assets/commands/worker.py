@@ -7,6 +7,7 @@ import typer
 
 from episodes_assets.commands.databases import announce_open_hosts
 from episodes_assets.databases.dsns import Purpose, resolve_dsns
+from episodes_assets.fleet.time_limits import TimeLimits
 from episodes_assets.fleet.worker import WorkerConfig, run_worker
 from episodes_assets.settings import load_settings
 
@@ -38,7 +39,12 @@ def worker(
             environment=settings.environment,
             max_starts=settings.max_starts,
             retry_seconds=settings.retry_seconds,
-            batch_timeout_seconds=settings.batch_timeout_seconds,
+            limits=TimeLimits(
+                batch=settings.batch_timeout_seconds,
+                job=settings.job_timeout_seconds,
+                by_algorithm=settings.algorithm_timeout_seconds,
+            ),
+            compute_memory_mb=settings.compute_memory_mb,
             heartbeat_seconds=settings.heartbeat_seconds,
             stop_with_parent=stop_with_parent,
         )

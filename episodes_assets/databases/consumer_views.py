@@ -11,9 +11,14 @@ _SQL_TYPES = {Metric.INTEGER: "bigint", Metric.REAL: "double precision"}
 
 
 def create_views(admin: Connection, algorithms: Iterable[Algorithm]) -> None:
-    """Make `published.<algorithm>` for each algorithm: the key, the window, a column per metric."""
+    """Make `published.<algorithm>` for each algorithm: the key, the window, a column per metric.
+
+    One whose module does not import keeps the view that it has.
+    """
     with admin.transaction():
         for algorithm in algorithms:
+            if algorithm.import_error:
+                continue
             name = sql.Identifier("published", algorithm.name)
             metrics = [
                 sql.SQL("(metrics ->> {key})::{type} AS {column}").format(

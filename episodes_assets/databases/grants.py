@@ -32,7 +32,10 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
         _STAMP,
         "GRANT USAGE ON SCHEMA ledger TO {role}",
         "GRANT SELECT ON ALL TABLES IN SCHEMA ledger TO {role}",
-        "GRANT UPDATE (succeeded, held, starts, claim, claimed_by, claimed_at) ON ledger.chunks TO {role}",
+        (
+            "GRANT UPDATE (succeeded, held, starts, claim, claimed_by, claimed_at, moved_at)"
+            " ON ledger.chunks TO {role}"
+        ),
         "GRANT INSERT ON ledger.outcomes TO {role}",
         "GRANT INSERT, UPDATE ON ledger.lone_jobs TO {role}",
         "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",

@@ -5,23 +5,31 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import numpy as np
 import psycopg
 from pgqueuer.errors import RetryRequested
 
-from episodes_assets.errors import DatabaseUnreachable
+from episodes_assets.algorithms.registry import AlgorithmUnavailable, require_available
+from episodes_assets.databases import admission
+from episodes_assets.databases.connections import connect
+from episodes_assets.databases.purposes import Database
+from episodes_assets.errors import DatabaseUnreachable, EpisodesError
 from episodes_assets.fleet import claims
 from episodes_assets.fleet.claims import AsyncConnection, Claim, ClaimedJob, ClaimLost, JobFailure
 from episodes_assets.fleet.compute_process import ComputationTooLong, ComputeProcess
 from episodes_assets.fleet.messages import ChunkMessage
 from episodes_assets.fleet.micro_batch import JobWindows, run_micro_batch
+from episodes_assets.fleet.time_limits import TimeLimits
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # No fault of a job's. An OSError is not among them: it may be an algorithm's own, for ever.
 INFRASTRUCTURE = (DatabaseUnreachable, psycopg.OperationalError, psycopg.InterfaceError)
@@ -31,31 +39,59 @@ class JobsWereHeld(Exception):
     """Jobs of the chunk failed for the last time: the message is held as well."""
 
 
-@dataclass
+@dataclass(frozen=True)
+class ChunkRules:
+    """How a worker treats the chunks it is given.
+
+    Attributes:
+        worker: This worker's name.
+        environment: It may only work in a queue of this environment.
+        input_dsn: The input database, read-only.
+        limits: How long jobs may take.
+        max_starts: Starts after which a job without outcome is held.
+        retry_seconds: Wait before a failed job's next start; doubles each time.
+        silence_seconds: How long the ledger may be silent; by then the messages are another worker's.
+    """
+
+    worker: str
+    environment: str
+    input_dsn: str
+    limits: TimeLimits
+    max_starts: int
+    retry_seconds: float
+    silence_seconds: float
+
+
 class ChunkRunner:
-    """Runs chunks, one computation at a time.
+    """Runs chunks in one session with the queue, one computation at a time.
 
     While one chunk computes, the next may be claimed and the last one's outcomes written.
 
-    Attributes:
+    Args:
         connection: To `queue` in autocommit mode, as a worker; each statement stands alone.
-        input_dsn: The input database, read-only.
         process: Where micro-batches are computed.
+        rules: How to go about it.
         stopping: Set when the worker is to stop: what has not begun is given back.
-        worker: This worker's name.
-        max_starts: Starts after which a job without outcome is held.
-        retry_seconds: Wait before a failed job's next start; doubles each time.
+        over: Set by the runner when the session can do no more.
+
+    Attributes:
+        refusal: Why the queue may not be worked in at all any more; None while it may.
     """
 
-    connection: AsyncConnection
-    input_dsn: str
-    process: ComputeProcess
-    stopping: asyncio.Event
-    worker: str
-    max_starts: int
-    retry_seconds: float
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        process: ComputeProcess,
+        rules: ChunkRules,
+        stopping: asyncio.Event,
+        over: asyncio.Event,
+    ) -> None:
+        self.refusal: EpisodesError | None = None
+        self._connection = connection
+        self._process = process
+        self._rules = rules
+        self._stopping = stopping
+        self._over = over
         self._turn = asyncio.Lock()
 
     async def run(self, message: ChunkMessage, attempts: int) -> None:
@@ -69,52 +105,107 @@ class ChunkRunner:
             RetryRequested: If jobs of the chunk are to be started again later.
             JobsWereHeld: If none is, and some are held.
         """
-        claim = await claims.claim_chunk(self.connection, message, self.worker)
-        if claim is None:
-            return
-        delay = timedelta(seconds=min(self.retry_seconds * 2**attempts, 3600))
+        delay = timedelta(seconds=min(self._rules.retry_seconds * 2**attempts, 3600))
+        claim: Claim | None = None
         try:
+            await self._require_admission()
+            claim = await self._ask(claims.claim_chunk(self._connection, message, self._rules.worker))
+            if claim is None:
+                return
             async with self._turn:
                 held, failed = await self._run_claimed(claim)
-            await claims.give_back(self.connection, claim)
+            await self._give_back(claim)
         except ClaimLost:
-            log.warning("%s chunk %d: claimed by another worker", claim.day, message.chunk)
+            log.warning("plan %d chunk %d: claimed by another worker", message.plan_id, message.chunk)
             return
         except _Stopping:
-            await claims.give_back(self.connection, claim)
+            await self._give_back(claim)
             raise RetryRequested(timedelta(0), "the worker stops") from None
         except INFRASTRUCTURE as error:
-            log.warning("%s chunk %d: %s; trying again", claim.day, message.chunk, error)
+            log.warning("plan %d chunk %d: %s; trying again", message.plan_id, message.chunk, error)
             with suppress(*INFRASTRUCTURE):  # the next claim takes it anyway
-                await claims.give_back(self.connection, claim)
+                await self._give_back(claim)
+            if self._connection.closed:
+                self._over.set()
             raise RetryRequested(delay, str(error)) from error
         if failed:
             raise RetryRequested(delay, f"{failed} jobs failed and are started again")
         if held:
             raise JobsWereHeld(f"{held} jobs of {claim.day} are held")
 
+    async def _require_admission(self) -> None:
+        """The schema may be upgraded, or the stamp changed, while a worker runs."""
+        cursor = await self._ask(self._connection.execute(admission.READ))
+        found = await cursor.fetchone()
+        try:
+            admission.judge(found or (None, None), Database.QUEUE, self._rules.environment, "the queue")
+        except EpisodesError as error:
+            self.refusal = error
+            self._over.set()
+            raise RetryRequested(timedelta(0), str(error)) from error
+
+    async def _ask(self, statement: Coroutine[None, None, T]) -> T:
+        """What a statement returns, unless the ledger is silent for too long.
+
+        Raises:
+            DatabaseUnreachable: If it is. The connection is closed then: cancelling the statement would wait
+                for the silent server.
+        """
+        task = asyncio.ensure_future(statement)
+        done, _ = await asyncio.wait({task}, timeout=self._rules.silence_seconds)
+        if not done:
+            await self._connection.close()
+            task.cancel()
+            await asyncio.wait({task}, timeout=1)
+            raise DatabaseUnreachable(f"the queue was silent for {self._rules.silence_seconds:g} seconds")
+        return task.result()
+
+    async def _give_back(self, claim: Claim | None) -> None:
+        if claim is not None:
+            await self._ask(claims.give_back(self._connection, claim))
+
     async def _run_claimed(self, claim: Claim) -> tuple[int, int]:
         """Run a claim's jobs; how many are held, how many are to be started again."""
         held = failed = 0
-        for group in groups_to_start(claim):
+        runnable, failures = _split_unavailable(claim.jobs)
+        for jobs, failure in failures:
+            now_held = await self._record(claim, jobs, failure, uncounted_starts=1)
+            held, failed = held + now_held, failed + len(jobs) - now_held
+        for group in groups_to_start(claim.starts, runnable):
             for job, failure in await self._run_group(claim, group):
-                is_held = await claims.record_failure(self.connection, claim, job, failure, self.max_starts)
-                held, failed = held + is_held, failed + (not is_held)
-                log.warning(
-                    "%s epid %d algorithm %d %s: %s",
-                    claim.day,
-                    job.epid,
-                    job.algorithm_id,
-                    "is held" if is_held else "failed",
-                    failure.error,
-                )
+                now_held = await self._record(claim, [job], failure)
+                held, failed = held + now_held, failed + 1 - now_held
         return held, failed
+
+    async def _record(
+        self, claim: Claim, jobs: Sequence[ClaimedJob], failure: JobFailure, *, uncounted_starts: int = 0
+    ) -> int:
+        held = await self._ask(
+            claims.record_failures(
+                self._connection,
+                claim,
+                jobs,
+                failure,
+                self._rules.max_starts,
+                uncounted_starts=uncounted_starts,
+            )
+        )
+        named = f"epid {jobs[0].epid}" if len(jobs) == 1 else f"{len(jobs)} jobs of"
+        log.warning(
+            "%s %s algorithm %d %s: %s",
+            claim.day,
+            named,
+            jobs[0].algorithm_id,
+            f"failed, {held} held" if held else "failed",
+            failure.error,
+        )
+        return held
 
     async def _run_group(
         self, claim: Claim, group: Sequence[ClaimedJob]
     ) -> list[tuple[ClaimedJob, JobFailure]]:
         """Run jobs together; when that fails, in ever smaller groups, until those to blame stand alone."""
-        if len(group) == 1 and group[0].starts >= self.max_starts:
+        if len(group) == 1 and group[0].starts >= self._rules.max_starts:
             error = f"started {group[0].starts} times without an end: it kills its worker"
             return [(group[0], JobFailure(error, traceback=""))]
         failure = await self._start(claim, group)
@@ -134,17 +225,21 @@ class ChunkRunner:
 
     async def _start(self, claim: Claim, jobs: Sequence[ClaimedJob]) -> JobFailure | None:
         """Start jobs together; None when their outcomes are written."""
-        if self.stopping.is_set():
+        if self._stopping.is_set():
             raise _Stopping
-        await claims.count_start(self.connection, claim, jobs)
+        await self._ask(claims.count_start(self._connection, claim, jobs))
         began = time.perf_counter()
         try:
-            outcomes = await self.process.run(run_micro_batch, self.input_dsn, claim.day, job_windows(jobs))
-            await claims.write_outcomes(self.connection, claim, jobs, outcomes, self.worker)
+            limit = self._rules.limits.of([job.algorithm_id for job in jobs])
+            windows = job_windows(jobs)
+            outcomes = await self._compute(limit, claim, windows)
+            await self._ask(
+                claims.write_outcomes(self._connection, claim, jobs, outcomes, self._rules.worker)
+            )
         except ClaimLost:
             raise
         except INFRASTRUCTURE:
-            await claims.uncount_start(self.connection, claim, jobs)
+            await self._ask(claims.uncount_start(self._connection, claim, jobs))
             raise
         except Exception as error:  # noqa: BLE001  algorithms may raise anything
             message = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -153,16 +248,48 @@ class ChunkRunner:
         log.info("%s: %d jobs in %.2f s", claim.day, len(jobs), time.perf_counter() - began)
         return None
 
+    async def _compute(self, limit: float, claim: Claim, windows: JobWindows) -> dict[str, list[Any]]:
+        dsn = self._rules.input_dsn
+        try:
+            return await self._process.run(limit, run_micro_batch, dsn, claim.day, windows)
+        except ComputationTooLong:
+            # Of jobs that waited for an input that does not answer, none is to blame.
+            await asyncio.to_thread(_require_answer, dsn)
+            raise
 
-def groups_to_start(claim: Claim) -> Iterator[Sequence[ClaimedJob]]:
-    """How to start a claim's jobs, given how often that has gone wrong.
+
+def _require_answer(dsn: str) -> None:
+    with connect(dsn, read_only=True) as connection:
+        connection.execute("SELECT 1")
+
+
+def _split_unavailable(
+    jobs: Sequence[ClaimedJob],
+) -> tuple[list[ClaimedJob], list[tuple[list[ClaimedJob], JobFailure]]]:
+    """Jobs that can run in this process; and, with the reason, those of each algorithm that cannot."""
+    failures = {}
+    for algorithm_id in {job.algorithm_id for job in jobs}:
+        try:
+            require_available(algorithm_id)
+        except AlgorithmUnavailable as error:
+            reason, _, trace = str(error).partition("\n\n")
+            failures[algorithm_id] = JobFailure(f"AlgorithmUnavailable: {reason}", trace)
+    runnable = [job for job in jobs if job.algorithm_id not in failures]
+    return runnable, [
+        ([job for job in jobs if job.algorithm_id == algorithm_id], failure)
+        for algorithm_id, failure in failures.items()
+    ]
+
+
+def groups_to_start(starts: int, jobs: Sequence[ClaimedJob]) -> Iterator[Sequence[ClaimedJob]]:
+    """How to start a claim's jobs, given how often they were started together.
 
     A chunk that was started before and is open may hold a job that killed its worker. So it starts the
     second time in small groups and after that job by job, those that were alone before at the end: the
     innocent get through, and the guilty one is counted by itself.
     """
-    jobs = sorted(claim.jobs, key=lambda job: job.starts)
-    size = {0: len(jobs), 1: math.isqrt(len(jobs))}.get(claim.starts, 1)
+    jobs = sorted(jobs, key=lambda job: job.starts)
+    size = {0: len(jobs), 1: math.isqrt(len(jobs))}.get(starts, 1)
     fresh = [job for job in jobs if job.starts == 0]
     yield from _parts(fresh, max(size, 1))
     yield from _parts(jobs[len(fresh) :], 1)

@@ -173,6 +173,7 @@ async def write_outcomes(
         WITH mine AS (
             UPDATE ledger.chunks
             SET succeeded = succeeded + %(count)s,
+                moved_at = now(),
                 claim = CASE WHEN succeeded + held + %(count)s < jobs THEN claim END
             WHERE plan_id = %(plan_id)s AND claim = %(token)s
             RETURNING plan_id
@@ -197,17 +198,27 @@ async def write_outcomes(
         raise ClaimLost
 
 
-async def record_failure(
+async def record_failures(
     connection: AsyncConnection,
     claim: Claim,
-    job: ClaimedJob,
+    jobs: Sequence[ClaimedJob],
     failure: JobFailure,
     max_starts: int,
-) -> bool:
-    """Keep why a job failed alone; hold it when it has had its starts.
+    *,
+    uncounted_starts: int = 0,
+) -> int:
+    """Keep why jobs failed; hold those that have had their starts.
+
+    Args:
+        connection: To `queue`, as a worker.
+        claim: Under which they failed.
+        jobs: One that was started alone, or several that share the failure.
+        failure: Why.
+        max_starts: Starts after which a job is held.
+        uncounted_starts: Starts of each that `count_start` has not counted.
 
     Returns:
-        Whether it is held.
+        How many are held.
 
     Raises:
         ClaimLost: If the chunk is not this claim's any more.
@@ -217,30 +228,35 @@ async def record_failure(
         WITH mine AS (
             SELECT plan_id FROM ledger.chunks WHERE plan_id = %(plan_id)s AND claim = %(token)s FOR UPDATE
         ), failed AS (
-            UPDATE ledger.lone_jobs
-            SET is_held = starts >= %(max_starts)s, error = %(error)s, traceback = %(traceback)s
-            FROM mine
-            WHERE lone_jobs.plan_id = mine.plan_id AND position = %(position)s
+            INSERT INTO ledger.lone_jobs AS lone (plan_id, position, starts, is_held, error, traceback)
+            SELECT plan_id, position, %(more)s, %(more)s >= %(max_starts)s, %(error)s, %(traceback)s
+            FROM mine, unnest(%(positions)s::integer[]) AS position
+            ON CONFLICT (plan_id, position) DO UPDATE SET starts = lone.starts + %(more)s,
+                is_held = lone.starts + %(more)s >= %(max_starts)s,
+                error = excluded.error, traceback = excluded.traceback
             RETURNING is_held
         ), counted AS (
-            UPDATE ledger.chunks SET held = held + 1
-            FROM failed WHERE is_held AND plan_id = %(plan_id)s AND claim = %(token)s
+            UPDATE ledger.chunks
+            SET held = held + (SELECT count(*) FROM failed WHERE is_held), moved_at = now()
+            WHERE plan_id = %(plan_id)s AND claim = %(token)s AND EXISTS (SELECT FROM failed WHERE is_held)
         )
-        SELECT is_held FROM failed
+        SELECT count(*), count(*) FILTER (WHERE is_held) FROM failed
         """,
         {
+            "more": uncounted_starts,
             "max_starts": max_starts,
             "error": failure.error,
             "traceback": failure.traceback,
             "plan_id": claim.plan_id,
-            "position": job.position,
+            "positions": [job.position for job in jobs],
             "token": claim.token,
         },
     )
     row = await cursor.fetchone()
-    if row is None:
+    failed, held = row or (0, 0)
+    if failed != len(jobs):
         raise ClaimLost
-    return bool(row[0])
+    return int(held)
 
 
 async def give_back(connection: AsyncConnection, claim: Claim) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import multiprocessing
 import os
+import resource
 import signal
 import threading
 from collections.abc import Callable
@@ -23,10 +24,15 @@ class ComputationTooLong(Exception):
 
 
 class ComputeProcess:
-    """One child process, started at once and again when needed."""
+    """One child process, started at once and again when needed.
 
-    def __init__(self, timeout_seconds: float) -> None:
-        self._timeout_seconds = timeout_seconds
+    Args:
+        memory_megabytes: What it may allocate. Beyond that an allocation fails in the code that asks for
+            it, with a traceback, long before the machine runs short.
+    """
+
+    def __init__(self, memory_megabytes: int) -> None:
+        self._memory_megabytes = memory_megabytes
         self._executor = self._start()
 
     def _start(self) -> ProcessPoolExecutor:
@@ -34,11 +40,20 @@ class ComputeProcess:
             max_workers=1,
             # A forked child would share the worker's connections.
             mp_context=multiprocessing.get_context("spawn"),
-            initializer=_leave_signals_to_the_worker,
+            initializer=_prepare,
+            initargs=(self._memory_megabytes,),
         )
 
-    async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    async def run(
+        self, timeout_seconds: float | None, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
         """Run a function in the process.
+
+        Args:
+            timeout_seconds: How long it may take; None for any time.
+            function: Can be pickled.
+            *args: Its arguments.
+            **kwargs: Must be empty.
 
         Raises:
             ComputationDied: If the process died.
@@ -51,13 +66,13 @@ class ComputeProcess:
         try:
             pid = await loop.run_in_executor(self._executor, os.getpid)
             future = loop.run_in_executor(self._executor, function, *args)
-            done, _ = await asyncio.wait({future}, timeout=self._timeout_seconds)
+            done, _ = await asyncio.wait({future}, timeout=timeout_seconds)
             if not done:
                 os.kill(pid, signal.SIGKILL)
                 await asyncio.wait({future})
                 future.exception()
                 self._replace()
-                raise ComputationTooLong(f"took longer than {self._timeout_seconds:g} seconds")
+                raise ComputationTooLong(f"took longer than {timeout_seconds:g} seconds")
             return future.result()
         except BrokenProcessPool as error:
             self._replace()
@@ -74,9 +89,11 @@ class ComputeProcess:
         self._executor = self._start()
 
 
-def _leave_signals_to_the_worker() -> None:
-    """Ctrl-C reaches the whole process group; the worker decides what becomes of a computation."""
+def _prepare(memory_megabytes: int) -> None:
+    # Ctrl-C reaches the whole process group; the worker decides what becomes of a computation.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Of data alone: address space is also taken by libraries that never touch it.
+    resource.setrlimit(resource.RLIMIT_DATA, (memory_megabytes << 20, memory_megabytes << 20))
     threading.Thread(target=_die_with_the_worker, daemon=True).start()
 
 

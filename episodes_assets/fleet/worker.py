@@ -1,39 +1,25 @@
-"""One worker process: PgQueuer's queue manager over chunks, until it is told to stop."""
+"""One worker process: sessions with the queue until it is told to stop."""
 
 import asyncio
 import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
-
-import asyncpg
-import pgqueuer
-import psycopg
-from pgqueuer.models import Job
-from pgqueuer.qm import QueueManager
-from pgqueuer.queries import Queries
 
 from episodes_assets.databases.connections import connect, connect_to_write
 from episodes_assets.databases.input_role import check_input_role
 from episodes_assets.databases.purposes import Database
 from episodes_assets.errors import DatabaseUnreachable
-from episodes_assets.fleet.chunk import ChunkRunner
+from episodes_assets.fleet.chunk import ChunkRules
 from episodes_assets.fleet.compute_process import ComputeProcess
-from episodes_assets.fleet.messages import ENTRYPOINT, ChunkMessage
 from episodes_assets.fleet.micro_batch import warm_up
+from episodes_assets.fleet.session import Sessions
+from episodes_assets.fleet.time_limits import TimeLimits
 from episodes_assets.settings import PRODUCTION
 
 log = logging.getLogger(__name__)
-
-RECONNECT_SECONDS = 2.0
-# One chunk computes while the next is claimed. PgQueuer's default is no limit at all: one worker
-# would claim the whole backlog.
-BATCH_SIZE = 1
-MAX_CONCURRENT_TASKS = 2
 
 
 @dataclass(frozen=True)
@@ -45,7 +31,8 @@ class WorkerConfig:
     environment: str
     max_starts: int
     retry_seconds: float
-    batch_timeout_seconds: float
+    limits: TimeLimits
+    compute_memory_mb: int
     heartbeat_seconds: float
     stop_with_parent: bool = False
 
@@ -74,63 +61,27 @@ async def _work(config: WorkerConfig) -> None:
     stopping = asyncio.Event()
     _stop_on_signals(stopping)
     watcher = asyncio.create_task(_watch_parent(stopping)) if config.stop_with_parent else None
-    process = ComputeProcess(config.batch_timeout_seconds)
+    process = ComputeProcess(config.compute_memory_mb)
     with suppress(DatabaseUnreachable):  # then the first batch waits for it
-        await process.run(warm_up, config.input_dsn)
+        await process.run(None, warm_up, config.input_dsn)
     name = f"{socket.gethostname()}-{os.getpid()}"
+    rules = ChunkRules(
+        worker=name,
+        environment=config.environment,
+        input_dsn=config.input_dsn,
+        limits=config.limits,
+        max_starts=config.max_starts,
+        retry_seconds=config.retry_seconds,
+        silence_seconds=config.heartbeat_seconds,
+    )
     log.info("worker %s is ready", name)
-
-    @asynccontextmanager
-    async def queue_manager() -> AsyncIterator[QueueManager]:
-        async with (
-            _messages_connection(config.queue_dsn) as messages,
-            await psycopg.AsyncConnection.connect(config.queue_dsn, autocommit=True) as ledger,
-        ):
-            manager = QueueManager(Queries.from_asyncpg_connection(messages))
-            runner = ChunkRunner(
-                connection=ledger,
-                input_dsn=config.input_dsn,
-                process=process,
-                stopping=stopping,
-                worker=name,
-                max_starts=config.max_starts,
-                retry_seconds=config.retry_seconds,
-            )
-
-            @manager.entrypoint(ENTRYPOINT, on_failure="hold")
-            async def work_chunk(job: Job) -> None:
-                await runner.run(ChunkMessage.decode(job.payload or b""), job.attempts)
-
-            yield manager
-
     try:
-        await pgqueuer.run(
-            queue_manager,
-            batch_size=BATCH_SIZE,
-            max_concurrent_tasks=MAX_CONCURRENT_TASKS,
-            dequeue_timeout=timedelta(seconds=5),
-            heartbeat_timeout=timedelta(seconds=config.heartbeat_seconds),
-            shutdown_on_listener_failure=True,
-            restart_on_failure=True,
-            restart_delay=timedelta(seconds=RECONNECT_SECONDS),
-            shutdown=stopping,
-        )
+        await Sessions(config.queue_dsn, process, rules, config.heartbeat_seconds).work(stopping)
     finally:
         if watcher is not None:
             watcher.cancel()
         process.close()
     log.info("worker %s has stopped", name)
-
-
-@asynccontextmanager
-async def _messages_connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    # Not psycopg: PgQueuer's driver for it keeps the connection for up to a second while it waits for
-    # a notice, and every dequeue waits along (5,204 jobs in 5.4 s instead of 1.9 s).
-    connection = await asyncpg.connect(dsn)
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 def _stop_on_signals(stopping: asyncio.Event) -> None:

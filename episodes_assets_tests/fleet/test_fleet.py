@@ -97,6 +97,7 @@ def test_jobs_that_fail_crash_or_hang_fail_alone_and_can_be_retried(
         system,
         PYTHONPATH=str(tmp_path),
         EPISODES_BATCH_TIMEOUT_SECONDS="3",
+        EPISODES_JOB_TIMEOUT_SECONDS="3",
         EPISODES_RETRY_SECONDS="0.05",
         EPISODES_MAX_STARTS="2",
     ):
@@ -193,7 +194,7 @@ def test_outcomes_are_written_only_under_the_current_claim(system: System) -> No
             claims.write_outcomes(connection, slow, slow.jobs, outcomes, "slow"),
             claims.count_start(connection, slow, slow.jobs),
             claims.count_start(connection, slow, slow.jobs[:1]),
-            claims.record_failure(connection, slow, slow.jobs[0], failure, 1),
+            claims.record_failures(connection, slow, slow.jobs[:1], failure, 1),
         ):
             with pytest.raises(ClaimLost):
                 await late
