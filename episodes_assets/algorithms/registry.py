@@ -4,7 +4,7 @@ A module that does not import takes nothing else down. Its id is read from its t
 planned like any others and just its own jobs fail, with the traceback of the import.
 """
 
-import importlib
+import importlib.util
 import logging
 import pkgutil
 import re
@@ -56,8 +56,9 @@ def _load(name: str) -> Algorithm | None:
 
 
 def _unavailable(name: str, reason: str) -> Algorithm | None:
-    stated = _ID.search((Path(package.__path__[0]) / f"{name}.py").read_text(encoding="utf-8"))
-    if stated is None:
+    spec = importlib.util.find_spec(f"{package.__name__}.{name}")
+    text = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
+    if (stated := _ID.search(text)) is None:
         return None
 
     def refuse(_viewings: pd.DataFrame, _jobs: pd.DataFrame) -> pd.DataFrame:

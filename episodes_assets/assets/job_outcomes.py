@@ -14,10 +14,12 @@ from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.resources.databases import QueueDatabase
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import ledger
+from episodes_assets.stores.stalls import open_days
 
 CODE_VERSION = "1"
 POLL_SECONDS = 0.25
 REPORT_SECONDS = 10.0
+RESEND_SECONDS = 10.0
 HELD_SHOWN = 50
 
 
@@ -61,7 +63,7 @@ def _wait(
     days: Sequence[dt.date],
     stall_seconds: float,
 ) -> list[ledger.Progress]:
-    moved = reported = time.monotonic()
+    moved = reported = resent = time.monotonic()
     finished = -1
     while True:
         progress = ledger.read_progress(queue, days)
@@ -77,13 +79,26 @@ def _wait(
         if not is_open:
             return progress
         if now - moved > stall_seconds:
-            raise FleetStalled(
-                f"no job finished for {stall_seconds / 60:g} minutes; "
-                f"{total - finished:,} of {total:,} are open",
-                "see that workers run (`episodes worker`) and reach the queue and the input, "
-                "then materialise job_outcomes again",
-            )
+            raise _explain_stall(queue, days, stall_seconds)
+        if now - resent >= RESEND_SECONDS:  # the daemon with its sensor need not be running
+            _resend(context, queue, [day.day for day in progress if day.is_open])
+            resent = now
         time.sleep(POLL_SECONDS)
+
+
+def _resend(context: dg.AssetExecutionContext, queue: Connection, days: Sequence[dt.date]) -> None:
+    for day in days:
+        if messages := fan_out_day(queue, day).messages:
+            context.log.warning(f"{day}: {messages:,} messages were lost and are sent again")
+
+
+def _explain_stall(queue: Connection, days: Sequence[dt.date], stall_seconds: float) -> FleetStalled:
+    stuck = open_days(queue, dt.timedelta(seconds=load_settings().heartbeat_seconds), days)
+    first = min(stuck, key=lambda day: day.moved_at)
+    return FleetStalled(
+        f"no job finished for {stall_seconds / 60:g} minutes; of {first.day} {first.what_is_stuck}",
+        first.what_to_do,
+    )
 
 
 def _refuse_held(

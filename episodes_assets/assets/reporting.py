@@ -8,17 +8,31 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
-from episodes_assets.errors import EpisodesError
+from episodes_assets.errors import DatabaseUnreachable, EpisodesError
 
 TEAM = ["team:media-analytics"]
 
 
+OUTAGE_RETRIES = 3
+OUTAGE_SECONDS = 2.0
+
+
 @contextmanager
 def plain_failures() -> Iterator[None]:
-    """Turn a foreseen error into a failed step that says what to do; it is not retried."""
+    """Turn a foreseen error into a failed step that says what to do.
+
+    Only a database that went away is worth another try: it may be restarting. What a step had committed by
+    then, it finds done.
+    """
     try:
         yield
     except EpisodesError as error:
+        retries = dg.AssetExecutionContext.get().retry_number
+        if isinstance(error, DatabaseUnreachable) and retries < OUTAGE_RETRIES:
+            dg.AssetExecutionContext.get().log.warning(f"{error.what}; trying again")
+            raise dg.RetryRequested(
+                max_retries=OUTAGE_RETRIES, seconds_to_wait=OUTAGE_SECONDS * 2**retries
+            ) from error
         raise dg.Failure(
             description=str(error),
             metadata={"what happened": error.what, "what to do": error.mend},

@@ -10,12 +10,15 @@ plan_day = dg.define_asset_job(
     "plan_day",
     selection=["input_episodes", "tracked_episodes", "episode_jobs"],
     description="Take the day's snapshot, extend the tracked episodes, plan the jobs.",
+    # Six hours of waiting for the drop, and an hour to work.
+    tags={"dagster/max_runtime": str(7 * 3600)},
 )
 
 publish_day = dg.define_asset_job(
     "publish_day",
     selection=["job_outcomes", "published_results"],
     description="Collect the outcomes of a day whose jobs are done, and publish them.",
+    tags={"dagster/max_runtime": str(3600)},
 )
 
 

@@ -18,6 +18,7 @@ from episodes_assets.errors import ProcessFailed
 from episodes_assets.settings import Settings
 
 STOP_SECONDS = 30.0
+LIVED_SECONDS = 5.0
 
 
 class LineSink(Protocol):
@@ -149,10 +150,27 @@ def temporary_workers(settings: Settings, dsns: Dsns, count: int) -> Iterator[No
         for name in files:
             argv = episodes_argv("worker", "--stop-with-parent")
             group.start(name, argv, worker_environment(settings, dsns))
-        yield
+        ended = threading.Event()
+        keeper = threading.Thread(
+            target=_keep_running, args=(group, ended, worker_environment(settings, dsns)), daemon=True
+        )
+        keeper.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            keeper.join()
         group.forget_ended()
         if not group.children:
             raise ProcessFailed("all workers have ended", f"read {folder}/worker-1.log")
+
+
+def _keep_running(group: ProcessGroup, ended: threading.Event, env: Mapping[str, str]) -> None:
+    """Start workers again that were killed; one that ends as soon as it has begun would do so for ever."""
+    while not ended.wait(1):
+        for child in group.forget_ended():
+            if time.monotonic() - child.started > LIVED_SECONDS:
+                group.start(child.name, child.argv, env)
 
 
 def _append(path: Path) -> IO[str]:

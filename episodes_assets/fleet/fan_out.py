@@ -70,6 +70,15 @@ def _enqueue(connection: Connection, plan_id: int, chunks: Sequence[tuple[int, i
     """Enqueue a message for each of a plan's chunks and remember it; call it in a transaction."""
     if not chunks:
         return
+    # What was held for its jobs is done with once they are sent anew.
+    connection.execute(
+        """
+        DELETE FROM pgqueuer USING ledger.chunks
+        WHERE pgqueuer.id = message_id AND plan_id = %s AND chunk = ANY (%s::integer[])
+            AND status NOT IN ('queued', 'picked')
+        """,
+        [plan_id, [chunk for chunk, _ in chunks]],
+    )
     payloads = [ChunkMessage(plan_id, chunk).encode() for chunk, _ in chunks]
     ids = SyncQueries(SyncPsycopgDriver(connection)).enqueue(
         [ENTRYPOINT] * len(chunks), [*payloads], [priority for _, priority in chunks]
