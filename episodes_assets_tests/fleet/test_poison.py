@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from episodes_assets import algorithms
 from episodes_assets.algorithms import registry
 from episodes_assets.algorithms.base import Algorithm, Metric
 from episodes_assets.fleet.time_limits import TimeLimits
@@ -35,10 +36,10 @@ def test_each_poison_fails_alone_and_is_recovered_once_mended(system: System, tm
         "EPISODES_JOB_TIMEOUT_SECONDS": "3",
         "EPISODES_COMPUTE_MEMORY_MB": "700",
     }
-    algorithms = (0, *IDS)
-    system.insert_drop(day(1), [(1, a, "2018-02-01", "2018-02-01") for a in algorithms])
-    system.insert_drop(day(1), [(2, a, "2018-02-01", "2018-02-01") for a in algorithms])
-    system.insert_drop(day(1), [(3, a, "2018-02-13", "2018-02-13") for a in algorithms])
+    every = (0, *IDS)
+    system.insert_drop(day(1), [(1, a, "2018-02-01", "2018-02-01") for a in every])
+    system.insert_drop(day(1), [(2, a, "2018-02-01", "2018-02-01") for a in every])
+    system.insert_drop(day(1), [(3, a, "2018-02-13", "2018-02-13") for a in every])
 
     failed = system.cli("run", "2018-03-01", "--workers", "1", env=env)
     assert failed.returncode == 1, failed.stdout
@@ -50,7 +51,7 @@ def test_each_poison_fails_alone_and_is_recovered_once_mended(system: System, tm
             "queue", "SELECT epid, algorithm_id, state, error, traceback FROM ledger.job_states"
         )
     }
-    assert len(states) == 3 * len(algorithms)
+    assert len(states) == 3 * len(every)
     held = {job for job, (state, _, _) in states.items() if state == "held"}
     assert held == {(3, a) for a in IDS if a != 96} | {(e, 96) for e in (1, 2, 3)}
     assert all(state == "succeeded" for job, (state, _, _) in states.items() if job not in held)
@@ -81,7 +82,7 @@ def test_a_module_that_does_not_import_keeps_its_id_and_hurts_no_other(
 ) -> None:
     (tmp_path / "half_written.py").write_text(f"{text}\nALGORITHM = Algorithm(algorithm_id=97)\n")
     (tmp_path / "nameless.py").write_text(text)
-    monkeypatch.setattr("episodes_assets.algorithms.__path__", [*registry.package.__path__, str(tmp_path)])
+    monkeypatch.setattr("episodes_assets.algorithms.__path__", [*algorithms.__path__, str(tmp_path)])
     found = {each.algorithm_id: each for each in registry.discover(["reach", "half_written", "nameless"])}
     assert set(found) == {0, 97}
     assert found[0].import_error is None

@@ -1,0 +1,172 @@
+"""A worker's sessions: made anew when they fail, given up when the queue is no longer its own."""
+
+import asyncio
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from uuid import uuid4
+
+import asyncpg
+import psycopg
+import pytest
+from pgqueuer.errors import RetryRequested
+from pgqueuer.models import Job
+from pgqueuer.queries import EntrypointExecutionParameter, Queries
+from pgqueuer.types import QueueEntrypoint, QueueManagerId
+
+from episodes_assets.commands.processes import episodes_argv, worker_environment
+from episodes_assets.databases.connections import connect
+from episodes_assets.databases.dsns import Purpose
+from episodes_assets.fleet.chunk import ChunkRules, ChunkRunner
+from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.fleet.messages import ENTRYPOINT, ChunkMessage
+from episodes_assets.fleet.own_messages import OwnMessages
+from episodes_assets.fleet.time_limits import TimeLimits
+from episodes_assets_tests.system import System, day
+
+
+@contextmanager
+def ready_worker(system: System) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """A worker and the lines it prints, from the one that says it is ready."""
+    process = subprocess.Popen(
+        episodes_argv("worker"),
+        env={**os.environ, **worker_environment(system.settings, system.dsns)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    lines: list[str] = []
+    ready = threading.Event()
+
+    def drain() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if "is ready" in line:
+                ready.set()
+
+    reader = threading.Thread(target=drain)
+    reader.start()
+    try:
+        assert ready.wait(60), "".join(lines)
+        yield process, lines
+    finally:
+        process.terminate()
+        process.wait(60)
+        reader.join()
+
+
+def plan(system: System, number: int) -> None:
+    system.insert_drop(day(number), [(number, 0, "2018-02-01", "2018-02-01")])
+    system.plan(day(number))
+
+
+def fan_out(system: System, number: int) -> None:
+    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
+        fan_out_day(queue, day(number))
+
+
+def hand_out(system: System, number: int) -> None:
+    plan(system, number)
+    fan_out(system, number)
+
+
+def wait_until_done(system: System) -> None:
+    done = threading.Event()
+    for _ in range(600):
+        if system.query("queue", "SELECT jobs FROM ledger.backlog") == [(0,)]:
+            return
+        done.wait(0.1)
+    raise AssertionError("the jobs were not done")
+
+
+def test_a_worker_connects_again_when_either_connection_is_cut(system: System) -> None:
+    hand_out(system, 1)
+    with ready_worker(system) as (process, lines):
+        wait_until_done(system)
+        for number, application in ((2, "application_name <> ''"), (3, "true")):
+            # The ledger's connection is the one that PgQueuer does not listen on.
+            system.query(
+                "queue",
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                f" WHERE datname = current_database() AND usename = 'episodes_worker' AND {application}",
+            )
+            hand_out(system, number)
+            wait_until_done(system)
+        assert process.poll() is None
+    assert any("lost the queue" in line and "connecting again in" in line for line in lines)
+    assert any("the queue is back" in line for line in lines)
+
+
+def test_a_running_worker_leaves_a_queue_of_a_newer_release(system: System) -> None:
+    with ready_worker(system) as (process, lines):
+        hand_out(system, 1)
+        wait_until_done(system)
+        plan(system, 2)
+        system.query("queue", "UPDATE episodes_schema_version SET version_num = 'queue_9999'")
+        fan_out(system, 2)
+        assert process.wait(60) == 1
+    last = lines[-1]
+    assert last.startswith("error: "), "".join(lines)
+    assert "upgrade this process" in " ".join(lines)
+
+
+def test_a_message_that_went_to_another_is_left_alone(system: System) -> None:
+    async def scenario() -> None:
+        first = await asyncpg.connect(system.dsn(Purpose.WORKER))
+        second = await asyncpg.connect(system.dsn(Purpose.WORKER))
+        late, quick = OwnMessages.from_asyncpg_connection(first), OwnMessages.from_asyncpg_connection(second)
+        await late.enqueue([ENTRYPOINT], [b"{}"], [0])
+
+        async def pick(queries: Queries, silence: timedelta) -> list[Job]:
+            return await queries.dequeue(
+                batch_size=1,
+                entrypoints={QueueEntrypoint(ENTRYPOINT): EntrypointExecutionParameter(0)},
+                queue_manager_id=QueueManagerId(uuid4()),
+                global_concurrency_limit=None,
+                heartbeat_timeout=silence,
+            )
+
+        (picked_late,) = await pick(late, timedelta(seconds=30))
+        (picked,) = await pick(quick, timedelta(seconds=-1))
+        assert picked.id == picked_late.id
+
+        async def messages() -> list[tuple[str, int]]:
+            rows = await first.fetch("SELECT status::text, attempts FROM pgqueuer")
+            return [(row["status"], row["attempts"]) for row in rows]
+
+        await late.log_jobs([(picked_late, "successful", None)])
+        await late.log_jobs([(picked_late, "failed", None)])
+        await late.retry_job(picked_late, timedelta(0), None)
+        assert await messages() == [("picked", 0)]
+        await quick.log_jobs([(picked, "successful", None)])
+        assert await messages() == []
+        await first.close()
+        await second.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_silent_ledger_is_given_up(system: System) -> None:
+    """Another session holds the lock that the statement waits for; to the worker that is silence."""
+    hand_out(system, 1)
+    plan_id = system.query("queue", "SELECT max(plan_id) FROM ledger.plans")[0][0]
+    rules = ChunkRules("w", "development", system.dsn(Purpose.INPUT), TimeLimits(1, 1), 1, 0.0, 0.3)
+
+    async def scenario() -> None:
+        over = asyncio.Event()
+        async with await psycopg.AsyncConnection.connect(
+            system.dsn(Purpose.WORKER), autocommit=True
+        ) as connection:
+            runner = ChunkRunner(connection, None, rules, asyncio.Event(), over)  # type: ignore[arg-type]
+            with pytest.raises(RetryRequested, match="the queue was silent"):
+                await runner.run(ChunkMessage(plan_id, 0), attempts=0)
+            assert over.is_set()
+            assert connection.closed
+
+    with psycopg.connect(system.admin["queue"]) as locker:
+        locker.execute("LOCK TABLE ledger.chunks IN ACCESS EXCLUSIVE MODE")
+        asyncio.run(scenario())
