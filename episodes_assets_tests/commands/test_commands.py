@@ -23,6 +23,7 @@ COMMANDS = [
     ("worker",),
     ("db", "init"),
     ("db", "status"),
+    ("db", "stamp"),
     ("input", "generate"),
     ("input", "load"),
     ("state", "export"),

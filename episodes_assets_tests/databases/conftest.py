@@ -17,7 +17,7 @@ from episodes_assets.databases.dsns import Dsns, Purpose, resolve_dsns
 from episodes_assets.settings import load_settings
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def tcp_server(server_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int, str]]:
     """A second server: TCP on a loopback port, every connection with a password.
 
