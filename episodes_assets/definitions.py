@@ -5,15 +5,16 @@ from typing import Any
 
 import dagster as dg
 
-from episodes_assets.assets.day_progresses import each_open_day_progresses
+from episodes_assets.assets.checks.day_progresses import each_open_day_progresses
 from episodes_assets.assets.episode_jobs import episode_jobs
 from episodes_assets.assets.input_episodes import input_episodes
 from episodes_assets.assets.job_outcomes import job_outcomes
 from episodes_assets.assets.published_results import published_results
 from episodes_assets.assets.tracked_episodes import tracked_episodes
+from episodes_assets.automation.alerts import alert_of_stalls, freshness
 from episodes_assets.automation.jobs import plan_day, prune_message_log, publish_day
 from episodes_assets.automation.schedules import daily_plan, nightly_pruning
-from episodes_assets.automation.sensors import alert_of_stalls, fan_out, publish_finished_days
+from episodes_assets.automation.sensors import fan_out, publish_finished_days
 from episodes_assets.resources.databases import InputDatabase, QueueDatabase, ResultsDatabase
 from episodes_assets.resources.snapshots import Snapshots
 
@@ -37,7 +38,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
         asset_checks=[each_open_day_progresses],
         jobs=[plan_day, publish_day, prune_message_log],
         schedules=[daily_plan, nightly_pruning],
-        sensors=[fan_out, publish_finished_days, alert_of_stalls],
+        sensors=[fan_out, publish_finished_days, alert_of_stalls, freshness],
         resources={**resources, **(resource_overrides or {})},
         # The five steps of a day wait for each other; a process for each would cost more than it does.
         executor=dg.in_process_executor,

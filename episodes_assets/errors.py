@@ -71,6 +71,10 @@ class SnapshotDamaged(EpisodesError):
     """A snapshot's file is not the one its manifest describes."""
 
 
+class GateClosed(EpisodesError):
+    """A day's data may not be built on."""
+
+
 class StateGap(EpisodesError):
     """The accumulated state has no valid yesterday to build on."""
 

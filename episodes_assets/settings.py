@@ -96,6 +96,13 @@ class Settings(BaseSettings):
         default=7, ge=1, description="How long PgQueuer's log of finished messages is kept."
     )
 
+    quarantine_limit: float = Field(
+        default=0.25, ge=0, le=1, description="Share of a drop refused above which nothing is built on it."
+    )
+    published_by_hour: int = Field(
+        default=8, ge=0, le=23, description="Hour (UTC) by which a day is to be published after its end."
+    )
+
     @property
     def is_production(self) -> bool:
         """Whether this process belongs to the environment called production."""

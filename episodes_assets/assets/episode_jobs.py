@@ -4,9 +4,15 @@ import dagster as dg
 import pandas as pd
 
 from episodes_assets.algorithms.registry import BY_ID
+from episodes_assets.assets.checks.episode_jobs import CHECKS, read_history, warned_when_slow
+from episodes_assets.assets.checks.input_episodes import refuse_large_quarantine
+from episodes_assets.assets.checks.verdict_events import Events, conclude
 from episodes_assets.assets.partitions import daily, days_with_ground, one_day_before, whole_range
 from episodes_assets.assets.reporting import TEAM, Stopwatch, plain_failures, table
 from episodes_assets.days import ONE_DAY
+from episodes_assets.gates.bands import HISTORY_DAYS
+from episodes_assets.gates.pace import Planning, planning_is_as_fast_as_usual
+from episodes_assets.gates.plans import every_due_row_has_one_job, job_count_is_usual
 from episodes_assets.planning.checksums import plan_checksum
 from episodes_assets.planning.episode_set import EpisodeSet
 from episodes_assets.planning.jobs import plan_jobs
@@ -14,6 +20,7 @@ from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
 from episodes_assets.resources.snapshots import Snapshots
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import ledger, tracked_state
+from episodes_assets.stores.plan_check import read_job_counts, read_ledger_days
 
 CODE_VERSION = "1"
 
@@ -29,13 +36,14 @@ CODE_VERSION = "1"
     kinds={"postgres", "pandas"},
     owners=TEAM,
     code_version=CODE_VERSION,
+    check_specs=CHECKS,
 )
 def episode_jobs(
     context: dg.AssetExecutionContext,
     queue_database: QueueDatabase,
     results_database: ResultsDatabase,
     snapshots: Snapshots,
-) -> dg.MaterializeResult:  # type: ignore[type-arg]
+) -> Events:
     """The day's due rows as jobs in the ledger, each with the window it is to analyse.
 
     A pure function of the day's snapshot and of yesterday's tracked episodes. Planning a day again
@@ -43,7 +51,8 @@ def episode_jobs(
     """
     clock = Stopwatch()
     store = snapshots.open()
-    chunk_jobs = load_settings().chunk_jobs
+    settings = load_settings()
+    history = read_history(context.instance)
     planned: list[ledger.Plan] = []
     changes = 0
     by_algorithm = {algorithm.name: 0 for algorithm in BY_ID.values()}
@@ -55,29 +64,38 @@ def episode_jobs(
         days = days_with_ground(context, lambda day: store.find(day) is not None)
         tracked_state.state_before(state, days[0])
         yesterday = tracked_state.state_before(state, days[-1])
-        tracked = tracked_state.read_tracked(results_database.dsn, yesterday)
-        for day in days:
-            snapshot = store.require(day)
-            viewed = EpisodeSet.of(store.read_viewed(snapshot))
-            before = tracked.as_of(day - ONE_DAY)
-            parts = store.read_drop(snapshot, ["epid", "algorithm_id", "premier_date", "start_date"])
-            jobs = pd.concat([plan_jobs(part, viewed, before, day) for part in parts], ignore_index=True)
-            plan, changed = ledger.record_plan(
-                queue,
-                day,
-                jobs,
-                checksum=plan_checksum(jobs),
-                snapshot_id=snapshot.snapshot_id,
-                code_version=CODE_VERSION,
-                chunk_jobs=chunk_jobs,
-            )
-            for algorithm_id, count in jobs["algorithm_id"].value_counts().items():
-                by_algorithm[BY_ID[int(str(algorithm_id))].name] += int(count)
-            context.log.info(f"{day}: {plan.jobs:,} jobs{'' if changed else ' (unchanged)'}")
-            changes += changed
-            planned.append(plan)
-    return dg.MaterializeResult(
-        metadata={
+        taken = store.require_all(days)
+        refuse_large_quarantine(taken, settings.quarantine_limit)
+        rows = sum(snapshot.accepted_rows for snapshot in taken)
+        with warned_when_slow(context, len(days), rows, history):
+            tracked = tracked_state.read_tracked(results_database.dsn, yesterday)
+            for day, snapshot in zip(days, taken, strict=True):
+                viewed = EpisodeSet.of(store.read_viewed(snapshot))
+                before = tracked.as_of(day - ONE_DAY)
+                parts = store.read_drop(snapshot, ["epid", "algorithm_id", "premier_date", "start_date"])
+                jobs = pd.concat([plan_jobs(part, viewed, before, day) for part in parts], ignore_index=True)
+                plan, changed = ledger.record_plan(
+                    queue,
+                    day,
+                    jobs,
+                    checksum=plan_checksum(jobs),
+                    snapshot_id=snapshot.snapshot_id,
+                    code_version=CODE_VERSION,
+                    chunk_jobs=settings.chunk_jobs,
+                )
+                for algorithm_id, count in jobs["algorithm_id"].value_counts().items():
+                    by_algorithm[BY_ID[int(str(algorithm_id))].name] += int(count)
+                context.log.info(f"{day}: {plan.jobs:,} jobs{'' if changed else ' (unchanged)'}")
+                changes += changed
+                planned.append(plan)
+        step = Planning(len(days), rows, clock.seconds)
+        verdicts = [
+            every_due_row_has_one_job(read_ledger_days(queue_database.dsn, planned)),
+            job_count_is_usual(read_job_counts(queue, days[0] - HISTORY_DAYS * ONE_DAY, days[-1]), days),
+            planning_is_as_fast_as_usual(step, history),
+        ]
+    yield from conclude(
+        {
             "dagster/row_count": sum(plan.jobs for plan in planned),
             "jobs": sum(plan.jobs for plan in planned),
             "jobs by algorithm": table(
@@ -88,5 +106,6 @@ def episode_jobs(
                 [{"day": str(plan.day), "jobs": plan.jobs, "plan": plan.checksum[:16]} for plan in planned]
             ),
             "seconds": clock.seconds,
-        }
+        },
+        verdicts,
     )

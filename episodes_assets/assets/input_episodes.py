@@ -5,18 +5,20 @@ import datetime as dt
 import dagster as dg
 from pydantic import Field
 
+from episodes_assets.assets.checks.input_episodes import CHECKS, judge
+from episodes_assets.assets.checks.verdict_events import Events, conclude
 from episodes_assets.assets.partitions import daily, days_of, whole_range
 from episodes_assets.assets.reporting import TEAM, Stopwatch, plain_failures, table
 from episodes_assets.errors import DropGone, DropNotArrived
 from episodes_assets.resources.databases import InputDatabase
 from episodes_assets.resources.snapshots import Snapshots
-from episodes_assets.stores import input_tables
+from episodes_assets.settings import load_settings
+from episodes_assets.stores.input_tables import DropReading, latest_drop, read_viewed
 from episodes_assets.stores.read_ahead import read_ahead
 from episodes_assets.stores.snapshots import Snapshot, SnapshotStore
 from episodes_assets.validation.drop import prepare_rules, validate_drop
 
 CODE_VERSION = "1"
-QUARANTINE_WARNING_SHARE = 0.05
 
 
 class DropConfig(dg.Config):
@@ -40,20 +42,14 @@ class DropConfig(dg.Config):
     kinds={"postgres", "parquet", "pandas"},
     owners=TEAM,
     code_version=CODE_VERSION,
-    check_specs=[
-        dg.AssetCheckSpec(
-            "quarantine_is_small",
-            asset="input_episodes",
-            description=f"At most {QUARANTINE_WARNING_SHARE:.0%} of the drop is refused.",
-        )
-    ],
+    check_specs=CHECKS,
 )
 def input_episodes(
     context: dg.AssetExecutionContext,
     config: DropConfig,
     input_database: InputDatabase,
     snapshots: Snapshots,
-) -> dg.MaterializeResult:  # type: ignore[type-arg]
+) -> Events:
     """The day's catalogue drop and the episodes viewed that day, as an immutable snapshot.
 
     Rows that break a rule are quarantined with the reason. A day that has a snapshot keeps it.
@@ -85,10 +81,11 @@ def input_episodes(
                 f"{' (snapshot reused)' if found else ''}"
             )
             taken.append(snapshot)
+        verdicts = judge(store, taken, load_settings().quarantine_limit)
     rows = sum(snapshot.drop_rows for snapshot in taken)
     refused = sum(snapshot.quarantined_rows for snapshot in taken)
-    return dg.MaterializeResult(
-        metadata={
+    yield from conclude(
+        {
             "dagster/row_count": rows - refused,
             "catalogue rows": rows,
             "quarantined": refused,
@@ -110,27 +107,21 @@ def input_episodes(
             "snapshots": dg.MetadataValue.path(store.url),
             "seconds": clock.seconds,
         },
-        check_results=[
-            dg.AssetCheckResult(
-                check_name="quarantine_is_small",
-                passed=refused <= QUARANTINE_WARNING_SHARE * rows,
-                severity=dg.AssetCheckSeverity.WARN,
-                metadata={"share": round(refused / max(rows, 1), 6)},
-            )
-        ],
+        verdicts,
     )
 
 
 def _take_snapshot(day: dt.date, dsn: str, store: SnapshotStore) -> Snapshot:
-    with store.new(day) as snapshot, read_ahead(input_tables.read_drop(dsn, day)) as parts:
+    drop = DropReading(dsn, day)
+    with store.new(day) as snapshot, read_ahead(drop) as parts:
         # While the server sorts the drop:
-        viewed = input_tables.read_viewed(dsn, day)
+        viewed = read_viewed(dsn, day)
         prepare_rules()
         for part in parts:
             snapshot.add(validate_drop(part))
-        if not snapshot.rows:
-            raise _explain_missing_drop(day, input_tables.latest_drop(dsn), store)
-        return snapshot.finish(viewed)
+        if not drop.rows:
+            raise _explain_missing_drop(day, latest_drop(dsn), store)
+        return snapshot.finish(viewed, drop.rows)
 
 
 def _explain_missing_drop(

@@ -6,14 +6,18 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from episodes_assets.assets.checks.job_outcomes import CHECKS
+from episodes_assets.assets.checks.verdict_events import Events, conclude
 from episodes_assets.assets.partitions import daily, days_with_ground, whole_range
 from episodes_assets.assets.reporting import TEAM, Stopwatch, plain_failures, table
 from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import FleetStalled, JobsHeld
 from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.gates.outcomes import every_job_has_one_outcome
 from episodes_assets.resources.databases import QueueDatabase
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import ledger
+from episodes_assets.stores.outcome_check import count_outcomes
 from episodes_assets.stores.stalls import open_days
 
 CODE_VERSION = "1"
@@ -31,8 +35,9 @@ HELD_SHOWN = 50
     kinds={"postgres"},
     owners=TEAM,
     code_version=CODE_VERSION,
+    check_specs=CHECKS,
 )
-def job_outcomes(context: dg.AssetExecutionContext, queue_database: QueueDatabase) -> dg.MaterializeResult:  # type: ignore[type-arg]
+def job_outcomes(context: dg.AssetExecutionContext, queue_database: QueueDatabase) -> Events:
     """An outcome for each of the day's jobs, worked by the fleet.
 
     Makes sure the day is handed to the fleet, waits until every job is finished, and fails with the
@@ -46,14 +51,16 @@ def job_outcomes(context: dg.AssetExecutionContext, queue_database: QueueDatabas
             context.log.info(f"{day}: {sent.jobs:,} jobs, {sent.messages:,} messages enqueued")
         progress = _wait(context, queue, days, load_settings().stall_minutes * 60)
         _refuse_held(context, queue, progress)
-    return dg.MaterializeResult(
-        metadata={
+        verdict = every_job_has_one_outcome(count_outcomes(queue, days))
+    yield from conclude(
+        {
             "dagster/row_count": sum(day.succeeded for day in progress),
             "succeeded": sum(day.succeeded for day in progress),
             "failed": sum(day.held for day in progress),
             "days": table([{"day": str(day.day), "succeeded": day.succeeded} for day in progress]),
             "seconds": clock.seconds,
-        }
+        },
+        [verdict],
     )
 
 

@@ -1,11 +1,18 @@
 """The day as consumers see it."""
 
+import datetime as dt
+
 import dagster as dg
 
+from episodes_assets.assets.checks.published_results import CHECKS, judge_freshness
+from episodes_assets.assets.checks.verdict_events import Events, conclude
 from episodes_assets.assets.partitions import daily, days_with_ground, whole_range
 from episodes_assets.assets.reporting import TEAM, Stopwatch, plain_failures, preview, table
+from episodes_assets.gates.publication import published_rows_are_the_outcomes
 from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
+from episodes_assets.settings import load_settings
 from episodes_assets.stores import ledger, published
+from episodes_assets.stores.published_check import read_publication
 
 CODE_VERSION = "1"
 PREVIEW_ROWS = 10
@@ -19,19 +26,13 @@ PREVIEW_ROWS = 10
     kinds={"postgres"},
     owners=TEAM,
     code_version=CODE_VERSION,
-    check_specs=[
-        dg.AssetCheckSpec(
-            "a_row_for_each_job",
-            asset="published_results",
-            description="Each job of the plan has exactly one published row.",
-        )
-    ],
+    check_specs=CHECKS,
 )
 def published_results(
     context: dg.AssetExecutionContext,
     queue_database: QueueDatabase,
     results_database: ResultsDatabase,
-) -> dg.MaterializeResult:  # type: ignore[type-arg]
+) -> Events:
     """The day's outcomes in the results database, replaced in one transaction.
 
     A reader sees the day as it was or as it is. Publishing the same outcomes again changes nothing.
@@ -51,9 +52,13 @@ def published_results(
             changes += changed
             days.append(manifest)
         first_rows = published.read_rows(results, days[-1].day, PREVIEW_ROWS)
-    jobs, rows = sum(day.jobs for day in days), sum(day.rows for day in days)
-    return dg.MaterializeResult(
-        metadata={
+        verdicts = [
+            published_rows_are_the_outcomes(read_publication(queue, results, days)),
+            judge_freshness(results, dt.datetime.now(dt.UTC), load_settings().published_by_hour),
+        ]
+    rows = sum(day.rows for day in days)
+    yield from conclude(
+        {
             "dagster/row_count": rows,
             "rows published": rows,
             "preview": preview(first_rows),
@@ -63,11 +68,5 @@ def published_results(
             ),
             "seconds": clock.seconds,
         },
-        check_results=[
-            dg.AssetCheckResult(
-                check_name="a_row_for_each_job",
-                passed=jobs == rows,
-                metadata={"jobs": jobs, "rows": rows},
-            )
-        ],
+        verdicts,
     )

@@ -3,13 +3,19 @@
 import dagster as dg
 import numpy as np
 
+from episodes_assets.assets.checks.input_episodes import refuse_large_quarantine
+from episodes_assets.assets.checks.tracked_episodes import CHECKS
+from episodes_assets.assets.checks.verdict_events import Events, conclude
 from episodes_assets.assets.partitions import daily, days_of, one_day_before, whole_range
 from episodes_assets.assets.reporting import TEAM, Stopwatch, plain_failures, table
 from episodes_assets.days import ONE_DAY
+from episodes_assets.gates.state import state_only_grows
 from episodes_assets.planning.tracking import newly_tracked
 from episodes_assets.resources.databases import ResultsDatabase
 from episodes_assets.resources.snapshots import Snapshots
+from episodes_assets.settings import load_settings
 from episodes_assets.stores import tracked_state
+from episodes_assets.stores.state_check import read_state_days
 
 CODE_VERSION = "1"
 
@@ -25,10 +31,11 @@ CODE_VERSION = "1"
     kinds={"postgres", "pandas"},
     owners=TEAM,
     code_version=CODE_VERSION,
+    check_specs=CHECKS,
 )
 def tracked_episodes(
     context: dg.AssetExecutionContext, results_database: ResultsDatabase, snapshots: Snapshots
-) -> dg.MaterializeResult:  # type: ignore[type-arg]
+) -> Events:
     """All episodes tracked as of the day: yesterday's, and those of `reach` that have premiered.
 
     Stored once per episode with the day it was first tracked. A day refuses to build on a missing or
@@ -36,6 +43,7 @@ def tracked_episodes(
     """
     clock = Stopwatch()
     store = snapshots.open()
+    quarantine_limit = load_settings().quarantine_limit
     recorded: list[tracked_state.TrackedDay] = []
     changes = 0
     with (
@@ -51,6 +59,7 @@ def tracked_episodes(
         before = tracked.as_of(days[0] - ONE_DAY)
         for day in days:
             snapshot = store.require(day)
+            refuse_large_quarantine([snapshot], quarantine_limit)
             parts = store.read_drop(snapshot, ["epid", "algorithm_id", "premier_date"])
             new = np.concatenate([newly_tracked(part, before, day) for part in parts])
             yesterday, changed = tracked_state.record_day(
@@ -68,8 +77,9 @@ def tracked_episodes(
             before = before.plus(new)
             changes += changed
             recorded.append(yesterday)
-    return dg.MaterializeResult(
-        metadata={
+        verdict = state_only_grows(read_state_days(connection, results_database.dsn, days), days)
+    yield from conclude(
+        {
             "dagster/row_count": recorded[-1].total,
             "newly tracked": sum(day.newly_tracked for day in recorded),
             "tracked in all": recorded[-1].total,
@@ -88,5 +98,6 @@ def tracked_episodes(
                 ]
             ),
             "seconds": clock.seconds,
-        }
+        },
+        [verdict],
     )

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from episodes_assets.assets.day_progresses import CHECK, describe, find_open_days, stalled_days
 from episodes_assets.assets.partitions import daily
 from episodes_assets.automation.decisions import Failures, days_to_fan_out, days_to_publish
 from episodes_assets.automation.jobs import publish_day
@@ -16,7 +15,6 @@ from episodes_assets.stores import ledger, published
 
 # Dagster's daemon looks at sensors every 5 seconds. An interval of just that would miss every other look.
 SENSOR_SECONDS = 4
-STALL_SENSOR_SECONDS = 29
 DAYS_PER_TICK = 10
 IN_PROGRESS = [
     dg.DagsterRunStatus.QUEUED,
@@ -79,31 +77,6 @@ def publish_finished_days(
         yield dg.RunRequest(partition_key=day.isoformat())
     if not days:
         yield dg.SkipReason("no finished day waits to be published")
-
-
-@dg.sensor(
-    minimum_interval_seconds=STALL_SENSOR_SECONDS,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Raises an alert, as a failed check of job_outcomes, when a day with unfinished jobs makes "
-    "no progress, and takes it back when it does. On by default.",
-)
-def alert_of_stalls(
-    context: dg.SensorEvaluationContext, queue_database: QueueDatabase
-) -> dg.SensorResult | dg.SkipReason:
-    """Report once when the set of stalled days changes."""
-    try:
-        with queue_database.connect_to_read() as queue:
-            found = find_open_days(queue)
-    except EpisodesError as error:
-        return dg.SkipReason(str(error))
-    stalled = stalled_days(found)
-    names = ", ".join(str(day.day) for day in stalled)
-    if names == (context.cursor or ""):
-        return dg.SkipReason(f"still stalled: {names}" if names else "each open day makes progress")
-    verdict = describe(found, stalled)
-    (context.log.error if stalled else context.log.info)(verdict["description"])
-    event = dg.AssetCheckEvaluation(asset_key=dg.AssetKey("job_outcomes"), check_name=CHECK, **verdict)
-    return dg.SensorResult(asset_events=[event], cursor=names)
 
 
 def days_in_flight(instance: dg.DagsterInstance) -> set[dt.date]:

@@ -41,18 +41,35 @@ _READ_BEGIN = """
 """
 
 
-def read_drop(dsn: str, day: dt.date) -> Iterator[pd.DataFrame]:
-    """A day's drop in parts, ordered by epid and algorithm, every episode in one part.
+class DropReading:
+    """A day's drop, read once in parts by iterating over it.
 
-    Yields:
-        The columns of `drop_table.SCHEMA`; nothing when there is no drop of that day.
-
-    Raises:
-        DatabaseUnreachable: If the server does not answer or refuses, or goes away.
+    Attributes:
+        rows: Rows that have come from the database so far, counted before they are cut or converted.
     """
-    with stream_arrow(dsn, _READ_DROP, day=day) as batches:
-        for part in whole_episodes(batches, DROP_PART_ROWS):
-            yield drop_table.to_frame(part)
+
+    def __init__(self, dsn: str, day: dt.date) -> None:
+        self._dsn = dsn
+        self._day = day
+        self.rows = 0
+
+    def __iter__(self) -> Iterator[pd.DataFrame]:
+        """The parts, ordered by epid and algorithm, every episode in one part.
+
+        Yields:
+            The columns of `drop_table.SCHEMA`; nothing when there is no drop of that day.
+
+        Raises:
+            DatabaseUnreachable: If the server does not answer or refuses, or goes away.
+        """
+        with stream_arrow(self._dsn, _READ_DROP, day=self._day) as batches:
+            for part in whole_episodes(self._counted(batches), DROP_PART_ROWS):
+                yield drop_table.to_frame(part)
+
+    def _counted(self, batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            self.rows += batch.num_rows
+            yield batch
 
 
 def read_viewed(dsn: str, day: dt.date) -> npt.NDArray[np.int64]:

@@ -7,15 +7,15 @@ and lets the manifest name those; no file is ever written twice.
 
 import datetime as dt
 import hashlib
-import io
 import json
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, BinaryIO
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -29,11 +29,15 @@ from episodes_assets.errors import SnapshotDamaged, SnapshotMissing
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import drop_table
 from episodes_assets.stores.episode_parts import DROP_PART_ROWS, whole_episodes
+from episodes_assets.stores.hashed_parquet import HashedParquet
 from episodes_assets.validation.drop import ValidatedDrop
 
 EPISODES = "episodes.parquet"
 VIEWED = "viewed.parquet"
 QUARANTINE = "quarantine.parquet"
+
+# Looks at a URL wait for each other's round trips otherwise.
+_LOOKS_AT_ONCE = 8
 
 _NEVER_MISSING = {"epid": "int64", "algorithm_id": "int16"}
 
@@ -45,7 +49,7 @@ class Snapshot:
     Attributes:
         day: The day, `YYYY-MM-DD`.
         snapshot_id: Follows from the content: equal input, equal id.
-        drop_rows: Rows in the drop; always `accepted_rows + quarantined_rows`.
+        drop_rows: Rows read from the drop, counted before validation.
         accepted_rows: Rows that passed validation.
         quarantined_rows: Rows that did not.
         viewed_episodes: Distinct episodes viewed on the day.
@@ -100,6 +104,43 @@ class SnapshotStore:
                 f"{day} has no snapshot below {self.url}", f"materialise input_episodes of {day}"
             )
         return snapshot
+
+    def find_all(self, days: Sequence[dt.date]) -> dict[dt.date, Snapshot]:
+        """The snapshots of those of some days that have one."""
+        with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
+            found = pool.map(self.find, days)
+            return {day: each for day, each in zip(days, found, strict=True) if each is not None}
+
+    def require_all(self, days: Sequence[dt.date]) -> list[Snapshot]:
+        """The snapshots of some days, in their order.
+
+        Raises:
+            SnapshotMissing: If one has none.
+        """
+        with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
+            return list(pool.map(self.require, days))
+
+    def count_rows(self, snapshots: Sequence[Snapshot]) -> list[dict[str, int]]:
+        """The rows in each file of some snapshots, by the files' own footers.
+
+        Raises:
+            SnapshotDamaged: If a file is gone or is not Parquet.
+        """
+        with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
+            return list(pool.map(self._count_rows, snapshots))
+
+    def _count_rows(self, snapshot: Snapshot) -> dict[str, int]:
+        rows = {}
+        for name in snapshot.files:
+            path, mend = self._file(snapshot, name)
+            try:
+                with self._place[0].open(path, "rb") as handle:
+                    rows[name] = int(pq.read_metadata(handle).num_rows)
+            except FileNotFoundError as error:
+                raise SnapshotDamaged(f"{path} is gone", mend) from error
+            except pa.ArrowInvalid as error:
+                raise SnapshotDamaged(f"{path} is not a Parquet file", mend) from error
+        return rows
 
     @contextmanager
     def new(self, day: dt.date) -> Iterator["SnapshotWriter"]:
@@ -164,10 +205,14 @@ class SnapshotStore:
     def _path(self, day: dt.date, *parts: str) -> str:
         return "/".join([self._place[1], f"day={day}", *parts])
 
+    def _file(self, snapshot: Snapshot, name: str) -> tuple[str, str]:
+        """Where a snapshot's file is, and what to do when it is damaged."""
+        path = self._path(dt.date.fromisoformat(snapshot.day), snapshot.snapshot_id, name)
+        return path, f"restore it from a backup, or refresh input_episodes of {snapshot.day}"
+
     @contextmanager
     def _open(self, snapshot: Snapshot, name: str) -> Iterator[pq.ParquetFile]:
-        path = self._path(dt.date.fromisoformat(snapshot.day), snapshot.snapshot_id, name)
-        mend = f"restore it from a backup, or refresh input_episodes of {snapshot.day}"
+        path, mend = self._file(snapshot, name)
         try:
             handle = self._place[0].open(path, "rb")
         except FileNotFoundError as error:
@@ -207,7 +252,7 @@ class SnapshotWriter:
         self._day = day
         self._folder = folder
         self._files = {
-            name: _HashedParquet(filesystem.open(f"{folder}/{name}", "wb"), schema)
+            name: HashedParquet(filesystem.open(f"{folder}/{name}", "wb"), schema)
             for name, schema in (
                 (EPISODES, drop_table.SCHEMA),
                 (QUARANTINE, drop_table.SCHEMA.append(pa.field("reasons", pa.string()))),
@@ -227,11 +272,12 @@ class SnapshotWriter:
         self._files[QUARANTINE].write(drop_table.to_table(validated.quarantined))
         self._reasons.update(validated.reasons)
 
-    def finish(self, viewed: npt.NDArray[np.int64]) -> Snapshot:
+    def finish(self, viewed: npt.NDArray[np.int64], rows_read: int) -> Snapshot:
         """Let `SnapshotStore.find` answer with this snapshot from now on.
 
         Args:
             viewed: The ascending epids viewed on the day.
+            rows_read: Rows that came from the drop, counted by whoever read it.
         """
         self._files[VIEWED].write(pa.table({"epid": pa.array(viewed, pa.int64())}))
         accepted, quarantined = self._files[EPISODES].rows, self._files[QUARANTINE].rows
@@ -240,7 +286,7 @@ class SnapshotWriter:
         snapshot = Snapshot(
             day=self._day.isoformat(),
             snapshot_id=hashlib.sha256("".join(files.values()).encode()).hexdigest()[:16],
-            drop_rows=accepted + quarantined,
+            drop_rows=rows_read,
             accepted_rows=accepted,
             quarantined_rows=quarantined,
             viewed_episodes=len(viewed),
@@ -255,41 +301,3 @@ class SnapshotWriter:
         """Close the files; once is enough."""
         for file in self._files.values():
             file.close()
-
-
-class _HashedParquet:
-    """A Parquet file that is written part by part, and the SHA-256 of its bytes."""
-
-    def __init__(self, handle: BinaryIO, schema: pa.Schema) -> None:
-        self.rows = 0
-        self._handle = handle
-        self._sink = _HashingSink(handle)
-        self._writer = pq.ParquetWriter(self._sink, schema, compression="zstd")
-
-    @property
-    def digest(self) -> str:
-        return self._sink.hash.hexdigest()
-
-    def write(self, table: pa.Table) -> None:
-        if table.num_rows:
-            self._writer.write_table(table, row_group_size=table.num_rows)
-            self.rows += table.num_rows
-
-    def close(self) -> None:
-        self._writer.close()
-        self._handle.close()
-
-
-class _HashingSink(io.RawIOBase):
-    """Passes bytes on and hashes them."""
-
-    def __init__(self, handle: BinaryIO) -> None:
-        self.hash = hashlib.sha256()
-        self._handle = handle
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, content: Any) -> int:  # noqa: ANN401  bytes, or Arrow's buffers
-        self.hash.update(content)
-        return self._handle.write(content)

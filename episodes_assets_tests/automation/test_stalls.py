@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from episodes_assets.automation.sensors import alert_of_stalls
+from episodes_assets.automation.alerts import alert_of_stalls
 from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.definitions import build_defs

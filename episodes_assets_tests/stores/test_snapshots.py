@@ -25,7 +25,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> SnapshotStore:
 def write(store: SnapshotStore, *epids: int) -> Snapshot:
     with store.new(DAY) as snapshot:
         snapshot.add(validate_drop(drop(*({"epid": epid} for epid in (*epids, -1)))))
-        return snapshot.finish(np.array([3, 5]))
+        return snapshot.finish(np.array([3, 5]), len(epids) + 1)
 
 
 def read(store: SnapshotStore, snapshot: Snapshot) -> pd.DataFrame:

@@ -1,0 +1,80 @@
+"""The checks of `episode_jobs`, and the warning while a slow step still runs."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import Timer
+
+import dagster as dg
+
+from episodes_assets.gates import pace, plans
+from episodes_assets.gates.bands import HISTORY_DAYS
+
+CHECKS = [
+    dg.AssetCheckSpec(
+        plans.EVERY_DUE_ROW_HAS_ONE_JOB,
+        asset="episode_jobs",
+        blocking=True,
+        description="The jobs read back from the ledger are those that were planned, none twice.",
+    ),
+    dg.AssetCheckSpec(
+        plans.JOB_COUNT_IS_USUAL,
+        asset="episode_jobs",
+        description=f"Jobs are {plans.LEAST_JOBS:g} to {plans.MOST_JOBS:g} times the median of the "
+        f"{HISTORY_DAYS} days before.",
+    ),
+    dg.AssetCheckSpec(
+        pace.PLANNING_IS_AS_FAST_AS_USUAL,
+        asset="episode_jobs",
+        description=f"Planning takes at most {pace.FAR_SLOWER:g} times what it took for as many days and "
+        f"rows before, or {pace.NEVER_SLOW_SECONDS:g} s.",
+    ),
+]
+_ROWS_READ = 3 * HISTORY_DAYS  # with those of failed runs, which have no verdict
+
+
+def read_history(instance: dg.DagsterInstance) -> list[pace.Planning]:
+    """The steps that planned before, the latest first: each left its numbers with its verdict."""
+    key = dg.AssetCheckKey(dg.AssetKey("episode_jobs"), pace.PLANNING_IS_AS_FAST_AS_USUAL)
+    records = instance.event_log_storage.get_asset_check_execution_history(key, limit=_ROWS_READ)
+    verdicts = (record.evaluation for record in records)
+    return [
+        pace.Planning(days=_int(found, "days"), rows=_int(found, "rows"), seconds=_float(found, "seconds"))
+        for found in verdicts
+        if isinstance(found, dg.AssetCheckEvaluation)
+    ]
+
+
+@contextmanager
+def warned_when_slow(
+    context: dg.AssetExecutionContext, days: int, rows: int, history: Sequence[pace.Planning]
+) -> Iterator[None]:
+    """Log a warning as soon as the block has taken far longer than planning usually does.
+
+    It comes while the block runs, also when that waits for something that never ends.
+    """
+    limit, usual = pace.slow_after(days, rows, history), pace.usual_seconds(days, rows, history)
+    if limit is None or usual is None:
+        yield
+        return
+    began = time.monotonic()
+
+    def warn() -> None:
+        seconds = time.monotonic() - began
+        context.log.warning(pace.describe_slow(limit, seconds=seconds, usual=usual, is_running=True))
+
+    timer = Timer(limit, warn)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _int(found: dg.AssetCheckEvaluation, name: str) -> int:
+    return int(_float(found, name))
+
+
+def _float(found: dg.AssetCheckEvaluation, name: str) -> float:
+    return float(str(found.metadata[name].value))

@@ -1,0 +1,92 @@
+"""What is usual: a band around the median of the days before."""
+
+import datetime as dt
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from episodes_assets.days import ONE_DAY
+from episodes_assets.gates.verdicts import Number, Verdict, judge_days
+
+HISTORY_DAYS = 14
+LEAST_HISTORY = 3
+NOT_ENOUGH = "not enough history"
+
+
+@dataclass(frozen=True)
+class Band:
+    """The counts that are usual.
+
+    Attributes:
+        usual: The median of the days before.
+        low: The least that is usual, included.
+        high: The most that is usual, included.
+    """
+
+    usual: float
+    low: float
+    high: float
+
+    def holds(self, count: float) -> bool:
+        """Whether a count is usual."""
+        return self.low <= count <= self.high
+
+
+def usual_band(earlier: Sequence[int], low: float, high: float) -> Band | None:
+    """The band that earlier counts allow.
+
+    Args:
+        earlier: Counts of earlier days.
+        low: The least that is usual, as a part of their median.
+        high: The most that is usual, as a multiple of their median.
+
+    Returns:
+        None when fewer than `LEAST_HISTORY` days, or days with nothing, cannot say what is usual.
+    """
+    if len(earlier) < LEAST_HISTORY:
+        return None
+    median = statistics.median(earlier)
+    return Band(median, median * low, median * high) if median else None
+
+
+def count_is_usual(
+    gate: str,
+    counts: Mapping[dt.date, int],
+    days: Sequence[dt.date],
+    *,
+    what: str,
+    low: float,
+    high: float,
+    mend: str,
+) -> Verdict:
+    """Whether each day's count is about that of the two weeks before it; a warning if not.
+
+    Args:
+        gate: Its name.
+        counts: The counts of the days, and of the days before them that have one.
+        days: The days to judge, in order.
+        what: What is counted.
+        low: The least that is usual, as a part of the median.
+        high: The most that is usual, as a multiple of the median.
+        mend: What to do, as a clause; `{day}` stands for the first unusual day.
+    """
+    bands = {day: usual_band(_before(counts, day), low, high) for day in days}
+    judged = {day: band for day, band in bands.items() if band is not None}
+    offending = [
+        {"day": str(day), what: counts[day], "usual": band.usual, "least": band.low, "most": band.high}
+        for day, band in judged.items()
+        if not band.holds(counts[day])
+    ]
+    facts: dict[str, Number] = {what: counts[days[-1]], "days judged": len(judged)}
+    last = bands[days[-1]]
+    if last is None:
+        facts["history"] = NOT_ENOUGH
+    else:
+        facts |= {"usual": last.usual, "least": last.low, "most": last.high}
+    fault = f"unusually few or many {what}"
+    return judge_days(gate, offending, fault=fault, mend=mend, facts=facts, is_error=False)
+
+
+def _before(counts: Mapping[dt.date, int], day: dt.date) -> list[int]:
+    earlier = (day - number * ONE_DAY for number in range(1, HISTORY_DAYS + 1))
+    return [counts[each] for each in earlier if each in counts]

@@ -1,0 +1,135 @@
+"""Gates of `input_episodes`: is a day's snapshot whole, and is the drop one to build on."""
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from episodes_assets.gates.bands import count_is_usual
+from episodes_assets.gates.verdicts import Verdict, judge_days
+
+SNAPSHOT_IS_COMPLETE = "snapshot_is_complete"
+QUARANTINE_IS_SMALL = "quarantine_is_small"
+DROP_SIZE_IS_USUAL = "drop_size_is_usual"
+
+QUARANTINE_WARNING_SHARE = 0.05
+LEAST_DROP, MOST_DROP = 0.5, 2.0
+
+
+@dataclass(frozen=True)
+class SnapshotRows:
+    """Rows of a day's snapshot, each counted where it was.
+
+    Attributes:
+        day: The day.
+        read: Rows that came from the input database, counted before anything looked at them.
+        accepted: Accepted rows by the manifest.
+        quarantined: Quarantined rows by the manifest.
+        viewed: Viewed episodes by the manifest.
+        accepted_stored: Rows in the written file of accepted rows.
+        quarantined_stored: Rows in the written file of quarantined rows.
+        viewed_stored: Rows in the written file of viewed episodes.
+    """
+
+    day: dt.date
+    read: int
+    accepted: int
+    quarantined: int
+    viewed: int
+    accepted_stored: int
+    quarantined_stored: int
+    viewed_stored: int
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every row that was read is in one of the files, and the manifest says so."""
+        stored = (self.accepted_stored, self.quarantined_stored, self.viewed_stored)
+        return self.read == self.accepted_stored + self.quarantined_stored and stored == (
+            self.accepted,
+            self.quarantined,
+            self.viewed,
+        )
+
+    @property
+    def quarantined_share(self) -> float:
+        """The part of the rows read that was refused."""
+        return self.quarantined / self.read if self.read else 0.0
+
+
+def snapshot_is_complete(snapshots: Sequence[SnapshotRows]) -> Verdict:
+    """Whether the rows read from each drop are those in its files."""
+    return judge_days(
+        SNAPSHOT_IS_COMPLETE,
+        [
+            {
+                "day": str(each.day),
+                "rows read": each.read,
+                "accepted in the file": each.accepted_stored,
+                "quarantined in the file": each.quarantined_stored,
+                "viewed in the file": each.viewed_stored,
+                "accepted by the manifest": each.accepted,
+                "quarantined by the manifest": each.quarantined,
+                "viewed by the manifest": each.viewed,
+            }
+            for each in snapshots
+            if not each.is_complete
+        ],
+        fault="the files of the snapshot do not hold the rows that were read from the drop",
+        mend="restore the snapshot from a backup, or materialise input_episodes of {day} with `refresh`",
+        facts={
+            "rows read": sum(each.read for each in snapshots),
+            "accepted in the files": sum(each.accepted_stored for each in snapshots),
+            "quarantined in the files": sum(each.quarantined_stored for each in snapshots),
+        },
+    )
+
+
+def quarantine_is_small(snapshots: Sequence[SnapshotRows], limit: float) -> Verdict:
+    """Whether little of each drop was refused: a warning above 5 %, an error above the limit."""
+    many = [each for each in snapshots if each.quarantined_share > QUARANTINE_WARNING_SHARE]
+    too_many = [each for each in many if each.quarantined_share > limit]
+    mend = (
+        "see the quarantine reasons and have the drop mended at its source, then materialise "
+        "input_episodes of {day} with `refresh`"
+    )
+    if too_many:
+        mend += ", or raise EPISODES_QUARANTINE_LIMIT to accept it as it is"
+    return judge_days(
+        QUARANTINE_IS_SMALL,
+        [
+            {
+                "day": str(each.day),
+                "rows read": each.read,
+                "quarantined": each.quarantined,
+                "share": round(each.quarantined_share, 6),
+            }
+            for each in too_many or many
+        ],
+        fault=f"more than {limit if too_many else QUARANTINE_WARNING_SHARE:.0%} of the drop was refused",
+        mend=mend,
+        facts={
+            "quarantined": sum(each.quarantined for each in snapshots),
+            "largest share": round(max(each.quarantined_share for each in snapshots), 6),
+            "warning above": QUARANTINE_WARNING_SHARE,
+            "error above": limit,
+        },
+        is_error=bool(too_many),
+    )
+
+
+def drop_size_is_usual(accepted: Mapping[dt.date, int], days: Sequence[dt.date]) -> Verdict:
+    """Whether each drop has about as many valid rows as those of the two weeks before it.
+
+    Args:
+        accepted: Accepted rows of the days, and of the days before them that have a snapshot.
+        days: The days to judge, in order.
+    """
+    return count_is_usual(
+        DROP_SIZE_IS_USUAL,
+        accepted,
+        days,
+        what="accepted rows",
+        low=LEAST_DROP,
+        high=MOST_DROP,
+        mend="ask whoever fills the input whether the drop of {day} is whole; when it has been sent "
+        "again, materialise input_episodes of {day} with `refresh`",
+    )

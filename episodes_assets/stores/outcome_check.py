@@ -1,0 +1,51 @@
+"""Counting what became of the jobs of some days, row by row in the ledger.
+
+`ledger.read_progress` answers from the chunks' counters; this counts what they claim.
+"""
+
+import datetime as dt
+from collections.abc import Sequence
+
+from psycopg.rows import class_row
+
+from episodes_assets.databases.connections import Connection
+from episodes_assets.gates.outcomes import OutcomesDay
+
+_OUTCOMES = """
+    WITH current AS MATERIALIZED (
+        SELECT plan_id, day, jobs FROM ledger.plans WHERE superseded_at IS NULL AND day = ANY (%(days)s)
+    ), stored AS (
+        SELECT plan_id, count(*) AS stored
+        FROM ledger.jobs WHERE plan_id IN (SELECT plan_id FROM current) GROUP BY plan_id
+    ), accounted AS (
+        -- Whatever accounts for a job stands here once: a job that is waived has no outcome.
+        SELECT plan_id, position, false AS is_waived
+        FROM ledger.outcomes WHERE plan_id IN (SELECT plan_id FROM current)
+    ), counted AS (
+        SELECT plan_id, count(*) FILTER (WHERE NOT is_waived) AS outcomes,
+            count(*) FILTER (WHERE is_waived) AS waived, count(*) - count(DISTINCT position) AS repeated
+        FROM accounted GROUP BY plan_id
+    ), superseded AS (
+        SELECT day, count(*) AS superseded
+        FROM ledger.plans JOIN ledger.outcomes USING (plan_id)
+        WHERE superseded_at IS NOT NULL AND day = ANY (%(days)s) GROUP BY day
+    )
+    SELECT day, jobs, coalesce(stored, 0) AS stored, coalesce(outcomes, 0) AS outcomes,
+        coalesce(waived, 0) AS waived, coalesce(repeated, 0) AS repeated,
+        coalesce(superseded, 0) AS superseded
+    FROM current LEFT JOIN stored USING (plan_id) LEFT JOIN counted USING (plan_id)
+        LEFT JOIN superseded USING (day)
+    ORDER BY day
+"""
+
+
+def count_outcomes(connection: Connection, days: Sequence[dt.date]) -> list[OutcomesDay]:
+    """What became of the jobs of each day that has a plan, in order.
+
+    Args:
+        connection: To `queue`.
+        days: Which.
+    """
+    with connection.cursor(row_factory=class_row(OutcomesDay)) as cursor:
+        cursor.execute(_OUTCOMES, {"days": list(days)})
+        return cursor.fetchall()
