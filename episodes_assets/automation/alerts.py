@@ -1,4 +1,4 @@
-"""Sensors that raise alerts: as checks of the assets that fail, with what to do, and pass again afterwards."""
+"""Sensors that raise alerts: checks that fail, with what to do, and pass again when it is mended."""
 
 import datetime as dt
 
@@ -54,7 +54,7 @@ def freshness(
     Dagster's own freshness policies look at the latest materialisation of any partition, so that a
     backfill of an old day would count as yesterday's publication.
     """
-    now = dt.datetime.now(dt.UTC)
+    now = _now()
     try:
         with results_database.connect_to_read() as results:
             verdict = judge_freshness(results, now, load_settings().published_by_hour)
@@ -72,3 +72,7 @@ def freshness(
         metadata=check_metadata(verdict),
     )
     return dg.SensorResult(asset_events=[evaluation], cursor=said)
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)

@@ -125,7 +125,10 @@ def test_without_workers_the_day_fails_and_says_so(system: System, monkeypatch: 
     assert "see that workers run" in failure(system.materialize(day(1), select=["job_outcomes"]))
 
 
-def test_dates_that_no_calendar_has_are_quarantined_and_text_survives(system: System) -> None:
+def test_dates_that_no_calendar_has_are_quarantined_and_text_survives(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPISODES_QUARANTINE_LIMIT", "1")
     title = "\N{CLAPPER BOARD} 'single' \"double\"\n" + "x" * 10_000
     system.insert_drop(day(1), [(1, 0, day(1), day(1)), (2, 0, "infinity", day(1))])
     system.insert_drop(day(1), [(3, 0, day(1), "-infinity"), (4, 0, "9999-12-31", day(1))])
