@@ -39,6 +39,32 @@ def test_the_graph() -> None:
         assert mappings["tracked_episodes"] == dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
 
 
+BLOCKING_GATES = {
+    "snapshot_is_complete",
+    "quarantine_is_small",
+    "state_only_grows_and_matches_its_manifest",
+    "every_due_row_has_one_job",
+    "every_job_has_one_outcome",
+    "published_rows_are_the_outcomes",
+}
+WARNING_GATES = {
+    "drop_size_is_usual",
+    "job_count_is_usual",
+    "planning_is_as_fast_as_usual",
+    "yesterday_is_published",
+}
+
+
+def test_each_gate_blocks_or_warns_and_is_documented() -> None:
+    specs = {spec.name: spec for asset in ASSETS for spec in asset.check_specs}
+    assert {name for name, spec in specs.items() if spec.blocking} == BLOCKING_GATES
+    assert {name for name, spec in specs.items() if not spec.blocking} == WARNING_GATES
+    documented = (PROJECT_FOLDER / "docs" / "gates.md").read_text(encoding="utf-8")
+    for name, spec in specs.items():
+        assert spec.description
+        assert f"| `{spec.asset_key.to_user_string()}` | `{name}` |" in documented
+
+
 def test_what_is_on_by_default() -> None:
     defs = build_defs()
     on = dg.DefaultSensorStatus.RUNNING

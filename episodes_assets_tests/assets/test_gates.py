@@ -81,8 +81,8 @@ def test_ordinary_days_pass_and_each_later_fault_is_found(system: System) -> Non
             (
                 "ALTER TABLE ledger.jobs DROP CONSTRAINT one_job_for_each_episode_and_algorithm;"
                 "INSERT INTO ledger.jobs SELECT plan_id, 10000, epid, algorithm_id, window_start"
-                " FROM ledger.jobs JOIN ledger.plans USING (plan_id) WHERE day = '2018-03-02' AND superseded_at IS NULL"
-                " AND position = 1"
+                " FROM ledger.jobs JOIN ledger.plans USING (plan_id)"
+                " WHERE day = '2018-03-02' AND superseded_at IS NULL AND position = 1"
             ),
         ],
     )
