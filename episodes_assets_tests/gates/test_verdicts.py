@@ -95,6 +95,8 @@ def test_the_hour_that_began_it_all_is_flagged() -> None:
     history = [Planning(days=1, rows=1_402_909, seconds=each) for each in seconds]
     limit = slow_after(1, 1_402_909, history)
     assert limit == pytest.approx(FAR_SLOWER * 2.25)
+    assert slow_after(1, 14_029_090, history) == pytest.approx(FAR_SLOWER * 22.5)
+    assert slow_after(1, 140_290, history) == limit  # few rows need not take less
     verdict = planning_is_as_fast_as_usual(Planning(1, 1_402_909, 3_300), history)
     assert not verdict.passed
     assert "planning took 3,300.0 s, its history says 2.2 s and at most 11.2 s" in verdict.message
