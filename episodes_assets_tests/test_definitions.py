@@ -71,6 +71,7 @@ def test_what_is_on_by_default() -> None:
     assert {s.name: s.default_status for s in defs.sensors or []} == {
         "fan_out": on,
         "publish_finished_days": on,
+        "alert_of_stalls": on,
         "freshness": on,
     }
     daily = defs.resolve_schedule_def("daily_plan")

@@ -7,7 +7,7 @@ import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
-from episodes_assets.automation import sensors
+from episodes_assets.automation import alerts
 from episodes_assets.gates import pace
 from episodes_assets.resources.databases import ResultsDatabase
 from episodes_assets.stores import input_tables, ledger
@@ -60,7 +60,7 @@ def test_ordinary_days_pass_and_each_later_fault_is_found(system: System) -> Non
     assert published.success, failure(published)
     found = checks(planned) | checks(published)
     assert {name for name, check in found.items() if not check.passed} == set()
-    assert len(found) == 10
+    assert len(found) == 11
 
     assert_each_fault(
         system,
@@ -272,12 +272,12 @@ def test_yesterday_is_looked_for_by_the_daemon(system: System, monkeypatch: pyte
         )
 
     def tick(now: str, cursor: str | None = None) -> tuple[list[bool], str | None]:
-        monkeypatch.setattr(sensors, "_now", lambda: dt.datetime.fromisoformat(now))
+        monkeypatch.setattr(alerts, "_now", lambda: dt.datetime.fromisoformat(now))
         with dg.DagsterInstance.get() as instance:
             context = dg.build_sensor_context(
                 instance=instance, cursor=cursor, resources={"results_database": ResultsDatabase()}
             )
-            data = sensors.freshness.evaluate_tick(context)
+            data = alerts.freshness.evaluate_tick(context)
         evaluations = [each for each in data.asset_events if isinstance(each, dg.AssetCheckEvaluation)]
         assert len(evaluations) == len(data.asset_events)
         return [each.passed for each in evaluations], data.cursor

@@ -61,13 +61,15 @@ def test_a_role_that_can_only_read_is_let_through(admin: Connection) -> None:
         ("GRANT CREATE ON SCHEMA public TO {role}", "may create in schema public"),
         ("GRANT pg_write_all_data TO {role}", "may DELETE episodes"),
         (
-            "CREATE ROLE filler; GRANT INSERT ON episodes TO filler; GRANT filler TO {role} WITH INHERIT FALSE",
+            "CREATE ROLE filler; GRANT INSERT ON episodes TO filler;"
+            " GRANT filler TO {role} WITH INHERIT FALSE",
             "may INSERT episodes",
         ),
         (PARTITIONED + "GRANT SELECT ON viewings TO {role}; GRANT INSERT ON viewings_march TO {role}",
          "may INSERT viewings_march"),
         (
-            "ALTER TABLE viewings RENAME TO t; CREATE VIEW viewings AS TABLE t; GRANT DELETE ON viewings TO {role}",
+            "ALTER TABLE viewings RENAME TO t; CREATE VIEW viewings AS TABLE t;"
+            " GRANT DELETE ON viewings TO {role}",
             "may DELETE viewings",
         ),
         ("ALTER ROLE {role} SUPERUSER", "is superuser"),

@@ -11,6 +11,7 @@ import episodes_assets.commands.demo as demo_module
 from episodes_assets.databases.dsns import Database, Dsns, Purpose
 from episodes_assets.databases.provision import provision
 from episodes_assets.errors import NotProvisioned, WrongEnvironment
+from episodes_assets.fleet.time_limits import TimeLimits
 from episodes_assets.fleet.worker import WorkerConfig, run_worker
 from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
 from episodes_assets.settings import load_settings
@@ -42,7 +43,8 @@ def worker_config(system: System, environment: str) -> WorkerConfig:
         environment=environment,
         max_starts=1,
         retry_seconds=0.1,
-        batch_timeout_seconds=10,
+        limits=TimeLimits(batch=10, job=10),
+        compute_memory_mb=1024,
         heartbeat_seconds=30,
     )
 

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from alembic.script import ScriptDirectory
 
+from episodes_assets.algorithms.registry import ALGORITHMS
 from episodes_assets.databases import completion, migrate, provision, versions
 from episodes_assets.databases.connections import connect_to_read, connect_to_write
 from episodes_assets.databases.dsns import Database, Dsns, Purpose
@@ -222,6 +223,6 @@ def test_what_an_older_init_left_half_done_is_mended(
 def test_the_mark_stands_for_rights_and_views(monkeypatch: pytest.MonkeyPatch) -> None:
     before = {database: completion.expected_mark(database) for database in Database}
     assert len(set(before.values())) == len(Database)
-    monkeypatch.setattr(completion, "ALGORITHMS", completion.ALGORITHMS[:-1])
-    monkeypatch.setattr(completion.grants, "rights", lambda _: {})
+    monkeypatch.setattr(completion, "ALGORITHMS", ALGORITHMS[:-1])
+    monkeypatch.setattr("episodes_assets.databases.grants.rights", lambda _: {})
     assert all(completion.expected_mark(database) != before[database] for database in Database)
