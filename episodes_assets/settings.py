@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     consumer_dsn: SecretStr | None = Field(default=None, description="Results, consumers' role.")
 
     admin_dsn: SecretStr | None = Field(
-        default=None, description="A role that may create roles and databases; for `db init` only."
+        default=None, description="A role that may create roles and databases; for `db init` and `db stamp`."
     )
     dagster_admin_dsn: SecretStr | None = Field(default=None, description="The same, per server.")
     input_admin_dsn: SecretStr | None = Field(default=None, description="The same, per server.")

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from episodes_assets.databases import allowed_hosts, doors
@@ -37,6 +37,7 @@ def listed(of: list[Door]) -> str:
     return ",".join(map(str, of))
 
 
+@settings(deadline=None)
 @given(asked=all_doors, opened=all_doors)
 def test_the_setting_that_the_error_names_opens_just_what_was_denied(
     asked: list[Door], opened: list[Door]
@@ -56,6 +57,7 @@ def test_the_setting_that_the_error_names_opens_just_what_was_denied(
         assert f"{request.setting} -> {request.door} {verdict}" in refused.value.what
 
 
+@settings(deadline=None)
 @given(door=databases | stores, other=databases | stores)
 def test_an_entry_opens_its_door_and_no_other(door: Door, other: Door) -> None:
     assert not is_allowed(door, frozenset())
@@ -65,6 +67,7 @@ def test_an_entry_opens_its_door_and_no_other(door: Door, other: Door) -> None:
     )
 
 
+@settings(deadline=None)
 @given(door=databases)
 def test_a_host_without_port_opens_every_port_of_it(door: Door) -> None:
     assert is_allowed(door, parse_entries(door.host))
@@ -188,11 +191,11 @@ def test_libpq_variables_lead_nobody_away(
     server_home: Path, system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedded = load_settings(home=server_home, **{f"{p}_dsn": None for p in Purpose})
-    for settings in (load_settings(), embedded):
+    for found in (load_settings(), embedded):
         with monkeypatch.context() as patch:
             patch.setenv("PGHOSTADDR", "127.0.0.9")
             with pytest.raises(HostNotAllowed, match=r"127\.0\.0\.9:5432 denied"):
-                resolve_dsns(settings)
+                resolve_dsns(found)
 
 
 def test_open_doors_are_shown(tcp_environment: object) -> None:

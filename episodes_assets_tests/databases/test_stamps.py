@@ -8,8 +8,10 @@ import psycopg
 import pytest
 
 import episodes_assets.commands.demo as demo_module
+from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Database, Dsns, Purpose
 from episodes_assets.databases.provision import provision
+from episodes_assets.databases.stamps import replace
 from episodes_assets.errors import NotProvisioned, WrongEnvironment
 from episodes_assets.fleet.time_limits import TimeLimits
 from episodes_assets.fleet.worker import WorkerConfig, run_worker
@@ -147,6 +149,9 @@ def test_a_stamp_changes_on_an_explicit_word(system: System, monkeypatch: pytest
     monkeypatch.setenv("EPISODES_ENVIRONMENT", "staging")
     with QueueDatabase().connect():
         pass
+    # Not even between our look and our word.
+    with connect(system.admin["queue"]) as admin:
+        assert not replace(admin, "production", "development")
     # By default all four, but for an input of other systems, which has no stamp.
     system.query("queue", "UPDATE environment_stamp SET environment = 'development'")
     system.query("input", "DROP TABLE environment_stamp")

@@ -178,6 +178,7 @@ async def _nothing() -> None:
 
 KILLED = """
 import os, signal, sys
+from episodes_assets.algorithms.registry import ALGORITHMS
 from episodes_assets.databases import completion, provision
 from episodes_assets.databases.dsns import resolve_dsns
 from episodes_assets.settings import load_settings
@@ -223,6 +224,6 @@ def test_what_an_older_init_left_half_done_is_mended(
 def test_the_mark_stands_for_rights_and_views(monkeypatch: pytest.MonkeyPatch) -> None:
     before = {database: completion.expected_mark(database) for database in Database}
     assert len(set(before.values())) == len(Database)
-    monkeypatch.setattr(completion, "ALGORITHMS", ALGORITHMS[:-1])
+    monkeypatch.setattr("episodes_assets.databases.completion.ALGORITHMS", ALGORITHMS[:-1])
     monkeypatch.setattr("episodes_assets.databases.grants.rights", lambda _: {})
     assert all(completion.expected_mark(database) != before[database] for database in Database)
