@@ -52,7 +52,12 @@ class SnapshotRows:
     @property
     def quarantined_share(self) -> float:
         """The part of the rows read that was refused."""
-        return self.quarantined / self.read if self.read else 0.0
+        return refused_share(self.quarantined, self.read)
+
+
+def refused_share(quarantined: int, read: int) -> float:
+    """The part of a drop's rows that was refused."""
+    return quarantined / read if read else 0.0
 
 
 def snapshot_is_complete(snapshots: Sequence[SnapshotRows]) -> Verdict:
@@ -84,8 +89,14 @@ def snapshot_is_complete(snapshots: Sequence[SnapshotRows]) -> Verdict:
 
 
 def quarantine_is_small(snapshots: Sequence[SnapshotRows], limit: float) -> Verdict:
-    """Whether little of each drop was refused: a warning above 5 %, an error above the limit."""
-    many = [each for each in snapshots if each.quarantined_share > QUARANTINE_WARNING_SHARE]
+    """Whether little of each drop was refused: a warning above 5 %, an error above the limit.
+
+    Args:
+        snapshots: Of the days to judge.
+        limit: The share from 0 to 1 above which nothing is to be built on a drop.
+    """
+    warning_share = min(QUARANTINE_WARNING_SHARE, limit)
+    many = [each for each in snapshots if each.quarantined_share > warning_share]
     too_many = [each for each in many if each.quarantined_share > limit]
     mend = (
         "see the quarantine reasons and have the drop mended at its source, then materialise "
@@ -104,12 +115,12 @@ def quarantine_is_small(snapshots: Sequence[SnapshotRows], limit: float) -> Verd
             }
             for each in too_many or many
         ],
-        fault=f"more than {limit if too_many else QUARANTINE_WARNING_SHARE:.0%} of the drop was refused",
+        fault=f"more than {limit if too_many else warning_share:.0%} of the drop was refused",
         mend=mend,
         facts={
             "quarantined": sum(each.quarantined for each in snapshots),
             "largest share": round(max(each.quarantined_share for each in snapshots), 6),
-            "warning above": QUARANTINE_WARNING_SHARE,
+            "warning above": warning_share,
             "error above": limit,
         },
         is_error=bool(too_many),

@@ -30,6 +30,7 @@ CHECKS = [
         f"rows before, or {pace.NEVER_SLOW_SECONDS:g} s.",
     ),
 ]
+_NUMBERS = {"days", "rows", "seconds"}
 _ROWS_READ = 3 * HISTORY_DAYS  # with those of failed runs, which have no verdict
 
 
@@ -38,11 +39,12 @@ def read_history(instance: dg.DagsterInstance) -> list[pace.Planning]:
     key = dg.AssetCheckKey(dg.AssetKey("episode_jobs"), pace.PLANNING_IS_AS_FAST_AS_USUAL)
     records = instance.event_log_storage.get_asset_check_execution_history(key, limit=_ROWS_READ)
     verdicts = (record.evaluation for record in records)
-    return [
-        pace.Planning(days=_int(found, "days"), rows=_int(found, "rows"), seconds=_float(found, "seconds"))
+    numbers = [
+        {name: float(str(found.metadata[name].value)) for name in _NUMBERS}
         for found in verdicts
-        if isinstance(found, dg.AssetCheckEvaluation)
+        if isinstance(found, dg.AssetCheckEvaluation) and found.metadata.keys() >= _NUMBERS
     ]
+    return [pace.Planning(int(each["days"]), int(each["rows"]), each["seconds"]) for each in numbers]
 
 
 @contextmanager
@@ -70,11 +72,3 @@ def warned_when_slow(
         yield
     finally:
         timer.cancel()
-
-
-def _int(found: dg.AssetCheckEvaluation, name: str) -> int:
-    return int(_float(found, name))
-
-
-def _float(found: dg.AssetCheckEvaluation, name: str) -> float:
-    return float(str(found.metadata[name].value))

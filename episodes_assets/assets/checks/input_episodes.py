@@ -56,7 +56,7 @@ def refuse_large_quarantine(snapshots: Sequence[Snapshot], limit: float) -> None
         GateClosed: If too much of a drop was refused.
     """
     for snapshot in snapshots:
-        if snapshot.quarantined_rows > limit * snapshot.drop_rows:
+        if gates.refused_share(snapshot.quarantined_rows, snapshot.drop_rows) > limit:
             raise GateClosed(
                 f"{snapshot.quarantined_rows:,} of the {snapshot.drop_rows:,} rows of the drop of "
                 f"{snapshot.day} were refused, more than {limit:.0%}",
