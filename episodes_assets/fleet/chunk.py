@@ -2,37 +2,28 @@
 
 import asyncio
 import logging
-import math
 import time
 import traceback
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
-import psycopg
 from pgqueuer.errors import RetryRequested
 
-from episodes_assets.algorithms.registry import AlgorithmUnavailable, require_available
-from episodes_assets.databases import admission
 from episodes_assets.databases.connections import connect
-from episodes_assets.databases.purposes import Database
-from episodes_assets.errors import DatabaseUnreachable, EpisodesError
+from episodes_assets.errors import EpisodesError
 from episodes_assets.fleet import claims
-from episodes_assets.fleet.claims import AsyncConnection, Claim, ClaimedJob, ClaimLost, JobFailure
+from episodes_assets.fleet.claims import Claim, ClaimedJob, ClaimLost, JobFailure
 from episodes_assets.fleet.compute_process import ComputationTooLong, ComputeProcess
+from episodes_assets.fleet.groups import groups_to_start, job_windows, parts, split_unavailable
+from episodes_assets.fleet.guarded_ledger import INFRASTRUCTURE, GuardedLedger
 from episodes_assets.fleet.messages import ChunkMessage
 from episodes_assets.fleet.micro_batch import JobWindows, run_micro_batch
 from episodes_assets.fleet.time_limits import TimeLimits
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-# No fault of a job's. An OSError is not among them: it may be an algorithm's own, for ever.
-INFRASTRUCTURE = (DatabaseUnreachable, psycopg.OperationalError, psycopg.InterfaceError)
 
 
 class JobsWereHeld(Exception):
@@ -45,21 +36,17 @@ class ChunkRules:
 
     Attributes:
         worker: This worker's name.
-        environment: It may only work in a queue of this environment.
         input_dsn: The input database, read-only.
         limits: How long jobs may take.
         max_starts: Starts after which a job without outcome is held.
         retry_seconds: Wait before a failed job's next start; doubles each time.
-        silence_seconds: How long the ledger may be silent; by then the messages are another worker's.
     """
 
     worker: str
-    environment: str
     input_dsn: str
     limits: TimeLimits
     max_starts: int
     retry_seconds: float
-    silence_seconds: float
 
 
 class ChunkRunner:
@@ -68,7 +55,7 @@ class ChunkRunner:
     While one chunk computes, the next may be claimed and the last one's outcomes written.
 
     Args:
-        connection: To `queue` in autocommit mode, as a worker; each statement stands alone.
+        ledger: The session's connection to it.
         process: Where micro-batches are computed.
         rules: How to go about it.
         stopping: Set when the worker is to stop: what has not begun is given back.
@@ -80,14 +67,14 @@ class ChunkRunner:
 
     def __init__(
         self,
-        connection: AsyncConnection,
+        ledger: GuardedLedger,
         process: ComputeProcess,
         rules: ChunkRules,
         stopping: asyncio.Event,
         over: asyncio.Event,
     ) -> None:
         self.refusal: EpisodesError | None = None
-        self._connection = connection
+        self._ledger = ledger
         self._process = process
         self._rules = rules
         self._stopping = stopping
@@ -109,7 +96,9 @@ class ChunkRunner:
         claim: Claim | None = None
         try:
             await self._require_admission()
-            claim = await self._ask(claims.claim_chunk(self._connection, message, self._rules.worker))
+            claim = await self._ledger.ask(
+                claims.claim_chunk(self._ledger.connection, message, self._rules.worker)
+            )
             if claim is None:
                 return
             async with self._turn:
@@ -125,7 +114,7 @@ class ChunkRunner:
             log.warning("plan %d chunk %d: %s; trying again", message.plan_id, message.chunk, error)
             with suppress(*INFRASTRUCTURE):  # the next claim takes it anyway
                 await self._give_back(claim)
-            if self._connection.closed:
+            if self._ledger.connection.closed:
                 self._over.set()
             raise RetryRequested(delay, str(error)) from error
         if failed:
@@ -134,40 +123,23 @@ class ChunkRunner:
             raise JobsWereHeld(f"{held} jobs of {claim.day} are held")
 
     async def _require_admission(self) -> None:
-        """The schema may be upgraded, or the stamp changed, while a worker runs."""
-        cursor = await self._ask(self._connection.execute(admission.READ))
-        found = await cursor.fetchone()
         try:
-            admission.judge(found or (None, None), Database.QUEUE, self._rules.environment, "the queue")
+            await self._ledger.require_admission()
+        except INFRASTRUCTURE:
+            raise
         except EpisodesError as error:
             self.refusal = error
             self._over.set()
             raise RetryRequested(timedelta(0), str(error)) from error
 
-    async def _ask(self, statement: Coroutine[None, None, T]) -> T:
-        """What a statement returns, unless the ledger is silent for too long.
-
-        Raises:
-            DatabaseUnreachable: If it is. The connection is closed then: cancelling the statement would wait
-                for the silent server.
-        """
-        task = asyncio.ensure_future(statement)
-        done, _ = await asyncio.wait({task}, timeout=self._rules.silence_seconds)
-        if not done:
-            await self._connection.close()
-            task.cancel()
-            await asyncio.wait({task}, timeout=1)
-            raise DatabaseUnreachable(f"the queue was silent for {self._rules.silence_seconds:g} seconds")
-        return task.result()
-
     async def _give_back(self, claim: Claim | None) -> None:
         if claim is not None:
-            await self._ask(claims.give_back(self._connection, claim))
+            await self._ledger.ask(claims.give_back(self._ledger.connection, claim))
 
     async def _run_claimed(self, claim: Claim) -> tuple[int, int]:
         """Run a claim's jobs; how many are held, how many are to be started again."""
         held = failed = 0
-        runnable, failures = _split_unavailable(claim.jobs)
+        runnable, failures = split_unavailable(claim.jobs)
         for jobs, failure in failures:
             now_held = await self._record(claim, jobs, failure, uncounted_starts=1)
             held, failed = held + now_held, failed + len(jobs) - now_held
@@ -180,9 +152,9 @@ class ChunkRunner:
     async def _record(
         self, claim: Claim, jobs: Sequence[ClaimedJob], failure: JobFailure, *, uncounted_starts: int = 0
     ) -> int:
-        held = await self._ask(
+        held = await self._ledger.ask(
             claims.record_failures(
-                self._connection,
+                self._ledger.connection,
                 claim,
                 jobs,
                 failure,
@@ -219,7 +191,7 @@ class ChunkRunner:
         # Each part that hangs takes the whole time limit, so there halving would cost more than it saves.
         size = 1 if failure.is_time_limit else (len(group) + 1) // 2
         failures = []
-        for part in _parts(group, size):
+        for part in parts(group, size):
             failures += await self._run_group(claim, part)
         return failures
 
@@ -227,19 +199,19 @@ class ChunkRunner:
         """Start jobs together; None when their outcomes are written."""
         if self._stopping.is_set():
             raise _Stopping
-        await self._ask(claims.count_start(self._connection, claim, jobs))
+        await self._ledger.ask(claims.count_start(self._ledger.connection, claim, jobs))
         began = time.perf_counter()
         try:
             limit = self._rules.limits.of([job.algorithm_id for job in jobs])
             windows = job_windows(jobs)
             outcomes = await self._compute(limit, claim, windows)
-            await self._ask(
-                claims.write_outcomes(self._connection, claim, jobs, outcomes, self._rules.worker)
+            await self._ledger.ask(
+                claims.write_outcomes(self._ledger.connection, claim, jobs, outcomes, self._rules.worker)
             )
         except ClaimLost:
             raise
         except INFRASTRUCTURE:
-            await self._ask(claims.uncount_start(self._connection, claim, jobs))
+            await self._ledger.ask(claims.uncount_start(self._ledger.connection, claim, jobs))
             raise
         except Exception as error:  # noqa: BLE001  algorithms may raise anything
             message = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -261,52 +233,6 @@ class ChunkRunner:
 def _require_answer(dsn: str) -> None:
     with connect(dsn, read_only=True) as connection:
         connection.execute("SELECT 1")
-
-
-def _split_unavailable(
-    jobs: Sequence[ClaimedJob],
-) -> tuple[list[ClaimedJob], list[tuple[list[ClaimedJob], JobFailure]]]:
-    """Jobs that can run in this process; and, with the reason, those of each algorithm that cannot."""
-    failures = {}
-    for algorithm_id in {job.algorithm_id for job in jobs}:
-        try:
-            require_available(algorithm_id)
-        except AlgorithmUnavailable as error:
-            reason, _, trace = str(error).partition("\n\n")
-            failures[algorithm_id] = JobFailure(f"AlgorithmUnavailable: {reason}", trace)
-    runnable = [job for job in jobs if job.algorithm_id not in failures]
-    return runnable, [
-        ([job for job in jobs if job.algorithm_id == algorithm_id], failure)
-        for algorithm_id, failure in failures.items()
-    ]
-
-
-def groups_to_start(starts: int, jobs: Sequence[ClaimedJob]) -> Iterator[Sequence[ClaimedJob]]:
-    """How to start a claim's jobs, given how often they were started together.
-
-    A chunk that was started before and is open may hold a job that killed its worker. So it starts the
-    second time in small groups and after that job by job, those that were alone before at the end: the
-    innocent get through, and the guilty one is counted by itself.
-    """
-    jobs = sorted(jobs, key=lambda job: job.starts)
-    size = {0: len(jobs), 1: math.isqrt(len(jobs))}.get(starts, 1)
-    fresh = [job for job in jobs if job.starts == 0]
-    yield from _parts(fresh, max(size, 1))
-    yield from _parts(jobs[len(fresh) :], 1)
-
-
-def _parts(jobs: Sequence[ClaimedJob], size: int) -> Iterator[Sequence[ClaimedJob]]:
-    for begin in range(0, len(jobs), size):
-        yield jobs[begin : begin + size]
-
-
-def job_windows(jobs: Sequence[ClaimedJob]) -> JobWindows:
-    """What a micro-batch is told of its jobs."""
-    return JobWindows(
-        epid=np.array([job.epid for job in jobs], dtype=np.int64),
-        algorithm_id=np.array([job.algorithm_id for job in jobs], dtype=np.int16),
-        window_start=np.array([job.window_start for job in jobs], dtype="datetime64[D]"),
-    )
 
 
 class _Stopping(Exception):

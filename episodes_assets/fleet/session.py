@@ -19,6 +19,7 @@ from episodes_assets.databases.purposes import Database
 from episodes_assets.errors import DatabaseUnreachable, EpisodesError
 from episodes_assets.fleet.chunk import ChunkRules, ChunkRunner
 from episodes_assets.fleet.compute_process import ComputeProcess
+from episodes_assets.fleet.guarded_ledger import GuardedLedger
 from episodes_assets.fleet.messages import ENTRYPOINT, ChunkMessage
 from episodes_assets.fleet.own_messages import OwnMessages
 
@@ -45,12 +46,14 @@ class Sessions:
         queue_dsn: The queue database, as a worker.
         process: Where micro-batches are computed.
         rules: How chunks are treated.
+        environment: The worker's own; it may only work in a queue of this one.
         heartbeat_seconds: Silence after which a worker's messages go to another.
     """
 
     queue_dsn: str
     process: ComputeProcess
     rules: ChunkRules
+    environment: str
     heartbeat_seconds: float
 
     async def work(self, stopping: asyncio.Event) -> None:
@@ -87,14 +90,15 @@ class Sessions:
                 await asyncio.wait_for(stopping.wait(), pause)
 
     def _require_admission(self) -> None:
-        with connect_to_write(self.queue_dsn, Database.QUEUE, self.rules.environment):
+        with connect_to_write(self.queue_dsn, Database.QUEUE, self.environment):
             pass
 
     async def _work_once(self, stopping: asyncio.Event) -> None:
-        async with self._connections() as (messages, ledger):
+        async with self._connections() as (messages, connection):
             over = asyncio.Event()
             manager = QueueManager(OwnMessages.from_asyncpg_connection(messages))
             manager.shutdown = over
+            ledger = GuardedLedger(connection, self.environment, self.heartbeat_seconds)
             runner = ChunkRunner(ledger, self.process, self.rules, stopping, over)
 
             @manager.entrypoint(ENTRYPOINT, on_failure="hold")
@@ -122,7 +126,7 @@ class Sessions:
         # PgQueuer's driver for psycopg keeps the connection for up to a second while it waits for a notice,
         # and every dequeue waits along (5,204 jobs in 5.4 s instead of 1.9 s).
         messages = await asyncpg.connect(
-            self.queue_dsn, timeout=CONNECT_SECONDS, command_timeout=self.rules.silence_seconds
+            self.queue_dsn, timeout=CONNECT_SECONDS, command_timeout=self.heartbeat_seconds
         )
         try:
             async with await psycopg.AsyncConnection.connect(

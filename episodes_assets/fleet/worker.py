@@ -67,16 +67,15 @@ async def _work(config: WorkerConfig) -> None:
     name = f"{socket.gethostname()}-{os.getpid()}"
     rules = ChunkRules(
         worker=name,
-        environment=config.environment,
         input_dsn=config.input_dsn,
         limits=config.limits,
         max_starts=config.max_starts,
         retry_seconds=config.retry_seconds,
-        silence_seconds=config.heartbeat_seconds,
     )
     log.info("worker %s is ready", name)
     try:
-        await Sessions(config.queue_dsn, process, rules, config.heartbeat_seconds).work(stopping)
+        sessions = Sessions(config.queue_dsn, process, rules, config.environment, config.heartbeat_seconds)
+        await sessions.work(stopping)
     finally:
         if watcher is not None:
             watcher.cancel()

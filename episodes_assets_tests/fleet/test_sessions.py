@@ -22,6 +22,7 @@ from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.fleet.chunk import ChunkRules, ChunkRunner
 from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.fleet.guarded_ledger import GuardedLedger
 from episodes_assets.fleet.messages import ENTRYPOINT, ChunkMessage
 from episodes_assets.fleet.own_messages import OwnMessages
 from episodes_assets.fleet.time_limits import TimeLimits
@@ -154,14 +155,15 @@ def test_a_silent_ledger_is_given_up(system: System) -> None:
     """Another session holds the lock that the statement waits for; to the worker that is silence."""
     hand_out(system, 1)
     plan_id = system.query("queue", "SELECT max(plan_id) FROM ledger.plans")[0][0]
-    rules = ChunkRules("w", "development", system.dsn(Purpose.INPUT), TimeLimits(1, 1), 1, 0.0, 0.3)
+    rules = ChunkRules("w", system.dsn(Purpose.INPUT), TimeLimits(1, 1), max_starts=1, retry_seconds=0)
 
     async def scenario() -> None:
         over = asyncio.Event()
         async with await psycopg.AsyncConnection.connect(
             system.dsn(Purpose.WORKER), autocommit=True
         ) as connection:
-            runner = ChunkRunner(connection, None, rules, asyncio.Event(), over)  # type: ignore[arg-type]
+            ledger = GuardedLedger(connection, "development", silence_seconds=0.3)
+            runner = ChunkRunner(ledger, None, rules, asyncio.Event(), over)  # type: ignore[arg-type]
             with pytest.raises(RetryRequested, match="the queue was silent"):
                 await runner.run(ChunkMessage(plan_id, 0), attempts=0)
             assert over.is_set()
