@@ -32,8 +32,8 @@ def test_each_poison_fails_alone_and_is_recovered_once_mended(system: System, tm
         "PYTHONPATH": str(tmp_path),
         "EPISODES_MAX_STARTS": "2",
         "EPISODES_RETRY_SECONDS": "0.05",
-        "EPISODES_BATCH_TIMEOUT_SECONDS": "3",
-        "EPISODES_JOB_TIMEOUT_SECONDS": "3",
+        "EPISODES_BATCH_TIMEOUT_SECONDS": "5",
+        "EPISODES_JOB_TIMEOUT_SECONDS": "5",
         "EPISODES_COMPUTE_MEMORY_MB": "700",
     }
     every = (0, *IDS)
