@@ -15,7 +15,8 @@ from episodes_assets.resources.snapshots import Snapshots
 from episodes_assets.settings import load_settings
 from episodes_assets.stores.input_tables import DropReading, latest_drop, read_viewed
 from episodes_assets.stores.read_ahead import read_ahead
-from episodes_assets.stores.snapshots import Snapshot, SnapshotStore
+from episodes_assets.stores.snapshot_manifest import Snapshot
+from episodes_assets.stores.snapshots import SnapshotStore
 from episodes_assets.validation.drop import prepare_rules, validate_drop
 
 CODE_VERSION = "1"
@@ -28,6 +29,9 @@ class DropConfig(dg.Config):
         default=False,
         description="Take a new snapshot although the day has one. Its jobs may then differ, and "
         "later days refuse to build on it until they are materialised again.",
+    )
+    reason: str = Field(
+        default="", description="Why a new snapshot is taken; kept with it and shown by `episodes history`."
     )
     arrival_retries: int = Field(
         default=0, ge=0, description="How often to look again when the drop has not arrived."
@@ -66,7 +70,7 @@ def input_episodes(
             if found is None:
                 dsn = dsn or input_database.checked_dsn(context.log.warning)
             try:
-                snapshot = found or _take_snapshot(day, dsn, store)
+                snapshot = found or _take_snapshot(day, dsn, store, config.reason)
             except DropNotArrived as error:
                 if context.retry_number < config.arrival_retries:
                     context.log.warning(f"{error}; looking again later")
@@ -99,6 +103,7 @@ def input_episodes(
                         "quarantined": snapshot.quarantined_rows,
                         "viewed episodes": snapshot.viewed_episodes,
                         "snapshot": snapshot.snapshot_id,
+                        "reason": snapshot.reason,
                     }
                     for snapshot in taken
                 ]
@@ -111,9 +116,12 @@ def input_episodes(
     )
 
 
-def _take_snapshot(day: dt.date, dsn: str, store: SnapshotStore) -> Snapshot:
+def _take_snapshot(day: dt.date, dsn: str, store: SnapshotStore, reason: str) -> Snapshot:
     drop = DropReading(dsn, day)
-    with store.new(day) as snapshot, read_ahead(drop) as parts:
+    with (
+        store.new(day, environment=load_settings().environment, reason=reason) as snapshot,
+        read_ahead(drop) as parts,
+    ):
         # While the server sorts the drop:
         viewed = read_viewed(dsn, day)
         prepare_rules()

@@ -2,19 +2,19 @@
 
 `day=2018-03-01/manifest.json` names the files of the day's snapshot. It is written last, by rename,
 so a day either has a whole snapshot or none. Refreshing a day adds files under another snapshot id
-and lets the manifest name those; no file is ever written twice.
+and lets the manifest name those; no data file is ever written twice. Each version keeps a manifest of its
+own beside its files. `environment.json` at the root says whose snapshots they are.
 """
 
 import datetime as dt
 import hashlib
 import json
 import uuid
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict
+from functools import cached_property, partial
 from typing import Any
 
 import fsspec
@@ -27,46 +27,18 @@ import pyarrow.parquet as pq
 from episodes_assets.databases import doors
 from episodes_assets.errors import SnapshotDamaged, SnapshotMissing
 from episodes_assets.settings import load_settings
-from episodes_assets.stores import drop_table
+from episodes_assets.stores import drop_table, snapshot_stamp
 from episodes_assets.stores.episode_parts import DROP_PART_ROWS, whole_episodes
-from episodes_assets.stores.hashed_parquet import HashedParquet
-from episodes_assets.validation.drop import ValidatedDrop
+from episodes_assets.stores.snapshot_manifest import EPISODES, MANIFEST, QUARANTINE, VIEWED, Snapshot
+from episodes_assets.stores.snapshot_writing import SnapshotWriter
 
-EPISODES = "episodes.parquet"
-VIEWED = "viewed.parquet"
-QUARANTINE = "quarantine.parquet"
+_PART = ".part"
+_STALE_AFTER = dt.timedelta(days=1)
 
 # Looks at a URL wait for each other's round trips otherwise.
 _LOOKS_AT_ONCE = 8
 
 _NEVER_MISSING = {"epid": "int64", "algorithm_id": "int16"}
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What a snapshot's manifest says.
-
-    Attributes:
-        day: The day, `YYYY-MM-DD`.
-        snapshot_id: Follows from the content: equal input, equal id.
-        drop_rows: Rows read from the drop, counted before validation.
-        accepted_rows: Rows that passed validation.
-        quarantined_rows: Rows that did not.
-        viewed_episodes: Distinct episodes viewed on the day.
-        reasons: Quarantined rows by broken rule; a row may break several.
-        files: The SHA-256 of each file.
-        taken_at: When it was taken, ISO 8601, UTC.
-    """
-
-    day: str
-    snapshot_id: str
-    drop_rows: int
-    accepted_rows: int
-    quarantined_rows: int
-    viewed_episodes: int
-    reasons: dict[str, int]
-    files: dict[str, str]
-    taken_at: str
 
 
 class SnapshotStore:
@@ -86,11 +58,20 @@ class SnapshotStore:
 
     def find(self, day: dt.date) -> Snapshot | None:
         """The day's snapshot, or None."""
-        filesystem, _ = self._place
-        path = self._path(day, "manifest.json")
-        if not filesystem.exists(path):
-            return None
-        return Snapshot(**json.loads(filesystem.cat_file(path)))
+        return self._read(self._path(day, MANIFEST))
+
+    def versions(self, day: dt.date) -> list[Snapshot]:
+        """All snapshots that were ever taken of a day, in the order in which they were taken.
+
+        `find` answers with the one that is the day's now.
+        """
+        found = [self._read(f"{folder}/{MANIFEST}") for folder in self._folders(day, parts=False)]
+        versions = {snapshot.snapshot_id: snapshot for snapshot in found if snapshot}
+        # One taken before versions had manifests has none but the day's. Within a second it is the last.
+        if current := self.find(day):
+            versions.pop(current.snapshot_id, None)
+            versions[current.snapshot_id] = current
+        return sorted(versions.values(), key=lambda snapshot: snapshot.taken_at)
 
     def require(self, day: dt.date) -> Snapshot:
         """The day's snapshot.
@@ -143,16 +124,28 @@ class SnapshotStore:
         return rows
 
     @contextmanager
-    def new(self, day: dt.date) -> Iterator["SnapshotWriter"]:
+    def new(self, day: dt.date, *, environment: str, reason: str = "") -> Iterator[SnapshotWriter]:
         """Take a day's snapshot part by part; `SnapshotWriter.finish` makes it the day's.
 
-        What was written is removed when the block ends without that.
+        What was written is removed when the block ends without that, and so is what a killed process
+        left of the day more than a day ago.
+
+        Args:
+            day: The day.
+            environment: This process's; a store without a stamp gets it.
+            reason: Why it is taken, for the manifest.
+
+        Raises:
+            WrongEnvironment: If the store belongs to another environment.
         """
-        filesystem, _ = self._place
-        folder = self._path(day, f"{uuid.uuid4().hex}.part")
+        filesystem, root = self._place
+        snapshot_stamp.verify(filesystem, root, environment, self.url)
+        self._remove_stale_parts(day)
+        folder = self._path(day, f"{uuid.uuid4().hex}{_PART}")
         filesystem.makedirs(folder, exist_ok=True)
         try:
-            writer = SnapshotWriter(self, day, filesystem, folder)
+            adopt = partial(self._adopt, folder=folder, environment=environment)
+            writer = SnapshotWriter(day, filesystem, folder, reason, adopt)
             with closing(writer):
                 yield writer
         finally:
@@ -210,6 +203,34 @@ class SnapshotStore:
         path = self._path(dt.date.fromisoformat(snapshot.day), snapshot.snapshot_id, name)
         return path, f"restore it from a backup, or refresh input_episodes of {snapshot.day}"
 
+    def _read(self, path: str) -> Snapshot | None:
+        try:
+            return Snapshot(**json.loads(self._place[0].cat_file(path)))
+        except FileNotFoundError:
+            return None
+
+    def _folders(self, day: dt.date, *, parts: bool) -> list[str]:
+        """The folders of a day's versions, or those of the snapshots that are being taken."""
+        filesystem, _ = self._place
+        filesystem.invalidate_cache()
+        try:
+            found = filesystem.ls(self._path(day), detail=True)
+        except FileNotFoundError:
+            return []
+        names = [entry["name"].rstrip("/") for entry in found if entry["type"] == "directory"]
+        return [name for name in names if name.endswith(_PART) is parts]
+
+    def _remove_stale_parts(self, day: dt.date) -> None:
+        """Remove what killed processes left; one that still takes a snapshot has written of late."""
+        filesystem, _ = self._place
+        before = dt.datetime.now(dt.UTC) - _STALE_AFTER
+        for folder in self._folders(day, parts=True):
+            # Somebody else may be removing it too; object stores have no empty folders.
+            with suppress(FileNotFoundError):
+                written = [filesystem.modified(path) for path in filesystem.find(folder) or [folder]]
+                if max(written) < before:
+                    filesystem.rm(folder, recursive=True)
+
     @contextmanager
     def _open(self, snapshot: Snapshot, name: str) -> Iterator[pq.ParquetFile]:
         path, mend = self._file(snapshot, name)
@@ -230,74 +251,27 @@ class SnapshotStore:
         except FileNotFoundError:
             return False
 
-    def _adopt(self, snapshot: Snapshot, folder: str) -> None:
+    def _adopt(self, snapshot: Snapshot, folder: str, environment: str) -> None:
         """Make the files in a folder a snapshot's, and the snapshot its day's."""
-        filesystem, _ = self._place
+        filesystem, root = self._place
         day = dt.date.fromisoformat(snapshot.day)
+        snapshot_stamp.put(filesystem, root, environment, folder)
+        snapshot_stamp.verify(filesystem, root, environment, self.url)
         filesystem.makedirs(self._path(day, snapshot.snapshot_id), exist_ok=True)
         for name in snapshot.files:
             path = self._path(day, snapshot.snapshot_id, name)
             if not self._is_whole(path, snapshot.files[name]):
                 filesystem.mv(f"{folder}/{name}", path)
+        replaced = self.find(day)
+        if replaced and not filesystem.exists(self._path(day, replaced.snapshot_id, MANIFEST)):
+            # Taken before versions had manifests of their own.
+            self._put_manifest(replaced, folder, self._path(day, replaced.snapshot_id, MANIFEST))
+        self._put_manifest(snapshot, folder, self._path(day, snapshot.snapshot_id, MANIFEST))
+        self._put_manifest(snapshot, folder, self._path(day, MANIFEST))
+
+    def _put_manifest(self, snapshot: Snapshot, folder: str, path: str) -> None:
+        """Write a manifest by rename, so that nobody ever reads a part of one."""
+        filesystem, _ = self._place
         manifest = json.dumps(asdict(snapshot), indent=2).encode()
-        filesystem.pipe_file(f"{folder}/manifest.json", manifest)
-        filesystem.mv(f"{folder}/manifest.json", self._path(day, "manifest.json"))
-
-
-class SnapshotWriter:
-    """A snapshot that is being taken; `SnapshotStore.new` makes it."""
-
-    def __init__(self, store: SnapshotStore, day: dt.date, filesystem: Any, folder: str) -> None:  # noqa: ANN401
-        self._store = store
-        self._day = day
-        self._folder = folder
-        self._files = {
-            name: HashedParquet(filesystem.open(f"{folder}/{name}", "wb"), schema)
-            for name, schema in (
-                (EPISODES, drop_table.SCHEMA),
-                (QUARANTINE, drop_table.SCHEMA.append(pa.field("reasons", pa.string()))),
-                (VIEWED, pa.schema({"epid": pa.int64()})),
-            )
-        }
-        self._reasons: Counter[str] = Counter()
-
-    @property
-    def rows(self) -> int:
-        """Rows added so far."""
-        return self._files[EPISODES].rows + self._files[QUARANTINE].rows
-
-    def add(self, validated: ValidatedDrop) -> None:
-        """Add the next part of the drop, whose episodes are in no other part."""
-        self._files[EPISODES].write(drop_table.to_table(validated.accepted))
-        self._files[QUARANTINE].write(drop_table.to_table(validated.quarantined))
-        self._reasons.update(validated.reasons)
-
-    def finish(self, viewed: npt.NDArray[np.int64], rows_read: int) -> Snapshot:
-        """Let `SnapshotStore.find` answer with this snapshot from now on.
-
-        Args:
-            viewed: The ascending epids viewed on the day.
-            rows_read: Rows that came from the drop, counted by whoever read it.
-        """
-        self._files[VIEWED].write(pa.table({"epid": pa.array(viewed, pa.int64())}))
-        accepted, quarantined = self._files[EPISODES].rows, self._files[QUARANTINE].rows
-        self.close()
-        files = {name: file.digest for name, file in self._files.items()}
-        snapshot = Snapshot(
-            day=self._day.isoformat(),
-            snapshot_id=hashlib.sha256("".join(files.values()).encode()).hexdigest()[:16],
-            drop_rows=rows_read,
-            accepted_rows=accepted,
-            quarantined_rows=quarantined,
-            viewed_episodes=len(viewed),
-            reasons=dict(self._reasons.most_common()),
-            files=files,
-            taken_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        )
-        self._store._adopt(snapshot, self._folder)  # noqa: SLF001  two halves of one store
-        return snapshot
-
-    def close(self) -> None:
-        """Close the files; once is enough."""
-        for file in self._files.values():
-            file.close()
+        filesystem.pipe_file(f"{folder}/{MANIFEST}", manifest)
+        filesystem.mv(f"{folder}/{MANIFEST}", path)
