@@ -12,6 +12,8 @@ from episodes_assets.assets.job_outcomes import job_outcomes
 from episodes_assets.assets.published_results import published_results
 from episodes_assets.assets.tracked_episodes import tracked_episodes
 from episodes_assets.automation.alerts import alert_of_stalls, freshness
+from episodes_assets.automation.corrections import correct_day, rework_days
+from episodes_assets.automation.held_jobs import retry_held_jobs, waive_held_jobs
 from episodes_assets.automation.jobs import plan_day, prune_message_log, publish_day
 from episodes_assets.automation.schedules import daily_plan, nightly_pruning
 from episodes_assets.automation.sensors import fan_out, publish_finished_days
@@ -36,7 +38,15 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
     return dg.Definitions(
         assets=ASSETS,
         asset_checks=[each_open_day_progresses],
-        jobs=[plan_day, publish_day, prune_message_log],
+        jobs=[
+            plan_day,
+            publish_day,
+            correct_day,
+            rework_days,
+            retry_held_jobs,
+            waive_held_jobs,
+            prune_message_log,
+        ],
         schedules=[daily_plan, nightly_pruning],
         sensors=[fan_out, publish_finished_days, alert_of_stalls, freshness],
         resources={**resources, **(resource_overrides or {})},

@@ -36,7 +36,7 @@ class NotProvisioned(EpisodesError):
 
 
 class WrongEnvironment(EpisodesError):
-    """A database is stamped with another environment than this process belongs to."""
+    """A database or snapshot store is stamped with another environment than this process belongs to."""
 
 
 class SchemaTooNew(EpisodesError):
@@ -85,6 +85,14 @@ class DayNotPlanned(EpisodesError):
 
 class JobsHeld(EpisodesError):
     """Jobs of the day failed for the last time and are held."""
+
+
+class NothingToWaive(EpisodesError):
+    """The day has no held jobs that a decision could leave out."""
+
+
+class ReasonMissing(EpisodesError):
+    """A decision without a reason, or without the name of who made it."""
 
 
 class FleetStalled(EpisodesError):

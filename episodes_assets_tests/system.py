@@ -188,7 +188,7 @@ class System:
             "queue",
             "UPDATE ledger.chunks SET held = (SELECT count(*) FROM ledger.job_states"
             " WHERE job_states.plan_id = chunks.plan_id AND job_states.chunk = chunks.chunk"
-            " AND state = 'held')",
+            " AND state IN ('held', 'waived'))",
         )
 
     def forget_everything(self) -> None:
@@ -196,7 +196,7 @@ class System:
         self.query("queue", "DELETE FROM ledger.plans")
         for table in ("state.tracked_days", "state.tracked_episodes"):
             self.query("results", f"DELETE FROM {table}")
-        for table in ("published.days", "published.results"):
+        for table in ("published.days", "published.history", "published.results"):
             self.query("results", f"DELETE FROM {table}")
 
     def fingerprint(self) -> dict[str, list[Any]]:
@@ -207,9 +207,12 @@ class System:
             "plans": self.query("queue", "SELECT * FROM ledger.plans ORDER BY plan_id"),
             "jobs": self.query("queue", "SELECT * FROM ledger.job_states ORDER BY 1, 2"),
             "chunks": self.query("queue", "SELECT * FROM ledger.chunks ORDER BY 1, 2"),
+            "lone_jobs": self.query("queue", "SELECT * FROM ledger.lone_jobs ORDER BY 1, 2"),
+            "waivers": self.query("queue", "SELECT * FROM ledger.waivers ORDER BY 1"),
             "outcomes": self.query("queue", "SELECT * FROM ledger.outcomes ORDER BY 1, 2"),
             "published": self.query("results", "SELECT * FROM published.results ORDER BY 1, 2, 3"),
             "days": self.query("results", "SELECT * FROM published.days ORDER BY day"),
+            "history": self.query("results", "SELECT * FROM published.history ORDER BY 1"),
         }
 
 

@@ -2,6 +2,7 @@
 
 import dagster as dg
 import pandas as pd
+from pydantic import Field
 
 from episodes_assets.algorithms.registry import BY_ID
 from episodes_assets.assets.checks.episode_jobs import CHECKS, read_history, warned_when_slow
@@ -25,6 +26,16 @@ from episodes_assets.stores.plan_check import read_job_counts, read_ledger_days
 CODE_VERSION = "1"
 
 
+class PlanConfig(dg.Config):
+    """How to plan the day. The default keeps what was worked."""
+
+    rework: bool = Field(
+        default=False,
+        description="Supersede the day's plan even if it is the same, so that all its jobs are worked again: "
+        "for viewings that were corrected behind jobs that stay as they are.",
+    )
+
+
 @dg.asset(
     deps=[
         "input_episodes",
@@ -40,6 +51,7 @@ CODE_VERSION = "1"
 )
 def episode_jobs(
     context: dg.AssetExecutionContext,
+    config: PlanConfig,
     queue_database: QueueDatabase,
     results_database: ResultsDatabase,
     snapshots: Snapshots,
@@ -47,7 +59,7 @@ def episode_jobs(
     """The day's due rows as jobs in the ledger, each with the window it is to analyse.
 
     A pure function of the day's snapshot and of yesterday's tracked episodes. Planning a day again
-    changes nothing unless the plan differs; then the old one is superseded.
+    changes nothing unless the plan differs, or `rework` is configured; then the old one is superseded.
     """
     clock = Stopwatch()
     store = snapshots.open()
@@ -82,6 +94,7 @@ def episode_jobs(
                     snapshot_id=snapshot.snapshot_id,
                     code_version=CODE_VERSION,
                     chunk_jobs=settings.chunk_jobs,
+                    rework=config.rework,
                 )
                 for algorithm_id, count in jobs["algorithm_id"].value_counts().items():
                     by_algorithm[BY_ID[int(str(algorithm_id))].name] += int(count)

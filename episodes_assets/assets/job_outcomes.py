@@ -41,7 +41,8 @@ def job_outcomes(context: dg.AssetExecutionContext, queue_database: QueueDatabas
     """An outcome for each of the day's jobs, worked by the fleet.
 
     Makes sure the day is handed to the fleet, waits until every job is finished, and fails with the
-    list of what is held, or when no job finishes for too long.
+    list of what is held, or when no job finishes for too long. Held jobs that a recorded decision leaves
+    out are in nobody's way.
     """
     clock = Stopwatch()
     with plain_failures(), queue_database.connect() as queue:
@@ -50,14 +51,27 @@ def job_outcomes(context: dg.AssetExecutionContext, queue_database: QueueDatabas
             sent = fan_out_day(queue, day)
             context.log.info(f"{day}: {sent.jobs:,} jobs, {sent.messages:,} messages enqueued")
         progress = _wait(context, queue, days, load_settings().stall_minutes * 60)
+        for each in progress:
+            if each.waived:
+                context.log.warning(f"{each.day}: without {each.waived:,} failed jobs: {each.decision}")
         _refuse_held(context, queue, progress)
         verdict = every_job_has_one_outcome(count_outcomes(queue, days))
     yield from conclude(
         {
             "dagster/row_count": sum(day.succeeded for day in progress),
             "succeeded": sum(day.succeeded for day in progress),
-            "failed": sum(day.held for day in progress),
-            "days": table([{"day": str(day.day), "succeeded": day.succeeded} for day in progress]),
+            "left out": sum(day.waived for day in progress),
+            "days": table(
+                [
+                    {
+                        "day": str(day.day),
+                        "succeeded": day.succeeded,
+                        "left out": day.waived,
+                        "decision": day.decision,
+                    }
+                    for day in progress
+                ]
+            ),
             "seconds": clock.seconds,
         },
         [verdict],
@@ -77,7 +91,7 @@ def _wait(
         now = time.monotonic()
         total = sum(day.jobs for day in progress)
         is_open = any(day.is_open for day in progress)
-        before, finished = finished, sum(day.succeeded + day.held for day in progress)
+        before, finished = finished, sum(day.succeeded + day.failed for day in progress)
         if finished != before:
             moved = now
         if now - reported >= REPORT_SECONDS or not is_open:
@@ -114,7 +128,7 @@ def _refuse_held(
     days = [day.day for day in progress if day.held]
     if not days:
         return
-    held = ledger.read_held(queue, days, HELD_SHOWN)
+    held = [job for job in ledger.read_held(queue, days, HELD_SHOWN) if not job.is_waived]
     for job in held:
         context.log.error(
             f"{job.day} epid {job.epid} algorithm {job.algorithm_id}: {job.error} (after {job.starts} starts)"
@@ -124,7 +138,7 @@ def _refuse_held(
     raise JobsHeld(
         f"{total:,} jobs are held, among them epid {first.epid} of {first.day} "
         f"for algorithm {first.algorithm_id} ({first.error})",
-        f"mend the cause, then `episodes jobs retry {days[0]}`"
-        f"{' and so on for each day' if len(days) > 1 else ''}; "
+        f"mend the cause, then `episodes jobs retry {days[0]}`, or publish the day without them by "
+        f"`episodes jobs waive {days[0]}`{', and so on for each day' if len(days) > 1 else ''}; "
         "the step's log lists them",
     )

@@ -12,6 +12,7 @@ from episodes_assets.gates.publication import published_rows_are_the_outcomes
 from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import ledger, published
+from episodes_assets.stores.publications import PublishedDay
 from episodes_assets.stores.published_check import read_publication
 
 CODE_VERSION = "1"
@@ -38,7 +39,7 @@ def published_results(
     A reader sees the day as it was or as it is. Publishing the same outcomes again changes nothing.
     """
     clock = Stopwatch()
-    days: list[published.PublishedDay] = []
+    days: list[PublishedDay] = []
     changes = 0
     with (
         plain_failures(),
@@ -49,6 +50,8 @@ def published_results(
             plan = ledger.require_plan(queue, day)
             manifest, changed = published.publish_day(queue, results, plan, CODE_VERSION)
             context.log.info(f"{day}: {manifest.rows:,} rows{'' if changed else ' (unchanged)'}")
+            if manifest.left_out:
+                context.log.warning(f"{day}: without {manifest.left_out:,} failed jobs: {manifest.decision}")
             changes += changed
             days.append(manifest)
         first_rows = published.read_rows(results, days[-1].day, PREVIEW_ROWS)
@@ -57,14 +60,26 @@ def published_results(
             judge_freshness(results, dt.datetime.now(dt.UTC), load_settings().published_by_hour),
         ]
     rows = sum(day.rows for day in days)
+    left_out = sum(day.left_out for day in days)
     yield from conclude(
         {
             "dagster/row_count": rows,
             "rows published": rows,
+            "left out": left_out,
             "preview": preview(first_rows),
             "days changed": changes,
             "days": table(
-                [{"day": str(day.day), "rows": day.rows, "checksum": day.checksum} for day in days]
+                [
+                    {
+                        "day": str(day.day),
+                        "rows": day.rows,
+                        "left out": day.left_out,
+                        "decision": day.decision,
+                        "checksum": day.checksum,
+                        "snapshot": day.snapshot_id,
+                    }
+                    for day in days
+                ]
             ),
             "seconds": clock.seconds,
         },

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from episodes_assets.stores.ledger import Progress
+from episodes_assets.stores.publications import PublishedFrom
 
 FIRST_PAUSE = dt.timedelta(minutes=5)
 LONGEST_PAUSE = dt.timedelta(hours=6)
@@ -37,19 +38,35 @@ def days_to_fan_out(progress: Iterable[Progress]) -> list[dt.date]:
     return [day.day for day in progress if day.is_open or not day.is_fanned_out]
 
 
+def wants_publication(day: Progress, published: PublishedFrom | None) -> bool:
+    """Whether a day's jobs are all done, and what is published is not made of them.
+
+    The plan, its snapshot and what is left out by decision are looked at: when waived jobs were retried and
+    have succeeded, the day is published again with their rows.
+    """
+    if not (day.is_done and day.is_fanned_out):
+        return False
+    if published is None:
+        return True
+    # Days published before snapshots were recorded are left as they are.
+    snapshots = {day.snapshot_id, published.snapshot_id or day.snapshot_id}
+    current = (day.plan_id, day.waived, day.decision)
+    return len(snapshots) > 1 or current != (published.plan_id, published.left_out, published.decision)
+
+
 def days_to_publish(
     progress: Iterable[Progress],
-    published_plans: Mapping[dt.date, int],
+    published_plans: Mapping[dt.date, PublishedFrom],
     in_flight: Collection[dt.date],
     failures: Mapping[dt.date, Failures],
     now: dt.datetime,
     limit: int,
 ) -> list[dt.date]:
-    """Days whose jobs have all succeeded and which are not published from their current plan.
+    """Days that want to be published and may be by now.
 
     Args:
         progress: How far each day's current plan is.
-        published_plans: The plan each published day was published from.
+        published_plans: What each published day was published from.
         in_flight: Days that a run is working on already.
         failures: Days that could not be published, and since when.
         now: The time.
@@ -58,9 +75,7 @@ def days_to_publish(
     wanted = [
         day.day
         for day in progress
-        if day.is_done
-        and day.is_fanned_out
-        and published_plans.get(day.day) != day.plan_id
+        if wants_publication(day, published_plans.get(day.day))
         and day.day not in in_flight
         and (day.day not in failures or failures[day.day].next_attempt <= now)
     ]

@@ -6,12 +6,17 @@ from collections.abc import Iterator
 import dagster as dg
 
 from episodes_assets.assets.partitions import daily
-from episodes_assets.automation.decisions import Failures, days_to_fan_out, days_to_publish
+from episodes_assets.automation.decisions import (
+    Failures,
+    days_to_fan_out,
+    days_to_publish,
+    wants_publication,
+)
 from episodes_assets.automation.jobs import publish_day
 from episodes_assets.errors import EpisodesError
 from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
-from episodes_assets.stores import ledger, published
+from episodes_assets.stores import ledger, publications
 
 # Dagster's daemon looks at sensors every 5 seconds. An interval of just that would miss every other look.
 SENSOR_SECONDS = 4
@@ -48,7 +53,8 @@ def fan_out(queue_database: QueueDatabase) -> dg.SkipReason:
     job=publish_day,
     minimum_interval_seconds=SENSOR_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Collects and publishes each day whose jobs are all done. On by default.",
+    description="Collects and publishes each day whose jobs are all done, or waived by a recorded decision. "
+    "On by default.",
 )
 def publish_finished_days(
     context: dg.SensorEvaluationContext,
@@ -60,11 +66,11 @@ def publish_finished_days(
         with queue_database.connect_to_read() as queue:
             progress = ledger.read_progress(queue)
         with results_database.connect_to_read() as results:
-            plans = published.published_plans(results)
+            plans = publications.published_plans(results)
     except EpisodesError as error:
         yield dg.SkipReason(str(error))
         return
-    open_days = [day for day in progress if plans.get(day.day) != day.plan_id and day.is_done]
+    open_days = [day for day in progress if wants_publication(day, plans.get(day.day))]
     days = days_to_publish(
         open_days,
         plans,

@@ -164,4 +164,4 @@ def _current_stage(instance: "dg.DagsterInstance", run_id: str) -> str:
 def _finished_jobs(dsns: Dsns, first: dt.date, last: dt.date) -> tuple[int, int]:
     with connect_to_read(dsns.require(Purpose.QUEUE), Database.QUEUE) as connection:
         progress = read_progress(connection, list(days_between(first, last)))
-    return sum(d.succeeded + d.held for d in progress), sum(d.jobs for d in progress)
+    return sum(d.succeeded + d.failed for d in progress), sum(d.jobs for d in progress)

@@ -10,7 +10,7 @@ from episodes_assets.commands.dagster_runs import STAGES
 from episodes_assets.databases.connections import connect_to_read
 from episodes_assets.databases.dsns import Database, Dsns, Purpose
 from episodes_assets.settings import Settings
-from episodes_assets.stores import ledger, published, tracked_state
+from episodes_assets.stores import ledger, publications, tracked_state
 from episodes_assets.stores.snapshots import SnapshotStore
 
 if TYPE_CHECKING:
@@ -44,14 +44,14 @@ def day_table(
             snapshot = store.find(day)
             tracked = tracked_state.read_day(results, day)
             jobs = progress.get(day)
-            publication = published.find_day(results, day)
+            publication = publications.find_day(results, day)
             counts = [
                 snapshot and snapshot.drop_rows,
                 snapshot and snapshot.quarantined_rows,
                 tracked and tracked.newly_tracked,
                 jobs and jobs.jobs,
                 jobs and jobs.succeeded,
-                jobs and jobs.held,
+                jobs and jobs.failed,
                 publication and publication.rows,
             ]
             times = [seconds.get((stage, day)) for stage in STAGES]

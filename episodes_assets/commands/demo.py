@@ -17,7 +17,7 @@ from episodes_assets.days import FIRST_DAY, ONE_DAY, days_between
 from episodes_assets.errors import BadSetting
 from episodes_assets.sample.generate import generate_input
 from episodes_assets.settings import Settings, load_settings
-from episodes_assets.stores.published import published_plans
+from episodes_assets.stores.publications import published_plans
 
 SEED = 1
 HISTORY_DAYS = 14

@@ -1,5 +1,7 @@
-"""`episodes jobs`: how far the fleet is, and another round for held jobs."""
+"""`episodes jobs`: how far the fleet is, and what becomes of held jobs."""
 
+import getpass
+import socket
 from typing import Annotated
 
 import typer
@@ -10,12 +12,12 @@ from episodes_assets.commands.databases import ready_databases
 from episodes_assets.databases.connections import connect_to_read, connect_to_write
 from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets.days import parse_day
-from episodes_assets.errors import DayNotPlanned
+from episodes_assets.errors import DayNotPlanned, ReasonMissing
 from episodes_assets.fleet.retry import retry_held_jobs
 from episodes_assets.settings import load_settings
-from episodes_assets.stores import ledger
+from episodes_assets.stores import ledger, waivers
 
-app = typer.Typer(no_args_is_help=True, help="See how far the fleet is; retry held jobs.")
+app = typer.Typer(no_args_is_help=True, help="See how far the fleet is; retry or waive held jobs.")
 
 DAYS_SHOWN = 14
 HELD_SHOWN = 20
@@ -26,7 +28,7 @@ def status(
     day: Annotated[str | None, typer.Argument(help="A day; default: the newest 14.")] = None,
     traceback: Annotated[bool, typer.Option("--traceback", help="With the tracebacks of held jobs.")] = False,
 ) -> None:
-    """Show how many of each day's jobs wait, run, have succeeded or are held, and why.
+    """Show how many of each day's jobs wait, run, have succeeded or are held or waived, and why.
 
     Example: episodes jobs status 2018-03-01 --traceback
     """
@@ -36,35 +38,40 @@ def status(
         progress = ledger.read_progress(connection, days)
         waiting = ledger.backlog(connection)
         shown = progress[-DAYS_SHOWN:]
-        held_days = [each.day for each in shown if each.held]
+        held_days = [each.day for each in shown if each.failed]
         held = ledger.read_held(connection, held_days, HELD_SHOWN)
     if days and not progress:
         raise DayNotPlanned(f"{day} has no planned jobs", f"run `episodes run {day}`")
     table = Table(box=None)
     table.add_column("day", no_wrap=True)
-    for name in ("jobs", "waiting", "running", "succeeded", "held"):
+    for name in ("jobs", "waiting", "running", "succeeded", "held", "waived"):
         table.add_column(name, justify="right")
     table.add_column("handed out")
     for each in shown:
-        counts = (each.jobs, each.waiting, each.running, each.succeeded, each.held)
+        counts = (each.jobs, each.waiting, each.running, each.succeeded, each.held, each.waived)
         table.add_row(str(each.day), *(f"{n:,}" for n in counts), "yes" if each.is_fanned_out else "no")
     out.print(table)
     out.print(f"{waiting:,} jobs are with the fleet and not finished")
+    for each in shown:
+        if each.waived:
+            out.print(f"{each.day} is published without {each.waived:,} jobs: {each.decision}", markup=False)
     for job in held:
+        state = "waived" if job.is_waived else "held"
         out.print(
-            f"held: {job.day} epid {job.epid} algorithm {job.algorithm_id} "
+            f"{state}: {job.day} epid {job.epid} algorithm {job.algorithm_id} "
             f"after {job.starts} starts: {job.error}",
             markup=False,
         )
         if traceback and job.traceback:
             out.print(job.traceback, markup=False)
-    if held:
+    if held and not held[0].is_waived:
         out.print(f"Mend the cause, then: episodes jobs retry {held[0].day}")
+        out.print(f"Or publish the day without them: episodes jobs waive {held[0].day} --reason ...")
 
 
 @app.command()
 def retry(day: Annotated[str, typer.Argument(help="The day whose held jobs are retried.")]) -> None:
-    """Give a day's held jobs another round of starts.
+    """Give a day's held jobs another round of starts, waived ones as well.
 
     Once they have succeeded, the day is published by the sensor, or by `episodes run DAY`.
     """
@@ -74,3 +81,37 @@ def retry(day: Annotated[str, typer.Argument(help="The day whose held jobs are r
     with connect_to_write(dsn, Database.QUEUE, settings.environment, autocommit=True) as connection:
         released = retry_held_jobs(connection, parsed)
     out.print(f"{released:,} held jobs of {day} wait for the fleet again")
+
+
+@app.command()
+def waive(
+    day: Annotated[str, typer.Argument(help="The day to publish without its held jobs.")],
+    reason: Annotated[str, typer.Option(help="Why; consumers read it with the published day.")],
+    by: Annotated[str | None, typer.Option(help="Who decided it. Default: you, user@host.")] = None,
+) -> None:
+    """Decide that a day is published without the jobs that are held now, and record that.
+
+    Jobs that are held later are not covered. `episodes jobs retry DAY` takes jobs out of it again;
+    when they have succeeded, the day is published with them. The sensor publishes the day, or
+    `episodes run DAY` does.
+
+    Example: episodes jobs waive 2018-03-01 --reason "the series was withdrawn"
+    """
+    settings = load_settings()
+    parsed = parse_day(day)
+    dsn = ready_databases(settings).require(Purpose.QUEUE)
+    with connect_to_write(dsn, Database.QUEUE, settings.environment, autocommit=True) as connection:
+        waiver = waivers.waive_held_jobs(
+            connection,
+            parsed,
+            reason=reason,
+            decided_by=_whoever_runs_this() if by is None else by,
+        )
+    out.print(f"{day} is published without {waiver.jobs:,} held jobs, decided by {waiver.decided_by}")
+
+
+def _whoever_runs_this() -> str:
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (KeyError, OSError) as error:  # a user id without a name, as containers have
+        raise ReasonMissing("you have no user name here", "say who decided it with --by") from error

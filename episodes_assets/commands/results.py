@@ -14,7 +14,7 @@ from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets.days import parse_day
 from episodes_assets.errors import BadFile, NotPublished
 from episodes_assets.settings import load_settings
-from episodes_assets.stores import published
+from episodes_assets.stores import publications, published
 
 
 def results(
@@ -36,7 +36,7 @@ def results(
     # Read as a consumer would, where this process may.
     purpose = Purpose.CONSUMER if Purpose.CONSUMER in dsns.by_purpose else Purpose.RESULTS
     with connect_to_read(dsns.require(purpose), Database.RESULTS) as connection:
-        manifest = published.find_day(connection, parsed)
+        manifest = publications.find_day(connection, parsed)
         if manifest is None:
             raise NotPublished(
                 f"{day} is not published",
@@ -54,6 +54,8 @@ def results(
         f"{day}: {manifest.rows:,} rows, published {manifest.published_at:%Y-%m-%d %H:%M:%S %Z}, "
         f"checksum {manifest.checksum[:16]}"
     )
+    if manifest.left_out:
+        out.print(f"without {manifest.left_out:,} failed jobs: {manifest.decision}", markup=False)
     for algorithm_id, own in frame.groupby("algorithm_id"):
         algorithm = BY_ID[int(str(algorithm_id))]
         columns = ["epid", "window_start", "covered_from", *algorithm.columns]

@@ -37,7 +37,10 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
             " ON ledger.chunks TO {role}"
         ),
         "GRANT INSERT ON ledger.outcomes TO {role}",
-        "GRANT INSERT, UPDATE ON ledger.lone_jobs TO {role}",
+        # Column by column: which held jobs a day is published without is not a worker's to say.
+        "REVOKE INSERT, UPDATE ON ledger.lone_jobs FROM {role}",
+        "GRANT INSERT (plan_id, position, starts, is_held, error, traceback) ON ledger.lone_jobs TO {role}",
+        "GRANT UPDATE (starts, is_held, error, traceback) ON ledger.lone_jobs TO {role}",
         "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
         "REVOKE INSERT, UPDATE, DELETE ON environment_stamp, episodes_schema_version FROM {role}",
         "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}",
@@ -46,6 +49,7 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
         _STAMP,
         "GRANT USAGE ON SCHEMA state, published TO {role}",
         "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA state, published TO {role}",
+        "REVOKE UPDATE, DELETE ON published.history FROM {role}",
     ),
     Purpose.CONSUMER: (
         "GRANT USAGE ON SCHEMA published TO {role}",

@@ -10,6 +10,8 @@ from episodes_assets.stores.ledger import require_plan
 def retry_held_jobs(connection: Connection, day: dt.date) -> int:
     """Let a day's held jobs wait for the fleet again, with their starts forgotten.
 
+    Waived ones as well: what was decided stays on record, and covers none of them any more.
+
     Args:
         connection: To `queue` in autocommit mode, as the orchestrator.
         day: A planned day.

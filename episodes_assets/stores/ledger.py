@@ -6,7 +6,7 @@
 import datetime as dt
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -42,7 +42,21 @@ class Plan:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the jobs of a day's current plan are."""
+    """How far the jobs of a day's current plan are.
+
+    Attributes:
+        day: The day.
+        plan_id: The plan.
+        jobs: How many jobs it has: the sum of the five counts.
+        waiting: Not begun, or to be started again.
+        running: With a worker.
+        succeeded: With an outcome.
+        held: Failed for the last time, and in the way of publishing the day.
+        is_fanned_out: Whether the fleet has them.
+        snapshot_id: The snapshot they were planned from.
+        waived: Failed for the last time, and left out by a recorded decision.
+        decision: Why they are left out, and who decided it; empty when none is.
+    """
 
     day: dt.date
     plan_id: int
@@ -52,6 +66,9 @@ class Progress:
     succeeded: int
     held: int
     is_fanned_out: bool
+    snapshot_id: str = ""
+    waived: int = 0
+    decision: str = ""
 
     @property
     def is_open(self) -> bool:
@@ -60,13 +77,18 @@ class Progress:
 
     @property
     def is_done(self) -> bool:
-        """Whether each job has succeeded."""
-        return self.succeeded == self.jobs
+        """Whether each job has succeeded or is left out by decision."""
+        return self.succeeded + self.waived == self.jobs
+
+    @property
+    def failed(self) -> int:
+        """Jobs that failed for the last time, waived or not."""
+        return self.held + self.waived
 
 
 @dataclass(frozen=True)
 class HeldJob:
-    """A job that failed for the last time."""
+    """A job that failed for the last time; `is_waived` when the day is published without it."""
 
     day: dt.date
     epid: int
@@ -74,6 +96,7 @@ class HeldJob:
     starts: int
     error: str
     traceback: str | None
+    is_waived: bool
 
 
 _PLAN = "plan_id, day, jobs, checksum, snapshot_id, fanned_out_at"
@@ -110,11 +133,12 @@ def record_plan(
     snapshot_id: str,
     code_version: str,
     chunk_jobs: int,
+    rework: bool = False,
 ) -> tuple[Plan, bool]:
     """Make `jobs` the day's plan, in one transaction.
 
-    A day that has this plan already keeps it, with whatever has been done of it. Another plan is
-    superseded: its jobs and outcomes go, its row stays.
+    A day that has this plan already keeps it, with whatever has been done of it; only the snapshot
+    that it names follows. Another plan is superseded: its jobs and outcomes go, its row stays.
 
     Args:
         connection: To `queue`, as the orchestrator.
@@ -124,6 +148,7 @@ def record_plan(
         snapshot_id: The snapshot they were planned from.
         code_version: Of the planning code.
         chunk_jobs: Jobs in a chunk of short windows.
+        rework: Supersede a plan with the same jobs as well, so that all are worked again.
 
     Returns:
         The day's plan, and whether it is a new one.
@@ -132,8 +157,8 @@ def record_plan(
         # Two plannings of a day take turns.
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('plan'), %s)", [day.toordinal()])
         current = find_plan(connection, day)
-        if current is not None and current.checksum == checksum:
-            return current, False
+        if current is not None and current.checksum == checksum and not rework:
+            return _name_snapshot(connection, current, snapshot_id), False
         if current is not None:
             _supersede(connection, current.plan_id)
         with connection.cursor(row_factory=class_row(Plan)) as cursor:
@@ -150,6 +175,15 @@ def record_plan(
         _copy_chunks(connection, plan.plan_id, chunks)
         _copy_jobs(connection, plan.plan_id, ordered)
     return plan, True
+
+
+def _name_snapshot(connection: Connection, plan: Plan, snapshot_id: str) -> Plan:
+    """Let a plan name the newest of the snapshots that give it."""
+    if plan.snapshot_id != snapshot_id:
+        connection.execute(
+            "UPDATE ledger.plans SET snapshot_id = %s WHERE plan_id = %s", [snapshot_id, plan.plan_id]
+        )
+    return replace(plan, snapshot_id=snapshot_id)
 
 
 def _supersede(connection: Connection, plan_id: int) -> None:
@@ -203,13 +237,19 @@ def read_progress(connection: Connection, days: Sequence[dt.date] | None = None)
                     sum(held) AS held
                 FROM ledger.chunks WHERE succeeded < jobs GROUP BY plan_id
             )
-            SELECT day, plan_id, jobs,
+            SELECT day, plan_id, plans.jobs,
                 coalesce(waiting, 0) AS waiting,
                 coalesce(running, 0) AS running,
-                jobs - coalesce(waiting, 0) - coalesce(running, 0) - coalesce(held, 0) AS succeeded,
-                coalesce(held, 0) AS held,
-                fanned_out_at IS NOT NULL AS is_fanned_out
-            FROM ledger.plans LEFT JOIN open USING (plan_id)
+                plans.jobs - coalesce(waiting, 0) - coalesce(running, 0) - coalesce(held, 0) AS succeeded,
+                -- A chunk counts its waived jobs as held.
+                coalesce(held, 0) - coalesce(left_out.jobs, 0) AS held,
+                fanned_out_at IS NOT NULL AS is_fanned_out,
+                snapshot_id,
+                coalesce(left_out.jobs, 0) AS waived,
+                coalesce(decision, '') AS decision
+            FROM ledger.plans
+            LEFT JOIN open USING (plan_id)
+            LEFT JOIN ledger.left_out USING (plan_id)
             WHERE superseded_at IS NULL AND (%(days)s::date[] IS NULL OR day = ANY (%(days)s))
             ORDER BY day
             """,
@@ -219,16 +259,16 @@ def read_progress(connection: Connection, days: Sequence[dt.date] | None = None)
 
 
 def read_held(connection: Connection, days: Sequence[dt.date], limit: int) -> list[HeldJob]:
-    """The held jobs of some days, at most `limit`."""
+    """The jobs of some days that are held or waived, at most `limit`, the held ones first."""
     with connection.cursor(row_factory=class_row(HeldJob)) as cursor:
         cursor.execute(
             """
-            SELECT day, epid, algorithm_id, starts, error, traceback
+            SELECT day, epid, algorithm_id, starts, error, traceback, waiver_id IS NOT NULL AS is_waived
             FROM ledger.plans
             JOIN ledger.lone_jobs USING (plan_id)
             JOIN ledger.jobs USING (plan_id, position)
             WHERE is_held AND superseded_at IS NULL AND day = ANY (%s)
-            ORDER BY day, epid, algorithm_id LIMIT %s
+            ORDER BY is_waived, day, epid, algorithm_id LIMIT %s
             """,
             [list(days), limit],
         )

@@ -21,6 +21,9 @@ _OUTCOMES = """
         -- Whatever accounts for a job stands here once: a job that is waived has no outcome.
         SELECT plan_id, position, false AS is_waived
         FROM ledger.outcomes WHERE plan_id IN (SELECT plan_id FROM current)
+        UNION ALL
+        SELECT plan_id, position, true
+        FROM ledger.lone_jobs WHERE waiver_id IS NOT NULL AND plan_id IN (SELECT plan_id FROM current)
     ), counted AS (
         SELECT plan_id, count(*) FILTER (WHERE NOT is_waived) AS outcomes,
             count(*) FILTER (WHERE is_waived) AS waived, count(*) - count(DISTINCT position) AS repeated

@@ -1,18 +1,27 @@
-"""What consumers read in `results`: published rows and the manifest of published days."""
+"""What consumers read in `results`: published rows, replaced a day at a time.
+
+`publications.py` has the manifest that is written in the same transaction.
+"""
 
 import datetime as dt
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import pandas as pd
-from psycopg.rows import class_row
 
-from episodes_assets.algorithms.registry import ALGORITHMS
+from episodes_assets.algorithms.registry import ALGORITHMS, BY_ID
 from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import DayIncomplete
 from episodes_assets.stores.ledger import Plan
+from episodes_assets.stores.publications import (
+    AlgorithmVersions,
+    Publication,
+    PublishedDay,
+    find_day,
+    record_publication,
+)
+from episodes_assets.stores.waivers import read_left_out
 
 # In COPY's text format, whose lines are also what a day's checksum is taken of.
 _OUTCOMES = """
@@ -29,33 +38,12 @@ _RESULTS = """
 _BLOCK_BYTES = 1 << 18
 
 
-@dataclass(frozen=True)
-class PublishedDay:
-    """A published day as its manifest has it.
-
-    Attributes:
-        day: The day.
-        jobs: Jobs of the plan it was published from.
-        rows: Rows published; as many.
-        checksum: Of all its rows.
-        plan_id: The plan it was published from.
-        plan_checksum: That plan's checksum.
-        published_at: When its rows were last replaced.
-    """
-
-    day: dt.date
-    jobs: int
-    rows: int
-    checksum: str
-    plan_id: int
-    plan_checksum: str
-    published_at: dt.datetime
-
-
 def publish_day(
     queue: Connection, results: Connection, plan: Plan, code_version: str
 ) -> tuple[PublishedDay, bool]:
     """Replace a day's results by the outcomes of its plan, in one transaction.
+
+    Jobs that a recorded decision left out have no row; the manifest says how many and why.
 
     Args:
         queue: To `queue`, as the orchestrator.
@@ -67,13 +55,14 @@ def publish_day(
         The day's manifest, and whether any row changed.
 
     Raises:
-        DayIncomplete: If a job of the plan has no outcome. A blocking asset check would stop a
-            publication only within its own run, so it is looked at here.
+        DayIncomplete: If a job of the plan has no outcome and is not left out. A blocking asset check
+            would stop a publication only within its own run, so it is looked at here.
     """
     with results.transaction(), _one_snapshot(queue):
         # Two publications of a day take turns.
         results.execute("SELECT pg_advisory_xact_lock(hashtext('publish'), %s)", [plan.day.toordinal()])
         current = find_day(results, plan.day)
+        left_out, decision = read_left_out(queue, plan.plan_id)
         # A day that is published for the first time needs no look before the leap.
         rows, checksum = (0, "") if current is None else _stream_outcomes(queue, plan, lambda _: None)
         changed = current is None or current.checksum != checksum
@@ -81,13 +70,30 @@ def publish_day(
             results.execute("DELETE FROM published.results WHERE day = %s", [plan.day])
             with results.cursor() as cursor, cursor.copy(_RESULTS) as copy:
                 rows, checksum = _stream_outcomes(queue, plan, copy.write)
-        if rows != plan.jobs:
+        if rows != plan.jobs - left_out:
             raise DayIncomplete(
-                f"{plan.day} has outcomes for {rows:,} of its {plan.jobs:,} jobs",
+                f"{plan.day} has outcomes for {rows:,} of its {plan.jobs:,} jobs"
+                f"{f', and {left_out:,} are left out by decision' if left_out else ''}",
                 f"see `episodes jobs status {plan.day}`, then materialise job_outcomes",
             )
-        if changed or current is None or current.plan_id != plan.plan_id:
-            _upsert_day(results, plan, rows, checksum, code_version, changed=changed)
+        publication = Publication(
+            day=plan.day,
+            jobs=plan.jobs,
+            rows=rows,
+            left_out=left_out,
+            decision=decision,
+            checksum=checksum,
+            snapshot_id=plan.snapshot_id,
+            plan_id=plan.plan_id,
+            plan_checksum=plan.checksum,
+            code_version=code_version,
+            # Only new outcomes bring other versions, and those are of another plan or other rows.
+            algorithm_versions=current.algorithm_versions
+            if current and current.algorithm_versions and not changed and current.plan_id == plan.plan_id
+            else _read_versions(queue, plan.plan_id),
+        )
+        if current is None or current.publication != publication:
+            record_publication(results, publication, rows_changed=changed)
         day = find_day(results, plan.day)
     assert day is not None  # noqa: S101  just written
     return day, changed
@@ -123,20 +129,20 @@ def _stream_outcomes(queue: Connection, plan: Plan, write: Callable[[bytes], Non
     return rows, digest.hexdigest()
 
 
-def find_day(connection: Connection, day: dt.date) -> PublishedDay | None:
-    """A published day's manifest, or None."""
-    with connection.cursor(row_factory=class_row(PublishedDay)) as cursor:
-        cursor.execute(
-            "SELECT day, jobs, rows, checksum, plan_id, plan_checksum, published_at"
-            " FROM published.days WHERE day = %s",
-            [day],
-        )
-        return cursor.fetchone()
-
-
-def published_plans(connection: Connection) -> dict[dt.date, int]:
-    """The plan that each published day was published from."""
-    return dict(connection.execute("SELECT day, plan_id FROM published.days").fetchall())
+def _read_versions(queue: Connection, plan_id: int) -> AlgorithmVersions:
+    """The versions that computed a plan's outcomes, by the algorithm's name."""
+    found = queue.execute(
+        """
+        SELECT algorithm_id, array_agg(algorithm_version ORDER BY algorithm_version)
+        FROM (
+            SELECT DISTINCT algorithm_id, algorithm_version
+            FROM ledger.jobs JOIN ledger.outcomes USING (plan_id, position) WHERE plan_id = %s
+        ) AS used
+        GROUP BY algorithm_id ORDER BY algorithm_id
+        """,
+        [plan_id],
+    ).fetchall()
+    return {BY_ID[number].name if number in BY_ID else str(number): versions for number, versions in found}
 
 
 def read_rows(connection: Connection, day: dt.date, limit: int | None = None) -> pd.DataFrame:
@@ -162,29 +168,3 @@ def read_rows(connection: Connection, day: dt.date, limit: int | None = None) ->
         {name: "Int64" if kind == "integer" else "Float64" for name, kind in columns.items()}
     )
     return pd.concat([rows[keys], metrics], axis="columns")
-
-
-def _upsert_day(
-    results: Connection, plan: Plan, rows: int, checksum: str, code_version: str, *, changed: bool
-) -> None:
-    results.execute(
-        """
-        INSERT INTO published.days AS days (day, jobs, rows, checksum, plan_id, plan_checksum,
-            code_version)
-        VALUES (%(day)s, %(jobs)s, %(rows)s, %(checksum)s, %(plan_id)s, %(plan_checksum)s, %(code)s)
-        ON CONFLICT (day) DO UPDATE SET jobs = excluded.jobs, rows = excluded.rows,
-            checksum = excluded.checksum, plan_id = excluded.plan_id,
-            plan_checksum = excluded.plan_checksum, code_version = excluded.code_version,
-            published_at = CASE WHEN %(changed)s THEN now() ELSE days.published_at END
-        """,
-        {
-            "day": plan.day,
-            "jobs": plan.jobs,
-            "rows": rows,
-            "checksum": checksum,
-            "plan_id": plan.plan_id,
-            "plan_checksum": plan.checksum,
-            "code": code_version,
-            "changed": changed,
-        },
-    )

@@ -11,7 +11,7 @@ from psycopg.rows import class_row
 
 from episodes_assets.databases.connections import Connection
 from episodes_assets.gates.publication import LIVE_WITHIN, PublicationDay, Publications, Rows
-from episodes_assets.stores.published import PublishedDay
+from episodes_assets.stores.publications import PublishedDay
 
 # The lines of `published.publish_day`, whose checksum is the manifest's: the same columns, in COPY's text
 # format, in the same order.

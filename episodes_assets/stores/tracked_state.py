@@ -69,6 +69,14 @@ def read_day(connection: Connection, day: dt.date) -> TrackedDay | None:
         return cursor.fetchone()
 
 
+def built_on_another_past(connection: Connection, tracked: TrackedDay) -> bool:
+    """Whether yesterday has changed since a day was built on it."""
+    if tracked.origin != "day":
+        return False
+    yesterday = read_day(connection, tracked.day - ONE_DAY)
+    return yesterday is None or yesterday.checksum != tracked.previous_checksum
+
+
 def latest_day(connection: Connection) -> TrackedDay | None:
     """The newest day of the history; None when there is no history."""
     with connection.cursor(row_factory=class_row(TrackedDay)) as cursor:

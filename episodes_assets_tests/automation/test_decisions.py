@@ -1,11 +1,18 @@
 """Which days the sensors act on."""
 
 import datetime as dt
+from dataclasses import replace
 
 import pytest
 
-from episodes_assets.automation.decisions import Failures, days_to_fan_out, days_to_publish
+from episodes_assets.automation.decisions import (
+    Failures,
+    days_to_fan_out,
+    days_to_publish,
+    wants_publication,
+)
 from episodes_assets.stores.ledger import Progress
+from episodes_assets.stores.publications import PublishedFrom
 from episodes_assets_tests.system import day
 
 NOW = dt.datetime(2018, 4, 1, tzinfo=dt.UTC)
@@ -13,7 +20,7 @@ NOW = dt.datetime(2018, 4, 1, tzinfo=dt.UTC)
 
 def progress(number: int, succeeded: int = 5, held: int = 0, *, fanned_out: bool = True) -> Progress:
     waiting = 5 - succeeded - held
-    return Progress(day(number), number, 5, waiting, 0, succeeded, held, fanned_out)
+    return Progress(day(number), number, 5, waiting, 0, succeeded, held, fanned_out, "s")
 
 
 def test_days_not_handed_out_or_not_finished_are_looked_at() -> None:
@@ -29,10 +36,30 @@ def test_days_not_handed_out_or_not_finished_are_looked_at() -> None:
 
 def test_finished_days_that_are_unpublished_or_published_from_an_older_plan() -> None:
     days = [progress(3), progress(1), progress(2), progress(4, 4), progress(5, 4, held=1)]
-    plans = {day(1): 1, day(2): 99}
+    plans = {day(1): PublishedFrom(1, "s", 0, ""), day(2): PublishedFrom(99, "s", 0, "")}
     assert days_to_publish(days, plans, set(), {}, NOW, limit=9) == [day(2), day(3)]
     assert days_to_publish(days, plans, {day(2)}, {}, NOW, limit=9) == [day(3)]
     assert days_to_publish(days, plans, set(), {}, NOW, limit=1) == [day(2)]
+
+
+@pytest.mark.parametrize(
+    ("published", "is_wanted"),
+    [
+        (PublishedFrom(1, "s", 2, "why"), False),
+        (PublishedFrom(1, None, 2, "why"), False),  # from before snapshots were recorded
+        (PublishedFrom(1, "another", 2, "why"), True),
+        (PublishedFrom(1, "s", 3, "why"), True),
+        (PublishedFrom(1, "s", 2, "another"), True),
+        (PublishedFrom(2, "s", 2, "why"), True),
+        (None, True),
+    ],
+)
+def test_a_day_is_published_again_when_what_it_is_made_of_changes(
+    published: PublishedFrom | None, is_wanted: bool
+) -> None:
+    of = replace(progress(1, 3), waiting=0, waived=2, decision="why")
+    assert wants_publication(of, published) is is_wanted
+    assert not wants_publication(replace(of, succeeded=2, held=1), published)
 
 
 @pytest.mark.parametrize(

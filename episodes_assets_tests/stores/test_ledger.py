@@ -32,16 +32,19 @@ def jobs_of(*epids: int) -> pd.DataFrame:
     )
 
 
-def record(queue: Connection, *epids: int, chunk_jobs: int = 2) -> tuple[Plan, bool]:
+def record(
+    queue: Connection, *epids: int, chunk_jobs: int = 2, snapshot_id: str = "s", rework: bool = False
+) -> tuple[Plan, bool]:
     jobs = jobs_of(*epids)
     return ledger.record_plan(
         queue,
         day(1),
         jobs,
         checksum=plan_checksum(jobs),
-        snapshot_id="s",
+        snapshot_id=snapshot_id,
         code_version="1",
         chunk_jobs=chunk_jobs,
+        rework=rework,
     )
 
 
@@ -68,6 +71,15 @@ def test_another_plan_supersedes_jobs_outcomes_and_messages(system: System, queu
     superseded = "SELECT superseded_at IS NOT NULL FROM ledger.plans ORDER BY plan_id"
     assert system.query("queue", superseded) == [(True,), (False,)]
     assert not ledger.read_progress(queue, [day(1)])[0].is_fanned_out
+
+
+def test_reworking_the_same_plan_forgets_what_was_done_of_it(system: System, queue: Connection) -> None:
+    old, _ = record(queue, 1, 2)
+    system.finish_jobs()
+    new, changed = record(queue, 1, 2, rework=True)
+    assert changed
+    assert (new.checksum, new.plan_id > old.plan_id) == (old.checksum, True)
+    assert ledger.read_progress(queue)[0].waiting == 2
 
 
 def test_progress_counts_each_state(system: System, queue: Connection) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from episodes_assets.databases.connections import Connection, connect
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.errors import DayIncomplete
-from episodes_assets.stores import ledger, published
+from episodes_assets.stores import ledger, publications, published
 from episodes_assets_tests.stores.test_ledger import record
 from episodes_assets_tests.system import System, day
 
@@ -33,7 +34,7 @@ def test_a_day_with_an_open_job_is_not_published(
     system.finish_jobs("epid = 1")
     with pytest.raises(DayIncomplete, match="outcomes for 1 of its 2 jobs"):
         published.publish_day(queue, results, plan, "1")
-    assert published.find_day(results, day(1)) is None
+    assert publications.find_day(results, day(1)) is None
 
 
 def test_publishing_twice_changes_nothing(system: System, queue: Connection, results: Connection) -> None:
@@ -45,6 +46,25 @@ def test_publishing_twice_changes_nothing(system: System, queue: Connection, res
     second, changed = published.publish_day(queue, results, plan, "1")
     assert (second, changed) == (first, False)
     assert system.fingerprint() == before
+
+
+def test_the_same_plan_from_a_newer_snapshot_names_it_and_touches_no_row(
+    system: System, queue: Connection, results: Connection
+) -> None:
+    plan, _ = record(queue, 1, 2, snapshot_id="old")
+    system.finish_jobs(views=5)
+    first, _ = published.publish_day(queue, results, plan, "1")
+    before = system.fingerprint()
+    plan, changed = record(queue, 1, 2, snapshot_id="new")
+    assert not changed
+    second, changed = published.publish_day(queue, results, plan, "1")
+    assert not changed
+    # The rows were replaced when they were; what they stand for has changed now.
+    assert second == replace(first, snapshot_id="new")
+    after = system.fingerprint()
+    assert {name for name in after if after[name] != before[name]} == {"plans", "days", "history"}
+    found = publications.read_history(results, day(1))
+    assert [each.snapshot_id for each in found] == ["old", "new"]
 
 
 def test_a_reader_sees_the_day_as_it_was_until_it_is_as_it_will_be(
@@ -83,7 +103,8 @@ def test_a_day_published_from_an_older_plan_is_replaced(
     plan, _ = record(queue, 2, 3)
     system.finish_jobs(views=5)
     published.publish_day(queue, results, plan, "1")
-    assert published.published_plans(results) == {day(1): plan.plan_id}
+    found = publications.published_plans(results)
+    assert {day: each.plan_id for day, each in found.items()} == {day(1): plan.plan_id}
     rows = published.read_rows(results, day(1))
     assert rows["epid"].tolist() == [2, 3]
     assert ledger.require_plan(queue, day(1)).plan_id == plan.plan_id

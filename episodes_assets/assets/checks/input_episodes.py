@@ -10,7 +10,8 @@ from episodes_assets.errors import GateClosed
 from episodes_assets.gates import snapshots as gates
 from episodes_assets.gates.bands import HISTORY_DAYS
 from episodes_assets.gates.verdicts import Verdict
-from episodes_assets.stores.snapshots import EPISODES, QUARANTINE, VIEWED, Snapshot, SnapshotStore
+from episodes_assets.stores.snapshot_manifest import EPISODES, QUARANTINE, VIEWED, Snapshot
+from episodes_assets.stores.snapshots import SnapshotStore
 
 CHECKS = [
     dg.AssetCheckSpec(

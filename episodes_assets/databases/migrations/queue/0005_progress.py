@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "queue_0005"
-down_revision = "queue_0003"
+down_revision = "queue_0004"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,22 @@
+"""The jobs by which a wrong day is corrected in the UI; `episodes correct` does the same."""
+
+import dagster as dg
+
+_REWORK = {"episode_jobs": {"config": {"rework": True}}}
+
+correct_day = dg.define_asset_job(
+    "correct_day",
+    selection=dg.AssetSelection.all(),
+    config={"ops": {"input_episodes": {"config": {"refresh": True, "reason": ""}}, **_REWORK}},
+    description="Take a new snapshot of a day whose input was wrong, plan it anew, work all its jobs again, "
+    "and publish it. Say why under `reason`. Every later day of the history was built on the wrong one: "
+    "launch `rework_days` for all of them afterwards.",
+)
+
+rework_days = dg.define_asset_job(
+    "rework_days",
+    selection=dg.AssetSelection.all(),
+    config={"ops": _REWORK},
+    description="Plan days anew from the snapshots they have, work all their jobs again, and publish them. "
+    "Launched for a range of days, it is one run.",
+)

@@ -1,0 +1,63 @@
+"""The jobs by which people decide in the UI about jobs that failed for the last time."""
+
+import dagster as dg
+from pydantic import Field
+
+from episodes_assets.assets.partitions import daily
+from episodes_assets.assets.reporting import plain_failures
+from episodes_assets.days import parse_date
+from episodes_assets.fleet.retry import retry_held_jobs as retry
+from episodes_assets.resources.databases import QueueDatabase
+from episodes_assets.stores import waivers
+
+
+class WaiverConfig(dg.Config):
+    """The decision, as it is recorded. Neither may stay empty."""
+
+    reason: str = Field(
+        default="",
+        description="Why the day is published without its held jobs. Consumers read it in published.days.",
+    )
+    decided_by: str = Field(default="", description="Who decided it: a name that can be asked later.")
+
+
+@dg.op(description="Record the decision to publish the day without the jobs that are held now.")
+def waive_held_jobs_op(
+    context: dg.OpExecutionContext, config: WaiverConfig, queue_database: QueueDatabase
+) -> None:
+    """Waive a day's held jobs."""
+    day = parse_date(context.partition_key)
+    with plain_failures(), queue_database.connect() as queue:
+        waiver = waivers.waive_held_jobs(queue, day, reason=config.reason, decided_by=config.decided_by)
+    context.log.info(f"{day} is published without {waiver.jobs:,} held jobs")
+
+
+@dg.job(
+    partitions_def=daily,
+    config={"ops": {"waive_held_jobs_op": {"config": {"reason": "", "decided_by": ""}}}},
+    description="Let a day be published without the jobs that are held now: fill in `reason` and "
+    "`decided_by`. The decision is recorded and published with the day. Jobs that are held later are not "
+    "covered; `retry_held_jobs` takes jobs out of it again.",
+)
+def waive_held_jobs() -> None:
+    """Waive a day's held jobs."""
+    waive_held_jobs_op()
+
+
+@dg.op(description="Let the day's held jobs wait for the fleet again, with their starts forgotten.")
+def retry_held_jobs_op(context: dg.OpExecutionContext, queue_database: QueueDatabase) -> None:
+    """Retry a day's held jobs."""
+    day = parse_date(context.partition_key)
+    with plain_failures(), queue_database.connect() as queue:
+        released = retry(queue, day)
+    context.log.info(f"{released:,} held jobs of {day} wait for the fleet again")
+
+
+@dg.job(
+    partitions_def=daily,
+    description="Give a day's held jobs another round, waived ones as well. When they have succeeded, the "
+    "day is published with them.",
+)
+def retry_held_jobs() -> None:
+    """Retry a day's held jobs."""
+    retry_held_jobs_op()

@@ -1,0 +1,137 @@
+"""`episodes history`: all that is on record about a day."""
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from episodes_assets.commands.console import out
+from episodes_assets.commands.databases import ready_databases
+from episodes_assets.databases.connections import connect
+from episodes_assets.databases.dsns import Purpose
+from episodes_assets.days import parse_day
+from episodes_assets.settings import load_settings
+from episodes_assets.stores import tracked_state
+from episodes_assets.stores.plan_history import RecordedPlan, read_plans
+from episodes_assets.stores.publications import PublishedDay, read_history
+from episodes_assets.stores.snapshot_manifest import Snapshot
+from episodes_assets.stores.snapshots import SnapshotStore
+from episodes_assets.stores.tracked_state import TrackedDay
+from episodes_assets.stores.waivers import Waiver, read_waivers
+
+SHORT = 16  # characters of a checksum
+
+
+def history(day: Annotated[str, typer.Argument(help="The day, YYYY-MM-DD.")]) -> None:
+    """Show a day's snapshots, its tracked state, its plans with their waivers, and its publications.
+
+    Everything that was ever recorded is shown, what is superseded included; nothing is changed.
+
+    Example: episodes history 2018-03-01
+    """
+    parsed = parse_day(day)
+    settings = load_settings()
+    dsns = ready_databases(settings)
+    store = SnapshotStore(settings.snapshots)
+    with connect(dsns.require(Purpose.QUEUE), read_only=True) as queue:
+        plans = read_plans(queue, parsed)
+        waivers = read_waivers(queue, [plan.plan_id for plan in plans])
+    with connect(dsns.require(Purpose.RESULTS), read_only=True) as results:
+        tracked = tracked_state.read_day(results, parsed)
+        is_stale = tracked is not None and tracked_state.built_on_another_past(results, tracked)
+        publications = read_history(results, parsed)
+    _print("snapshots", _snapshots(store.versions(parsed), store.find(parsed)))
+    _print("tracked episodes", _tracked(tracked, is_stale=is_stale))
+    _print("plans", _plans(plans, waivers))
+    _print("publications", _publications(publications))
+
+
+def _snapshots(versions: Sequence[Snapshot], current: Snapshot | None) -> list[dict[str, str]]:
+    return [
+        {
+            "version": each.snapshot_id,
+            "taken": _time(dt.datetime.fromisoformat(each.taken_at)),
+            "rows": f"{each.drop_rows:,}",
+            "quarantined": f"{each.quarantined_rows:,}",
+            "current": "yes" if current and each.snapshot_id == current.snapshot_id else "no",
+            "reason": each.reason,
+        }
+        for each in versions
+    ]
+
+
+def _tracked(tracked: TrackedDay | None, *, is_stale: bool) -> list[dict[str, str]]:
+    if tracked is None:
+        return []
+    return [
+        {
+            "origin": tracked.origin,
+            "newly tracked": f"{tracked.newly_tracked:,}",
+            "in all": f"{tracked.total:,}",
+            "snapshot": tracked.snapshot_id or "-",
+            "checksum": tracked.checksum[:SHORT],
+            "state": "stale: yesterday has changed since" if is_stale else "current",
+        }
+    ]
+
+
+def _plans(plans: Iterable[RecordedPlan], waivers: Iterable[Waiver]) -> list[dict[str, str]]:
+    by_plan: defaultdict[int, list[str]] = defaultdict(list)
+    for each in waivers:
+        retried = (
+            f", {each.jobs - each.still_waived:,} retried since" if each.still_waived < each.jobs else ""
+        )
+        by_plan[each.plan_id].append(
+            f"{each.jobs:,} jobs by {each.decided_by} on {_time(each.decided_at)}{retried}: {each.reason}"
+        )
+    return [
+        {
+            "plan": str(plan.plan_id),
+            "jobs": f"{plan.jobs:,}",
+            "snapshot": plan.snapshot_id,
+            "code": plan.code_version,
+            "planned": _time(plan.planned_at),
+            "handed out": _time(plan.fanned_out_at),
+            "superseded": _time(plan.superseded_at),
+            "waived": "\n".join(by_plan[plan.plan_id]),
+        }
+        for plan in plans
+    ]
+
+
+def _publications(publications: Iterable[PublishedDay]) -> list[dict[str, str]]:
+    return [
+        {
+            "published": _time(each.published_at),
+            "rows": f"{each.rows:,}",
+            "left out": f"{each.left_out:,}",
+            "snapshot": each.snapshot_id or "-",
+            "plan": str(each.plan_id),
+            "code": each.code_version,
+            "algorithms": ", ".join(f"{name} {'+'.join(v)}" for name, v in each.algorithm_versions.items()),
+            "checksum": each.checksum[:SHORT],
+            "decision": each.decision,
+        }
+        for each in publications
+    ]
+
+
+def _time(moment: dt.datetime | None) -> str:
+    return "-" if moment is None else f"{moment.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _print(title: str, rows: Sequence[dict[str, str]]) -> None:
+    if not rows:
+        out.print(f"{title}: none")
+        return
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        # As text: a reason may hold what Rich takes for markup.
+        table.add_row(*(Text(value) for value in row.values()))
+    out.print(table)

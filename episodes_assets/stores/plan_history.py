@@ -1,0 +1,36 @@
+"""The plans that a day has had: a superseded one loses its jobs and keeps its row."""
+
+import datetime as dt
+from dataclasses import dataclass
+
+from psycopg.rows import class_row
+
+from episodes_assets.databases.connections import Connection
+
+
+@dataclass(frozen=True)
+class RecordedPlan:
+    """A plan of a day, current or superseded."""
+
+    plan_id: int
+    jobs: int
+    checksum: str
+    snapshot_id: str
+    code_version: str
+    planned_at: dt.datetime
+    fanned_out_at: dt.datetime | None
+    superseded_at: dt.datetime | None
+
+
+def read_plans(connection: Connection, day: dt.date) -> list[RecordedPlan]:
+    """All plans that a day has had, in the order in which they were made."""
+    with connection.cursor(row_factory=class_row(RecordedPlan)) as cursor:
+        cursor.execute(
+            """
+            SELECT plan_id, jobs, checksum, snapshot_id, code_version, planned_at, fanned_out_at,
+                superseded_at
+            FROM ledger.plans WHERE day = %s ORDER BY plan_id
+            """,
+            [day],
+        )
+        return cursor.fetchall()

@@ -1,0 +1,148 @@
+"""The record of a day's publication: its manifest in `published.days`, and `published.history`.
+
+The manifest says what is published now; the history has a row for each time that changed.
+"""
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+
+from psycopg import sql
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from episodes_assets.databases.connections import Connection
+
+AlgorithmVersions = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What a day was published from, and what came of it.
+
+    Attributes:
+        day: The day.
+        jobs: Jobs of the plan.
+        rows: Rows published: a row for each job that is not left out.
+        left_out: Held jobs that a recorded decision left out.
+        decision: Why, and who decided it; empty when none is left out.
+        checksum: Of all its rows.
+        snapshot_id: The snapshot that the jobs were planned from; None where it was not recorded.
+        plan_id: The plan.
+        plan_checksum: That plan's checksum.
+        code_version: Of the publishing code.
+        algorithm_versions: By the algorithm's name, the versions that computed its rows; one, unless the
+            fleet changed meanwhile.
+    """
+
+    day: dt.date
+    jobs: int
+    rows: int
+    left_out: int
+    decision: str
+    checksum: str
+    snapshot_id: str | None
+    plan_id: int
+    plan_checksum: str
+    code_version: str
+    algorithm_versions: AlgorithmVersions
+
+
+@dataclass(frozen=True)
+class PublishedDay(Publication):
+    """A publication as it is stored.
+
+    Attributes:
+        published_at: In the manifest, when the day's rows were last replaced; in the history, when the
+            publication changed.
+    """
+
+    published_at: dt.datetime
+
+    @property
+    def publication(self) -> Publication:
+        """Without the time."""
+        return Publication(**{field.name: getattr(self, field.name) for field in fields(Publication)})
+
+
+@dataclass(frozen=True)
+class PublishedFrom:
+    """What decides whether a day has to be published again: see `Publication`."""
+
+    plan_id: int
+    snapshot_id: str | None
+    left_out: int
+    decision: str
+
+
+_NAMES = [field.name for field in fields(Publication)]
+_COLUMNS = sql.SQL(", ").join(map(sql.Identifier, _NAMES))
+_VALUES = sql.SQL(", ").join(map(sql.Placeholder, _NAMES))
+_EXCLUDED = sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(n)) for n in _NAMES[1:])
+
+
+def find_day(connection: Connection, day: dt.date) -> PublishedDay | None:
+    """A published day's manifest, or None."""
+    with connection.cursor(row_factory=class_row(PublishedDay)) as cursor:
+        cursor.execute(
+            sql.SQL("SELECT {}, published_at FROM published.days WHERE day = %s").format(_COLUMNS), [day]
+        )
+        return cursor.fetchone()
+
+
+def read_days(connection: Connection, first: dt.date, last: dt.date) -> list[PublishedDay]:
+    """The manifests of the days from `first` to `last` that are published, by day."""
+    with connection.cursor(row_factory=class_row(PublishedDay)) as cursor:
+        cursor.execute(
+            sql.SQL(
+                "SELECT {}, published_at FROM published.days WHERE day BETWEEN %s AND %s ORDER BY day"
+            ).format(_COLUMNS),
+            [first, last],
+        )
+        return cursor.fetchall()
+
+
+def read_history(connection: Connection, day: dt.date) -> list[PublishedDay]:
+    """A day's publications, in the order in which they were made."""
+    with connection.cursor(row_factory=class_row(PublishedDay)) as cursor:
+        cursor.execute(
+            sql.SQL(
+                "SELECT {}, published_at FROM published.history WHERE day = %s ORDER BY publication_id"
+            ).format(_COLUMNS),
+            [day],
+        )
+        return cursor.fetchall()
+
+
+def published_plans(connection: Connection) -> dict[dt.date, PublishedFrom]:
+    """What each published day was published from."""
+    rows = connection.execute("SELECT day, plan_id, snapshot_id, left_out, decision FROM published.days")
+    return {day: PublishedFrom(*rest) for day, *rest in rows.fetchall()}
+
+
+def record_publication(results: Connection, publication: Publication, *, rows_changed: bool) -> None:
+    """Write a changed publication into the manifest and the history; call it in a transaction.
+
+    Args:
+        results: To `results`, as the publisher.
+        publication: As it is now.
+        rows_changed: Whether the rows were replaced as well.
+    """
+    values = {
+        **asdict(publication),
+        "algorithm_versions": Jsonb(publication.algorithm_versions),
+        "rows_changed": rows_changed,
+    }
+    results.execute(
+        sql.SQL(
+            """
+            INSERT INTO published.days AS days ({columns}) VALUES ({values})
+            ON CONFLICT (day) DO UPDATE SET {excluded},
+                published_at = CASE WHEN %(rows_changed)s THEN now() ELSE days.published_at END
+            """
+        ).format(columns=_COLUMNS, values=_VALUES, excluded=_EXCLUDED),
+        values,
+    )
+    results.execute(
+        sql.SQL("INSERT INTO published.history ({}) VALUES ({})").format(_COLUMNS, _VALUES), values
+    )

@@ -1,0 +1,124 @@
+"""A day is published without its held jobs by a recorded decision, and with them once they succeed."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from episodes_assets.commands import jobs as jobs_command
+from episodes_assets.commands.history import history
+from episodes_assets.databases.connections import Connection, connect
+from episodes_assets.databases.dsns import Purpose
+from episodes_assets.definitions import build_defs
+from episodes_assets.errors import NothingToWaive, ReasonMissing
+from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.stores import ledger, publications, waivers
+from episodes_assets_tests.automation.test_chain import QUIET, execute, tick
+from episodes_assets_tests.stores.test_ledger import record
+from episodes_assets_tests.system import System, day, failure
+
+
+@pytest.fixture
+def queue(system: System) -> Iterator[Connection]:
+    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as opened:
+        yield opened
+
+
+def run(instance: dg.DagsterInstance, job: str, config: dict[str, Any] | None = None) -> str:
+    """Launch a job for day 1 as the launchpad does; what its failed step says."""
+    result = (
+        build_defs()
+        .resolve_job_def(job)
+        .execute_in_process(
+            instance=instance,
+            partition_key=str(day(1)),
+            run_config={**({"ops": {f"{job}_op": {"config": config}}} if config else {}), **QUIET},
+            raise_on_error=False,
+        )
+    )
+    return "" if result.success else failure(result)
+
+
+def test_publishing_without_held_jobs_and_with_them_later(
+    system: System, queue: Connection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record(queue, *range(1, 11))
+    fan_out_day(queue, day(1))
+    system.finish_jobs("epid < 8")
+    system.hold_jobs("epid IN (8, 9)")
+    with dg.DagsterInstance.get() as instance:
+        jobs_command.waive(str(day(1)), reason="the [first] two", by=None)
+        # Held later: not covered.
+        system.hold_jobs("epid = 10")
+        progress = ledger.read_progress(queue)[0]
+        assert (progress.held, progress.waived, progress.is_done) == (1, 2, False)
+        assert tick("publish_finished_days", instance) == []
+        assert "1 jobs are held, among them epid 10" in failure(
+            system.materialize(day(1), select=["job_outcomes"])
+        )
+        assert "needs a reason" in run(instance, "waive_held_jobs", {"reason": " ", "decided_by": "ana"})
+        assert "needs a name" in run(instance, "waive_held_jobs", {"reason": "third", "decided_by": ""})
+        assert run(instance, "waive_held_jobs", {"reason": "third", "decided_by": "ana"}) == ""
+        jobs_command.status(str(day(1)), traceback=False)
+        shown = capsys.readouterr().out
+        assert "is published without 3 jobs: the [first] two (" in shown
+        assert "waived: 2018-03-01 epid 8 algorithm 0" in shown
+        assert "held:" not in shown
+        assert ledger.backlog(queue) == 0
+
+        (request,) = tick("publish_finished_days", instance)
+        execute(instance, "publish_day", request)
+        with connect(system.dsn(Purpose.CONSUMER)) as consumer:
+            manifest = publications.find_day(consumer, day(1))
+            assert manifest is not None
+            assert (manifest.jobs, manifest.rows, manifest.left_out) == (10, 7, 3)
+            assert manifest.decision.startswith("the [first] two (")
+            assert manifest.decision.endswith("; third (ana)")
+            assert publications.read_history(consumer, day(1)) == [manifest]
+        assert system.published()["epid"].tolist() == list(range(1, 8))
+        assert tick("publish_finished_days", instance) == []
+        before = system.fingerprint()
+        again = system.materialize(day(1), select=["job_outcomes", "published_results"])
+        assert again.success, failure(again)
+        assert system.fingerprint() == before
+
+        # Another round for all of them, and the day is published with them.
+        assert run(instance, "retry_held_jobs") == ""
+        assert ledger.backlog(queue) == 3
+        assert tick("publish_finished_days", instance) == []
+        system.finish_jobs("epid > 7")
+        (request,) = tick("publish_finished_days", instance)
+        execute(instance, "publish_day", request)
+        assert tick("publish_finished_days", instance) == []
+    assert system.published()["epid"].tolist() == list(range(1, 11))
+    with connect(system.dsn(Purpose.RESULTS)) as results:
+        recorded = publications.read_history(results, day(1))
+    assert [(each.rows, each.left_out) for each in recorded] == [(7, 3), (10, 0)]
+    assert recorded[1].decision == ""
+    assert recorded[1].algorithm_versions == {"reach": ["1"]}
+    plan_id = ledger.require_plan(queue, day(1)).plan_id
+    assert [(each.jobs, each.still_waived) for each in waivers.read_waivers(queue, [plan_id])] == [
+        (2, 0),
+        (1, 0),
+    ]
+    history(str(day(1)))
+    shown = capsys.readouterr().out
+    assert "1 jobs by ana on" in " ".join(shown.split())
+    assert "1 retried since: third" in " ".join(shown.split())
+
+
+def test_what_cannot_be_waived(system: System, queue: Connection) -> None:
+    record(queue, 1, 2)
+    with pytest.raises(NothingToWaive, match="no job of 2018-03-01 is held"):
+        waivers.waive_held_jobs(queue, day(1), reason="why", decided_by="who")
+    system.hold_jobs("epid = 1")
+    with pytest.raises(ReasonMissing):
+        waivers.waive_held_jobs(queue, day(1), reason="why", decided_by=" ")
+    waivers.waive_held_jobs(queue, day(1), reason="why", decided_by="who")
+    with pytest.raises(NothingToWaive):
+        waivers.waive_held_jobs(queue, day(1), reason="why", decided_by="who")
+    # A superseded plan takes its jobs along; the decision stays on record.
+    record(queue, 1, 2, 3)
+    assert ledger.read_progress(queue)[0].waived == 0
+    assert system.query("queue", "SELECT reason FROM ledger.waivers") == [("why",)]
