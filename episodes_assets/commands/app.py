@@ -7,7 +7,9 @@ import typer
 from episodes_assets.commands import db, jobs, state
 from episodes_assets.commands import input as input_
 from episodes_assets.commands.console import err
+from episodes_assets.commands.correct import correct
 from episodes_assets.commands.demo import demo
+from episodes_assets.commands.history import history
 from episodes_assets.commands.results import results
 from episodes_assets.commands.run import backfill, run
 from episodes_assets.commands.up import up
@@ -22,13 +24,14 @@ app = typer.Typer(
     help="Track episodes: a day's catalogue drop becomes jobs, outcomes and published results. "
     "Begin with `episodes demo`; settings are EPISODES_* variables (see README).",
 )
-for command in (demo, up, run, backfill, worker):
+for command in (demo, up, run, backfill, correct, worker):
     app.command()(command)
 app.add_typer(db.app, name="db")
 app.add_typer(input_.app, name="input")
 app.add_typer(state.app, name="state")
 app.add_typer(jobs.app, name="jobs")
 app.command()(results)
+app.command()(history)
 
 
 INTERRUPTED = 130

@@ -1,6 +1,6 @@
 """`episodes run` and `episodes backfill`: the whole graph for a day or a range."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from episodes_assets.commands.databases import (
 )
 from episodes_assets.commands.day_table import day_table
 from episodes_assets.commands.processes import temporary_workers
+from episodes_assets.databases.dsns import Dsns
 from episodes_assets.days import days_between, parse_day, parse_range
 from episodes_assets.settings import load_settings
 
@@ -28,6 +29,10 @@ Refresh = Annotated[
     bool,
     typer.Option("--refresh", help="Take new snapshots although the days have some."),
 ]
+Rework = Annotated[
+    bool,
+    typer.Option("--rework", help="Work all jobs again although the days have the same ones."),
+]
 EMBEDDED_WORKERS = 2
 
 
@@ -35,6 +40,7 @@ def run(
     day: Annotated[str, typer.Argument(help="The day, YYYY-MM-DD.")],
     workers: Workers = None,
     refresh: Refresh = False,
+    rework: Rework = False,
 ) -> None:
     """Materialise the whole graph for one day and show what was published.
 
@@ -42,7 +48,7 @@ def run(
 
     Example: episodes run 2018-03-01
     """
-    _materialize(day, day, workers, refresh)
+    _materialize(day, day, workers, refresh=refresh, rework=rework)
 
 
 def backfill(
@@ -50,6 +56,7 @@ def backfill(
     last: Annotated[str, typer.Argument(metavar="TO", help="The last day, included.")],
     workers: Workers = None,
     refresh: Refresh = False,
+    rework: Rework = False,
 ) -> None:
     """Materialise the whole graph for a range of days, in one Dagster run.
 
@@ -57,20 +64,35 @@ def backfill(
 
     Example: episodes backfill 2018-03-01 2018-03-31
     """
-    _materialize(first, last, workers, refresh)
+    _materialize(first, last, workers, refresh=refresh, rework=rework)
 
 
-def _materialize(first: str, last: str, workers: int | None, refresh: bool) -> None:
+def workers_of_ones_own(workers: int | None, dsns: Dsns) -> int:
+    """How many workers a command runs: as many as it was told, or what suits its databases."""
+    if workers is None:
+        return EMBEDDED_WORKERS if dsns.is_embedded else 0
+    return workers
+
+
+def run_config(*, refresh: bool = False, reason: str = "", rework: bool = False) -> dict[str, Any]:
+    """The configuration of a run over the whole graph, as the launchpad takes it as well."""
+    return {
+        "ops": {
+            "input_episodes": {"config": {"refresh": refresh, "reason": reason}},
+            "episode_jobs": {"config": {"rework": rework}},
+        }
+    }
+
+
+def _materialize(first: str, last: str, workers: int | None, *, refresh: bool, rework: bool) -> None:
     start, end = (parse_day(first),) * 2 if first == last else parse_range(first, last)
     settings = load_settings()
     dsns = ready_databases(settings)
     announce_open_hosts(settings)
     refuse_writable_input(settings, dsns)
-    if workers is None:
-        workers = EMBEDDED_WORKERS if dsns.is_embedded else 0
-    config = {"ops": {"input_episodes": {"config": {"refresh": refresh}}}}
+    config = run_config(refresh=refresh, rework=rework)
     with (
-        temporary_workers(settings, dsns, workers),
+        temporary_workers(settings, dsns, workers_of_ones_own(workers, dsns)),
         open_instance(settings, dsns) as instance,
     ):
         materialize_days(instance, dsns, start, end, config)

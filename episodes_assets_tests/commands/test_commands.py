@@ -20,6 +20,7 @@ COMMANDS = [
     ("up",),
     ("run",),
     ("backfill",),
+    ("correct",),
     ("worker",),
     ("db", "init"),
     ("db", "status"),
@@ -30,7 +31,9 @@ COMMANDS = [
     ("state", "import"),
     ("jobs", "status"),
     ("jobs", "retry"),
+    ("jobs", "waive"),
     ("results",),
+    ("history",),
 ]
 
 

@@ -1,0 +1,97 @@
+"""`episodes correct`: put a day right whose input was wrong, and all that was built on it."""
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from episodes_assets.commands.console import err, out
+from episodes_assets.commands.dagster_runs import materialize_days, open_instance
+from episodes_assets.commands.databases import ready_databases
+from episodes_assets.commands.processes import temporary_workers
+from episodes_assets.commands.run import Workers, run_config, workers_of_ones_own
+from episodes_assets.databases.connections import connect
+from episodes_assets.databases.dsns import Dsns, Purpose
+from episodes_assets.days import ONE_DAY, days_between, parse_day
+from episodes_assets.errors import ReasonMissing, StateGap
+from episodes_assets.settings import load_settings
+from episodes_assets.stores import tracked_state
+from episodes_assets.stores.publications import PublishedDay, read_days
+
+
+def correct(
+    day: Annotated[str, typer.Argument(help="The day whose input was wrong, YYYY-MM-DD.")],
+    reason: Annotated[str, typer.Option(help="What was wrong; kept with the new snapshot.")],
+    workers: Workers = None,
+) -> None:
+    """Correct a day whose input was wrong, and every later day, and show what changed.
+
+    Takes a new snapshot of the day, then plans, works and publishes it and all later days of the
+    history again; those use the snapshots they have, so their drops may be gone. Outcomes are computed
+    from the viewings that exist now. If it is interrupted, run it again.
+
+    Example: episodes correct 2018-03-05 --reason "half of the drop was missing"
+    """
+    first = parse_day(day)
+    if not reason.strip():
+        raise ReasonMissing("a correction needs a reason", "say what was wrong with the day's input")
+    settings = load_settings()
+    dsns = ready_databases(settings)
+    last = _last_day_built_on(dsns, first)
+    before = _published(dsns, first, last)
+    with (
+        temporary_workers(settings, dsns, workers_of_ones_own(workers, dsns)),
+        open_instance(settings, dsns) as instance,
+    ):
+        config = run_config(refresh=True, reason=reason.strip(), rework=True)
+        materialize_days(instance, dsns, first, first, config)
+        if last > first:
+            materialize_days(instance, dsns, first + ONE_DAY, last, run_config(rework=True))
+    after = _published(dsns, first, last)
+    out.print(_changes(first, last, before, after))
+    changed = sum(_checksum(before, each) != _checksum(after, each) for each in days_between(first, last))
+    err.print(f"{changed} of {len(after)} days changed; `episodes history {day}` shows what is on record")
+
+
+def _last_day_built_on(dsns: Dsns, day: dt.date) -> dt.date:
+    with connect(dsns.require(Purpose.RESULTS), read_only=True) as results:
+        tracked = tracked_state.read_day(results, day)
+        latest = tracked_state.latest_day(results)
+    if tracked is None or latest is None:
+        raise StateGap(
+            f"{day} has never been run, so there is nothing to correct", f"run `episodes run {day}`"
+        )
+    if tracked.origin == "import":
+        raise StateGap(
+            f"the history begins with the state imported as of {day}", "correct a later day, or import anew"
+        )
+    return latest.day
+
+
+def _published(dsns: Dsns, first: dt.date, last: dt.date) -> dict[dt.date, PublishedDay]:
+    with connect(dsns.require(Purpose.RESULTS), read_only=True) as results:
+        return {each.day: each for each in read_days(results, first, last)}
+
+
+def _checksum(published: Mapping[dt.date, PublishedDay], day: dt.date) -> str | None:
+    return published[day].checksum if day in published else None
+
+
+def _changes(
+    first: dt.date,
+    last: dt.date,
+    before: Mapping[dt.date, PublishedDay],
+    after: Mapping[dt.date, PublishedDay],
+) -> Table:
+    table = Table(box=None)
+    table.add_column("day", no_wrap=True)
+    for name in ("rows before", "rows after"):
+        table.add_column(name, justify="right")
+    table.add_column("content")
+    for day in days_between(first, last):
+        is_same = _checksum(before, day) == _checksum(after, day)
+        rows = [f"{published[day].rows:,}" if day in published else "-" for published in (before, after)]
+        table.add_row(str(day), *rows, "unchanged" if is_same else "changed")
+    return table
