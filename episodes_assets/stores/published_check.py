@@ -3,6 +3,7 @@
 import datetime as dt
 import hashlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import groupby
 from operator import itemgetter
@@ -42,8 +43,10 @@ def read_publication(
         results: To `results`.
         manifests: Of the days.
     """
-    published = _read_lines(results, _PUBLISHED, [day.day for day in manifests])
-    outcomes = _read_lines(queue, _OUTCOMES, [day.plan_id for day in manifests])
+    with ThreadPoolExecutor(1) as thread:  # two servers, or two processes of one
+        reading = thread.submit(_read_lines, results, _PUBLISHED, [day.day for day in manifests])
+        outcomes = _read_lines(queue, _OUTCOMES, [day.plan_id for day in manifests])
+        published = reading.result()
     return [
         PublicationDay(
             day=each.day,

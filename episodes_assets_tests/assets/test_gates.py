@@ -52,11 +52,11 @@ def insert_episodes(system: System, number: int, good: int, bad: int = 0) -> Non
 
 
 def test_ordinary_days_pass_and_each_later_fault_is_found(system: System) -> None:
-    system.generate(day(1), day(3), episodes=500)
-    planned = system.materialize(day(1), day(3), select=PLANNING)
+    system.generate(day(1), day(2), episodes=500)
+    planned = system.materialize(day(1), day(2), select=PLANNING)
     assert planned.success, failure(planned)
     system.finish_jobs()
-    published = system.materialize(day(1), day(3), select=PUBLISHING)
+    published = system.materialize(day(1), day(2), select=PUBLISHING)
     assert published.success, failure(published)
     found = checks(planned) | checks(published)
     assert {name for name, check in found.items() if not check.passed} == set()
@@ -87,7 +87,7 @@ def test_ordinary_days_pass_and_each_later_fault_is_found(system: System) -> Non
         ],
     )
     system.finish_jobs()
-    assert system.materialize(day(1), day(3), select=PUBLISHING).success
+    assert system.materialize(day(1), day(2), select=PUBLISHING).success
     assert_each_fault(
         system,
         "published_results",
@@ -99,7 +99,6 @@ def test_ordinary_days_pass_and_each_later_fault_is_found(system: System) -> Non
                 "UPDATE published.results SET metrics = '{\"views\": 7}' WHERE day = '2018-03-02' AND epid ="
                 " (SELECT min(epid) FROM published.results WHERE day = '2018-03-02')"
             ),
-            "DELETE FROM published.results WHERE day = '2018-03-02'",
             "UPDATE published.days SET rows = rows + 1 WHERE day = '2018-03-02'",
         ],
     )
@@ -108,14 +107,14 @@ def test_ordinary_days_pass_and_each_later_fault_is_found(system: System) -> Non
 def assert_each_fault(
     system: System, asset: str, gate: str, database: str, mend: str, faults: list[str]
 ) -> None:
-    """Make each fault on the second of three days, see it found, and follow the advice."""
+    """Make each fault on the second of two days, see it found, and follow the advice."""
     for fault in faults:
         system.query(database, fault)
-        result = system.materialize(day(1), day(3), select=[asset])
+        result = system.materialize(day(1), day(2), select=[asset])
         assert_closed(result, gate, day(2))
         assert mend in failure(result)
         system.query(database, mend)
-        mended = system.materialize(day(1), day(3), select=[asset])
+        mended = system.materialize(day(1), day(2), select=[asset])
         assert mended.success, failure(mended)
 
 
