@@ -21,6 +21,14 @@ from episodes_assets_tests.system import System
 _COUNTER = itertools.count(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the tests in `chaos/`; pytest wants them where its first conftest is."""
+    group = parser.getgroup("chaos")
+    group.addoption("--chaos", choices=["short", "long"], default="short", help="how much of it")
+    group.addoption("--chaos-seed", type=int, default=1, help="of every random choice in it")
+    group.addoption("--chaos-record", help="a JSON file to keep what happened in")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_from_outside() -> None:
     """A developer's environment must not reach the tests."""

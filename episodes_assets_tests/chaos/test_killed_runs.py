@@ -1,0 +1,70 @@
+"""A Dagster run is killed before, during and after each asset's write; run again, it ends as in calm."""
+
+import pytest
+
+from episodes_assets_tests.chaos.conftest import Chaos
+from episodes_assets_tests.chaos.faults import Instant, phases
+from episodes_assets_tests.chaos.fingerprint import (
+    Fingerprint,
+    assert_same,
+    assert_snapshots_are_whole,
+    fingerprint,
+    forget_day,
+)
+from episodes_assets_tests.chaos.fleet import fleet
+from episodes_assets_tests.chaos.record import Promise
+from episodes_assets_tests.chaos.run_process import counted, killed_at, own_process
+from episodes_assets_tests.chaos.runs import run_days
+from episodes_assets_tests.system import System, day
+
+ASSETS = ("input_episodes", "tracked_episodes", "episode_jobs", "job_outcomes", "published_results")
+DAY = day(2)
+
+
+def calm_run(system: System) -> tuple[list[Instant], Fingerprint]:
+    """Run two days in calm; the instants of the second, and what the system then holds."""
+    system.generate(day(1), DAY, episodes=60)
+    with own_process(run_days, system, day(1)) as run:
+        assert run.result().success
+    with own_process(counted, system.settings.snapshots, run_days, system, DAY) as counting:
+        instants, end = counting.result()
+    assert end.success, end.message
+    return instants, fingerprint(system)
+
+
+def kill_at(system: System, instant: Instant) -> None:
+    """Run the day and let its process die at an instant."""
+    with own_process(killed_at, instant, system.settings.snapshots, run_days, system, DAY) as run:
+        assert run.was_killed(), f"{instant} was not reached"
+    assert_snapshots_are_whole(system)
+
+
+def finish(system: System, calm: Fingerprint) -> None:
+    """Run the day again, undisturbed: it must come out as in calm."""
+    with own_process(run_days, system, DAY) as run:
+        end = run.result()
+    assert end.success, end.message
+    assert_same(fingerprint(system), calm)
+
+
+@pytest.mark.parametrize("phase", ["before", "during", "after"])
+def test_a_run_killed_in_each_asset_in_turn(system: System, chaos: Chaos, phase: str) -> None:
+    with fleet(system, 1):
+        instants, calm = calm_run(system)
+        forget_day(system, DAY)
+        for asset in ASSETS:
+            instant = chaos.random.choice(phases(instants, asset)[phase])
+            with chaos.attack(Promise.RUNS, f"SIGKILL {phase} the write of {asset}, one asset after the other"):
+                kill_at(system, instant)
+        with chaos.attack(Promise.RUNS, "running again the day that was killed in five assets"):
+            finish(system, calm)
+
+
+def test_a_run_killed_at_each_instant(system: System, chaos: Chaos) -> None:
+    with fleet(system, 1):
+        instants, calm = calm_run(system)
+        for instant in chaos.sample(instants, short=2):
+            forget_day(system, DAY)
+            with chaos.attack(Promise.RUNS, f"SIGKILL at each statement and file operation of {instant.asset}"):
+                kill_at(system, instant)
+                finish(system, calm)
