@@ -51,10 +51,14 @@ _CONTENT = {
 
 
 def fingerprint(system: System) -> Fingerprint:
-    """State, ledger, outcomes, published rows, manifests, and the files of the snapshots."""
+    """State, ledger, outcomes, published rows, manifests, and the files of the snapshots.
+
+    What a killed run had begun to write of a snapshot is left out: no reader looks at it.
+    """
     found = {name: system.query(*source) for name, source in _CONTENT.items()}
     folder = Path(system.settings.snapshots)
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    found_files = folder.glob("day=*/**/*")
+    files = sorted(path for path in found_files if path.is_file() and path.parent.suffix != ".part")
     return found | {"files": [(str(path.relative_to(folder)), _content(path)) for path in files]}
 
 

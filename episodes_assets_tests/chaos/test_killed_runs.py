@@ -1,5 +1,7 @@
 """A Dagster run is killed before, during and after each asset's write; run again, it ends as in calm."""
 
+from pathlib import Path
+
 import pytest
 
 from episodes_assets_tests.chaos.conftest import Chaos
@@ -47,24 +49,40 @@ def finish(system: System, calm: Fingerprint) -> None:
     assert_same(fingerprint(system), calm)
 
 
-@pytest.mark.parametrize("phase", ["before", "during", "after"])
-def test_a_run_killed_in_each_asset_in_turn(system: System, chaos: Chaos, phase: str) -> None:
+def test_a_run_killed_in_each_asset_before_during_and_after_its_write(system: System, chaos: Chaos) -> None:
     with fleet(system, 1):
         instants, calm = calm_run(system)
-        forget_day(system, DAY)
-        for asset in ASSETS:
-            instant = chaos.random.choice(phases(instants, asset)[phase])
-            with chaos.attack(Promise.RUNS, f"SIGKILL {phase} the write of {asset}, one asset after the other"):
-                kill_at(system, instant)
-        with chaos.attack(Promise.RUNS, "running again the day that was killed in five assets"):
-            finish(system, calm)
+        for phase in ("before", "during", "after"):
+            forget_day(system, DAY)
+            for asset in ASSETS:
+                instant = chaos.random.choice(phases(instants, asset)[phase])
+                with chaos.attack(Promise.RUNS, f"SIGKILL {phase} the write of each asset in turn"):
+                    kill_at(system, instant)
+            with chaos.attack(Promise.RUNS, "running again a day that was killed in each of its assets"):
+                finish(system, calm)
 
 
 def test_a_run_killed_at_each_instant(system: System, chaos: Chaos) -> None:
+    if not chaos.is_long:
+        pytest.skip("make chaos does")
     with fleet(system, 1):
         instants, calm = calm_run(system)
-        for instant in chaos.sample(instants, short=2):
+        for instant in instants:
             forget_day(system, DAY)
             with chaos.attack(Promise.RUNS, f"SIGKILL at each statement and file operation of {instant.asset}"):
                 kill_at(system, instant)
                 finish(system, calm)
+
+
+@pytest.mark.xfail(strict=True, reason="nothing removes the .part folder of a run that was killed")
+def test_what_a_killed_run_had_begun_to_write_goes_when_the_day_is_run_again(system: System) -> None:
+    system.generate(DAY, DAY, episodes=20)
+    taken = ["input_episodes"]
+    instant = Instant("input_episodes", "open /day=2018-03-02/*.part/viewed.parquet w", 1)
+    with own_process(
+        killed_at, instant, system.settings.snapshots, run_days, system, DAY, None, taken
+    ) as run:
+        assert run.was_killed()
+    with own_process(run_days, system, DAY, None, taken) as again:
+        assert again.result().success
+    assert not list(Path(system.settings.snapshots).rglob("*.part"))
