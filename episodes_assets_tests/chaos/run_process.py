@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+from multiprocessing.synchronize import Event
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from episodes_assets_tests.chaos.faults import Instant, Instants, watch
 
@@ -114,3 +115,28 @@ def killed_at(
     return function(*args, **kwargs)
 
 
+
+
+@dataclass(frozen=True)
+class Halt:
+    """Where a process waits until it is told to go on."""
+
+    reached: Event
+    go_on: Event
+
+    @classmethod
+    def new(cls) -> "Halt":
+        return cls(CONTEXT.Event(), CONTEXT.Event())
+
+    def wait(self) -> None:
+        """Called in the process."""
+        self.reached.set()
+        assert self.go_on.wait(PATIENCE_SECONDS)
+
+
+def halted_at(
+    instant: Instant, halt: Halt, folder: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+) -> R:
+    """Run a function and let it wait at an instant for what the test does meanwhile."""
+    watch(Instants(instant, halt.wait), folder)
+    return function(*args, **kwargs)

@@ -27,8 +27,13 @@ class OwnServer:
     password: str
 
     @property
+    def address(self) -> str:
+        """As a DSN has it."""
+        return f"{HOST}:{self.port}"
+
+    @property
     def admin_dsn(self) -> str:
-        return f"postgresql://{ADMINISTRATOR}:{self.password}@{HOST}:{self.port}/postgres"
+        return f"postgresql://{ADMINISTRATOR}:{self.password}@{self.address}/postgres"
 
     def start(self) -> None:
         """Start it, and wait until it answers; after `crash` it recovers first."""

@@ -22,6 +22,7 @@ from episodes_assets.databases.status import read_status
 from episodes_assets.errors import BadSetting, DatabaseUnreachable, WrongEnvironment
 from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.settings import load_settings
+from episodes_assets_tests.chaos.server import OwnServer
 from episodes_assets_tests.system import System, day
 
 DENIED = (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)
@@ -48,7 +49,7 @@ def test_init_works_over_tcp_with_passwords_and_again(tcp_environment: Dsns) -> 
 
 
 def test_two_inits_at_once_end_as_one(
-    tcp_server: tuple[str, int, str], tcp_environment: Dsns, monkeypatch: pytest.MonkeyPatch
+    tcp_server: OwnServer, tcp_environment: Dsns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fresh(dsn: str) -> str:
         return dsn.replace("/prod_", "/both_").replace("//prod_", "//both_")
