@@ -1,0 +1,146 @@
+"""Two fan-outs, two publications, two retries, a replanning beside each: straight at the stores, often."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import pytest
+
+from episodes_assets.databases.connections import Connection, connect
+from episodes_assets.databases.dsns import Purpose
+from episodes_assets.errors import DayIncomplete
+from episodes_assets.fleet.fan_out import FanOut, fan_out_day
+from episodes_assets.fleet.retry import retry_held_jobs
+from episodes_assets.stores import ledger, published
+from episodes_assets_tests.chaos.at_once import deadlocks, in_processes, in_threads
+from episodes_assets_tests.chaos.conftest import Chaos
+from episodes_assets_tests.chaos.fingerprint import assert_same, fingerprint
+from episodes_assets_tests.chaos.record import Promise
+from episodes_assets_tests.chaos.runs import tick
+from episodes_assets_tests.system import System, day
+
+T = TypeVar("T")
+LATEST_SECONDS = 0.01  # between the two: about as long as one of them takes
+
+
+@pytest.fixture
+def planned(system: System, monkeypatch: pytest.MonkeyPatch) -> System:
+    """A day of some chunks, planned."""
+    monkeypatch.setenv("EPISODES_CHUNK_JOBS", "60")
+    system.generate(day(1), day(1), episodes=60)
+    system.plan(day(1))
+    return system
+
+
+def with_queue(system: System, function: Callable[[Connection], T]) -> T:
+    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
+        return function(queue)
+
+
+def publish(system: System) -> tuple[published.PublishedDay, bool]:
+    with (
+        connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue,
+        connect(system.dsn(Purpose.RESULTS), autocommit=True) as results,
+    ):
+        return published.publish_day(queue, results, ledger.require_plan(queue, day(1)), "1")
+
+
+def live_messages(system: System) -> list[Any]:
+    """How many live messages each chunk of a current plan has."""
+    return system.query(
+        "queue",
+        "SELECT chunk, count(id), max(id) = message_id FROM ledger.chunks JOIN ledger.plans USING (plan_id)"
+        " LEFT JOIN pgqueuer ON convert_from(payload, 'utf8')::jsonb"
+        " = jsonb_build_object('plan_id', plan_id, 'chunk', chunk)"
+        " WHERE superseded_at IS NULL GROUP BY plan_id, chunk, message_id ORDER BY chunk",
+    )
+
+
+def test_two_fan_outs(planned: System, chaos: Chaos) -> None:
+    chunks = len(live_messages(planned))
+    assert chunks > 5
+    for _ in range(chaos.pick(short=15, long=300)):
+        planned.query("queue", "DELETE FROM pgqueuer")
+        planned.query("queue", "UPDATE ledger.plans SET fanned_out_at = NULL")
+        with chaos.attack(Promise.TWO, "two fan-outs of one day"):
+            one: Callable[[], FanOut] = partial(with_queue, planned, lambda queue: fan_out_day(queue, day(1)))
+            sent = in_threads(chaos.random, LATEST_SECONDS, one, one)
+            assert sum(each.messages for each in sent) == chunks
+            assert all(row[1:] == (1, True) for row in live_messages(planned))
+    for _ in range(chaos.pick(short=1, long=20)):
+        planned.query("queue", "DELETE FROM pgqueuer")
+        with chaos.attack(Promise.TWO, "two ticks of the fan-out sensor"):
+            in_processes(chaos.random, 0.1, partial(tick, "fan_out"), partial(tick, "fan_out"))
+            assert all(row[1:] == (1, True) for row in live_messages(planned))
+    assert deadlocks(planned) == 0
+
+
+def test_two_publications(planned: System, chaos: Chaos) -> None:
+    planned.finish_jobs()
+    publish(planned)
+    calm = fingerprint(planned)
+    for _ in range(chaos.pick(short=15, long=300)):
+        if chaos.random.random() < 0.5:
+            planned.query("results", "DELETE FROM published.days")
+            planned.query("results", "DELETE FROM published.results")
+        else:
+            planned.query("results", "UPDATE published.days SET checksum = 'of other rows'")
+        with chaos.attack(Promise.TWO, "two publications of one day"):
+            one = partial(publish, planned)
+            ends = in_threads(chaos.random, LATEST_SECONDS, one, one)
+            assert sorted(changed for _, changed in ends) == [False, True]
+            assert_same(fingerprint(planned), calm)
+    assert deadlocks(planned) == 0
+
+
+def test_two_retries(planned: System, chaos: Chaos) -> None:
+    for _ in range(chaos.pick(short=15, long=300)):
+        planned.query("queue", "DELETE FROM pgqueuer")
+        planned.query("queue", "DELETE FROM ledger.lone_jobs")
+        planned.hold_jobs("position % 3 = 0")
+        held = planned.query("queue", "SELECT sum(held) FROM ledger.chunks")[0][0]
+        with chaos.attack(Promise.TWO, "two retries of one day"):
+            one: Callable[[], int] = partial(with_queue, planned, lambda queue: retry_held_jobs(queue, day(1)))
+            assert sum(in_threads(chaos.random, LATEST_SECONDS, one, one)) == held
+            assert planned.query("queue", "SELECT sum(held) FROM ledger.chunks") == [(0,)]
+            assert all(row[1:] == (1, True) for row in live_messages(planned))
+    assert deadlocks(planned) == 0
+
+
+def test_a_replanning_beside_a_publication_a_fan_out_or_a_retry(planned: System, chaos: Chaos) -> None:
+    jobs = with_queue(planned, read_jobs)
+
+    def replan(number: int) -> ledger.Plan:
+        some = jobs[jobs["epid"] % 2 == number % 2].reset_index(drop=True)
+        record = partial(ledger.record_plan, day=day(1), jobs=some, checksum=str(number), snapshot_id="s")
+        return with_queue(planned, lambda queue: record(queue, code_version="1", chunk_jobs=60))[0]
+
+    def publish_if_complete() -> None:
+        try:
+            publish(planned)
+        except DayIncomplete as error:
+            assert "materialise job_outcomes" in str(error)
+
+    others: list[Callable[[], Any]] = [
+        publish_if_complete,
+        partial(with_queue, planned, lambda queue: fan_out_day(queue, day(1))),
+        partial(with_queue, planned, lambda queue: retry_held_jobs(queue, day(1))),
+    ]
+    for number in range(chaos.pick(short=20, long=400)):
+        planned.finish_jobs()
+        other = chaos.random.choice(others)
+        with chaos.attack(Promise.TWO, "a replanning beside a publication, a fan-out or a retry"):
+            plan, _ = in_threads(chaos.random, LATEST_SECONDS, partial(replan, number), other)
+            assert planned.query("queue", "SELECT DISTINCT plan_id FROM ledger.jobs") == [(plan.plan_id,)]
+            assert all(count <= 1 for _, count, _ in live_messages(planned))
+            whole = "SELECT rows = (SELECT count(*) FROM published.results) FROM published.days"
+            assert planned.query("results", whole) in ([], [(True,)])
+    assert deadlocks(planned) == 0
+
+
+def read_jobs(queue: Connection) -> Any:
+    import pandas as pd
+
+    rows = queue.execute("SELECT epid, algorithm_id, window_start FROM ledger.jobs ORDER BY 1, 2").fetchall()
+    frame = pd.DataFrame(rows, columns=["epid", "algorithm_id", "window_start"])
+    return frame.astype({"window_start": "datetime64[s]", "algorithm_id": "int16"})
