@@ -24,6 +24,8 @@ def retry_held_jobs(connection: Connection, day: dt.date) -> int:
     """
     with connection.transaction():
         plan = require_plan(connection, day)
+        # The plan before its chunks, as planning and fanning out do: otherwise they wait for each other.
+        connection.execute("SELECT FROM ledger.plans WHERE plan_id = %s FOR UPDATE", [plan.plan_id])
         # Workers lock the chunk first as well, so none holds a job in between.
         connection.execute(
             "SELECT FROM ledger.chunks WHERE plan_id = %s ORDER BY chunk FOR UPDATE", [plan.plan_id]
