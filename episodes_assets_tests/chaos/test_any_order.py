@@ -1,0 +1,298 @@
+"""Any order of planning, work, crashes, late writes, retries and publications: real stores against a model."""
+
+import datetime as dt
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from hypothesis import HealthCheck, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from episodes_assets.errors import EpisodesError
+from episodes_assets.fleet.claims import ClaimLost
+from episodes_assets_tests.chaos.conftest import Chaos
+from episodes_assets_tests.chaos.model import Input, Job, Model, Refused, Row
+from episodes_assets_tests.chaos.real import Attempt, Message, Real
+from episodes_assets_tests.chaos.record import Promise
+from episodes_assets_tests.system import System, day
+
+T = TypeVar("T")
+MAX_STARTS = 2
+EPIDS = range(1, 6)
+
+days = st.sampled_from([day(number) for number in range(2, 6)])
+picks = st.integers(0, 99)
+bad_epids = st.frozensets(st.sampled_from(EPIDS), max_size=2)
+# Premieres and start dates relative to the first day: long ago (chunks of their own), before, in between, later.
+offsets = st.sampled_from([-400, -5, 2, 9])
+rows = st.builds(
+    lambda epid, algorithm_id, premier, start: Row(epid, algorithm_id, day(1 + premier), day(1 + start)),
+    st.sampled_from(EPIDS),
+    st.integers(0, 1),
+    offsets,
+    offsets,
+)
+inputs = st.builds(
+    lambda drop, viewed: Input(frozenset(drop), viewed),
+    st.lists(rows, min_size=1, max_size=6, unique_by=lambda row: (row.epid, row.algorithm_id)),
+    st.frozensets(st.sampled_from(EPIDS)),
+)
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """The rules; after each, the system holds what the model says."""
+
+    def __init__(self, real: Real) -> None:
+        super().__init__()
+        self.real = real
+        self.model = Model(MAX_STARTS)
+        self.attempts: list[tuple[Message, Attempt]] = []
+        self.owners: dict[tuple[int, int], Attempt] = {}
+        real.forget_everything()
+
+    def both(self, on_model: Callable[[], None], on_real: Callable[[], None]) -> None:
+        """Take a step in both; what the model refuses, the system must refuse by name."""
+        try:
+            on_model()
+        except Refused:
+            try:
+                on_real()
+            except EpisodesError:
+                return
+            raise AssertionError("it should have been refused") from None
+        on_real()
+
+    @rule(day=days, content=inputs)
+    def arrive(self, day: dt.date, content: Input) -> None:
+        self.model.upstream[day] = content
+        self.real.arrive(day, content)
+
+    @rule(day=days, refresh=st.booleans())
+    def take_snapshot(self, day: dt.date, refresh: bool) -> None:
+        self.both(
+            lambda: self.model.take_snapshot(day, refresh), lambda: self.real.take_snapshot(day, refresh)
+        )
+
+    @rule(day=days)
+    def track(self, day: dt.date) -> None:
+        self.both(lambda: self.model.track(day), lambda: self.real.track(day))
+
+    @rule(day=days)
+    def plan(self, day: dt.date) -> None:
+        self.both(lambda: self.model.plan(day), lambda: self.real.plan(day))
+
+    @rule(content=inputs)
+    def run_the_next_day(self, content: Input) -> None:
+        following = max(self.model.plans, default=day(1)) + dt.timedelta(1)
+        if following > day(5):
+            return
+        self.arrive(following, content)
+        self.take_snapshot(following, refresh=True)
+        self.track(following)
+        self.plan(following)
+        if following in self.model.plans:
+            self.model.fan_out(following)
+            self.real.fan_out(following)
+
+    @precondition(lambda self: self.model.plans)
+    @rule(pick=picks, content=inputs)
+    def replan_from_other_input(self, pick: int, content: Input) -> None:
+        of = choose(sorted(self.model.plans), pick)
+        self.arrive(of, content)
+        self.take_snapshot(of, refresh=True)
+        self.track(of)
+        self.plan(of)
+
+    @precondition(lambda self: self.model.plans)
+    @rule(pick=picks)
+    def fan_out(self, pick: int) -> None:
+        of = choose(sorted(self.model.plans), pick)
+        self.model.fan_out(of)
+        self.real.fan_out(of)
+        assert not self.chunks_without_message(of)
+
+    @rule(pick=picks, bad=bad_epids)
+    def work(self, pick: int, bad: frozenset[int]) -> None:
+        if not (messages := self.real.messages()):
+            return
+        message = choose(messages, pick)
+        if found := self.real.jobs_of(message.chunk):
+            of, jobs = found
+            if self.is_open(of, jobs):
+                self.owners.pop(key(message), None)
+            self.model.work(of, jobs, bad)
+        self.real.work(message, bad)
+
+    @rule(pick=picks, upto=st.sampled_from(["claim", "start", "write"]))
+    def be_cut_off(self, pick: int, upto: str) -> None:
+        if not (messages := self.real.messages()):
+            return
+        message = choose(messages, pick)
+        found = self.real.jobs_of(message.chunk)
+        attempt = self.real.begin(message, upto)
+        assert (attempt is not None) == (found is not None and self.is_open(*found))
+        if attempt is None:
+            return
+        self.attempts.append((message, attempt))
+        self.owners[key(message)] = attempt
+        of = attempt.claim.day
+        if len(attempt.started) == 1:
+            self.model.start_alone(of, job_of(attempt.started[0]))
+        if upto == "write":
+            self.succeed(message, of, [job_of(job) for job in attempt.started])
+
+    @precondition(lambda self: self.attempts)
+    @rule(pick=picks, action=st.sampled_from(["start", "write", "fail", "give back"]))
+    def come_back_late(self, pick: int, action: str) -> None:
+        message, attempt = choose(self.attempts, pick)
+        is_current = self.owners.get(key(message)) is attempt and self.real.jobs_of(message.chunk) is not None
+        of, jobs = attempt.claim.day, [job_of(job) for job in attempt.unwritten]
+        if action == "give back":
+            self.real.give_back(attempt)
+            if is_current:
+                del self.owners[key(message)]
+        elif action == "start" and jobs and not attempt.started:
+            if self.late(is_current, lambda: self.real.count_start(attempt)) and len(jobs) == 1:
+                self.model.start_alone(of, jobs[0])
+        elif action == "write" and jobs and attempt.started:
+            if self.late(is_current, lambda: self.real.write(attempt)):
+                self.succeed(message, of, jobs)
+        elif action == "fail" and len(jobs) == 1 and attempt.started:
+            if self.late(is_current, lambda: self.real.fail(attempt)):
+                self.model.fail(of, jobs[0])
+
+    def late(self, is_current: bool, act: Callable[[], None]) -> bool:
+        """Let an attempt go on: it may under the current claim, and under no other."""
+        try:
+            act()
+        except ClaimLost:
+            assert not is_current, "the current claim was refused"
+            return False
+        assert is_current, "a claim that was lost still wrote"
+        return True
+
+    def succeed(self, message: Message, of: dt.date, jobs: Sequence[Job]) -> None:
+        self.model.plans[of].states.update(dict.fromkeys(jobs, "succeeded"))
+        found = self.real.jobs_of(message.chunk)
+        if found and not self.is_open(*found):
+            self.owners.pop(key(message), None)
+
+    @precondition(lambda self: self.model.plans)
+    @rule(pick=picks)
+    def retry(self, pick: int) -> None:
+        of = choose(sorted(self.model.plans), pick)
+        self.model.retry(of)
+        self.real.retry(of)
+        assert not self.chunks_without_message(of)
+
+    @rule(pick=picks)
+    def lose_a_message(self, pick: int) -> None:
+        if messages := self.real.messages():
+            self.real.lose(choose(messages, pick))
+
+    @precondition(lambda self: self.model.plans)
+    @rule(pick=picks)
+    def publish(self, pick: int) -> None:
+        of = choose(sorted(self.model.plans), pick)
+        self.both(lambda: self.model.publish(of), lambda: self.real.publish(of))
+
+    @rule(until=days)
+    def old_input_is_deleted(self, until: dt.date) -> None:
+        self.model.delete_upstream(until)
+        self.real.delete_upstream(day(1), until)
+
+    @rule()
+    def prune_the_log(self) -> None:
+        self.real.prune()
+
+    @invariant()
+    def state_is_the_models(self) -> None:
+        assert dict(self.results("SELECT epid, tracked_on FROM state.tracked_episodes")) == self.model.tracked_on
+        found = {of: tuple(rest) for of, *rest in self.results("SELECT day, newly_tracked, total FROM state.tracked_days")}
+        assert found == {of: (len(each.new), each.total) for of, each in self.model.tracked_days.items()}
+
+    @invariant()
+    def jobs_are_the_models(self) -> None:
+        found: dict[dt.date, dict[Job, str]] = {of: {} for of in self.model.plans}
+        for of, is_old, *job, state in self.queue(
+            "SELECT day, superseded_at IS NOT NULL, epid, algorithm_id, window_start,"
+            " CASE state WHEN 'waiting' THEN 'open' WHEN 'running' THEN 'open' ELSE state END"
+            " FROM ledger.job_states JOIN ledger.plans USING (plan_id)"
+        ):
+            assert not is_old, "a job of a superseded plan is left"
+            found[of][tuple(job)] = state
+        assert found == {of: plan.states for of, plan in self.model.plans.items()}
+        assert self.queue("SELECT jobs FROM ledger.backlog") == [(self.model.backlog,)]
+
+    @invariant()
+    def counters_are_what_they_count(self) -> None:
+        wrong = self.queue(
+            "SELECT plan_id, chunk, succeeded, held FROM ledger.chunks WHERE (succeeded, held) <> ("
+            " SELECT count(*) FILTER (WHERE state = 'succeeded'), count(*) FILTER (WHERE state = 'held')"
+            " FROM ledger.job_states WHERE (job_states.plan_id, job_states.chunk) = (chunks.plan_id, chunks.chunk))"
+        )
+        assert wrong == []
+        twice = self.queue("SELECT payload FROM pgqueuer WHERE status = 'queued' GROUP BY payload HAVING count(*) > 1")
+        assert twice == [], "a chunk has two messages"
+
+    @invariant()
+    def published_days_are_the_models(self) -> None:
+        found: dict[dt.date, set[Job]] = {of: set() for of, in self.results("SELECT day FROM published.days")}
+        for of, *job, views in self.results(
+            "SELECT day, epid, algorithm_id, window_start, metrics ->> 'views' FROM published.results"
+        ):
+            assert views == str(job[0])
+            found[of].add(tuple(job))  # type: ignore[arg-type]
+        assert found == {of: set(jobs) for of, (_, jobs) in self.model.published.items()}
+
+    def chunks_without_message(self, of: dt.date) -> list[Any]:
+        """Chunks of a day with open jobs that no live message names."""
+        return self.queue(
+            "SELECT chunk FROM ledger.chunks JOIN ledger.plans USING (plan_id)"
+            " WHERE day = %s AND superseded_at IS NULL AND succeeded + held < chunks.jobs AND NOT EXISTS ("
+            " SELECT FROM pgqueuer WHERE status = 'queued' AND convert_from(payload, 'utf8')::jsonb"
+            " = jsonb_build_object('plan_id', plan_id, 'chunk', chunk))",
+            of,
+        )
+
+    def is_open(self, of: dt.date, jobs: Sequence[Job]) -> bool:
+        return any(self.model.plans[of].states[job] == "open" for job in jobs)
+
+    def queue(self, statement: str, *parameters: object) -> list[Any]:
+        return self.real.queue.execute(statement, parameters or None).fetchall()
+
+    def results(self, statement: str) -> list[Any]:
+        return self.real.results.execute(statement).fetchall()
+
+
+def choose(among: Sequence[T], pick: int) -> T:
+    return among[pick % len(among)]
+
+
+def key(message: Message) -> tuple[int, int]:
+    return message.chunk.plan_id, message.chunk.chunk
+
+
+def job_of(job: Any) -> Job:
+    return job.epid, job.algorithm_id, job.window_start
+
+
+def test_any_order_of_steps(system: System, chaos: Chaos) -> None:
+    steps = 40
+    examples = chaos.pick(short=8, long=150)
+    real = Real(system, MAX_STARTS)
+    try:
+        with chaos.attack(Promise.ORDER, f"random steps, {steps} in each history") as attack:
+            attack.times = steps * examples
+            run_state_machine_as_test(
+                seed(chaos.seed)(lambda: AnyOrder(real)),
+                settings=settings(
+                    max_examples=examples,
+                    stateful_step_count=steps,
+                    deadline=None,
+                    database=None,
+                    suppress_health_check=list(HealthCheck),
+                ),
+            )
+    finally:
+        real.close()
