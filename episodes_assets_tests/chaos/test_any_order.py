@@ -6,7 +6,14 @@ from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from episodes_assets.errors import EpisodesError
 from episodes_assets.fleet.claims import ClaimLost
@@ -18,13 +25,13 @@ from episodes_assets_tests.system import System, day
 
 T = TypeVar("T")
 MAX_STARTS = 2
-EPIDS = range(1, 6)
+EPIDS = range(1, 8)
 
 days = st.sampled_from([day(number) for number in range(2, 6)])
 picks = st.integers(0, 99)
 bad_epids = st.frozensets(st.sampled_from(EPIDS), max_size=2)
-# Premieres and start dates relative to the first day: long ago (chunks of their own), before, in between, later.
-offsets = st.sampled_from([-400, -5, 2, 9])
+# Relative to the first day: long ago (such jobs get chunks of their own), lately, and ahead.
+offsets = st.sampled_from([-400, -5, -5, 2])
 rows = st.builds(
     lambda epid, algorithm_id, premier, start: Row(epid, algorithm_id, day(1 + premier), day(1 + start)),
     st.sampled_from(EPIDS),
@@ -34,9 +41,20 @@ rows = st.builds(
 )
 inputs = st.builds(
     lambda drop, viewed: Input(frozenset(drop), viewed),
-    st.lists(rows, min_size=1, max_size=6, unique_by=lambda row: (row.epid, row.algorithm_id)),
-    st.frozensets(st.sampled_from(EPIDS)),
+    st.lists(rows, min_size=5, max_size=12, unique_by=lambda row: (row.epid, row.algorithm_id)),
+    st.frozensets(st.sampled_from(EPIDS), min_size=4),
 )
+steps = st.sampled_from(["arrive", "take", "refresh", "track", "plan"])
+errands = [
+    "hand out",
+    "retry",
+    "publish",
+    "finish and publish",
+    "lose a message",
+    "delete old input",
+    "prune the log",
+]
+cuts = st.sampled_from(["claim", "start", "write"])
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -62,60 +80,60 @@ class AnyOrder(RuleBasedStateMachine):
             raise AssertionError("it should have been refused") from None
         on_real()
 
-    @rule(day=days, content=inputs)
-    def arrive(self, day: dt.date, content: Input) -> None:
-        self.model.upstream[day] = content
-        self.real.arrive(day, content)
+    @initialize(content=inputs)
+    def run_the_first_day(self, content: Input) -> None:
+        self.plan_anew(day(2), content)
+        self.fan_out(day(2))
 
-    @rule(day=days, refresh=st.booleans())
-    def take_snapshot(self, day: dt.date, refresh: bool) -> None:
-        self.both(
-            lambda: self.model.take_snapshot(day, refresh), lambda: self.real.take_snapshot(day, refresh)
-        )
+    @rule(what=st.sampled_from(["the next day", "a day again", "one step"]), of=days, step=steps, content=inputs)
+    def plan(self, what: str, of: dt.date, step: str, content: Input) -> None:
+        following = max(self.model.plans) + dt.timedelta(1)
+        if what == "one step":
+            self.step(of, step, content)
+        elif what == "a day again" or following > day(5):
+            self.plan_anew(of if of in self.model.plans else day(2), content)
+        else:
+            self.plan_anew(following, content)
+            if following in self.model.plans:
+                self.fan_out(following)
 
-    @rule(day=days)
-    def track(self, day: dt.date) -> None:
-        self.both(lambda: self.model.track(day), lambda: self.real.track(day))
+    def plan_anew(self, of: dt.date, content: Input) -> None:
+        for step in ("arrive", "refresh", "track", "plan"):
+            self.step(of, step, content)
 
-    @rule(day=days)
-    def plan(self, day: dt.date) -> None:
-        self.both(lambda: self.model.plan(day), lambda: self.real.plan(day))
+    def step(self, of: dt.date, step: str, content: Input) -> None:
+        if step == "arrive":
+            self.model.upstream[of] = content
+            self.real.arrive(of, content)
+        elif step in {"take", "refresh"}:
+            refresh = step == "refresh"
+            self.both(
+                lambda: self.model.take_snapshot(of, refresh), lambda: self.real.take_snapshot(of, refresh)
+            )
+        elif step == "track":
+            self.both(lambda: self.model.track(of), lambda: self.real.track(of))
+        else:
+            self.both(lambda: self.model.plan(of), lambda: self.real.plan(of))
 
-    @rule(content=inputs)
-    def run_the_next_day(self, content: Input) -> None:
-        following = max(self.model.plans, default=day(1)) + dt.timedelta(1)
-        if following > day(5):
-            return
-        self.arrive(following, content)
-        self.take_snapshot(following, refresh=True)
-        self.track(following)
-        self.plan(following)
-        if following in self.model.plans:
-            self.model.fan_out(following)
-            self.real.fan_out(following)
-
-    @precondition(lambda self: self.model.plans)
-    @rule(pick=picks, content=inputs)
-    def replan_from_other_input(self, pick: int, content: Input) -> None:
-        of = choose(sorted(self.model.plans), pick)
-        self.arrive(of, content)
-        self.take_snapshot(of, refresh=True)
-        self.track(of)
-        self.plan(of)
-
-    @precondition(lambda self: self.model.plans)
-    @rule(pick=picks)
-    def fan_out(self, pick: int) -> None:
-        of = choose(sorted(self.model.plans), pick)
+    def fan_out(self, of: dt.date) -> None:
         self.model.fan_out(of)
         self.real.fan_out(of)
         assert not self.chunks_without_message(of)
 
     @rule(pick=picks, bad=bad_epids)
     def work(self, pick: int, bad: frozenset[int]) -> None:
-        if not (messages := self.real.messages()):
-            return
-        message = choose(messages, pick)
+        if message := self.some_message(pick):
+            self.work_message(message, bad)
+
+    def some_message(self, pick: int) -> Message | None:
+        """One of the live messages; when there are none, what is open is handed out first."""
+        if not self.real.messages():
+            for of in sorted(self.model.plans):
+                self.fan_out(of)
+        messages = self.real.messages()
+        return choose(messages, pick) if messages else None
+
+    def work_message(self, message: Message, bad: frozenset[int]) -> None:
         if found := self.real.jobs_of(message.chunk):
             of, jobs = found
             if self.is_open(of, jobs):
@@ -123,11 +141,10 @@ class AnyOrder(RuleBasedStateMachine):
             self.model.work(of, jobs, bad)
         self.real.work(message, bad)
 
-    @rule(pick=picks, upto=st.sampled_from(["claim", "start", "write"]))
+    @rule(pick=picks, upto=cuts)
     def be_cut_off(self, pick: int, upto: str) -> None:
-        if not (messages := self.real.messages()):
+        if not (message := self.some_message(pick)):
             return
-        message = choose(messages, pick)
         found = self.real.jobs_of(message.chunk)
         attempt = self.real.begin(message, upto)
         assert (attempt is not None) == (found is not None and self.is_open(*found))
@@ -142,24 +159,35 @@ class AnyOrder(RuleBasedStateMachine):
             self.succeed(message, of, [job_of(job) for job in attempt.started])
 
     @precondition(lambda self: self.attempts)
-    @rule(pick=picks, action=st.sampled_from(["start", "write", "fail", "give back"]))
-    def come_back_late(self, pick: int, action: str) -> None:
+    @rule(pick=picks, action=picks)
+    def come_back_late(self, pick: int, action: int) -> None:
         message, attempt = choose(self.attempts, pick)
         is_current = self.owners.get(key(message)) is attempt and self.real.jobs_of(message.chunk) is not None
         of, jobs = attempt.claim.day, [job_of(job) for job in attempt.unwritten]
-        if action == "give back":
+        possible = ["give back"]
+        if jobs:
+            possible = ["write"] * 3 + (["fail"] * 3 if len(jobs) == 1 else []) if attempt.started else ["start"]
+        what = choose(possible, action)
+        if what == "give back":
             self.real.give_back(attempt)
             if is_current:
                 del self.owners[key(message)]
-        elif action == "start" and jobs and not attempt.started:
+        elif what == "start":
             if self.late(is_current, lambda: self.real.count_start(attempt)) and len(jobs) == 1:
                 self.model.start_alone(of, jobs[0])
-        elif action == "write" and jobs and attempt.started:
+        elif what == "write":
             if self.late(is_current, lambda: self.real.write(attempt)):
                 self.succeed(message, of, jobs)
-        elif action == "fail" and len(jobs) == 1 and attempt.started:
-            if self.late(is_current, lambda: self.real.fail(attempt)):
-                self.model.fail(of, jobs[0])
+        elif self.late(is_current, lambda: self.real.fail(attempt)):
+            self.model.fail(of, jobs[0])
+
+    @rule(pick=picks, upto=cuts, bad=bad_epids, action=picks)
+    def be_overtaken(self, pick: int, upto: str, bad: frozenset[int], action: int) -> None:
+        before = len(self.attempts)
+        self.be_cut_off(pick, upto)
+        if len(self.attempts) > before:
+            self.work_message(self.attempts[-1][0], bad)
+            self.come_back_late(before, action)
 
     def late(self, is_current: bool, act: Callable[[], None]) -> bool:
         """Let an attempt go on: it may under the current claim, and under no other."""
@@ -177,33 +205,38 @@ class AnyOrder(RuleBasedStateMachine):
         if found and not self.is_open(*found):
             self.owners.pop(key(message), None)
 
-    @precondition(lambda self: self.model.plans)
-    @rule(pick=picks)
-    def retry(self, pick: int) -> None:
+    @rule(what=st.sampled_from(errands), pick=picks)
+    def run_an_errand(self, what: str, pick: int) -> None:
         of = choose(sorted(self.model.plans), pick)
+        messages = self.real.messages()
+        if what == "hand out":
+            self.fan_out(of)
+        elif what == "retry":
+            self.retry(of)
+        elif what == "publish":
+            self.both(lambda: self.model.publish(of), lambda: self.real.publish(of))
+        elif what == "finish and publish":
+            self.finish_and_publish(of)
+        elif what == "lose a message" and messages:
+            self.real.lose(choose(messages, pick))
+        elif what == "delete old input":
+            self.model.delete_upstream(of)
+            self.real.delete_upstream(day(1), of)
+        else:
+            self.real.prune()
+
+    def retry(self, of: dt.date) -> None:
         self.model.retry(of)
         self.real.retry(of)
         assert not self.chunks_without_message(of)
 
-    @rule(pick=picks)
-    def lose_a_message(self, pick: int) -> None:
-        if messages := self.real.messages():
-            self.real.lose(choose(messages, pick))
-
-    @precondition(lambda self: self.model.plans)
-    @rule(pick=picks)
-    def publish(self, pick: int) -> None:
-        of = choose(sorted(self.model.plans), pick)
+    def finish_and_publish(self, of: dt.date) -> None:
+        self.retry(of)
+        for message in self.real.messages():
+            found = self.real.jobs_of(message.chunk)
+            if found and found[0] == of:
+                self.work_message(message, frozenset())
         self.both(lambda: self.model.publish(of), lambda: self.real.publish(of))
-
-    @rule(until=days)
-    def old_input_is_deleted(self, until: dt.date) -> None:
-        self.model.delete_upstream(until)
-        self.real.delete_upstream(day(1), until)
-
-    @rule()
-    def prune_the_log(self) -> None:
-        self.real.prune()
 
     @invariant()
     def state_is_the_models(self) -> None:
@@ -278,8 +311,8 @@ def job_of(job: Any) -> Job:
 
 
 def test_any_order_of_steps(system: System, chaos: Chaos) -> None:
-    steps = 40
-    examples = chaos.pick(short=8, long=150)
+    steps = 30
+    examples = chaos.pick(short=16, long=200)
     real = Real(system, MAX_STARTS)
     try:
         with chaos.attack(Promise.ORDER, f"random steps, {steps} in each history") as attack:
