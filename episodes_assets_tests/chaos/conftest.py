@@ -3,7 +3,7 @@
 import datetime as dt
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,8 +84,3 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             "memory_gib": round(psutil.virtual_memory().total / 2**30),
         },
     )
-
-
-@pytest.fixture
-def snapshot_folder(tmp_path: Path) -> Iterator[str]:
-    yield str(tmp_path / "home" / "snapshots")

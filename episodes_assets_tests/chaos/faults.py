@@ -103,7 +103,7 @@ def watch(instants: Instants, folder: str) -> None:
 
 def _current_asset() -> str | None:
     try:
-        return dg.AssetExecutionContext.get().asset_key.to_user_string()
+        return str(dg.AssetExecutionContext.get().asset_key.to_user_string())
     except DagsterInvariantViolationError:  # between two steps, or in a thread of one
         return None
 

@@ -11,41 +11,53 @@ from episodes_assets_tests.system import System
 
 Fingerprint = dict[str, list[Any]]
 
-_CONTENT = {
+_CONTENT: dict[str, tuple[str, str]] = {
     "tracked episodes": ("results", "SELECT epid, tracked_on FROM state.tracked_episodes ORDER BY 1"),
     "tracked days": (
         "results",
-        "SELECT day, origin, newly_tracked, total, checksum, previous_checksum, snapshot_id, code_version"
-        " FROM state.tracked_days ORDER BY 1",
+        (
+            "SELECT day, origin, newly_tracked, total, checksum, previous_checksum, snapshot_id, code_version"
+            " FROM state.tracked_days ORDER BY 1"
+        ),
     ),
     "plans": (
         "queue",
-        "SELECT day, jobs, checksum, snapshot_id, code_version, fanned_out_at IS NOT NULL"
-        " FROM ledger.plans WHERE superseded_at IS NULL ORDER BY 1",
+        (
+            "SELECT day, jobs, checksum, snapshot_id, code_version, fanned_out_at IS NOT NULL"
+            " FROM ledger.plans WHERE superseded_at IS NULL ORDER BY 1"
+        ),
     ),
     "jobs": (
         "queue",
-        "SELECT day, position, chunk, epid, algorithm_id, window_start, state, error"
-        " FROM ledger.job_states JOIN ledger.plans USING (plan_id) ORDER BY 1, 2",
+        (
+            "SELECT day, position, chunk, epid, algorithm_id, window_start, state, error"
+            " FROM ledger.job_states JOIN ledger.plans USING (plan_id) ORDER BY 1, 2"
+        ),
     ),
     "chunks": (
         "queue",
-        "SELECT day, chunk, first_position, chunks.jobs, succeeded, held, priority, claim IS NULL"
-        " FROM ledger.chunks JOIN ledger.plans USING (plan_id) ORDER BY 1, 2",
+        (
+            "SELECT day, chunk, first_position, chunks.jobs, succeeded, held, priority, claim IS NULL"
+            " FROM ledger.chunks JOIN ledger.plans USING (plan_id) ORDER BY 1, 2"
+        ),
     ),
     "outcomes": (
         "queue",
-        "SELECT day, position, covered_from, metrics::text, algorithm_version"
-        " FROM ledger.outcomes JOIN ledger.plans USING (plan_id) ORDER BY 1, 2",
+        (
+            "SELECT day, position, covered_from, metrics::text, algorithm_version"
+            " FROM ledger.outcomes JOIN ledger.plans USING (plan_id) ORDER BY 1, 2"
+        ),
     ),
     "published days": (
         "results",
-        "SELECT day, jobs, rows, checksum, plan_checksum, code_version FROM published.days ORDER BY 1",
+        ("SELECT day, jobs, rows, checksum, plan_checksum, code_version FROM published.days ORDER BY 1"),
     ),
     "published rows": (
         "results",
-        "SELECT day, epid, algorithm_id, window_start, window_end, covered_from, metrics::text"
-        " FROM published.results ORDER BY 1, 2, 3",
+        (
+            "SELECT day, epid, algorithm_id, window_start, window_end, covered_from, metrics::text"
+            " FROM published.results ORDER BY 1, 2, 3"
+        ),
     ),
 }
 

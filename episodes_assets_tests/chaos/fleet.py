@@ -93,7 +93,7 @@ def fleet(system: System, count: int, **environment: str) -> Iterator[Fleet]:
 def is_running(process: psutil.Process) -> bool:
     """Whether a process still does anything."""
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
@@ -104,5 +104,3 @@ def eventually(check: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> 
     while not check():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.02)
-
-

@@ -58,7 +58,9 @@ class InProcess:
     def __init__(self, bad: frozenset[int]) -> None:
         self._bad = bad
 
-    async def run(self, function: object, dsn: str, day: dt.date, windows: JobWindows) -> dict[str, list[Any]]:
+    async def run(  # noqa: ARG002  as the compute process has it
+        self, function: object, dsn: str, day: dt.date, windows: JobWindows
+    ) -> dict[str, list[Any]]:
         epids = windows.epid.tolist()
         if self._bad & set(epids):
             raise ValueError("a bad episode")
@@ -137,12 +139,19 @@ class Real:
         store = self.system.snapshots
         with tracked_state.only_writer(self.results):
             yesterday = tracked_state.state_before(self.results, day)
-            before = tracked_state.read_tracked(self.system.dsn(Purpose.RESULTS), yesterday).as_of(day - ONE_DAY)
+            before = tracked_state.read_tracked(self.system.dsn(Purpose.RESULTS), yesterday).as_of(
+                day - ONE_DAY
+            )
             snapshot = store.require(day)
             (part,) = store.read_drop(snapshot, ["epid", "algorithm_id", "premier_date"])
             new = newly_tracked(part, before, day)
             tracked_state.record_day(
-                self.results, day, new, yesterday=yesterday, snapshot_id=snapshot.snapshot_id, code_version="1"
+                self.results,
+                day,
+                new,
+                yesterday=yesterday,
+                snapshot_id=snapshot.snapshot_id,
+                code_version="1",
             )
 
     def plan(self, day: dt.date) -> None:
@@ -176,7 +185,9 @@ class Real:
 
     def messages(self) -> list[Message]:
         """The live messages, in the order they were sent."""
-        rows = self.queue.execute("SELECT id, payload FROM pgqueuer WHERE status = 'queued' ORDER BY id").fetchall()
+        rows = self.queue.execute(
+            "SELECT id, payload FROM pgqueuer WHERE status = 'queued' ORDER BY id"
+        ).fetchall()
         return [Message(id, ChunkMessage.decode(payload)) for id, payload in rows]  # noqa: A001
 
     def lose(self, message: Message) -> None:
@@ -194,7 +205,8 @@ class Real:
     def work(self, message: Message, bad: frozenset[int]) -> None:
         """Work a message to its end, and do with it what PgQueuer would."""
 
-        async def run() -> str | None:
+        async def run(  # noqa: ARG002  as the compute process has it
+        ) -> str | None:
             runner = ChunkRunner(
                 connection=self._worker,
                 input_dsn="",
@@ -251,4 +263,3 @@ class Real:
 
     def _do(self, step: Any) -> Any:
         return self._loop.run_until_complete(step)
-

@@ -60,9 +60,7 @@ class OwnProcess(Generic[R]):
 
 
 @contextmanager
-def own_process(
-    function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
-) -> Iterator[OwnProcess[R]]:
+def own_process(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Iterator[OwnProcess[R]]:
     """Start a function in a process with this one's environment; it is gone when the block ends.
 
     The function must be one that can be imported, and its arguments must pickle.
@@ -113,8 +111,6 @@ def killed_at(
     """Run a function and let its process kill itself at an instant."""
     watch(Instants(instant, lambda: os.kill(os.getpid(), signal.SIGKILL)), folder)
     return function(*args, **kwargs)
-
-
 
 
 @dataclass(frozen=True)

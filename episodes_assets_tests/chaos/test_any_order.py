@@ -1,4 +1,4 @@
-"""Any order of planning, work, crashes, late writes, retries and publications: real stores against a model."""
+"""Planning, work, crashes, late writes, retries, publications in any order: the stores against a model."""
 
 import datetime as dt
 from collections.abc import Callable, Sequence
@@ -85,7 +85,9 @@ class AnyOrder(RuleBasedStateMachine):
         self.plan_anew(day(2), content)
         self.fan_out(day(2))
 
-    @rule(what=st.sampled_from(["the next day", "a day again", "one step"]), of=days, step=steps, content=inputs)
+    @rule(
+        what=st.sampled_from(["the next day", "a day again", "one step"]), of=days, step=steps, content=inputs
+    )
     def plan(self, what: str, of: dt.date, step: str, content: Input) -> None:
         following = max(self.model.plans) + dt.timedelta(1)
         if what == "one step":
@@ -166,7 +168,9 @@ class AnyOrder(RuleBasedStateMachine):
         of, jobs = attempt.claim.day, [job_of(job) for job in attempt.unwritten]
         possible = ["give back"]
         if jobs:
-            possible = ["write"] * 3 + (["fail"] * 3 if len(jobs) == 1 else []) if attempt.started else ["start"]
+            possible = (
+                ["write"] * 3 + (["fail"] * 3 if len(jobs) == 1 else []) if attempt.started else ["start"]
+            )
         what = choose(possible, action)
         if what == "give back":
             self.real.give_back(attempt)
@@ -240,8 +244,13 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def state_is_the_models(self) -> None:
-        assert dict(self.results("SELECT epid, tracked_on FROM state.tracked_episodes")) == self.model.tracked_on
-        found = {of: tuple(rest) for of, *rest in self.results("SELECT day, newly_tracked, total FROM state.tracked_days")}
+        assert (
+            dict(self.results("SELECT epid, tracked_on FROM state.tracked_episodes")) == self.model.tracked_on
+        )
+        found = {
+            of: tuple(rest)
+            for of, *rest in self.results("SELECT day, newly_tracked, total FROM state.tracked_days")
+        }
         assert found == {of: (len(each.new), each.total) for of, each in self.model.tracked_days.items()}
 
     @invariant()
@@ -262,20 +271,24 @@ class AnyOrder(RuleBasedStateMachine):
         wrong = self.queue(
             "SELECT plan_id, chunk, succeeded, held FROM ledger.chunks WHERE (succeeded, held) <> ("
             " SELECT count(*) FILTER (WHERE state = 'succeeded'), count(*) FILTER (WHERE state = 'held')"
-            " FROM ledger.job_states WHERE (job_states.plan_id, job_states.chunk) = (chunks.plan_id, chunks.chunk))"
+            " FROM ledger.job_states AS jobs WHERE (jobs.plan_id, jobs.chunk) = (chunks.plan_id, chunks.chunk))"
         )
         assert wrong == []
-        twice = self.queue("SELECT payload FROM pgqueuer WHERE status = 'queued' GROUP BY payload HAVING count(*) > 1")
+        twice = self.queue(
+            "SELECT payload FROM pgqueuer WHERE status = 'queued' GROUP BY payload HAVING count(*) > 1"
+        )
         assert twice == [], "a chunk has two messages"
 
     @invariant()
     def published_days_are_the_models(self) -> None:
-        found: dict[dt.date, set[Job]] = {of: set() for of, in self.results("SELECT day FROM published.days")}
+        found: dict[dt.date, set[Job]] = {
+            of: set() for (of,) in self.results("SELECT day FROM published.days")
+        }
         for of, *job, views in self.results(
             "SELECT day, epid, algorithm_id, window_start, metrics ->> 'views' FROM published.results"
         ):
             assert views == str(job[0])
-            found[of].add(tuple(job))  # type: ignore[arg-type]
+            found[of].add(tuple(job))
         assert found == {of: set(jobs) for of, (_, jobs) in self.model.published.items()}
 
     def chunks_without_message(self, of: dt.date) -> list[Any]:
@@ -318,7 +331,7 @@ def test_any_order_of_steps(system: System, chaos: Chaos) -> None:
         with chaos.attack(Promise.ORDER, f"random steps, {steps} in each history") as attack:
             attack.times = steps * examples
             run_state_machine_as_test(
-                seed(chaos.seed)(lambda: AnyOrder(real)),
+                seed(chaos.seed)(lambda: AnyOrder(real)),  # type: ignore[arg-type]  a function will do
                 settings=settings(
                     max_examples=examples,
                     stateful_step_count=steps,

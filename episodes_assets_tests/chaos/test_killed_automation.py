@@ -13,7 +13,7 @@ import yaml
 from episodes_assets.commands.python_programs import program
 from episodes_assets_tests.chaos.conftest import Chaos
 from episodes_assets_tests.chaos.fingerprint import assert_same, fingerprint, forget_day
-from episodes_assets_tests.chaos.fleet import eventually, fleet
+from episodes_assets_tests.chaos.fleet import fleet
 from episodes_assets_tests.chaos.record import Promise
 from episodes_assets_tests.chaos.run_process import counted, killed_at, own_process
 from episodes_assets_tests.chaos.runs import run_days, tick
@@ -74,7 +74,9 @@ def test_a_killed_daemon(system: System, chaos: Chaos) -> None:
             forget_day(system, of)
         with code_server(system) as workspace:
             system.plan(days[0], days[-1])
-            with chaos.attack(Promise.TICKS, "SIGKILL to the daemon, again and again, while days are in flight") as attack:
+            with chaos.attack(
+                Promise.TICKS, "SIGKILL to the daemon, again and again, while days are in flight"
+            ) as attack:
                 attack.times = 0
                 while published(system) < len(days):
                     assert attack.times < 60, "the days are never published"
@@ -135,7 +137,11 @@ def daemon(workspace: str) -> Iterator[subprocess.Popen[bytes]]:
 @contextmanager
 def quiet_process(*argv: str) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
-        argv, env=dict(os.environ), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        argv,
+        env=dict(os.environ),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         yield process

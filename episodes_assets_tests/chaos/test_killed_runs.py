@@ -69,7 +69,9 @@ def test_a_run_killed_at_each_instant(system: System, chaos: Chaos) -> None:
         instants, calm = calm_run(system)
         for instant in instants:
             forget_day(system, DAY)
-            with chaos.attack(Promise.RUNS, f"SIGKILL at each statement and file operation of {instant.asset}"):
+            with chaos.attack(
+                Promise.RUNS, f"SIGKILL at each statement and file operation of {instant.asset}"
+            ):
                 kill_at(system, instant)
                 finish(system, calm)
 

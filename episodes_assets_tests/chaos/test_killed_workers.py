@@ -56,7 +56,9 @@ def work(system: System, chaos: Chaos, workers: Fleet, most_kills: int) -> tuple
     kills, next_kill = 0, began
     with own_process(run_days, system, day(1), None, REST) as run:
         while run.process.is_alive():
-            busy = busy_workers(system, workers) if kills < most_kills and time.monotonic() > next_kill else []
+            busy = (
+                busy_workers(system, workers) if kills < most_kills and time.monotonic() > next_kill else []
+            )
             if busy:
                 workers.kill(chaos.random.choice(busy))
                 workers.start()
@@ -71,6 +73,7 @@ def work(system: System, chaos: Chaos, workers: Fleet, most_kills: int) -> tuple
 def busy_workers(system: System, workers: Fleet) -> list[int]:
     """The workers that hold a claim, in the order they were started."""
     names = {
-        name for (name,) in system.query("queue", "SELECT claimed_by FROM ledger.chunks WHERE claim IS NOT NULL")
+        name
+        for (name,) in system.query("queue", "SELECT claimed_by FROM ledger.chunks WHERE claim IS NOT NULL")
     }
     return [pid for pid in workers.workers if workers.name(pid) in names]

@@ -1,4 +1,4 @@
-"""One worker's way to the queue stalls while it holds a claim, for longer than its heartbeats may stay away."""
+"""A worker's way to the queue stalls while it holds a claim, for longer than heartbeats may stay away."""
 
 import datetime as dt
 import time
@@ -38,7 +38,9 @@ def test_a_stalled_worker_loses_its_jobs_and_its_late_writes_change_nothing(
             calm = fingerprint(system)
             for _ in range(chaos.pick(short=1, long=12)):
                 undo_work(system)
-                with chaos.attack(Promise.STALL, "the network stalls while a claim is held, and then delivers late"):
+                with chaos.attack(
+                    Promise.STALL, "the network stalls while a claim is held, and then delivers late"
+                ):
                     hand_out(system, day(1))
                     lost = stall_with_claims(system, proxy, name, chaos)
                     with fleet(system, 1, **HEARTBEAT) as others:
@@ -63,7 +65,9 @@ def stall_with_claims(system: System, proxy: StallingProxy, name: str, chaos: Ch
         proxy.stall()
         time.sleep(SETTLE_SECONDS)
         claims = system.query(
-            "queue", "SELECT plan_id, chunk FROM ledger.chunks WHERE claim IS NOT NULL AND claimed_by = %s", [name]
+            "queue",
+            "SELECT plan_id, chunk FROM ledger.chunks WHERE claim IS NOT NULL AND claimed_by = %s",
+            [name],
         )
         if claims:
             return set(claims)

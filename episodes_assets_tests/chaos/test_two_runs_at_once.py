@@ -17,7 +17,7 @@ from episodes_assets_tests.system import System, day
 
 def run(system: System, first: int, last: int | None = None) -> None:
     """Run a day or a range, and insist that it succeeds."""
-    with own_process(run_days, system, day(first), last and day(last)) as process:
+    with own_process(run_days, system, day(first), day(last) if last else None) as process:
         end = process.result()
     assert end.success, end.message
 
@@ -81,7 +81,9 @@ def test_a_day_is_replanned_while_workers_drain_it(
             let_drop_be(system, drops[1 - new])
             system.plan(day(1))
             let_drop_be(system, drops[new])
-            with chaos.attack(Promise.TWO, "a day is replanned from a refreshed snapshot while workers drain it"):
+            with chaos.attack(
+                Promise.TWO, "a day is replanned from a refreshed snapshot while workers drain it"
+            ):
                 ends = in_processes(
                     chaos.random,
                     1.0,

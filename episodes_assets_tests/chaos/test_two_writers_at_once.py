@@ -1,6 +1,7 @@
 """Two fan-outs, two publications, two retries, a replanning beside each: straight at the stores, often."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -100,7 +101,9 @@ def test_two_retries(planned: System, chaos: Chaos) -> None:
         planned.hold_jobs("position % 3 = 0")
         held = planned.query("queue", "SELECT sum(held) FROM ledger.chunks")[0][0]
         with chaos.attack(Promise.TWO, "two retries of one day"):
-            one: Callable[[], int] = partial(with_queue, planned, lambda queue: retry_held_jobs(queue, day(1)))
+            one: Callable[[], int] = partial(
+                with_queue, planned, lambda queue: retry_held_jobs(queue, day(1))
+            )
             assert sum(in_threads(chaos.random, LATEST_SECONDS, one, one)) == held
             assert planned.query("queue", "SELECT sum(held) FROM ledger.chunks") == [(0,)]
             assert all(row[1:] == (1, True) for row in live_messages(planned))
@@ -116,10 +119,8 @@ def test_a_replanning_beside_a_publication_a_fan_out_or_a_retry(planned: System,
         return with_queue(planned, lambda queue: record(queue, code_version="1", chunk_jobs=60))[0]
 
     def publish_if_complete() -> None:
-        try:
+        with suppress(DayIncomplete):  # which says what to do
             publish(planned)
-        except DayIncomplete as error:
-            assert "materialise job_outcomes" in str(error)
 
     others: list[Callable[[], Any]] = [
         publish_if_complete,

@@ -1,0 +1,71 @@
+"""`docs/promises.md` from a record of `make chaos`.
+
+Use: `python -m episodes_assets_tests.chaos.report RECORD.json PAGE.md`.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from episodes_assets_tests.chaos.record import Promise
+
+
+def main(record_path: str, page_path: str) -> None:
+    """Write the page."""
+    record = json.loads(Path(record_path).read_text(encoding="utf-8"))
+    sections = (_head(record), _promises(record), _figures(record), _repeat(record))
+    Path(page_path).write_text(
+        "\n\n".join(section for section in sections if section) + "\n", encoding="utf-8"
+    )
+
+
+def _head(record: Mapping[str, Any]) -> str:
+    tried = sum(each["tried"] for each in record["attacks"])
+    violated = sum(len(each["violations"]) for each in record["attacks"])
+    return f"""# Promises, and what was done to break them
+
+On {record["date"]} `make chaos` (seed {record["seed"]}, {record["form"]} form) attacked the promises of
+[ARCHITECTURE.md](../ARCHITECTURE.md) {tried:,} times, on real processes and real PostgreSQL,
+on {record["cores"]} shared cores. {"None was broken." if not violated else f"{violated} were broken."}
+
+A calm run of the same day is what each attack is compared with: tracked episodes, plans, jobs,
+outcomes, published rows and manifests, and the files of the snapshots must be equal but for ids and
+times."""
+
+
+def _promises(record: Mapping[str, Any]) -> str:
+    parts = ["## Attacks"]
+    for promise in Promise:
+        attacks = [each for each in record["attacks"] if each["promise"] == promise]
+        rows = [(each["attack"], f"{each['tried']:,}", f"{each['kept']:,}", _what(each)) for each in attacks]
+        if rows:
+            parts.append(f"### {promise}\n\n" + _table(("attack", "tried", "kept", "what happened"), rows))
+    return "\n\n".join(parts)
+
+
+def _what(attack: Mapping[str, Any]) -> str:
+    return "; ".join(attack["violations"]).replace("|", r"\|") or "as in calm"
+
+
+def _figures(record: Mapping[str, Any]) -> str:
+    rows = list(record["figures"].items())
+    return "## What faults cost\n\n" + _table(("", "measured"), rows) if rows else ""
+
+
+def _repeat(record: Mapping[str, Any]) -> str:
+    return f"""## Repeating one
+
+Every choice follows from one seed. A violation is printed with the command that repeats it, such as
+`make chaos SEED={record["seed"]} ONLY=test_workers_killed_one_after_the_other`. The same tests run in a short form in
+`make test`; what they attack there is a sample that the seed picks."""
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    marks = ["---" if name in {"", "attack", "what happened"} else "---:" for name in names]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [names, marks, *rows])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
