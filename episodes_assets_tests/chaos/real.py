@@ -58,8 +58,8 @@ class InProcess:
     def __init__(self, bad: frozenset[int]) -> None:
         self._bad = bad
 
-    async def run(  # noqa: ARG002  as the compute process has it
-        self, function: object, dsn: str, day: dt.date, windows: JobWindows
+    async def run(
+        self, _function: object, _dsn: str, _day: dt.date, windows: JobWindows
     ) -> dict[str, list[Any]]:
         epids = windows.epid.tolist()
         if self._bad & set(epids):
@@ -205,8 +205,7 @@ class Real:
     def work(self, message: Message, bad: frozenset[int]) -> None:
         """Work a message to its end, and do with it what PgQueuer would."""
 
-        async def run(  # noqa: ARG002  as the compute process has it
-        ) -> str | None:
+        async def run() -> str | None:
             runner = ChunkRunner(
                 connection=self._worker,
                 input_dsn="",
