@@ -58,7 +58,7 @@ def _repeat(record: Mapping[str, Any]) -> str:
     return f"""## Repeating one
 
 Every choice follows from one seed. A violation is printed with the command that repeats it, such as
-`make chaos SEED={record["seed"]} ONLY=test_two_runs_of_one_day`. The same tests run in a short form in
+`make chaos SEED={record["seed"]} ONLY=test_any_order_of_steps`. The same tests run in a short form in
 `make test`; what they attack there is a sample that the seed picks."""
 
 

@@ -326,7 +326,7 @@ def job_of(job: Any) -> Job:
 
 def test_any_order_of_steps(system: System, chaos: Chaos) -> None:
     steps = 30
-    examples = chaos.pick(short=16, long=200)
+    examples = chaos.pick(short=12, long=200)
     real = Real(system, MAX_STARTS)
     try:
         with chaos.attack(Promise.ORDER, f"random steps, {steps} in each history") as attack:

@@ -28,7 +28,7 @@ def test_workers_killed_one_after_the_other(
 ) -> None:
     # The first day catches up from the premieres, so its chunks hold few jobs: enough of them to be hit.
     monkeypatch.setenv("EPISODES_CHUNK_JOBS", "100")
-    system.generate(day(1), day(1), episodes=chaos.pick(short=700, long=16_000))
+    system.generate(day(1), day(1), episodes=chaos.pick(short=450, long=16_000))
     most_kills = chaos.pick(short=2, long=60)
     with fleet(system, WORKERS, EPISODES_HEARTBEAT_SECONDS=HEARTBEAT_SECONDS) as workers:
         system.plan(day(1))
