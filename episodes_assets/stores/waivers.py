@@ -57,7 +57,9 @@ def waive_held_jobs(connection: Connection, day: dt.date, *, reason: str, decide
         raise ReasonMissing("a waiver needs a name", "say who decided it")
     with connection.transaction():
         plan = require_plan(connection, day)
-        # In the order of workers and retries: no job is held or released in between.
+        # In the order of fanning out, workers and retries: no job is held or released in between, and
+        # nobody waits in a circle.
+        connection.execute("SELECT FROM ledger.plans WHERE plan_id = %s FOR UPDATE", [plan.plan_id])
         connection.execute(
             "SELECT FROM ledger.chunks WHERE plan_id = %s ORDER BY chunk FOR UPDATE", [plan.plan_id]
         )

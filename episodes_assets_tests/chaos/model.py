@@ -43,7 +43,7 @@ class Plan:
     """A day's current plan."""
 
     serial: int
-    states: dict[Job, str]  # open, succeeded or held
+    states: dict[Job, str]  # open, succeeded, held or waived
     starts: dict[Job, int] = field(default_factory=dict)  # alone
     is_fanned_out: bool = False
 
@@ -151,16 +151,24 @@ class Model:
 
     def retry(self, day: dt.date) -> None:
         plan = self.plans[day]
-        for job in [job for job, state in plan.states.items() if state == "held"]:
+        for job in [job for job, state in plan.states.items() if state in {"held", "waived"}]:
             plan.states[job] = "open"
             plan.starts.pop(job, None)
         plan.is_fanned_out = True
 
+    def waive(self, day: dt.date) -> None:
+        plan = self.plans[day]
+        held = [job for job, state in plan.states.items() if state == "held"]
+        if not held:
+            raise Refused
+        plan.states.update(dict.fromkeys(held, "waived"))
+
     def publish(self, day: dt.date) -> None:
         plan = self.plans[day]
-        if any(state != "succeeded" for state in plan.states.values()):
+        if any(state not in {"succeeded", "waived"} for state in plan.states.values()):
             raise Refused
-        self.published[day] = (plan.serial, frozenset(plan.states))
+        rows = frozenset(job for job, state in plan.states.items() if state == "succeeded")
+        self.published[day] = (plan.serial, rows)
 
     def delete_upstream(self, until: dt.date) -> None:
         self.upstream = {day: content for day, content in self.upstream.items() if day > until}

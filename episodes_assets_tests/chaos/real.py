@@ -15,18 +15,21 @@ from episodes_assets.databases.dsns import Purpose
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import DropNotArrived
 from episodes_assets.fleet import claims
-from episodes_assets.fleet.chunk import ChunkRunner, JobsWereHeld, groups_to_start
+from episodes_assets.fleet.chunk import ChunkRules, ChunkRunner, JobsWereHeld
 from episodes_assets.fleet.claims import Claim, ClaimedJob
 from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.fleet.groups import groups_to_start
+from episodes_assets.fleet.guarded_ledger import GuardedLedger
 from episodes_assets.fleet.maintenance import prune_message_log
 from episodes_assets.fleet.messages import ChunkMessage
 from episodes_assets.fleet.micro_batch import JobWindows
 from episodes_assets.fleet.retry import retry_held_jobs
+from episodes_assets.fleet.time_limits import TimeLimits
 from episodes_assets.planning.checksums import plan_checksum
 from episodes_assets.planning.episode_set import EpisodeSet
 from episodes_assets.planning.jobs import plan_jobs
 from episodes_assets.planning.tracking import newly_tracked
-from episodes_assets.stores import input_tables, ledger, published, tracked_state
+from episodes_assets.stores import input_tables, ledger, published, tracked_state, waivers
 from episodes_assets.validation.drop import ValidatedDrop
 from episodes_assets_tests.chaos.model import Input, Job
 from episodes_assets_tests.system import System
@@ -59,7 +62,7 @@ class InProcess:
         self._bad = bad
 
     async def run(
-        self, _function: object, _dsn: str, _day: dt.date, windows: JobWindows
+        self, _timeout: float, _function: object, _dsn: str, _day: dt.date, windows: JobWindows
     ) -> dict[str, list[Any]]:
         epids = windows.epid.tolist()
         if self._bad & set(epids):
@@ -97,7 +100,11 @@ class Real:
     def forget_everything(self) -> None:
         self.queue.execute("DELETE FROM ledger.plans; DELETE FROM pgqueuer")
         self.results.execute("DELETE FROM state.tracked_days; DELETE FROM state.tracked_episodes")
-        self.results.execute("DELETE FROM published.days; DELETE FROM published.results")
+        # The publisher itself may not take anything out of the history.
+        self.system.query(
+            "results",
+            "DELETE FROM published.days; DELETE FROM published.results; DELETE FROM published.history",
+        )
         self._upstream.execute("DELETE FROM episodes; DELETE FROM viewings")
         shutil.rmtree(self.system.settings.snapshots, ignore_errors=True)
 
@@ -126,14 +133,15 @@ class Real:
         if not refresh and store.find(day) is not None:
             return
         dsn = self.system.dsn(Purpose.INPUT)
-        with store.new(day) as snapshot:
-            for part in input_tables.read_drop(dsn, day):
+        drop = input_tables.DropReading(dsn, day)
+        with store.new(day, environment=self.system.settings.environment) as snapshot:
+            for part in drop:
                 accepted = part.astype({"epid": "int64", "algorithm_id": "int16"})
                 nothing = part.iloc[:0].assign(reasons=pd.Series(dtype="str"))
                 snapshot.add(ValidatedDrop(accepted, nothing))
             if not snapshot.rows:
                 raise DropNotArrived(f"there is no drop of {day}")
-            snapshot.finish(input_tables.read_viewed(dsn, day))
+            snapshot.finish(input_tables.read_viewed(dsn, day), drop.rows)
 
     def track(self, day: dt.date) -> None:
         store = self.system.snapshots
@@ -177,6 +185,9 @@ class Real:
     def retry(self, day: dt.date) -> None:
         retry_held_jobs(self.queue, day)
 
+    def waive(self, day: dt.date) -> None:
+        waivers.waive_held_jobs(self.queue, day, reason="they are known to fail", decided_by="somebody")
+
     def publish(self, day: dt.date) -> None:
         published.publish_day(self.queue, self.results, ledger.require_plan(self.queue, day), "1")
 
@@ -206,15 +217,16 @@ class Real:
         """Work a message to its end, and do with it what PgQueuer would."""
 
         async def run() -> str | None:
-            runner = ChunkRunner(
-                connection=self._worker,
-                input_dsn="",
-                process=InProcess(bad),  # type: ignore[arg-type]
-                stopping=asyncio.Event(),
+            rules = ChunkRules(
                 worker="w",
+                input_dsn="",
+                limits=TimeLimits(batch=60, job=60),
                 max_starts=self._max_starts,
                 retry_seconds=0,
             )
+            ledger_of_ours = GuardedLedger(self._worker, self.system.settings.environment, 60)
+            process: Any = InProcess(bad)
+            runner = ChunkRunner(ledger_of_ours, process, rules, asyncio.Event(), asyncio.Event())
             try:
                 await runner.run(message.chunk, 0)
             except RetryRequested:
@@ -234,7 +246,7 @@ class Real:
         claim = self._do(claims.claim_chunk(self._worker, message.chunk, "cut off"))
         if claim is None:
             return None
-        group = list(next(groups_to_start(claim)))
+        group = list(next(groups_to_start(claim.starts, claim.jobs)))
         attempt = Attempt(claim, message.chunk.chunk, [], group)
         if upto != "claim":
             self._do(claims.count_start(self._worker, claim, group))
@@ -255,7 +267,7 @@ class Real:
     def fail(self, attempt: Attempt) -> None:
         failure = claims.JobFailure("late", "")
         job, attempt.unwritten = attempt.unwritten[0], []
-        self._do(claims.record_failure(self._worker, attempt.claim, job, failure, self._max_starts))
+        self._do(claims.record_failures(self._worker, attempt.claim, [job], failure, self._max_starts))
 
     def give_back(self, attempt: Attempt) -> None:
         self._do(claims.give_back(self._worker, attempt.claim))

@@ -20,7 +20,7 @@ from episodes_assets_tests.chaos.fleet import eventually, fleet
 from episodes_assets_tests.chaos.record import Promise
 from episodes_assets_tests.chaos.run_process import Halt, counted, halted_at, own_process
 from episodes_assets_tests.chaos.runs import run_days
-from episodes_assets_tests.chaos.server import OwnServer, own_server
+from episodes_assets_tests.own_server import OwnServer, own_server
 from episodes_assets_tests.system import System, day
 
 OURS = (Database.INPUT, Database.QUEUE, Database.RESULTS)

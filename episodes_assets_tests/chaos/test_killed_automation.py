@@ -17,7 +17,7 @@ from episodes_assets_tests.chaos.fleet import fleet
 from episodes_assets_tests.chaos.record import Promise
 from episodes_assets_tests.chaos.run_process import counted, killed_at, own_process
 from episodes_assets_tests.chaos.runs import run_days, tick
-from episodes_assets_tests.chaos.server import HOST, free_port
+from episodes_assets_tests.own_server import HOST, free_port
 from episodes_assets_tests.system import System, day
 
 

@@ -13,6 +13,7 @@ from episodes_assets.errors import DayIncomplete
 from episodes_assets.fleet.fan_out import FanOut, fan_out_day
 from episodes_assets.fleet.retry import retry_held_jobs
 from episodes_assets.stores import ledger, published
+from episodes_assets.stores.publications import PublishedDay
 from episodes_assets_tests.chaos.at_once import deadlocks, in_processes, in_threads
 from episodes_assets_tests.chaos.conftest import Chaos
 from episodes_assets_tests.chaos.fingerprint import assert_same, fingerprint
@@ -38,7 +39,7 @@ def with_queue(system: System, function: Callable[[Connection], T]) -> T:
         return function(queue)
 
 
-def publish(system: System) -> tuple[published.PublishedDay, bool]:
+def publish(system: System) -> tuple[PublishedDay, bool]:
     with (
         connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue,
         connect(system.dsn(Purpose.RESULTS), autocommit=True) as results,

@@ -22,7 +22,7 @@ from episodes_assets.databases.status import read_status
 from episodes_assets.errors import BadSetting, DatabaseUnreachable, WrongEnvironment
 from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.settings import load_settings
-from episodes_assets_tests.chaos.server import OwnServer
+from episodes_assets_tests.own_server import OwnServer
 from episodes_assets_tests.system import System, day
 
 DENIED = (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)
