@@ -7,10 +7,14 @@ those of its own work. README.md ("Settings") is the table of all of them.
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from episodes_assets.errors import BadSetting
+
+# What a child process finds in place of a DSN that is none of its business. An empty variable would let
+# `.env` supply it after all.
+WITHHELD = "withheld"
 
 PROJECT_FOLDER = Path(__file__).resolve().parent.parent
 PRODUCTION = "production"
@@ -72,7 +76,9 @@ class Settings(BaseSettings):
         default=4, ge=1, le=50, description="Starts after which a job without outcome is held."
     )
     retry_seconds: float = Field(
-        default=2.0, ge=0, description="Wait before a failed job's next start; doubles each time."
+        default=2.0,
+        ge=0,
+        description="Wait before a failed job's next start, or a step's after an outage; doubles.",
     )
     batch_timeout_seconds: float = Field(
         default=300.0, gt=0, description="Longest computation of jobs that run together."
@@ -102,6 +108,11 @@ class Settings(BaseSettings):
     published_by_hour: int = Field(
         default=8, ge=0, le=23, description="Hour (UTC) by which a day is to be published after its end."
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _know_nothing_of_what_is_withheld(cls, value: object) -> object:
+        return None if value == WITHHELD else value
 
     @property
     def is_production(self) -> bool:

@@ -9,12 +9,12 @@ import dagster as dg
 import pandas as pd
 
 from episodes_assets.errors import DatabaseUnreachable, EpisodesError
+from episodes_assets.settings import load_settings
 
 TEAM = ["team:media-analytics"]
 
 
 OUTAGE_RETRIES = 3
-OUTAGE_SECONDS = 2.0
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def plain_failures() -> Iterator[None]:
         if isinstance(error, DatabaseUnreachable) and retries < OUTAGE_RETRIES:
             dg.AssetExecutionContext.get().log.warning(f"{error.what}; trying again")
             raise dg.RetryRequested(
-                max_retries=OUTAGE_RETRIES, seconds_to_wait=OUTAGE_SECONDS * 2**retries
+                max_retries=OUTAGE_RETRIES, seconds_to_wait=load_settings().retry_seconds * 2**retries
             ) from error
         raise dg.Failure(
             description=str(error),

@@ -9,11 +9,16 @@ from rich.table import Table
 
 from episodes_assets.commands.console import err, out
 from episodes_assets.commands.dagster_runs import materialize_days, open_instance
-from episodes_assets.commands.databases import ready_databases
+from episodes_assets.commands.databases import (
+    announce_open_hosts,
+    ready_databases,
+    refuse_writable_input,
+    require_reachable,
+)
 from episodes_assets.commands.processes import temporary_workers
 from episodes_assets.commands.run import Workers, run_config, workers_of_ones_own
-from episodes_assets.databases.connections import connect
-from episodes_assets.databases.dsns import Dsns, Purpose
+from episodes_assets.databases.connections import connect_to_read
+from episodes_assets.databases.dsns import Database, Dsns, Purpose
 from episodes_assets.days import ONE_DAY, days_between, parse_day
 from episodes_assets.errors import ReasonMissing, StateGap
 from episodes_assets.settings import load_settings
@@ -39,6 +44,9 @@ def correct(
         raise ReasonMissing("a correction needs a reason", "say what was wrong with the day's input")
     settings = load_settings()
     dsns = ready_databases(settings)
+    announce_open_hosts(settings)
+    refuse_writable_input(settings, dsns)
+    require_reachable(dsns)
     last = _last_day_built_on(dsns, first)
     before = _published(dsns, first, last)
     with (
@@ -56,7 +64,7 @@ def correct(
 
 
 def _last_day_built_on(dsns: Dsns, day: dt.date) -> dt.date:
-    with connect(dsns.require(Purpose.RESULTS), read_only=True) as results:
+    with connect_to_read(dsns.require(Purpose.RESULTS), Database.RESULTS) as results:
         tracked = tracked_state.read_day(results, day)
         latest = tracked_state.latest_day(results)
     if tracked is None or latest is None:
@@ -71,7 +79,7 @@ def _last_day_built_on(dsns: Dsns, day: dt.date) -> dt.date:
 
 
 def _published(dsns: Dsns, first: dt.date, last: dt.date) -> dict[dt.date, PublishedDay]:
-    with connect(dsns.require(Purpose.RESULTS), read_only=True) as results:
+    with connect_to_read(dsns.require(Purpose.RESULTS), Database.RESULTS) as results:
         return {each.day: each for each in read_days(results, first, last)}
 
 

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from episodes_assets.commands.console import err
 from episodes_assets.commands.dagster_home import prepare_dagster_home
-from episodes_assets.databases.connections import connect_to_read, connect_to_write
+from episodes_assets.databases.connections import connect_to_read, connect_to_write, unreachable
 from episodes_assets.databases.dsns import Database, Dsns, Purpose
 from episodes_assets.days import days_between
 from episodes_assets.errors import EpisodesError, RunFailed
@@ -67,6 +67,7 @@ def materialize_days(
 
     Raises:
         RunFailed: If a step fails.
+        DatabaseUnreachable: If Dagster's own database goes away.
         KeyboardInterrupt: If it is interrupted; the run is recorded as failed.
     """
     from episodes_assets.definitions import build_defs  # loads Dagster
@@ -84,7 +85,10 @@ def materialize_days(
             }
         }
     )
-    with _shown_progress(instance, dsns, run_id, first, last):
+    with (
+        _dagsters_database_stays(dsns),
+        _shown_progress(instance, dsns, run_id, first, last),
+    ):
         result = job.execute_in_process(
             instance=instance,
             run_id=run_id,
@@ -95,6 +99,17 @@ def materialize_days(
     if not result.success:
         raise _explain_failure(result, run_id)
     return run_id
+
+
+@contextmanager
+def _dagsters_database_stays(dsns: Dsns) -> Iterator[None]:
+    """Say so plainly if it does not: the run then ends in the middle, with what it had committed."""
+    from sqlalchemy.exc import DBAPIError  # loaded with Dagster
+
+    try:
+        yield
+    except DBAPIError as error:
+        raise unreachable(dsns.require(Purpose.DAGSTER), error) from error
 
 
 def _explain_failure(result: "dg.ExecuteInProcessResult", run_id: str) -> EpisodesError:

@@ -5,7 +5,7 @@ from contextlib import suppress
 from episodes_assets.commands.console import err
 from episodes_assets.databases import provision
 from episodes_assets.databases.allowed_hosts import SETTING, describe_open
-from episodes_assets.databases.connections import connect, connect_to_write
+from episodes_assets.databases.connections import connect, connect_to_read, connect_to_write
 from episodes_assets.databases.doors import require_allowed
 from episodes_assets.databases.dsns import Database, Dsns, Purpose
 from episodes_assets.databases.input_role import check_input_role
@@ -21,6 +21,19 @@ def ready_databases(settings: Settings) -> Dsns:
         HostNotAllowed: Outside production, if a setting names a host that is not listed.
     """
     return provision.ready_databases(settings, lambda step: err.print(step, style="dim"))
+
+
+def require_reachable(dsns: Dsns) -> None:
+    """Fail before a run begins rather than after its retries.
+
+    Raises:
+        DatabaseUnreachable: If the queue or the results do not answer.
+        SchemaTooOld: If the schema of one is of an older release.
+        SchemaTooNew: If the schema of one is of a newer release.
+    """
+    for purpose in (Purpose.QUEUE, Purpose.RESULTS):
+        with connect_to_read(dsns.require(purpose), purpose.database):
+            pass
 
 
 def announce_open_hosts(settings: Settings) -> None:

@@ -11,8 +11,8 @@ from episodes_assets.commands.dagster_runs import materialize_days, open_instanc
 from episodes_assets.commands.databases import ready_databases, writable_input
 from episodes_assets.commands.day_table import day_table
 from episodes_assets.commands.processes import temporary_workers
-from episodes_assets.databases.connections import connect
-from episodes_assets.databases.dsns import Dsns, Purpose
+from episodes_assets.databases.connections import connect, connect_to_read
+from episodes_assets.databases.dsns import Database, Dsns, Purpose
 from episodes_assets.days import FIRST_DAY, ONE_DAY, days_between
 from episodes_assets.errors import BadSetting
 from episodes_assets.sample.generate import generate_input
@@ -44,7 +44,7 @@ def demo(
         )
     wanted = list(days_between(FIRST_DAY, FIRST_DAY + (days - 1) * ONE_DAY))
     _ensure_input(settings, dsns, wanted, episodes)
-    with connect(dsns.require(Purpose.RESULTS), read_only=True) as results:
+    with connect_to_read(dsns.require(Purpose.RESULTS), Database.RESULTS) as results:
         published = published_plans(results)
     missing = [day for day in wanted if day not in published]
     if len(missing) < len(wanted):

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from episodes_assets.commands.console import out
 from episodes_assets.commands.databases import ready_databases
-from episodes_assets.databases.connections import connect
-from episodes_assets.databases.dsns import Purpose
+from episodes_assets.databases.connections import connect_to_read
+from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets.days import parse_day
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import tracked_state
@@ -37,10 +37,10 @@ def history(day: Annotated[str, typer.Argument(help="The day, YYYY-MM-DD.")]) ->
     settings = load_settings()
     dsns = ready_databases(settings)
     store = SnapshotStore(settings.snapshots)
-    with connect(dsns.require(Purpose.QUEUE), read_only=True) as queue:
+    with connect_to_read(dsns.require(Purpose.QUEUE), Database.QUEUE) as queue:
         plans = read_plans(queue, parsed)
         waivers = read_waivers(queue, [plan.plan_id for plan in plans])
-    with connect(dsns.require(Purpose.RESULTS), read_only=True) as results:
+    with connect_to_read(dsns.require(Purpose.RESULTS), Database.RESULTS) as results:
         tracked = tracked_state.read_day(results, parsed)
         is_stale = tracked is not None and tracked_state.built_on_another_past(results, tracked)
         publications = read_history(results, parsed)

@@ -1,7 +1,9 @@
 """`episodes jobs`: how far the fleet is, and what becomes of held jobs."""
 
+import datetime as dt
 import getpass
 import socket
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -16,6 +18,7 @@ from episodes_assets.errors import DayNotPlanned, ReasonMissing
 from episodes_assets.fleet.retry import retry_held_jobs
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import ledger, waivers
+from episodes_assets.stores.stalls import open_days
 
 app = typer.Typer(no_args_is_help=True, help="See how far the fleet is; retry or waive held jobs.")
 
@@ -33,25 +36,23 @@ def status(
     Example: episodes jobs status 2018-03-01 --traceback
     """
     days = None if day is None else [parse_day(day)]
-    dsn = ready_databases(load_settings()).require(Purpose.QUEUE)
+    settings = load_settings()
+    dsn = ready_databases(settings).require(Purpose.QUEUE)
     with connect_to_read(dsn, Database.QUEUE) as connection:
         progress = ledger.read_progress(connection, days)
         waiting = ledger.backlog(connection)
         shown = progress[-DAYS_SHOWN:]
         held_days = [each.day for each in shown if each.failed]
         held = ledger.read_held(connection, held_days, HELD_SHOWN)
+        unfinished = open_days(connection, dt.timedelta(seconds=settings.heartbeat_seconds), days)
     if days and not progress:
         raise DayNotPlanned(f"{day} has no planned jobs", f"run `episodes run {day}`")
-    table = Table(box=None)
-    table.add_column("day", no_wrap=True)
-    for name in ("jobs", "waiting", "running", "succeeded", "held", "waived"):
-        table.add_column(name, justify="right")
-    table.add_column("handed out")
-    for each in shown:
-        counts = (each.jobs, each.waiting, each.running, each.succeeded, each.held, each.waived)
-        table.add_row(str(each.day), *(f"{n:,}" for n in counts), "yes" if each.is_fanned_out else "no")
-    out.print(table)
+    out.print(_progress_table(shown))
     out.print(f"{waiting:,} jobs are with the fleet and not finished")
+    limit = dt.timedelta(minutes=settings.stall_minutes)
+    for stuck in unfinished:
+        if stuck.is_stalled(dt.datetime.now(dt.UTC), limit):
+            out.print(f"stalled: {stuck.describe()}", markup=False)
     for each in shown:
         if each.waived:
             out.print(f"{each.day} is published without {each.waived:,} jobs: {each.decision}", markup=False)
@@ -67,6 +68,18 @@ def status(
     if held and not held[0].is_waived:
         out.print(f"Mend the cause, then: episodes jobs retry {held[0].day}")
         out.print(f"Or publish the day without them: episodes jobs waive {held[0].day} --reason ...")
+
+
+def _progress_table(shown: Sequence[ledger.Progress]) -> Table:
+    table = Table(box=None)
+    table.add_column("day", no_wrap=True)
+    for name in ("jobs", "waiting", "running", "succeeded", "held", "waived"):
+        table.add_column(name, justify="right")
+    table.add_column("handed out")
+    for each in shown:
+        counts = (each.jobs, each.waiting, each.running, each.succeeded, each.held, each.waived)
+        table.add_row(str(each.day), *(f"{n:,}" for n in counts), "yes" if each.is_fanned_out else "no")
+    return table
 
 
 @app.command()

@@ -113,9 +113,7 @@ def episodes_argv(*arguments: str) -> list[str]:
 
 def worker_environment(settings: Settings, dsns: Dsns) -> dict[str, str]:
     """What a worker is told: its own two DSNs and no other."""
-    every_other = dict.fromkeys((purpose.setting for purpose in dsns.by_purpose if purpose not in FLEET), "")
     return {
-        **every_other,
         **dsns.environment(FLEET),
         "EPISODES_HOME": str(settings.home.resolve()),
         "EPISODES_ENVIRONMENT": settings.environment,

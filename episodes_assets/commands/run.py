@@ -10,6 +10,7 @@ from episodes_assets.commands.databases import (
     announce_open_hosts,
     ready_databases,
     refuse_writable_input,
+    require_reachable,
 )
 from episodes_assets.commands.day_table import day_table
 from episodes_assets.commands.processes import temporary_workers
@@ -90,6 +91,7 @@ def _materialize(first: str, last: str, workers: int | None, *, refresh: bool, r
     dsns = ready_databases(settings)
     announce_open_hosts(settings)
     refuse_writable_input(settings, dsns)
+    require_reachable(dsns)
     config = run_config(refresh=refresh, rework=rework)
     with (
         temporary_workers(settings, dsns, workers_of_ones_own(workers, dsns)),

@@ -87,10 +87,9 @@ def _start(
         "EPISODES_HOME": str(settings.home.resolve()),
         "EPISODES_ENVIRONMENT": settings.environment,
     }
-    # What is not handed over is emptied: no process holds a DSN that its work does not need.
-    nothing = dict.fromkeys((purpose.setting for purpose in Purpose), "")
-    orchestrator = {**home, **nothing, **dsns.environment(ORCHESTRATOR)}
-    only_dagster = {**home, **nothing, **dsns.environment([Purpose.DAGSTER])}
+    # No process holds a DSN that its work does not need.
+    orchestrator = {**home, **dsns.environment(ORCHESTRATOR)}
+    only_dagster = {**home, **dsns.environment([Purpose.DAGSTER])}
     group.start(
         "code",
         [*program("dagster"), "api", "grpc", "--module-name", "episodes_assets.definitions",

@@ -4,13 +4,13 @@ A purpose is a role in a database (`episodes_assets.databases.purposes`). A proc
 the purposes of its own work and is given nothing else.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from episodes_assets.databases import doors, embedded
 from episodes_assets.databases.purposes import FLEET, ORCHESTRATOR, Database, Purpose
 from episodes_assets.errors import BadSetting
-from episodes_assets.settings import Settings
+from episodes_assets.settings import WITHHELD, Settings
 
 __all__ = ["FLEET", "ORCHESTRATOR", "Database", "Dsns", "Purpose", "resolve_dsns"]
 
@@ -36,9 +36,16 @@ class Dsns:
                 "set it, or unset every EPISODES_*_DSN to use the embedded databases",
             ) from None
 
-    def environment(self, purposes: Iterable[Purpose]) -> dict[str, str]:
-        """The environment variables that hand just these purposes to a child process."""
-        return {purpose.setting: self.by_purpose.get(purpose, "") for purpose in purposes}
+    def environment(self, purposes: Collection[Purpose]) -> dict[str, str]:
+        """The environment variables that hand just these purposes to a child process.
+
+        Every other DSN is withheld from it, administrators' included, also where `.env` has it.
+        """
+        every = [name for name in Settings.model_fields if name.endswith("_dsn")]
+        withheld = dict.fromkeys((f"EPISODES_{name.upper()}" for name in every), WITHHELD)
+        return withheld | {
+            purpose.setting: self.by_purpose[purpose] for purpose in purposes if purpose in self.by_purpose
+        }
 
 
 def resolve_dsns(settings: Settings) -> Dsns:

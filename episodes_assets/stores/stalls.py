@@ -44,6 +44,13 @@ class OpenDay:
         """Whether nothing has been finished for too long."""
         return now - self.moved_at > limit
 
+    def describe(self) -> str:
+        """What is stuck since when and what to do, as a line for people."""
+        return (
+            f"{self.day}: nothing finished since {self.moved_at:%Y-%m-%d %H:%M} UTC: {self.what_is_stuck}. "
+            f"What to do: {self.what_to_do}"
+        )
+
     @property
     def what_is_stuck(self) -> str:
         """One clause for people."""

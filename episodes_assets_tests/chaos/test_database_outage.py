@@ -36,6 +36,7 @@ def server(server_home: object, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def on_own_server(system: System, server: OwnServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
     """A system whose input, queue and results are on the server that goes away; Dagster's own stays."""
     monkeypatch.setenv("EPISODES_ADMIN_DSN", server.admin_dsn)
+    monkeypatch.setenv("EPISODES_ALLOWED_HOSTS", server.address)
     dsns = Dsns(
         {p: f"postgresql://own_{p}:secret@{server.address}/own_{p.database}" for p in Purpose},
         is_embedded=False,

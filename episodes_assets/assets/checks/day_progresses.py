@@ -42,11 +42,7 @@ def describe(found: Sequence[OpenDay], stalled: Sequence[OpenDay]) -> dict[str, 
     """The verdict: `passed`, `description` and `metadata` of a check's result."""
     return {
         "passed": not stalled,
-        "description": "; ".join(
-            f"{day.day}: nothing finished since {day.moved_at:%Y-%m-%d %H:%M} UTC: {day.what_is_stuck}. "
-            f"What to do: {day.what_to_do}"
-            for day in stalled
-        )
+        "description": "; ".join(day.describe() for day in stalled)
         or "each day with unfinished jobs makes progress",
         "metadata": {
             "days with unfinished jobs": len(found),
