@@ -27,9 +27,9 @@ def plain_failures() -> Iterator[None]:
     try:
         yield
     except EpisodesError as error:
-        retries = dg.AssetExecutionContext.get().retry_number
+        retries = dg.OpExecutionContext.get().retry_number
         if isinstance(error, DatabaseUnreachable) and retries < OUTAGE_RETRIES:
-            dg.AssetExecutionContext.get().log.warning(f"{error.what}; trying again")
+            dg.OpExecutionContext.get().log.warning(f"{error.what}; trying again")
             raise dg.RetryRequested(
                 max_retries=OUTAGE_RETRIES, seconds_to_wait=load_settings().retry_seconds * 2**retries
             ) from error

@@ -14,6 +14,7 @@ from episodes_assets.databases.restamp import restamp
 from episodes_assets.databases.status import read_status
 from episodes_assets.errors import DatabaseUnreachable
 from episodes_assets.settings import load_settings
+from episodes_assets.stores.snapshots import SnapshotStore
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,8 +47,13 @@ def stamp(
     database: Annotated[
         list[Database] | None, typer.Option(help="Only this database; may be repeated.")
     ] = None,
+    snapshots: Annotated[
+        bool, typer.Option("--snapshots", help="The snapshots' stamp too; alone, no database's.")
+    ] = False,
 ) -> None:
-    """Change which environment databases belong to, say after restoring a copy of production.
+    """Change which environment databases and snapshots belong to, say after restoring a copy.
+
+    Without options it is all four databases and the snapshots.
 
     From then on only processes with EPISODES_ENVIRONMENT=NEW may write to them, so stop the others
     first. Nothing else changes a stamp. Refused, with nothing changed, when a database is not
@@ -59,7 +65,13 @@ def stamp(
     settings = load_settings()
     dsns = resolve_dsns(settings)
     announce_open_hosts(settings)
-    restamp(settings, dsns, database or (), old=old, new=new, report=out.print)
+    store = SnapshotStore(settings.snapshots)
+    with_snapshots = (snapshots or not database) and store.restamp(old, new, look_only=True)
+    if database or not snapshots:
+        restamp(settings, dsns, database or (), old=old, new=new, report=out.print)
+    if with_snapshots:
+        store.restamp(old, new)
+        out.print(f"snapshots: stamp of {store.url} changed from {old} to {new}", markup=False)
     if new != settings.environment:
         err.print(f"This process belongs to {settings.environment!r}; set EPISODES_ENVIRONMENT={new}.")
 

@@ -25,15 +25,20 @@ def verify(filesystem: Any, root: str, environment: str, url: str) -> None:  # n
     Raises:
         WrongEnvironment: If its stamp differs.
     """
-    try:
-        stamp = json.loads(filesystem.cat_file(f"{root}/{STAMP}"))["environment"]
-    except FileNotFoundError:
-        return
-    if stamp != environment:
+    stamp = read(filesystem, root)
+    if stamp is not None and stamp != environment:
         raise WrongEnvironment(
             f"the snapshots below {url} belong to {stamp!r}, this process to {environment!r}",
             "set EPISODES_SNAPSHOTS_URL to a store of your own, or EPISODES_ENVIRONMENT if you mean this one",
         )
+
+
+def read(filesystem: Any, root: str) -> str | None:  # noqa: ANN401
+    """The environment a store belongs to; None when nothing was ever written to it."""
+    try:
+        return str(json.loads(filesystem.cat_file(f"{root}/{STAMP}"))["environment"])
+    except FileNotFoundError:
+        return None
 
 
 def put(filesystem: Any, root: str, environment: str, folder: str) -> None:  # noqa: ANN401
@@ -45,9 +50,12 @@ def put(filesystem: Any, root: str, environment: str, folder: str) -> None:  # n
         environment: This process's.
         folder: Where nobody else writes, in the same store.
     """
-    path = f"{root}/{STAMP}"
-    if filesystem.exists(path):
-        return
+    if not filesystem.exists(f"{root}/{STAMP}"):
+        write(filesystem, root, environment, folder)
+
+
+def write(filesystem: Any, root: str, environment: str, folder: str) -> None:  # noqa: ANN401
+    """Stamp a store, whatever its stamp was; arguments as in `put`."""
     stamp = {"environment": environment, "stamped_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds")}
     filesystem.pipe_file(f"{folder}/{STAMP}", json.dumps(stamp, indent=2).encode())
-    filesystem.mv(f"{folder}/{STAMP}", path)
+    filesystem.mv(f"{folder}/{STAMP}", f"{root}/{STAMP}")

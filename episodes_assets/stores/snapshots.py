@@ -56,6 +56,32 @@ class SnapshotStore:
         filesystem, root = fsspec.core.url_to_fs(self.url)
         return filesystem, root.rstrip("/")
 
+    def restamp(self, old: str, new: str, *, look_only: bool = False) -> bool:
+        """Let the store belong to another environment, on an explicit word.
+
+        Args:
+            old: What it must be stamped with.
+            new: What it shall be stamped with.
+            look_only: Only say whether it can be.
+
+        Returns:
+            Whether it has a stamp at all; without one there is nothing to change.
+
+        Raises:
+            WrongEnvironment: If it is stamped with something else than `old`.
+        """
+        filesystem, root = self._place
+        if snapshot_stamp.read(filesystem, root) is None:
+            return False
+        snapshot_stamp.verify(filesystem, root, old, self.url)
+        if not look_only:
+            folder = f"{root}/{uuid.uuid4().hex}{_PART}"
+            filesystem.makedirs(folder, exist_ok=True)
+            snapshot_stamp.write(filesystem, root, new, folder)
+            with suppress(FileNotFoundError):  # object stores have no empty folders
+                filesystem.rm(folder, recursive=True)
+        return True
+
     def find(self, day: dt.date) -> Snapshot | None:
         """The day's snapshot, or None."""
         return self._read(self._path(day, MANIFEST))

@@ -126,6 +126,19 @@ def test_a_store_of_another_environment_is_read_and_not_written(store: SnapshotS
     assert read(store, first)["epid"].tolist() == [1]
 
 
+def test_a_store_changes_its_environment_on_an_explicit_word(store: SnapshotStore) -> None:
+    assert store.restamp("development", "staging") is False  # nobody's yet
+    write(store, 1)
+    with pytest.raises(WrongEnvironment, match="belong to 'development'"):
+        store.restamp("production", "staging")
+    assert store.restamp("development", "staging", look_only=True) is True
+    write(store, 2)
+    assert store.restamp("development", "staging") is True
+    write(store, 3, environment="staging")
+    with pytest.raises(WrongEnvironment, match="belong to 'staging'"):
+        write(store, 4)
+
+
 def test_damage_is_noticed(tmp_path: Path) -> None:
     store = SnapshotStore(str(tmp_path))
     snapshot = write(store, 1)
