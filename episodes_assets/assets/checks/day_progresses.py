@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from episodes_assets.assets.reporting import table
+from episodes_assets.assets.reporting import plain_failures, table
 from episodes_assets.resources.databases import QueueDatabase
 from episodes_assets.settings import load_settings
 from episodes_assets.stores.stalls import OpenDay, open_days
@@ -21,7 +21,7 @@ CHECK = "each_open_day_progresses"
 )
 def each_open_day_progresses(queue_database: QueueDatabase) -> dg.AssetCheckResult:
     """Look at all days with unfinished jobs."""
-    with queue_database.connect_to_read() as queue:
+    with plain_failures(), queue_database.connect_to_read() as queue:
         found = find_open_days(queue)
     return dg.AssetCheckResult(**describe(found, stalled_days(found)))
 
