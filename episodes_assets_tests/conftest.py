@@ -41,7 +41,14 @@ def server_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The home of an embedded server whose four databases serve as templates."""
     home = tmp_path_factory.mktemp("server")
     settings = load_settings(home=home)
-    provision(settings, resolve_dsns(settings), lambda _: None)
+    dsns = resolve_dsns(settings)
+    # No test pulls the plug of the machine, and waiting for its disk would be most of the time.
+    with psycopg.connect(
+        embedded.start(home).dsn(embedded.ADMINISTRATOR, "postgres"), autocommit=True
+    ) as admin:
+        admin.execute("ALTER SYSTEM SET fsync = off")
+        admin.execute("SELECT pg_reload_conf()")
+    provision(settings, dsns, lambda _: None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EPISODES_HOME", str(home))
         patch.delenv("DAGSTER_HOME", raising=False)
