@@ -18,6 +18,7 @@ from hypothesis.stateful import (
 from episodes_assets.errors import EpisodesError
 from episodes_assets.fleet.claims import ClaimLost
 from episodes_assets_tests.chaos.conftest import Chaos
+from episodes_assets_tests.chaos.invariants import check, chunks_without_message
 from episodes_assets_tests.chaos.model import Input, Job, Model, Refused, Row
 from episodes_assets_tests.chaos.real import Attempt, Message, Real
 from episodes_assets_tests.chaos.record import Promise
@@ -128,7 +129,7 @@ class AnyOrder(RuleBasedStateMachine):
     def fan_out(self, of: dt.date) -> None:
         self.model.fan_out(of)
         self.real.fan_out(of)
-        assert not self.chunks_without_message(of)
+        assert not chunks_without_message(self.real, of)
 
     @rule(pick=picks, bad=bad_epids)
     def work(self, pick: int, bad: frozenset[int]) -> None:
@@ -242,7 +243,7 @@ class AnyOrder(RuleBasedStateMachine):
     def retry(self, of: dt.date) -> None:
         self.model.retry(of)
         self.real.retry(of)
-        assert not self.chunks_without_message(of)
+        assert not chunks_without_message(self.real, of)
 
     def finish_and_publish(self, of: dt.date) -> None:
         self.retry(of)
@@ -253,78 +254,11 @@ class AnyOrder(RuleBasedStateMachine):
         self.both(lambda: self.model.publish(of), lambda: self.real.publish(of))
 
     @invariant()
-    def state_is_the_models(self) -> None:
-        assert (
-            dict(self.results("SELECT epid, tracked_on FROM state.tracked_episodes")) == self.model.tracked_on
-        )
-        found = {
-            of: tuple(rest)
-            for of, *rest in self.results("SELECT day, newly_tracked, total FROM state.tracked_days")
-        }
-        assert found == {of: (len(each.new), each.total) for of, each in self.model.tracked_days.items()}
-
-    @invariant()
-    def jobs_are_the_models(self) -> None:
-        found: dict[dt.date, dict[Job, str]] = {of: {} for of in self.model.plans}
-        for of, *job, state in self.queue(
-            "SELECT day, epid, algorithm_id, window_start,"
-            " CASE state WHEN 'waiting' THEN 'open' WHEN 'running' THEN 'open' ELSE state END"
-            " FROM ledger.job_states JOIN ledger.plans USING (plan_id)"
-        ):
-            found[of][tuple(job)] = state
-        assert found == {of: plan.states for of, plan in self.model.plans.items()}
-        assert self.queue("SELECT jobs FROM ledger.backlog") == [(self.model.backlog,)]
-        left = self.queue(
-            "SELECT count(*) FROM ledger.jobs JOIN ledger.plans USING (plan_id)"
-            " WHERE superseded_at IS NOT NULL"
-        )
-        assert left == [(0,)], "jobs of a superseded plan are left"
-
-    @invariant()
-    def counters_are_what_they_count(self) -> None:
-        wrong = self.queue(
-            "SELECT plan_id, chunk FROM ledger.chunks WHERE (succeeded, held) <> ("
-            " SELECT count(*) FILTER (WHERE state = 'succeeded'),"
-            " count(*) FILTER (WHERE state IN ('held', 'waived'))"
-            " FROM ledger.job_states AS job"
-            " WHERE job.plan_id = chunks.plan_id AND job.chunk = chunks.chunk)"
-        )
-        assert wrong == []
-        twice = self.queue(
-            "SELECT payload FROM pgqueuer WHERE status = 'queued' GROUP BY payload HAVING count(*) > 1"
-        )
-        assert twice == [], "a chunk has two messages"
-
-    @invariant()
-    def published_days_are_the_models(self) -> None:
-        found: dict[dt.date, set[Job]] = {
-            of: set() for (of,) in self.results("SELECT day FROM published.days")
-        }
-        for of, *job, views in self.results(
-            "SELECT day, epid, algorithm_id, window_start, metrics ->> 'views' FROM published.results"
-        ):
-            assert views == str(job[0])
-            found[of].add(tuple(job))
-        assert found == {of: set(jobs) for of, (_, jobs) in self.model.published.items()}
-
-    def chunks_without_message(self, of: dt.date) -> list[Any]:
-        """Chunks of a day with open jobs that no live message names."""
-        return self.queue(
-            "SELECT chunk FROM ledger.chunks JOIN ledger.plans USING (plan_id)"
-            " WHERE day = %s AND superseded_at IS NULL AND succeeded + held < chunks.jobs AND NOT EXISTS ("
-            " SELECT FROM pgqueuer WHERE status = 'queued' AND convert_from(payload, 'utf8')::jsonb"
-            " = jsonb_build_object('plan_id', plan_id, 'chunk', chunk))",
-            of,
-        )
+    def all_is_as_in_the_model(self) -> None:
+        check(self.real, self.model)
 
     def is_open(self, of: dt.date, jobs: Sequence[Job]) -> bool:
         return any(self.model.plans[of].states[job] == "open" for job in jobs)
-
-    def queue(self, statement: str, *parameters: object) -> list[Any]:
-        return self.real.queue.execute(statement, parameters or None).fetchall()
-
-    def results(self, statement: str) -> list[Any]:
-        return self.real.results.execute(statement).fetchall()
 
 
 def choose(among: Sequence[T], pick: int) -> T:

@@ -1,7 +1,5 @@
 """A Dagster run is killed before, during and after each asset's write; run again, it ends as in calm."""
 
-from pathlib import Path
-
 import pytest
 
 from episodes_assets_tests.chaos.conftest import Chaos
@@ -74,17 +72,3 @@ def test_a_run_killed_at_each_instant(system: System, chaos: Chaos) -> None:
             ):
                 kill_at(system, instant)
                 finish(system, calm)
-
-
-@pytest.mark.xfail(strict=True, reason="nothing removes the .part folder of a run that was killed")
-def test_what_a_killed_run_had_begun_to_write_goes_when_the_day_is_run_again(system: System) -> None:
-    system.generate(DAY, DAY, episodes=20)
-    taken = ["input_episodes"]
-    instant = Instant("input_episodes", "open /day=2018-03-02/*.part/viewed.parquet w", 1)
-    with own_process(
-        killed_at, instant, system.settings.snapshots, run_days, system, DAY, None, taken
-    ) as run:
-        assert run.was_killed()
-    with own_process(run_days, system, DAY, None, taken) as again:
-        assert again.result().success
-    assert not list(Path(system.settings.snapshots).rglob("*.part"))
