@@ -54,6 +54,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[RECORD] = Record()
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """These start many processes: on a busy machine they take longer than others may."""
+    if config.getoption("--chaos") == "short":
+        for item in items:
+            if item.path.parent == Path(__file__).parent:
+                item.add_marker(pytest.mark.timeout(420))
+
+
 @pytest.fixture
 def chaos(request: pytest.FixtureRequest) -> Chaos:
     config = request.config

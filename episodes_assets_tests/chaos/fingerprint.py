@@ -61,6 +61,41 @@ _CONTENT: dict[str, tuple[str, str]] = {
     ),
 }
 
+# Each finds days that are half done.
+_HALF_DONE: dict[str, tuple[str, str]] = {
+    "published rows and their manifest differ": (
+        "results",
+        (
+            "SELECT day FROM published.days FULL JOIN"
+            " (SELECT day, count(*) AS found FROM published.results GROUP BY day) AS there USING (day)"
+            " WHERE rows IS DISTINCT FROM coalesce(found, 0)"
+        ),
+    ),
+    "tracked episodes and their manifest differ": (
+        "results",
+        (
+            "SELECT day FROM state.tracked_days FULL JOIN (SELECT tracked_on AS day, count(*) AS found"
+            " FROM state.tracked_episodes GROUP BY tracked_on) AS there USING (day)"
+            " WHERE newly_tracked IS DISTINCT FROM coalesce(found, 0)"
+        ),
+    ),
+    "a plan lacks jobs or chunks": (
+        "queue",
+        (
+            "SELECT day FROM ledger.plans WHERE superseded_at IS NULL AND ("
+            " jobs <> (SELECT count(*) FROM ledger.jobs WHERE jobs.plan_id = plans.plan_id) OR"
+            " jobs <> (SELECT sum(chunks.jobs) FROM ledger.chunks WHERE chunks.plan_id = plans.plan_id))"
+        ),
+    ),
+    "a day is handed out in part": (
+        "queue",
+        (
+            "SELECT day FROM ledger.plans JOIN ledger.chunks USING (plan_id) WHERE superseded_at IS NULL"
+            " AND (fanned_out_at IS NULL) <> (message_id IS NULL)"
+        ),
+    ),
+}
+
 
 def fingerprint(system: System) -> Fingerprint:
     """State, ledger, outcomes, published rows, manifests, and the files of the snapshots.
@@ -98,8 +133,10 @@ def published_bytes(system: System, day: dt.date) -> bytes:
     return str(rows[0][0]).encode()
 
 
-def assert_snapshots_are_whole(system: System) -> None:
-    """Whatever a reader can find of a snapshot must be all of it, byte for byte."""
+def assert_nothing_is_half_done(system: System) -> None:
+    """Whatever a reader can find after a kill is whole: plans, state, published days, snapshots."""
+    for what, (database, statement) in _HALF_DONE.items():
+        assert system.query(database, statement) == [], what
     folder = Path(system.settings.snapshots)
     for manifest in folder.glob("day=*/manifest.json"):
         snapshot = system.snapshots.require(dt.date.fromisoformat(manifest.parent.name[len("day=") :]))

@@ -6,8 +6,8 @@ from episodes_assets_tests.chaos.conftest import Chaos
 from episodes_assets_tests.chaos.faults import Instant, phases
 from episodes_assets_tests.chaos.fingerprint import (
     Fingerprint,
+    assert_nothing_is_half_done,
     assert_same,
-    assert_snapshots_are_whole,
     fingerprint,
     forget_day,
 )
@@ -36,7 +36,7 @@ def kill_at(system: System, instant: Instant) -> None:
     """Run the day and let its process die at an instant."""
     with own_process(killed_at, instant, system.settings.snapshots, run_days, system, DAY) as run:
         assert run.was_killed(), f"{instant} was not reached"
-    assert_snapshots_are_whole(system)
+    assert_nothing_is_half_done(system)
 
 
 def finish(system: System, calm: Fingerprint) -> None:
