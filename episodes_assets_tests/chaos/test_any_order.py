@@ -103,6 +103,7 @@ class AnyOrder(RuleBasedStateMachine):
                 self.step(same, "plan", content)
         elif what == "a day from other input" or following > day(5):
             self.plan_anew(of if of in self.model.plans else day(2), content)
+            self.step(max(self.model.plans), "plan", content)  # may stand on a past that is no more
         else:
             self.plan_anew(following, content)
             if following in self.model.plans:
