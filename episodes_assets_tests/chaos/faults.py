@@ -152,7 +152,7 @@ def phases(passed: Sequence[Instant], asset: str) -> dict[str, list[Instant]]:
     first = next(at for at, instant in enumerate(own) if instant.is_write)
     # A database's write is complete after its transaction, a snapshot's once its manifest is in place.
     ends = [at for at, instant in enumerate(own) if instant.what == _AFTER]
-    writes = [at + 1 for at, instant in enumerate(own) if instant.is_write and ".part" not in instant.what]
+    writes = [at + 1 for at, instant in enumerate(own) if instant.is_write]
     renames = [at + 1 for at, instant in enumerate(own) if instant.what.startswith("rename")]
     complete = max(ends or renames or writes)
     return {"before": own[: first + 1], "during": own[first + 1 : complete], "after": own[complete:]}
