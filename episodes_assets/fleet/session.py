@@ -14,6 +14,7 @@ import psycopg
 from pgqueuer.models import Job
 from pgqueuer.qm import QueueManager
 
+from episodes_assets.databases.asyncpg_url import to_asyncpg_url
 from episodes_assets.databases.connections import connect_to_write
 from episodes_assets.databases.purposes import Database
 from episodes_assets.errors import DatabaseUnreachable, EpisodesError
@@ -126,7 +127,7 @@ class Sessions:
         # PgQueuer's driver for psycopg keeps the connection for up to a second while it waits for a notice,
         # and every dequeue waits along (5,204 jobs in 5.4 s instead of 1.9 s).
         messages = await asyncpg.connect(
-            self.queue_dsn, timeout=CONNECT_SECONDS, command_timeout=self.heartbeat_seconds
+            to_asyncpg_url(self.queue_dsn), timeout=CONNECT_SECONDS, command_timeout=self.heartbeat_seconds
         )
         try:
             async with await psycopg.AsyncConnection.connect(

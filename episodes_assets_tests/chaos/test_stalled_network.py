@@ -1,6 +1,5 @@
 """A worker's way to the queue stalls while it holds a claim, for longer than heartbeats may stay away."""
 
-import asyncio
 import datetime as dt
 import time
 from typing import Any
@@ -11,7 +10,6 @@ from psycopg.conninfo import conninfo_to_dict
 from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.fleet.fan_out import fan_out_day
-from episodes_assets.fleet.worker import _messages_connection
 from episodes_assets_tests.chaos.conftest import Chaos
 from episodes_assets_tests.chaos.fingerprint import assert_same, fingerprint
 from episodes_assets_tests.chaos.fleet import eventually, fleet
@@ -107,15 +105,3 @@ def undo_work(system: System) -> None:
     system.query("queue", "DELETE FROM ledger.outcomes")
     system.query("queue", "UPDATE ledger.chunks SET succeeded = 0, starts = 0, message_id = NULL")
     system.query("queue", "UPDATE ledger.plans SET fanned_out_at = NULL")
-
-
-@pytest.mark.xfail(strict=True, reason="asyncpg reads URLs alone, so such a worker waits for ever, silently")
-def test_a_worker_reaches_the_queue_by_a_connection_string_that_is_no_url(system: System) -> None:
-    parts = conninfo_to_dict(system.dsn(Purpose.WORKER))
-    no_url = f"host={parts['host']} user={parts['user']} dbname={parts['dbname']}"
-
-    async def reach() -> None:
-        async with _messages_connection(no_url) as connection:
-            assert await connection.fetchval("SELECT 1") == 1
-
-    asyncio.run(reach())

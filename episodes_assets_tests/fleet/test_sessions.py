@@ -16,8 +16,10 @@ from pgqueuer.errors import RetryRequested
 from pgqueuer.models import Job
 from pgqueuer.queries import EntrypointExecutionParameter, Queries
 from pgqueuer.types import QueueEntrypoint, QueueManagerId
+from psycopg.conninfo import conninfo_to_dict
 
 from episodes_assets.commands.processes import episodes_argv, worker_environment
+from episodes_assets.databases.asyncpg_url import to_asyncpg_url
 from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.fleet.chunk import ChunkRules, ChunkRunner
@@ -172,3 +174,24 @@ def test_a_silent_ledger_is_given_up(system: System) -> None:
     with psycopg.connect(system.admin["queue"]) as locker:
         locker.execute("LOCK TABLE ledger.chunks IN ACCESS EXCLUSIVE MODE")
         asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        "host={host} user={user} dbname={dbname}",
+        "host={host} user={user} dbname={dbname} connect_timeout=5 keepalives_idle=3 application_name='a b'",
+        "postgresql://{user}@/{dbname}?host={host}&options=-c%20statement_timeout%3D5s",
+    ],
+)
+def test_messages_come_by_whatever_dsn_the_ledger_is_reached_by(system: System, spell: str) -> None:
+    dsn = spell.format(**conninfo_to_dict(system.dsn(Purpose.WORKER)))
+
+    async def reach() -> str:
+        connection = await asyncpg.connect(to_asyncpg_url(dsn))
+        try:
+            return str(await connection.fetchval("SELECT current_database()"))
+        finally:
+            await connection.close()
+
+    assert asyncio.run(reach()) == system.query("queue", "SELECT current_database()")[0][0]
