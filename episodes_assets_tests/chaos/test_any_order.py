@@ -82,10 +82,11 @@ class AnyOrder(RuleBasedStateMachine):
             raise AssertionError("it should have been refused") from None
         on_real()
 
-    @initialize(content=inputs)
-    def run_the_first_day(self, content: Input) -> None:
-        self.plan_anew(day(2), content)
-        self.fan_out(day(2))
+    @initialize(contents=st.lists(inputs, min_size=3, max_size=3))
+    def run_the_first_days(self, contents: list[Input]) -> None:
+        for of, content in zip(map(day, (2, 3, 4)), contents, strict=True):
+            self.plan_anew(of, content)
+            self.fan_out(of)
 
     @rule(
         what=st.sampled_from(["the next day", "a day from other input", "a day again", "one step"]),

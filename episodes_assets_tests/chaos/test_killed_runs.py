@@ -24,6 +24,7 @@ DAY = day(2)
 def calm_run(system: System) -> tuple[list[Instant], Fingerprint]:
     """Run two days in calm; the instants of the second, and what the system then holds."""
     system.generate(day(1), DAY, episodes=60)
+    system.insert_drop(DAY, [(epid, 0, DAY, DAY) for epid in (7, 8)])  # newly tracked that day
     with own_process(run_days, system, day(1)) as run:
         assert run.result().success
     with own_process(counted, system.settings.snapshots, run_days, system, DAY) as counting:
