@@ -5,6 +5,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
 import pytest
 
 from episodes_assets.databases.connections import Connection, connect
@@ -12,11 +13,11 @@ from episodes_assets.databases.dsns import Purpose
 from episodes_assets.errors import DayIncomplete
 from episodes_assets.fleet.fan_out import FanOut, fan_out_day
 from episodes_assets.fleet.retry import retry_held_jobs
-from episodes_assets.stores import ledger, published
+from episodes_assets.stores import ledger, published, tracked_state
 from episodes_assets.stores.publications import PublishedDay
 from episodes_assets_tests.chaos.at_once import deadlocks, in_processes, in_threads
 from episodes_assets_tests.chaos.conftest import Chaos
-from episodes_assets_tests.chaos.fingerprint import assert_same, fingerprint
+from episodes_assets_tests.chaos.fingerprint import assert_nothing_is_half_done, assert_same, fingerprint
 from episodes_assets_tests.chaos.record import Promise
 from episodes_assets_tests.chaos.runs import tick
 from episodes_assets_tests.system import System, day
@@ -108,6 +109,31 @@ def test_two_retries(planned: System, chaos: Chaos) -> None:
             assert sum(in_threads(chaos.random, LATEST_SECONDS, one, one)) == held
             assert planned.query("queue", "SELECT sum(held) FROM ledger.chunks") == [(0,)]
             assert all(row[1:] == (1, True) for row in live_messages(planned))
+    assert deadlocks(planned) == 0
+
+
+def test_two_plannings_and_two_writers_of_the_state(planned: System, chaos: Chaos) -> None:
+    jobs = with_queue(planned, read_jobs)
+
+    def plan(number: int) -> None:
+        some = jobs[jobs["epid"] % 3 == number % 3].reset_index(drop=True)
+        record = partial(ledger.record_plan, day=day(1), jobs=some, checksum=str(number), snapshot_id="s")
+        with_queue(planned, lambda queue: record(queue, code_version="1", chunk_jobs=60))
+
+    def track(number: int) -> None:
+        epids = np.arange(number, number + 100)
+        with connect(planned.dsn(Purpose.RESULTS), autocommit=True) as results:
+            with tracked_state.only_writer(results):
+                tracked_state.record_day(
+                    results, day(1), epids, yesterday=None, snapshot_id="s", code_version="1"
+                )
+
+    for number in range(chaos.pick(short=20, long=300)):
+        for what, write in (("plannings of one day", plan), ("writers of the state", track)):
+            with chaos.attack(Promise.TWO, f"two {what}, from different input"):
+                both = partial(write, 2 * number), partial(write, 2 * number + 1)
+                in_threads(chaos.random, LATEST_SECONDS, *both)
+                assert_nothing_is_half_done(planned)
     assert deadlocks(planned) == 0
 
 
