@@ -84,6 +84,7 @@ class Real:
 
     def __init__(self, system: System, max_starts: int) -> None:
         self.system = system
+        self.checks = 0  # how often all of it was compared with the model
         self._max_starts = max_starts
         self._loop = asyncio.new_event_loop()
         self.queue = psycopg.connect(system.dsn(Purpose.QUEUE), autocommit=True)

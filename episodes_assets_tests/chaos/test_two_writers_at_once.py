@@ -122,11 +122,13 @@ def test_two_plannings_and_two_writers_of_the_state(planned: System, chaos: Chao
 
     def track(number: int) -> None:
         epids = np.arange(number, number + 100)
-        with connect(planned.dsn(Purpose.RESULTS), autocommit=True) as results:
-            with tracked_state.only_writer(results):
-                tracked_state.record_day(
-                    results, day(1), epids, yesterday=None, snapshot_id="s", code_version="1"
-                )
+        with (
+            connect(planned.dsn(Purpose.RESULTS), autocommit=True) as results,
+            tracked_state.only_writer(results),
+        ):
+            tracked_state.record_day(
+                results, day(1), epids, yesterday=None, snapshot_id="s", code_version="1"
+            )
 
     for number in range(chaos.pick(short=20, long=300)):
         for what, write in (("plannings of one day", plan), ("writers of the state", track)):
