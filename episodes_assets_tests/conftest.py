@@ -93,5 +93,5 @@ def system(server_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest tests, so that no process is left alone with one at the end."""
-    longest = ("test_a_backfill_through_the_daemon", "test_thirty_days_at_once")
+    longest = ("test_a_backfill_through_the_daemon", "test_days_at_once")
     items.sort(key=lambda item: not item.name.startswith(longest))

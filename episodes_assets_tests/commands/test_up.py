@@ -51,8 +51,8 @@ def eventually(check: Callable[[], bool], seconds: float) -> None:
 
 
 @pytest.mark.timeout(400)
-def test_a_backfill_through_the_daemon_publishes_what_a_range_does(system: System) -> None:
-    days = 30
+@pytest.mark.parametrize("days", [6, pytest.param(30, marks=pytest.mark.slow)])
+def test_a_backfill_through_the_daemon_publishes_what_a_range_does(system: System, days: int) -> None:
     system.generate(day(1), day(days), episodes=60)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
