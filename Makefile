@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help run up test chaos lint format bench bench-quick clean
+.PHONY: help run up test test-slow chaos lint format bench bench-quick clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -31,10 +31,16 @@ up: $(INSTALLED) ## The whole system until Ctrl-C: databases, daemon, web UI, wo
 test: $(INSTALLED) ## The tests (about five minutes)
 	$(BIN)/pytest -n 2
 
-chaos: $(INSTALLED) ## Kill, stall and crash everything (20 minutes), into docs/promises.md; SEED=n, ONLY=test
+chaos: $(INSTALLED) ## Kill, stall and crash everything (25 minutes), into docs/promises.md; SEED=n, ONLY=test
 	$(BIN)/pytest -p no:xdist -o addopts=-ra -o timeout=1800 episodes_assets_tests/chaos --chaos long \
 		--chaos-seed $(or $(SEED),1) --chaos-record $(VENV)/chaos.json $(if $(ONLY),-k $(ONLY))
-	$(if $(ONLY),,$(BIN)/python -m episodes_assets_tests.chaos.report $(VENV)/chaos.json docs/promises.md)
+	$(if $(ONLY),,$(BIN)/pytest -n 2 --junitxml $(VENV)/promises.xml \
+		$$($(BIN)/python -m episodes_assets_tests.chaos.other_promises))
+	$(if $(ONLY),,$(BIN)/python -m episodes_assets_tests.chaos.report $(VENV)/chaos.json $(VENV)/promises.xml \
+		docs/promises.md)
+
+test-slow: $(INSTALLED) ## The tests of whole ranges at their full length (five minutes)
+	$(BIN)/pytest -n 2 -m slow
 
 lint: $(BENCH_INSTALLED) ## Formatter, linter, types, import directions, Dagster definitions
 	$(BIN)/ruff format --check .

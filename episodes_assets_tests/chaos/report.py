@@ -1,6 +1,7 @@
 """`docs/promises.md` from a record of `make chaos`.
 
-Use: `python -m episodes_assets_tests.chaos.report RECORD.json PAGE.md`.
+Use: `python -m episodes_assets_tests.chaos.report RECORD.json JUNIT.xml PAGE.md`; the second is pytest's
+record of the tests that `other_promises` lists.
 """
 
 import json
@@ -9,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from episodes_assets_tests.chaos.other_promises import outcomes
 from episodes_assets_tests.chaos.record import Promise
 
 
-def main(record_path: str, page_path: str) -> None:
+def main(record_path: str, junit_path: str, page_path: str) -> None:
     """Write the page."""
     record = json.loads(Path(record_path).read_text(encoding="utf-8"))
-    sections = (_head(record), _promises(record), _figures(record), _repeat(record))
+    others = outcomes(Path(junit_path))
+    sections = (_head(record), _promises(record), _others(others), _figures(record), _repeat(record))
     Path(page_path).write_text(
         "\n\n".join(section for section in sections if section) + "\n", encoding="utf-8"
     )
@@ -49,6 +52,16 @@ def _what(attack: Mapping[str, Any]) -> str:
     return "; ".join(attack["violations"]).replace("|", r"\|") or "as in calm"
 
 
+def _others(others: Sequence[tuple[str, str, int, int]]) -> str:
+    rows = [
+        (promise, attack, f"{tried:,}", "kept" if tried == kept else f"broken in {tried - kept}")
+        for promise, attack, tried, kept in others
+    ]
+    return "## Attacks by tests of their own\n\n" + _table(
+        ("promise", "attack", "cases", "what happened"), rows
+    )
+
+
 def _figures(record: Mapping[str, Any]) -> str:
     rows = list(record["figures"].items())
     return "## What faults cost\n\n" + _table(("", "measured"), rows) if rows else ""
@@ -63,7 +76,7 @@ Every choice follows from one seed. A violation is printed with the command that
 
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    marks = ["---" if name in {"", "attack", "what happened"} else "---:" for name in names]
+    marks = ["---" if name in {"", "promise", "attack", "what happened"} else "---:" for name in names]
     return "\n".join("| " + " | ".join(line) + " |" for line in [names, marks, *rows])
 
 

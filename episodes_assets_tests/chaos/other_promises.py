@@ -1,0 +1,102 @@
+"""Promises that are attacked by tests of their own, and what came of those in pytest's JUnit record.
+
+`python -m episodes_assets_tests.chaos.other_promises` prints the files, for `make chaos` to run them.
+"""
+
+import xml.etree.ElementTree as ET
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGE = "episodes_assets_tests"
+
+
+@dataclass(frozen=True)
+class TestedPromise:
+    """A promise and the test modules that try to break it."""
+
+    __test__ = False
+
+    promise: str
+    attack: str
+    modules: tuple[str, ...]
+
+
+TESTED = (
+    TestedPromise(
+        "Poison fails alone, within its time limit, and is recovered once mended",
+        "jobs that raise, hang, eat memory, end their process, return other columns or no value; a "
+        "module that does not import; a job that kills its worker",
+        ("fleet.test_poison", "fleet.test_fleet"),
+    ),
+    TestedPromise(
+        "A worker outlives its connections and leaves a queue that is not its own",
+        "connections cut, a silent server, a message that went to another, a schema that changes underneath",
+        ("fleet.test_sessions",),
+    ),
+    TestedPromise(
+        "A day that makes no progress raises an alert that says what is stuck",
+        "no worker, lost messages, jobs that run for ever, workers that fell silent",
+        ("automation.test_stalls",),
+    ),
+    TestedPromise(
+        "Another environment's databases and snapshots are not written",
+        "each write path of a process of another environment; hosts that are not listed; an input role that "
+        "can write",
+        (
+            "databases.test_stamps",
+            "databases.test_allowed_hosts",
+            "databases.test_input_role",
+            "test_settings",
+        ),
+    ),
+    TestedPromise(
+        "What does not add up is not built on",
+        "snapshots, state, ledger, outcomes and published rows that are tampered with; a drop of a tenth; "
+        "slow planning; yesterday unpublished",
+        ("assets.test_gates", "gates.test_verdicts"),
+    ),
+    TestedPromise(
+        "A wrong day is corrected with all later days, and what was published stays on record",
+        "a refreshed drop whose successors were deleted, changed viewings, waived and retried jobs",
+        (
+            "commands.test_correct",
+            "automation.test_held_jobs",
+            "stores.test_snapshots",
+            "stores.test_published",
+        ),
+    ),
+    TestedPromise(
+        "Upgrades lose nothing; older and newer releases refuse each other",
+        "databases of earlier migrations with jobs in flight; `db init` interrupted at its statements; "
+        "versions below and above",
+        ("databases.test_versions", "databases.test_upgrade_to_corrections", "databases.test_provision"),
+    ),
+)
+
+
+def outcomes(junit: Path) -> list[tuple[str, str, int, int]]:
+    """Each promise with its attack, and how many cases were tried and passed.
+
+    Args:
+        junit: The record of a run of all files.
+    """
+    tried: Counter[str] = Counter()
+    passed: Counter[str] = Counter()
+    for case in ET.parse(junit).iter("testcase"):
+        module = case.get("classname", "").removeprefix(f"{PACKAGE}.")
+        tried[module] += 1
+        passed[module] += all(child.tag in {"properties", "system-out", "system-err"} for child in case)
+    return [
+        (
+            each.promise,
+            each.attack,
+            sum(tried[module] for module in each.modules),
+            sum(passed[module] for module in each.modules),
+        )
+        for each in TESTED
+    ]
+
+
+if __name__ == "__main__":
+    print(*(f"{PACKAGE}/{name.replace('.', '/')}.py" for each in TESTED for name in each.modules))
