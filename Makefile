@@ -28,8 +28,8 @@ run: $(INSTALLED) ## Set everything up, track a week of sample episodes, show wh
 up: $(INSTALLED) ## The whole system until Ctrl-C: databases, daemon, web UI, workers
 	$(BIN)/episodes up
 
-test: $(INSTALLED) ## The tests (about five minutes)
-	$(BIN)/pytest -n 2
+test: $(INSTALLED) ## The tests (about six minutes); much of it is waiting, so three at a time
+	$(BIN)/pytest -n 3
 
 chaos: $(INSTALLED) ## Kill, stall and crash everything (25 minutes), into docs/promises.md; SEED=n, ONLY=test
 	$(BIN)/pytest -p no:xdist -o addopts=-ra -o timeout=1800 episodes_assets_tests/chaos --chaos long \

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from episodes_assets.errors import BadSetting
 
@@ -138,6 +138,11 @@ def load_settings(**overrides: Any) -> Settings:  # noqa: ANN401
     """
     try:
         return Settings(**overrides)
+    except SettingsError as error:  # not JSON, where JSON is wanted
+        field = str(error).split('"')[1]
+        raise BadSetting(
+            f"EPISODES_{field.upper()} cannot be read", "spell it as JSON; see README, Settings"
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         name = f"EPISODES_{str(first['loc'][0]).upper()}" if first["loc"] else "settings"

@@ -69,7 +69,7 @@ def system(server_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with psycopg.connect(admin, autocommit=True) as connection:
         for database, name in names.items():
             connection.execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(
                     sql.Identifier(name), sql.Identifier(database.value)
                 )
             )

@@ -13,6 +13,7 @@ import pytest
 from episodes_assets.commands.processes import episodes_argv
 from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets.databases.migrate import latest_version
+from episodes_assets_tests.commands.invoke import output, refusal
 from episodes_assets_tests.system import System, day
 
 COMMANDS = [
@@ -38,11 +39,10 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_help_teaches(system: System, command: tuple[str, ...]) -> None:
-    shown = system.cli(*command, "--help")
-    assert shown.returncode == 0
-    assert "Usage" in shown.stdout
-    assert len(shown.stdout.split()) > 25
+def test_help_teaches(command: tuple[str, ...]) -> None:
+    shown, _ = output(*command, "--help")
+    assert "Usage" in shown
+    assert len(shown.split()) > 25
 
 
 def refused(system: System, *arguments: str, env: dict[str, str] | None = None) -> str:
@@ -67,11 +67,11 @@ def refused(system: System, *arguments: str, env: dict[str, str] | None = None) 
 )
 def test_a_bad_day_is_refused_everywhere(system: System, text: str, problem: str) -> None:
     for command in (["run", text], ["results", text], ["jobs", "status", text]):
-        assert problem in refused(system, *command)
+        assert problem in str(refusal(*command))
 
 
 def test_a_range_the_wrong_way_round(system: System) -> None:
-    assert "give the earlier day first" in refused(system, "backfill", "2018-03-02", "2018-03-01")
+    assert "give the earlier day first" in str(refusal("backfill", "2018-03-02", "2018-03-01"))
 
 
 def test_a_database_that_is_down(system: System) -> None:
@@ -85,25 +85,31 @@ def test_a_database_that_is_down(system: System) -> None:
     assert "who@127.0.0.1:1/dagster" in refused(system, "run", "2018-03-01", env=dagster_down)
 
 
-def test_wrong_settings(system: System) -> None:
-    assert "a DSN cannot be read" in refused(
-        system, "jobs", "status", env={"EPISODES_QUEUE_DSN": "postgres queue please"}
-    )
-    assert "EPISODES_QUEUE_DSN is not set" in refused(
-        system, "jobs", "status", env={"EPISODES_QUEUE_DSN": ""}
-    )
-    assert "EPISODES_CHUNK_JOBS" in refused(system, "jobs", "status", env={"EPISODES_CHUNK_JOBS": "many"})
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("EPISODES_QUEUE_DSN", "postgres queue please", "a DSN cannot be read"),
+        ("EPISODES_QUEUE_DSN", "", "EPISODES_QUEUE_DSN is not set"),
+        ("EPISODES_CHUNK_JOBS", "many", "EPISODES_CHUNK_JOBS"),
+        ("EPISODES_ALGORITHM_TIMEOUT_SECONDS", "soon", "EPISODES_ALGORITHM_TIMEOUT_SECONDS"),
+    ],
+)
+def test_wrong_settings(
+    system: System, monkeypatch: pytest.MonkeyPatch, name: str, value: str, problem: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert problem in str(refusal("jobs", "status"))
 
 
 def test_an_unprovisioned_database(system: System) -> None:
     system.query("results", "DROP SCHEMA published CASCADE")
-    assert "run `episodes db init`" in refused(system, "results", "2018-03-01")
+    assert "run `episodes db init`" in str(refusal("results", "2018-03-01"))
 
 
 def test_a_day_that_fails_says_why(system: System) -> None:
     assert "the drop of 2018-03-01 has not arrived" in refused(system, "run", "2018-03-01")
-    assert "2018-03-01 is not published" in refused(system, "results", "2018-03-01")
-    assert "no planned jobs" in refused(system, "jobs", "status", "2018-03-01")
+    assert "2018-03-01 is not published" in str(refusal("results", "2018-03-01"))
+    assert "no planned jobs" in str(refusal("jobs", "status", "2018-03-01"))
 
 
 def test_input_to_results(system: System, tmp_path: Path) -> None:
@@ -134,7 +140,7 @@ def test_input_to_results(system: System, tmp_path: Path) -> None:
     assert "reach:" in system.cli("results", "2018-03-01").stdout
     assert "yes" in system.cli("jobs", "status").stdout
     assert "0 held jobs" in system.cli("jobs", "retry", "2018-03-01").stdout
-    assert "cannot be written" in refused(system, "results", "2018-03-01", "--csv", "/nowhere/x.csv")
+    assert "cannot be written" in str(refusal("results", "2018-03-01", "--csv", "/nowhere/x.csv"))
 
 
 HEADER = "batch_date,epid,algorithm_id,series,season,episode,title,premier_date,start_date\n"
@@ -158,7 +164,7 @@ def test_loading_files_takes_all_or_nothing(system: System, tmp_path: Path) -> N
     line = refused(system, "input", "load", "--episodes", str(episodes))
     assert "column batch_date" in line
     assert system.query("input", "SELECT count(*) FROM episodes") == [(1,)]
-    assert "no file was given" in refused(system, "input", "load")
+    assert "no file was given" in str(refusal("input", "load"))
 
 
 def test_the_state_moves_to_another_system(system: System, tmp_path: Path) -> None:
@@ -196,11 +202,11 @@ def test_db_status_and_init(system: System) -> None:
         "EPISODES_ALLOWED_HOSTS": "127.0.0.1:1",
     }
     assert "1 of 4 databases cannot be read" in refused(system, "db", "status", env=down)
-    assert "EPISODES_ADMIN_DSN is not set" in refused(system, "db", "init")
+    assert "EPISODES_ADMIN_DSN is not set" in str(refusal("db", "init"))
 
 
 def test_the_demo_keeps_its_hands_off_configured_databases(system: System) -> None:
-    assert "unset every EPISODES_*_DSN" in refused(system, "demo")
+    assert "unset every EPISODES_*_DSN" in str(refusal("demo"))
 
 
 def test_the_demo_from_nothing_and_again(system: System, tmp_path: Path) -> None:
