@@ -91,10 +91,10 @@ def test_runs_say_that_the_database_went_away_and_end_well_when_run_again(
 
 
 def some_of_each_asset(instants: list[Instant], chaos: Chaos) -> list[Instant]:
-    """In the long form four instants of each asset, in the short one an instant of two of them."""
+    """In the long form four instants of each asset, in the short one an instant of one of them."""
     assets = list(dict.fromkeys(instant.asset for instant in instants))
     found = []
-    for asset in chaos.pick(long=assets, short=sorted(chaos.random.sample(assets, 2), key=assets.index)):
+    for asset in chaos.pick(long=assets, short=[chaos.random.choice(assets)]):
         own = [instant for instant in instants if instant.asset == asset]
         found += chaos.random.sample(own, min(chaos.pick(short=1, long=4), len(own)))
     return found

@@ -18,6 +18,7 @@ from episodes_assets_tests.chaos.runs import run_days
 from episodes_assets_tests.system import System, day
 
 ASSETS = ("input_episodes", "tracked_episodes", "episode_jobs", "job_outcomes", "published_results")
+PHASES = ("before", "during", "after")
 DAY = day(2)
 
 
@@ -51,9 +52,11 @@ def finish(system: System, calm: Fingerprint) -> None:
 def test_a_run_killed_in_each_asset_before_during_and_after_its_write(system: System, chaos: Chaos) -> None:
     with fleet(system, 1):
         instants, calm = calm_run(system)
-        for phase in ("before", "during", "after"):
+        # Each asset in one of the phases, and in the long form in each of them.
+        for turn in range(chaos.pick(short=1, long=len(PHASES))):
             forget_day(system, DAY)
-            for asset in ASSETS:
+            for number, asset in enumerate(ASSETS):
+                phase = PHASES[(number + turn + chaos.seed) % len(PHASES)]
                 instant = chaos.random.choice(phases(instants, asset)[phase])
                 with chaos.attack(Promise.RUNS, f"SIGKILL {phase} the write of each asset in turn"):
                     kill_at(system, instant)

@@ -23,23 +23,6 @@ from episodes_assets.fleet.messages import ChunkMessage
 from episodes_assets.fleet.retry import retry_held_jobs
 from episodes_assets_tests.system import System, day
 
-# An algorithm as a team might break it: epids 13 and 23 fail, 17 kills its process, 19 never ends.
-BROKEN = """
-import os, time
-import episodes_assets.algorithms.reach as reach
-from episodes_assets.fleet import micro_batch
-
-right = micro_batch.run_micro_batch
-
-def wrong(input_dsn, day, windows):
-    epids = set(windows.epid.tolist())
-    if 13 in epids: raise ValueError("thirteen")
-    if 23 in epids: raise OSError("twenty-three")
-    if 17 in epids: os.kill(os.getpid(), 9)
-    if 19 in epids: time.sleep(600)
-    return right(input_dsn, day, windows)
-"""
-
 
 def eventually(check: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
@@ -74,70 +57,6 @@ def plan(system: System, *epids: int) -> None:
 
 def states(system: System) -> dict[int, str]:
     return dict(system.query("queue", "SELECT epid, state FROM ledger.job_states"))
-
-
-def test_jobs_that_fail_crash_or_hang_fail_alone_and_can_be_retried(
-    system: System, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:
-    plan(system, 1, 2, 13, 17, 19, 23)
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys, importlib.abc, importlib.util\n"
-        "class Finder(importlib.abc.MetaPathFinder):\n"
-        "    def find_spec(self, name, path, target=None):\n"
-        "        if name != 'episodes_assets.fleet.chunk': return None\n"
-        "        sys.meta_path.remove(self)\n"
-        "        import broken\n"
-        "        from episodes_assets.fleet import micro_batch\n"
-        "        micro_batch.run_micro_batch = broken.wrong\n"
-        "        return importlib.util.find_spec(name)\n"
-        "sys.meta_path.insert(0, Finder())\n"
-    )
-    (tmp_path / "broken.py").write_text(BROKEN)
-    with worker(
-        system,
-        PYTHONPATH=str(tmp_path),
-        EPISODES_BATCH_TIMEOUT_SECONDS="3",
-        EPISODES_JOB_TIMEOUT_SECONDS="3",
-        EPISODES_RETRY_SECONDS="0.05",
-        EPISODES_MAX_STARTS="2",
-    ):
-        eventually(lambda: list(states(system).values()).count("held") == 4)
-        succeeded = [epid for epid, state in states(system).items() if state == "succeeded"]
-        assert sorted(succeeded) == [1, 2]
-    errors = dict(system.query("queue", "SELECT epid, error FROM ledger.job_states WHERE state = 'held'"))
-    assert errors[13] == "ValueError: thirteen"
-    assert errors[23] == "OSError: twenty-three"
-    assert "died" in errors[17]
-    assert "longer than 3 seconds" in errors[19]
-    traceback = system.query("queue", "SELECT traceback FROM ledger.job_states WHERE epid = 13")[0][0]
-    assert "in wrong" in traceback
-
-    shown = system.cli("jobs", "status", "2018-03-01")
-    assert "held: 2018-03-01 epid 13 algorithm 0 after 2 starts: ValueError: thirteen" in shown.stdout
-    retried = system.cli("jobs", "retry", "2018-03-01")
-    assert "4 held jobs of 2018-03-01 wait for the fleet again" in retried.stdout
-    with worker(system):
-        eventually(lambda: set(states(system).values()) == {"succeeded"})
-
-
-def test_a_killed_worker_loses_nothing_and_doubles_nothing(system: System) -> None:
-    system.generate(day(1), day(2), episodes=400)
-    system.plan(day(1), day(2))
-    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
-        fan_out_day(queue, day(1))
-        fan_out_day(queue, day(2))
-    short = {"EPISODES_HEARTBEAT_SECONDS": "2"}
-    with worker(system, **short) as first:
-        eventually(lambda: "running" in states(system).values() or "succeeded" in states(system).values())
-        first.kill()
-        first.wait()
-    with worker(system, **short):
-        eventually(lambda: system.query("queue", "SELECT jobs FROM ledger.backlog") == [(0,)], seconds=90)
-    assert set(states(system).values()) == {"succeeded"}
-    jobs, outcomes = system.query(
-        "queue", "SELECT (SELECT count(*) FROM ledger.jobs), (SELECT count(*) FROM ledger.outcomes)"
-    )[0]
-    assert jobs == outcomes
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -56,7 +56,7 @@ def test_each_poison_fails_alone_and_is_recovered_once_mended(system: System, tm
     assert held == {(3, a) for a in IDS if a != 96} | {(e, 96) for e in (1, 2, 3)}
     assert all(state == "succeeded" for job, (state, _, _) in states.items() if job not in held)
     for algorithm, (error, trace) in {
-        90: ("ValueError: poisoned", "in compute"),
+        90: ("OSError: poisoned", "in compute"),
         91: ("longer than 1.5 seconds", "ComputationTooLong"),
         92: ("MemoryError", "in compute"),
         93: ("loses_columns returned ['something']", "BadAlgorithm"),
@@ -68,6 +68,9 @@ def test_each_poison_fails_alone_and_is_recovered_once_mended(system: System, tm
         assert error in found
         assert trace in traceback
     assert system.query("results", "SELECT FROM published.days") == []
+
+    shown = system.cli("jobs", "status", "2018-03-01", env=env).stdout
+    assert "held: 2018-03-01 epid 3 algorithm 90 after 2 starts: OSError: poisoned" in shown
 
     mended = {**env, "MENDED": "1"}
     assert "9 held jobs" in system.cli("jobs", "retry", "2018-03-01", env=mended).stdout

@@ -14,7 +14,7 @@ def compute(viewings: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
     metrics = pd.DataFrame({"raises_count": counts})
     poisoned = (jobs["window_start"] == POISONED) & ("MENDED" not in os.environ)
     if poisoned.any():
-        raise ValueError("poisoned")
+        raise OSError("poisoned")  # as an outage would, and yet it is the job's own fault
     return metrics
 
 
