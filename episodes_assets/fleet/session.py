@@ -65,7 +65,7 @@ class Sessions:
             SchemaTooOld: If its schema is of an older release by now.
             SchemaTooNew: If its schema is of a newer release by now.
         """
-        failures = 0
+        failures, pause = 0, 0.0
         while not stopping.is_set():
             began = time.monotonic()
             try:
@@ -81,7 +81,7 @@ class Sessions:
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
             else:
                 continue
-            if time.monotonic() - began > LONGEST_PAUSE_SECONDS:
+            if time.monotonic() - began > pause:  # it was worth connecting again
                 failures = 0
             # Spread, so that a fleet does not come back all at once.
             pause = min(FIRST_PAUSE_SECONDS * 2**failures, LONGEST_PAUSE_SECONDS) * random.uniform(0.5, 1)  # noqa: S311
