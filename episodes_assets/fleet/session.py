@@ -127,11 +127,17 @@ class Sessions:
         # PgQueuer's driver for psycopg keeps the connection for up to a second while it waits for a notice,
         # and every dequeue waits along (5,204 jobs in 5.4 s instead of 1.9 s).
         messages = await asyncpg.connect(
-            to_asyncpg_url(self.queue_dsn), timeout=CONNECT_SECONDS, command_timeout=self.heartbeat_seconds
+            to_asyncpg_url(self.queue_dsn),
+            timeout=CONNECT_SECONDS,
+            command_timeout=self.heartbeat_seconds,
+            server_settings={"application_name": "episodes messages"},
         )
         try:
             async with await psycopg.AsyncConnection.connect(
-                self.queue_dsn, autocommit=True, connect_timeout=int(CONNECT_SECONDS)
+                self.queue_dsn,
+                autocommit=True,
+                connect_timeout=int(CONNECT_SECONDS),
+                application_name="episodes ledger",
             ) as ledger:
                 yield messages, ledger
         finally:

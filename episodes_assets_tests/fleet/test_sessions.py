@@ -90,13 +90,14 @@ def test_a_worker_connects_again_when_either_connection_is_cut(system: System) -
     hand_out(system, 1)
     with ready_worker(system) as (process, lines):
         wait_until_done(system)
-        for number, application in ((2, "application_name <> ''"), (3, "true")):
-            # The ledger's connection is the one that PgQueuer does not listen on.
-            system.query(
+        for number, connection in ((2, "ledger"), (3, "messages")):
+            cut = system.query(
                 "queue",
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                f" WHERE datname = current_database() AND usename = 'episodes_worker' AND {application}",
+                " WHERE datname = current_database() AND application_name = %s",
+                [f"episodes {connection}"],
             )
+            assert cut == [(True,)]
             hand_out(system, number)
             wait_until_done(system)
         assert process.poll() is None
