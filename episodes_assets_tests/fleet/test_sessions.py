@@ -174,7 +174,7 @@ def test_a_silent_ledger_is_given_up(system: System) -> None:
 
     with psycopg.connect(system.admin["queue"]) as locker:
         locker.execute("LOCK TABLE ledger.chunks IN ACCESS EXCLUSIVE MODE")
-        asyncio.run(scenario())
+        asyncio.run(asyncio.wait_for(scenario(), 10))
 
 
 @pytest.mark.parametrize(
