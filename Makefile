@@ -31,7 +31,7 @@ up: $(INSTALLED) ## The whole system until Ctrl-C: databases, daemon, web UI, wo
 test: $(INSTALLED) ## The tests (about six minutes); much of it is waiting, so three at a time
 	$(BIN)/pytest -n 3
 
-chaos: $(INSTALLED) ## Kill, stall and crash everything (25 minutes), into docs/promises.md; SEED=n, ONLY=test
+chaos: $(INSTALLED) ## Kill, stall and crash everything (45 minutes), into docs/promises.md; SEED=n, ONLY=test
 	$(BIN)/pytest -p no:xdist -o addopts=-ra -o timeout=1800 episodes_assets_tests/chaos --chaos long \
 		--chaos-seed $(or $(SEED),1) --chaos-record $(VENV)/chaos.json $(if $(ONLY),-k $(ONLY))
 	$(if $(ONLY),,$(BIN)/pytest -n 2 --junitxml $(VENV)/promises.xml \
