@@ -113,8 +113,8 @@ def test_a_day_that_fails_says_why(system: System) -> None:
 
 
 def test_input_to_results(system: System, tmp_path: Path) -> None:
-    generated = system.cli("input", "generate", "--episodes", "60", "--days", "2", "--history", "2")
-    assert "2 drops with" in generated.stdout, generated.stderr
+    generated, _ = output("input", "generate", "--episodes", "60", "--days", "2", "--history", "2")
+    assert "2 drops with" in generated
     ran = system.cli("run", "2018-03-01", "--workers", "1")
     assert ran.returncode == 0, ran.stderr
     for heading in ("catalogue", "quarantined", "newly", "succeeded", "published", "outcomes"):
@@ -122,8 +122,7 @@ def test_input_to_results(system: System, tmp_path: Path) -> None:
     assert "2018-03-01" in ran.stdout
 
     file = tmp_path / "results.csv"
-    written = system.cli("results", "2018-03-01", "--csv", str(file))
-    assert written.returncode == 0, written.stderr
+    output("results", "2018-03-01", "--csv", str(file))
     with file.open(newline="", encoding="utf-8") as opened:
         rows = list(csv.DictReader(opened))
     assert len(rows) == len(system.jobs(day(1)))
@@ -137,9 +136,9 @@ def test_input_to_results(system: System, tmp_path: Path) -> None:
     assert reach["median_share"] == ""
     piped = system.cli("results", "2018-03-01", "--csv", "-")
     assert list(csv.DictReader(io.StringIO(piped.stdout))) == rows
-    assert "reach:" in system.cli("results", "2018-03-01").stdout
-    assert "yes" in system.cli("jobs", "status").stdout
-    assert "0 held jobs" in system.cli("jobs", "retry", "2018-03-01").stdout
+    assert "reach:" in output("results", "2018-03-01")[0]
+    assert "yes" in output("jobs", "status")[0]
+    assert "0 held jobs" in output("jobs", "retry", "2018-03-01")[0]
     assert "cannot be written" in str(refusal("results", "2018-03-01", "--csv", "/nowhere/x.csv"))
 
 
@@ -154,15 +153,13 @@ def test_loading_files_takes_all_or_nothing(system: System, tmp_path: Path) -> N
     )
     load = ["input", "load", "--episodes", str(episodes), "--viewings", str(viewings)]
     for _ in range(2):
-        loaded = system.cli(*load)
-        assert "1 rows loaded into episodes" in loaded.stdout, loaded.stderr
+        assert "1 rows loaded into episodes" in output(*load)[0]
         assert system.query("input", "SELECT count(*) FROM episodes") == [(1,)]
         assert system.query("input", "SELECT count(*) FROM viewings") == [(1,)]
     viewings.write_text("epid,viewer_id,viewed_at,seconds_watched,completed\n1,5,soon,60,true\n")
-    assert "v.csv, line 2, column viewed_at: 'soon' is not a time" in refused(system, *load)
+    assert "v.csv, line 2, column viewed_at: 'soon' is not a time" in str(refusal(*load))
     episodes.write_text(HEADER + ",1,0,s,1,1,t,2018-01-01,2018-02-01\n")
-    line = refused(system, "input", "load", "--episodes", str(episodes))
-    assert "column batch_date" in line
+    assert "column batch_date" in str(refusal("input", "load", "--episodes", str(episodes)))
     assert system.query("input", "SELECT count(*) FROM episodes") == [(1,)]
     assert "no file was given" in str(refusal("input", "load"))
 
@@ -171,25 +168,23 @@ def test_the_state_moves_to_another_system(system: System, tmp_path: Path) -> No
     system.generate(day(1), day(4))
     system.plan(day(1), day(3))
     for name in ("state.csv", "state.parquet"):
-        exported = system.cli("state", "export", str(tmp_path / name), "--as-of", "2018-03-02")
-        assert "tracked episodes as of 2018-03-02 written" in exported.stdout, exported.stderr
-    assert "no tracked episodes as of" in refused(
-        system, "state", "export", str(tmp_path / "x.csv"), "--as-of", "2018-03-09"
-    )
+        exported, _ = output("state", "export", str(tmp_path / name), "--as-of", "2018-03-02")
+        assert "tracked episodes as of 2018-03-02 written" in exported
+    too_late = refusal("state", "export", str(tmp_path / "x.csv"), "--as-of", "2018-03-09")
+    assert "no tracked episodes as of" in str(too_late)
     jobs = system.jobs(day(3))
     imported = ["state", "import", str(tmp_path / "state.csv"), "--as-of", "2018-03-02"]
-    assert "a tracked history already" in refused(system, *imported)
+    assert "a tracked history already" in str(refusal(*imported))
     system.query("results", "DELETE FROM state.tracked_days")
     system.query("results", "DELETE FROM state.tracked_episodes")
     system.query("queue", "DELETE FROM ledger.plans")
-    assert "imported" in system.cli(*imported).stdout
+    assert "imported" in output(*imported)[0]
     system.plan(day(3))
     assert system.jobs(day(3)) == jobs
     bad = tmp_path / "bad.csv"
     bad.write_text("epid,tracked_on\n1,2018-03-01\n1,2018-03-01\n")
-    assert "row 2: an epid is repeated" in refused(
-        system, "state", "import", str(bad), "--as-of", "2018-03-02"
-    )
+    repeated = refusal("state", "import", str(bad), "--as-of", "2018-03-02")
+    assert "row 2: an epid is repeated" in str(repeated)
 
 
 def test_db_status_and_init(system: System) -> None:
