@@ -47,6 +47,10 @@ class Settings(BaseSettings):
     )
 
     dagster_dsn: SecretStr | None = Field(default=None, description="Dagster's own storage.")
+    dashboard_dsn: SecretStr | None = Field(
+        default=None,
+        description="Users, sessions and the audit log, in the same database as Dagster's storage.",
+    )
     input_dsn: SecretStr | None = Field(default=None, description="Input, read-only role.")
     input_writer_dsn: SecretStr | None = Field(
         default=None, description="Input, role of the systems that fill it; for `episodes input`."

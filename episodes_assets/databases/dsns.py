@@ -8,11 +8,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from episodes_assets.databases import doors, embedded
-from episodes_assets.databases.purposes import FLEET, ORCHESTRATOR, Database, Purpose
+from episodes_assets.databases.purposes import FLEET, ORCHESTRATOR, WEBSERVER, Database, Purpose
 from episodes_assets.errors import BadSetting
 from episodes_assets.settings import WITHHELD, Settings
 
-__all__ = ["FLEET", "ORCHESTRATOR", "Database", "Dsns", "Purpose", "resolve_dsns"]
+__all__ = ["FLEET", "ORCHESTRATOR", "WEBSERVER", "Database", "Dsns", "Purpose", "resolve_dsns"]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,17 @@ _STAMP = "GRANT SELECT ON environment_stamp, episodes_schema_version TO {role}"
 _RIGHTS: dict[Purpose, tuple[str, ...]] = {
     # Dagster migrates its own tables.
     Purpose.DAGSTER: (_STAMP, "GRANT CREATE, USAGE ON SCHEMA public TO {role}"),
+    # No other role may see the schema: it holds what logins are checked against.
+    Purpose.DASHBOARD: (
+        _STAMP,
+        "GRANT USAGE ON SCHEMA dashboard TO {role}",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON dashboard.users, dashboard.sessions TO {role}",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON dashboard.login_attempts TO {role}",
+        "GRANT SELECT, INSERT, UPDATE (last_used_at, revoked_at) ON dashboard.service_tokens TO {role}",
+        "GRANT SELECT, INSERT ON dashboard.signing_key TO {role}",
+        # Column by column: when it happened is the database's to say.
+        "GRANT SELECT, INSERT (who, way, what, detail, address, outcome) ON dashboard.audit_log TO {role}",
+    ),
     Purpose.INPUT: ("GRANT SELECT ON episodes, viewings TO {role}",),
     Purpose.INPUT_WRITER: (
         _STAMP,

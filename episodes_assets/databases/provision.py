@@ -18,7 +18,7 @@ from episodes_assets.databases.connections import Connection, connect, describe
 from episodes_assets.databases.consumer_views import create_views
 from episodes_assets.databases.dsns import Dsns, resolve_dsns
 from episodes_assets.databases.grants import grant
-from episodes_assets.databases.purposes import Database
+from episodes_assets.databases.purposes import Database, Purpose
 from episodes_assets.databases.status import read_status
 from episodes_assets.databases.targets import Target, find_targets
 from episodes_assets.errors import NotProvisioned, SchemaTooOld
@@ -72,6 +72,8 @@ def provision(settings: Settings, dsns: Dsns, report: Report) -> None:
             _refuse_others(target, settings.environment)
             _create_roles_and_database(server, target, report)
             _fill(target, settings.environment, report)
+        if target.database is Database.DAGSTER and Purpose.DASHBOARD not in target.roles:
+            report("dagster: the dashboard has no role yet; to make it one, set EPISODES_DASHBOARD_DSN")
         report(f"{target.database}: ready ({', '.join(sorted(target.roles.values()))})")
 
 

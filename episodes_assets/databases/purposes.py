@@ -1,4 +1,4 @@
-"""The four databases, the roles in them, and which of them an orchestrator and a worker need."""
+"""The four databases, the roles in them, and which of them each kind of process needs."""
 
 from enum import StrEnum
 
@@ -16,6 +16,7 @@ class Purpose(StrEnum):
     """A role in one of the databases; its value is the middle of the setting's name."""
 
     DAGSTER = "dagster"
+    DASHBOARD = "dashboard"
     INPUT = "input"
     INPUT_WRITER = "input_writer"
     QUEUE = "queue"
@@ -41,6 +42,7 @@ class Purpose(StrEnum):
 
 _DATABASES = {
     Purpose.DAGSTER: Database.DAGSTER,
+    Purpose.DASHBOARD: Database.DAGSTER,
     Purpose.INPUT: Database.INPUT,
     Purpose.INPUT_WRITER: Database.INPUT,
     Purpose.QUEUE: Database.QUEUE,
@@ -50,6 +52,7 @@ _DATABASES = {
 }
 _EMBEDDED_ROLES = {
     Purpose.DAGSTER: "episodes_dagster",
+    Purpose.DASHBOARD: "episodes_dashboard",
     Purpose.INPUT: "episodes_input_reader",
     Purpose.INPUT_WRITER: "episodes_input_writer",
     Purpose.QUEUE: "episodes_orchestrator",
@@ -60,3 +63,4 @@ _EMBEDDED_ROLES = {
 
 ORCHESTRATOR = (Purpose.DAGSTER, Purpose.INPUT, Purpose.QUEUE, Purpose.RESULTS)
 FLEET = (Purpose.INPUT, Purpose.WORKER)
+WEBSERVER = (Purpose.DAGSTER, Purpose.DASHBOARD, Purpose.QUEUE)

@@ -11,7 +11,7 @@ from episodes_assets.errors import DatabaseUnreachable, EpisodesError
 
 # The role that may see the most in each database.
 _SEEN_BY = {
-    Database.DAGSTER: (Purpose.DAGSTER,),
+    Database.DAGSTER: (Purpose.DAGSTER, Purpose.DASHBOARD),
     Database.INPUT: (Purpose.INPUT_WRITER, Purpose.INPUT),
     Database.QUEUE: (Purpose.QUEUE, Purpose.WORKER),
     Database.RESULTS: (Purpose.RESULTS, Purpose.CONSUMER),

@@ -42,7 +42,7 @@ def on_own_server(system: System, server: OwnServer, monkeypatch: pytest.MonkeyP
         is_embedded=False,
     )
     provision(load_settings(), dsns, lambda _: None)
-    kept = {Purpose.DAGSTER: system.dsns.require(Purpose.DAGSTER)}
+    kept = {p: system.dsns.require(p) for p in Purpose if p.database is Database.DAGSTER}
     dsns = replace(dsns, by_purpose={**dsns.by_purpose, **kept})
     for purpose in Purpose:
         monkeypatch.setenv(purpose.setting, dsns.require(purpose))

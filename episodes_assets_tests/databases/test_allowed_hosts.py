@@ -165,7 +165,7 @@ def test_every_setting_counts_and_production_needs_no_list(monkeypatch: pytest.M
     message = str(refused.value)
     assert "EPISODES_QUEUE_DSN -> queue-host:5432 allowed" in message
     assert "EPISODES_WORKER_DSN -> worker-host:5432 allowed" in message
-    for name in ("dagster", "input", "input_writer", "results", "consumer", *administrators):
+    for name in ("dagster", "dashboard", "input", "input_writer", "results", "consumer", *administrators):
         assert f"EPISODES_{name.upper()}_DSN -> {name}-host:5432 denied" in message
     assert "EPISODES_SNAPSHOTS_URL -> s3://snapshots-host denied" in message
     assert "secret" not in message

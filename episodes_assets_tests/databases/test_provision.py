@@ -86,6 +86,31 @@ def test_the_input_tables_of_others_are_not_made(
         provision(load_settings(), Dsns({**dsns, Purpose.INPUT: theirs}, is_embedded=False), lambda _: None)
 
 
+def test_the_dashboard_is_set_up_without_a_role_for_it(tcp_environment: Dsns) -> None:
+    """Who runs everything but the dashboard has no DSN for it; its role is made when there is one."""
+    settings = load_settings()
+    without = Dsns(
+        {
+            p: d.replace("/prod_", "/bare_").replace("//prod_", "//bare_")
+            for p, d in tcp_environment.by_purpose.items()
+            if p is not Purpose.DASHBOARD
+        },
+        is_embedded=False,
+    )
+    steps: list[str] = []
+    provision(settings, without, steps.append)
+    assert any(
+        "the dashboard has no role yet; to make it one, set EPISODES_DASHBOARD_DSN" in s for s in steps
+    )
+    assert all(status.is_current for status in read_status(without))
+    dsn = without.require(Purpose.DAGSTER).replace("bare_dagster:p-dagster", "bare_dashboard:p")
+    steps.clear()
+    provision(settings, Dsns({**without.by_purpose, Purpose.DASHBOARD: dsn}, is_embedded=False), steps.append)
+    assert not any("no role" in step for step in steps)
+    with psycopg.connect(dsn) as connection:
+        connection.execute("SELECT FROM dashboard.users")
+
+
 def test_a_missing_administrator_or_dsn_is_named(
     tcp_environment: Dsns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,7 +136,7 @@ def test_migrations_upgrade_an_older_schema(system: System, server_home: Path) -
     embedded_dsns = Dsns(system.dsns.by_purpose, is_embedded=True)
     for database in Database:
         downgrade(database, system.admin[database], f"{database}_0001")
-    assert not any(s.is_current for s in read_status(system.dsns) if s.database != Database.DAGSTER)
+    assert not any(status.is_current for status in read_status(system.dsns))
     provision(settings, embedded_dsns, lambda _: None)
     for status in read_status(system.dsns):
         assert status.schema_version == latest_version(status.database)
@@ -177,7 +202,9 @@ def test_the_input_role_is_read_only_by_default(server_home: Path) -> None:
         assert connection.execute("SHOW transaction_read_only").fetchone() == ("on",)
 
 
-@pytest.mark.parametrize("purpose", [Purpose.WORKER, Purpose.INPUT, Purpose.CONSUMER, Purpose.QUEUE])
+@pytest.mark.parametrize(
+    "purpose", [Purpose.WORKER, Purpose.INPUT, Purpose.CONSUMER, Purpose.QUEUE, Purpose.DASHBOARD]
+)
 @pytest.mark.parametrize("database", list(Database))
 def test_a_role_reaches_no_other_database(purpose: Purpose, database: Database, server_home: Path) -> None:
     dsn = embedded.start(server_home).dsn(purpose.embedded_role, database.value)
@@ -212,6 +239,46 @@ def test_a_worker_can_only_work(system: System, statement: str) -> None:
 def test_the_history_is_only_added_to(system: System, statement: str) -> None:
     with psycopg.connect(system.dsn(Purpose.RESULTS)) as connection, pytest.raises(DENIED):
         connection.execute(statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE dashboard.audit_log SET who = 'nobody'",
+        "DELETE FROM dashboard.audit_log",
+        "TRUNCATE dashboard.audit_log",
+        "INSERT INTO dashboard.audit_log (at) VALUES ('2018-03-01')",
+        "UPDATE dashboard.service_tokens SET role = 'operator'",
+        "DELETE FROM dashboard.service_tokens",
+        "UPDATE dashboard.signing_key SET key = repeat('x', 43)",
+        "DELETE FROM dashboard.signing_key",
+        "UPDATE environment_stamp SET environment = 'mine'",
+        "CREATE TABLE dashboard.mine ()",
+        "CREATE TABLE mine ()",
+        "SELECT FROM runs",
+    ],
+)
+def test_the_dashboard_changes_no_record(system: System, statement: str) -> None:
+    with psycopg.connect(system.dsn(Purpose.DASHBOARD)) as connection, pytest.raises(DENIED):
+        connection.execute(statement)
+
+
+def test_dagster_has_no_part_in_the_accounts(system: System) -> None:
+    tables = [
+        name
+        for (name,) in system.query("dagster", "SELECT relname FROM pg_class JOIN pg_namespace"
+        " ON relnamespace = pg_namespace.oid WHERE nspname = 'dashboard' AND relkind = 'r'")
+    ]  # fmt: skip
+    assert {"users", "sessions", "service_tokens", "audit_log", "signing_key", "login_attempts"} == set(
+        tables
+    )
+    with psycopg.connect(system.dsn(Purpose.DAGSTER), autocommit=True) as connection:
+        connection.execute("SELECT FROM runs")
+        for table in tables:
+            with pytest.raises(DENIED):
+                connection.execute(f"SELECT FROM dashboard.{table}")
+        with pytest.raises(DENIED):
+            connection.execute("CREATE TABLE dashboard.mine ()")
 
 
 def test_a_consumer_reads_what_is_published_and_nothing_else(system: System) -> None:

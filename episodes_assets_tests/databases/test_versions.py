@@ -73,9 +73,9 @@ def test_every_role_that_writes_is_told(system: System) -> None:
     ):
         pass
     for number, error in (("9999", SchemaTooNew), ("0001", SchemaTooOld)):
-        for database in (Database.INPUT, Database.QUEUE, Database.RESULTS):
+        for database in Database:
             set_version(system, database, f"{database}_{number}")
-        for purpose in (p for p in WRITERS if p is not Purpose.DAGSTER):
+        for purpose in WRITERS:
             dsn, database = system.dsn(purpose), purpose.database
             with pytest.raises(error), connect_to_write(dsn, database, "development"):
                 pass
