@@ -117,3 +117,19 @@ class RunFailed(EpisodesError):
 
 class ProcessFailed(EpisodesError):
     """A process of the system could not be started or ended by itself."""
+
+
+class BadAccount(EpisodesError):
+    """A name or a password that no account can have."""
+
+
+class AccountExists(EpisodesError):
+    """The name of a user or a service token is taken."""
+
+
+class NoSuchAccount(EpisodesError):
+    """There is no user or no service token of that name."""
+
+
+class LastOperator(EpisodesError):
+    """The change would leave nobody who may change anything in the dashboard with a password."""

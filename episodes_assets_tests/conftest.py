@@ -16,7 +16,10 @@ from episodes_assets.databases import embedded
 from episodes_assets.databases.dsns import Database, Dsns, Purpose, resolve_dsns
 from episodes_assets.databases.provision import provision
 from episodes_assets.settings import load_settings
+from episodes_assets_tests.accounts.fixtures import copied_accounts
 from episodes_assets_tests.system import System
+
+__all__ = ["copied_accounts"]
 
 _COUNTER = itertools.count(1)
 

@@ -37,7 +37,7 @@ def upgrade() -> None:
             absolute interval NOT NULL,
             idle interval NOT NULL
         );
-        CREATE INDEX sessions_of_a_name ON dashboard.sessions (name);
+        CREATE INDEX sessions_of_a_name ON dashboard.sessions (lower(name));
         CREATE INDEX sessions_of_a_user ON dashboard.sessions (user_name);
 
         CREATE TABLE dashboard.service_tokens (

@@ -1,0 +1,115 @@
+"""The audit log: who did what, when, from where. Nobody but an administrator can change it."""
+
+import datetime as dt
+import json
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from psycopg.types.json import Jsonb
+
+from episodes_assets.accounts.identity import Way
+from episodes_assets.databases.connections import Connection
+
+_LOG = logging.getLogger(__name__)
+_LONGEST_NAME = 200
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that was done or tried.
+
+    Attributes:
+        at: When, by the database's clock.
+        who: The name of whoever did it; unproven where `way` is None.
+        way: How they proved who they are; None for commands and for people who did not.
+        what: What was done or tried.
+        detail: Whatever helps to understand it.
+        address: Where it came from.
+        outcome: What came of it.
+    """
+
+    at: dt.datetime
+    who: str
+    way: Way | None
+    what: str
+    detail: dict[str, object]
+    address: str
+    outcome: str
+
+
+def record(
+    connection: Connection,
+    *,
+    who: str,
+    way: Way | None,
+    what: str,
+    detail: Mapping[str, object],
+    address: str,
+    outcome: str,
+) -> None:
+    """Add an event, and write it to this process's log as one line of JSON.
+
+    Args:
+        connection: To the accounts.
+        who: The name of whoever did it; of a longer one the beginning.
+        way: How they proved who they are; None for commands and for people who did not.
+        what: What was done or tried.
+        detail: Whatever helps to understand it; what JSON does not know is written as text.
+        address: Where it came from.
+        outcome: What came of it.
+    """
+    event = {
+        "who": _storable(who)[:_LONGEST_NAME],
+        "way": None if way is None else way.value,
+        "what": _storable(what),
+        "detail": {_storable(key): _as_json(value) for key, value in detail.items()},
+        "address": _storable(address),
+        "outcome": _storable(outcome),
+    }
+    connection.execute(
+        "INSERT INTO dashboard.audit_log (who, way, what, detail, address, outcome)"
+        " VALUES (%(who)s, %(way)s, %(what)s, %(detail)s, %(address)s, %(outcome)s)",
+        {**event, "detail": Jsonb(event["detail"])},
+    )
+    _LOG.info("audit %s", json.dumps(event))
+
+
+def read(
+    connection: Connection, limit: int = 100, since: dt.datetime | None = None, who: str | None = None
+) -> list[Event]:
+    """The newest events, the newest first.
+
+    Args:
+        connection: To the accounts.
+        limit: How many at most.
+        since: None older than that.
+        who: Only those of this name.
+    """
+    found = connection.execute(
+        "SELECT at, who, way, what, detail, address, outcome FROM dashboard.audit_log"
+        " WHERE (%(since)s::timestamptz IS NULL OR at >= %(since)s)"
+        " AND (%(who)s::text IS NULL OR who = %(who)s)"
+        " ORDER BY event_id DESC LIMIT %(limit)s",
+        {"since": since, "who": who, "limit": limit},
+    )
+    return [
+        Event(at, name, None if way is None else Way(way), what, detail, address, outcome)
+        for at, name, way, what, detail, address, outcome in found
+    ]
+
+
+def _as_json(value: object) -> object:
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, Mapping):
+        return {_storable(str(key)): _as_json(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(each) for each in value]
+    return _storable(str(value))
+
+
+def _storable(text: str) -> str:
+    """A text as PostgreSQL takes it: a request can hold what it does not."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()

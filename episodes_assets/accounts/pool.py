@@ -1,0 +1,115 @@
+"""Connections to the accounts, kept open between requests."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+import psycopg
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from episodes_assets.databases import admission
+from episodes_assets.databases.connections import (
+    CONNECT_TIMEOUT_SECONDS,
+    Connection,
+    connect_to_write,
+    describe,
+    unreachable,
+)
+from episodes_assets.databases.purposes import Database
+from episodes_assets.errors import EpisodesError
+
+SIZE = 8
+WAIT_SECONDS = 10.0
+# Shorter than that wait: once the server is back, one of those who ask next gets a connection.
+_GIVE_UP_SECONDS = 4.0
+# Then it is made anew, with a look at whose database it is now.
+_LIFE_SECONDS = 600.0
+
+
+class AccountsPool:
+    """Connections to the accounts for many threads.
+
+    Each is looked at before it is handed out, so after a restart of the server only what is under way
+    fails; whoever asks while it is away waits a little for it.
+
+    Args:
+        dsn: Of `Purpose.DASHBOARD`.
+        environment: This process's own; another's database is refused.
+
+    Raises:
+        WrongEnvironment: If the database belongs to another environment.
+        SchemaTooOld: If its schema is of an older release.
+        SchemaTooNew: If its schema is of a newer release.
+        NotProvisioned: If it has no stamp.
+        BadSetting: If the DSN cannot be read, or leads to another database.
+        DatabaseUnreachable: If there is no connection to be had.
+    """
+
+    def __init__(self, dsn: str, environment: str) -> None:
+        self._dsn = dsn
+        self._environment = environment
+        self._refusal: Exception | None = None
+        # The pool makes its connections in threads of its own: what is wrong is better told here.
+        with connect_to_write(dsn, Database.DAGSTER, environment):
+            pass
+        self._pool = ConnectionPool(
+            dsn,
+            min_size=1,
+            max_size=SIZE,
+            timeout=WAIT_SECONDS,
+            max_lifetime=_LIFE_SECONDS,
+            reconnect_timeout=_GIVE_UP_SECONDS,
+            kwargs={
+                "autocommit": True,
+                "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+                "application_name": "episodes dashboard",
+            },
+            configure=self._admit,
+            check=ConnectionPool.check_connection,
+            open=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections; there are none to be had afterwards."""
+        self._pool.close()
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """A connection of one's own while the block lasts; each statement commits by itself.
+
+        Raises:
+            DatabaseUnreachable: If there is none to be had, or it breaks inside the block.
+            EpisodesError: If the database now belongs to another environment or release.
+        """
+        try:
+            connection = self._pool.getconn()
+        except PoolTimeout as error:
+            if isinstance(self._refusal, EpisodesError):
+                raise self._refusal from error
+            raise unreachable(self._dsn, self._refusal or error) from error
+        try:
+            yield connection
+        except psycopg.OperationalError as error:
+            if connection.broken:
+                raise unreachable(self._dsn, error) from error
+            raise
+        finally:
+            self._pool.putconn(connection)
+
+    def _admit(self, connection: Connection) -> None:
+        """Look at a new connection as `connect_to_write` does."""
+        self._refusal = None
+        try:
+            admission.verify(connection, Database.DAGSTER, self._environment, describe(self._dsn))
+        except Exception as error:
+            self._refusal = error
+            raise

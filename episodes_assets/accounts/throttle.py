@@ -1,0 +1,155 @@
+"""Failed logins slow down the next ones: of the same name, and from the same address.
+
+An attempt counts as failed from the moment it is let through until it is known to have succeeded, so
+many at once get no further than one after the other.
+
+Whoever attacks a name makes it wait for everybody; but not at an address where that name has logged in
+before, which is counted by itself. So the attack does not keep its victim out.
+"""
+
+import hashlib
+import ipaddress
+from collections.abc import Iterable
+
+from episodes_assets.accounts import names
+from episodes_assets.accounts.waiting import FORGOTTEN_AFTER_SECONDS, Attempts, Waiting
+from episodes_assets.databases.connections import Connection
+
+OF_A_NAME = Waiting(free=5)
+# Many people can share one.
+FROM_AN_ADDRESS = Waiting(free=20)
+KNOWN_FOR_DAYS = 30
+
+_NEVER = Attempts(0, 0.0)
+
+
+def try_again_after(connection: Connection, name: str, address: str) -> float:
+    """How many seconds to wait before a password is looked at; 0 to go on.
+
+    After 0 the attempt must end with `record_success` or `record_failure`.
+
+    Args:
+        connection: To the accounts.
+        name: As it was typed; whether there is such a user makes no difference.
+        address: Where it comes from.
+    """
+    with connection.transaction():
+        rules = _rules(connection, name, address)
+        _lock(connection, rules)
+        found = connection.execute(
+            "SELECT subject, failures, extract(epoch FROM clock_timestamp() - failed_at)::float8"
+            " FROM dashboard.login_attempts WHERE subject = ANY(%s)",
+            [list(rules)],
+        )
+        attempts = {subject: Attempts(failures, ago) for subject, failures, ago in found}
+        seconds = max(rule.seconds_left(attempts.get(subject, _NEVER)) for subject, rule in rules.items())
+        if seconds == 0:
+            counted = [rule.counted(attempts.get(subject, _NEVER)) for subject, rule in rules.items()]
+            connection.execute(
+                "INSERT INTO dashboard.login_attempts (subject, failures, failed_at)"
+                " SELECT subject, failures, clock_timestamp()"
+                " FROM unnest(%s::bytea[], %s::integer[]) AS counted (subject, failures)"
+                " ON CONFLICT (subject)"
+                " DO UPDATE SET failures = excluded.failures, failed_at = excluded.failed_at",
+                [list(rules), counted],
+            )
+        return seconds
+
+
+def record_failure(connection: Connection, name: str, address: str) -> None:
+    """An attempt that was let through was wrong: the wait begins now."""
+    with connection.transaction():
+        rules = _rules(connection, name, address)
+        _lock(connection, rules)
+        connection.execute(
+            "UPDATE dashboard.login_attempts"
+            " SET failures = greatest(failures, 1), failed_at = clock_timestamp() WHERE subject = ANY(%s)",
+            [list(rules)],
+        )
+
+
+def record_success(connection: Connection, name: str, address: str) -> None:
+    """An attempt that was let through was right.
+
+    The name's failures are forgotten, or just those at this address if it was known. The address's
+    stay, but for this attempt: one's own account would wash away guesses at others.
+    """
+    with connection.transaction():
+        rules = _rules(connection, name, address)
+        pair = _pair(name, address)
+        _lock(connection, [*rules, pair])
+        connection.execute(
+            "UPDATE dashboard.login_attempts"
+            " SET failures = CASE WHEN subject = %s THEN greatest(failures - 1, 0) ELSE 0 END"
+            " WHERE subject = ANY(%s)",
+            [_address(address), list(rules)],
+        )
+        connection.execute(
+            "INSERT INTO dashboard.login_attempts (subject, failures, failed_at, succeeded_at)"
+            " VALUES (%s, 0, clock_timestamp(), clock_timestamp())"
+            " ON CONFLICT (subject) DO UPDATE SET succeeded_at = excluded.succeeded_at",
+            [pair],
+        )
+    _purge(connection)
+
+
+def forget_failures(connection: Connection, name: str) -> None:
+    """Let a name be tried again at once; for an administrator's word."""
+    connection.execute("UPDATE dashboard.login_attempts SET failures = 0 WHERE subject = %s", [_name(name)])
+
+
+def _rules(connection: Connection, name: str, address: str) -> dict[bytes, Waiting]:
+    """What an attempt counts for, and by which rule."""
+    pair = _pair(name, address)
+    known = connection.execute(
+        "SELECT FROM dashboard.login_attempts"
+        " WHERE subject = %s AND succeeded_at > now() - make_interval(days => %s)",
+        [pair, KNOWN_FOR_DAYS],
+    ).fetchone()
+    return {_name(name) if known is None else pair: OF_A_NAME, _address(address): FROM_AN_ADDRESS}
+
+
+def _lock(connection: Connection, subjects: Iterable[bytes]) -> None:
+    """Until the transaction ends nobody else counts for these; in one order, so that none wait in a ring."""
+    keys = sorted(int.from_bytes(subject[:8], signed=True) for subject in subjects)
+    connection.execute("SELECT pg_advisory_xact_lock(key) FROM unnest(%s::bigint[]) AS key", [keys])
+
+
+def _purge(connection: Connection) -> None:
+    connection.execute(
+        "DELETE FROM dashboard.login_attempts WHERE subject IN ("
+        " SELECT subject FROM dashboard.login_attempts"
+        " WHERE failed_at < now() - make_interval(secs => %s)"
+        " AND coalesce(succeeded_at < now() - make_interval(days => %s), true)"
+        " FOR UPDATE SKIP LOCKED)",
+        [FORGOTTEN_AFTER_SECONDS, KNOWN_FOR_DAYS],
+    )
+
+
+def _name(name: str) -> bytes:
+    return _subject("name", names.fold(name))
+
+
+def _address(address: str) -> bytes:
+    return _subject("address", _network(address))
+
+
+def _pair(name: str, address: str) -> bytes:
+    return _subject("pair", names.fold(name), _network(address))
+
+
+def _network(address: str) -> str:
+    """An address, or of IPv6 the network that one machine usually has to itself."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            return str(parsed.ipv4_mapped)
+        return str(ipaddress.ip_network((int(parsed), 64), strict=False))
+    return str(parsed)
+
+
+def _subject(*parts: str) -> bytes:
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).digest()

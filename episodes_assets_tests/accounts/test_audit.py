@@ -1,0 +1,80 @@
+"""The audit log: everything in it can be read, nothing in it changed."""
+
+import datetime as dt
+import json
+import logging
+from typing import Any
+
+import psycopg
+import pytest
+
+from episodes_assets.accounts import audit
+from episodes_assets.accounts.identity import Way
+from episodes_assets.databases.connections import Connection
+from episodes_assets_tests.accounts.database import AccountsDatabase
+
+
+def add(connection: Connection, who: str = "ada", **given: Any) -> None:
+    event = {"way": Way.PASSWORD, "what": "login", "detail": {}, "address": "10.0.0.1", "outcome": "accepted"}
+    audit.record(connection, who=who, **{**event, **given})
+
+
+def test_events_are_read_newest_first(accounts: AccountsDatabase, connection: Connection) -> None:
+    add(connection, what="login", detail={"via": "form"})
+    accounts.age("audit_log", 3_600)
+    add(connection, "ci", way=Way.TOKEN, what="terminateRun", outcome="refused")
+    add(connection, "ada", way=None, what="login", outcome="too soon")
+    newest, middle, oldest = audit.read(connection)
+    assert (newest.who, newest.way, newest.outcome) == ("ada", None, "too soon")
+    assert (middle.who, middle.way, middle.what) == ("ci", Way.TOKEN, "terminateRun")
+    assert (oldest.who, oldest.way, oldest.detail) == ("ada", Way.PASSWORD, {"via": "form"})
+    assert oldest.address == "10.0.0.1"
+    assert audit.read(connection, 1) == [newest]
+    assert audit.read(connection, who="ada") == [newest, oldest]
+    assert audit.read(connection, 10, dt.datetime.now(dt.UTC) - dt.timedelta(minutes=5), "ada") == [newest]
+
+
+def test_whatever_a_request_holds_can_be_recorded(
+    connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    awkward = "a\0b\nc\ud800\x1b[31m"
+    detail = {
+        awkward: [awkward, 1, None, True, 1.5, float("nan"), {"deep": (dt.date(2018, 3, 1),)}],
+        "number": 2**70,
+    }
+    with caplog.at_level(logging.INFO, logger=audit.__name__):
+        add(connection, awkward * 100, detail=detail, address=awkward, what=awkward, outcome=awkward)
+    (event,) = audit.read(connection)
+    assert event.who.startswith("a\ufffdb\nc?")
+    assert len(event.who) == 200
+    assert event.detail["number"] == 2**70
+    assert event.detail["a\ufffdb\nc?\x1b[31m"] == [
+        "a\ufffdb\nc?\x1b[31m", 1, None, True, 1.5, "nan", {"deep": ["2018-03-01"]},
+    ]  # fmt: skip
+    (record,) = caplog.records
+    line = record.getMessage()
+    assert line.isprintable()  # one line, whatever was in it
+    assert json.loads(line.removeprefix("audit "))["what"] == event.what
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE dashboard.audit_log SET who = 'nobody'",
+        "DELETE FROM dashboard.audit_log",
+        "TRUNCATE dashboard.audit_log",
+        "ALTER TABLE dashboard.audit_log DISABLE TRIGGER ALL",
+        "DROP TABLE dashboard.audit_log",
+    ],
+)
+def test_the_dashboard_only_adds(connection: Connection, statement: str) -> None:
+    add(connection)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute(statement)
+    assert len(audit.read(connection)) == 1
+
+
+def test_an_event_is_undone_with_what_it_tells(connection: Connection) -> None:
+    with connection.transaction(force_rollback=True):
+        add(connection)
+    assert audit.read(connection) == []

@@ -1,0 +1,80 @@
+"""Passwords: hashed, strong enough, and checked in the same time whether there is one or not."""
+
+import re
+from typing import Literal
+
+import pytest
+from argon2 import PasswordHasher
+
+from episodes_assets.accounts import passwords
+from episodes_assets.errors import BadAccount
+
+
+class CountingHasher(PasswordHasher):
+    """Remembers which hashes it was asked to verify."""
+
+    def __init__(self) -> None:
+        super().__init__(time_cost=1, memory_cost=8, parallelism=1)
+        self.verified: list[str] = []
+
+    def verify(self, hash: str | bytes, password: str | bytes) -> Literal[True]:  # noqa: A002
+        self.verified.append(str(hash))
+        return super().verify(hash, password)
+
+
+def test_a_hash_is_argon2id_with_the_costs_of_rfc_9106() -> None:
+    hashed = passwords.hash_password("correct horse battery")
+    assert hashed.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
+    assert "correct" not in hashed
+    assert passwords.matches(hashed, "correct horse battery")
+    assert not passwords.matches(hashed, "correct horse batterY")
+    assert not passwords.needs_rehash(hashed)
+
+
+def test_without_a_user_as_much_is_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    hasher = CountingHasher()
+    monkeypatch.setattr(passwords, "_HASHER", hasher)
+    hashed = passwords.hash_password("correct horse battery")
+    for stored in (hashed, None):
+        hasher.verified.clear()
+        assert not passwords.matches(stored, "wrong horse battery")
+        assert len(hasher.verified) == 1
+        costs = hasher.verified[0].rsplit("$", 2)[0]
+        assert costs == hashed.rsplit("$", 2)[0]
+
+
+def test_what_is_no_hash_matches_nothing() -> None:
+    assert not passwords.matches("!", "correct horse battery")
+
+
+def test_every_keyboard_spells_a_password_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An accent of its own, or with its letter; and what no keyboard gives is no error."""
+    monkeypatch.setattr(passwords, "_HASHER", CountingHasher())
+    hashed = passwords.hash_password("cafe\u0301 au lait, merci")
+    assert passwords.matches(hashed, "caf\u00e9 au lait, merci")
+    for typed in ("\ud800", "a\0b", "", "x" * 5_000_000):
+        assert not passwords.matches(hashed, typed)
+
+
+@pytest.mark.parametrize(
+    ("password", "problem"),
+    [
+        ("elevenchars", "fewer than 12 characters"),
+        ("", "fewer than 12 characters"),
+        ("x" * 1_001, "more than 1,000 characters"),
+        ("abababababab", "repeated"),
+        ("Ada.Lovelace@example.org", "the user's name"),
+    ],
+)
+def test_a_weak_password_is_refused(password: str, problem: str) -> None:
+    with pytest.raises(BadAccount, match=problem) as refused:
+        passwords.require_strong(password, "ada.lovelace@example.org")
+    assert not password or password not in str(refused.value)
+
+
+def test_a_generated_password_is_strong_and_readable() -> None:
+    generated = {passwords.generate_password() for _ in range(50)}
+    assert len(generated) == 50
+    for each in generated:
+        passwords.require_strong(each, "operator")
+        assert re.fullmatch(r"([a-km-np-z2-9]{5}-){3}[a-km-np-z2-9]{5}", each)
