@@ -4,8 +4,9 @@ import sys
 
 import typer
 
-from episodes_assets.commands import db, jobs, state
+from episodes_assets.commands import db, jobs, state, tokens, users
 from episodes_assets.commands import input as input_
+from episodes_assets.commands.audit import audit
 from episodes_assets.commands.console import err
 from episodes_assets.commands.correct import correct
 from episodes_assets.commands.demo import demo
@@ -30,8 +31,11 @@ app.add_typer(db.app, name="db")
 app.add_typer(input_.app, name="input")
 app.add_typer(state.app, name="state")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(users.app, name="users")
+app.add_typer(tokens.app, name="tokens")
 app.command()(results)
 app.command()(history)
+app.command()(audit)
 
 
 INTERRUPTED = 130

@@ -33,6 +33,12 @@ COMMANDS = [
     ("jobs", "status"),
     ("jobs", "retry"),
     ("jobs", "waive"),
+    *(
+        ("users", each)
+        for each in ("add", "list", "password", "role", "disable", "enable", "remove", "logout")
+    ),
+    *(("tokens", each) for each in ("create", "list", "revoke")),
+    ("audit",),
     ("results",),
     ("history",),
 ]
