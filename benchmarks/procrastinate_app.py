@@ -34,7 +34,8 @@ def run_job(
         np.array([algorithm_id], dtype=np.int16),
         np.array([window_start], dtype="datetime64[D]"),
     )
-    outcome = run_micro_batch(os.environ["EPISODES_INPUT_DSN"], dt.date.fromisoformat(day), window)
+    dsn = os.environ["EPISODES_INPUT_DSN"]
+    outcome = run_micro_batch(dsn, dt.date.fromisoformat(day), window).outcomes
     ledger().execute(
         "INSERT INTO procrastinate_outcomes (plan_id, position, covered_from, metrics, algorithm_version)"
         " VALUES (%s, %s, %s, %s, %s)",

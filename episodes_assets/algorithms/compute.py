@@ -1,6 +1,7 @@
 """Run the algorithms of a micro-batch: many jobs, one set of viewings, whole columns."""
 
 import json
+import time
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,8 @@ def compute_outcomes(jobs: pd.DataFrame, viewings: pa.Table) -> pd.DataFrame:
             all but `epid` and `viewed_at` may be missing.
 
     Returns:
-        The jobs' index with `metrics` (a JSON object as text) and `algorithm_version`.
+        The jobs' index with `metrics` (a JSON object as text), `algorithm_version` and `seconds`: a
+        job's share of what its algorithm took for all of them.
 
     Raises:
         BadAlgorithm: If an algorithm does not return what it declares.
@@ -48,7 +50,7 @@ def compute_outcomes(jobs: pd.DataFrame, viewings: pa.Table) -> pd.DataFrame:
         _compute_one(BY_ID[int(str(algorithm_id))], own_jobs, episodes, episode_of, clean)
         for algorithm_id, own_jobs in jobs.groupby("algorithm_id")
     ]
-    empty = pd.DataFrame({"metrics": [], "algorithm_version": []}, dtype="str")
+    empty = pd.DataFrame({"metrics": [], "algorithm_version": []}, dtype="str").assign(seconds=0.0)
     return pd.concat(parts).reindex(jobs.index) if parts else empty
 
 
@@ -72,6 +74,7 @@ def _compute_one(
     episode_of: npt.NDArray[np.intp],
     clean: dict[str, npt.NDArray[np.generic]],
 ) -> pd.DataFrame:
+    began = time.perf_counter()
     # An algorithm has at most one job for each episode.
     job_of_episode = pd.Index(jobs["epid"]).get_indexer(pd.Index(episodes))
     job = job_of_episode[episode_of]
@@ -94,8 +97,13 @@ def _compute_one(
             f"{algorithm.name} returned {list(metrics.columns)} for {len(metrics)} jobs; declared "
             f"are {list(algorithm.columns)} for {len(jobs)}"
         )
+    texts = _to_json(metrics, algorithm)
     return pd.DataFrame(
-        {"metrics": _to_json(metrics, algorithm), "algorithm_version": algorithm.version},
+        {
+            "metrics": texts,
+            "algorithm_version": algorithm.version,
+            "seconds": (time.perf_counter() - began) / len(jobs),
+        },
         index=jobs.index,
     )
 

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from episodes_assets.fleet.maintenance import forget_dead_workers
 from episodes_assets.fleet.maintenance import prune_message_log as prune
 from episodes_assets.resources.databases import QueueDatabase
 from episodes_assets.settings import load_settings
@@ -22,15 +23,18 @@ publish_day = dg.define_asset_job(
 )
 
 
-@dg.op(description="Delete old rows of PgQueuer's log of finished messages.")
+@dg.op(description="Delete old rows of PgQueuer's log of finished messages, and workers that are gone.")
 def prune_message_log_op(context: dg.OpExecutionContext, queue_database: QueueDatabase) -> None:
     """Prune PgQueuer's log."""
     with queue_database.connect() as connection:
         rows = prune(connection, load_settings().queue_log_days)
-    context.log.info(f"{rows:,} log rows deleted")
+        workers = forget_dead_workers(connection)
+    context.log.info(f"{rows:,} log rows deleted, {workers:,} workers forgotten")
 
 
-@dg.job(description="Keep PgQueuer's log of finished messages from growing for ever.")
+@dg.job(
+    description="Keep PgQueuer's log of finished messages, and the list of workers, from growing for ever."
+)
 def prune_message_log() -> None:
     """Prune PgQueuer's log."""
     prune_message_log_op()

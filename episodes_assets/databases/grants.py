@@ -47,7 +47,8 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
             "GRANT UPDATE (succeeded, held, starts, claim, claimed_by, claimed_at, moved_at)"
             " ON ledger.chunks TO {role}"
         ),
-        "GRANT INSERT ON ledger.outcomes TO {role}",
+        "GRANT INSERT ON ledger.outcomes, ledger.batches TO {role}",
+        "GRANT INSERT, UPDATE ON ledger.workers TO {role}",
         # Column by column: which held jobs a day is published without is not a worker's to say.
         "REVOKE INSERT, UPDATE ON ledger.lone_jobs FROM {role}",
         "GRANT INSERT (plan_id, position, starts, is_held, error, traceback) ON ledger.lone_jobs TO {role}",

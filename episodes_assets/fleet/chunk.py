@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from pgqueuer.errors import RetryRequested
 
 from episodes_assets.databases.connections import connect
 from episodes_assets.errors import EpisodesError
 from episodes_assets.fleet import claims
-from episodes_assets.fleet.claims import Claim, ClaimedJob, ClaimLost, JobFailure
+from episodes_assets.fleet.activity import Activity, Work
+from episodes_assets.fleet.claims import Claim, ClaimedJob, ClaimLost, JobFailure, Took
 from episodes_assets.fleet.compute_process import ComputationTooLong, ComputeProcess
 from episodes_assets.fleet.groups import groups_to_start, job_windows, parts, split_unavailable
 from episodes_assets.fleet.guarded_ledger import INFRASTRUCTURE, GuardedLedger
 from episodes_assets.fleet.messages import ChunkMessage
-from episodes_assets.fleet.micro_batch import JobWindows, run_micro_batch
+from episodes_assets.fleet.micro_batch import JobWindows, MicroBatch, run_micro_batch
 from episodes_assets.fleet.time_limits import TimeLimits
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ class ChunkRunner:
         ledger: The session's connection to it.
         process: Where micro-batches are computed.
         rules: How to go about it.
+        activity: Is told what is computed.
         stopping: Set when the worker is to stop: what has not begun is given back.
         over: Set by the runner when the session can do no more.
 
@@ -70,6 +71,7 @@ class ChunkRunner:
         ledger: GuardedLedger,
         process: ComputeProcess,
         rules: ChunkRules,
+        activity: Activity,
         stopping: asyncio.Event,
         over: asyncio.Event,
     ) -> None:
@@ -77,6 +79,7 @@ class ChunkRunner:
         self._ledger = ledger
         self._process = process
         self._rules = rules
+        self._activity = activity
         self._stopping = stopping
         self._over = over
         self._turn = asyncio.Lock()
@@ -204,9 +207,13 @@ class ChunkRunner:
         try:
             limit = self._rules.limits.of([job.algorithm_id for job in jobs])
             windows = job_windows(jobs)
-            outcomes = await self._compute(limit, claim, windows)
+            with self._activity.working(Work(claim.plan_id, claim.chunk, len(jobs))):
+                batch = await self._compute(limit, claim, windows)
+            took = Took(time.perf_counter() - began, batch.seconds_by_algorithm)
             await self._ledger.ask(
-                claims.write_outcomes(self._ledger.connection, claim, jobs, outcomes, self._rules.worker)
+                claims.write_outcomes(
+                    self._ledger.connection, claim, jobs, batch.outcomes, self._rules.worker, took
+                )
             )
         except ClaimLost:
             raise
@@ -217,10 +224,11 @@ class ChunkRunner:
             message = f"{type(error).__name__}: {error}".splitlines()[0]
             trace = "".join(traceback.format_exception(error))
             return JobFailure(message, trace, is_time_limit=isinstance(error, ComputationTooLong))
+        self._activity.finished += len(jobs)
         log.info("%s: %d jobs in %.2f s", claim.day, len(jobs), time.perf_counter() - began)
         return None
 
-    async def _compute(self, limit: float, claim: Claim, windows: JobWindows) -> dict[str, list[Any]]:
+    async def _compute(self, limit: float, claim: Claim, windows: JobWindows) -> MicroBatch:
         dsn = self._rules.input_dsn
         try:
             return await self._process.run(limit, run_micro_batch, dsn, claim.day, windows)

@@ -8,6 +8,7 @@ either, so the ledger counts starts before anything runs.
 
 import datetime as dt
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,16 +50,31 @@ class Claim:
     Attributes:
         token: Names the claim.
         plan_id: The plan.
-        day: Its day.
+        chunk: The chunk.
+        day: The plan's day.
         starts: How often jobs of the chunk were started together.
         jobs: The open jobs, by position.
     """
 
     token: uuid.UUID
     plan_id: int
+    chunk: int
     day: dt.date
     starts: int
     jobs: Sequence[ClaimedJob]
+
+
+@dataclass(frozen=True)
+class Took:
+    """How long jobs took that were computed together.
+
+    Attributes:
+        seconds: From their start to the last result: reading and computing.
+        by_algorithm: Seconds of computing by `algorithm_id`, without reading.
+    """
+
+    seconds: float
+    by_algorithm: Mapping[int, float]
 
 
 @dataclass(frozen=True)
@@ -101,7 +117,8 @@ async def claim_chunk(connection: AsyncConnection, message: ChunkMessage, worker
         """,
         [message.plan_id, first, end],
     )
-    return Claim(token, message.plan_id, day, starts, [ClaimedJob(*row) for row in await cursor.fetchall()])
+    jobs = [ClaimedJob(*row) for row in await cursor.fetchall()]
+    return Claim(token, message.plan_id, message.chunk, day, starts, jobs)
 
 
 async def count_start(connection: AsyncConnection, claim: Claim, jobs: Sequence[ClaimedJob]) -> None:
@@ -155,8 +172,9 @@ async def write_outcomes(
     jobs: Sequence[ClaimedJob],
     outcomes: Mapping[str, Sequence[Any]],
     worker: str,
+    took: Took,
 ) -> None:
-    """Write the outcomes of some of a claim's jobs; the last of them gives the claim up.
+    """Write the outcomes of some of a claim's jobs, and how long they took; the last gives the claim up.
 
     Args:
         connection: To `queue`, as a worker.
@@ -164,10 +182,12 @@ async def write_outcomes(
         jobs: The jobs.
         outcomes: In the jobs' order: `covered_from`, `metrics` (JSON text), `algorithm_version`.
         worker: This worker's name.
+        took: How long they took, together.
 
     Raises:
         ClaimLost: If the chunk is not this claim's any more; nothing is written.
     """
+    jobs_by_algorithm = Counter(job.algorithm_id for job in jobs)
     cursor = await connection.execute(
         """
         WITH mine AS (
@@ -176,7 +196,13 @@ async def write_outcomes(
                 moved_at = now(),
                 claim = CASE WHEN succeeded + held + %(count)s < jobs THEN claim END
             WHERE plan_id = %(plan_id)s AND claim = %(token)s
-            RETURNING plan_id
+            RETURNING plan_id, chunk
+        ), timed AS (
+            INSERT INTO ledger.batches (plan_id, first_position, chunk, jobs, seconds, algorithm_ids,
+                algorithm_jobs, algorithm_seconds, worker)
+            SELECT plan_id, %(first)s, chunk, %(count)s, %(seconds)s, %(algorithm_ids)s,
+                %(algorithm_jobs)s, %(algorithm_seconds)s, %(worker)s
+            FROM mine
         )
         INSERT INTO ledger.outcomes (plan_id, position, covered_from, metrics, algorithm_version, worker)
         SELECT plan_id, position, covered_from, metrics::jsonb, algorithm_version, %(worker)s
@@ -192,6 +218,11 @@ async def write_outcomes(
             "covered_from": list(outcomes["covered_from"]),
             "metrics": list(outcomes["metrics"]),
             "versions": list(outcomes["algorithm_version"]),
+            "first": min(job.position for job in jobs),
+            "seconds": took.seconds,
+            "algorithm_ids": list(jobs_by_algorithm),
+            "algorithm_jobs": list(jobs_by_algorithm.values()),
+            "algorithm_seconds": [float(took.by_algorithm.get(each, 0)) for each in jobs_by_algorithm],
         },
     )
     if cursor.rowcount != len(jobs):

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 
@@ -39,13 +39,20 @@ class GuardedLedger:
                 cancelling the statement would wait for the silent server.
         """
         task = asyncio.ensure_future(statement)
-        done, _ = await asyncio.wait({task}, timeout=self._silence_seconds)
+        try:
+            done, _ = await asyncio.wait({task}, timeout=self._silence_seconds)
+        except asyncio.CancelledError:
+            await self._give_up(task)
+            raise
         if not done:
-            await self.connection.close()
-            task.cancel()
-            await asyncio.wait({task}, timeout=1)
+            await self._give_up(task)
             raise DatabaseUnreachable(f"the queue was silent for {self._silence_seconds:g} seconds")
         return task.result()
+
+    async def _give_up(self, task: asyncio.Future[Any]) -> None:
+        await self.connection.close()
+        task.cancel()
+        await asyncio.wait({task}, timeout=1)
 
     async def require_admission(self) -> None:
         """The schema may be upgraded, or the stamp changed, while a worker runs.

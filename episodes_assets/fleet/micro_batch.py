@@ -37,6 +37,20 @@ class JobWindows:
     window_start: npt.NDArray[np.datetime64]
 
 
+@dataclass(frozen=True)
+class MicroBatch:
+    """What came of a micro-batch.
+
+    Attributes:
+        outcomes: In the jobs' order: `covered_from` (date or None), `metrics` (JSON text),
+            `algorithm_version`.
+        seconds_by_algorithm: What computing took, by `algorithm_id`.
+    """
+
+    outcomes: dict[str, list[Any]]
+    seconds_by_algorithm: dict[int, float]
+
+
 def warm_up(input_dsn: str) -> None:
     """Do once what the first micro-batch would wait for: imports and the connection.
 
@@ -46,12 +60,8 @@ def warm_up(input_dsn: str) -> None:
     viewings_begin(input_dsn)
 
 
-def run_micro_batch(input_dsn: str, day: dt.date, windows: JobWindows) -> dict[str, list[Any]]:
+def run_micro_batch(input_dsn: str, day: dt.date, windows: JobWindows) -> MicroBatch:
     """Compute the outcomes of many jobs of a day.
-
-    Returns:
-        In the jobs' order: `covered_from` (date or None), `metrics` (JSON text),
-        `algorithm_version`.
 
     Raises:
         DatabaseUnreachable: If the input cannot be read.
@@ -69,11 +79,15 @@ def run_micro_batch(input_dsn: str, day: dt.date, windows: JobWindows) -> dict[s
     batches = read_viewings(input_dsn, earliest.index.to_numpy(), earliest.to_numpy(), day)
     outcomes = [compute_outcomes(some, viewings) for some, viewings in _parts(jobs, batches)]
     result = pd.concat(outcomes).reindex(jobs.index)
-    return {
-        "covered_from": _covered_from(windows.window_start, viewings_begin(input_dsn), day),
-        "metrics": result["metrics"].tolist(),
-        "algorithm_version": result["algorithm_version"].tolist(),
-    }
+    seconds = result["seconds"].groupby(jobs["algorithm_id"]).sum()
+    return MicroBatch(
+        outcomes={
+            "covered_from": _covered_from(windows.window_start, viewings_begin(input_dsn), day),
+            "metrics": result["metrics"].tolist(),
+            "algorithm_version": result["algorithm_version"].tolist(),
+        },
+        seconds_by_algorithm={int(str(each)): float(total) for each, total in seconds.items()},
+    )
 
 
 def _parts(jobs: pd.DataFrame, viewings: Iterable[pa.RecordBatch]) -> Iterator[tuple[pd.DataFrame, pa.Table]]:

@@ -18,6 +18,7 @@ from episodes_assets.databases.asyncpg_url import to_asyncpg_url
 from episodes_assets.databases.connections import connect_to_write
 from episodes_assets.databases.purposes import Database
 from episodes_assets.errors import DatabaseUnreachable, EpisodesError
+from episodes_assets.fleet.activity import Activity
 from episodes_assets.fleet.chunk import ChunkRules, ChunkRunner
 from episodes_assets.fleet.compute_process import ComputeProcess
 from episodes_assets.fleet.guarded_ledger import GuardedLedger
@@ -47,6 +48,7 @@ class Sessions:
         queue_dsn: The queue database, as a worker.
         process: Where micro-batches are computed.
         rules: How chunks are treated.
+        activity: Is told what the worker does.
         environment: The worker's own; it may only work in a queue of this one.
         heartbeat_seconds: Silence after which a worker's messages go to another.
     """
@@ -54,6 +56,7 @@ class Sessions:
     queue_dsn: str
     process: ComputeProcess
     rules: ChunkRules
+    activity: Activity
     environment: str
     heartbeat_seconds: float
 
@@ -100,7 +103,7 @@ class Sessions:
             manager = QueueManager(OwnMessages.from_asyncpg_connection(messages))
             manager.shutdown = over
             ledger = GuardedLedger(connection, self.environment, self.heartbeat_seconds)
-            runner = ChunkRunner(ledger, self.process, self.rules, stopping, over)
+            runner = ChunkRunner(ledger, self.process, self.rules, self.activity, stopping, over)
 
             @manager.entrypoint(ENTRYPOINT, on_failure="hold")
             async def work_chunk(job: Job) -> None:

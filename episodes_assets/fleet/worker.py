@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -12,9 +11,12 @@ from episodes_assets.databases.connections import connect, connect_to_write
 from episodes_assets.databases.input_role import check_input_role
 from episodes_assets.databases.purposes import Database
 from episodes_assets.errors import DatabaseUnreachable
+from episodes_assets.fleet import presence
+from episodes_assets.fleet.activity import Activity
 from episodes_assets.fleet.chunk import ChunkRules
 from episodes_assets.fleet.compute_process import ComputeProcess
 from episodes_assets.fleet.micro_batch import warm_up
+from episodes_assets.fleet.presence import Presence, WorkerName
 from episodes_assets.fleet.session import Sessions
 from episodes_assets.fleet.time_limits import TimeLimits
 from episodes_assets.settings import PRODUCTION
@@ -64,19 +66,24 @@ async def _work(config: WorkerConfig) -> None:
     process = ComputeProcess(config.compute_memory_mb)
     with suppress(DatabaseUnreachable):  # then the first batch waits for it
         await process.run(None, warm_up, config.input_dsn)
-    name = f"{socket.gethostname()}-{os.getpid()}"
+    name, activity = WorkerName(), Activity()
     rules = ChunkRules(
-        worker=name,
+        worker=str(name),
         input_dsn=config.input_dsn,
         limits=config.limits,
         max_starts=config.max_starts,
         retry_seconds=config.retry_seconds,
     )
+    stopped = asyncio.Event()
+    signs = asyncio.create_task(Presence(config.queue_dsn, config.environment, name, activity).keep(stopped))
     log.info("worker %s is ready", name)
     try:
-        sessions = Sessions(config.queue_dsn, process, rules, config.environment, config.heartbeat_seconds)
+        sessions = Sessions(
+            config.queue_dsn, process, rules, activity, config.environment, config.heartbeat_seconds
+        )
         await sessions.work(stopping)
     finally:
+        await presence.end(signs, stopped)
         if watcher is not None:
             watcher.cancel()
         process.close()

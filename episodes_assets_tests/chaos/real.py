@@ -15,6 +15,7 @@ from episodes_assets.databases.dsns import Purpose
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import DropNotArrived
 from episodes_assets.fleet import claims
+from episodes_assets.fleet.activity import Activity
 from episodes_assets.fleet.chunk import ChunkRules, ChunkRunner, JobsWereHeld
 from episodes_assets.fleet.claims import Claim, ClaimedJob
 from episodes_assets.fleet.fan_out import fan_out_day
@@ -22,7 +23,7 @@ from episodes_assets.fleet.groups import groups_to_start
 from episodes_assets.fleet.guarded_ledger import GuardedLedger
 from episodes_assets.fleet.maintenance import prune_message_log
 from episodes_assets.fleet.messages import ChunkMessage
-from episodes_assets.fleet.micro_batch import JobWindows
+from episodes_assets.fleet.micro_batch import JobWindows, MicroBatch
 from episodes_assets.fleet.retry import retry_held_jobs
 from episodes_assets.fleet.time_limits import TimeLimits
 from episodes_assets.planning.checksums import plan_checksum
@@ -63,11 +64,11 @@ class InProcess:
 
     async def run(
         self, _timeout: float, _function: object, _dsn: str, _day: dt.date, windows: JobWindows
-    ) -> dict[str, list[Any]]:
+    ) -> MicroBatch:
         epids = windows.epid.tolist()
         if self._bad & set(epids):
             raise ValueError("a bad episode")
-        return outcomes_of(epids)
+        return MicroBatch(outcomes_of(epids), {0: 0.0})
 
 
 def outcomes_of(epids: list[int]) -> dict[str, list[Any]]:
@@ -227,7 +228,8 @@ class Real:
             )
             ledger_of_ours = GuardedLedger(self._worker, self.system.settings.environment, 60)
             process: Any = InProcess(bad)
-            runner = ChunkRunner(ledger_of_ours, process, rules, asyncio.Event(), asyncio.Event())
+            stopping, over = asyncio.Event(), asyncio.Event()
+            runner = ChunkRunner(ledger_of_ours, process, rules, Activity(), stopping, over)
             try:
                 await runner.run(message.chunk, 0)
             except RetryRequested:
@@ -259,7 +261,8 @@ class Real:
     def write(self, attempt: Attempt) -> None:
         jobs, attempt.unwritten = attempt.unwritten, []
         outcomes = outcomes_of([job.epid for job in jobs])
-        self._do(claims.write_outcomes(self._worker, attempt.claim, jobs, outcomes, "cut off"))
+        took = claims.Took(0, {})
+        self._do(claims.write_outcomes(self._worker, attempt.claim, jobs, outcomes, "cut off", took))
 
     def count_start(self, attempt: Attempt) -> None:
         self._do(claims.count_start(self._worker, attempt.claim, attempt.unwritten))

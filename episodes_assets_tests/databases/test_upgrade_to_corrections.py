@@ -71,6 +71,7 @@ def test_nothing_is_lost(system: System, server_home: Path) -> None:
                 claim.jobs,
                 {"covered_from": [None] * 5, "metrics": ["{}"] * 5, "algorithm_version": ["1"] * 5},
                 "w",
+                claims.Took(0, {}),
             )
 
     asyncio.run(upgrade_meanwhile())

@@ -108,9 +108,10 @@ def test_outcomes_are_written_only_under_the_current_claim(system: System) -> No
             "metrics": ['{"views": 1}', '{"views": 2}'],
             "algorithm_version": ["1", "1"],
         }
+        took = claims.Took(2.0, {0: 1.5})
         failure = claims.JobFailure("late", "")
         for late in (
-            claims.write_outcomes(connection, slow, slow.jobs, outcomes, "slow"),
+            claims.write_outcomes(connection, slow, slow.jobs, outcomes, "slow", took),
             claims.count_start(connection, slow, slow.jobs),
             claims.count_start(connection, slow, slow.jobs[:1]),
             claims.record_failures(connection, slow, slow.jobs[:1], failure, 1),
@@ -120,13 +121,15 @@ def test_outcomes_are_written_only_under_the_current_claim(system: System) -> No
         await claims.uncount_start(connection, slow, slow.jobs)
         await claims.give_back(connection, slow)
         assert set(states(system).values()) == {"running"}
-        await claims.write_outcomes(connection, quick, quick.jobs, outcomes, "quick")
+        await claims.write_outcomes(connection, quick, quick.jobs, outcomes, "quick", took)
         with pytest.raises(ClaimLost):
-            await claims.write_outcomes(connection, quick, quick.jobs, outcomes, "quick")
+            await claims.write_outcomes(connection, quick, quick.jobs, outcomes, "quick", took)
         assert await claims.claim_chunk(connection, chunk_of(system), "third") is None
 
     run_async(system, scenario)
     assert system.query("queue", "SELECT DISTINCT worker FROM ledger.outcomes") == [("quick",)]
+    told = system.query("queue", "SELECT worker, jobs, seconds, algorithm_seconds FROM ledger.batches")
+    assert told == [("quick", 2, 2.0, [1.5])]
 
 
 def test_a_superseded_plan_is_claimed_by_nobody(system: System) -> None:

@@ -20,9 +20,12 @@ def test_parts_of_any_size_compute_the_same(system: System, monkeypatch: pytest.
         window_start=np.full(3 * len(epids), np.datetime64("2018-02-20")),
     )
     dsn = system.dsn(Purpose.INPUT)
-    whole = run_micro_batch(dsn, day(1), windows)
+    batch = run_micro_batch(dsn, day(1), windows)
+    assert set(batch.seconds_by_algorithm) == {0, 1, 2}
+    assert all(seconds > 0 for seconds in batch.seconds_by_algorithm.values())
+    whole = batch.outcomes
     assert len(whole["metrics"]) == 3 * len(epids)
     assert len(set(whole["metrics"])) > 10
     for part in (1, 7, 100):
         monkeypatch.setattr(micro_batch, "PART_VIEWINGS", part)
-        assert run_micro_batch(dsn, day(1), windows) == whole
+        assert run_micro_batch(dsn, day(1), windows).outcomes == whole

@@ -22,6 +22,7 @@ from episodes_assets.commands.processes import episodes_argv, worker_environment
 from episodes_assets.databases.asyncpg_url import to_asyncpg_url
 from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Purpose
+from episodes_assets.fleet.activity import Activity
 from episodes_assets.fleet.chunk import ChunkRules, ChunkRunner
 from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.fleet.guarded_ledger import GuardedLedger
@@ -166,7 +167,7 @@ def test_a_silent_ledger_is_given_up(system: System) -> None:
             system.dsn(Purpose.WORKER), autocommit=True
         ) as connection:
             ledger = GuardedLedger(connection, "development", silence_seconds=0.3)
-            runner = ChunkRunner(ledger, None, rules, asyncio.Event(), over)  # type: ignore[arg-type]
+            runner = ChunkRunner(ledger, None, rules, Activity(), asyncio.Event(), over)  # type: ignore[arg-type]
             with pytest.raises(RetryRequested, match="the queue was silent"):
                 await runner.run(ChunkMessage(plan_id, 0), attempts=0)
             assert over.is_set()

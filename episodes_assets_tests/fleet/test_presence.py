@@ -1,0 +1,162 @@
+"""Signs of life: a worker says what it does, and neither it nor its end waits for a queue that is stuck."""
+
+import asyncio
+import datetime as dt
+import time
+from collections.abc import Callable
+
+import psycopg
+import pytest
+
+from episodes_assets.databases.connections import connect
+from episodes_assets.databases.dsns import Purpose
+from episodes_assets.fleet import presence
+from episodes_assets.fleet.activity import Activity, Work
+from episodes_assets.fleet.maintenance import forget_dead_workers
+from episodes_assets.fleet.presence import Presence, WorkerName
+from episodes_assets.stores.workers import Worker, count_alive, read_workers
+from episodes_assets_tests.fleet.test_fleet import eventually, plan, worker
+from episodes_assets_tests.system import System, day
+
+NAME = WorkerName(host="here", pid=7, release="1.2")
+
+
+def workers(system: System, gone_for: dt.timedelta = dt.timedelta(0)) -> list[Worker]:
+    with connect(system.dsn(Purpose.QUEUE)) as queue:
+        return read_workers(queue, gone_for)
+
+
+def say(system: System, activity: Activity, *, name: WorkerName = NAME, is_last: bool = False) -> None:
+    async def main() -> None:
+        dsn = system.dsn(Purpose.WORKER)
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+            await presence.say(connection, name, activity, is_last=is_last)
+
+    asyncio.run(main())
+
+
+def test_a_worker_says_what_it_does_and_when_it_has_stopped(system: System) -> None:
+    plan(system, *range(1, 40))
+    with worker(system) as process:
+        eventually(lambda: [each.pid for each in workers(system)] == [process.pid])
+        eventually(lambda: system.query("queue", "SELECT jobs FROM ledger.backlog") == [(0,)])
+    assert workers(system) == []
+    (gone,) = workers(system, dt.timedelta(minutes=5))
+    assert (gone.is_alive, gone.finished, gone.day) == (False, 39, None)
+    assert gone.stopped_at is not None
+    done_by = system.query("queue", "SELECT worker, sum(jobs) FROM ledger.batches GROUP BY worker")
+    assert done_by == [(gone.name, 39)]
+
+
+def test_what_it_computes_is_told_with_its_day(system: System) -> None:
+    plan(system, 1)
+    ((plan_id,),) = system.query("queue", "SELECT plan_id FROM ledger.plans")
+    activity = Activity(finished=5)
+    with activity.working(Work(plan_id, chunk=0, jobs=3)):
+        say(system, activity)
+        (told,) = workers(system)
+        assert (told.name, told.host, told.pid, told.release) == ("here-7", "here", 7, "1.2")
+        assert (told.day, told.plan_id, told.chunk, told.jobs) == (day(1), plan_id, 0, 3)
+        assert told.working_since is not None
+    say(system, activity)
+    (told,) = workers(system)
+    assert (told.day, told.working_since, told.finished) == (None, None, 5)
+    with activity.working(Work(plan_id + 1, chunk=0, jobs=3)):  # superseded and deleted meanwhile
+        say(system, activity)
+    assert [(told.day, told.chunk) for told in workers(system)] == [(None, 0)]
+
+
+def test_workers_that_fell_silent_are_not_alive_and_are_forgotten(system: System) -> None:
+    say(system, Activity())
+    say(system, Activity(), name=WorkerName("there", 8, "1.2"))
+    system.query("queue", "UPDATE ledger.workers SET seen_at = now() - interval '16 seconds' WHERE pid = 7")
+    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
+        assert count_alive(queue) == 1
+        assert [(each.pid, each.is_alive) for each in read_workers(queue, dt.timedelta(minutes=1))] == [
+            (8, True),
+            (7, False),
+        ]
+        assert forget_dead_workers(queue) == 0
+        system.query("queue", "UPDATE ledger.workers SET seen_at = now() - interval '2 days' WHERE pid = 7")
+        assert forget_dead_workers(queue) == 1
+    # A process that has its name again, as in a container, begins anew.
+    say(system, Activity(), is_last=True)
+    assert [each.pid for each in workers(system)] == [8]
+    say(system, Activity())
+    assert {each.pid for each in workers(system)} == {7, 8}
+
+
+def keep_for(system: System, meanwhile: Callable[[], None], environment: str = "development") -> float:
+    """Keep signs of life; the seconds that their end took."""
+
+    async def main() -> float:
+        stopped = asyncio.Event()
+        kept = Presence(system.dsn(Purpose.WORKER), environment, NAME, Activity())
+        task = asyncio.create_task(kept.keep(stopped))
+        await asyncio.to_thread(meanwhile)
+        began = time.monotonic()
+        await presence.end(task, stopped)
+        assert task.done()
+        return time.monotonic() - began
+
+    return asyncio.run(main())
+
+
+def test_a_stuck_queue_delays_the_end_by_a_moment_only(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "GOODBYE_SECONDS", 0.2)
+
+    def waits_for_a_lock() -> bool:
+        return system.query("queue", "SELECT 1 FROM pg_locks WHERE NOT granted") != []
+
+    with psycopg.connect(system.admin["queue"]) as locker:
+        locker.execute("LOCK TABLE ledger.workers IN ACCESS EXCLUSIVE MODE")
+        assert keep_for(system, lambda: eventually(waits_for_a_lock)) < 1.5
+
+
+def test_signs_of_life_come_again_after_the_connection_was_cut(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "BEAT_SECONDS", 0.05)
+
+    def cut() -> None:
+        eventually(lambda: len(workers(system)) == 1)
+        killed = system.query(
+            "queue",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'episodes presence'",
+        )
+        assert killed == [(True,)]
+        system.query("queue", "DELETE FROM ledger.workers")
+        eventually(lambda: len(workers(system)) == 1)
+
+    keep_for(system, cut)
+
+
+def test_nothing_is_said_in_a_queue_of_another_environment(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "BEAT_SECONDS", 0.05)
+    connected = (
+        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
+        " AND application_name = 'episodes presence'"
+    )
+    keep_for(system, lambda: eventually(lambda: system.query("queue", connected) != []), "production")
+    assert workers(system, dt.timedelta(minutes=1)) == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM ledger.workers",
+        "DELETE FROM ledger.batches",
+        "UPDATE ledger.batches SET seconds = 0",
+    ],
+)
+def test_a_worker_deletes_and_rewrites_none_of_it(system: System, statement: str) -> None:
+    with (
+        psycopg.connect(system.dsn(Purpose.WORKER)) as connection,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        connection.execute(statement)

@@ -1,0 +1,64 @@
+"""Progress with its pace: what was finished in the last minute counts, of each day by itself."""
+
+import pytest
+
+from episodes_assets.databases.connections import connect
+from episodes_assets.databases.dsns import Purpose
+from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.stores.fleet_progress import FleetProgress, read_fleet_progress
+from episodes_assets_tests.system import System, day
+
+
+def finish(system: System, jobs: int, ago: float, seconds: float, *, number: int = 1) -> None:
+    """Let jobs be finished so long ago, after so many seconds."""
+    system.query(
+        "queue",
+        """
+        WITH next AS (
+            SELECT plan_id, first_position, chunk, succeeded FROM ledger.chunks
+            JOIN ledger.plans USING (plan_id) WHERE day = %s AND succeeded + %s <= chunks.jobs
+        ), counted AS (
+            UPDATE ledger.chunks SET succeeded = chunks.succeeded + %s FROM next
+            WHERE (chunks.plan_id, chunks.chunk) = (next.plan_id, next.chunk)
+        )
+        INSERT INTO ledger.batches SELECT plan_id, first_position + succeeded, chunk, %s, %s, '{0}',
+            ARRAY[%s]::int[], '{1}', 'w', now() - make_interval(secs => %s) FROM next
+        """,
+        [day(number), jobs, jobs, jobs, seconds, jobs, ago],
+    )
+
+
+def progress(system: System) -> FleetProgress:
+    with connect(system.dsn(Purpose.QUEUE)) as queue:
+        return read_fleet_progress(queue)
+
+
+def test_the_pace_of_each_day_and_of_all(system: System) -> None:
+    for number in (1, 2):
+        system.insert_drop(day(number), [(epid, 0, "2018-02-01", "2018-02-01") for epid in range(100)])
+        system.insert_viewings([(epid, 1, f"{day(number)} 12:00+00", 1, True) for epid in range(100)])
+    system.plan(day(1), day(2))
+    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
+        for number in (1, 2):
+            fan_out_day(queue, day(number))
+    found = progress(system)
+    assert [(each.jobs_per_second, each.ends_at) for each in found.days] == [(0, None), (0, None)]
+    assert (found.workers, found.ends_at) == (0, None)
+
+    finish(system, 30, ago=1000, seconds=10)
+    assert progress(system).jobs_per_second == 0
+    finish(system, 20, ago=5, seconds=15)  # 20 jobs in the 20 seconds since they were begun
+    finish(system, 50, ago=0, seconds=10, number=2)
+    found = progress(system)
+    assert [each.jobs_per_second for each in found.days] == pytest.approx([1, 5], rel=0.05)
+    first, second = found.days
+    assert (first.counts.succeeded, first.counts.waiting) == (50, 50)
+    assert first.ends_at is not None
+    assert second.ends_at is not None
+    assert (first.ends_at - found.now).total_seconds() == pytest.approx(50, rel=0.05)
+    assert (second.ends_at - found.now).total_seconds() == pytest.approx(10, rel=0.05)
+    assert found.jobs_per_second == pytest.approx(6, rel=0.05)
+
+    finish(system, 50, ago=0, seconds=10)
+    done, _ = progress(system).days
+    assert (done.jobs_per_second, done.ends_at) == (0, None)
