@@ -15,6 +15,7 @@ from episodes_assets.automation.alerts import alert_of_stalls, freshness
 from episodes_assets.automation.corrections import correct_day, rework_days
 from episodes_assets.automation.held_jobs import retry_held_jobs, waive_held_jobs
 from episodes_assets.automation.jobs import plan_day, prune_message_log, publish_day
+from episodes_assets.automation.progress import report_progress
 from episodes_assets.automation.schedules import daily_plan, nightly_pruning
 from episodes_assets.automation.sensors import fan_out, publish_finished_days
 from episodes_assets.resources.databases import InputDatabase, QueueDatabase, ResultsDatabase
@@ -48,7 +49,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
             prune_message_log,
         ],
         schedules=[daily_plan, nightly_pruning],
-        sensors=[fan_out, publish_finished_days, alert_of_stalls, freshness],
+        sensors=[fan_out, publish_finished_days, alert_of_stalls, freshness, report_progress],
         resources={**resources, **(resource_overrides or {})},
         # The five steps of a day wait for each other; a process for each would cost more than it does.
         executor=dg.in_process_executor,

@@ -9,7 +9,7 @@ from episodes_assets.assets.checks.episode_jobs import CHECKS, read_history, war
 from episodes_assets.assets.checks.input_episodes import refuse_large_quarantine
 from episodes_assets.assets.checks.verdict_events import Events, conclude
 from episodes_assets.assets.partitions import daily, days_with_ground, one_day_before, whole_range
-from episodes_assets.assets.reporting import TEAM, Stopwatch, plain_failures, table
+from episodes_assets.assets.reporting import TEAM, Stopwatch, days_table, plain_failures, table
 from episodes_assets.days import ONE_DAY
 from episodes_assets.gates.bands import HISTORY_DAYS
 from episodes_assets.gates.pace import Planning, planning_is_as_fast_as_usual
@@ -115,8 +115,9 @@ def episode_jobs(
                 [{"algorithm": name, "jobs": jobs} for name, jobs in by_algorithm.items()]
             ),
             "days changed": changes,
-            "days": table(
-                [{"day": str(plan.day), "jobs": plan.jobs, "plan": plan.checksum[:16]} for plan in planned]
+            **days_table(
+                context,
+                [{"day": str(plan.day), "jobs": plan.jobs, "plan": plan.checksum[:16]} for plan in planned],
             ),
             "seconds": clock.seconds,
         },

@@ -8,8 +8,8 @@ from pydantic import Field
 from episodes_assets.assets.checks.input_episodes import CHECKS, judge
 from episodes_assets.assets.checks.verdict_events import Events, conclude
 from episodes_assets.assets.partitions import daily, days_of, whole_range
-from episodes_assets.assets.reporting import TEAM, Stopwatch, plain_failures, table
-from episodes_assets.errors import DropGone, DropNotArrived
+from episodes_assets.assets.reporting import TEAM, Stopwatch, days_table, plain_failures, table
+from episodes_assets.errors import DropGone, DropNotArrived, ReasonMissing
 from episodes_assets.resources.databases import InputDatabase
 from episodes_assets.resources.snapshots import Snapshots
 from episodes_assets.settings import load_settings
@@ -31,7 +31,9 @@ class DropConfig(dg.Config):
         "later days refuse to build on it until they are materialised again.",
     )
     reason: str = Field(
-        default="", description="Why a new snapshot is taken; kept with it and shown by `episodes history`."
+        default="",
+        description="Why a new snapshot is taken of a day that has one, which must be said; kept with it and "
+        "shown by `episodes history`.",
     )
     arrival_retries: int = Field(
         default=0, ge=0, description="How often to look again when the drop has not arrived."
@@ -64,6 +66,7 @@ def input_episodes(
     reused = 0
     dsn = ""  # looked up when a day has no snapshot: those that have need no input database
     with plain_failures():
+        _require_reason(config, days_of(context), store)
         for day in days_of(context):
             found = None if config.refresh else store.find(day)
             reused += found is not None
@@ -95,7 +98,8 @@ def input_episodes(
             "quarantined": refused,
             "viewed episodes": sum(snapshot.viewed_episodes for snapshot in taken),
             "quarantine reasons": _reasons_table(taken),
-            "days": table(
+            **days_table(
+                context,
                 [
                     {
                         "day": snapshot.day,
@@ -106,7 +110,7 @@ def input_episodes(
                         "reason": snapshot.reason,
                     }
                     for snapshot in taken
-                ]
+                ],
             ),
             "snapshots reused": reused,
             "snapshots": dg.MetadataValue.path(store.url),
@@ -114,6 +118,15 @@ def input_episodes(
         },
         verdicts,
     )
+
+
+def _require_reason(config: DropConfig, days: list[dt.date], store: SnapshotStore) -> None:
+    if config.refresh and not config.reason.strip() and any(store.find(day) is not None for day in days):
+        raise ReasonMissing(
+            "a day that has a snapshot gets another one only for a reason",
+            "launch it again with the reason filled in: *Open launchpad* beside *Materialize*, "
+            "ops: input_episodes: config: reason",
+        )
 
 
 def _take_snapshot(day: dt.date, dsn: str, store: SnapshotStore, reason: str) -> Snapshot:

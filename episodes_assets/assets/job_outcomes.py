@@ -8,8 +8,10 @@ import dagster as dg
 
 from episodes_assets.assets.checks.job_outcomes import CHECKS
 from episodes_assets.assets.checks.verdict_events import Events, conclude
+from episodes_assets.assets.job_metadata import describe_work
 from episodes_assets.assets.partitions import daily, days_with_ground, whole_range
-from episodes_assets.assets.reporting import TEAM, Stopwatch, plain_failures, table
+from episodes_assets.assets.progress_events import ProgressReports
+from episodes_assets.assets.reporting import TEAM, Stopwatch, days_table, plain_failures
 from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import FleetStalled, JobsHeld
 from episodes_assets.fleet.fan_out import fan_out_day
@@ -50,18 +52,23 @@ def job_outcomes(context: dg.AssetExecutionContext, queue_database: QueueDatabas
         for day in days:
             sent = fan_out_day(queue, day)
             context.log.info(f"{day}: {sent.jobs:,} jobs, {sent.messages:,} messages enqueued")
-        progress = _wait(context, queue, days, load_settings().stall_minutes * 60)
+        reports = ProgressReports(context, queue)
+        progress = _wait(context, queue, days, load_settings().stall_minutes * 60, reports)
         for each in progress:
             if each.waived:
                 context.log.warning(f"{each.day}: without {each.waived:,} failed jobs: {each.decision}")
+        reports.report_failures(progress)
         _refuse_held(context, queue, progress)
+        work = describe_work(queue, progress)
         verdict = every_job_has_one_outcome(count_outcomes(queue, days))
     yield from conclude(
         {
             "dagster/row_count": sum(day.succeeded for day in progress),
             "succeeded": sum(day.succeeded for day in progress),
             "left out": sum(day.waived for day in progress),
-            "days": table(
+            **work,
+            **days_table(
+                context,
                 [
                     {
                         "day": str(day.day),
@@ -70,7 +77,7 @@ def job_outcomes(context: dg.AssetExecutionContext, queue_database: QueueDatabas
                         "decision": day.decision,
                     }
                     for day in progress
-                ]
+                ],
             ),
             "seconds": clock.seconds,
         },
@@ -83,6 +90,7 @@ def _wait(
     queue: Connection,
     days: Sequence[dt.date],
     stall_seconds: float,
+    reports: ProgressReports,
 ) -> list[ledger.Progress]:
     moved = reported = resent = time.monotonic()
     finished = -1
@@ -99,6 +107,7 @@ def _wait(
             reported = now
         if not is_open:
             return progress
+        reports.report(progress)
         if now - moved > stall_seconds:
             raise _explain_stall(queue, days, stall_seconds)
         if now - resent >= RESEND_SECONDS:  # the daemon with its sensor need not be running

@@ -7,7 +7,7 @@ import dagster as dg
 from episodes_assets.assets.checks.published_results import CHECKS, judge_freshness
 from episodes_assets.assets.checks.verdict_events import Events, conclude
 from episodes_assets.assets.partitions import daily, days_with_ground, whole_range
-from episodes_assets.assets.reporting import TEAM, Stopwatch, plain_failures, preview, table
+from episodes_assets.assets.reporting import TEAM, Stopwatch, days_table, plain_failures, preview
 from episodes_assets.gates.publication import published_rows_are_the_outcomes
 from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
 from episodes_assets.settings import load_settings
@@ -68,7 +68,8 @@ def published_results(
             "left out": left_out,
             "preview": preview(first_rows),
             "days changed": changes,
-            "days": table(
+            **days_table(
+                context,
                 [
                     {
                         "day": str(day.day),
@@ -79,7 +80,7 @@ def published_results(
                         "snapshot": day.snapshot_id,
                     }
                     for day in days
-                ]
+                ],
             ),
             "seconds": clock.seconds,
         },

@@ -1,5 +1,6 @@
 """What a materialisation shows in the UI, and how a foreseen failure looks there."""
 
+import base64
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,10 +12,12 @@ import pandas as pd
 from episodes_assets.errors import DatabaseUnreachable, EpisodesError
 from episodes_assets.settings import load_settings
 
+_TYPES = {int: "int", float: "float"}
 TEAM = ["team:media-analytics"]
 
 
 OUTAGE_RETRIES = 3
+DAYS_SHOWN = 31
 
 
 @contextmanager
@@ -55,13 +58,35 @@ class Stopwatch:
 def table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
     """Rows with equal keys as a table; empty as a table without columns."""
     columns = [
-        dg.TableColumn(name, type="int" if isinstance(value, int) else "string")
+        dg.TableColumn(name, type=_TYPES.get(type(value), "string"))
         for name, value in (rows[0].items() if rows else ())
     ]
     return dg.MetadataValue.table(
         records=[dg.TableRecord({k: _cell(v) for k, v in row.items()}) for row in rows],
         schema=dg.TableSchema(columns=columns),
     )
+
+
+def days_table(context: dg.AssetExecutionContext, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Metadata with a row for each day of a step.
+
+    Dagster keeps all of a step's metadata with the event of each of its days. So a long range shows its
+    last `DAYS_SHOWN` days there, and each day by itself its own row.
+
+    Args:
+        context: Of the step.
+        rows: With equal keys, `day` among them, in order.
+    """
+    if len(rows) > 1:
+        for row in rows:
+            context.add_asset_metadata({"this day": table([row])}, partition_key=str(row["day"]))
+    return {"days in this run": len(rows), "days": table(rows[-DAYS_SHOWN:])}
+
+
+def image(svg: str, name: str) -> dg.MarkdownMetadataValue:
+    """An SVG that the UI shows in its place."""
+    encoded = base64.b64encode(svg.encode()).decode()
+    return dg.MetadataValue.md(f"![{name}](data:image/svg+xml;base64,{encoded})")
 
 
 def preview(frame: pd.DataFrame) -> dg.MarkdownMetadataValue:

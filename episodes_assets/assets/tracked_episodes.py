@@ -7,7 +7,7 @@ from episodes_assets.assets.checks.input_episodes import refuse_large_quarantine
 from episodes_assets.assets.checks.tracked_episodes import CHECKS
 from episodes_assets.assets.checks.verdict_events import Events, conclude
 from episodes_assets.assets.partitions import daily, days_of, one_day_before, whole_range
-from episodes_assets.assets.reporting import TEAM, Stopwatch, plain_failures, table
+from episodes_assets.assets.reporting import TEAM, Stopwatch, days_table, plain_failures
 from episodes_assets.days import ONE_DAY
 from episodes_assets.gates.state import state_only_grows
 from episodes_assets.planning.tracking import newly_tracked
@@ -86,7 +86,8 @@ def tracked_episodes(
             "origin": recorded[0].origin,
             "checksum": recorded[-1].checksum,
             "days changed": changes,
-            "days": table(
+            **days_table(
+                context,
                 [
                     {
                         "day": str(day.day),
@@ -95,7 +96,7 @@ def tracked_episodes(
                         "snapshot": day.snapshot_id,
                     }
                     for day in recorded
-                ]
+                ],
             ),
             "seconds": clock.seconds,
         },

@@ -8,11 +8,14 @@ import datetime as dt
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from episodes_assets.progress.reports import pause_between_reports
 from episodes_assets.stores.ledger import Progress
 from episodes_assets.stores.publications import PublishedFrom
 
 FIRST_PAUSE = dt.timedelta(minutes=5)
 LONGEST_PAUSE = dt.timedelta(hours=6)
+# A tick that comes a moment early must not wait for the next one.
+SECONDS_BETWEEN_REPORTS = 28.0
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,57 @@ class Failures:
         """When to try again: pauses double, so that a day that cannot be published stays quiet."""
         doubled: dt.timedelta = FIRST_PAUSE * 2 ** min(self.count - 1, 10)
         return self.latest + min(doubled, LONGEST_PAUSE)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What was reported of a day that is being worked.
+
+    Attributes:
+        counts: Its jobs by state, when it was reported last.
+        first: When it was reported first.
+        last: When it was reported last.
+    """
+
+    counts: tuple[int, ...]
+    first: dt.datetime
+    last: dt.datetime
+
+
+def days_to_report(
+    counts: Mapping[dt.date, tuple[int, ...]],
+    told: Mapping[dt.date, Told],
+    in_flight: Collection[dt.date],
+    now: dt.datetime,
+    limit: int,
+) -> tuple[list[dt.date], dict[dt.date, Told]]:
+    """Days whose progress wants to be reported now.
+
+    Args:
+        counts: The jobs by state of each day that is being worked, or whose work ended with held jobs.
+        told: What was reported of days before.
+        in_flight: Days with a run, which reports by itself.
+        now: The time.
+        limit: At most so many days, those that were not reported for the longest time first.
+
+    Returns:
+        The days, and what will then have been reported of all that are still worked.
+    """
+    wanted = [
+        day
+        for day, own in counts.items()
+        if day not in in_flight and (day not in told or (told[day].counts != own and _is_due(told[day], now)))
+    ]
+    wanted.sort(key=lambda day: (told[day].last.timestamp() if day in told else 0.0, day))
+    days = wanted[:limit]
+    news = {day: Told(counts[day], told[day].first if day in told else now, now) for day in days}
+    return days, {day: each for day, each in told.items() if day in counts} | news
+
+
+def _is_due(told: Told, now: dt.datetime) -> bool:
+    elapsed = (now - told.first).total_seconds()
+    pause = pause_between_reports(SECONDS_BETWEEN_REPORTS, elapsed)
+    return (now - told.last).total_seconds() >= pause
 
 
 def days_to_fan_out(progress: Iterable[Progress]) -> list[dt.date]:

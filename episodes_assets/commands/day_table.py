@@ -88,7 +88,9 @@ def stage_seconds(
                 materialization = record.asset_materialization
                 metadata = materialization.metadata if materialization else {}
                 if "seconds" in metadata:
-                    table = metadata.get("days")
-                    count = len(table.records) if isinstance(table, dg.TableMetadataValue) else 1
+                    # Materialisations of older releases do not say; their table has all days.
+                    said, table = metadata.get("days in this run"), metadata.get("days")
+                    listed = len(table.records) if isinstance(table, dg.TableMetadataValue) else 1
+                    count = int(str(said.value)) if said else listed
                     seconds[stage, day] = float(str(metadata["seconds"].value)) / max(count, 1)
     return seconds

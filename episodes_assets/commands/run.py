@@ -92,7 +92,8 @@ def _materialize(first: str, last: str, workers: int | None, *, refresh: bool, r
     announce_open_hosts(settings)
     refuse_writable_input(settings, dsns)
     require_reachable(dsns)
-    config = run_config(refresh=refresh, rework=rework)
+    reason = "asked for by `episodes run --refresh`" if refresh else ""
+    config = run_config(refresh=refresh, reason=reason, rework=rework)
     with (
         temporary_workers(settings, dsns, workers_of_ones_own(workers, dsns)),
         open_instance(settings, dsns) as instance,

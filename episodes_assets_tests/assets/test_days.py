@@ -1,11 +1,14 @@
 """Days through Dagster: published rows do not depend on how their days were run."""
 
+import base64
 import json
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import dagster as dg
 import pytest
 
+from episodes_assets.assets import reporting
 from episodes_assets_tests.system import System, day, failure
 
 PLANNING = ["input_episodes", "tracked_episodes", "episode_jobs"]
@@ -39,11 +42,34 @@ def test_a_day_and_its_rerun(system: System) -> None:
     assert sum(int(str(r.data["jobs"])) for r in by_algorithm.records) == len(rows)
     assert "| epid |" in str(metadata["published_results"]["preview"].value)
     assert all("seconds" in each for each in metadata.values())
+    worked = metadata["job_outcomes"]
+    plot = str(worked["jobs over time"].value).removesuffix(")")
+    svg = base64.b64decode(plot.partition("data:image/svg+xml;base64,")[2]).decode()
+    assert ET.fromstring(svg).tag.endswith("svg")
+    assert f">{len(rows):,}<" in svg
+    durations = worked["durations by algorithm"]
+    assert isinstance(durations, dg.TableMetadataValue)
+    assert {r.data["algorithm"]: r.data["jobs"] for r in durations.records} == {
+        r.data["algorithm"]: r.data["jobs"] for r in by_algorithm.records if r.data["jobs"]
+    }
+    slowest = worked["slowest jobs"]
+    assert isinstance(slowest, dg.TableMetadataValue)
+    assert 0 < len(slowest.records) <= 10
+    assert "failed jobs" not in worked
 
 
-def test_a_range_and_single_days_plan_the_same(system: System) -> None:
+def test_a_range_and_single_days_plan_the_same(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporting, "DAYS_SHOWN", 2)
     system.generate(day(1), day(6))
-    system.plan(day(1), day(6))
+    planned = system.materialize(day(1), day(6), select=PLANNING)
+    assert planned.success, failure(planned)
+    # What is kept with each day of a long range does not grow with it.
+    for event in planned.get_asset_materialization_events():
+        metadata, partition = event.materialization.metadata, event.partition
+        both = [metadata["days"], metadata["this day"]]
+        shown = [[r.data["day"] for r in t.records] for t in both if isinstance(t, dg.TableMetadataValue)]
+        assert shown == [[str(day(5)), str(day(6))], [partition]]
+        assert metadata["days in this run"].value == 6
     ranged = {n: system.jobs(day(n)) for n in range(1, 7)}
     before = system.fingerprint()
     for number in range(1, 7):
@@ -93,7 +119,7 @@ def test_a_refresh_takes_a_new_snapshot_and_stops_what_was_built_on_the_old(syst
     system.insert_drop(day(1), [(999_999_999, 0, day(1), day(1))])
     system.plan(day(1))
     assert 999_999_999 not in {job[0] for job in system.jobs(day(1))}
-    refreshed = system.materialize(day(1), select=PLANNING, config={"refresh": True})
+    refreshed = system.materialize(day(1), select=PLANNING, config={"refresh": True, "reason": "r"})
     assert refreshed.success, failure(refreshed)
     assert 999_999_999 in {job[0] for job in system.jobs(day(1))}
     assert "from 2018-03-02 on" in failure(system.materialize(day(3), select=PLANNING))
@@ -105,7 +131,7 @@ def test_a_refresh_without_a_drop_keeps_the_snapshot(system: System) -> None:
     system.plan(day(1))
     snapshot = system.snapshots.require(day(1))
     system.query("input", "DELETE FROM episodes WHERE batch_date = %s", [day(1)])
-    refreshed = system.materialize(day(1), select=PLANNING, config={"refresh": True})
+    refreshed = system.materialize(day(1), select=PLANNING, config={"refresh": True, "reason": "r"})
     assert "cannot be refreshed" in failure(refreshed)
     assert system.snapshots.require(day(1)) == snapshot
 

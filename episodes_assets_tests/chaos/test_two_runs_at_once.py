@@ -81,7 +81,7 @@ def test_a_day_is_replanned_while_workers_drain_it(
                     chaos.random,
                     1.0,
                     partial(run_days, system, day(1), None, ["job_outcomes"]),
-                    partial(run_days, system, day(1), None, None, {"refresh": True}),
+                    partial(run_days, system, day(1), None, None, {"refresh": True, "reason": "r"}),
                 )
                 assert_clear(ends)
                 assert ends[1].success, ends[1].message

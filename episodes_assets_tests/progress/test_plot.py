@@ -1,0 +1,29 @@
+"""The plot: whatever was finished when, it is an SVG that stays within its frame."""
+
+import datetime as dt
+import re
+from itertools import accumulate
+from xml.etree import ElementTree as ET
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from episodes_assets.progress.plot import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, FinishedBy, jobs_over_time
+
+NOW = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
+STEPS = st.lists(st.tuples(st.floats(0, 1e6), st.integers(0, 10**6)), max_size=60)
+
+
+@given(STEPS, st.integers(0, 10**7))
+def test_it_stays_within_its_frame_and_never_goes_back(steps: list[tuple[float, int]], planned: int) -> None:
+    seconds = list(accumulate(step[0] for step in steps))
+    jobs = list(accumulate(step[1] for step in steps))
+    later = [FinishedBy(NOW + dt.timedelta(seconds=s), j) for s, j in zip(seconds, jobs, strict=True)]
+    root = ET.fromstring(jobs_over_time([FinishedBy(NOW, 0), *later], planned))
+    (path,) = (each.attrib["d"] for each in root if each.tag.endswith("path"))
+    xs = [float(x) for x in re.findall(r"H([\d.]+)", path)]
+    ys = [float(y) for y in re.findall(r"V([\d.]+)", path)]
+    assert xs == sorted(xs)
+    assert ys == sorted(ys, reverse=True)
+    assert all(LEFT <= x <= WIDTH - RIGHT for x in xs)
+    assert all(TOP <= y <= HEIGHT - BOTTOM for y in ys)
