@@ -1,0 +1,127 @@
+"""Dagster's UI as its GraphQL sees it: what a page asks for, and what its buttons send."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+import yaml
+from dagster._core.remote_origin import InProcessCodeLocationOrigin
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
+from dagster_graphql.test.utils import execute_dagster_graphql
+
+from episodes_assets.definitions import build_defs
+from episodes_assets_tests.system import failure
+
+LOCATION, REPOSITORY, ASSET_JOB = "episodes", "__repository__", "__ASSET_JOB"
+PARTITION = "dagster/partition"
+_LAUNCH = """
+    mutation ($params: ExecutionParams!) {
+        launchRun(executionParams: $params) {
+            __typename
+            ... on LaunchRunSuccess { run { runId } }
+            ... on RunConfigValidationInvalid { errors { message } }
+            ... on PythonError { message }
+        }
+    }
+"""
+_PRESET = """
+    query ($repository: RepositorySelector!, $job: String!, $day: String!) {
+        partitionSetsOrError(repositorySelector: $repository, pipelineName: $job) {
+            ... on PartitionSets { results { partition(partitionName: $day) {
+                runConfigOrError { ... on PartitionRunConfig { yaml } }
+                tagsOrError { ... on PartitionTags { results { key value } } }
+            } } }
+        }
+    }
+"""
+
+
+class Launchpad:
+    """The UI over one instance.
+
+    Args:
+        instance: Dagster's.
+        context: Of a request.
+    """
+
+    def __init__(self, instance: dg.DagsterInstance, context: Any) -> None:
+        self._instance = instance
+        self._context = context
+
+    def ask(self, document: str, **variables: Any) -> Any:
+        """The data that a query or mutation returns."""
+        data = execute_dagster_graphql(self._context, document, variables).data
+        (answer,) = data.values()
+        return answer
+
+    def preset(self, job: str, day: str) -> tuple[dict[str, Any], dict[str, str]]:
+        """The configuration and tags that the launchpad shows once a day is picked."""
+        found = self.ask(
+            _PRESET,
+            repository={"repositoryLocationName": LOCATION, "repositoryName": REPOSITORY},
+            job=job,
+            day=day,
+        )
+        (partition,) = [each["partition"] for each in found["results"]]
+        tags = {tag["key"]: tag["value"] for tag in partition["tagsOrError"]["results"]}
+        return yaml.safe_load(partition["runConfigOrError"]["yaml"]) or {}, tags
+
+    def launch(
+        self,
+        job: str,
+        config: Mapping[str, Any],
+        tags: Mapping[str, str],
+        assets: tuple[str, ...] | None = None,
+    ) -> str:
+        """Launch a run and work it; what the step that failed says, or nothing."""
+        selector: dict[str, Any] = {
+            "repositoryLocationName": LOCATION,
+            "repositoryName": REPOSITORY,
+            "pipelineName": job,
+        }
+        if assets is not None:
+            selector["assetSelection"] = [{"path": [name]} for name in assets]
+        answer = self.ask(
+            _LAUNCH,
+            params={
+                "selector": selector,
+                "runConfigData": yaml.safe_dump(dict(config)),
+                "executionMetadata": {"tags": [{"key": key, "value": tags[key]} for key in tags]},
+                "mode": "default",
+            },
+        )
+        assert answer["__typename"] == "LaunchRunSuccess", answer
+        run = self._instance.get_run_by_id(answer["run"]["runId"])
+        assert run is not None
+        assert run.status is dg.DagsterRunStatus.QUEUED  # no daemon takes it; it is worked here
+        self._instance.delete_run(run.run_id)
+        quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+        defs = build_defs()
+        found = (
+            defs.resolve_implicit_global_asset_job_def() if job == ASSET_JOB else defs.resolve_job_def(job)
+        )
+        result = found.execute_in_process(
+            instance=self._instance,
+            partition_key=run.tags.get(PARTITION),
+            asset_selection=sorted(run.asset_selection) if run.asset_selection else None,
+            run_config={**run.run_config, **quiet},
+            raise_on_error=False,
+        )
+        return "" if result.success else failure(result)
+
+
+@contextmanager
+def opened_ui() -> Iterator[Launchpad]:
+    """The UI on the system's own instance, with the code location that its processes load."""
+    origin = InProcessCodeLocationOrigin(
+        LoadableTargetOrigin(module_name="episodes_assets.definitions", attribute="defs"),
+        location_name=LOCATION,
+    )
+    with (
+        dg.DagsterInstance.get() as instance,
+        WorkspaceProcessContext(instance, InProcessWorkspaceLoadTarget(origin)) as process,
+    ):
+        yield Launchpad(instance, process.create_request_context())
