@@ -18,12 +18,15 @@ from episodes_assets.errors import DayNotPlanned, ReasonMissing
 from episodes_assets.fleet.retry import retry_held_jobs
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import ledger, waivers
+from episodes_assets.stores.fleet_progress import DayProgress, read_fleet_progress
 from episodes_assets.stores.stalls import open_days
+from episodes_assets.stores.workers import Worker, read_workers
 
 app = typer.Typer(no_args_is_help=True, help="See how far the fleet is; retry or waive held jobs.")
 
 DAYS_SHOWN = 14
 HELD_SHOWN = 20
+WORKERS_SHOWN = 10
 
 
 @app.command()
@@ -31,7 +34,7 @@ def status(
     day: Annotated[str | None, typer.Argument(help="A day; default: the newest 14.")] = None,
     traceback: Annotated[bool, typer.Option("--traceback", help="With the tracebacks of held jobs.")] = False,
 ) -> None:
-    """Show how many of each day's jobs wait, run, have succeeded or are held or waived, and why.
+    """Show how many of each day's jobs wait, run, have succeeded or are held or waived, why, and who works.
 
     Example: episodes jobs status 2018-03-01 --traceback
     """
@@ -39,7 +42,9 @@ def status(
     settings = load_settings()
     dsn = ready_databases(settings).require(Purpose.QUEUE)
     with connect_to_read(dsn, Database.QUEUE) as connection:
-        progress = ledger.read_progress(connection, days)
+        fleet = read_fleet_progress(connection, days)
+        progress = [each.counts for each in fleet.days]
+        living = read_workers(connection)
         waiting = ledger.backlog(connection)
         shown = progress[-DAYS_SHOWN:]
         held_days = [each.day for each in shown if each.failed]
@@ -47,8 +52,14 @@ def status(
         unfinished = open_days(connection, dt.timedelta(seconds=settings.heartbeat_seconds), days)
     if days and not progress:
         raise DayNotPlanned(f"{day} has no planned jobs", f"run `episodes run {day}`")
-    out.print(_progress_table(shown))
-    out.print(f"{waiting:,} jobs are with the fleet and not finished")
+    out.print(_progress_table(fleet.days[-DAYS_SHOWN:]))
+    ends = f", at this pace until {fleet.ends_at:%Y-%m-%d %H:%M} UTC" if fleet.ends_at else ""
+    out.print(
+        f"{waiting:,} jobs are with the fleet and not finished; "
+        f"{len(living):,} workers live, {fleet.jobs_per_second:,.1f} jobs/s{ends}"
+    )
+    for worker in living[:WORKERS_SHOWN]:
+        out.print(_describe_worker(worker), markup=False)
     limit = dt.timedelta(minutes=settings.stall_minutes)
     for stuck in unfinished:
         if stuck.is_stalled(dt.datetime.now(dt.UTC), limit):
@@ -70,15 +81,25 @@ def status(
         out.print(f"Or publish the day without them: episodes jobs waive {held[0].day} --reason ...")
 
 
-def _progress_table(shown: Sequence[ledger.Progress]) -> Table:
+def _describe_worker(worker: Worker) -> str:
+    doing = (
+        f"{worker.jobs:,} jobs of {worker.day or 'a day planned anew'}" if worker.jobs else "waits for work"
+    )
+    return f"worker {worker.name} (release {worker.release}): {doing}; {worker.finished:,} jobs finished"
+
+
+def _progress_table(shown: Sequence[DayProgress]) -> Table:
     table = Table(box=None)
     table.add_column("day", no_wrap=True)
     for name in ("jobs", "waiting", "running", "succeeded", "held", "waived"):
         table.add_column(name, justify="right")
+    table.add_column("jobs/s", justify="right")
     table.add_column("handed out")
     for each in shown:
-        counts = (each.jobs, each.waiting, each.running, each.succeeded, each.held, each.waived)
-        table.add_row(str(each.day), *(f"{n:,}" for n in counts), "yes" if each.is_fanned_out else "no")
+        own = each.counts
+        counts = (own.jobs, own.waiting, own.running, own.succeeded, own.held, own.waived)
+        pace = f"{each.jobs_per_second:,.1f}" if each.jobs_per_second else "-"
+        table.add_row(str(own.day), *(f"{n:,}" for n in counts), pace, "yes" if own.is_fanned_out else "no")
     return table
 
 

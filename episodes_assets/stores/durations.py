@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from psycopg.rows import class_row
 
 from episodes_assets.databases.connections import Connection
-from episodes_assets.progress.plot import FinishedBy
-
-PLOT_POINTS = 60
+from episodes_assets.progress.plot import MOST_POINTS, FinishedBy
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ def slowest(connection: Connection, plan_ids: Sequence[int], limit: int) -> list
 
 
 def finished_over_time(connection: Connection, plan_ids: Sequence[int]) -> list[FinishedBy]:
-    """How many jobs of some plans had succeeded by when, in at most `PLOT_POINTS` steps.
+    """How many jobs of some plans had succeeded by when, in at most `MOST_POINTS` steps.
 
     Begins with none when the first was begun; empty when nothing is known.
     """
@@ -110,11 +108,11 @@ def finished_over_time(connection: Connection, plan_ids: Sequence[int]) -> list[
         (
             SELECT max(finished_at), (sum(sum(jobs)) OVER (ORDER BY max(finished_at)))::bigint
             FROM chosen, span
-            GROUP BY floor(%(points)s * extract(epoch FROM finished_at - span.began)
-                / nullif(extract(epoch FROM span.ended - span.began), 0) - 1e-9)
+            GROUP BY ceil(%(steps)s * extract(epoch FROM finished_at - span.began)
+                / nullif(extract(epoch FROM span.ended - span.began), 0) - 1e-6)
             ORDER BY 1
         )
         """,
-        {"plan_ids": list(plan_ids), "points": PLOT_POINTS},
+        {"plan_ids": list(plan_ids), "steps": MOST_POINTS - 1},
     ).fetchall()
     return [FinishedBy(at, jobs or 0) for at, jobs in rows]

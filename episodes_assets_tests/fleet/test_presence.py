@@ -8,6 +8,7 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
+from episodes_assets.commands.jobs import status
 from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.fleet import presence
@@ -160,3 +161,17 @@ def test_a_worker_deletes_and_rewrites_none_of_it(system: System, statement: str
         pytest.raises(psycopg.errors.InsufficientPrivilege),
     ):
         connection.execute(statement)
+
+
+def test_the_status_names_who_works_and_how_fast(system: System, capsys: pytest.CaptureFixture[str]) -> None:
+    plan(system, 1, 2)
+    ((plan_id,),) = system.query("queue", "SELECT plan_id FROM ledger.plans")
+    activity = Activity(finished=7)
+    say(system, Activity(), name=WorkerName("there", 8, "1.2"))
+    with activity.working(Work(plan_id, chunk=0, jobs=2)):
+        say(system, activity)
+    status(str(day(1)), traceback=False)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "2 jobs are with the fleet and not finished; 2 workers live, 0.0 jobs/s" in shown
+    assert "worker here-7 (release 1.2): 2 jobs of 2018-03-01; 7 jobs finished" in shown
+    assert "worker there-8 (release 1.2): waits for work; 0 jobs finished" in shown
