@@ -124,8 +124,8 @@ def _require_reason(config: DropConfig, days: list[dt.date], store: SnapshotStor
     if config.refresh and not config.reason.strip() and any(store.find(day) is not None for day in days):
         raise ReasonMissing(
             "a day that has a snapshot gets another one only for a reason",
-            "launch it again with the reason filled in: *Open launchpad* beside *Materialize*, "
-            "ops: input_episodes: config: reason",
+            "launch it again by *Open launchpad* beside *Materialize*, pick the day, "
+            "and say why under `reason`",
         )
 
 

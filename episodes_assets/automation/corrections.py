@@ -9,7 +9,8 @@ correct_day = dg.define_asset_job(
     selection=dg.AssetSelection.all(),
     config={"ops": {"input_episodes": {"config": {"refresh": True, "reason": ""}}, **_REWORK}},
     description="Take a new snapshot of a day whose input was wrong, plan it anew, work all its jobs again, "
-    "and publish it. Say why under `reason`. Every later day of the history was built on the wrong one: "
+    "and publish it. Choose *Open launchpad* beside *Materialize all*, pick the day, say why under `reason`: "
+    "without a reason it is refused. Every later day of the history was built on the wrong one: "
     "launch `rework_days` for all of them afterwards.",
 )
 

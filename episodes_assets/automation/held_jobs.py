@@ -35,8 +35,9 @@ def waive_held_jobs_op(
 @dg.job(
     partitions_def=daily,
     config={"ops": {"waive_held_jobs_op": {"config": {"reason": "", "decided_by": ""}}}},
-    description="Let a day be published without the jobs that are held now: fill in `reason` and "
-    "`decided_by`. The decision is recorded and published with the day. Jobs that are held later are not "
+    description="Let a day be published without the jobs that are held now. In the *Launchpad* pick the day, "
+    "fill in `reason` and `decided_by`: without both it is refused. "
+    "The decision is recorded and published with the day. Jobs that are held later are not "
     "covered; `retry_held_jobs` takes jobs out of it again.",
 )
 def waive_held_jobs() -> None:
@@ -55,7 +56,8 @@ def retry_held_jobs_op(context: dg.OpExecutionContext, queue_database: QueueData
 
 @dg.job(
     partitions_def=daily,
-    description="Give a day's held jobs another round, waived ones as well. When they have succeeded, the "
+    description="Give a day's held jobs another round, waived ones as well. In the *Launchpad* pick the day; "
+    "there is nothing to fill in. When they have succeeded, the "
     "day is published with them.",
 )
 def retry_held_jobs() -> None:
