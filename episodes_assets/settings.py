@@ -113,6 +113,26 @@ class Settings(BaseSettings):
         default=8, ge=0, le=23, description="Hour (UTC) by which a day is to be published after its end."
     )
 
+    dashboard_hosts: str = Field(
+        default="",
+        description="Names by which browsers may call the dashboard besides localhost, comma-separated.",
+    )
+    tls_certificate: Path | None = Field(default=None, description="PEM file the dashboard shows browsers.")
+    tls_key: Path | None = Field(default=None, description="PEM file of the certificate's key.")
+    tls_ends_at_proxy: bool = Field(
+        default=False, description="A proxy before the dashboard ends TLS; its X-Forwarded-* are believed."
+    )
+    trusted_proxies: str = Field(
+        default="127.0.0.1", description="Addresses of such proxies, comma-separated."
+    )
+    session_hours: float = Field(
+        default=12.0, gt=0, le=24 * 30, description="After which a login ends, used or not."
+    )
+    session_idle_minutes: float = Field(
+        default=60.0, gt=0, le=60 * 24 * 30, description="After which a login ends that nobody used."
+    )
+    password_login: bool = Field(default=True, description="Whether passwords are accepted.")
+
     @field_validator("*", mode="before")
     @classmethod
     def _know_nothing_of_what_is_withheld(cls, value: object) -> object:

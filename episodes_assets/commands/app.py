@@ -14,6 +14,7 @@ from episodes_assets.commands.history import history
 from episodes_assets.commands.results import results
 from episodes_assets.commands.run import backfill, run
 from episodes_assets.commands.up import up
+from episodes_assets.commands.webserver import webserver
 from episodes_assets.commands.worker import worker
 from episodes_assets.errors import EpisodesError
 
@@ -25,7 +26,7 @@ app = typer.Typer(
     help="Track episodes: a day's catalogue drop becomes jobs, outcomes and published results. "
     "Begin with `episodes demo`; settings are EPISODES_* variables (see README).",
 )
-for command in (demo, up, run, backfill, correct, worker):
+for command in (demo, up, run, backfill, correct, worker, webserver):
     app.command()(command)
 app.add_typer(db.app, name="db")
 app.add_typer(input_.app, name="input")

@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import socket
+import ssl
 import threading
 import time
 import urllib.error
@@ -30,6 +31,7 @@ from episodes_assets.commands.processes import (
     worker_environment,
 )
 from episodes_assets.commands.python_programs import program
+from episodes_assets.dashboard.configuration import Configuration, read_configuration
 from episodes_assets.databases.dsns import ORCHESTRATOR, Dsns, Purpose
 from episodes_assets.errors import ProcessFailed
 from episodes_assets.settings import Settings, load_settings
@@ -37,6 +39,8 @@ from episodes_assets.settings import Settings, load_settings
 LOOPBACK = "127.0.0.1"
 RESTART_SECONDS = 2.0
 READY_SECONDS = 120.0
+# What the dashboard reads and writes: runs, accounts, the fleet's jobs.
+DASHBOARD = (Purpose.DAGSTER, Purpose.DASHBOARD, Purpose.QUEUE)
 _COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green")
 
 
@@ -46,11 +50,13 @@ def up(
 ) -> None:
     """Run the whole system until Ctrl-C: databases, code location, daemon, web UI and workers.
 
-    Each line of output is prefixed with its process. The UI listens on this machine only. The daily
+    Each line of output is prefixed with its process. The UI listens on this machine only and asks for a
+    login; the first start makes an operator and prints the password, once. The daily
     schedule is off until you switch it on in the UI; the sensors are on. A worker that ends is
     started again; when any other process ends, all are stopped.
     """
     settings = load_settings()
+    configuration = read_configuration(settings, host=LOOPBACK, port=port)
     dsns = ready_databases(settings)
     announce_open_hosts(settings)
     refuse_writable_input(settings, dsns)
@@ -61,7 +67,7 @@ def up(
     with _stopped_by_signals(stopping):
         try:
             _start(group, stopping, settings, dsns, folder, port, workers)
-            threading.Thread(target=_announce, args=(port, stopping), daemon=True).start()
+            threading.Thread(target=_announce, args=(configuration, stopping), daemon=True).start()
             _watch(group, stopping, worker_environment(settings, dsns))
         finally:
             out.print("Stopping ...")
@@ -100,10 +106,9 @@ def _start(
     group.start("daemon", [*program("dagster-daemon"), "run", "--workspace", str(workspace)], only_dagster)
     group.start(
         "ui",
-        [*program("dagster-webserver"), "--workspace", str(workspace), "--host", LOOPBACK,
-         "--port", str(port)],
-        only_dagster,
-    )  # fmt: skip
+        episodes_argv("webserver", "--workspace", str(workspace), "--host", LOOPBACK, "--port", str(port)),
+        {**home, **dsns.environment(DASHBOARD)},
+    )
     for number in range(1, workers + 1):
         group.start(
             f"worker-{number}",
@@ -168,16 +173,29 @@ class _prefixed_output:  # noqa: N801
             out.print(prefix + Text.from_ansi(line), soft_wrap=True)
 
 
-def _announce(port: int, stopping: threading.Event) -> None:
-    url = f"http://{LOOPBACK}:{port}"
+def _announce(configuration: Configuration, stopping: threading.Event) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline and not stopping.wait(0.5):
-        try:
-            with urllib.request.urlopen(f"{url}/server_info", timeout=2):  # noqa: S310
-                out.print(f"The UI is ready: {url}  (Ctrl-C stops everything)", style="bold")
-                return
-        except (urllib.error.URLError, OSError):
-            continue
+        if _is_well(configuration):
+            out.print(f"The UI is ready: {configuration.address}  (Ctrl-C stops everything)", style="bold")
+            return
+
+
+def _is_well(configuration: Configuration) -> bool:
+    """Whether the dashboard answers and says that it can serve."""
+    context = None
+    if configuration.certificate:
+        # Its own certificate and no other, whatever name is in it and whoever signed it.
+        context = ssl.create_default_context(cafile=configuration.certificate)
+        context.check_hostname = False
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        with urllib.request.urlopen(  # noqa: S310
+            f"{configuration.address}/healthz", timeout=10, context=context
+        ):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
 
 
 def _require_free(port: int) -> None:

@@ -1,0 +1,93 @@
+"""Dagster's own web application, twice on one workspace: for those who may change things, and for others."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.remote_representation.code_location import GrpcServerCodeLocation
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import WorkspaceFileTarget
+from dagster_webserver.app import create_app_from_workspace_process_context
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute
+from starlette.types import Receive, Scope, Send
+
+from episodes_assets.accounts.identity import Identity
+from episodes_assets.dashboard.read_only_workspace import ReadOnlyWorkspace
+
+# As dagster-webserver has them: a statement's longest, a connection's, and how many more than five.
+STATEMENT_MILLISECONDS = 15_000
+RECYCLE_SECONDS = 3_600
+MORE_CONNECTIONS = 20
+POLL_MILLISECONDS = 2_000
+
+GRAPHQL_ROUTES = ("graphql-http", "graphql-ws")
+
+
+@dataclass(frozen=True)
+class DagsterUi:
+    """The ASGI application of Dagster's UI, by role.
+
+    Attributes:
+        workspace: The code locations behind both.
+        for_operators: With all buttons.
+        for_viewers: Read-only.
+    """
+
+    workspace: WorkspaceProcessContext
+    for_operators: Starlette
+    for_viewers: Starlette
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request by the role of its user."""
+        identity = scope["user"]
+        may_change = isinstance(identity, Identity) and identity.role.may_change
+        await (self.for_operators if may_change else self.for_viewers)(scope, receive, send)
+
+    @property
+    def graphql_routes(self) -> Sequence[BaseRoute]:
+        """Where GraphQL is answered, over HTTP and over WebSockets."""
+        return [
+            route
+            for app in (self.for_operators, self.for_viewers)
+            for route in app.routes
+            if getattr(route, "name", None) in GRAPHQL_ROUTES
+        ]
+
+    def ping_code(self) -> None:
+        """Ask each code server whether it is there.
+
+        Raises:
+            ConnectionError: If one has not loaded.
+            Exception: Whatever Dagster's client raises for one that does not answer.
+        """
+        for name, entry in self.workspace.get_current_workspace().code_location_entries.items():
+            location = entry.code_location
+            if location is None:
+                raise ConnectionError(name)
+            if isinstance(location, GrpcServerCodeLocation):
+                location.client.ping("")
+
+
+@contextlib.contextmanager
+def open_dagster_ui(workspace_file: Path) -> Iterator[DagsterUi]:
+    """Load Dagster's instance and a workspace, and let go of both at the end.
+
+    Args:
+        workspace_file: Which code locations there are; those it names by module get a code server.
+    """
+    with dg.DagsterInstance.get() as instance:
+        instance.optimize_for_webserver(STATEMENT_MILLISECONDS, RECYCLE_SECONDS, MORE_CONNECTIONS)
+        target = WorkspaceFileTarget([str(workspace_file)])
+        with WorkspaceProcessContext(instance, target, version=dg.__version__) as workspace:
+            yield DagsterUi(
+                workspace=workspace,
+                for_operators=create_app_from_workspace_process_context(
+                    workspace, live_data_poll_rate=POLL_MILLISECONDS
+                ),
+                for_viewers=create_app_from_workspace_process_context(
+                    ReadOnlyWorkspace(workspace), live_data_poll_rate=POLL_MILLISECONDS
+                ),
+            )

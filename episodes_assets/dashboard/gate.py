@@ -1,0 +1,251 @@
+"""The gate before everything: nobody passes who has not signed in, and no viewer changes anything.
+
+A request is refused unless something lets it through: a route that is declared open, or an identity whose
+role allows it. So a route that somebody adds is closed until it is declared open.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from anyio import to_thread
+from starlette.authentication import AuthCredentials, UnauthenticatedUser
+from starlette.requests import HTTPConnection, Request
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from episodes_assets.dashboard import refusal as refusals
+from episodes_assets.dashboard.accounts_access import AWAY
+from episodes_assets.dashboard.credentials import Proof, has_credentials, identify
+from episodes_assets.dashboard.cross_site import SAFE_METHODS, is_same_origin
+from episodes_assets.dashboard.graphql_reading import Asked, Unreadable, read_http
+from episodes_assets.dashboard.graphql_socket import guard_socket
+from episodes_assets.dashboard.refusal import Refusal, answer
+from episodes_assets.dashboard.request_body import (
+    MOST_BYTES,
+    MOST_BYTES_OPEN,
+    BodyTooLarge,
+    read_body,
+    replaying,
+)
+from episodes_assets.dashboard.site import Site, cut
+
+_LONGEST_VALUE = 500
+# Reading more keeps the event loop, so it happens beside it.
+_LARGE_BYTES = 50_000
+
+
+@dataclass(frozen=True)
+class Doors:
+    """Which routes are treated apart.
+
+    Attributes:
+        open: Answered without a login.
+        to_all: Where also viewers may POST: logging out.
+        graphql: Where GraphQL is asked, over HTTP and over WebSockets.
+    """
+
+    open: Sequence[BaseRoute]
+    to_all: Sequence[BaseRoute]
+    graphql: Sequence[BaseRoute]
+
+
+class Gate:
+    """ASGI middleware; `scope["user"]` is an `Identity` for each request behind it that is not open."""
+
+    def __init__(self, app: ASGIApp, *, site: Site, doors: Doors) -> None:
+        self._app = app
+        self._site = site
+        self._doors = doors
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, or refuse it."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        connection = HTTPConnection(scope)
+        scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
+        is_open = _leads_to(self._doors.open, scope)
+        try:
+            proof = await identify(connection, self._site.accounts, self._site.configuration)
+        except AWAY:
+            if not is_open:
+                await self._refuse(refusals.AWAY, connection, None, receive, send)
+                return
+            proof = None
+        if proof is not None:
+            scope["user"] = proof.identity
+            scope["auth"] = AuthCredentials(["authenticated", proof.identity.role.value])
+        refused = self._judge(scope, connection, proof, is_open=is_open)
+        if refused is not None:
+            await self._refuse(refused, connection, proof, receive, send)
+        elif scope["type"] == "websocket":
+            assert proof is not None  # noqa: S101  no WebSocket is open
+            await guard_socket(self._app, self._site, proof.identity, scope, receive, send)
+        elif scope["method"] in SAFE_METHODS and not _leads_to(self._doors.graphql, scope):
+            await self._app(scope, receive, send)
+        else:
+            await self._with_body(connection, proof, receive, send, is_open=is_open)
+
+    def _judge(
+        self, scope: Scope, connection: HTTPConnection, proof: Proof | None, *, is_open: bool
+    ) -> Refusal | None:
+        """What can be said of a request before its body is read."""
+        # Starlette's routes end in `$`, which a line end may follow.
+        if not scope["path"].isprintable() or scope.get("root_path"):
+            return refusals.ODD_PATH
+        is_socket = scope["type"] == "websocket"
+        if proof is None and not is_open:
+            return refusals.NOT_SIGNED_IN
+        if is_socket and not _leads_to(self._doors.graphql, scope):
+            return refusals.NO_SOCKET
+        changes = is_socket or scope["method"] not in SAFE_METHODS
+        is_sent_unasked = proof is None or proof.is_cookie
+        if (
+            changes
+            and is_sent_unasked
+            and not is_same_origin(connection.headers, is_secure=self._site.configuration.is_secure)
+        ):
+            return refusals.CROSS_SITE
+        if is_socket or is_open or proof is None or proof.identity.role.may_change:
+            return None
+        return None if self._viewer_may(scope) else refusals.VIEWER
+
+    def _viewer_may(self, scope: Scope) -> bool:
+        """Whether a viewer may send this at all; what GraphQL asks for is looked at later."""
+        if scope["method"] in ("GET", "HEAD"):
+            return True
+        return scope["method"] == "POST" and _leads_to([*self._doors.to_all, *self._doors.graphql], scope)
+
+    async def _with_body(
+        self, connection: HTTPConnection, proof: Proof | None, receive: Receive, send: Send, *, is_open: bool
+    ) -> None:
+        """Go on with a request that has a body, or asks for GraphQL."""
+        scope = connection.scope
+        try:
+            body = await read_body(scope, receive, MOST_BYTES_OPEN if is_open else MOST_BYTES)
+        except BodyTooLarge:
+            await self._refuse(refusals.TOO_LARGE, connection, proof, receive, send)
+            return
+        except TimeoutError:
+            await self._refuse(refusals.TOO_SLOW, connection, proof, receive, send)
+            return
+        except ConnectionError:
+            return
+        asked: Asked | None = None
+        if _leads_to(self._doors.graphql, scope):
+            try:
+                asked = await _read(Request(scope), body)
+            except Unreadable as problem:
+                await self._refuse(refusals.unreadable(str(problem)), connection, proof, receive, send)
+                return
+            if refused := _judge_graphql(scope["method"], proof, asked):
+                await self._refuse(refused, connection, proof, receive, send, _described(asked))
+                return
+        await self._pass(connection, proof, asked, replaying(body, receive), send)
+
+    async def _pass(
+        self,
+        connection: HTTPConnection,
+        proof: Proof | None,
+        asked: Asked | None,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Let a request through; what changes something is on record with its answer's status."""
+        status = 0
+
+        async def noting_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        scope = connection.scope
+        if asked is not None and proof is not None:
+            kind = asked.picked.kind.value if asked.picked else "none"
+            self._site.metrics.operations.labels(proof.identity.role.value, kind).inc()
+        try:
+            await self._app(scope, receive, noting_status)
+        finally:
+            outcome = str(status) if status else "no answer"
+            if asked is not None and asked.has_mutation:
+                await self._site.record(
+                    connection,
+                    "graphql mutation",
+                    outcome,
+                    who=proof.identity if proof else None,
+                    detail=_described(asked),
+                )
+            elif asked is None and proof is not None and not self._records_itself(scope):
+                await self._site.record(
+                    connection, "request", outcome, who=proof.identity, detail=_address(connection)
+                )
+
+    def _records_itself(self, scope: Scope) -> bool:
+        return scope["method"] in SAFE_METHODS or _leads_to([*self._doors.open, *self._doors.to_all], scope)
+
+    async def _refuse(
+        self,
+        refused: Refusal,
+        connection: HTTPConnection,
+        proof: Proof | None,
+        receive: Receive,
+        send: Send,
+        detail: dict[str, object] | None = None,
+    ) -> None:
+        self._site.metrics.refused.labels(refused.reason).inc()
+        # Whoever walks by without a name is only counted: they would fill the log.
+        if refused is not refusals.AWAY and (
+            proof is not None or has_credentials(connection, self._site.configuration)
+        ):
+            await self._site.record(
+                connection,
+                "request refused",
+                refused.reason,
+                who=proof.identity if proof else None,
+                detail={**_address(connection), **(detail or {})},
+            )
+        if connection.scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008, "reason": refused.reason})
+            return
+        await answer(refused, connection)(connection.scope, receive, send)
+
+
+def _leads_to(routes: Sequence[BaseRoute], scope: Scope) -> bool:
+    """Whether one of these routes takes a request: its path and its method."""
+    return any(route.matches(scope)[0] is Match.FULL for route in routes)
+
+
+async def _read(request: Request, body: bytes) -> Asked | None:
+    arguments = (request.method, request.headers, request.query_params, body)
+    if len(body) > _LARGE_BYTES:
+        return await to_thread.run_sync(read_http, *arguments)
+    return read_http(*arguments)
+
+
+def _judge_graphql(method: str, proof: Proof | None, asked: Asked | None) -> Refusal | None:
+    """Whether GraphQL may be executed; a mutation counts even where another operation is picked."""
+    if asked is None or not asked.has_mutation:
+        return None
+    if proof is None or not proof.identity.role.may_change:
+        return refusals.VIEWER
+    return None if method == "POST" else refusals.NOT_BY_POST
+
+
+def _described(asked: Asked | None) -> dict[str, object]:
+    """What GraphQL asks for, for the audit log."""
+    if asked is None:
+        return {}
+    picked = asked.picked
+    return {
+        "operation": picked.name if picked else asked.operation_name,
+        "fields": sorted({name for operation in asked.operations for name in operation.fields}),
+        "variables": {key: cut(value, _LONGEST_VALUE) for key, value in asked.variables.items()},
+    }
+
+
+def _address(connection: HTTPConnection) -> dict[str, object]:
+    return {
+        "method": connection.scope.get("method", "WEBSOCKET"),
+        "path": cut(connection.scope["path"], _LONGEST_VALUE),
+    }

@@ -1,0 +1,137 @@
+"""The login page, and the way out."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from anyio import CapacityLimiter
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from episodes_assets.accounts import throttle, users
+from episodes_assets.accounts.identity import Identity, Way
+from episodes_assets.dashboard.next_page import safe_next
+from episodes_assets.dashboard.pages import page
+from episodes_assets.dashboard.sign_in import SEE_OTHER, sign_in, sign_out
+from episodes_assets.dashboard.site import address_of, cut, site_of
+from episodes_assets.databases.connections import Connection
+
+WRONG = "Name or password is wrong."
+_LONGEST_NAME = 200
+# Each takes a core and 64 MB for a moment; more at once would only be slower, and are what an attack is.
+_HASHES_AT_ONCE = 2
+
+
+@dataclass(frozen=True)
+class OpenidLogin:
+    """A way to sign in with an account kept elsewhere.
+
+    Attributes:
+        label: What its button says: the provider's name.
+        path: Where the button leads, of ours.
+        routes: All its routes; they are open, and call `sign_in` at the end.
+    """
+
+    label: str
+    path: str
+    routes: Sequence[BaseRoute]
+
+
+def login_routes(openid: OpenidLogin | None) -> list[BaseRoute]:
+    """The login page; open to everybody."""
+    return _Login(openid).routes()
+
+
+def logout_routes() -> list[BaseRoute]:
+    """Where one signs out; for everybody who is signed in."""
+    return [Route("/logout", sign_out, methods=["POST"], name="logout")]
+
+
+class _Login:
+    def __init__(self, openid: OpenidLogin | None) -> None:
+        self._openid = openid
+        self._limiter = CapacityLimiter(_HASHES_AT_ONCE)
+
+    def routes(self) -> list[BaseRoute]:
+        return [
+            Route("/login", self.show, methods=["GET"], name="login"),
+            Route("/login", self.receive, methods=["POST"], name="login-sent"),
+        ]
+
+    async def show(self, request: Request) -> Response:
+        """The form, or the way on for those who need it no more."""
+        wanted = safe_next(request.query_params.get("next"))
+        if isinstance(request.user, Identity):
+            return RedirectResponse(wanted, status_code=SEE_OTHER)
+        return self._form(request, wanted)
+
+    async def receive(self, request: Request) -> Response:
+        """A name and a password."""
+        site = site_of(request)
+        async with request.form(max_files=0, max_fields=10) as form:
+            name, password, wanted = (_text(form.get(key)) for key in ("name", "password", "next"))
+        wanted = safe_next(wanted)
+        if not site.configuration.password_login:
+            return self._form(request, wanted, status=403, problem="Passwords are not accepted here.")
+        async with self._limiter:
+            found = await site.accounts.run(_try, name, password, address_of(request))
+        if isinstance(found, Identity):
+            return await sign_in(request, found, wanted)
+        outcome = "too soon" if found else "refused"
+        site.metrics.logins.labels(Way.PASSWORD.value, outcome).inc()
+        await site.record(request, "login", outcome, name=str(cut(name, _LONGEST_NAME)))
+        if not found:
+            return self._form(request, wanted, status=401, problem=WRONG, name=name)
+        seconds = math.ceil(found)
+        problem = f"Too many attempts. Try again in {_spelt(seconds)}."
+        return self._form(
+            request, wanted, status=429, problem=problem, name=name, headers={"Retry-After": str(seconds)}
+        )
+
+    def _form(
+        self,
+        request: Request,
+        wanted: str,
+        *,
+        status: int = 200,
+        problem: str = "",
+        name: str = "",
+        headers: dict[str, str] | None = None,
+    ) -> Response:
+        return page(
+            request,
+            "login.html",
+            status=status,
+            headers=headers,
+            next_page=wanted,
+            problem=problem,
+            name=name[:_LONGEST_NAME],
+            openid=self._openid,
+            has_password=site_of(request).configuration.password_login,
+        )
+
+
+def _try(connection: Connection, name: str, password: str, address: str) -> Identity | float:
+    """Who it is; or the seconds to wait, 0 where name and password do not fit."""
+    wait = throttle.try_again_after(connection, name, address)
+    if wait > 0:
+        return wait
+    identity = users.log_in(connection, name, password)
+    if identity is None:
+        throttle.record_failure(connection, name, address)
+        return 0.0
+    throttle.record_success(connection, name, address)
+    return identity
+
+
+def _text(value: UploadFile | str | None) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _spelt(seconds: int) -> str:
+    if seconds < 60:
+        return f"{seconds} second{'s' if seconds != 1 else ''}"
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes} minute{'s' if minutes != 1 else ''}"
