@@ -32,7 +32,7 @@ from episodes_assets.errors import BadSetting
 from episodes_assets.settings import Settings
 
 # What the login page is made of; every other file is behind it.
-OPEN_FILES = ("dashboard.css",)
+OPEN_FILES = ("dashboard.css", "favicon.svg")
 _STATIC_PATH = "/dashboard/static"
 
 
