@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -65,6 +66,13 @@ def server_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def system(server_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
     """Four fresh databases, a home, and the environment that names them."""
+    with fresh_system(server_home, tmp_path / "home", monkeypatch) as made:
+        yield made
+
+
+@contextmanager
+def fresh_system(server_home: Path, home: Path, patch: pytest.MonkeyPatch) -> Iterator[System]:
+    """A system for as long as the block lasts; the patch sets its environment."""
     server = embedded.start(server_home)
     admin = server.dsn(embedded.ADMINISTRATOR, "postgres")
     suffix = f"{os.getpid()}_{next(_COUNTER)}"
@@ -78,14 +86,14 @@ def system(server_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             )
     dsns = Dsns({p: server.dsn(p.embedded_role, names[p.database]) for p in Purpose}, is_embedded=False)
     for purpose in Purpose:
-        monkeypatch.setenv(purpose.setting, dsns.require(purpose))
-    monkeypatch.setenv("EPISODES_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("EPISODES_RETRY_SECONDS", "0.1")
-    monkeypatch.setenv("EPISODES_STALL_MINUTES", "1")
-    monkeypatch.delenv("DAGSTER_HOME", raising=False)
-    monkeypatch.setenv("DAGSTER_HOME", str(prepare_dagster_home(load_settings())))
+        patch.setenv(purpose.setting, dsns.require(purpose))
+    patch.setenv("EPISODES_HOME", str(home))
+    patch.setenv("EPISODES_RETRY_SECONDS", "0.1")
+    patch.setenv("EPISODES_STALL_MINUTES", "1")
+    patch.delenv("DAGSTER_HOME", raising=False)
+    patch.setenv("DAGSTER_HOME", str(prepare_dagster_home(load_settings())))
     yield System(
-        home=tmp_path / "home",
+        home=home,
         dsns=dsns,
         admin={d.value: make_conninfo(admin, dbname=name) for d, name in names.items()},
     )

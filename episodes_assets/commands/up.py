@@ -31,8 +31,10 @@ from episodes_assets.commands.processes import (
     worker_environment,
 )
 from episodes_assets.commands.python_programs import program
+from episodes_assets.accounts.first_operator import first_operator
 from episodes_assets.dashboard.configuration import Configuration, read_configuration
-from episodes_assets.databases.dsns import ORCHESTRATOR, Dsns, Purpose
+from episodes_assets.databases.connections import connect_to_write
+from episodes_assets.databases.dsns import ORCHESTRATOR, Database, Dsns, Purpose
 from episodes_assets.errors import ProcessFailed
 from episodes_assets.settings import Settings, load_settings
 
@@ -62,6 +64,8 @@ def up(
     refuse_writable_input(settings, dsns)
     folder = prepare_dagster_home(settings)
     _require_free(port)
+    if settings.password_login:
+        _announce_first_operator(settings, dsns)
     stopping = threading.Event()
     group = ProcessGroup(_prefixed_output(workers))
     with _stopped_by_signals(stopping):
@@ -73,6 +77,21 @@ def up(
             out.print("Stopping ...")
             group.stop()
     out.print("All processes have stopped.")
+
+
+def _announce_first_operator(settings: Settings, dsns: Dsns) -> None:
+    """Make somebody who can sign in, where there is nobody; the password is shown this once."""
+    with connect_to_write(
+        dsns.require(Purpose.DASHBOARD), Database.DAGSTER, settings.environment, autocommit=True
+    ) as connection:
+        made = first_operator(connection)
+    if made is not None:
+        name, password = made
+        out.print(
+            f"Sign in as [bold]{name}[/] with the password [bold]{password}[/] (shown this once;"
+            " `episodes users` makes others)",
+            soft_wrap=True,
+        )
 
 
 def _start(

@@ -25,8 +25,8 @@ from graphql import (
 )
 from starlette.datastructures import Headers, QueryParams
 
-# Those of the UI have a few thousand; parsing so many takes a tenth of a second.
-MOST_TOKENS = 30_000
+# The largest of the UI has about two thousand.
+MOST_TOKENS = 10_000
 LONGEST_QUERY = 200_000
 _KEPT_DOCUMENTS = 256
 

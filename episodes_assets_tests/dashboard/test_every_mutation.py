@@ -1,0 +1,231 @@
+"""Every mutation of Dagster's schema: refused to viewers and nobody, however it is sent."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from dagster_graphql.schema import create_schema
+from graphql import (
+    GraphQLEnumType,
+    GraphQLInputObjectType,
+    GraphQLList,
+    GraphQLNonNull,
+    GraphQLSchema,
+    get_named_type,
+    is_composite_type,
+    parse,
+    validate,
+)
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
+
+from episodes_assets.accounts.identity import Role
+from episodes_assets.dashboard import graphql_socket
+from episodes_assets_tests.dashboard.served import JSON, SOCKET, Dashboard
+
+_SCHEMA: GraphQLSchema = create_schema().graphql_schema
+assert _SCHEMA.mutation_type is not None
+_SCALARS = {"String": '"x"', "ID": '"x"', "Int": "1", "Float": "1.5", "Boolean": "true"}
+
+
+def literal(of: Any, depth: int = 0) -> str:
+    """A value of an input type, all it needs and nothing more."""
+    if isinstance(of, GraphQLNonNull):
+        return literal(of.of_type, depth)
+    if isinstance(of, GraphQLList):
+        return f"[{literal(of.of_type, depth + 1)}]" if depth < 4 else "[]"
+    if isinstance(of, GraphQLEnumType):
+        return next(iter(of.values))
+    if isinstance(of, GraphQLInputObjectType):
+        needed = {k: f for k, f in of.fields.items() if isinstance(f.type, GraphQLNonNull)}
+        return "{" + ", ".join(f"{k}: {literal(f.type, depth + 1)}" for k, f in needed.items()) + "}"
+    return _SCALARS.get(of.name, '"x"')
+
+
+def mutations() -> Iterator[Any]:
+    assert _SCHEMA.mutation_type is not None
+    for name, field in _SCHEMA.mutation_type.fields.items():
+        arguments = ", ".join(f"{key}: {literal(argument.type)}" for key, argument in field.args.items())
+        selection = " { __typename }" if is_composite_type(get_named_type(field.type)) else ""
+        text = f"mutation {{ {name}{f'({arguments})' if arguments else ''}{selection} }}"
+        assert validate(_SCHEMA, parse(text)) == [], text
+        yield pytest.param(text, id=name)
+
+
+MUTATIONS = list(mutations())
+
+
+def send(client: TestClient, query: str, **more: Any) -> Any:
+    return client.post("/graphql", content=json.dumps({"query": query, **more}), headers=JSON)
+
+
+def socket_end(client: TestClient, **payload: Any) -> WebSocketDisconnect:
+    """How a socket ends that sends one operation."""
+    with (
+        pytest.raises(WebSocketDisconnect) as end,
+        client.websocket_connect(f"{SOCKET}/graphql", subprotocols=["graphql-ws"]) as socket,
+    ):
+        socket.send_json({"type": "connection_init"})
+        assert socket.receive_json() == {"type": "connection_ack"}
+        socket.send_json({"type": "start", "id": "1", "payload": payload})
+        socket.receive_json()
+    return end.value
+
+
+def test_the_schema_has_them_all() -> None:
+    assert len(MUTATIONS) > 30
+    assert {"launchRun", "launchPartitionBackfill", "wipeAssets", "startSensor"} <= {p.id for p in MUTATIONS}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_refused_however_it_is_sent(dashboard: Dashboard, mutation: str) -> None:
+    nobody, viewer, operator = dashboard.client(), dashboard.client(Role.VIEWER), dashboard.client(Role.OPERATOR)
+    assert send(nobody, mutation).status_code == 401
+    assert nobody.get("/graphql", params={"query": mutation}).status_code == 401
+    for answer in (
+        send(viewer, mutation),
+        viewer.get("/graphql", params={"query": mutation}),
+        viewer.post("/graphql", params={"query": mutation}),
+        viewer.post("/graphql", content=mutation, headers={"Content-Type": "application/graphql"}),
+        send(viewer, f"query Harmless {{ version }} {mutation.replace('mutation', 'mutation M', 1)}",
+             operationName="Harmless"),
+    ):  # fmt: skip
+        assert answer.status_code == 403
+        assert "signed in as a viewer" in answer.json()["errors"][0]["message"]
+    refused = operator.get("/graphql", params={"query": mutation})
+    assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
+    for client in (viewer, operator):
+        end = socket_end(client, query=mutation)
+        assert (end.code, end.reason) == (1008, "a mutation over a WebSocket")
+
+
+def test_an_operator_changes_things_and_it_is_on_record(dashboard: Dashboard) -> None:
+    long = "x" * 2_000
+    answer = send(
+        dashboard.client(Role.OPERATOR),
+        "mutation Reload($a: String) { ...Part also: reloadWorkspace { __typename } }"
+        " fragment Part on Mutation { reloadWorkspace { __typename } setNuxSeen @skip(if: true) }",
+        variables={"a": long},
+    )
+    assert answer.status_code == 400  # `$a` is never used, which Dagster refuses, and that is on record
+    answer = send(
+        dashboard.client(Role.OPERATOR),
+        "mutation Reload($a: Boolean!) { ...Part also: reloadWorkspace { __typename } }"
+        " fragment Part on Mutation { reloadWorkspace { __typename } setNuxSeen @skip(if: $a) }",
+        variables={"a": True, "b": long},
+    )
+    assert answer.json()["data"]["also"]["__typename"] == "Workspace"
+    refused, done = dashboard.events("graphql mutation")[-2:]
+    assert (refused[0], refused[2]) == ("operator", "400")
+    assert (done[0], done[2]) == ("operator", "200")
+    assert (done[1]["operation"], done[1]["fields"]) == ("Reload", ["reloadWorkspace", "setNuxSeen"])
+    assert done[1]["variables"]["a"] is True
+    assert done[1]["variables"]["b"].endswith("… (2,000 characters)")
+    assert len(done[1]["variables"]["b"]) < 600
+
+
+def test_a_viewer_asks_and_listens(dashboard: Dashboard) -> None:
+    viewer = dashboard.client(Role.VIEWER)
+    assert "version" in send(viewer, "query Q { version }").json()["data"]
+    assert "version" in viewer.get("/graphql", params={"query": "{ version }"}).json()["data"]
+    assert "GraphiQL" in viewer.get("/graphql", headers={"Accept": "text/html"}).text
+    permissions = "{ permissions { permission value } }"
+
+    def allowed(role: Role) -> set[str]:
+        found = send(dashboard.client(role), permissions).json()["data"]["permissions"]
+        return {each["permission"] for each in found if each["value"]}
+
+    assert allowed(Role.VIEWER) == set()
+    assert "launch_pipeline_execution" in allowed(Role.OPERATOR)
+    with viewer.websocket_connect(f"{SOCKET}/graphql", subprotocols=["graphql-ws"]) as socket:
+        socket.send_json({"type": "connection_init"})
+        socket.receive_json()
+        query = 'subscription { pipelineRunLogs(runId: "none") { __typename } }'
+        socket.send_json({"type": "start", "id": "1", "payload": {"query": query}})
+        shown = socket.receive_json()
+        assert shown["payload"]["data"]["pipelineRunLogs"]["__typename"] == (
+            "PipelineRunLogsSubscriptionFailure"
+        )
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "no JSON",
+        "[]",
+        '{"type": "start", "id": "1"}',
+        '{"type": "start", "id": "1", "payload": {"query": 1}}',
+        '{"type": "start", "id": "1", "payload": {"query": "{"}}',
+        '{"type": "start", "type": "stop"}',
+        '{"type": "start", "id": "1", "payload": {"query": "{version}", "query": "{version}"}}',
+        '{"type": "subscribe", "id": "1"}',
+        '{"type": ["start"]}',
+        b"\x00",
+    ],
+)
+def test_a_message_that_is_not_understood_closes_the_socket(
+    dashboard: Dashboard, message: str | bytes
+) -> None:
+    with (
+        pytest.raises(WebSocketDisconnect) as end,
+        dashboard.client(Role.OPERATOR).websocket_connect(f"{SOCKET}/graphql") as socket,
+    ):
+        socket.send({"type": "websocket.receive", "text" if isinstance(message, str) else "bytes": message})
+        socket.receive_json()
+    assert end.value.code == 1008
+
+
+@pytest.mark.parametrize("headers", [{"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example"}])
+def test_a_socket_from_another_site_is_refused(dashboard: Dashboard, headers: dict[str, str]) -> None:
+    client = dashboard.client(Role.OPERATOR)
+    if "Origin" in headers:
+        del client.headers["Sec-Fetch-Site"]
+    with (
+        pytest.raises(WebSocketDisconnect) as end,
+        client.websocket_connect(f"{SOCKET}/graphql", headers=headers),
+    ):
+        pass
+    assert end.value.reason == "cross-site"
+
+
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_a_logout_closes_the_socket(
+    dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch, is_asked: bool
+) -> None:
+    monkeypatch.setattr(graphql_socket, "LOOK_AGAIN_SECONDS", 60 if is_asked else 0.05)
+    token = dashboard.session(Role.VIEWER)
+    with (
+        pytest.raises(WebSocketDisconnect) as end,
+        dashboard.client(token=token).websocket_connect(f"{SOCKET}/graphql") as socket,
+    ):
+        socket.send_json({"type": "connection_init"})
+        socket.receive_json()
+        subscribe = {"query": "subscription { locationStateChangeEvents { __typename } }"}
+        socket.send_json({"type": "start", "id": "1", "payload": subscribe})
+        dashboard.client(token=token).post("/logout")
+        if is_asked:
+            socket.send_json({"type": "start", "id": "2", "payload": subscribe})
+        socket.receive_json()
+    assert (end.value.code, end.value.reason) == (1008, "signed out")
+
+
+def test_an_open_socket_alone_does_not_keep_a_session(
+    dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphql_socket, "LOOK_AGAIN_SECONDS", 0.05)
+    token = dashboard.session(Role.VIEWER)
+    with (
+        pytest.raises(WebSocketDisconnect) as end,
+        dashboard.client(token=token).websocket_connect(f"{SOCKET}/graphql") as socket,
+    ):
+        socket.send_json({"type": "connection_init"})
+        socket.receive_json()
+        dashboard.system.query(
+            "dagster",
+            "UPDATE dashboard.sessions SET seen_at = now() - interval '59 minutes 59.5 seconds'"
+            " WHERE token_hash = sha256(%s::bytea)",
+            [token.encode()],
+        )
+        socket.receive_json()
+    assert end.value.code == 1008
