@@ -1,6 +1,7 @@
 """The dashboard's ASGI application, put together from its parts."""
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from episodes_assets.accounts.pool import AccountsPool
-from episodes_assets.dashboard.accounts_access import AccountsAccess
+from episodes_assets.dashboard import refusal
+from episodes_assets.dashboard.accounts_access import AWAY, AccountsAccess
 from episodes_assets.dashboard.configuration import Configuration
 from episodes_assets.dashboard.dagster_ui import DagsterUi, open_dagster_ui
 from episodes_assets.dashboard.gate import Doors, Gate
@@ -25,11 +27,14 @@ from episodes_assets.dashboard.metrics import Metrics
 from episodes_assets.dashboard.navigation import NavigationStrip
 from episodes_assets.dashboard.observing import Observing
 from episodes_assets.dashboard.pages import STATIC
+from episodes_assets.dashboard.refusal import answer
 from episodes_assets.dashboard.security_headers import PolicyOfDagster, SecurityHeaders
 from episodes_assets.dashboard.site import Site, site_of
 from episodes_assets.databases.dsns import Dsns, Purpose
 from episodes_assets.errors import BadSetting
 from episodes_assets.settings import Settings
+
+_LOG = logging.getLogger(__name__)
 
 # What the login page is made of; every other file is behind it.
 OPEN_FILES = ("dashboard.css", "favicon.svg")
@@ -80,6 +85,7 @@ def create_application(
             ),
             Middleware(Gate, site=site, doors=doors),
         ],
+        exception_handlers=dict.fromkeys(AWAY, _show_away),
     )
     application.state.site = site
     # Outside of Starlette's own handling of errors, so that its answers count and have the headers too.
@@ -114,6 +120,12 @@ def _show_metrics(request: Request) -> Response:
     wait or run.
     """
     return Response(site_of(request).metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def _show_away(request: Request, error: Exception) -> Response:
+    """What there is to say when a database goes away under a request."""
+    _LOG.warning("%s: %s", request.url.path, error)
+    return answer(refusal.AWAY, request)
 
 
 def _file_route(name: str) -> Route:

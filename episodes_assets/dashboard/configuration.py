@@ -75,7 +75,7 @@ def read_configuration(
         names=_names(settings, host),
         certificate=certificate,
         key=key,
-        trusted_proxies=_listed(settings.trusted_proxies) if at_proxy else (),
+        trusted_proxies=_proxies(settings) if at_proxy else (),
         lifetimes=Lifetimes(
             absolute=timedelta(hours=settings.session_hours),
             idle=timedelta(minutes=settings.session_idle_minutes),
@@ -113,6 +113,21 @@ def _certificate(settings: Settings) -> tuple[Path | None, Path | None]:
             "EPISODES_TLS_CERTIFICATE and EPISODES_TLS_KEY name PEM files that belong together",
         ) from error
     return certificate, key
+
+
+def _proxies(settings: Settings) -> tuple[str, ...]:
+    listed = _listed(settings.trusted_proxies)
+    for address in listed:
+        try:
+            ipaddress.ip_network(address)
+        except ValueError as error:
+            raise BadSetting(
+                f"{address!r} in EPISODES_TRUSTED_PROXIES is not an address",
+                "list addresses or networks, such as 127.0.0.1 or 10.0.0.0/8",
+            ) from error
+    if not listed:
+        raise BadSetting("EPISODES_TRUSTED_PROXIES names no proxy", "list the one that ends TLS")
+    return listed
 
 
 def _names(settings: Settings, host: str) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ NO_SOCKET = Refusal(403, "no such socket", "There is no WebSocket here.")
 TOO_LARGE = Refusal(413, "too large", "The request is too large.")
 TOO_SLOW = Refusal(408, "too slow", "The request did not arrive in time.")
 NOT_BY_POST = Refusal(405, "mutation not by POST", "A mutation is sent by POST.")
-AWAY = Refusal(503, "accounts away", "The database of accounts is away; try again in a moment.")
+AWAY = Refusal(503, "database away", "A database is away; try again in a moment.")
 
 
 def unreadable(problem: str) -> Refusal:

@@ -1,0 +1,185 @@
+"""Where the dashboard listens, what it refuses to, and that TLS and a proxy before it work."""
+
+import datetime as dt
+import ipaddress
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from episodes_assets.dashboard.configuration import Configuration, read_configuration
+from episodes_assets.dashboard.server import server_configuration
+from episodes_assets.errors import BadSetting
+from episodes_assets.settings import load_settings
+from episodes_assets_tests.commands.invoke import refusal
+from episodes_assets_tests.dashboard.served import PASSWORD, Dashboard
+
+
+def certificate_for(address: str, folder: Path) -> tuple[Path, Path]:
+    """A certificate that signs itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "dashboard")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), False)
+        .sign(key, hashes.SHA256())
+    )
+    folder.mkdir(exist_ok=True)
+    pem = folder / "certificate.pem"
+    pem.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_file = folder / "key.pem"
+    key_file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return pem, key_file
+
+
+@contextmanager
+def listening(dashboard: Dashboard, configuration: Configuration) -> Iterator[int]:
+    """A real server on a free port, for as long as the block lasts."""
+    served = dashboard.again(**vars(configuration))
+    started = threading.Event()
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: object = None) -> None:
+            await super().startup()
+            started.set()
+
+    server = Server(server_configuration(served.app, served.configuration))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    assert started.wait(20)
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_over_tls(dashboard: Dashboard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pem, key = certificate_for("127.0.0.1", tmp_path / "tls")
+    monkeypatch.setenv("EPISODES_TLS_CERTIFICATE", str(pem))
+    monkeypatch.setenv("EPISODES_TLS_KEY", str(key))
+    configuration = read_configuration(load_settings(), host="127.0.0.1", port=0)
+    trusting = ssl.create_default_context(cafile=str(pem))
+    with (
+        listening(dashboard, configuration) as port,
+        httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=trusting) as browser,
+    ):
+        own = {"Origin": f"https://127.0.0.1:{port}"}
+        form = {"name": "operator", "password": PASSWORD, "next": "/runs"}
+        signed_in = browser.post("/login", data=form, headers=own)
+        assert signed_in.headers["location"] == "/runs"
+        cookie = signed_in.headers["set-cookie"].split(";")[0]
+        assert cookie.startswith("__Host-episodes_session=")
+        assert "Secure" in signed_in.headers["set-cookie"]
+        assert browser.get("/runs").status_code == 200
+        assert browser.get("/runs").headers["strict-transport-security"]
+        # Like a page in the clear, whose origin another could be.
+        assert browser.post("/graphql", headers={"Origin": f"http://127.0.0.1:{port}"}).status_code == 403
+        address = f"wss://127.0.0.1:{port}/graphql"
+        with pytest.raises(InvalidStatus) as rejected, connect(address, ssl=trusting, origin=own["Origin"]):
+            pass
+        assert rejected.value.response.status_code == 403
+        with connect(
+            address,
+            ssl=trusting,
+            origin=own["Origin"],
+            subprotocols=["graphql-ws"],
+            additional_headers={"Cookie": cookie},
+        ) as socket:
+            socket.send('{"type": "connection_init"}')
+            assert socket.recv(timeout=10) == '{"type":"connection_ack"}'
+            socket.send('{"type": "start", "id": 1, "payload": {"query": "mutation { logTelemetry }"}}')
+            with pytest.raises(ConnectionClosed):
+                socket.recv(timeout=10)
+        with pytest.raises(httpx.HTTPError):
+            httpx.get(f"http://127.0.0.1:{port}/login")
+
+
+def test_behind_a_proxy_that_ends_tls(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EPISODES_TLS_ENDS_AT_PROXY", "true")
+    monkeypatch.setenv("EPISODES_DASHBOARD_HOSTS", "episodes.example")
+    forwarded = {
+        "X-Forwarded-For": "203.0.113.7",
+        "X-Forwarded-Proto": "https",
+        "Host": "episodes.example",
+        "Origin": "https://episodes.example",
+    }
+    for trusted, address in (("127.0.0.1", "203.0.113.7"), ("192.0.2.1", "127.0.0.1")):
+        monkeypatch.setenv("EPISODES_TRUSTED_PROXIES", trusted)
+        configuration = read_configuration(load_settings(), host="127.0.0.1", port=0)
+        with listening(dashboard, configuration) as port:
+            answer = httpx.post(
+                f"http://127.0.0.1:{port}/login", data={"name": "proxied", "password": "no"}, headers=forwarded
+            )
+        assert answer.status_code == 401
+        assert dashboard.system.query(
+            "dagster", "SELECT address FROM dashboard.audit_log ORDER BY event_id DESC LIMIT 1"
+        ) == [(address,)]
+
+
+def test_beyond_this_machine_only_with_tls(
+    dashboard: Dashboard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for host in ("0.0.0.0", "::", "192.0.2.1", "dashboard.example"):
+        assert f"passwords would travel in the clear to {host}" in str(refusal("webserver", "--host", host))
+    for host in ("127.0.0.1", "127.0.0.2", "::1", "localhost"):
+        assert not read_configuration(load_settings(), host=host, port=1).is_secure
+    monkeypatch.setenv("EPISODES_TLS_CERTIFICATE", str(tmp_path / "none.pem"))
+    assert "set both" in str(refusal("webserver"))
+    monkeypatch.setenv("EPISODES_TLS_KEY", str(tmp_path / "none.key"))
+    assert "none.pem cannot be used with its key" in str(refusal("webserver"))
+    pem, key = certificate_for("127.0.0.1", tmp_path / "tls")
+    _, other = certificate_for("127.0.0.1", tmp_path / "other")
+    monkeypatch.setenv("EPISODES_TLS_CERTIFICATE", str(pem))
+    monkeypatch.setenv("EPISODES_TLS_KEY", str(other))
+    assert "cannot be used with its key" in str(refusal("webserver"))
+    monkeypatch.setenv("EPISODES_TLS_KEY", str(key))
+    assert read_configuration(load_settings(), host="0.0.0.0", port=1).is_secure
+    monkeypatch.setenv("EPISODES_TLS_ENDS_AT_PROXY", "true")
+    assert "set one of them" in str(refusal("webserver"))
+
+
+@pytest.mark.parametrize(("listed", "problem"), [(",", "names no proxy"), ("*", "is not an address")])
+def test_a_proxy_is_trusted_by_its_address(monkeypatch: pytest.MonkeyPatch, listed: str, problem: str) -> None:
+    monkeypatch.setenv("EPISODES_TLS_ENDS_AT_PROXY", "true")
+    monkeypatch.setenv("EPISODES_TRUSTED_PROXIES", listed)
+    with pytest.raises(BadSetting, match=problem):
+        read_configuration(load_settings(), host="0.0.0.0", port=1)
+
+
+def test_names_are_never_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    for listed in ("*", "*.example", "https://episodes.example", "episodes.example:80"):
+        monkeypatch.setenv("EPISODES_DASHBOARD_HOSTS", listed)
+        with pytest.raises(BadSetting, match="is not a host"):
+            read_configuration(load_settings(), host="127.0.0.1", port=1)
+    monkeypatch.setenv("EPISODES_DASHBOARD_HOSTS", "Episodes.example, ::5")
+    names = read_configuration(load_settings(), host="::1", port=1).names
+    assert set(names) == {"localhost", "127.0.0.1", "::1", "[::1]", "episodes.example", "::5", "[::5]"}
+
+
+def test_the_address_for_people() -> None:
+    settings = load_settings()
+    assert read_configuration(settings, host="::1", port=3).address == "http://[::1]:3"
