@@ -17,6 +17,7 @@ import typer
 import yaml
 from rich.text import Text
 
+from episodes_assets.accounts.first_operator import first_operator
 from episodes_assets.commands.console import out
 from episodes_assets.commands.dagster_home import prepare_dagster_home
 from episodes_assets.commands.databases import (
@@ -31,7 +32,6 @@ from episodes_assets.commands.processes import (
     worker_environment,
 )
 from episodes_assets.commands.python_programs import program
-from episodes_assets.accounts.first_operator import first_operator
 from episodes_assets.dashboard.configuration import Configuration, read_configuration
 from episodes_assets.databases.connections import connect_to_write
 from episodes_assets.databases.dsns import ORCHESTRATOR, Database, Dsns, Purpose

@@ -23,6 +23,7 @@ COMMANDS = [
     ("backfill",),
     ("correct",),
     ("worker",),
+    ("webserver",),
     ("db", "init"),
     ("db", "status"),
     ("db", "stamp"),

@@ -1,19 +1,20 @@
 """`episodes up`: the whole system, a backfill through the daemon, and nothing left after Ctrl-C."""
 
-import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import time
-import urllib.request
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
 from episodes_assets.commands.processes import episodes_argv
+from episodes_assets.settings import WITHHELD
 from episodes_assets_tests.system import System, day, failure
 
 LAUNCH = """
@@ -33,14 +34,19 @@ query ($id: String!) {
 GRAPH = ["input_episodes", "tracked_episodes", "episode_jobs", "job_outcomes", "published_results"]
 
 
-def ask(port: int, query: str, variables: dict[str, Any]) -> Any:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/graphql",
-        data=json.dumps({"query": query, "variables": variables}).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=30) as response:
-        return json.load(response)["data"]
+def sign_in(port: int, log: str) -> httpx.Client:
+    """As a browser does, with the password that `up` shows once."""
+    (password,) = re.findall(r"Sign in as operator with the password (\S+)", log)
+    address = f"http://127.0.0.1:{port}"
+    browser = httpx.Client(base_url=address, headers={"Origin": address}, timeout=30)
+    assert browser.get("/runs").status_code == 401
+    signed_in = browser.post("/login", data={"name": "operator", "password": password, "next": "/"})
+    assert signed_in.status_code == 303
+    return browser
+
+
+def ask(browser: httpx.Client, query: str, variables: dict[str, Any]) -> Any:
+    return browser.post("/graphql", json={"query": query, "variables": variables}).json()["data"]
 
 
 def eventually(check: Callable[[], bool], seconds: float) -> None:
@@ -67,6 +73,7 @@ def test_a_backfill_through_the_daemon_publishes_what_a_range_does(system: Syste
         )
     try:
         eventually(lambda: "The UI is ready" in log.read_text(), 90)
+        browser = sign_in(port, log.read_text())
         keys = [str(day(number)) for number in range(1, days + 1)]
         params = {
             "assetSelection": [{"path": [name]} for name in GRAPH],
@@ -74,11 +81,11 @@ def test_a_backfill_through_the_daemon_publishes_what_a_range_does(system: Syste
             "fromFailure": False,
             "allPartitions": False,
         }
-        launched = ask(port, LAUNCH, {"params": params})["launchPartitionBackfill"]
+        launched = ask(browser, LAUNCH, {"params": params})["launchPartitionBackfill"]
         assert launched["__typename"] == "LaunchBackfillSuccess", launched
 
         def status() -> str:
-            answer = ask(port, STATUS, {"id": launched["backfillId"]})
+            answer = ask(browser, STATUS, {"id": launched["backfillId"]})
             return str(answer["partitionBackfillOrError"]["status"])
 
         eventually(lambda: status() not in ("REQUESTED", "COMPLETING"), 250)
@@ -87,6 +94,9 @@ def test_a_backfill_through_the_daemon_publishes_what_a_range_does(system: Syste
         assert rows["day"].nunique() == days
         children = psutil.Process(up.pid).children(recursive=True)
         assert len(children) >= 5
+        (ui,) = [child for child in children if "webserver" in child.cmdline()]
+        given = {name for name, value in ui.environ().items() if name.endswith("_DSN") and value != WITHHELD}
+        assert given == {"EPISODES_DAGSTER_DSN", "EPISODES_DASHBOARD_DSN", "EPISODES_QUEUE_DSN"}
     finally:
         up.send_signal(signal.SIGINT)
         up.wait(60)

@@ -1,4 +1,7 @@
-"""Dagster's own GraphQL endpoint over a schema that notes what is executed: what the gate's reading is held to."""
+"""Dagster's own GraphQL endpoint over a schema that notes what is executed.
+
+The gate's reading is held to it.
+"""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -77,5 +80,5 @@ class BareDagster(GraphQLServer[Any]):
         ]
 
     @contextmanager
-    def _make_request_context(self, conn: HTTPConnection) -> Iterator[None]:
+    def _make_request_context(self, conn: HTTPConnection) -> Iterator[None]:  # noqa: ARG002
         yield None

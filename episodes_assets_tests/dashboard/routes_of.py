@@ -38,7 +38,7 @@ def routes_of(app: Any, prefix: str = "") -> Iterator[Found]:
     elif hasattr(app, "_app"):
         yield from routes_of(app._app, prefix)
     else:
-        raise AssertionError(f"do not know how to look into {app!r}")
+        raise TypeError(f"do not know how to look into {app!r}")
 
 
 def _paths(route: Any, prefix: str) -> Iterator[Found]:
@@ -47,4 +47,4 @@ def _paths(route: Any, prefix: str) -> Iterator[Found]:
     elif isinstance(route, Route | WebSocketRoute):
         yield Found(prefix + _PARAMETER.sub("x", route.path), isinstance(route, WebSocketRoute))
     else:
-        raise AssertionError(f"do not know what {route!r} answers")
+        raise TypeError(f"do not know what {route!r} answers")

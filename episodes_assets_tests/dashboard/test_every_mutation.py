@@ -1,7 +1,7 @@
 """Every mutation of Dagster's schema: refused to viewers and nobody, however it is sent."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from graphql import (
     parse,
     validate,
 )
-from starlette.testclient import TestClient
+from starlette.testclient import TestClient, WebSocketTestSession
 from starlette.websockets import WebSocketDisconnect
 
 from episodes_assets.accounts.identity import Role
@@ -62,15 +62,20 @@ def send(client: TestClient, query: str, **more: Any) -> Any:
 
 def socket_end(client: TestClient, **payload: Any) -> WebSocketDisconnect:
     """How a socket ends that sends one operation."""
-    with (
-        pytest.raises(WebSocketDisconnect) as end,
-        client.websocket_connect(f"{SOCKET}/graphql", subprotocols=["graphql-ws"]) as socket,
-    ):
-        socket.send_json({"type": "connection_init"})
-        assert socket.receive_json() == {"type": "connection_ack"}
-        socket.send_json({"type": "start", "id": "1", "payload": payload})
-        socket.receive_json()
-    return end.value
+    return end_of(client, lambda socket: socket.send_json({"type": "start", "id": "1", "payload": payload}))
+
+
+def end_of(client: TestClient, talk: Callable[[WebSocketTestSession], None]) -> WebSocketDisconnect:
+    """How a socket ends after something was said on it."""
+    try:
+        with client.websocket_connect(f"{SOCKET}/graphql", subprotocols=["graphql-ws"]) as socket:
+            socket.send_json({"type": "connection_init"})
+            assert socket.receive_json() == {"type": "connection_ack"}
+            talk(socket)
+            socket.receive_json()
+    except WebSocketDisconnect as end:
+        return end
+    raise AssertionError("the socket stayed open")
 
 
 def test_the_schema_has_them_all() -> None:
@@ -80,7 +85,11 @@ def test_the_schema_has_them_all() -> None:
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_refused_however_it_is_sent(dashboard: Dashboard, mutation: str) -> None:
-    nobody, viewer, operator = dashboard.client(), dashboard.client(Role.VIEWER), dashboard.client(Role.OPERATOR)
+    nobody, viewer, operator = (
+        dashboard.client(),
+        dashboard.client(Role.VIEWER),
+        dashboard.client(Role.OPERATOR),
+    )
     assert send(nobody, mutation).status_code == 401
     assert nobody.get("/graphql", params={"query": mutation}).status_code == 401
     for answer in (
@@ -167,13 +176,9 @@ def test_a_viewer_asks_and_listens(dashboard: Dashboard) -> None:
 def test_a_message_that_is_not_understood_closes_the_socket(
     dashboard: Dashboard, message: str | bytes
 ) -> None:
-    with (
-        pytest.raises(WebSocketDisconnect) as end,
-        dashboard.client(Role.OPERATOR).websocket_connect(f"{SOCKET}/graphql") as socket,
-    ):
-        socket.send({"type": "websocket.receive", "text" if isinstance(message, str) else "bytes": message})
-        socket.receive_json()
-    assert end.value.code == 1008
+    kind = "text" if isinstance(message, str) else "bytes"
+    received = {"type": "websocket.receive", kind: message}
+    assert end_of(dashboard.client(Role.OPERATOR), lambda socket: socket.send(received)).code == 1008
 
 
 @pytest.mark.parametrize("headers", [{"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example"}])
@@ -195,19 +200,16 @@ def test_a_logout_closes_the_socket(
 ) -> None:
     monkeypatch.setattr(graphql_socket, "LOOK_AGAIN_SECONDS", 60 if is_asked else 0.05)
     token = dashboard.session(Role.VIEWER)
-    with (
-        pytest.raises(WebSocketDisconnect) as end,
-        dashboard.client(token=token).websocket_connect(f"{SOCKET}/graphql") as socket,
-    ):
-        socket.send_json({"type": "connection_init"})
-        socket.receive_json()
-        subscribe = {"query": "subscription { locationStateChangeEvents { __typename } }"}
+    subscribe = {"query": "subscription { locationStateChangeEvents { __typename } }"}
+
+    def talk(socket: WebSocketTestSession) -> None:
         socket.send_json({"type": "start", "id": "1", "payload": subscribe})
         dashboard.client(token=token).post("/logout")
         if is_asked:
             socket.send_json({"type": "start", "id": "2", "payload": subscribe})
-        socket.receive_json()
-    assert (end.value.code, end.value.reason) == (1008, "signed out")
+
+    end = end_of(dashboard.client(token=token), talk)
+    assert (end.code, end.reason) == (1008, "signed out")
 
 
 def test_an_open_socket_alone_does_not_keep_a_session(
@@ -215,17 +217,13 @@ def test_an_open_socket_alone_does_not_keep_a_session(
 ) -> None:
     monkeypatch.setattr(graphql_socket, "LOOK_AGAIN_SECONDS", 0.05)
     token = dashboard.session(Role.VIEWER)
-    with (
-        pytest.raises(WebSocketDisconnect) as end,
-        dashboard.client(token=token).websocket_connect(f"{SOCKET}/graphql") as socket,
-    ):
-        socket.send_json({"type": "connection_init"})
-        socket.receive_json()
+
+    def wait(_socket: WebSocketTestSession) -> None:
         dashboard.system.query(
             "dagster",
             "UPDATE dashboard.sessions SET seen_at = now() - interval '59 minutes 59.5 seconds'"
             " WHERE token_hash = sha256(%s::bytea)",
             [token.encode()],
         )
-        socket.receive_json()
-    assert end.value.code == 1008
+
+    assert end_of(dashboard.client(token=token), wait).reason == "signed out"

@@ -69,7 +69,9 @@ def test_a_viewer_changes_nothing_by_any_route(dashboard: Dashboard, paths: list
                 assert answer.status_code == 403, (method, found)
                 assert "signed in as a viewer" in answer.text
     assert any(
-        who == "viewer" and outcome == "viewer" and detail == {"method": "POST", "path": "/report_asset_check/x"}
+        who == "viewer"
+        and outcome == "viewer"
+        and detail == {"method": "POST", "path": "/report_asset_check/x"}
         for who, detail, outcome in dashboard.events("request refused")
     )
 

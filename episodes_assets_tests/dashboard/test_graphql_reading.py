@@ -19,8 +19,16 @@ _QUERY_PARTS = [
     "asked", "change: asked", "asked # mutation { change }\n", "... on Query { asked also }", "...FQ",
     "asked @skip(if: false)",
 ]  # fmt: skip
-_MUTATION_PARTS = ["change", "asked: change", "...FM", "... on Mutation { change }", "change @include(if: true)"]
-_FRAGMENTS = "fragment FQ on Query { asked } fragment FM on Mutation { ...FN } fragment FN on Mutation { change }"
+_MUTATION_PARTS = [
+    "change",
+    "asked: change",
+    "...FM",
+    "... on Mutation { change }",
+    "change @include(if: true)",
+]
+_FRAGMENTS = (
+    "fragment FQ on Query { asked } fragment FM on Mutation { ...FN } fragment FN on Mutation { change }"
+)
 
 
 @st.composite
@@ -53,7 +61,8 @@ encodings = st.sampled_from(["utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "
 def requests(draw: st.DrawFn) -> tuple[str, list[tuple[str, str]], list[tuple[str, str]], bytes]:
     """Method, headers, query string and body."""
     first, second = draw(documents), draw(documents)
-    name, variables = draw(names), draw(st.sampled_from([None, {}, "{}", "null", "no", [], "[]"]))
+    name = draw(names)
+    variables: object = draw(st.sampled_from([None, {}, "{}", "null", "no", [], "[]"]))
     pairs = [("query", first), ("variables", variables), ("operationName", name)]
     members = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in pairs if value is not None]
     extra = draw(st.sampled_from(["", "twice", "escaped", "batch", "form"]))
@@ -69,7 +78,12 @@ def requests(draw: st.DrawFn) -> tuple[str, list[tuple[str, str]], list[tuple[st
     headers = [("Content-Type", kind) for kind in kinds if kind] + draw(
         st.sampled_from([[], [("Accept", "text/html")]])
     )
-    return draw(st.sampled_from(["POST", "POST", "GET"])), headers, query, text.encode(draw(encodings), "replace")
+    return (
+        draw(st.sampled_from(["POST", "POST", "GET"])),
+        headers,
+        query,
+        text.encode(draw(encodings), "replace"),
+    )
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from episodes_assets.dashboard.next_page import safe_next
 
 BASE = "https://dashboard.example/login"
-_PIECES = ["/", "\\", "//", "http:", "https://", "evil.example", "@", ":", "?", "#", "..", ".", "%2f", "%5c",
-           "\t", "\n", "\r", "\0", " ", "javascript:", "runs", "a=b", "\u2044", "\uff0f", ";", "[", "]"]  # fmt: skip
+_PIECES = ["/", "\\", "//", "http:", "https://", "evil.example", "@", ":", "?", "#", "..", ".", "%2f",
+           "%5c", "\t", "\n", "\r", "\0", " ", "javascript:", "runs", "a=b", "\u2044",
+           "\uff0f", ";", "["]  # fmt: skip
 
 
 def as_browsers_read(address: str) -> str:
-    """What the URL standard does before it parses: tabs and line ends go, blanks around, and backslashes turn."""
+    """What browsers do before they parse: tabs and line ends go, blanks around, and backslashes turn."""
     text = "".join(each for each in address if each not in "\t\n\r").strip("".join(map(chr, range(33))))
     before, mark, after = text.partition("?")
     return before.replace("\\", "/") + mark + after

@@ -1,5 +1,4 @@
-"""What every request and answer is held to: where it comes from, whom it names, how large it is, its headers."""
-
+"""What every request is held to: where it comes from, whom it names, how large it is; and every answer."""
 
 import anyio
 import pytest
@@ -69,7 +68,9 @@ def test_a_script_with_a_token_needs_no_browser(dashboard: Dashboard) -> None:
     assert (who, detail, outcome) == ("operator-script", {"method": "POST", "path": CHANGE}, "200")
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "localhost@evil.example", "[::2]"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "", "localhost@evil.example", "[::2]"]
+)
 def test_a_name_that_is_made_to_point_here_is_refused(dashboard: Dashboard, host: str) -> None:
     for path in ("/login", "/healthz", "/"):
         assert dashboard.client(Role.OPERATOR).get(path, headers={"Host": host}).status_code == 400
@@ -83,7 +84,8 @@ def test_names_of_this_machine_are_served(dashboard: Dashboard, host: str) -> No
 def test_no_answer_is_framed_sniffed_or_kept(dashboard: Dashboard) -> None:
     operator, nobody = dashboard.client(Role.OPERATOR), dashboard.client()
     answers = [
-        nobody.get("/login"), nobody.get("/runs"), nobody.get("/healthz"), nobody.get("/", headers={"Host": "x"}),
+        nobody.get("/login"), nobody.get("/runs"), nobody.get("/healthz"),
+        nobody.get("/", headers={"Host": "x"}),
         nobody.post("/login", headers={"Sec-Fetch-Site": "cross-site"}), operator.get("/"),
         operator.get("/graphql", params={"query": "{ version }"}), operator.get("/favicon.png"),
         operator.get("/graphql", headers={"Accept": "text/html"}), operator.get("/metrics"),

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import ipaddress
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Origin, Subprotocol
 
 from episodes_assets.dashboard.configuration import Configuration, read_configuration
 from episodes_assets.dashboard.server import server_configuration
@@ -39,7 +41,9 @@ def certificate_for(address: str, folder: Path) -> tuple[Path, Path]:
         .serial_number(1)
         .not_valid_before(now - dt.timedelta(days=1))
         .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False
+        )
         .sign(key, hashes.SHA256())
     )
     folder.mkdir(exist_ok=True)
@@ -63,8 +67,8 @@ def listening(dashboard: Dashboard, configuration: Configuration) -> Iterator[in
     started = threading.Event()
 
     class Server(uvicorn.Server):
-        async def startup(self, sockets: object = None) -> None:
-            await super().startup()
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
             started.set()
 
     server = Server(server_configuration(served.app, served.configuration))
@@ -87,7 +91,8 @@ def test_over_tls(dashboard: Dashboard, tmp_path: Path, monkeypatch: pytest.Monk
         listening(dashboard, configuration) as port,
         httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=trusting) as browser,
     ):
-        own = {"Origin": f"https://127.0.0.1:{port}"}
+        origin = Origin(f"https://127.0.0.1:{port}")
+        own = {"Origin": origin}
         form = {"name": "operator", "password": PASSWORD, "next": "/runs"}
         signed_in = browser.post("/login", data=form, headers=own)
         assert signed_in.headers["location"] == "/runs"
@@ -99,21 +104,21 @@ def test_over_tls(dashboard: Dashboard, tmp_path: Path, monkeypatch: pytest.Monk
         # Like a page in the clear, whose origin another could be.
         assert browser.post("/graphql", headers={"Origin": f"http://127.0.0.1:{port}"}).status_code == 403
         address = f"wss://127.0.0.1:{port}/graphql"
-        with pytest.raises(InvalidStatus) as rejected, connect(address, ssl=trusting, origin=own["Origin"]):
+        with pytest.raises(InvalidStatus) as rejected, connect(address, ssl=trusting, origin=origin):
             pass
         assert rejected.value.response.status_code == 403
         with connect(
             address,
             ssl=trusting,
-            origin=own["Origin"],
-            subprotocols=["graphql-ws"],
+            origin=origin,
+            subprotocols=[Subprotocol("graphql-ws")],
             additional_headers={"Cookie": cookie},
-        ) as socket:
-            socket.send('{"type": "connection_init"}')
-            assert socket.recv(timeout=10) == '{"type":"connection_ack"}'
-            socket.send('{"type": "start", "id": 1, "payload": {"query": "mutation { logTelemetry }"}}')
+        ) as talk:
+            talk.send('{"type": "connection_init"}')
+            assert talk.recv(timeout=10) == '{"type":"connection_ack"}'
+            talk.send('{"type": "start", "id": 1, "payload": {"query": "mutation { logTelemetry }"}}')
             with pytest.raises(ConnectionClosed):
-                socket.recv(timeout=10)
+                talk.recv(timeout=10)
         with pytest.raises(httpx.HTTPError):
             httpx.get(f"http://127.0.0.1:{port}/login")
 
@@ -132,7 +137,9 @@ def test_behind_a_proxy_that_ends_tls(dashboard: Dashboard, monkeypatch: pytest.
         configuration = read_configuration(load_settings(), host="127.0.0.1", port=0)
         with listening(dashboard, configuration) as port:
             answer = httpx.post(
-                f"http://127.0.0.1:{port}/login", data={"name": "proxied", "password": "no"}, headers=forwarded
+                f"http://127.0.0.1:{port}/login",
+                data={"name": "proxied", "password": "no"},
+                headers=forwarded,
             )
         assert answer.status_code == 401
         assert dashboard.system.query(
@@ -163,7 +170,9 @@ def test_beyond_this_machine_only_with_tls(
 
 
 @pytest.mark.parametrize(("listed", "problem"), [(",", "names no proxy"), ("*", "is not an address")])
-def test_a_proxy_is_trusted_by_its_address(monkeypatch: pytest.MonkeyPatch, listed: str, problem: str) -> None:
+def test_a_proxy_is_trusted_by_its_address(
+    monkeypatch: pytest.MonkeyPatch, listed: str, problem: str
+) -> None:
     monkeypatch.setenv("EPISODES_TLS_ENDS_AT_PROXY", "true")
     monkeypatch.setenv("EPISODES_TRUSTED_PROXIES", listed)
     with pytest.raises(BadSetting, match=problem):
