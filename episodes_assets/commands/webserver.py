@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from episodes_assets.accounts import audit
 from episodes_assets.commands.console import out
 from episodes_assets.commands.dagster_home import prepare_dagster_home
 from episodes_assets.commands.databases import announce_open_hosts, ready_databases
@@ -40,15 +41,19 @@ def webserver(
     """
     # Dagster takes seconds to import; `--help` must not wait for it.
     from episodes_assets.dashboard.application import open_application
-    from episodes_assets.dashboard.server import serve
+    from episodes_assets.dashboard.server import listening, serve
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    logging.getLogger(audit.__name__).setLevel(logging.INFO)
     settings = load_settings()
     configuration = read_configuration(settings, host=host, port=port, is_read_only=read_only)
     dsns = ready_databases(settings)
     announce_open_hosts(settings)
     prepare_dagster_home(settings)
     file = workspace or PROJECT_FOLDER / "workspace.yaml"
-    with open_application(settings, dsns, configuration, file) as application:
+    with (
+        listening(configuration) as listener,
+        open_application(settings, dsns, configuration, file) as application,
+    ):
         out.print(f"Serving {configuration.address}", soft_wrap=True)
-        serve(application, configuration)
+        serve(application, configuration, listener)

@@ -1,19 +1,57 @@
 """Serves the dashboard until it is told to stop."""
 
+import contextlib
+import signal
+import socket
+from collections.abc import Iterator
+from types import FrameType
+
 import uvicorn
 from starlette.types import ASGIApp
 
 from episodes_assets.dashboard.configuration import Configuration
 from episodes_assets.dashboard.request_body import MOST_BYTES
+from episodes_assets.errors import ProcessFailed
 
 # Open WebSockets and slow answers do not hold up a restart for longer.
 LEAVE_SECONDS = 5
+_WAITING_CONNECTIONS = 2_048
 
 
-def serve(application: ASGIApp, configuration: Configuration) -> None:
-    """Listen and answer, until SIGTERM or Ctrl-C."""
+def serve(application: ASGIApp, configuration: Configuration, listener: socket.socket) -> None:
+    """Answer whoever calls, until SIGTERM or Ctrl-C; then return, so that the caller can tidy up."""
     server = uvicorn.Server(server_configuration(application, configuration))
-    server.run()
+
+    # uvicorn sends itself the signal once more when it has stopped, which would end the process there.
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        server.run(sockets=[listener])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def listening(configuration: Configuration) -> Iterator[socket.socket]:
+    """A socket on the dashboard's address; who calls before it is served waits.
+
+    Raises:
+        ProcessFailed: If the address is taken or not this machine's.
+    """
+    host, port = configuration.host, configuration.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=_WAITING_CONNECTIONS)
+    except OSError as error:
+        raise ProcessFailed(
+            f"cannot listen on {host}, port {port} ({error.strerror or error})",
+            "choose another with --port or --host",
+        ) from error
+    with listener:
+        yield listener
 
 
 def server_configuration(application: ASGIApp, configuration: Configuration) -> uvicorn.Config:

@@ -31,6 +31,7 @@ async def sign_in(request: Request, identity: Identity, next_page: str | None) -
     if before is not None:
         await site.accounts.run(sessions.end_session, before)
     token = await site.accounts.run(sessions.start_session, identity, configuration.lifetimes)
+    await site.accounts.run(sessions.purge_sessions)
     site.metrics.logins.labels(identity.way.value, "accepted").inc()
     await site.record(request, "login", "accepted", who=identity)
     response = RedirectResponse(safe_next(next_page), status_code=SEE_OTHER)

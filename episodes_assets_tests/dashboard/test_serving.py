@@ -4,6 +4,7 @@ import datetime as dt
 import ipaddress
 import socket
 import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,12 +21,14 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
 
+from episodes_assets.commands.processes import episodes_argv
 from episodes_assets.dashboard.configuration import Configuration, read_configuration
 from episodes_assets.dashboard.server import server_configuration
 from episodes_assets.errors import BadSetting
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.commands.invoke import refusal
 from episodes_assets_tests.dashboard.served import PASSWORD, Dashboard
+from episodes_assets_tests.system import System
 
 
 def certificate_for(address: str, folder: Path) -> tuple[Path, Path]:
@@ -192,3 +195,30 @@ def test_names_are_never_any(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_address_for_people() -> None:
     settings = load_settings()
     assert read_configuration(settings, host="::1", port=3).address == "http://[::1]:3"
+
+
+def test_a_taken_port_is_one_plain_line(system: System) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert f"cannot listen on 127.0.0.1, port {port}" in str(refusal("webserver", "--port", port))
+
+
+def test_the_command_serves_until_it_is_told_to_stop(system: System) -> None:
+    workspace = system.home / "no-code.yaml"
+    workspace.write_text("load_from: []\n", encoding="utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    argv = episodes_argv("webserver", "--port", str(port), "--workspace", str(workspace))
+    webserver = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert webserver.stdout is not None
+    assert webserver.stdout.readline() == f"Serving http://127.0.0.1:{port}\n"
+    # The socket listens already, so this waits until it is answered.
+    assert httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=60).text == "ok"
+    origin = {"Origin": f"http://127.0.0.1:{port}"}
+    httpx.post(f"http://127.0.0.1:{port}/login", data={"name": "who", "password": "no"}, headers=origin)
+    webserver.terminate()
+    said, _ = webserver.communicate(timeout=60)
+    assert webserver.returncode == 0
+    # The audit log is in the process's own log as well, and no password.
+    assert 'audit {"who": "who", "way": null, "what": "login"' in said
+    assert "Traceback" not in said
