@@ -201,8 +201,10 @@ what Dagster does besides: writing events, mostly.
 def _rest(run: Run) -> str:
     latency = run.find("latency")[0]
     facts = latency.facts
-    others: list[Figure] = [*run.find("publishing"), *run.find("imports"), *run.find("demo")]
-    return f"""## Latency, publishing, the demo
+    others: list[Figure] = [
+        *(figure for group in ("publishing", "imports", "demo", "the login") for figure in run.find(group))
+    ]
+    return f"""## Latency, publishing, the demo, the login
 
 From a planned day to its first outcome in a running system: {seconds(latency.seconds)} at the median, of
 which {seconds(facts["until_handed_out"])} pass until the sensor hands it out (it ticks every
