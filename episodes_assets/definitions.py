@@ -13,7 +13,7 @@ from episodes_assets.assets.published_results import published_results
 from episodes_assets.assets.tracked_episodes import tracked_episodes
 from episodes_assets.automation.alerts import alert_of_stalls, freshness
 from episodes_assets.automation.corrections import correct_day, rework_days
-from episodes_assets.automation.held_jobs import retry_held_jobs, waive_held_jobs
+from episodes_assets.automation.held_jobs import cancel_jobs, retry_held_jobs, waive_held_jobs
 from episodes_assets.automation.jobs import plan_day, prune_message_log, publish_day
 from episodes_assets.automation.progress import report_progress
 from episodes_assets.automation.schedules import daily_plan, nightly_pruning
@@ -46,6 +46,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
             rework_days,
             retry_held_jobs,
             waive_held_jobs,
+            cancel_jobs,
             prune_message_log,
         ],
         schedules=[daily_plan, nightly_pruning],

@@ -91,6 +91,14 @@ class NothingToWaive(EpisodesError):
     """The day has no held jobs that a decision could leave out."""
 
 
+class NothingToCancel(EpisodesError):
+    """The day has no unfinished jobs."""
+
+
+class JobNotHeld(EpisodesError):
+    """The job to retry is not there, or not held."""
+
+
 class ReasonMissing(EpisodesError):
     """A decision without a reason, or without the name of who made it."""
 

@@ -1,4 +1,4 @@
-"""The jobs by which people decide in the UI about jobs that failed for the last time."""
+"""The jobs by which people decide in the UI about a day's held and unfinished jobs."""
 
 import dagster as dg
 from pydantic import Field
@@ -6,6 +6,7 @@ from pydantic import Field
 from episodes_assets.assets.partitions import daily
 from episodes_assets.assets.reporting import plain_failures
 from episodes_assets.days import parse_date
+from episodes_assets.fleet.cancel import cancel_day
 from episodes_assets.fleet.retry import retry_held_jobs as retry
 from episodes_assets.resources.databases import QueueDatabase
 from episodes_assets.stores import waivers
@@ -63,3 +64,34 @@ def retry_held_jobs_op(context: dg.OpExecutionContext, queue_database: QueueData
 def retry_held_jobs() -> None:
     """Retry a day's held jobs."""
     retry_held_jobs_op()
+
+
+class CancellationConfig(dg.Config):
+    """Why the work is stopped, as it is recorded. Neither may stay empty."""
+
+    reason: str = Field(
+        default="", description="Why the day is not worked any further; it becomes part of the jobs' error."
+    )
+    cancelled_by: str = Field(default="", description="Who decided it: a name that can be asked later.")
+
+
+@dg.op(description="Hold all jobs of the day that are not finished.")
+def cancel_jobs_op(
+    context: dg.OpExecutionContext, config: CancellationConfig, queue_database: QueueDatabase
+) -> None:
+    """Cancel a day's unfinished jobs."""
+    day = parse_date(context.partition_key)
+    with plain_failures(), queue_database.connect() as queue:
+        cancelled = cancel_day(queue, day, reason=config.reason, cancelled_by=config.cancelled_by)
+    context.log.info(f"{cancelled:,} unfinished jobs of {day} are held")
+
+
+@dg.job(
+    partitions_def=daily,
+    config={"ops": {"cancel_jobs_op": {"config": {"reason": "", "cancelled_by": ""}}}},
+    description="Stop working a day: fill in `reason` and `cancelled_by`. What is not finished is held, so "
+    "that the day is not published; `retry_held_jobs` lets it go on where it was.",
+)
+def cancel_jobs() -> None:
+    """Cancel a day's unfinished jobs."""
+    cancel_jobs_op()

@@ -1,4 +1,4 @@
-"""`episodes jobs`: how far the fleet is, and what becomes of held jobs."""
+"""`episodes jobs`: how far the fleet is, and what becomes of held and unfinished jobs."""
 
 import datetime as dt
 import getpass
@@ -15,6 +15,7 @@ from episodes_assets.databases.connections import connect_to_read, connect_to_wr
 from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets.days import parse_day
 from episodes_assets.errors import DayNotPlanned, ReasonMissing
+from episodes_assets.fleet.cancel import cancel_day
 from episodes_assets.fleet.retry import retry_held_jobs
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import ledger, waivers
@@ -22,7 +23,7 @@ from episodes_assets.stores.fleet_progress import DayProgress, read_fleet_progre
 from episodes_assets.stores.stalls import open_days
 from episodes_assets.stores.workers import Worker, read_workers
 
-app = typer.Typer(no_args_is_help=True, help="See how far the fleet is; retry or waive held jobs.")
+app = typer.Typer(no_args_is_help=True, help="See how far the fleet is; retry, waive or cancel jobs.")
 
 DAYS_SHOWN = 14
 HELD_SHOWN = 20
@@ -142,6 +143,29 @@ def waive(
             decided_by=_whoever_runs_this() if by is None else by,
         )
     out.print(f"{day} is published without {waiver.jobs:,} held jobs, decided by {waiver.decided_by}")
+
+
+@app.command()
+def cancel(
+    day: Annotated[str, typer.Argument(help="The day whose work is stopped.")],
+    reason: Annotated[str, typer.Option(help="Why; it becomes part of the jobs' error.")],
+    by: Annotated[str | None, typer.Option(help="Who decided it. Default: you, user@host.")] = None,
+) -> None:
+    """Stop working a day: what is not finished is held, and the day is not published.
+
+    What is finished stays. A batch that computes at this moment ends first, and what comes of it is
+    thrown away. `episodes jobs retry DAY` lets the day go on where it was.
+
+    Example: episodes jobs cancel 2018-03-01 --reason "the drop is to be replaced"
+    """
+    settings = load_settings()
+    parsed = parse_day(day)
+    dsn = ready_databases(settings).require(Purpose.QUEUE)
+    with connect_to_write(dsn, Database.QUEUE, settings.environment, autocommit=True) as connection:
+        cancelled = cancel_day(
+            connection, parsed, reason=reason, cancelled_by=_whoever_runs_this() if by is None else by
+        )
+    out.print(f"{cancelled:,} unfinished jobs of {day} are held; to go on: episodes jobs retry {day}")
 
 
 def _whoever_runs_this() -> str:

@@ -108,7 +108,7 @@ class ChunkRunner:
                 held, failed = await self._run_claimed(claim)
             await self._give_back(claim)
         except ClaimLost:
-            log.warning("plan %d chunk %d: claimed by another worker", message.plan_id, message.chunk)
+            log.warning("plan %d chunk %d: the claim is gone", message.plan_id, message.chunk)
             return
         except _Stopping:
             await self._give_back(claim)

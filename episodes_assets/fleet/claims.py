@@ -21,7 +21,7 @@ AsyncConnection = psycopg.AsyncConnection[Any]
 
 
 class ClaimLost(Exception):
-    """The chunk is another worker's by now, or its plan was superseded."""
+    """The chunk is another worker's by now, or its plan was superseded, or its day was cancelled."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import datetime as dt
 
 from episodes_assets.databases.connections import Connection
+from episodes_assets.errors import JobNotHeld
 from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.stores.ledger import require_plan
 
@@ -23,18 +24,61 @@ def retry_held_jobs(connection: Connection, day: dt.date) -> int:
         DayNotPlanned: If the day has no plan.
     """
     with connection.transaction():
-        plan = require_plan(connection, day)
-        # The plan before its chunks, as planning and fanning out do: otherwise they wait for each other.
-        connection.execute("SELECT FROM ledger.plans WHERE plan_id = %s FOR UPDATE", [plan.plan_id])
-        # Workers lock the chunk first as well, so none holds a job in between.
-        connection.execute(
-            "SELECT FROM ledger.chunks WHERE plan_id = %s ORDER BY chunk FOR UPDATE", [plan.plan_id]
-        )
+        plan_id = require_plan(connection, day).plan_id
+        _lock(connection, plan_id)
         released = connection.execute(
-            "DELETE FROM ledger.lone_jobs WHERE plan_id = %s AND is_held", [plan.plan_id]
+            "DELETE FROM ledger.lone_jobs WHERE plan_id = %s AND is_held", [plan_id]
         ).rowcount
         connection.execute(
-            "UPDATE ledger.chunks SET held = 0, starts = 0 WHERE plan_id = %s AND held > 0", [plan.plan_id]
+            "UPDATE ledger.chunks SET held = 0, starts = 0 WHERE plan_id = %s AND held > 0", [plan_id]
         )
         fan_out_day(connection, day)
     return released
+
+
+def retry_held_job(connection: Connection, day: dt.date, epid: int, algorithm_id: int) -> None:
+    """Let one held or waived job of a day wait for the fleet again.
+
+    Args:
+        connection: To `queue` in autocommit mode, as the orchestrator.
+        day: A planned day.
+        epid: The job's episode.
+        algorithm_id: The job's analysis.
+
+    Raises:
+        DayNotPlanned: If the day has no plan.
+        JobNotHeld: If no such job of the day is held.
+    """
+    with connection.transaction():
+        plan_id = require_plan(connection, day).plan_id
+        _lock(connection, plan_id)
+        released = connection.execute(
+            """
+            DELETE FROM ledger.lone_jobs USING ledger.jobs
+            WHERE lone_jobs.plan_id = %s AND is_held AND epid = %s AND algorithm_id = %s
+                AND jobs.plan_id = lone_jobs.plan_id AND jobs.position = lone_jobs.position
+            RETURNING lone_jobs.position
+            """,
+            [plan_id, epid, algorithm_id],
+        ).fetchone()
+        if released is None:
+            raise JobNotHeld(
+                f"no job of {day} for epid {epid} and algorithm {algorithm_id} is held",
+                f"see `episodes jobs status {day}` for those that are",
+            )
+        connection.execute(
+            """
+            UPDATE ledger.chunks SET held = held - 1, starts = 0
+            WHERE plan_id = %(plan_id)s
+                AND %(position)s >= first_position AND %(position)s < first_position + jobs
+            """,
+            {"plan_id": plan_id, "position": released[0]},
+        )
+        fan_out_day(connection, day)
+
+
+def _lock(connection: Connection, plan_id: int) -> None:
+    # The plan before its chunks, as planning and fanning out do: otherwise they wait for each other.
+    connection.execute("SELECT FROM ledger.plans WHERE plan_id = %s FOR UPDATE", [plan_id])
+    # Workers lock the chunk first as well, so none holds a job in between.
+    connection.execute("SELECT FROM ledger.chunks WHERE plan_id = %s ORDER BY chunk FOR UPDATE", [plan_id])

@@ -156,6 +156,13 @@ class Model:
             plan.starts.pop(job, None)
         plan.is_fanned_out = True
 
+    def cancel(self, day: dt.date) -> None:
+        plan = self.plans[day]
+        unfinished = [job for job, state in plan.states.items() if state == "open"]
+        if not unfinished:
+            raise Refused
+        plan.states.update(dict.fromkeys(unfinished, "held"))
+
     def waive(self, day: dt.date) -> None:
         plan = self.plans[day]
         held = [job for job, state in plan.states.items() if state == "held"]

@@ -16,6 +16,7 @@ from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import DropNotArrived
 from episodes_assets.fleet import claims
 from episodes_assets.fleet.activity import Activity
+from episodes_assets.fleet.cancel import cancel_day
 from episodes_assets.fleet.chunk import ChunkRules, ChunkRunner, JobsWereHeld
 from episodes_assets.fleet.claims import Claim, ClaimedJob
 from episodes_assets.fleet.fan_out import fan_out_day
@@ -187,6 +188,9 @@ class Real:
     def retry(self, day: dt.date) -> None:
         retry_held_jobs(self.queue, day)
 
+    def cancel(self, day: dt.date) -> None:
+        cancel_day(self.queue, day, reason="it is not wanted now", cancelled_by="somebody")
+
     def waive(self, day: dt.date) -> None:
         waivers.waive_held_jobs(self.queue, day, reason="they are known to fail", decided_by="somebody")
 
@@ -202,6 +206,11 @@ class Real:
             "SELECT id, payload FROM pgqueuer WHERE status = 'queued' ORDER BY id"
         ).fetchall()
         return [Message(id, ChunkMessage.decode(payload)) for id, payload in rows]  # noqa: A001
+
+    def has_messages(self, day: dt.date) -> bool:
+        """Whether a live message is for the day's current plan."""
+        current = ledger.require_plan(self.queue, day).plan_id
+        return any(message.chunk.plan_id == current for message in self.messages())
 
     def lose(self, message: Message) -> None:
         self.queue.execute("DELETE FROM pgqueuer WHERE id = %s", [message.id])

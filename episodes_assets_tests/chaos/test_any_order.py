@@ -1,4 +1,4 @@
-"""Planning, work, crashes, late writes, retries, publications in any order: the stores against a model."""
+"""Planning, work, crashes, late writes, retries, cancelling, publishing in any order, against a model."""
 
 import datetime as dt
 from collections.abc import Callable, Sequence
@@ -50,6 +50,7 @@ errands = [
     "hand out",
     "retry",
     "waive",
+    "cancel",
     "publish",
     "finish and publish",
     "lose a message",
@@ -230,6 +231,8 @@ class AnyOrder(RuleBasedStateMachine):
             self.retry(of)
         elif what == "waive":
             self.both(lambda: self.model.waive(of), lambda: self.real.waive(of))
+        elif what == "cancel":
+            self.cancel(of)
         elif what == "publish":
             self.both(lambda: self.model.publish(of), lambda: self.real.publish(of))
         elif what == "finish and publish":
@@ -241,6 +244,12 @@ class AnyOrder(RuleBasedStateMachine):
             self.real.delete_upstream(day(1), of)
         else:
             self.real.prune()
+
+    def cancel(self, of: dt.date) -> None:
+        self.both(lambda: self.model.cancel(of), lambda: self.real.cancel(of))
+        for chunk in [chunk for chunk, attempt in self.owners.items() if attempt.claim.day == of]:
+            del self.owners[chunk]
+        assert not self.real.has_messages(of)
 
     def retry(self, of: dt.date) -> None:
         self.model.retry(of)
