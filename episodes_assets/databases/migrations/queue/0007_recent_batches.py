@@ -1,0 +1,16 @@
+"""The batches that ended lately, found without reading those of all days: the Fleet page draws them."""
+
+from alembic import op
+
+revision = "queue_0007"
+down_revision = "queue_0006"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.execute("CREATE INDEX batches_by_end ON ledger.batches (finished_at)")
+
+
+def downgrade() -> None:
+    op.execute("DROP INDEX ledger.batches_by_end")

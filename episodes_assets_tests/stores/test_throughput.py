@@ -1,0 +1,45 @@
+"""Throughput counts each job once, over the time that its batch took."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from episodes_assets.databases.connections import connect
+from episodes_assets.databases.dsns import Purpose
+from episodes_assets.stores.throughput import read_throughput
+from episodes_assets_tests.stores.test_ledger import record
+from episodes_assets_tests.system import System
+
+BUCKET, BUCKETS = 10.0, 6
+Batch = tuple[int, float, float]  # jobs, seconds since it ended, seconds that it took
+
+
+def throughput(system: System, batches: list[Batch]) -> list[float]:
+    """Of these batches and no others; nothing of them stays."""
+    with connect(system.dsn(Purpose.QUEUE)) as queue:
+        plan, _ = record(queue, *range(1, len(batches) + 1))
+        for position, (jobs, ago, seconds) in enumerate(batches):
+            queue.execute(
+                "INSERT INTO ledger.batches VALUES (%s, %s, 0, %s, %s, '{0}', '{1}', '{1}', 'w',"
+                " now() - make_interval(secs => %s))",
+                [plan.plan_id, position, jobs, seconds, ago],
+            )
+        found = read_throughput(queue, bucket_seconds=BUCKET, buckets=BUCKETS)
+        queue.rollback()
+    return found
+
+
+def test_a_batch_counts_over_the_time_it_took(system: System) -> None:
+    assert throughput(system, [(100, 5, 20)]) == pytest.approx([0, 0, 0, 2.5, 5, 2.5], abs=1e-3)
+    # Half of it before all that is looked at; one that ended before it; one that took no time; one that is
+    # not over yet by this server's clock.
+    assert throughput(system, [(100, 55, 10), (100, 61, 10)]) == pytest.approx([5, 0, 0, 0, 0, 0], abs=1e-3)
+    assert throughput(system, [(100, 15, 0), (10, -1, 0)]) == pytest.approx([0, 0, 0, 0, 10, 1], abs=1e-3)
+    assert throughput(system, []) == [0] * BUCKETS
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(1, 2000), st.floats(0, 30), st.floats(0, 29)), max_size=8))
+def test_each_job_counts_once(system: System, batches: list[Batch]) -> None:
+    rates = throughput(system, batches)
+    assert sum(rates) * BUCKET == pytest.approx(sum(jobs for jobs, _, _ in batches), rel=1e-3, abs=1e-3)
