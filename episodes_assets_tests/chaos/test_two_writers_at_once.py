@@ -1,4 +1,4 @@
-"""Two fan-outs, two publications, two retries, a replanning beside each: straight at the stores, often."""
+"""Fan-outs, publications, retries, cancellations, replannings, two at once: straight at the stores, often."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,7 +10,8 @@ import pytest
 
 from episodes_assets.databases.connections import Connection, connect
 from episodes_assets.databases.dsns import Purpose
-from episodes_assets.errors import DayIncomplete
+from episodes_assets.errors import DayIncomplete, NothingToCancel
+from episodes_assets.fleet.cancel import cancel_day
 from episodes_assets.fleet.fan_out import FanOut, fan_out_day
 from episodes_assets.fleet.retry import retry_held_jobs
 from episodes_assets.stores import ledger, published, tracked_state
@@ -136,6 +137,32 @@ def test_two_plannings_and_two_writers_of_the_state(planned: System, chaos: Chao
                 both = partial(write, 2 * number), partial(write, 2 * number + 1)
                 in_threads(chaos.random, LATEST_SECONDS, *both)
                 assert_nothing_is_half_done(planned)
+    assert deadlocks(planned) == 0
+
+
+def test_a_cancellation_beside_a_retry_a_fan_out_or_another(planned: System, chaos: Chaos) -> None:
+    def cancel() -> int:
+        with suppress(NothingToCancel):  # the other one was first
+            return with_queue(
+                planned, lambda queue: cancel_day(queue, day(1), reason="why", cancelled_by="one of two")
+            )
+        return 0
+
+    others: list[Callable[[], Any]] = [
+        cancel,
+        partial(with_queue, planned, lambda queue: fan_out_day(queue, day(1))),
+        partial(with_queue, planned, lambda queue: retry_held_jobs(queue, day(1))),
+    ]
+    jobs = len(planned.jobs(day(1)))
+    for _ in range(chaos.pick(short=20, long=400)):
+        with_queue(planned, lambda queue: retry_held_jobs(queue, day(1)))
+        other = chaos.random.choice(others)
+        with chaos.attack(Promise.TWO, "a cancellation beside a retry, a fan-out or another cancellation"):
+            _, answer = in_threads(chaos.random, LATEST_SECONDS, cancel, other)
+            progress = with_queue(planned, ledger.read_progress)[0]
+            # All of it one after the other: each job waits or is held, with a live message or without one.
+            assert sorted([progress.waiting, progress.held]) == [0, jobs], answer
+            assert {count for _, count, _ in live_messages(planned)} == {int(progress.waiting > 0)}
     assert deadlocks(planned) == 0
 
 
