@@ -207,11 +207,6 @@ class Real:
         ).fetchall()
         return [Message(id, ChunkMessage.decode(payload)) for id, payload in rows]  # noqa: A001
 
-    def has_messages(self, day: dt.date) -> bool:
-        """Whether a live message is for the day's current plan."""
-        current = ledger.require_plan(self.queue, day).plan_id
-        return any(message.chunk.plan_id == current for message in self.messages())
-
     def lose(self, message: Message) -> None:
         self.queue.execute("DELETE FROM pgqueuer WHERE id = %s", [message.id])
 

@@ -156,6 +156,7 @@ def test_a_cancellation_beside_a_retry_a_fan_out_or_another(planned: System, cha
     jobs = len(planned.jobs(day(1)))
     for _ in range(chaos.pick(short=20, long=400)):
         with_queue(planned, lambda queue: retry_held_jobs(queue, day(1)))
+        planned.query("queue", "DELETE FROM pgqueuer")  # so that a fan-out has something to send
         other = chaos.random.choice(others)
         with chaos.attack(Promise.TWO, "a cancellation beside a retry, a fan-out or another cancellation"):
             _, answer = in_threads(chaos.random, LATEST_SECONDS, cancel, other)
