@@ -205,6 +205,14 @@ class AnyOrder(RuleBasedStateMachine):
             self.work_message(self.attempts[-1][0], bad)
             self.come_back_late(before, action)
 
+    @rule(pick=picks, upto=cuts, action=picks)
+    def be_cancelled(self, pick: int, upto: str, action: int) -> None:
+        before = len(self.attempts)
+        self.be_cut_off(pick, upto)
+        if len(self.attempts) > before:
+            self.cancel(self.attempts[-1][1].claim.day)
+            self.come_back_late(before, action)
+
     def late(self, is_current: bool, act: Callable[[], None]) -> bool:
         """Let an attempt go on: it may under the current claim, and under no other."""
         try:
