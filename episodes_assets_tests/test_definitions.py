@@ -73,6 +73,7 @@ def test_what_is_on_by_default() -> None:
         "publish_finished_days": on,
         "alert_of_stalls": on,
         "freshness": on,
+        "report_progress": on,
     }
     daily = defs.resolve_schedule_def("daily_plan")
     assert daily.default_status == dg.DefaultScheduleStatus.STOPPED
