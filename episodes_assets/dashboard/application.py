@@ -20,6 +20,7 @@ from episodes_assets.dashboard import refusal
 from episodes_assets.dashboard.accounts_access import AWAY, AccountsAccess
 from episodes_assets.dashboard.configuration import Configuration
 from episodes_assets.dashboard.dagster_ui import DagsterUi, open_dagster_ui
+from episodes_assets.dashboard.fleet_page import fleet_routes
 from episodes_assets.dashboard.gate import Doors, Gate
 from episodes_assets.dashboard.health import health_routes
 from episodes_assets.dashboard.login import OpenidLogin, login_routes, logout_routes
@@ -110,7 +111,7 @@ def open_application(
         open_dagster_ui(workspace_file) as ui,
     ):
         site = Site(configuration, AccountsAccess(pool), Metrics(queue_dsn), queue_dsn)
-        yield create_application(site, ui)
+        yield create_application(site, ui, pages=fleet_routes(queue_dsn, settings.environment))
 
 
 def _show_metrics(request: Request) -> Response:
