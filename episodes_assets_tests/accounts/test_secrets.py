@@ -2,7 +2,6 @@
 
 import base64
 import datetime as dt
-from concurrent.futures import ThreadPoolExecutor
 
 from episodes_assets.accounts import audit, sessions, throttle, tokens, users
 from episodes_assets.accounts.identity import Role
@@ -30,18 +29,15 @@ def test_no_table_holds_a_secret(accounts: AccountsDatabase, connection: Connect
         assert accounts.query(f"SELECT count(*) > 0 FROM dashboard.{table}") == [(True,)], table
     dump = accounts.dump()
     for secret in (GOOD, session, token, token.removeprefix("episodes_")):
-        raw = secret.encode()
-        for spelt in (secret, raw.hex(), base64.b64encode(raw).decode()):
+        beginning = secret[:15]  # whole in base64
+        raw = beginning.encode()
+        for spelt in (beginning, raw.hex(), base64.b64encode(raw).decode()):
             assert spelt not in dump
     assert base64.urlsafe_b64decode(session + "=").hex() not in dump
 
 
 def test_the_signing_key_is_one(accounts: AccountsDatabase, connection: Connection) -> None:
-    def ask(_: int) -> str:
-        with accounts.connect() as other:
-            return signing_key(other)
-
-    with ThreadPoolExecutor(8) as pool:
-        keys = set(pool.map(ask, range(8)))
-    assert keys == {signing_key(connection)}
-    assert all(len(key) >= 43 for key in keys)
+    first: list[str] = []
+    second = accounts.overlapping(lambda c: first.append(signing_key(c)), signing_key)
+    assert first == [second] == [signing_key(connection)]
+    assert len(second) >= 43

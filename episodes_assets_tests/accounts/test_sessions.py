@@ -63,6 +63,10 @@ def test_lifetimes_are_the_shorter_of_then_and_now(
     assert sessions.find_session(connection, token, longer, is_use=False) == ADA
     accounts.age("sessions", 3_010)
     assert sessions.find_session(connection, token, longer) is None
+    used = sessions.start_session(connection, ADA, HOURS)
+    accounts.age("sessions", 43_210)
+    accounts.query("UPDATE dashboard.sessions SET seen_at = now()")
+    assert sessions.find_session(connection, used, longer) is None
 
 
 def test_that_it_was_seen_is_written_rarely(

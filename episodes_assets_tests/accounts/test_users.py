@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from argon2 import PasswordHasher
 
-from episodes_assets.accounts import passwords, users
+from episodes_assets.accounts import audit, passwords, users
 from episodes_assets.accounts.first_operator import first_operator
 from episodes_assets.accounts.identity import Identity, Role, Way
 from episodes_assets.databases.connections import Connection
@@ -179,4 +179,6 @@ def test_the_first_operator_is_made_once(accounts: AccountsDatabase, connection:
     name, password = first
     assert users.log_in(connection, name, password) == Identity("operator", Role.OPERATOR, Way.PASSWORD)
     assert first_operator(connection) is None
+    (event,) = audit.read(connection)
+    assert (event.who, event.what, event.detail["name"]) == ("first start", "add user", "operator")
     assert password not in accounts.dump()

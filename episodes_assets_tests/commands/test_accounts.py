@@ -20,6 +20,7 @@ from episodes_assets.errors import (
     BadAccount,
     BadDay,
     BadSetting,
+    DatabaseUnreachable,
     EpisodesError,
     LastOperator,
     NoSuchAccount,
@@ -180,6 +181,18 @@ def test_every_change_is_on_record(connection: Connection) -> None:
     assert {(event.who, event.way, event.outcome) for event in events} == {(me, None, "done")}
     assert [event.detail["name"] for event in events] == ["ada", *["eve"] * 7, "ci", "ci"]
     assert not any(secret in str(events) for secret in secrets if secret)
+
+
+def test_what_cannot_be_recorded_is_not_done(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    add("ada", "operator")
+
+    def full(*_: object, **__: object) -> None:
+        raise DatabaseUnreachable("no space left")
+
+    monkeypatch.setattr(audit, "record", full)
+    for command in (["add", "eve", "--role", "viewer", "--generate"], ["remove", "ada", "--force"]):
+        assert isinstance(refusal("users", *command), DatabaseUnreachable)
+    assert [user.name for user in users.list_users(connection)] == ["ada"]
 
 
 def test_the_audit_log_is_shown(accounts: AccountsDatabase, connection: Connection) -> None:
