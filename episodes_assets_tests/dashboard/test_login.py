@@ -1,9 +1,19 @@
 """Signing in and out: what it takes, what it gives away, and that its end is one."""
 
+from dataclasses import replace
+from urllib.parse import urlencode
+
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from episodes_assets.accounts import sessions, tokens, users
 from episodes_assets.accounts.identity import Identity, Role, Way
+from episodes_assets.dashboard.application import create_application
+from episodes_assets.dashboard.login import OpenidLogin
+from episodes_assets.dashboard.sign_in import sign_in
+from episodes_assets.errors import BadSetting
 from episodes_assets_tests.dashboard.served import PASSWORD, SAME_ORIGIN, Dashboard
 
 
@@ -118,15 +128,9 @@ def test_a_login_sent_from_another_site_is_refused(dashboard: Dashboard) -> None
 
 
 def test_passwords_can_be_off(dashboard: Dashboard) -> None:
-    from episodes_assets.dashboard.application import create_application
-    from episodes_assets.dashboard.login import OpenidLogin
-    from episodes_assets.errors import BadSetting
-
     without = dashboard.again
     with pytest.raises(BadSetting, match="nobody could sign in"):
         without(password_login=False)
-    from dataclasses import replace
-
     site = replace(dashboard.site, configuration=replace(dashboard.configuration, password_login=False))
     openid = OpenidLogin("Somewhere", "/auth/login", [])
     other = replace(dashboard, site=site, app=create_application(site, dashboard.ui, openid=openid))
@@ -158,12 +162,6 @@ def test_read_only_is_so_for_operators_too(dashboard: Dashboard) -> None:
 
 
 def test_sign_in_serves_every_way(dashboard: Dashboard) -> None:
-    from starlette.requests import Request
-    from starlette.responses import Response
-    from starlette.routing import Route
-
-    from episodes_assets.dashboard.sign_in import sign_in
-
     async def proven(request: Request) -> Response:
         who = Identity("somebody@example.org", Role.VIEWER, Way.OPENID)
         return await sign_in(request, who, request.query_params["next"])
@@ -174,3 +172,14 @@ def test_sign_in_serves_every_way(dashboard: Dashboard) -> None:
     token = answer.headers["set-cookie"].split("=")[1].split(";")[0]
     found = dashboard.accounts(sessions.find_session, token, dashboard.configuration.lifetimes)
     assert found == Identity("somebody@example.org", Role.VIEWER, Way.OPENID)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "\0", "x" * 5_000, "\ud800".encode("utf-8", "surrogatepass"), "ОПЕРАТОР"]
+)
+def test_whatever_is_typed_is_a_wrong_name(dashboard: Dashboard, name: str | bytes) -> None:
+    content = urlencode({"name": name, "password": "\0", "next": "/"})
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert dashboard.client().post("/login", content=content, headers=headers).status_code == 401
+    assert dashboard.client().post("/login", content=b"\xff=%zz", headers=headers).status_code in (401, 429)
+    assert dashboard.client().post("/login", json={"name": "operator"}).status_code in (401, 429)

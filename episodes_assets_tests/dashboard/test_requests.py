@@ -1,13 +1,19 @@
 """What every request is held to: where it comes from, whom it names, how large it is; and every answer."""
 
+from dataclasses import replace
+from typing import Any, cast
+
 import anyio
 import pytest
 from starlette.datastructures import Headers
 
-from episodes_assets.accounts import tokens
-from episodes_assets.accounts.identity import Role
+from episodes_assets.accounts import sessions, tokens
+from episodes_assets.accounts.identity import Identity, Role, Way
 from episodes_assets.dashboard import request_body
+from episodes_assets.dashboard.accounts_access import AccountsAccess
+from episodes_assets.dashboard.application import create_application
 from episodes_assets.dashboard.cross_site import is_same_origin
+from episodes_assets.errors import DatabaseUnreachable
 from episodes_assets_tests.dashboard.served import HOST, JSON, Dashboard
 
 CHANGE = "/report_asset_materialization/input_episodes"
@@ -116,9 +122,6 @@ def test_every_page_of_dagsters_has_the_strip(dashboard: Dashboard) -> None:
 
 
 def test_a_name_is_shown_and_not_run(dashboard: Dashboard) -> None:
-    from episodes_assets.accounts import sessions
-    from episodes_assets.accounts.identity import Identity, Way
-
     name = "<img src=x onerror=alert(1)>@example.org"
     who = Identity(name, Role.VIEWER, Way.OPENID)
     token = dashboard.accounts(sessions.start_session, who, dashboard.configuration.lifetimes)
@@ -156,15 +159,7 @@ def test_health_is_one_word_to_everybody(dashboard: Dashboard) -> None:
 def test_an_accounts_database_that_is_away_closes_all_and_says_so(dashboard: Dashboard) -> None:
     class Away:
         def connection(self) -> None:
-            from episodes_assets.errors import DatabaseUnreachable
-
             raise DatabaseUnreachable("cannot reach it")
-
-    from dataclasses import replace
-    from typing import Any, cast
-
-    from episodes_assets.dashboard.accounts_access import AccountsAccess
-    from episodes_assets.dashboard.application import create_application
 
     token = dashboard.session(Role.OPERATOR)
     site = replace(dashboard.site, accounts=AccountsAccess(cast("Any", Away())))
