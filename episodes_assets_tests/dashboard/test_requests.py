@@ -191,6 +191,7 @@ def test_what_is_counted(dashboard: Dashboard) -> None:
         'episodes_requests_refused_total{reason="viewer"} 1.0',
         'episodes_requests_refused_total{reason="not signed in"} 1.0',
         "episodes_backlog_jobs 0.0",
+        "episodes_workers_alive 0.0",
     ):
         assert line in counted.splitlines(), line
     assert 'episodes_request_seconds_bucket{le="+Inf",role="viewer"} 3.0' in counted
