@@ -23,6 +23,7 @@ class OpenDay:
         messages: Live messages of the day.
         lost_messages: Unfinished chunks that no live message names.
         silent_messages: Messages that a worker has picked and does not beat its heart for.
+        fleet_moved_at: When the fleet finished a job of any day last; None when it never did.
     """
 
     day: dt.date
@@ -34,6 +35,7 @@ class OpenDay:
     messages: int
     lost_messages: int
     silent_messages: int
+    fleet_moved_at: dt.datetime | None
 
     @property
     def jobs(self) -> int:
@@ -41,8 +43,12 @@ class OpenDay:
         return self.waiting + self.running
 
     def is_stalled(self, now: dt.datetime, limit: dt.timedelta) -> bool:
-        """Whether nothing has been finished for too long."""
-        return now - self.moved_at > limit
+        """Whether nothing has been finished for too long, and not just because other days are served first."""
+        if now - self.moved_at <= limit:
+            return False
+        fleet_moves = self.fleet_moved_at is not None and now - self.fleet_moved_at <= limit
+        has_its_turn = self.claimed_at is not None and now - self.claimed_at > limit
+        return has_its_turn or not fleet_moves or self.lost_messages > 0 or self.silent_messages > 0
 
     def describe(self) -> str:
         """What is stuck since when and what to do, as a line for people."""
@@ -116,7 +122,8 @@ def open_days(
                 (count(*) FILTER (WHERE status IN ('queued', 'picked')))::int AS messages,
                 (count(*) FILTER (WHERE status IS NULL OR status NOT IN ('queued', 'picked')))::int
                     AS lost_messages,
-                (count(*) FILTER (WHERE is_silent))::int AS silent_messages
+                (count(*) FILTER (WHERE is_silent))::int AS silent_messages,
+                (SELECT max(moved_at) FROM ledger.chunks) AS fleet_moved_at
             FROM open JOIN ledger.plans USING (plan_id) JOIN moved USING (plan_id)
             WHERE superseded_at IS NULL AND (%(days)s::date[] IS NULL OR day = ANY (%(days)s))
             GROUP BY day ORDER BY day

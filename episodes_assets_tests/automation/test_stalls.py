@@ -99,3 +99,58 @@ def test_progress_is_when_a_job_was_finished_last(system: System) -> None:
     assert found(system).moved_at < handed_out
     system.query("queue", "UPDATE ledger.chunks SET moved_at = now()")
     assert found(system).moved_at > handed_out
+
+
+NOW = dt.datetime(2018, 3, 2, tzinfo=dt.UTC)
+LIMIT = dt.timedelta(minutes=15)
+LATELY, TOO_LONG_AGO = NOW - dt.timedelta(minutes=14), NOW - dt.timedelta(minutes=16)
+
+
+def in_the_queue(*, moved_at: dt.datetime = TOO_LONG_AGO, **others: Any) -> OpenDay:
+    """A day that waits behind others, which the fleet works."""
+    facts = {
+        "waiting": 2,
+        "running": 0,
+        "claimed_by": None,
+        "claimed_at": None,
+        "messages": 1,
+        "lost_messages": 0,
+        "silent_messages": 0,
+        "fleet_moved_at": LATELY,
+    }
+    return OpenDay(day(1), moved_at=moved_at, **(facts | others))
+
+
+@pytest.mark.parametrize(
+    ("found", "is_stalled"),
+    [
+        (in_the_queue(), False),
+        (in_the_queue(fleet_moved_at=TOO_LONG_AGO), True),
+        (in_the_queue(fleet_moved_at=None), True),
+        (in_the_queue(moved_at=LATELY, fleet_moved_at=None), False),
+        (in_the_queue(lost_messages=1), True),
+        (in_the_queue(silent_messages=1), True),
+        # Its turn has come just now, or long ago.
+        (in_the_queue(running=1, claimed_by="w-1", claimed_at=LATELY), False),
+        (in_the_queue(running=1, claimed_by="w-1", claimed_at=TOO_LONG_AGO), True),
+        # An input that is away: claimed and given back, time and again.
+        (in_the_queue(running=1, claimed_by="w-1", claimed_at=LATELY, fleet_moved_at=TOO_LONG_AGO), True),
+    ],
+)
+def test_a_day_behind_others_is_not_stalled(found: OpenDay, *, is_stalled: bool) -> None:
+    assert found.is_stalled(NOW, LIMIT) is is_stalled
+
+
+def test_what_the_fleet_does_for_other_days_is_seen(system: System) -> None:
+    planned(system, 1, 2)
+    system.query("queue", f"UPDATE ledger.plans SET fanned_out_at = '{LONG_AGO}'")
+    assert found(system).is_stalled(dt.datetime.now(dt.UTC), LIMIT)
+    system.insert_drop(day(2), [(3, 0, "2018-02-01", "2018-02-01")])
+    system.plan(day(2))
+    system.query(
+        "queue",
+        "UPDATE ledger.chunks SET succeeded = chunks.jobs, moved_at = now() FROM ledger.plans"
+        " WHERE plans.plan_id = chunks.plan_id AND day = %s",
+        [day(2)],
+    )
+    assert not found(system).is_stalled(dt.datetime.now(dt.UTC), LIMIT)
