@@ -29,8 +29,10 @@ def retry_held_jobs(connection: Connection, day: dt.date) -> int:
         released = connection.execute(
             "DELETE FROM ledger.lone_jobs WHERE plan_id = %s AND is_held", [plan_id]
         ).rowcount
+        # A day of long ago begins to move again: it is not stalled at once.
         connection.execute(
-            "UPDATE ledger.chunks SET held = 0, starts = 0 WHERE plan_id = %s AND held > 0", [plan_id]
+            "UPDATE ledger.chunks SET held = 0, starts = 0, moved_at = now() WHERE plan_id = %s AND held > 0",
+            [plan_id],
         )
         fan_out_day(connection, day)
     return released

@@ -17,13 +17,14 @@ class OpenDay:
         day: The day.
         waiting: Jobs that no worker has claimed.
         running: Jobs that a worker has claimed.
-        moved_at: When a job was finished last, or else when the day was handed to the fleet or planned.
+        moved_at: When a job was finished or retried last, or else when the day was handed to the fleet or
+            planned.
         claimed_by: The worker that holds the oldest claim; None when there is none.
         claimed_at: When it took it.
         messages: Live messages of the day.
         lost_messages: Unfinished chunks that no live message names.
         silent_messages: Messages that a worker has picked and does not beat its heart for.
-        fleet_moved_at: When the fleet finished a job of any day last; None when it never did.
+        fleet_moved_at: When a job of any day was finished or retried last; None when none ever was.
     """
 
     day: dt.date

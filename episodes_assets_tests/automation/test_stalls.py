@@ -11,6 +11,7 @@ from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.definitions import build_defs
 from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.fleet.retry import retry_held_jobs
 from episodes_assets.resources.databases import QueueDatabase
 from episodes_assets.stores.stalls import OpenDay, open_days
 from episodes_assets_tests.system import System, day
@@ -99,6 +100,16 @@ def test_progress_is_when_a_job_was_finished_last(system: System) -> None:
     assert found(system).moved_at < handed_out
     system.query("queue", "UPDATE ledger.chunks SET moved_at = now()")
     assert found(system).moved_at > handed_out
+
+
+def test_held_jobs_of_an_old_day_that_are_retried_are_no_stall(system: System) -> None:
+    planned(system, 1, 2)
+    system.hold_jobs("true")
+    system.query("queue", f"UPDATE ledger.plans SET fanned_out_at = '{LONG_AGO}'")
+    system.query("queue", f"UPDATE ledger.chunks SET moved_at = '{LONG_AGO}'")
+    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
+        assert retry_held_jobs(queue, day(1)) == 2
+    assert not found(system).is_stalled(dt.datetime.now(dt.UTC), LIMIT)
 
 
 NOW = dt.datetime(2018, 3, 2, tzinfo=dt.UTC)
