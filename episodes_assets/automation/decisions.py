@@ -16,6 +16,7 @@ FIRST_PAUSE = dt.timedelta(minutes=5)
 LONGEST_PAUSE = dt.timedelta(hours=6)
 # A tick that comes a moment early must not wait for the next one.
 SECONDS_BETWEEN_REPORTS = 28.0
+DAYS_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def wants_publication(day: Progress, published: PublishedFrom | None) -> bool:
 def days_to_publish(
     progress: Iterable[Progress],
     published_plans: Mapping[dt.date, PublishedFrom],
-    in_flight: Collection[dt.date],
+    in_flight: Mapping[dt.date, str],
     failures: Mapping[dt.date, Failures],
     now: dt.datetime,
     limit: int,
@@ -121,7 +122,7 @@ def days_to_publish(
     Args:
         progress: How far each day's current plan is.
         published_plans: What each published day was published from.
-        in_flight: Days that a run is working on already.
+        in_flight: Days that a run is working on already, with its id.
         failures: Days that could not be published, and since when.
         now: The time.
         limit: At most so many days, the earliest first.
@@ -134,3 +135,25 @@ def days_to_publish(
         and (day.day not in failures or failures[day.day].next_attempt <= now)
     ]
     return sorted(wanted)[:limit]
+
+
+def why_none_is_published(
+    progress: Iterable[Progress],
+    published_plans: Mapping[dt.date, PublishedFrom],
+    in_flight: Mapping[dt.date, str],
+    failures: Mapping[dt.date, Failures],
+) -> str:
+    """What the days that want to be published wait for, the earliest first; arguments as above."""
+    wanted = sorted(day.day for day in progress if wants_publication(day, published_plans.get(day.day)))
+    reasons = []
+    for day in wanted[:DAYS_NAMED]:
+        if run_id := in_flight.get(day):
+            reasons.append(f"{day} waits for run {run_id}")
+        elif failed := failures.get(day):
+            reasons.append(
+                f"{day} could not be published {failed.count} times and is tried again at "
+                f"{failed.next_attempt:%Y-%m-%d %H:%M} UTC, or by `episodes run {day}`"
+            )
+    if len(wanted) > DAYS_NAMED:
+        reasons.append(f"and {len(wanted) - DAYS_NAMED:,} more days wait")
+    return "; ".join(reasons) or "no finished day waits to be published"

@@ -33,7 +33,7 @@ def report_progress(
             counts = {day.day: counts_of(day) for day in ledger.read_progress(queue) if _is_worked(day)}
             if not counts and not told:
                 return dg.SkipReason("the fleet has no day to work on")
-            in_flight = days_in_flight(context.instance)
+            in_flight = days_in_flight(context.instance, now)
             days, told = days_to_report(counts, told, in_flight, now, DAYS_REPORTED)
             events = observations(queue, days) if days else []
     except EpisodesError as error:

@@ -1,7 +1,7 @@
 """The sensors: thin around the decisions, and quiet when a database cannot be read."""
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
@@ -11,6 +11,7 @@ from episodes_assets.automation.decisions import (
     days_to_fan_out,
     days_to_publish,
     wants_publication,
+    why_none_is_published,
 )
 from episodes_assets.automation.jobs import publish_day
 from episodes_assets.errors import EpisodesError
@@ -28,6 +29,10 @@ IN_PROGRESS = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+# Of these a process is at work, which may be killed. A queued run has none, and may wait for long.
+HAVE_A_PROCESS = {*IN_PROGRESS} - {dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED}
+# More than the longest wait of a step that lives, which is between two looks for a drop.
+LONGEST_SILENCE = dt.timedelta(minutes=15)
 PARTITION = "dagster/partition"
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
@@ -71,31 +76,41 @@ def publish_finished_days(
         yield dg.SkipReason(str(error))
         return
     open_days = [day for day in progress if wants_publication(day, plans.get(day.day))]
-    days = days_to_publish(
-        open_days,
-        plans,
-        days_in_flight(context.instance) if open_days else set(),
-        failed_attempts(context.instance, {day.day for day in open_days}),
-        dt.datetime.now(dt.UTC),
-        DAYS_PER_TICK,
-    )
+    now = dt.datetime.now(dt.UTC)
+    in_flight = days_in_flight(context.instance, now) if open_days else {}
+    failures = failed_attempts(context.instance, {day.day for day in open_days})
+    days = days_to_publish(open_days, plans, in_flight, failures, now, DAYS_PER_TICK)
     for day in days:
         yield dg.RunRequest(partition_key=day.isoformat())
     if not days:
-        yield dg.SkipReason("no finished day waits to be published")
+        yield dg.SkipReason(why_none_is_published(open_days, plans, in_flight, failures))
 
 
-def days_in_flight(instance: dg.DagsterInstance) -> set[dt.date]:
-    """The days that any queued or running run covers."""
-    days: set[str] = set()
+def days_in_flight(instance: dg.DagsterInstance, now: dt.datetime) -> dict[dt.date, str]:
+    """The days that any queued or running run covers, with its id.
+
+    A run whose process was killed stays STARTED until its time limit; it is known by its silence.
+    """
+    days: dict[dt.date, str] = {}
     for record in instance.get_run_records(dg.RunsFilter(statuses=IN_PROGRESS)):
-        tags = record.dagster_run.tags
-        if PARTITION in tags:
-            days.add(tags[PARTITION])
-        elif RANGE_START in tags and RANGE_END in tags:
-            span = dg.PartitionKeyRange(tags[RANGE_START], tags[RANGE_END])
-            days.update(daily.get_partition_keys_in_range(span))
-    return {dt.date.fromisoformat(day) for day in days}
+        run = record.dagster_run
+        keys: Sequence[str] = []
+        if PARTITION in run.tags:
+            keys = [run.tags[PARTITION]]
+        elif RANGE_START in run.tags and RANGE_END in run.tags:
+            span = dg.PartitionKeyRange(run.tags[RANGE_START], run.tags[RANGE_END])
+            keys = daily.get_partition_keys_in_range(span)
+        if keys and not _is_silent(instance, record, now):
+            days |= {dt.date.fromisoformat(key): run.run_id for key in keys}
+    return days
+
+
+def _is_silent(instance: dg.DagsterInstance, record: dg.RunRecord, now: dt.datetime) -> bool:
+    """Whether a run that has a process has told nothing for too long: no change of status, no line of log."""
+    if record.dagster_run.status not in HAVE_A_PROCESS or now - record.update_timestamp <= LONGEST_SILENCE:
+        return False
+    newest = instance.get_records_for_run(record.dagster_run.run_id, limit=1, ascending=False).records
+    return not newest or now.timestamp() - newest[0].timestamp > LONGEST_SILENCE.total_seconds()
 
 
 def failed_attempts(instance: dg.DagsterInstance, days: set[dt.date]) -> dict[dt.date, Failures]:

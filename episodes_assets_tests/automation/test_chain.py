@@ -72,7 +72,34 @@ def test_days_of_running_runs_are_left_alone(system: System) -> None:
             },
         ):
             instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags=tags)
-        assert days_in_flight(instance) == {day(1), day(2), day(9)}
+        assert set(days_in_flight(instance, dt.datetime.now(dt.UTC))) == {day(1), day(2), day(9)}
+
+
+def test_a_run_that_was_killed_keeps_its_days_for_minutes_only(system: System) -> None:
+    """Nobody takes the status of a run whose process is gone; what it told last is in the event log."""
+    status = dg.DagsterRunStatus
+    in_an_hour = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+    with dg.DagsterInstance.get() as instance:
+        job = build_defs().resolve_implicit_global_asset_job_def()
+        running, queued, told = (
+            instance.create_run_for_job(job, status=status, tags={"dagster/partition": str(day(number))})
+            for number, status in enumerate((status.STARTED, status.NOT_STARTED, status.STARTED), 1)
+        )
+        instance.report_engine_event("at work", running)
+        assert days_in_flight(instance, in_an_hour) == {day(2): queued.run_id}
+        system.query("dagster", "UPDATE runs SET update_timestamp = update_timestamp - interval '1 hour'")
+        instance.report_engine_event("at work", told)
+        system.query(
+            "dagster",
+            "UPDATE event_logs SET timestamp = timestamp - interval '1 hour',"
+            " event = jsonb_set(event::jsonb, '{timestamp}', to_jsonb(extract(epoch FROM now()) - 3600))::text"
+            " WHERE run_id = %s",
+            [running.run_id],
+        )
+        assert days_in_flight(instance, dt.datetime.now(dt.UTC)) == {
+            day(2): queued.run_id,
+            day(3): told.run_id,
+        }
 
 
 def test_the_log_of_messages_is_pruned(system: System) -> None:

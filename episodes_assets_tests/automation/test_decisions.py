@@ -12,6 +12,7 @@ from episodes_assets.automation.decisions import (
     days_to_publish,
     days_to_report,
     wants_publication,
+    why_none_is_published,
 )
 from episodes_assets.stores.ledger import Progress
 from episodes_assets.stores.publications import PublishedFrom
@@ -39,9 +40,9 @@ def test_days_not_handed_out_or_not_finished_are_looked_at() -> None:
 def test_finished_days_that_are_unpublished_or_published_from_an_older_plan() -> None:
     days = [progress(3), progress(1), progress(2), progress(4, 4), progress(5, 4, held=1)]
     plans = {day(1): PublishedFrom(1, "s", 0, ""), day(2): PublishedFrom(99, "s", 0, "")}
-    assert days_to_publish(days, plans, set(), {}, NOW, limit=9) == [day(2), day(3)]
-    assert days_to_publish(days, plans, {day(2)}, {}, NOW, limit=9) == [day(3)]
-    assert days_to_publish(days, plans, set(), {}, NOW, limit=1) == [day(2)]
+    assert days_to_publish(days, plans, {}, {}, NOW, limit=9) == [day(2), day(3)]
+    assert days_to_publish(days, plans, {day(2): "run"}, {}, NOW, limit=9) == [day(3)]
+    assert days_to_publish(days, plans, {}, {}, NOW, limit=1) == [day(2)]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_a_day_is_published_again_when_what_it_is_made_of_changes(
 )
 def test_a_day_that_fails_is_tried_again_ever_later(count: int, minutes: int, is_tried: bool) -> None:
     failures = {day(1): Failures(count, NOW - dt.timedelta(minutes=minutes))}
-    found = days_to_publish([progress(1)], {}, set(), failures, NOW, limit=9)
+    found = days_to_publish([progress(1)], {}, {}, failures, NOW, limit=9)
     assert found == ([day(1)] if is_tried else [])
 
 
@@ -109,3 +110,16 @@ def test_a_day_at_work_for_long_is_reported_a_bounded_number_of_times() -> None:
         days, told = days_to_report({day(1): (second,)}, told, set(), now, limit=9)
         reports += len(days)
     assert 150 < reports < 300
+
+
+def test_what_finished_days_wait_for_is_named() -> None:
+    days = [progress(3), progress(1), progress(2, 4)]
+    failures = {day(3): Failures(2, NOW)}
+    assert why_none_is_published(days, {}, {day(1): "abc"}, failures) == (
+        "2018-03-01 waits for run abc; 2018-03-03 could not be published 2 times and is tried again at "
+        "2018-04-01 00:10 UTC, or by `episodes run 2018-03-03`"
+    )
+    assert why_none_is_published([progress(2, 4)], {}, {}, {}) == "no finished day waits to be published"
+    many = [progress(number) for number in range(1, 16)]
+    waiting = why_none_is_published(many, {}, {day(number): "abc" for number in range(1, 16)}, {})
+    assert waiting.endswith("2018-03-10 waits for run abc; and 5 more days wait")
