@@ -120,6 +120,14 @@ class ChunkRunner:
             if self._ledger.connection.closed:
                 self._over.set()
             raise RetryRequested(delay, str(error)) from error
+        except RetryRequested:
+            raise
+        except Exception:
+            # PgQueuer holds the message and says nothing; it is sent again, so this would go on unseen.
+            log.exception("plan %d chunk %d: an unforeseen error", message.plan_id, message.chunk)
+            with suppress(Exception):  # the next claim takes it anyway
+                await self._give_back(claim)
+            raise
         if failed:
             raise RetryRequested(delay, f"{failed} jobs failed and are started again")
         if held:

@@ -178,6 +178,31 @@ def test_a_silent_ledger_is_given_up(system: System) -> None:
         asyncio.run(asyncio.wait_for(scenario(), 10))
 
 
+def test_an_unforeseen_error_is_logged_and_the_claim_given_back(
+    system: System, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as a grant that was forgotten: nothing that trying again would mend."""
+    hand_out(system, 1)
+    plan_id = system.query("queue", "SELECT max(plan_id) FROM ledger.plans")[0][0]
+    rules = ChunkRules("w", system.dsn(Purpose.INPUT), TimeLimits(1, 1), max_starts=1, retry_seconds=0)
+    role = conninfo_to_dict(system.dsn(Purpose.WORKER))["user"]
+    system.query("queue", f"REVOKE INSERT ON ledger.lone_jobs FROM {role}")
+
+    async def scenario() -> None:
+        async with await psycopg.AsyncConnection.connect(
+            system.dsn(Purpose.WORKER), autocommit=True
+        ) as connection:
+            ledger = GuardedLedger(connection, "development", silence_seconds=5)
+            runner = ChunkRunner(ledger, None, rules, Activity(), asyncio.Event(), asyncio.Event())  # type: ignore[arg-type]
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                await runner.run(ChunkMessage(plan_id, 0), attempts=0)
+
+    asyncio.run(scenario())
+    assert "an unforeseen error" in caplog.text
+    assert "permission denied for table lone_jobs" in caplog.text
+    assert system.query("queue", "SELECT claim FROM ledger.chunks") == [(None,)]
+
+
 @pytest.mark.parametrize(
     "spell",
     [
