@@ -25,6 +25,10 @@ from episodes_assets.fleet.time_limits import TimeLimits
 
 log = logging.getLogger(__name__)
 
+# An outage says nothing of the jobs: what waits for its end goes on soon after it.
+LONGEST_OUTAGE_PAUSE_SECONDS = 30.0
+LONGEST_PAUSE_SECONDS = 3600.0
+
 
 class JobsWereHeld(Exception):
     """Jobs of the chunk failed for the last time: the message is held as well."""
@@ -89,13 +93,12 @@ class ChunkRunner:
 
         Args:
             message: Names the chunk.
-            attempts: How often it was tried before; the wait before the next try grows with it.
+            attempts: How often it was tried before; the wait after an outage grows with it.
 
         Raises:
             RetryRequested: If jobs of the chunk are to be started again later.
             JobsWereHeld: If none is, and some are held.
         """
-        delay = timedelta(seconds=min(self._rules.retry_seconds * 2**attempts, 3600))
         claim: Claim | None = None
         try:
             await self._require_admission()
@@ -119,7 +122,8 @@ class ChunkRunner:
                 await self._give_back(claim)
             if self._ledger.connection.closed:
                 self._over.set()
-            raise RetryRequested(delay, str(error)) from error
+            pause = self._pause(attempts, LONGEST_OUTAGE_PAUSE_SECONDS)
+            raise RetryRequested(pause, str(error)) from error
         except RetryRequested:
             raise
         except Exception:
@@ -129,9 +133,15 @@ class ChunkRunner:
                 await self._give_back(claim)
             raise
         if failed:
-            raise RetryRequested(delay, f"{failed} jobs failed and are started again")
+            pause = self._pause(max(job.starts for job in failed), LONGEST_PAUSE_SECONDS)
+            raise RetryRequested(pause, f"{len(failed)} jobs failed and are started again")
         if held:
             raise JobsWereHeld(f"{held} jobs of {claim.day} are held")
+
+    def _pause(self, times_before: int, longest_seconds: float) -> timedelta:
+        # PgQueuer counts attempts without end, and a float has an end.
+        doubled = self._rules.retry_seconds * 2 ** min(times_before, 20)
+        return timedelta(seconds=min(doubled, longest_seconds))
 
     async def _require_admission(self) -> None:
         try:
@@ -147,18 +157,18 @@ class ChunkRunner:
         if claim is not None:
             await self._ledger.ask(claims.give_back(self._ledger.connection, claim))
 
-    async def _run_claimed(self, claim: Claim) -> tuple[int, int]:
-        """Run a claim's jobs; how many are held, how many are to be started again."""
-        held = failed = 0
+    async def _run_claimed(self, claim: Claim) -> tuple[int, list[ClaimedJob]]:
+        """Run a claim's jobs; how many are held, which are to be started again."""
+        held, failed = 0, []
         runnable, failures = split_unavailable(claim.jobs)
         for jobs, failure in failures:
-            now_held = await self._record(claim, jobs, failure, uncounted_starts=1)
-            held, failed = held + now_held, failed + len(jobs) - now_held
+            held += await self._record(claim, jobs, failure, uncounted_starts=1)
+            failed += jobs
         for group in groups_to_start(claim.starts, runnable):
             for job, failure in await self._run_group(claim, group):
-                now_held = await self._record(claim, [job], failure)
-                held, failed = held + now_held, failed + 1 - now_held
-        return held, failed
+                held += await self._record(claim, [job], failure)
+                failed.append(job)
+        return held, [job for job in failed if job.starts + 1 < self._rules.max_starts]
 
     async def _record(
         self, claim: Claim, jobs: Sequence[ClaimedJob], failure: JobFailure, *, uncounted_starts: int = 0

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -22,6 +23,7 @@ from episodes_assets.commands.processes import episodes_argv, worker_environment
 from episodes_assets.databases.asyncpg_url import to_asyncpg_url
 from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Purpose
+from episodes_assets.errors import DatabaseUnreachable
 from episodes_assets.fleet.activity import Activity
 from episodes_assets.fleet.chunk import ChunkRules, ChunkRunner
 from episodes_assets.fleet.fan_out import fan_out_day
@@ -201,6 +203,43 @@ def test_an_unforeseen_error_is_logged_and_the_claim_given_back(
     assert "an unforeseen error" in caplog.text
     assert "permission denied for table lone_jobs" in caplog.text
     assert system.query("queue", "SELECT claim FROM ledger.chunks") == [(None,)]
+
+
+class Fails:
+    """In place of the process that computes: it raises."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    async def run(self, *_: object) -> None:
+        raise self.error
+
+
+def test_a_long_outage_makes_nobody_wait_for_longer_after_it(system: System) -> None:
+    """PgQueuer never forgets an attempt, so after a night without input there are thousands."""
+    hand_out(system, 1)
+    plan_id = system.query("queue", "SELECT max(plan_id) FROM ledger.plans")[0][0]
+    rules = ChunkRules("w", system.dsn(Purpose.INPUT), TimeLimits(1, 1), max_starts=4, retry_seconds=2)
+
+    async def scenario() -> None:
+        async with await psycopg.AsyncConnection.connect(
+            system.dsn(Purpose.WORKER), autocommit=True
+        ) as connection:
+            ledger = GuardedLedger(connection, "development", silence_seconds=5)
+
+            async def pause(error: Exception, attempts: int) -> float:
+                process: Any = Fails(error)
+                runner = ChunkRunner(ledger, process, rules, Activity(), asyncio.Event(), asyncio.Event())
+                with pytest.raises(RetryRequested) as requested:
+                    await runner.run(ChunkMessage(plan_id, 0), attempts)
+                return requested.value.delay.total_seconds()
+
+            away = DatabaseUnreachable("the input is away")
+            assert [await pause(away, attempts) for attempts in (0, 1, 5, 2000)] == [2, 4, 30, 30]
+            # A job that fails then waits as its own starts say.
+            assert [await pause(ValueError("bad"), 2000) for _ in range(3)] == [2, 4, 8]
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize(
