@@ -65,7 +65,7 @@ def input_episodes(
     taken: list[Snapshot] = []
     reused = 0
     dsn = ""  # looked up when a day has no snapshot: those that have need no input database
-    with plain_failures():
+    with plain_failures(config.arrival_retries):
         _require_reason(config, days_of(context), store)
         for day in days_of(context):
             found = None if config.refresh else store.find(day)

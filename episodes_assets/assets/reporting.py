@@ -21,21 +21,25 @@ DAYS_SHOWN = 31
 
 
 @contextmanager
-def plain_failures() -> Iterator[None]:
+def plain_failures(retries_for_other_reasons: int = 0) -> Iterator[None]:
     """Turn a foreseen error into a failed step that says what to do.
 
     Only a database that went away is worth another try: it may be restarting. What a step had committed by
     then, it finds done.
+
+    Args:
+        retries_for_other_reasons: How often the step may be retried besides. Dagster counts all retries of a
+            step together, and those leave none for an outage otherwise.
     """
     try:
         yield
     except EpisodesError as error:
         retries = dg.OpExecutionContext.get().retry_number
-        if isinstance(error, DatabaseUnreachable) and retries < OUTAGE_RETRIES:
+        limit = OUTAGE_RETRIES + retries_for_other_reasons
+        if isinstance(error, DatabaseUnreachable) and retries < limit:
             dg.OpExecutionContext.get().log.warning(f"{error.what}; trying again")
-            raise dg.RetryRequested(
-                max_retries=OUTAGE_RETRIES, seconds_to_wait=load_settings().retry_seconds * 2**retries
-            ) from error
+            seconds = load_settings().retry_seconds * 2 ** min(retries, OUTAGE_RETRIES - 1)
+            raise dg.RetryRequested(max_retries=limit, seconds_to_wait=seconds) from error
         raise dg.Failure(
             description=str(error),
             metadata={"what happened": error.what, "what to do": error.mend},

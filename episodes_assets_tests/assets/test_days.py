@@ -9,6 +9,9 @@ import dagster as dg
 import pytest
 
 from episodes_assets.assets import reporting
+from episodes_assets.databases.dsns import Purpose
+from episodes_assets.errors import DatabaseUnreachable
+from episodes_assets.resources.databases import InputDatabase
 from episodes_assets_tests.system import System, day, failure
 
 PLANNING = ["input_episodes", "tracked_episodes", "episode_jobs"]
@@ -149,6 +152,28 @@ def test_without_workers_the_day_fails_and_says_so(system: System, monkeypatch: 
     system.generate(day(1), day(1))
     system.plan(day(1))
     assert "see that workers run" in failure(system.materialize(day(1), select=["job_outcomes"]))
+
+
+def test_waiting_for_the_drop_leaves_retries_for_an_outage(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPISODES_RETRY_SECONDS", "0.01")
+    looks = 0
+
+    def look(*_: object) -> str:
+        nonlocal looks
+        looks += 1
+        if looks == 5:  # after as many retries as an outage alone may have, and one
+            raise DatabaseUnreachable("the input is away")
+        if looks == 6:
+            system.insert_drop(day(1), [(1, 0, "2018-02-01", "2018-02-01")])
+        return system.dsn(Purpose.INPUT)
+
+    monkeypatch.setattr(InputDatabase, "checked_dsn", look)
+    waits = {"arrival_retries": 9, "arrival_retry_seconds": 0.01}
+    result = system.materialize(day(1), select=["input_episodes"], config=waits)
+    assert result.success, failure(result)
+    assert looks == 6
 
 
 def test_dates_that_no_calendar_has_are_quarantined_and_text_survives(
