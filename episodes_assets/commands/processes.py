@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
+from episodes_assets.commands.console import err
 from episodes_assets.databases.dsns import FLEET, Dsns
 from episodes_assets.errors import ProcessFailed
 from episodes_assets.settings import Settings
 
 STOP_SECONDS = 30.0
-LIVED_SECONDS = 5.0
+LIVED_SECONDS = 60.0
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 60.0
 
 
 class LineSink(Protocol):
@@ -100,6 +103,38 @@ class ProcessGroup:
                 self._sink(name, line.rstrip("\n"))
 
 
+class Restarts:
+    """Starts processes again that have ended: soon, and ever later those that end as soon as they begin.
+
+    Args:
+        group: Where they belong.
+        env: Their environment.
+    """
+
+    def __init__(self, group: ProcessGroup, env: Mapping[str, str]) -> None:
+        self._group = group
+        self._env = env
+        self._pauses: dict[str, float] = {}
+        self._due: list[tuple[float, Child]] = []
+
+    def plan(self, child: Child) -> float:
+        """Have a process that has ended started again; in how many seconds."""
+        now = time.monotonic()
+        lived = now - child.started > LIVED_SECONDS
+        pause = FIRST_PAUSE_SECONDS if lived else self._pauses.get(child.name, FIRST_PAUSE_SECONDS)
+        self._pauses[child.name] = min(pause * 2, LONGEST_PAUSE_SECONDS)
+        self._due.append((now + pause, child))
+        return pause
+
+    def start_due(self) -> None:
+        """Start those whose pause is over."""
+        now = time.monotonic()
+        due = [child for at, child in self._due if at <= now]
+        self._due = [(at, child) for at, child in self._due if at > now]
+        for child in due:
+            self._group.start(child.name, child.argv, self._env)
+
+
 def _kill_group(child: Child) -> None:
     """End what a process left behind; its group has its process id."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -149,9 +184,8 @@ def temporary_workers(settings: Settings, dsns: Dsns, count: int) -> Iterator[No
             argv = episodes_argv("worker", "--stop-with-parent")
             group.start(name, argv, worker_environment(settings, dsns))
         ended = threading.Event()
-        keeper = threading.Thread(
-            target=_keep_running, args=(group, ended, worker_environment(settings, dsns)), daemon=True
-        )
+        restarts = Restarts(group, worker_environment(settings, dsns))
+        keeper = threading.Thread(target=_keep_running, args=(group, ended, restarts, folder), daemon=True)
         keeper.start()
         try:
             yield
@@ -163,12 +197,18 @@ def temporary_workers(settings: Settings, dsns: Dsns, count: int) -> Iterator[No
             raise ProcessFailed("all workers have ended", f"read {folder}/worker-1.log")
 
 
-def _keep_running(group: ProcessGroup, ended: threading.Event, env: Mapping[str, str]) -> None:
-    """Start workers again that were killed; one that ends as soon as it has begun would do so for ever."""
+def _keep_running(group: ProcessGroup, ended: threading.Event, restarts: Restarts, logs: Path) -> None:
+    """Start workers again, and say so: whoever waits for them may see nothing else."""
     while not ended.wait(1):
         for child in group.forget_ended():
-            if time.monotonic() - child.started > LIVED_SECONDS:
-                group.start(child.name, child.argv, env)
+            pause = restarts.plan(child)
+            err.print(
+                f"{child.name} ended with {child.process.returncode}; starting it again in {pause:g} s. "
+                f"What it said: {logs}/{child.name}.log",
+                markup=False,
+                soft_wrap=True,
+            )
+        restarts.start_due()
 
 
 def _append(path: Path) -> IO[str]:

@@ -28,6 +28,7 @@ from episodes_assets.commands.databases import (
 from episodes_assets.commands.processes import (
     Child,
     ProcessGroup,
+    Restarts,
     episodes_argv,
     worker_environment,
 )
@@ -39,7 +40,7 @@ from episodes_assets.errors import ProcessFailed
 from episodes_assets.settings import Settings, load_settings
 
 LOOPBACK = "127.0.0.1"
-RESTART_SECONDS = 2.0
+WATCH_SECONDS = 1.0
 READY_SECONDS = 120.0
 # What the dashboard reads and writes: runs, accounts, the fleet's jobs.
 DASHBOARD = (Purpose.DAGSTER, Purpose.DASHBOARD, Purpose.QUEUE)
@@ -137,13 +138,21 @@ def _start(
 
 
 def _wait_for_code(group: ProcessGroup, port: int, stopping: threading.Event) -> None:
-    """Until the code location answers: daemon and UI complain at length about one that does not."""
+    """Until the code location answers: daemon and UI complain at length about one that does not.
+
+    Raises:
+        ProcessFailed: If it ends, or does not answer in time.
+    """
     deadline = time.monotonic() + READY_SECONDS
-    while time.monotonic() < deadline and not stopping.wait(0.2):
+    while not stopping.wait(0.2):
         with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), timeout=1):
             return
         for child in group.forget_ended():
             raise _explain_end(child)
+        if time.monotonic() > deadline:
+            raise ProcessFailed(
+                f"the code location did not answer within {READY_SECONDS:g} s", "read its lines above"
+            )
 
 
 def _watch(group: ProcessGroup, stopping: threading.Event, worker_env: dict[str, str]) -> None:
@@ -152,12 +161,14 @@ def _watch(group: ProcessGroup, stopping: threading.Event, worker_env: dict[str,
     Raises:
         ProcessFailed: When another process ends by itself.
     """
-    while not stopping.wait(RESTART_SECONDS):
+    restarts = Restarts(group, worker_env)
+    while not stopping.wait(WATCH_SECONDS):
         for child in group.forget_ended():
             if not child.name.startswith("worker-"):
                 raise _explain_end(child)
-            out.print(f"{child.name} ended with {child.process.returncode}; starting it again")
-            group.start(child.name, child.argv, worker_env)
+            pause = restarts.plan(child)
+            out.print(f"{child.name} ended with {child.process.returncode}; starting it again in {pause:g} s")
+        restarts.start_due()
 
 
 def _explain_end(child: Child) -> ProcessFailed:
