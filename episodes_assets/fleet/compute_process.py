@@ -80,6 +80,11 @@ class ComputeProcess:
                 "the process that computed it died (killed, out of memory, or crashed)"
             ) from error
 
+    def kill(self) -> None:
+        """End the process in the middle of what it is doing, which ends with `ComputationDied`."""
+        for process in multiprocessing.active_children():
+            process.kill()
+
     def close(self) -> None:
         """Stop the process after what it is doing."""
         self._executor.shutdown(wait=True, cancel_futures=True)

@@ -14,7 +14,7 @@ from episodes_assets.errors import DatabaseUnreachable
 from episodes_assets.fleet import presence
 from episodes_assets.fleet.activity import Activity
 from episodes_assets.fleet.chunk import ChunkRules
-from episodes_assets.fleet.compute_process import ComputeProcess
+from episodes_assets.fleet.compute_process import ComputationDied, ComputationTooLong, ComputeProcess
 from episodes_assets.fleet.micro_batch import warm_up
 from episodes_assets.fleet.presence import Presence, WorkerName
 from episodes_assets.fleet.session import Sessions
@@ -64,8 +64,7 @@ async def _work(config: WorkerConfig) -> None:
     _stop_on_signals(stopping)
     watcher = asyncio.create_task(_watch_parent(stopping)) if config.stop_with_parent else None
     process = ComputeProcess(config.compute_memory_mb)
-    with suppress(DatabaseUnreachable):  # then the first batch waits for it
-        await process.run(None, warm_up, config.input_dsn)
+    await _warm_up(process, config, stopping)
     name, activity = WorkerName(), Activity()
     rules = ChunkRules(
         worker=str(name),
@@ -88,6 +87,19 @@ async def _work(config: WorkerConfig) -> None:
             watcher.cancel()
         process.close()
     log.info("worker %s has stopped", name)
+
+
+async def _warm_up(process: ComputeProcess, config: WorkerConfig, stopping: asyncio.Event) -> None:
+    """Let the first batch wait for less, within its time limit, unless the worker is to stop."""
+    warming = asyncio.create_task(process.run(config.limits.batch, warm_up, config.input_dsn))
+    told = asyncio.create_task(stopping.wait())
+    await asyncio.wait({warming, told}, return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if not warming.done():
+        process.kill()
+    # What is away or silent now, the first batch waits for and reports.
+    with suppress(DatabaseUnreachable, ComputationTooLong, ComputationDied):
+        await warming
 
 
 def _stop_on_signals(stopping: asyncio.Event) -> None:
