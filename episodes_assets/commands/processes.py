@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
+from episodes_assets.commands import die_with_parent
 from episodes_assets.commands.console import err
 from episodes_assets.databases.dsns import FLEET, Dsns
 from episodes_assets.errors import ProcessFailed
@@ -51,16 +52,22 @@ class ProcessGroup:
 
     Each gets a session of its own: Ctrl-C reaches only the command, which then stops them in order,
     and whatever they started themselves is found by its process group.
+
+    Args:
+        sink: Takes their output.
+        die_with_us: Whether they get a SIGTERM when this process is killed; then it has to start them in its
+            main thread.
     """
 
-    def __init__(self, sink: LineSink) -> None:
+    def __init__(self, sink: LineSink, *, die_with_us: bool = False) -> None:
         self._sink = sink
+        self._before = die_with_parent.argv() if die_with_us else []
         self.children: list[Child] = []
 
     def start(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> Child:
         """Start a process whose output goes to the sink."""
         process = subprocess.Popen(
-            list(argv),
+            [*self._before, *argv],
             env={**os.environ, **env, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -146,6 +153,11 @@ def episodes_argv(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "episodes_assets", *arguments]
 
 
+def worker_argv() -> list[str]:
+    """The command line of a worker that stops when this process is gone."""
+    return episodes_argv("worker", "--stop-with-parent", str(os.getpid()))
+
+
 def worker_environment(settings: Settings, dsns: Dsns) -> dict[str, str]:
     """What a worker is told: its own two DSNs and no other."""
     return {
@@ -181,8 +193,7 @@ def temporary_workers(settings: Settings, dsns: Dsns, count: int) -> Iterator[No
         group = ProcessGroup(to_file)
         stack.callback(group.stop)
         for name in files:
-            argv = episodes_argv("worker", "--stop-with-parent")
-            group.start(name, argv, worker_environment(settings, dsns))
+            group.start(name, worker_argv(), worker_environment(settings, dsns))
         ended = threading.Event()
         restarts = Restarts(group, worker_environment(settings, dsns))
         keeper = threading.Thread(target=_keep_running, args=(group, ended, restarts, folder), daemon=True)

@@ -29,7 +29,7 @@ from episodes_assets.commands.processes import (
     Child,
     ProcessGroup,
     Restarts,
-    episodes_argv,
+    worker_argv,
     worker_environment,
 )
 from episodes_assets.commands.python_programs import program
@@ -68,7 +68,7 @@ def up(
     if settings.password_login:
         _announce_first_operator(settings, dsns)
     stopping = threading.Event()
-    group = ProcessGroup(_prefixed_output(workers))
+    group = ProcessGroup(_prefixed_output(workers), die_with_us=True)
     with _stopped_by_signals(stopping):
         try:
             _start(group, stopping, settings, dsns, folder, port, workers)
@@ -132,7 +132,7 @@ def _start(
     for number in range(1, workers + 1):
         group.start(
             f"worker-{number}",
-            episodes_argv("worker", "--stop-with-parent"),
+            worker_argv(),
             worker_environment(settings, dsns),
         )
 

@@ -14,9 +14,9 @@ from episodes_assets.settings import load_settings
 
 def worker(
     stop_with_parent: Annotated[
-        bool,
-        typer.Option("--stop-with-parent", help="Stop when the process that started it is gone."),
-    ] = False,
+        int | None,
+        typer.Option(metavar="PID", help="Stop when this process, which started it, is gone."),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what PgQueuer does as well.")] = False,
 ) -> None:
     """Work jobs until SIGTERM or Ctrl-C, then finish the current batch and stop.
@@ -30,7 +30,7 @@ def worker(
     logging.getLogger("pgqueuer").setLevel(logging.DEBUG if verbose else logging.CRITICAL)
     settings = load_settings()
     dsns = resolve_dsns(settings)
-    if not stop_with_parent:  # which has said so itself
+    if stop_with_parent is None:  # which has said so itself
         announce_open_hosts(settings)
     run_worker(
         WorkerConfig(
@@ -46,6 +46,6 @@ def worker(
             ),
             compute_memory_mb=settings.compute_memory_mb,
             heartbeat_seconds=settings.heartbeat_seconds,
-            stop_with_parent=stop_with_parent,
+            parent=stop_with_parent,
         )
     )

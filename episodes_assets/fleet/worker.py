@@ -36,7 +36,7 @@ class WorkerConfig:
     limits: TimeLimits
     compute_memory_mb: int
     heartbeat_seconds: float
-    stop_with_parent: bool = False
+    parent: int | None = None  # the process to stop with
 
 
 def run_worker(config: WorkerConfig) -> None:
@@ -62,7 +62,7 @@ def run_worker(config: WorkerConfig) -> None:
 async def _work(config: WorkerConfig) -> None:
     stopping = asyncio.Event()
     _stop_on_signals(stopping)
-    watcher = asyncio.create_task(_watch_parent(stopping)) if config.stop_with_parent else None
+    watcher = asyncio.create_task(_watch_parent(config.parent, stopping)) if config.parent else None
     process = ComputeProcess(config.compute_memory_mb)
     await _warm_up(process, config, stopping)
     name, activity = WorkerName(), Activity()
@@ -115,9 +115,8 @@ def _stop_on_signals(stopping: asyncio.Event) -> None:
         loop.add_signal_handler(number, stop, number)
 
 
-async def _watch_parent(stopping: asyncio.Event) -> None:
-    """A worker that a command started must not outlive it, however that one ends."""
-    parent = os.getppid()
+async def _watch_parent(parent: int, stopping: asyncio.Event) -> None:
+    """A worker that a command started must not outlive it, however and however early that one ends."""
     while os.getppid() == parent:
         await asyncio.sleep(1)
     log.warning("the parent process is gone")

@@ -44,7 +44,7 @@ class OpenDay:
         return self.waiting + self.running
 
     def is_stalled(self, now: dt.datetime, limit: dt.timedelta) -> bool:
-        """Whether nothing has been finished for too long, and not just because other days are served first."""
+        """Whether nothing has been finished for too long, and not because others are served first."""
         if now - self.moved_at <= limit:
             return False
         fleet_moves = self.fleet_moved_at is not None and now - self.fleet_moved_at <= limit

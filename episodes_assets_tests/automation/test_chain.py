@@ -92,7 +92,8 @@ def test_a_run_that_was_killed_keeps_its_days_for_minutes_only(system: System) -
         system.query(
             "dagster",
             "UPDATE event_logs SET timestamp = timestamp - interval '1 hour',"
-            " event = jsonb_set(event::jsonb, '{timestamp}', to_jsonb(extract(epoch FROM now()) - 3600))::text"
+            " event = jsonb_set(event::jsonb, '{timestamp}',"
+            " to_jsonb(extract(epoch FROM now()) - 3600))::text"
             " WHERE run_id = %s",
             [running.run_id],
         )

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import psutil
 
-from episodes_assets.commands.processes import episodes_argv, worker_environment
+from episodes_assets.commands.processes import worker_argv, worker_environment
 from episodes_assets_tests.system import System
 
 PATIENCE_SECONDS = 60.0
@@ -34,7 +34,7 @@ class Fleet:
         """Start a worker; its process id."""
         with (self._logs / "starting.log").open("ab") as discarded:
             process = subprocess.Popen(
-                episodes_argv("worker", "--stop-with-parent"),
+                worker_argv(),
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=discarded,

@@ -1,20 +1,25 @@
 """The processes of a command: started again when they end, gone when it is."""
 
+import asyncio
+import os
 import socket
+import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
-from episodes_assets.commands import processes, up
+from episodes_assets.commands import die_with_parent, processes, up
 from episodes_assets.commands.processes import ProcessGroup, Restarts, temporary_workers
 from episodes_assets.databases.dsns import Dsns, Purpose
 from episodes_assets.errors import ProcessFailed
+from episodes_assets.fleet import worker
 from episodes_assets.settings import load_settings
 
-NO_DSNS = Dsns({purpose: "postgresql://nobody@/nowhere" for purpose in Purpose}, is_embedded=False)
+NO_DSNS = Dsns(dict.fromkeys(Purpose, "postgresql://nobody@/nowhere"), is_embedded=False)
 
 
 def test_a_process_that_ends_as_soon_as_it_begins_is_started_ever_later() -> None:
@@ -37,7 +42,9 @@ def test_workers_of_a_command_that_end_at_once_are_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """As they do while the input is away."""
-    program = "import sys, time, pathlib; p = pathlib.Path(sys.argv[1]); p.exists() or (p.touch(), sys.exit(3))"
+    program = (
+        "import sys, time, pathlib; p = pathlib.Path(sys.argv[1]); p.exists() or (p.touch(), sys.exit(3))"
+    )
     argv = [sys.executable, "-c", f"{program}; p.with_suffix('.again').touch(); time.sleep(60)"]
     monkeypatch.setattr(processes, "episodes_argv", lambda *_: [*argv, str(tmp_path / "first")])
     monkeypatch.setattr(processes, "FIRST_PAUSE_SECONDS", 0.1)
@@ -56,3 +63,43 @@ def test_a_code_location_that_does_not_answer_is_given_up(monkeypatch: pytest.Mo
         silent.bind((up.LOOPBACK, 0))  # and does not listen
         with pytest.raises(ProcessFailed, match="the code location did not answer within"):
             up._wait_for_code(ProcessGroup(lambda *_: None), silent.getsockname()[1], threading.Event())
+
+
+STARTS_ONE = """
+import sys, time
+from episodes_assets.commands.processes import ProcessGroup
+group = ProcessGroup(lambda _, line: print(line, flush=True), die_with_us=True)
+argv = [sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(600)"]
+group.start("sleeper", argv, {})
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has the signal")
+def test_a_command_that_is_killed_leaves_no_process_behind() -> None:
+    with subprocess.Popen([sys.executable, "-c", STARTS_ONE], stdout=subprocess.PIPE, text=True) as command:
+        assert command.stdout is not None
+        sleeper = psutil.Process(int(command.stdout.readline()))
+        assert sleeper.ppid() == command.pid
+        command.kill()
+        _, alive = psutil.wait_procs([sleeper], timeout=10)
+        for process in alive:
+            process.kill()
+    assert alive == []
+
+
+def test_a_parent_that_is_gone_already_is_noticed() -> None:
+    """What another process adopted must not take that one for its parent."""
+    *bind, _ = die_with_parent.argv()
+    ours = [sys.executable, "-c", "print('it runs')"]
+    for parent, said in ((os.getpid(), "it runs\n"), (os.getppid(), "")):
+        result = subprocess.run([*bind, str(parent), *ours], capture_output=True, text=True, check=False)
+        assert result.stdout == said
+        assert (result.returncode == 0) is bool(said)
+
+    async def watch() -> None:
+        stopping = asyncio.Event()
+        await asyncio.wait_for(worker._watch_parent(os.getpid(), stopping), 10)
+        assert stopping.is_set()
+
+    asyncio.run(watch())
