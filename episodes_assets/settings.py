@@ -7,7 +7,7 @@ those of its own work. README.md ("Settings") is the table of all of them.
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, PositiveFloat, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from episodes_assets.errors import BadSetting
@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     job_timeout_seconds: float = Field(
         default=60.0, gt=0, description="Longest computation of a job that runs alone."
     )
-    algorithm_timeout_seconds: dict[str, float] = Field(
+    algorithm_timeout_seconds: dict[str, PositiveFloat] = Field(
         default_factory=dict, description="The same for single algorithms, as a JSON object by name."
     )
     compute_memory_mb: int = Field(
@@ -137,6 +137,18 @@ class Settings(BaseSettings):
     @classmethod
     def _know_nothing_of_what_is_withheld(cls, value: object) -> object:
         return None if value == WITHHELD else value
+
+    @field_validator("algorithm_timeout_seconds")
+    @classmethod
+    def _know_algorithms_by_name(cls, value: dict[str, float]) -> dict[str, float]:
+        if value:
+            from episodes_assets.algorithms.registry import ALGORITHMS  # takes a while, and few need it
+
+            # The name of a module that does not import here is not known; that fails its own jobs only.
+            known = {each.name for each in ALGORITHMS}
+            if (unknown := value.keys() - known) and not any(each.import_error for each in ALGORITHMS):
+                raise ValueError(f"no algorithm is called {min(unknown)}, but {', '.join(sorted(known))} are")
+        return value
 
     @property
     def is_production(self) -> bool:

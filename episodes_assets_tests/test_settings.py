@@ -1,11 +1,14 @@
 """Settings: what a child process is not handed, it does not find elsewhere either."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from episodes_assets import settings
+from episodes_assets.algorithms import registry
 from episodes_assets.databases.dsns import FLEET, Dsns, Purpose
+from episodes_assets.errors import BadSetting
 
 
 def test_a_child_finds_no_dsn_in_the_env_file_that_was_withheld(
@@ -23,3 +26,31 @@ def test_a_child_finds_no_dsn_in_the_env_file_that_was_withheld(
         "input_dsn": "postgresql://y@/input",
         "worker_dsn": "postgresql://y@/worker",
     }
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ('{"reach": 0}', "greater than 0"),
+        ('{"reach": -1}', "greater than 0"),
+        ('{"raech": 5}', "no algorithm is called raech, but momentum, reach, retention are"),
+    ],
+)
+def test_a_time_limit_that_none_can_keep_or_nobody_has_is_refused(
+    monkeypatch: pytest.MonkeyPatch, value: str, problem: str
+) -> None:
+    monkeypatch.setenv("EPISODES_ALGORITHM_TIMEOUT_SECONDS", value)
+    with pytest.raises(BadSetting, match="EPISODES_ALGORITHM_TIMEOUT_SECONDS") as refused:
+        settings.load_settings()
+    assert problem in str(refused.value)
+    monkeypatch.setenv("EPISODES_ALGORITHM_TIMEOUT_SECONDS", '{"reach": 5}')
+    assert settings.load_settings().algorithm_timeout_seconds == {"reach": 5}
+
+
+def test_a_time_limit_of_an_algorithm_that_does_not_import_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broken = replace(registry.ALGORITHMS[0], import_error="no such library")
+    monkeypatch.setattr(registry, "ALGORITHMS", (broken, *registry.ALGORITHMS[1:]))
+    monkeypatch.setenv("EPISODES_ALGORITHM_TIMEOUT_SECONDS", '{"called_otherwise": 5}')
+    assert settings.load_settings().algorithm_timeout_seconds == {"called_otherwise": 5}
