@@ -20,7 +20,7 @@ from episodes_assets.resources.databases import QueueDatabase
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import ledger
 from episodes_assets.stores.outcome_check import count_outcomes
-from episodes_assets.stores.stalls import open_days
+from episodes_assets.stores.stalls import OpenDay, open_days
 
 CODE_VERSION = "1"
 POLL_SECONDS = 0.25
@@ -100,8 +100,8 @@ def _wait(
         total = sum(day.jobs for day in progress)
         is_open = any(day.is_open for day in progress)
         before, finished = finished, sum(day.succeeded + day.failed for day in progress)
-        if finished != before:
-            moved = now
+        if finished != before or (now - moved > stall_seconds and not _stalled(queue, days, stall_seconds)):
+            moved = now  # or their turn has not come, and the fleet works other days
         if now - reported >= REPORT_SECONDS or not is_open:
             context.log.info(f"{finished:,} of {total:,} jobs finished")
             reported = now
@@ -122,13 +122,18 @@ def _resend(context: dg.AssetExecutionContext, queue: Connection, days: Sequence
             context.log.warning(f"{day}: {messages:,} messages were lost and are sent again")
 
 
+def _stalled(queue: Connection, days: Sequence[dt.date], stall_seconds: float) -> list[OpenDay]:
+    found = open_days(queue, dt.timedelta(seconds=load_settings().heartbeat_seconds), days)
+    now, limit = dt.datetime.now(dt.UTC), dt.timedelta(seconds=stall_seconds)
+    return [day for day in found if day.is_stalled(now, limit)]
+
+
 def _explain_stall(queue: Connection, days: Sequence[dt.date], stall_seconds: float) -> FleetStalled:
-    stuck = open_days(queue, dt.timedelta(seconds=load_settings().heartbeat_seconds), days)
-    first = min(stuck, key=lambda day: day.moved_at)
-    return FleetStalled(
-        f"no job finished for {stall_seconds / 60:g} minutes; of {first.day} {first.what_is_stuck}",
-        first.what_to_do,
-    )
+    what = f"no job finished for {stall_seconds / 60:g} minutes"
+    first = min(_stalled(queue, days, stall_seconds), key=lambda day: day.moved_at, default=None)
+    if first is None:
+        return FleetStalled(f"{what}, but since this moment they move", "materialise job_outcomes again")
+    return FleetStalled(f"{what}; of {first.day} {first.what_is_stuck}", first.what_to_do)
 
 
 def _refuse_held(
@@ -143,6 +148,11 @@ def _refuse_held(
             f"{job.day} epid {job.epid} algorithm {job.algorithm_id}: {job.error} (after {job.starts} starts)"
         )
     total = sum(day.held for day in progress)
+    if not held:
+        raise JobsHeld(
+            f"{total:,} jobs were held, and have been retried or waived meanwhile",
+            "materialise job_outcomes again",
+        )
     first = held[0]
     raise JobsHeld(
         f"{total:,} jobs are held, among them epid {first.epid} of {first.day} "

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import threading
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -9,9 +10,13 @@ import dagster as dg
 import pytest
 
 from episodes_assets.assets import reporting
+from episodes_assets.assets.job_outcomes import _explain_stall, _refuse_held
+from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Purpose
-from episodes_assets.errors import DatabaseUnreachable
+from episodes_assets.errors import DatabaseUnreachable, JobsHeld
+from episodes_assets.fleet.retry import retry_held_jobs
 from episodes_assets.resources.databases import InputDatabase
+from episodes_assets.stores import ledger
 from episodes_assets_tests.system import System, day, failure
 
 PLANNING = ["input_episodes", "tracked_episodes", "episode_jobs"]
@@ -152,6 +157,43 @@ def test_without_workers_the_day_fails_and_says_so(system: System, monkeypatch: 
     system.generate(day(1), day(1))
     system.plan(day(1))
     assert "see that workers run" in failure(system.materialize(day(1), select=["job_outcomes"]))
+
+
+def one_job_a_day(system: System, last: int) -> None:
+    for number in range(1, last + 1):
+        system.insert_drop(day(number), [(number, 0, "2018-02-01", "2018-02-01")])
+    system.plan(day(1), day(last))
+
+
+def test_a_day_waits_for_its_turn_while_the_fleet_works_others(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPISODES_STALL_MINUTES", "0.01")
+    one_job_a_day(system, 2)
+    system.query(
+        "queue",
+        "UPDATE ledger.chunks SET moved_at = now() + interval '1 hour' FROM ledger.plans"
+        " WHERE plans.plan_id = chunks.plan_id AND day = %s",
+        [day(2)],
+    )
+    its_turn = threading.Timer(2, system.finish_jobs)
+    its_turn.start()
+    result = system.materialize(day(1), select=["job_outcomes"])
+    its_turn.join()
+    assert result.success, failure(result)
+
+
+def test_what_moves_while_it_is_looked_at_is_told_in_plain_words(system: System) -> None:
+    one_job_a_day(system, 1)
+    system.hold_jobs("true")
+    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
+        progress = ledger.read_progress(queue, [day(1)])
+        retry_held_jobs(queue, day(1))
+        with pytest.raises(JobsHeld, match="1 jobs were held, and have been retried or waived meanwhile"):
+            _refuse_held(dg.build_asset_context(), queue, progress)
+        system.finish_jobs()
+        stall = _explain_stall(queue, [day(1)], 900)
+    assert str(stall).startswith("no job finished for 15 minutes, but since this moment they move")
 
 
 def test_waiting_for_the_drop_leaves_retries_for_an_outage(
