@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import uvicorn
 import yaml
@@ -58,7 +58,7 @@ def taken(dashboard: Dashboard, sizes: Sizes) -> dict[str, list[float]]:
         apps: list[ASGIApp] = [dashboard.ui.for_operators, dashboard.app]
         for way, app in zip(WAYS, apps, strict=True):
             address = stack.enter_context(listening(app))
-            client = stack.enter_context(httpx.Client(base_url=address, headers={"Origin": address}))
+            client = stack.enter_context(httpx2.Client(base_url=address, headers={"Origin": address}))
             client.cookies.set(cookie_name(is_secure=False), dashboard.session(Role.OPERATOR))
             clients[way] = client
         for number in range(QUICK_REQUESTS if sizes.quick else REQUESTS):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 import psutil
 import pytest
 
@@ -34,18 +34,18 @@ query ($id: String!) {
 GRAPH = ["input_episodes", "tracked_episodes", "episode_jobs", "job_outcomes", "published_results"]
 
 
-def sign_in(port: int, log: str) -> httpx.Client:
+def sign_in(port: int, log: str) -> httpx2.Client:
     """As a browser does, with the password that `up` shows once."""
     (password,) = re.findall(r"Sign in as operator with the password (\S+)", log)
     address = f"http://127.0.0.1:{port}"
-    browser = httpx.Client(base_url=address, headers={"Origin": address}, timeout=30)
+    browser = httpx2.Client(base_url=address, headers={"Origin": address}, timeout=30)
     assert browser.get("/runs").status_code == 401
     signed_in = browser.post("/login", data={"name": "operator", "password": password, "next": "/"})
     assert signed_in.status_code == 303
     return browser
 
 
-def ask(browser: httpx.Client, query: str, variables: dict[str, Any]) -> Any:
+def ask(browser: httpx2.Client, query: str, variables: dict[str, Any]) -> Any:
     return browser.post("/graphql", json={"query": query, "variables": variables}).json()["data"]
 
 

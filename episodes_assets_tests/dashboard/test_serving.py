@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 import uvicorn
 from cryptography import x509
@@ -92,7 +92,7 @@ def test_over_tls(dashboard: Dashboard, tmp_path: Path, monkeypatch: pytest.Monk
     trusting = ssl.create_default_context(cafile=str(pem))
     with (
         listening(dashboard, configuration) as port,
-        httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=trusting) as browser,
+        httpx2.Client(base_url=f"https://127.0.0.1:{port}", verify=trusting) as browser,
     ):
         origin = Origin(f"https://127.0.0.1:{port}")
         own = {"Origin": origin}
@@ -122,8 +122,8 @@ def test_over_tls(dashboard: Dashboard, tmp_path: Path, monkeypatch: pytest.Monk
             talk.send('{"type": "start", "id": 1, "payload": {"query": "mutation { logTelemetry }"}}')
             with pytest.raises(ConnectionClosed):
                 talk.recv(timeout=10)
-        with pytest.raises(httpx.HTTPError):
-            httpx.get(f"http://127.0.0.1:{port}/login")
+        with pytest.raises(httpx2.HTTPError):
+            httpx2.get(f"http://127.0.0.1:{port}/login")
 
 
 def test_behind_a_proxy_that_ends_tls(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +139,7 @@ def test_behind_a_proxy_that_ends_tls(dashboard: Dashboard, monkeypatch: pytest.
         monkeypatch.setenv("EPISODES_TRUSTED_PROXIES", trusted)
         configuration = read_configuration(load_settings(), host="127.0.0.1", port=0)
         with listening(dashboard, configuration) as port:
-            answer = httpx.post(
+            answer = httpx2.post(
                 f"http://127.0.0.1:{port}/login",
                 data={"name": "proxied", "password": "no"},
                 headers=forwarded,
@@ -213,9 +213,9 @@ def test_the_command_serves_until_it_is_told_to_stop(system: System) -> None:
     assert webserver.stdout is not None
     assert webserver.stdout.readline() == f"Serving http://127.0.0.1:{port}\n"
     # The socket listens already, so this waits until it is answered.
-    assert httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=60).text == "ok"
+    assert httpx2.get(f"http://127.0.0.1:{port}/healthz", timeout=60).text == "ok"
     origin = {"Origin": f"http://127.0.0.1:{port}"}
-    httpx.post(f"http://127.0.0.1:{port}/login", data={"name": "who", "password": "no"}, headers=origin)
+    httpx2.post(f"http://127.0.0.1:{port}/login", data={"name": "who", "password": "no"}, headers=origin)
     webserver.terminate()
     said, _ = webserver.communicate(timeout=60)
     assert webserver.returncode == 0
