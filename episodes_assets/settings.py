@@ -5,7 +5,7 @@ those of its own work. README.md ("Settings") is the table of all of them.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -132,6 +132,26 @@ class Settings(BaseSettings):
         default=60.0, gt=0, le=60 * 24 * 30, description="After which a login ends that nobody used."
     )
     password_login: bool = Field(default=True, description="Whether passwords are accepted.")
+    openid_issuer: str = Field(
+        default="", description="OpenID provider people sign in through, such as https://accounts.google.com."
+    )
+    openid_name: str = Field(
+        default="", description="What the button on the login page calls it. Default: its host."
+    )
+    openid_client_id: str = Field(default="", description="What the provider calls the dashboard.")
+    openid_client_secret: SecretStr | None = Field(default=None, description="What it proves that with.")
+    openid_domains: str = Field(
+        default="", description="E-mail domains of which everybody has the default role, comma-separated."
+    )
+    openid_default_role: Literal["viewer", "operator"] | None = Field(
+        default=None, description="Role of everybody of these domains who is not listed."
+    )
+    openid_viewers: str = Field(
+        default="", description="E-mail addresses that may look, or *@domain, comma-separated."
+    )
+    openid_operators: str = Field(
+        default="", description="E-mail addresses that may change things, or *@domain, comma-separated."
+    )
 
     @field_validator("*", mode="before")
     @classmethod

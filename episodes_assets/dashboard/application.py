@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from episodes_assets.accounts.pool import AccountsPool
+from episodes_assets.accounts.signing_key import signing_key
 from episodes_assets.dashboard import refusal
 from episodes_assets.dashboard.accounts_access import AWAY, AccountsAccess
 from episodes_assets.dashboard.configuration import Configuration
@@ -27,6 +28,7 @@ from episodes_assets.dashboard.login import OpenidLogin, login_routes, logout_ro
 from episodes_assets.dashboard.metrics import Metrics
 from episodes_assets.dashboard.navigation import NavigationStrip
 from episodes_assets.dashboard.observing import Observing
+from episodes_assets.dashboard.openid_login import openid_login
 from episodes_assets.dashboard.pages import STATIC
 from episodes_assets.dashboard.refusal import answer
 from episodes_assets.dashboard.security_headers import PolicyOfDagster, SecurityHeaders
@@ -111,7 +113,16 @@ def open_application(
         open_dagster_ui(workspace_file) as ui,
     ):
         site = Site(configuration, AccountsAccess(pool), Metrics(queue_dsn), queue_dsn)
-        yield create_application(site, ui, pages=fleet_routes(queue_dsn, settings.environment))
+        pages = fleet_routes(queue_dsn, settings.environment)
+        yield create_application(site, ui, openid=_openid(configuration, pool), pages=pages)
+
+
+def _openid(configuration: Configuration, pool: AccountsPool) -> OpenidLogin | None:
+    if configuration.openid is None:
+        return None
+    with pool.connection() as connection:
+        key = signing_key(connection)
+    return openid_login(configuration.openid, signing_key=key, is_secure=configuration.is_secure)
 
 
 def _show_metrics(request: Request) -> Response:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from episodes_assets.accounts.sessions import Lifetimes
+from episodes_assets.dashboard.ways_to_sign_in import OpenId, WaysToSignIn, read_ways_to_sign_in
 from episodes_assets.errors import BadSetting
 from episodes_assets.settings import Settings
 
@@ -27,6 +28,7 @@ class Configuration:
         lifetimes: Of a session.
         password_login: Whether passwords are accepted.
         is_read_only: Whether even operators change nothing.
+        openid: The OpenID provider through which people sign in, if there is one.
     """
 
     host: str
@@ -38,6 +40,12 @@ class Configuration:
     lifetimes: Lifetimes
     password_login: bool
     is_read_only: bool
+    openid: OpenId | None = None
+
+    @property
+    def ways(self) -> WaysToSignIn:
+        """By which ways people sign in."""
+        return WaysToSignIn(self.password_login, self.openid)
 
     @property
     def is_secure(self) -> bool:
@@ -59,8 +67,9 @@ def read_configuration(
 
     Raises:
         BadSetting: If it would listen beyond this machine without TLS, if the certificate or its key
-            cannot be used, or if a name is none.
+            cannot be used, if a name is none, or if nobody could sign in.
     """
+    ways = read_ways_to_sign_in(settings)
     certificate, key = _certificate(settings)
     at_proxy = settings.tls_ends_at_proxy
     if not is_loopback(host) and certificate is None and not at_proxy:
@@ -80,8 +89,9 @@ def read_configuration(
             absolute=timedelta(hours=settings.session_hours),
             idle=timedelta(minutes=settings.session_idle_minutes),
         ),
-        password_login=settings.password_login,
+        password_login=ways.password,
         is_read_only=is_read_only,
+        openid=ways.openid,
     )
 
 

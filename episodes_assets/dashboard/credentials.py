@@ -83,6 +83,7 @@ def _may_be_one(token: str) -> bool:
 
 
 def _proof(identity: Identity | None, configuration: Configuration, *, is_cookie: bool) -> Proof | None:
+    identity = configuration.ways.admit(identity) if identity else None
     if identity is None:
         return None
     if configuration.is_read_only:

@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Route
 from episodes_assets.accounts import throttle, users
 from episodes_assets.accounts.identity import Identity, Way
 from episodes_assets.dashboard.next_page import safe_next
+from episodes_assets.dashboard.openid_refusals import sentence_of
 from episodes_assets.dashboard.pages import page
 from episodes_assets.dashboard.sign_in import SEE_OTHER, sign_in, sign_out
 from episodes_assets.dashboard.site import address_of, cut, site_of
@@ -65,7 +66,8 @@ class _Login:
         wanted = safe_next(request.query_params.get("next"))
         if isinstance(request.user, Identity):
             return RedirectResponse(wanted, status_code=SEE_OTHER)
-        return self._form(request, wanted)
+        problem = sentence_of(request.query_params.get("refused"))
+        return self._form(request, wanted, problem=problem or "")
 
     async def receive(self, request: Request) -> Response:
         """A name and a password."""

@@ -1,0 +1,228 @@
+"""Signing in through an OpenID provider: authorisation code with PKCE, state and nonce.
+
+Authlib speaks the protocol and verifies the ID token. Between leaving for the provider and coming back
+its state lies in a signed cookie that only these pages get, for ten minutes; the session after that is
+one like any other.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NoReturn, Protocol
+
+import httpx2
+from authlib.integrations.base_client import MismatchingStateError
+from authlib.integrations.starlette_client import OAuth, OAuthError
+from joserfc.errors import JoseError
+from starlette.middleware import Middleware
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Mount, Route
+
+from episodes_assets.accounts.identity import Identity, Way
+from episodes_assets.dashboard.next_page import safe_next
+from episodes_assets.dashboard.openid_access import decide_role, is_vouched_for
+from episodes_assets.dashboard.openid_refusals import OpenIdRefusal
+from episodes_assets.dashboard.ways_to_sign_in import OpenId
+
+STATE_COOKIE = "episodes_openid"
+STATE_SECONDS = 600
+ANSWER_SECONDS = 10.0
+# How far the provider's clock may be from ours.
+LEEWAY_SECONDS = 60
+
+# Signatures that only the provider can make. One by the client's secret, or none at all, proves nothing.
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+
+_LOG = logging.getLogger(__name__)
+
+Claims = dict[str, Any]
+SignIn = Callable[[Request, Identity, str], Awaitable[Response]]
+
+
+class Record(Protocol):
+    """Writes to the audit log."""
+
+    async def __call__(
+        self,
+        connection: HTTPConnection,
+        what: str,
+        outcome: str,
+        *,
+        name: str = "",
+        detail: Mapping[str, object] | None = None,
+    ) -> None:
+        """What was tried, what came of it, and who they said they were."""
+
+
+class _Refused(Exception):
+    def __init__(self, refusal: OpenIdRefusal, why: str, email: str = "") -> None:
+        super().__init__(why)
+        self.refusal = refusal
+        self.why = why
+        self.email = email
+
+
+class OpenIdClient:
+    """The dashboard as a client of the OpenID provider.
+
+    Args:
+        openid: The provider, and who is let in.
+        sign_in: Begins a session for somebody and sends them to the page they wanted.
+        record: Writes to the audit log.
+    """
+
+    def __init__(self, openid: OpenId, sign_in: SignIn, record: Record) -> None:
+        self._openid = openid
+        self._sign_in = sign_in
+        self._record = record
+        secret = openid.client_secret
+        self._client = OAuth().register(
+            "openid",
+            client_id=openid.client_id,
+            client_secret=secret.get_secret_value() if secret else None,
+            server_metadata_url=f"{openid.issuer.rstrip('/')}/.well-known/openid-configuration",
+            client_kwargs={
+                "scope": "openid email",
+                "code_challenge_method": "S256",
+                "timeout": ANSWER_SECONDS,
+                "verify": httpx2.create_ssl_context(),  # once, and not for each request
+            },
+        )
+
+    async def leave(self, request: Request) -> Response:
+        """Send a browser to the provider."""
+        wanted = safe_next(request.query_params.get("next"))
+        try:
+            await self._discover()
+            request.session["next"] = wanted
+            answer = await self._client.authorize_redirect(request, request.url_for("openid_return"))
+        except _Refused as refused:
+            return await self._refuse(request, refused, wanted)
+        assert isinstance(answer, Response)  # noqa: S101  Authlib has no types
+        return answer
+
+    async def return_(self, request: Request) -> Response:
+        """Let a browser in that the provider sent back, or tell why not."""
+        wanted = safe_next(request.session.pop("next", None))
+        try:
+            await self._discover()
+            identity = self._identify(await self._read_claims(request))
+        except _Refused as refused:
+            return await self._refuse(request, refused, wanted)
+        finally:
+            # Whatever came of it, what was begun is over.
+            request.session.clear()
+        return await self._sign_in(request, identity, wanted)
+
+    async def _discover(self) -> None:
+        try:
+            metadata = await self._client.load_server_metadata()
+        except (httpx2.HTTPError, ValueError) as error:
+            raise _Refused(OpenIdRefusal.NO_ANSWER, f"discovery: {error!r}") from error
+        if metadata.get("issuer") != self._openid.issuer:
+            issuer = metadata.get("issuer")
+            metadata.clear()  # so that the next one asks again
+            raise _Refused(OpenIdRefusal.NO_ANSWER, f"discovery: the issuer is {issuer!r}")
+        offered = metadata.get("id_token_signing_alg_values_supported") or ["RS256"]
+        metadata["id_token_signing_alg_values_supported"] = [a for a in offered if a in ALGORITHMS]
+
+    async def _read_claims(self, request: Request) -> Claims:
+        """What the provider says about somebody, once all of it is verified."""
+        try:
+            token = await self._client.authorize_access_token(
+                request,
+                claims_options={
+                    "iss": {"essential": True, "value": self._openid.issuer},
+                    "aud": {"essential": True, "value": self._openid.client_id},
+                },
+                leeway=LEEWAY_SECONDS,
+            )
+            claims = token.get("userinfo")
+            if claims and "email" not in claims:  # not every provider repeats it in the token
+                more = await self._client.userinfo(token=token)
+                claims = {**more, **claims} if more.get("sub") == claims["sub"] else claims
+        except (
+            MismatchingStateError,
+            OAuthError,
+            JoseError,
+            httpx2.HTTPError,
+            ValueError,
+            RuntimeError,
+        ) as error:
+            _explain(error)
+        if not claims:
+            raise _Refused(OpenIdRefusal.UNPROVEN, "there is no ID token")
+        return dict(claims)
+
+    def _identify(self, claims: Claims) -> Identity:
+        email = claims.get("email")
+        if not isinstance(email, str) or not email:
+            raise _Refused(OpenIdRefusal.UNVERIFIED, "there is no e-mail address")
+        # A provider that spells it "false" means it.
+        if claims.get("email_verified") is not True:
+            raise _Refused(OpenIdRefusal.UNVERIFIED, "the e-mail address is not verified", email)
+        if not is_vouched_for(self._openid.issuer, email, claims.get("hd")):
+            raise _Refused(OpenIdRefusal.UNVERIFIED, "the provider does not host the address", email)
+        role = decide_role(email, email_verified=True, access=self._openid.access)
+        if role is None:
+            raise _Refused(OpenIdRefusal.NOT_LET_IN, "no setting lets the address in", email)
+        return Identity(email.lower(), role, Way.OPENID)
+
+    async def _refuse(self, request: Request, refused: _Refused, wanted: str) -> Response:
+        _LOG.warning("a sign-in through %s came to nothing: %s", self._openid.name, refused.why)
+        await self._record(
+            request,
+            "login",
+            "refused",
+            name=refused.email,
+            detail={"through": self._openid.issuer, "why": refused.why},
+        )
+        query = httpx2.QueryParams({"refused": refused.refusal.value, "next": wanted})
+        return RedirectResponse(f"/login?{query}", status_code=303)
+
+
+def _explain(error: Exception) -> NoReturn:
+    match error:
+        case MismatchingStateError():
+            raise _Refused(OpenIdRefusal.NOT_BEGUN, "the state is not one that was begun here") from error
+        case OAuthError(error="access_denied"):
+            raise _Refused(OpenIdRefusal.CANCELLED, "the provider says access_denied") from error
+        case OAuthError() | JoseError():
+            raise _Refused(OpenIdRefusal.UNPROVEN, str(error)) from error
+        case _:
+            raise _Refused(OpenIdRefusal.NO_ANSWER, repr(error)) from error
+
+
+def openid_routes(
+    openid: OpenId, *, sign_in: SignIn, record: Record, signing_key: str, is_secure: bool
+) -> list[Mount]:
+    """The pages below `/auth`, which are open to everybody.
+
+    Args:
+        openid: The provider, and who is let in.
+        sign_in: Begins a session for somebody and sends them to the page they wanted.
+        record: Writes to the audit log.
+        signing_key: Of the cookie that keeps the state.
+        is_secure: Whether browsers reach us over TLS.
+    """
+    client = OpenIdClient(openid, sign_in, record)
+    state = Middleware(
+        SessionMiddleware,
+        secret_key=signing_key,
+        session_cookie=STATE_COOKIE,
+        max_age=STATE_SECONDS,
+        path="/auth",
+        same_site="lax",  # the provider sends the browser back from another site
+        https_only=is_secure,
+    )
+    return [
+        Mount(
+            "/auth",
+            routes=[
+                Route("/openid", client.leave, methods=["GET"], name="openid_leave"),
+                Route("/openid/callback", client.return_, methods=["GET"], name="openid_return"),
+            ],
+            middleware=[state],
+        )
+    ]
