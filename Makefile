@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help run up test test-slow chaos lint format bench bench-quick clean
+.PHONY: help run up test screenshots test-slow chaos lint format bench bench-quick clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,7 +29,12 @@ up: $(INSTALLED) ## The whole system until Ctrl-C: databases, daemon, web UI, wo
 	$(BIN)/episodes up
 
 test: $(INSTALLED) ## The tests (about six minutes); much of it is waiting, so three at a time
+	@sh scripts/install_browser.sh
 	$(BIN)/pytest -n 3
+
+screenshots: $(INSTALLED) ## A working day in the browser (two minutes), pictured in docs/images
+	@sh scripts/install_browser.sh
+	$(BIN)/pytest -p no:xdist -o addopts=-ra episodes_assets_tests/dashboard/browser --pictures docs/images
 
 chaos: $(INSTALLED) ## Kill, stall and crash everything (45 minutes), into docs/promises.md; SEED=n, ONLY=test
 	$(BIN)/pytest -p no:xdist -o addopts=-ra -o timeout=1800 episodes_assets_tests/chaos --chaos long \

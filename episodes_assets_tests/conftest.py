@@ -26,11 +26,12 @@ _COUNTER = itertools.count(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of the tests in `chaos/`; pytest wants them where its first conftest is."""
+    """Options of the tests in `chaos/` and in a browser; pytest wants them where its first conftest is."""
     group = parser.getgroup("chaos")
     group.addoption("--chaos", choices=["short", "long"], default="short", help="how much of it")
     group.addoption("--chaos-seed", type=int, default=1, help="of every random choice in it")
     group.addoption("--chaos-record", help="a JSON file to keep what happened in")
+    parser.addoption("--pictures", help="a folder to keep pictures of the dashboard in")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -104,5 +105,5 @@ def fresh_system(server_home: Path, home: Path, patch: pytest.MonkeyPatch) -> It
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest tests, so that no process is left alone with one at the end."""
-    longest = ("test_a_backfill_through_the_daemon", "test_days_at_once")
+    longest = ("test_a_working_day", "test_a_backfill_through_the_daemon", "test_days_at_once")
     items.sort(key=lambda item: not item.name.startswith(longest))

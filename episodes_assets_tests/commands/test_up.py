@@ -56,9 +56,11 @@ def eventually(check: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("days", [6, pytest.param(30, marks=pytest.mark.slow)])
-def test_a_backfill_through_the_daemon_publishes_what_a_range_does(system: System, days: int) -> None:
+def test_a_backfill_through_the_daemon_publishes_what_a_range_does(system: System) -> None:
+    """Of a month; `dashboard/browser/test_working_day.py` does the same with three days."""
+    days = 30
     system.generate(day(1), day(days), episodes=60)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

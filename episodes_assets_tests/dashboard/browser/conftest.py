@@ -1,0 +1,210 @@
+"""A browser, the whole system to look at with it, and pictures of both."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
+
+from episodes_assets.accounts.identity import Role
+from episodes_assets.accounts.passwords import generate_password
+from episodes_assets.accounts.users import add_user
+from episodes_assets.commands.processes import episodes_argv
+from episodes_assets.databases.connections import connect_to_write
+from episodes_assets.databases.dsns import Database, Purpose
+from episodes_assets.settings import WITHHELD
+from episodes_assets_tests.dashboard.openid_provider.running import Provider, running_provider
+from episodes_assets_tests.system import System
+
+VIEWPORT = ViewportSize(width=1280, height=800)
+WIDE = ViewportSize(width=1760, height=700)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE_MILLISECONDS = 30_000
+PROCESSES = ("code", "daemon", "ui", "worker-1", "worker-2")
+
+
+@dataclass(frozen=True)
+class Running:
+    """`episodes up`, and who may sign in.
+
+    Attributes:
+        address: Of the dashboard.
+        passwords: By name; of the first operator, and of a viewer.
+        provider: Through which `ann` signs in as an operator and `bob` as a viewer.
+        system: Its databases.
+        process: Of `episodes up`.
+        lines: What it has printed so far.
+    """
+
+    address: str
+    passwords: dict[str, str]
+    provider: Provider
+    system: System
+    process: psutil.Process
+    lines: list[str]
+
+    @contextmanager
+    def sleeping_fleet(self) -> Iterator[None]:
+        """No worker does anything while the block lasts, as on machines that are asleep."""
+        workers = [each for each in self.process.children() if "worker" in each.cmdline()]
+        asleep = [each for worker in workers for each in (worker, *worker.children(recursive=True))]
+        assert len(workers) == 2
+        for process in asleep:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in asleep:
+                process.resume()
+
+    @contextmanager
+    def locked_viewings(self) -> Iterator[None]:
+        """Nobody reads the viewings while the block lasts, so that workers are at work as long."""
+        with psycopg.connect(self.system.admin["input"]) as connection:
+            connection.execute("LOCK TABLE viewings IN ACCESS EXCLUSIVE MODE")
+            yield
+
+
+class Pictures:
+    """Keeps pictures of pages, if a folder for them was given."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    def take(self, page: Page, name: str) -> None:
+        """Keep what a page shows, without anything that moves."""
+        if self._folder:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            page.screenshot(path=self._folder / f"{name}.png", animations="disabled", caret="hide")
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    """A browser; not for the session, because Playwright's event loop would be in other tests' way."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.skip("there is no browser; install Debian's package chromium")
+    expect.set_options(timeout=PATIENCE_MILLISECONDS)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def person(browser: Browser) -> Iterator[Callable[[], Page]]:
+    """A page in a browser that nobody has used before, for as many people as are asked for."""
+    with ExitStack() as stack:
+
+        def arrives() -> Page:
+            context = browser.new_context(
+                viewport=VIEWPORT, locale="en-GB", timezone_id="UTC", reduced_motion="reduce"
+            )
+            stack.callback(context.close)
+            page = context.new_page()
+            page.set_default_timeout(PATIENCE_MILLISECONDS)
+            return page
+
+        yield arrives
+
+
+@pytest.fixture
+def pictures(request: pytest.FixtureRequest) -> Pictures:
+    folder = request.config.getoption("--pictures")
+    return Pictures(Path(folder) if folder else None)
+
+
+@pytest.fixture
+def running(
+    browser: Browser, system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Running]:
+    """The whole system, once there is a browser to look at it with."""
+    folder = tmp_path / "provider"
+    folder.mkdir()
+    with running_provider(folder, "http://127.0.0.1/auth/openid/callback") as provider:
+        monkeypatch.setenv("EPISODES_OPENID_ISSUER", provider.issuer)
+        monkeypatch.setenv("EPISODES_OPENID_NAME", "Example")
+        monkeypatch.setenv("EPISODES_OPENID_CLIENT_ID", "dashboard")
+        monkeypatch.setenv("EPISODES_OPENID_CLIENT_SECRET", provider.clients["dashboard"])
+        monkeypatch.setenv("EPISODES_OPENID_OPERATORS", "ann@example.com")
+        monkeypatch.setenv("EPISODES_OPENID_VIEWERS", "*@example.com")
+        with _up(system, provider) as running:
+            yield running
+
+
+@contextmanager
+def _up(system: System, provider: Provider) -> Iterator[Running]:
+    """`episodes up` until the block ends, and then nothing of it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    up = subprocess.Popen(
+        episodes_argv("up", "--port", str(port), "--workers", "2"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=os.environ.copy(),
+        text=True,
+    )
+    process = psutil.Process(up.pid)
+    lines: list[str] = []
+    assert up.stdout is not None
+    try:
+        for line in up.stdout:
+            lines.append(line)
+            if "The UI is ready" in line:
+                break
+        # Whoever does not read what it prints stops it in the end.
+        threading.Thread(target=lines.extend, args=(up.stdout,), daemon=True).start()
+        operator = re.search(r"Sign in as (\S+) with the password (\S+)", "".join(lines))
+        assert operator, "".join(lines)
+        yield Running(
+            address=f"http://127.0.0.1:{port}",
+            passwords={operator[1]: operator[2], **_add_viewer(system)},
+            provider=provider,
+            system=system,
+            process=process,
+            lines=lines,
+        )
+        children = process.children(recursive=True)
+        assert len(children) >= len(PROCESSES)
+        (ui,) = [child for child in children if "webserver" in child.cmdline()]
+        given = {name for name, value in ui.environ().items() if name.endswith("_DSN") and value != WITHHELD}
+        assert given == {"EPISODES_DAGSTER_DSN", "EPISODES_DASHBOARD_DSN", "EPISODES_QUEUE_DSN"}
+    finally:
+        up.send_signal(signal.SIGINT)
+        up.wait(60)
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert alive == []
+    assert up.returncode == 0
+    text = "".join(lines)
+    assert "All processes have stopped." in text
+    for name in PROCESSES:
+        assert f"{name:<8} | " in text
+
+
+def _add_viewer(system: System) -> dict[str, str]:
+    password = generate_password()
+    dsn = system.dsn(Purpose.DASHBOARD)
+    with connect_to_write(dsn, Database.DAGSTER, system.settings.environment, autocommit=True) as connection:
+        add_user(connection, "viewer", Role.VIEWER, password)
+    return {"viewer": password}

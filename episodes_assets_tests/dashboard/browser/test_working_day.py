@@ -1,0 +1,143 @@
+"""A working day in the browser: everything people do, clicked, on the whole system."""
+
+import re
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from episodes_assets_tests.dashboard.browser import pages
+from episodes_assets_tests.dashboard.browser.conftest import VIEWPORT, WIDE, Pictures, Running
+from episodes_assets_tests.system import day
+
+# The daemon looks at backfills every 30 seconds, which no setting changes, and this one takes three looks.
+BACKFILL_MILLISECONDS = 150_000
+RUN_MILLISECONDS = 90_000
+LAST = 4
+
+
+@pytest.mark.timeout(400)
+def test_a_working_day(running: Running, person: Callable[[], Page], pictures: Pictures) -> None:
+    """While the daemon waits with the backfill, the others do their part."""
+    running.system.generate(day(1), day(LAST), episodes=60)
+    operator = person()
+    signs_in_wrongly_and_rightly(operator, running, pictures)
+    run = materializes_a_day_and_launches_a_backfill_of_three(operator, running)
+    finds_the_day_published(operator, running, run, pictures)
+    with ExitStack() as until_seen:
+        with running.sleeping_fleet():
+            sees_all_and_changes_nothing(person(), running)
+            signs_in_through_the_provider(person(), running)
+            sees_jobs_wait(operator)
+            until_seen.enter_context(running.locked_viewings())
+        sees_workers_at_work(operator, pictures)
+    sees_the_backfill_published(operator, running)
+    logs_out_and_finds_everything_closed(operator, running)
+    gets_the_same_from_nothing(running)
+
+
+def signs_in_wrongly_and_rightly(page: Page, running: Running, pictures: Pictures) -> None:
+    page.goto(f"{running.address}/runs?q=tag%3Aa")
+    pages.is_login(page)
+    pictures.take(page, "login")
+    pages.sign_in(page, "operator", "wrong")
+    expect(page.get_by_role("alert")).to_have_text("Name or password is wrong.")
+    pages.sign_in(page, "operator", running.passwords["operator"])
+    expect(pages.who(page)).to_contain_text("operator (operator)")
+    expect(page).to_have_url(re.compile(r"/runs\?q=tag%3Aa"))
+
+
+def materializes_a_day_and_launches_a_backfill_of_three(page: Page, running: Running) -> str:
+    pages.materialize(page, running.address, str(day(1)), "Launch 1 run")
+    run = page.get_by_text("Launched run").inner_text().split()[-1]
+    pages.materialize(page, running.address, f"[{day(2)}...{day(LAST)}]", "Launch backfill")
+    expect(page.get_by_text("Created backfill")).to_be_visible()
+    return run
+
+
+def finds_the_day_published(page: Page, running: Running, run: str, pictures: Pictures) -> None:
+    page.goto(f"{running.address}/runs")
+    page.get_by_role("link", name=run).click()
+    expect(page.get_by_text("Success", exact=True)).to_be_visible(timeout=RUN_MILLISECONDS)
+    pages.open_day(page, running.address, "published_results", day(1))
+    pages.is_materialized(page)
+    rows = running.system.published()
+    assert set(rows["day"]) == {day(1)}
+    expect(page.get_by_role("row", name="rows published")).to_contain_text(f"{len(rows):,}")
+    pictures.take(page, "materialization")
+    page.set_viewport_size(WIDE)
+    pages.open_lineage(page, running.address)
+    pictures.take(page, "asset-graph")
+    page.set_viewport_size(VIEWPORT)
+
+
+def sees_all_and_changes_nothing(page: Page, running: Running) -> None:
+    page.goto(f"{running.address}/asset-groups")
+    pages.sign_in(page, "viewer", running.passwords["viewer"])
+    expect(pages.who(page)).to_contain_text("viewer (viewer)")
+    pages.open_graph(page, running.address)
+    expect(page.get_by_role("button", name="Materialize")).to_be_disabled()
+    pages.open_day(page, running.address, "published_results", day(1))
+    pages.is_materialized(page)
+    expect(page.get_by_role("button", name="Materialize")).to_be_disabled()
+    status, answer = pages.try_a_mutation(page)
+    assert status == 403
+    assert "viewer" in answer
+
+
+def signs_in_through_the_provider(page: Page, running: Running) -> None:
+    page.goto(f"{running.address}/runs")
+    pages.sign_in_at_provider(page, "ann", running.provider.password)
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("alert")).to_have_text("The sign-in was cancelled at the provider.")
+    page.get_by_role("link", name="Sign in with Example").click()
+    page.get_by_role("button", name="Authorize").click()
+    expect(pages.who(page)).to_contain_text("ann@example.com (operator)")
+    expect(page).to_have_url(re.compile(f"^{re.escape(running.address)}/runs"))
+
+
+def sees_jobs_wait(page: Page) -> None:
+    pages.who(page).get_by_role("link", name="Fleet").click()
+    for number in range(2, LAST + 1):
+        waiting = pages.day_in_work(page, day(number))
+        expect(waiting).to_contain_text(re.compile(r"waiting\s*[1-9]"), timeout=BACKFILL_MILLISECONDS)
+
+
+def sees_workers_at_work(page: Page, pictures: Pictures) -> None:
+    """The page moves by itself."""
+    expect(pages.day_in_work(page, day(2))).to_contain_text(re.compile(r"running\s*[1-9]"))
+    expect(pages.figure(page, "Workers alive")).to_have_text("2")
+    pictures.take(page, "fleet")
+
+
+def sees_the_backfill_published(page: Page, running: Running) -> None:
+    days = page.get_by_role("region", name="Days in work")
+    expect(days).to_contain_text("No day is in work")
+    pages.open_day(page, running.address, "published_results", day(LAST))
+    pages.is_materialized(page)
+    assert set(running.system.published()["day"]) == {day(number) for number in range(1, LAST + 1)}
+
+
+def logs_out_and_finds_everything_closed(page: Page, running: Running) -> None:
+    cookies = page.context.cookies()
+    pages.who(page).get_by_role("button", name="Log out").click()
+    pages.is_login(page)
+    page.go_back()
+    pages.is_login(page)
+    # Not even the cookie of before opens anything.
+    page.context.add_cookies([{**cookie} for cookie in cookies])  # type: ignore[typeddict-item]
+    for path in pages.PAGES:
+        page.goto(f"{running.address}{path}")
+        pages.is_login(page)
+    status, _ = pages.try_a_mutation(page)
+    assert status == 401
+
+
+def gets_the_same_from_nothing(running: Running) -> None:
+    """Days that were worked through the browser have the rows that a range has which is worked at once."""
+    before = running.system.published()
+    running.system.forget_everything()
+    anew = running.system.cli("backfill", str(day(1)), str(day(LAST)))
+    assert anew.returncode == 0, anew.stderr
+    assert running.system.published().equals(before)
