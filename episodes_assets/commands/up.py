@@ -29,6 +29,7 @@ from episodes_assets.commands.processes import (
     Child,
     ProcessGroup,
     Restarts,
+    episodes_argv,
     worker_argv,
     worker_environment,
 )

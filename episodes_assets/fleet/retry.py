@@ -70,7 +70,7 @@ def retry_held_job(connection: Connection, day: dt.date, epid: int, algorithm_id
             )
         connection.execute(
             """
-            UPDATE ledger.chunks SET held = held - 1, starts = 0
+            UPDATE ledger.chunks SET held = held - 1, starts = 0, moved_at = now()
             WHERE plan_id = %(plan_id)s
                 AND %(position)s >= first_position AND %(position)s < first_position + jobs
             """,
