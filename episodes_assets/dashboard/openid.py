@@ -1,16 +1,16 @@
 """Signing in through an OpenID provider: authorisation code with PKCE, state and nonce.
 
 Authlib speaks the protocol and verifies the ID token. Between leaving for the provider and coming back
-its state lies in a signed cookie that only these pages get, for ten minutes; the session after that is
+its state lies in a signed cookie, for ten minutes; the session after that is
 one like any other.
 """
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NoReturn, Protocol
 
 import httpx2
-from authlib.integrations.base_client import MismatchingStateError
 from authlib.integrations.starlette_client import OAuth, OAuthError
 from joserfc.errors import JoseError
 from starlette.middleware import Middleware
@@ -26,8 +26,13 @@ from episodes_assets.dashboard.openid_refusals import OpenIdRefusal
 from episodes_assets.dashboard.ways_to_sign_in import OpenId
 
 STATE_COOKIE = "episodes_openid"
+# Browsers take a cookie of this name from us alone, not from a neighbouring name of the same domain.
+SECURE_STATE_COOKIE = f"__Host-{STATE_COOKIE}"
 STATE_SECONDS = 600
 ANSWER_SECONDS = 10.0
+# A key that the provider has withdrawn is believed no longer than that.
+METADATA_SECONDS = 3600.0
+LONGEST_WHY = 500
 # How far the provider's clock may be from ours.
 LEEWAY_SECONDS = 60
 
@@ -56,11 +61,14 @@ class Record(Protocol):
 
 
 class _Refused(Exception):
-    def __init__(self, refusal: OpenIdRefusal, why: str, email: str = "") -> None:
+    def __init__(
+        self, refusal: OpenIdRefusal, why: str, email: str = "", *, is_on_record: bool = True
+    ) -> None:
         super().__init__(why)
         self.refusal = refusal
         self.why = why
         self.email = email
+        self.is_on_record = is_on_record
 
 
 class OpenIdClient:
@@ -76,6 +84,7 @@ class OpenIdClient:
         self._openid = openid
         self._sign_in = sign_in
         self._record = record
+        self._discovered_at = time.monotonic()
         secret = openid.client_secret
         self._client = OAuth().register(
             "openid",
@@ -116,19 +125,28 @@ class OpenIdClient:
         return await self._sign_in(request, identity, wanted)
 
     async def _discover(self) -> None:
+        if time.monotonic() - self._discovered_at > METADATA_SECONDS:
+            self._client.server_metadata.clear()  # the provider's keys among it
+            self._discovered_at = time.monotonic()
         try:
             metadata = await self._client.load_server_metadata()
         except (httpx2.HTTPError, ValueError) as error:
-            raise _Refused(OpenIdRefusal.NO_ANSWER, f"discovery: {error!r}") from error
+            raise _no_answer(repr(error)) from error
         if metadata.get("issuer") != self._openid.issuer:
             issuer = metadata.get("issuer")
             metadata.clear()  # so that the next one asks again
-            raise _Refused(OpenIdRefusal.NO_ANSWER, f"discovery: the issuer is {issuer!r}")
+            raise _no_answer(f"the issuer is {issuer!r}")
         offered = metadata.get("id_token_signing_alg_values_supported") or ["RS256"]
         metadata["id_token_signing_alg_values_supported"] = [a for a in offered if a in ALGORITHMS]
 
     async def _read_claims(self, request: Request) -> Claims:
         """What the provider says about somebody, once all of it is verified."""
+        # First of all: what comes with no sign-in that was begun here is no word of the provider's.
+        state = request.query_params.get("state", "")
+        if not await self._client.framework.get_state_data(request.session, state):
+            raise _Refused(
+                OpenIdRefusal.NOT_BEGUN, "the state is not one that was begun here", is_on_record=False
+            )
         try:
             token = await self._client.authorize_access_token(
                 request,
@@ -142,14 +160,7 @@ class OpenIdClient:
             if claims and "email" not in claims:  # not every provider repeats it in the token
                 more = await self._client.userinfo(token=token)
                 claims = {**more, **claims} if more.get("sub") == claims["sub"] else claims
-        except (
-            MismatchingStateError,
-            OAuthError,
-            JoseError,
-            httpx2.HTTPError,
-            ValueError,
-            RuntimeError,
-        ) as error:
+        except (OAuthError, JoseError, httpx2.HTTPError, ValueError, RuntimeError) as error:
             _explain(error)
         if not claims:
             raise _Refused(OpenIdRefusal.UNPROVEN, "there is no ID token")
@@ -170,22 +181,27 @@ class OpenIdClient:
         return Identity(email.lower(), role, Way.OPENID)
 
     async def _refuse(self, request: Request, refused: _Refused, wanted: str) -> Response:
-        _LOG.warning("a sign-in through %s came to nothing: %s", self._openid.name, refused.why)
-        await self._record(
-            request,
-            "login",
-            "refused",
-            name=refused.email,
-            detail={"through": self._openid.issuer, "why": refused.why},
-        )
+        # Quoted, since part of it may be what somebody wrote into an address.
+        _LOG.warning("a sign-in through %s came to nothing: %r", self._openid.name, refused.why)
+        # Anybody can send as many as they like of those that were never begun: they would fill the log.
+        if refused.is_on_record:
+            await self._record(
+                request,
+                "login",
+                "refused",
+                name=refused.email,
+                detail={"through": self._openid.issuer, "why": refused.why[:LONGEST_WHY]},
+            )
         query = httpx2.QueryParams({"refused": refused.refusal.value, "next": wanted})
         return RedirectResponse(f"/login?{query}", status_code=303)
 
 
+def _no_answer(why: str) -> _Refused:
+    return _Refused(OpenIdRefusal.NO_ANSWER, f"discovery: {why}", is_on_record=False)
+
+
 def _explain(error: Exception) -> NoReturn:
     match error:
-        case MismatchingStateError():
-            raise _Refused(OpenIdRefusal.NOT_BEGUN, "the state is not one that was begun here") from error
         case OAuthError(error="access_denied"):
             raise _Refused(OpenIdRefusal.CANCELLED, "the provider says access_denied") from error
         case OAuthError() | JoseError():
@@ -210,9 +226,9 @@ def openid_routes(
     state = Middleware(
         SessionMiddleware,
         secret_key=signing_key,
-        session_cookie=STATE_COOKIE,
+        session_cookie=SECURE_STATE_COOKIE if is_secure else STATE_COOKIE,
         max_age=STATE_SECONDS,
-        path="/auth",
+        path="/" if is_secure else "/auth",  # the prefix wants the former
         same_site="lax",  # the provider sends the browser back from another site
         https_only=is_secure,
     )

@@ -13,7 +13,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.testclient import TestClient
 
 from episodes_assets.accounts.identity import Identity
-from episodes_assets.dashboard.openid import STATE_COOKIE, STATE_SECONDS, openid_routes
+from episodes_assets.dashboard.openid import (
+    SECURE_STATE_COOKIE,
+    STATE_COOKIE,
+    STATE_SECONDS,
+    openid_routes,
+)
 from episodes_assets.dashboard.openid_access import OpenIdAccess
 from episodes_assets.dashboard.openid_refusals import OpenIdRefusal, sentence_of
 from episodes_assets.dashboard.ways_to_sign_in import OpenId
@@ -38,9 +43,9 @@ class Dashboard:
     key: str = "a key of the test"
     records: list[dict[str, Any]] = field(default_factory=list)
 
-    def browser(self) -> TestClient:
+    def browser(self, *, is_secure: bool = False) -> TestClient:
         routes = openid_routes(
-            self.openid, sign_in=self._sign_in, record=self._record, signing_key=self.key, is_secure=False
+            self.openid, sign_in=self._sign_in, record=self._record, signing_key=self.key, is_secure=is_secure
         )
         return TestClient(Starlette(routes=routes), base_url=HOST, follow_redirects=False)
 
@@ -75,13 +80,15 @@ def leave(browser: TestClient, wanted: str = "/runs") -> str:
     return str(answer.headers["location"])
 
 
-def refused(answer: httpx2.Response, dashboard: Dashboard, why: OpenIdRefusal) -> None:
-    """Insist that a sign-in ended on the login page, with a sentence, and in the audit log."""
+def refused(
+    answer: httpx2.Response, dashboard: Dashboard, why: OpenIdRefusal, *, on_record: bool = True
+) -> None:
+    """Insist that a sign-in ended on the login page, with a sentence, and in the audit log if it was one."""
     assert answer.status_code == 303, answer.text
     assert answer.headers["location"].startswith("/login?")
     assert query_of(answer.headers["location"])["refused"] == why, dashboard.records
     assert sentence_of(why)
-    assert [(r["what"], r["outcome"]) for r in dashboard.records] == [("login", "refused")]
+    assert [(r["what"], r["outcome"]) for r in dashboard.records] == [("login", "refused")] * on_record
 
 
 @pytest.mark.parametrize(
@@ -151,13 +158,13 @@ def test_a_token_signed_with_the_clients_secret_proves_nothing(
 def test_a_changed_state(provider: Provider, dashboard: Dashboard) -> None:
     browser = dashboard.browser()
     back = httpx2.URL(provider.answer(leave(browser), "ann")).copy_set_param("state", "another")
-    refused(browser.get(str(back)), dashboard, OpenIdRefusal.NOT_BEGUN)
+    refused(browser.get(str(back)), dashboard, OpenIdRefusal.NOT_BEGUN, on_record=False)
 
 
 def test_a_sign_in_that_another_browser_began(provider: Provider, dashboard: Dashboard) -> None:
     """So that nobody is made to sign in as somebody else."""
     back = provider.answer(leave(dashboard.browser()), "ann")
-    refused(dashboard.browser().get(back), dashboard, OpenIdRefusal.NOT_BEGUN)
+    refused(dashboard.browser().get(back), dashboard, OpenIdRefusal.NOT_BEGUN, on_record=False)
 
 
 def test_a_cookie_that_we_did_not_sign(provider: Provider, dashboard: Dashboard) -> None:
@@ -165,7 +172,7 @@ def test_a_cookie_that_we_did_not_sign(provider: Provider, dashboard: Dashboard)
     back = provider.answer(leave(forger), "ann")
     browser = dashboard.browser()
     browser.cookies.update(forger.cookies)
-    refused(browser.get(back), dashboard, OpenIdRefusal.NOT_BEGUN)
+    refused(browser.get(back), dashboard, OpenIdRefusal.NOT_BEGUN, on_record=False)
 
 
 def test_a_sign_in_that_was_begun_long_ago(
@@ -179,7 +186,7 @@ def test_a_sign_in_that_was_begun_long_ago(
     now = TimestampSigner.get_timestamp
     monkeypatch.setattr(TimestampSigner, "get_timestamp", lambda self: now(self) + STATE_SECONDS + 1)
     answer = browser.get(back, headers={"Cookie": f"{STATE_COOKIE}={cookie}"})
-    refused(answer, dashboard, OpenIdRefusal.NOT_BEGUN)
+    refused(answer, dashboard, OpenIdRefusal.NOT_BEGUN, on_record=False)
 
 
 def test_a_code_that_was_used_before(provider: Provider, dashboard: Dashboard) -> None:
@@ -188,7 +195,7 @@ def test_a_code_that_was_used_before(provider: Provider, dashboard: Dashboard) -
     back = provider.answer(leave(browser), "ann")
     kept = browser.cookies[STATE_COOKIE]
     assert browser.get(back).status_code == 200
-    refused(browser.get(back), dashboard, OpenIdRefusal.NOT_BEGUN)
+    refused(browser.get(back), dashboard, OpenIdRefusal.NOT_BEGUN, on_record=False)
     dashboard.records.clear()
     answer = dashboard.browser().get(back, headers={"Cookie": f"{STATE_COOKIE}={kept}"})
     refused(answer, dashboard, OpenIdRefusal.UNPROVEN)
@@ -241,16 +248,62 @@ def test_the_cookie_in_between(dashboard: Dashboard) -> None:
     assert "secure" not in header
 
 
+def test_the_cookie_in_between_over_tls_is_from_us_alone(dashboard: Dashboard) -> None:
+    header = dashboard.browser(is_secure=True).get("/auth/openid").headers["set-cookie"].lower()
+    assert header.startswith(f"{SECURE_STATE_COOKIE.lower()}=")
+    assert "path=/;" in header
+    assert "secure" in header
+    assert "domain" not in header
+
+
+def test_what_comes_unasked_is_neither_believed_nor_on_record(
+    dashboard: Dashboard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever it comes from: it must not look like lines of ours, nor fill the audit log."""
+    forged = {"error": "x", "error_description": "y\n2026-01-01 INFO audit {}\x1b[31m" + "z" * 9_000}
+    answer = dashboard.browser().get("/auth/openid/callback", params=forged)
+    refused(answer, dashboard, OpenIdRefusal.NOT_BEGUN, on_record=False)
+    assert "INFO audit" not in caplog.text
+    begun = dashboard.browser()
+    state = query_of(leave(begun))["state"]
+    answer = begun.get("/auth/openid/callback", params={**forged, "state": state})
+    refused(answer, dashboard, OpenIdRefusal.UNPROVEN)
+    assert len(dashboard.records[0]["why"]) < 1_000
+    assert "\nINFO" not in caplog.text
+    assert "\x1b" not in caplog.text
+    assert all(line.startswith("WARNING") for line in caplog.text.splitlines())
+
+
+def test_a_key_that_the_provider_withdrew_is_not_believed_for_ever(
+    provider: Provider, dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = dashboard.browser()
+    assert browser.get(provider.answer(leave(browser), "ann")).status_code == 200
+    asked: list[str] = []
+    request = httpx2.AsyncClient.request
+
+    async def counting(self: httpx2.AsyncClient, method: str, url: str, **options: Any) -> httpx2.Response:
+        asked.append(str(url))
+        return await request(self, method, url, **options)
+
+    monkeypatch.setattr(httpx2.AsyncClient, "request", counting)
+    assert browser.get(provider.answer(leave(browser), "ann")).status_code == 200
+    assert not [url for url in asked if "jwks" in url]
+    monkeypatch.setattr("episodes_assets.dashboard.openid.METADATA_SECONDS", 0.0)
+    assert browser.get(provider.answer(leave(browser), "ann")).status_code == 200
+    assert [url for url in asked if "jwks" in url]
+
+
 def test_a_provider_that_is_away(dashboard: Dashboard) -> None:
     dashboard.openid = replace(dashboard.openid, issuer="http://127.0.0.1:9")
-    refused(dashboard.browser().get("/auth/openid"), dashboard, OpenIdRefusal.NO_ANSWER)
+    refused(dashboard.browser().get("/auth/openid"), dashboard, OpenIdRefusal.NO_ANSWER, on_record=False)
 
 
 def test_a_provider_that_is_another(provider: Provider, dashboard: Dashboard) -> None:
     """By another name of the same machine, its discovery document names another issuer."""
     issuer = provider.issuer.replace("localhost", "127.0.0.1") + "/"
     dashboard.openid = replace(dashboard.openid, issuer=issuer)
-    refused(dashboard.browser().get("/auth/openid"), dashboard, OpenIdRefusal.NO_ANSWER)
+    refused(dashboard.browser().get("/auth/openid"), dashboard, OpenIdRefusal.NO_ANSWER, on_record=False)
 
 
 def test_a_wrong_secret(provider: Provider, dashboard: Dashboard) -> None:
