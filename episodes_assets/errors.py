@@ -83,6 +83,10 @@ class DayNotPlanned(EpisodesError):
     """The day has no ledger of jobs."""
 
 
+class PlanOvertaken(EpisodesError):
+    """Another run has changed what a day's plan was made from, or has replaced the plan."""
+
+
 class JobsHeld(EpisodesError):
     """Jobs of the day failed for the last time and are held."""
 

@@ -1,5 +1,7 @@
 """The day's jobs, planned and written to the ledger."""
 
+from functools import partial
+
 import dagster as dg
 import pandas as pd
 from pydantic import Field
@@ -22,6 +24,7 @@ from episodes_assets.resources.snapshots import Snapshots
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import ledger, tracked_state
 from episodes_assets.stores.plan_check import read_job_counts, read_ledger_days
+from episodes_assets.stores.plan_ground import read_grounds, require_same_ground
 
 CODE_VERSION = "1"
 
@@ -80,8 +83,9 @@ def episode_jobs(
         refuse_large_quarantine(taken, settings.quarantine_limit)
         rows = sum(snapshot.accepted_rows for snapshot in taken)
         with warned_when_slow(context, len(days), rows, history):
+            grounds = read_grounds(state, days, taken)
             tracked = tracked_state.read_tracked(results_database.dsn, yesterday)
-            for day, snapshot in zip(days, taken, strict=True):
+            for day, snapshot, ground in zip(days, taken, grounds, strict=True):
                 viewed = EpisodeSet.of(store.read_viewed(snapshot))
                 before = tracked.as_of(day - ONE_DAY)
                 parts = store.read_drop(snapshot, ["epid", "algorithm_id", "premier_date", "start_date"])
@@ -95,6 +99,7 @@ def episode_jobs(
                     code_version=CODE_VERSION,
                     chunk_jobs=settings.chunk_jobs,
                     rework=config.rework,
+                    look_again=partial(require_same_ground, ground, state, store),
                 )
                 for algorithm_id, count in jobs["algorithm_id"].value_counts().items():
                     by_algorithm[BY_ID[int(str(algorithm_id))].name] += int(count)

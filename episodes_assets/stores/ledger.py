@@ -5,7 +5,7 @@
 
 import datetime as dt
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -134,6 +134,7 @@ def record_plan(
     code_version: str,
     chunk_jobs: int,
     rework: bool = False,
+    look_again: Callable[[], None] = lambda: None,
 ) -> tuple[Plan, bool]:
     """Make `jobs` the day's plan, in one transaction.
 
@@ -149,6 +150,8 @@ def record_plan(
         code_version: Of the planning code.
         chunk_jobs: Jobs in a chunk of short windows.
         rework: Supersede a plan with the same jobs as well, so that all are worked again.
+        look_again: Raises if what the jobs were planned from has changed since. It is called when no other
+            planning of the day can come in between, and what it raises leaves the ledger as it is.
 
     Returns:
         The day's plan, and whether it is a new one.
@@ -156,6 +159,7 @@ def record_plan(
     with connection.transaction():
         # Two plannings of a day take turns.
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('plan'), %s)", [day.toordinal()])
+        look_again()
         current = find_plan(connection, day)
         if current is not None and current.checksum == checksum and not rework:
             return _name_snapshot(connection, current, snapshot_id), False

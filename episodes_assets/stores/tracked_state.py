@@ -84,6 +84,21 @@ def latest_day(connection: Connection) -> TrackedDay | None:
         return cursor.fetchone()
 
 
+def read_checksums(connection: Connection, first: dt.date, last: dt.date) -> dict[dt.date, str]:
+    """The checksums of those of some days that were materialised.
+
+    Args:
+        connection: To `results`.
+        first: The first day.
+        last: The last one, included.
+    """
+    return dict(
+        connection.execute(
+            "SELECT day, checksum FROM state.tracked_days WHERE day BETWEEN %s AND %s", [first, last]
+        ).fetchall()
+    )
+
+
 def state_before(connection: Connection, day: dt.date) -> TrackedDay | None:
     """The yesterday that a day builds on; None when the day is the history's beginning.
 
