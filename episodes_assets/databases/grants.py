@@ -76,18 +76,22 @@ def rights(database: Database) -> dict[str, tuple[str, ...]]:
     return {p.value: statements for p, statements in _RIGHTS.items() if p.database is database}
 
 
-def grant(admin: Connection, database: Database, database_name: str, roles: Roles) -> None:
-    """Give each role of a database its rights and nobody else any.
+def grant(
+    admin: Connection, database: Database, database_name: str, roles: Roles, *, is_ours: bool = True
+) -> None:
+    """Give each role of a database its rights and, where the database is ours, nobody else any.
 
     Args:
         admin: An administrator's connection to that database.
         database: Which of the four it is.
         database_name: What it is called on its server.
         roles: The roles' names by purpose; those of other databases are ignored.
+        is_ours: Whether who else may come in is for us to say.
     """
     names = {"database": sql.Identifier(database_name)}
-    _run(admin, "REVOKE ALL ON DATABASE {database} FROM PUBLIC", names)
-    _run(admin, "REVOKE CREATE ON SCHEMA public FROM PUBLIC", names)
+    if is_ours:
+        _run(admin, "REVOKE ALL ON DATABASE {database} FROM PUBLIC", names)
+        _run(admin, "REVOKE CREATE ON SCHEMA public FROM PUBLIC", names)
     for purpose, role in roles.items():
         if purpose.database is not database:
             continue

@@ -26,6 +26,8 @@ from episodes_assets.settings import Settings
 
 Report = Callable[[str], None]
 
+_THEIRS = "the input belongs to other systems; to have it made all the same, set EPISODES_INPUT_WRITER_DSN"
+
 
 def ready_databases(settings: Settings, report: Report) -> Dsns:
     """Find the databases; set the embedded ones up when they are not.
@@ -60,7 +62,7 @@ def provision(settings: Settings, dsns: Dsns, report: Report) -> None:
         BadSetting: If a DSN that is needed is missing.
         WrongEnvironment: If a database is already stamped with another environment.
         SchemaTooNew: If a database has been set up by a newer release.
-        NotProvisioned: If an input database of other systems lacks the tables.
+        NotProvisioned: If an input database of other systems is not there or lacks the tables.
     """
     targets = list(find_targets(settings, dsns))
     for target in targets:
@@ -78,8 +80,10 @@ def provision(settings: Settings, dsns: Dsns, report: Report) -> None:
 
 
 def _refuse_others(target: Target, environment: str) -> None:
-    """Before anything is changed: is it another environment's, or a newer release's?"""
+    """Before anything is changed: is it another environment's, a newer release's, or not ours to make?"""
     if not target.exists():
+        if not target.is_ours:
+            raise NotProvisioned(f"{describe(target.admin_dsn)} does not exist", _THEIRS)
         return
     with connect(target.admin_dsn, read_only=True) as admin:
         stamp = stamps.read(admin)
@@ -140,9 +144,9 @@ async def _install_pgqueuer(dsn: str) -> None:
 def _grant(admin: Connection, target: Target) -> None:
     try:
         with admin.transaction():
-            grant(admin, target.database, target.name, target.roles)
+            grant(admin, target.database, target.name, target.roles, is_ours=target.is_ours)
     except psycopg.errors.UndefinedTable as error:
         raise NotProvisioned(
             f"{describe(target.admin_dsn)} has no table `episodes` or `viewings`",
-            "the input belongs to other systems; to have the tables made, set EPISODES_INPUT_WRITER_DSN",
+            _THEIRS,
         ) from error

