@@ -108,7 +108,7 @@ def episode_jobs(
                 planned.append(plan)
         step = Planning(len(days), rows, clock.seconds)
         verdicts = [
-            every_due_row_has_one_job(read_ledger_days(queue_database.dsn, planned)),
+            every_due_row_has_one_job(read_ledger_days(queue, queue_database.dsn, planned)),
             job_count_is_usual(read_job_counts(queue, days[0] - HISTORY_DAYS * ONE_DAY, days[-1]), days),
             planning_is_as_fast_as_usual(step, history),
         ]

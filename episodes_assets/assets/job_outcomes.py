@@ -60,7 +60,7 @@ def job_outcomes(context: dg.AssetExecutionContext, queue_database: QueueDatabas
         reports.report_failures(progress)
         _refuse_held(context, queue, progress)
         work = describe_work(queue, progress)
-        verdict = every_job_has_one_outcome(count_outcomes(queue, days))
+        verdict = every_job_has_one_outcome(count_outcomes(queue, [day.plan_id for day in progress]))
     yield from conclude(
         {
             "dagster/row_count": sum(day.succeeded for day in progress),

@@ -47,8 +47,7 @@ def published_results(
         results_database.connect() as results,
     ):
         for day in days_with_ground(context, lambda day: ledger.find_plan(queue, day) is not None):
-            plan = ledger.require_plan(queue, day)
-            manifest, changed = published.publish_day(queue, results, plan, CODE_VERSION)
+            manifest, changed = published.publish_day(queue, results, day, CODE_VERSION)
             context.log.info(f"{day}: {manifest.rows:,} rows{'' if changed else ' (unchanged)'}")
             if manifest.left_out:
                 context.log.warning(f"{day}: without {manifest.left_out:,} failed jobs: {manifest.decision}")

@@ -15,7 +15,7 @@ import pyarrow.csv
 from psycopg.rows import class_row
 
 from episodes_assets.databases.connections import Connection
-from episodes_assets.errors import DayNotPlanned
+from episodes_assets.errors import DayNotPlanned, PlanOvertaken
 from episodes_assets.planning.chunks import into_chunks
 
 
@@ -122,6 +122,25 @@ def require_plan(connection: Connection, day: dt.date) -> Plan:
     if plan is None:
         raise DayNotPlanned(f"{day} has no planned jobs", f"materialise episode_jobs of {day}")
     return plan
+
+
+def require_current(connection: Connection, plan_ids: Sequence[int]) -> None:
+    """Refuse plans that were replaced; their jobs and outcomes are gone, and nothing is amiss.
+
+    Ask after reading what belongs to them: then what was read did belong to them.
+
+    Raises:
+        PlanOvertaken: If one of them is superseded.
+    """
+    row = connection.execute(
+        "SELECT min(day) FROM ledger.plans WHERE plan_id = ANY (%s) AND superseded_at IS NOT NULL",
+        [list(plan_ids)],
+    ).fetchone()
+    if row and row[0]:
+        raise PlanOvertaken(
+            f"the plan of {row[0]} was replaced by another run",
+            f"that one goes on; when it has ended, see `episodes jobs status {row[0]}` for what is left to do",
+        )
 
 
 def record_plan(

@@ -3,17 +3,17 @@
 `ledger.read_progress` answers from the chunks' counters; this counts what they claim.
 """
 
-import datetime as dt
 from collections.abc import Sequence
 
 from psycopg.rows import class_row
 
 from episodes_assets.databases.connections import Connection
 from episodes_assets.gates.outcomes import OutcomesDay
+from episodes_assets.stores.ledger import require_current
 
 _OUTCOMES = """
     WITH current AS MATERIALIZED (
-        SELECT plan_id, day, jobs FROM ledger.plans WHERE superseded_at IS NULL AND day = ANY (%(days)s)
+        SELECT plan_id, day, jobs FROM ledger.plans WHERE plan_id = ANY (%(plan_ids)s)
     ), stored AS (
         SELECT plan_id, count(*) AS stored
         FROM ledger.jobs WHERE plan_id IN (SELECT plan_id FROM current) GROUP BY plan_id
@@ -31,7 +31,7 @@ _OUTCOMES = """
     ), superseded AS (
         SELECT day, count(*) AS superseded
         FROM ledger.plans JOIN ledger.outcomes USING (plan_id)
-        WHERE superseded_at IS NOT NULL AND day = ANY (%(days)s) GROUP BY day
+        WHERE superseded_at IS NOT NULL AND day IN (SELECT day FROM current) GROUP BY day
     )
     SELECT day, jobs, coalesce(stored, 0) AS stored, coalesce(outcomes, 0) AS outcomes,
         coalesce(waived, 0) AS waived, coalesce(repeated, 0) AS repeated,
@@ -42,13 +42,18 @@ _OUTCOMES = """
 """
 
 
-def count_outcomes(connection: Connection, days: Sequence[dt.date]) -> list[OutcomesDay]:
-    """What became of the jobs of each day that has a plan, in order.
+def count_outcomes(connection: Connection, plan_ids: Sequence[int]) -> list[OutcomesDay]:
+    """What became of the jobs of some days, in order.
 
     Args:
         connection: To `queue`.
-        days: Which.
+        plan_ids: The days' plans.
+
+    Raises:
+        PlanOvertaken: If one of them was replaced meanwhile.
     """
     with connection.cursor(row_factory=class_row(OutcomesDay)) as cursor:
-        cursor.execute(_OUTCOMES, {"days": list(days)})
-        return cursor.fetchall()
+        cursor.execute(_OUTCOMES, {"plan_ids": list(plan_ids)})
+        counted = cursor.fetchall()
+    require_current(connection, plan_ids)
+    return counted

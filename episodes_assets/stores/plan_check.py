@@ -10,7 +10,7 @@ from episodes_assets.databases.arrow import stream_arrow
 from episodes_assets.databases.connections import Connection
 from episodes_assets.gates.plans import LedgerDay
 from episodes_assets.planning.checksums import plan_checksum
-from episodes_assets.stores.ledger import Plan
+from episodes_assets.stores.ledger import Plan, require_current
 
 _JOBS = """
     SELECT plan_id, epid, algorithm_id, window_start FROM ledger.jobs
@@ -18,17 +18,22 @@ _JOBS = """
 """
 
 
-def read_ledger_days(dsn: str, plans: Sequence[Plan]) -> list[LedgerDay]:
+def read_ledger_days(connection: Connection, dsn: str, plans: Sequence[Plan]) -> list[LedgerDay]:
     """What the ledger has of some plans, in their order; one reading for all of them.
 
     Args:
-        dsn: The queue database.
+        connection: To `queue`.
+        dsn: The same database.
         plans: As they are to be.
+
+    Raises:
+        PlanOvertaken: If one of them was replaced meanwhile.
     """
     stored = {}
     with stream_arrow(dsn, _JOBS, plans=[plan.plan_id for plan in plans]) as batches:
         for jobs in _by_plan(batches):
             stored[jobs["plan_id"][0].as_py()] = _count(jobs)
+    require_current(connection, [plan.plan_id for plan in plans])
     none = (0, "", 0)
     found = [(plan, *stored.get(plan.plan_id, _count(_NO_JOBS) if not plan.jobs else none)) for plan in plans]
     return [

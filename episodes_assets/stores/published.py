@@ -13,7 +13,7 @@ import pandas as pd
 from episodes_assets.algorithms.registry import ALGORITHMS, BY_ID
 from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import DayIncomplete
-from episodes_assets.stores.ledger import Plan
+from episodes_assets.stores.ledger import Plan, require_plan
 from episodes_assets.stores.publications import (
     AlgorithmVersions,
     Publication,
@@ -39,45 +39,48 @@ _BLOCK_BYTES = 1 << 18
 
 
 def publish_day(
-    queue: Connection, results: Connection, plan: Plan, code_version: str
+    queue: Connection, results: Connection, day: dt.date, code_version: str
 ) -> tuple[PublishedDay, bool]:
-    """Replace a day's results by the outcomes of its plan, in one transaction.
+    """Replace a day's results by the outcomes of its current plan, in one transaction.
 
     Jobs that a recorded decision left out have no row; the manifest says how many and why.
 
     Args:
         queue: To `queue`, as the orchestrator.
         results: To `results`, as the publisher.
-        plan: The day's current plan.
+        day: A planned day.
         code_version: Of the publishing code.
 
     Returns:
         The day's manifest, and whether any row changed.
 
     Raises:
+        DayNotPlanned: If the day has no plan.
         DayIncomplete: If a job of the plan has no outcome and is not left out. A blocking asset check
             would stop a publication only within its own run, so it is looked at here.
     """
     with results.transaction(), _one_snapshot(queue):
         # Two publications of a day take turns.
-        results.execute("SELECT pg_advisory_xact_lock(hashtext('publish'), %s)", [plan.day.toordinal()])
-        current = find_day(results, plan.day)
+        results.execute("SELECT pg_advisory_xact_lock(hashtext('publish'), %s)", [day.toordinal()])
+        # In its turn, not before: it may have been replaced while others published.
+        plan = require_plan(queue, day)
+        current = find_day(results, day)
         left_out, decision = read_left_out(queue, plan.plan_id)
         # A day that is published for the first time needs no look before the leap.
         rows, checksum = (0, "") if current is None else _stream_outcomes(queue, plan, lambda _: None)
         changed = current is None or current.checksum != checksum
         if changed:
-            results.execute("DELETE FROM published.results WHERE day = %s", [plan.day])
+            results.execute("DELETE FROM published.results WHERE day = %s", [day])
             with results.cursor() as cursor, cursor.copy(_RESULTS) as copy:
                 rows, checksum = _stream_outcomes(queue, plan, copy.write)
         if rows != plan.jobs - left_out:
             raise DayIncomplete(
-                f"{plan.day} has outcomes for {rows:,} of its {plan.jobs:,} jobs"
+                f"{day} has outcomes for {rows:,} of its {plan.jobs:,} jobs"
                 f"{f', and {left_out:,} are left out by decision' if left_out else ''}",
-                f"see `episodes jobs status {plan.day}`, then materialise job_outcomes",
+                f"see `episodes jobs status {day}`, then materialise job_outcomes",
             )
         publication = Publication(
-            day=plan.day,
+            day=day,
             jobs=plan.jobs,
             rows=rows,
             left_out=left_out,
@@ -94,9 +97,9 @@ def publish_day(
         )
         if current is None or current.publication != publication:
             record_publication(results, publication, rows_changed=changed)
-        day = find_day(results, plan.day)
-    assert day is not None  # noqa: S101  just written
-    return day, changed
+        manifest = find_day(results, day)
+    assert manifest is not None  # noqa: S101  just written
+    return manifest, changed
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from psycopg.rows import class_row
 
 from episodes_assets.databases.connections import Connection
 from episodes_assets.gates.publication import LIVE_WITHIN, PublicationDay, Publications, Rows
+from episodes_assets.stores.ledger import require_current
 from episodes_assets.stores.publications import PublishedDay
 
 # The lines of `published.publish_day`, whose checksum is the manifest's: the same columns, in COPY's text
@@ -42,11 +43,15 @@ def read_publication(
         queue: To `queue`.
         results: To `results`.
         manifests: Of the days.
+
+    Raises:
+        PlanOvertaken: If the plan of one of them was replaced meanwhile.
     """
     with ThreadPoolExecutor(1) as thread:  # two servers, or two processes of one
         reading = thread.submit(_read_lines, results, _PUBLISHED, [day.day for day in manifests])
         outcomes = _read_lines(queue, _OUTCOMES, [day.plan_id for day in manifests])
         published = reading.result()
+    require_current(queue, [day.plan_id for day in manifests])
     return [
         PublicationDay(
             day=each.day,

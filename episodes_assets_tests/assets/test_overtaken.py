@@ -1,18 +1,20 @@
-"""Two people run the same days: what one of them corrects, the other does not undo."""
+"""Two people run the same days: what one corrects the other does not undo, and the loser is told who won."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-from episodes_assets.assets import episode_jobs
+from episodes_assets.assets import episode_jobs, job_outcomes, published_results
 from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.planning.jobs import plan_jobs
-from episodes_assets.stores import tracked_state
+from episodes_assets.stores import ledger, tracked_state
 from episodes_assets_tests.assets.test_days import PLANNING
+from episodes_assets_tests.stores.test_ledger import jobs_of
 from episodes_assets_tests.system import System, day, failure
 
 
@@ -72,3 +74,31 @@ def test_nor_one_from_before_yesterdays_episodes_changed(
     slow = planned.materialize(day(1), day(2), select=["episode_jobs"])
     assert "2018-03-02 has changed while it was planned" in failure(slow)
     assert planned.query("queue", "SELECT * FROM ledger.plans ORDER BY plan_id") == before
+
+
+@pytest.mark.parametrize(
+    ("asset", "module", "reading"),
+    [
+        ("episode_jobs", episode_jobs, "read_ledger_days"),
+        ("job_outcomes", job_outcomes, "count_outcomes"),
+        ("published_results", published_results, "read_publication"),
+    ],
+)
+def test_who_loses_is_told_that_another_run_goes_on(
+    planned: System, monkeypatch: pytest.MonkeyPatch, asset: str, module: ModuleType, reading: str
+) -> None:
+    """Not that something else writes, with a statement that would spoil the other run's plan."""
+    planned.finish_jobs()
+    read = getattr(module, reading)
+
+    def read_once_it_is_replaced(*args: Any) -> Any:
+        with connect(planned.dsn(Purpose.QUEUE), autocommit=True) as queue:
+            ledger.record_plan(
+                queue, day(1), jobs_of(1), checksum="c", snapshot_id="s", code_version="1", chunk_jobs=1
+            )
+        return read(*args)
+
+    monkeypatch.setattr(module, reading, read_once_it_is_replaced)
+    said = failure(planned.materialize(day(1), day(2), select=[asset]))
+    assert said.startswith("the plan of 2018-03-01 was replaced by another run")
+    assert "UPDATE" not in said

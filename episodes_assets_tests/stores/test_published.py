@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import psycopg
@@ -30,20 +31,20 @@ def results(system: System) -> Iterator[Connection]:
 def test_a_day_with_an_open_job_is_not_published(
     system: System, queue: Connection, results: Connection
 ) -> None:
-    plan, _ = record(queue, 1, 2)
+    record(queue, 1, 2)
     system.finish_jobs("epid = 1")
     with pytest.raises(DayIncomplete, match="outcomes for 1 of its 2 jobs"):
-        published.publish_day(queue, results, plan, "1")
+        published.publish_day(queue, results, day(1), "1")
     assert publications.find_day(results, day(1)) is None
 
 
 def test_publishing_twice_changes_nothing(system: System, queue: Connection, results: Connection) -> None:
-    plan, _ = record(queue, 1, 2)
+    record(queue, 1, 2)
     system.finish_jobs(views=5)
-    first, changed = published.publish_day(queue, results, plan, "1")
+    first, changed = published.publish_day(queue, results, day(1), "1")
     assert (first.rows, changed) == (2, True)
     before = system.fingerprint()
-    second, changed = published.publish_day(queue, results, plan, "1")
+    second, changed = published.publish_day(queue, results, day(1), "1")
     assert (second, changed) == (first, False)
     assert system.fingerprint() == before
 
@@ -51,13 +52,13 @@ def test_publishing_twice_changes_nothing(system: System, queue: Connection, res
 def test_the_same_plan_from_a_newer_snapshot_names_it_and_touches_no_row(
     system: System, queue: Connection, results: Connection
 ) -> None:
-    plan, _ = record(queue, 1, 2, snapshot_id="old")
+    record(queue, 1, 2, snapshot_id="old")
     system.finish_jobs(views=5)
-    first, _ = published.publish_day(queue, results, plan, "1")
+    first, _ = published.publish_day(queue, results, day(1), "1")
     before = system.fingerprint()
-    plan, changed = record(queue, 1, 2, snapshot_id="new")
+    _, changed = record(queue, 1, 2, snapshot_id="new")
     assert not changed
-    second, changed = published.publish_day(queue, results, plan, "1")
+    second, changed = published.publish_day(queue, results, day(1), "1")
     assert not changed
     # The rows were replaced when they were; what they stand for has changed now.
     assert second == replace(first, snapshot_id="new")
@@ -70,9 +71,9 @@ def test_the_same_plan_from_a_newer_snapshot_names_it_and_touches_no_row(
 def test_a_reader_sees_the_day_as_it_was_until_it_is_as_it_will_be(
     system: System, queue: Connection, results: Connection
 ) -> None:
-    plan, _ = record(queue, 1, 2, 3)
+    record(queue, 1, 2, 3)
     system.finish_jobs(views=5)
-    published.publish_day(queue, results, plan, "1")
+    published.publish_day(queue, results, day(1), "1")
     system.finish_jobs(views=6)
     seen: set[tuple[int, ...]] = set()
     stop = threading.Event()
@@ -88,7 +89,7 @@ def test_a_reader_sees_the_day_as_it_was_until_it_is_as_it_will_be(
     reader.start()
     for views in (6, 7, 8):
         system.finish_jobs(views=views)
-        assert published.publish_day(queue, results, plan, "1")[1] is True
+        assert published.publish_day(queue, results, day(1), "1")[1] is True
     stop.set()
     reader.join()
     assert seen <= {(views,) * 3 for views in (5, 6, 7, 8)}
@@ -99,10 +100,10 @@ def test_a_day_published_from_an_older_plan_is_replaced(
 ) -> None:
     plan, _ = record(queue, 1, 2)
     system.finish_jobs(views=5)
-    published.publish_day(queue, results, plan, "1")
+    published.publish_day(queue, results, day(1), "1")
     plan, _ = record(queue, 2, 3)
     system.finish_jobs(views=5)
-    published.publish_day(queue, results, plan, "1")
+    published.publish_day(queue, results, day(1), "1")
     found = publications.published_plans(results)
     assert {day: each.plan_id for day, each in found.items()} == {day(1): plan.plan_id}
     rows = published.read_rows(results, day(1))
@@ -110,12 +111,32 @@ def test_a_day_published_from_an_older_plan_is_replaced(
     assert ledger.require_plan(queue, day(1)).plan_id == plan.plan_id
 
 
+def test_a_plan_that_is_replaced_while_a_publication_waits_its_turn(
+    system: System, queue: Connection, results: Connection
+) -> None:
+    old, _ = record(queue, 1, 2)
+    system.finish_jobs(views=5)
+    with ThreadPoolExecutor(1) as pool:
+        with psycopg.connect(system.dsn(Purpose.RESULTS)) as other:
+            other.execute("SELECT pg_advisory_xact_lock(hashtext('publish'), %s)", [day(1).toordinal()])
+            publishing = pool.submit(published.publish_day, queue, results, day(1), "1")
+            waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            while system.query("results", waiting) == [(0,)]:
+                assert not publishing.done()
+            with connect(system.dsn(Purpose.QUEUE), autocommit=True) as planning:
+                new, _ = record(planning, 2, 3)
+            system.finish_jobs(views=5)
+        manifest, _ = publishing.result()
+    assert manifest.plan_id == new.plan_id > old.plan_id
+    assert published.read_rows(results, day(1))["epid"].tolist() == [2, 3]
+
+
 def test_rows_have_the_columns_of_all_algorithms(
     system: System, queue: Connection, results: Connection
 ) -> None:
-    plan, _ = record(queue, 1)
+    record(queue, 1)
     system.finish_jobs(views=5)
-    published.publish_day(queue, results, plan, "1")
+    published.publish_day(queue, results, day(1), "1")
     rows = published.read_rows(results, day(1))
     keys = ["day", "epid", "algorithm_id", "window_start", "window_end", "covered_from"]
     assert list(rows.columns[:6]) == keys
