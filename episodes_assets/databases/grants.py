@@ -37,6 +37,9 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
         "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA ledger TO {role}",
         "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
         "REVOKE INSERT, UPDATE, DELETE ON environment_stamp, episodes_schema_version FROM {role}",
+        # What was planned and decided stays on record; superseding deletes jobs alone.
+        "REVOKE DELETE ON ledger.plans, ledger.waivers FROM {role}",
+        "REVOKE UPDATE ON ledger.waivers FROM {role}",
         "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}",
     ),
     Purpose.WORKER: (

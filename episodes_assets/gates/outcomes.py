@@ -61,8 +61,8 @@ def every_job_has_one_outcome(days: Sequence[OutcomesDay]) -> Verdict:
         fault="jobs are not accounted for exactly once",
         mend="something else writes to the schema `ledger` of the queue database; stop it, run `UPDATE "
         "ledger.plans SET checksum = '' WHERE day = '{day}' AND superseded_at IS NULL` and `DELETE FROM "
-        "ledger.plans WHERE day = '{day}' AND superseded_at IS NOT NULL` there, and materialise "
-        "episode_jobs and job_outcomes of {day} again",
+        "ledger.jobs USING ledger.plans WHERE jobs.plan_id = plans.plan_id AND day = '{day}' AND "
+        "superseded_at IS NOT NULL` there, and materialise episode_jobs and job_outcomes of {day} again",
         facts={
             "jobs": sum(each.jobs for each in days),
             "outcomes": sum(each.outcomes for each in days),

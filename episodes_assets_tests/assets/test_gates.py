@@ -8,6 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from episodes_assets.automation import alerts
+from episodes_assets.databases.connections import connect
+from episodes_assets.databases.dsns import Purpose
 from episodes_assets.gates import pace
 from episodes_assets.resources.databases import ResultsDatabase
 from episodes_assets.stores import input_tables, ledger
@@ -135,8 +137,20 @@ def test_outcomes_that_are_missing_or_of_a_superseded_plan(system: System) -> No
         "INSERT INTO ledger.jobs VALUES (3, 0, 1, 0, '2018-03-01');"
         "INSERT INTO ledger.outcomes VALUES (3, 0, NULL, '{}', '1', 'w')",
     )
-    assert_closed(system.materialize(day(1), day(2), select=PUBLISHING), "every_job_has_one_outcome", day(1))
+    result = system.materialize(day(1), day(2), select=PUBLISHING)
+    assert_closed(result, "every_job_has_one_outcome", day(1))
     assert system.published().empty
+    plans = system.query("queue", "SELECT * FROM ledger.plans")
+    mend = (
+        "DELETE FROM ledger.jobs USING ledger.plans WHERE jobs.plan_id = plans.plan_id AND day = '2018-03-01'"
+        " AND superseded_at IS NOT NULL"
+    )
+    assert mend in failure(result)
+    with connect(system.dsn(Purpose.QUEUE)) as queue:
+        queue.execute(mend)
+    mended = system.materialize(day(1), day(2), select=["job_outcomes"])
+    assert mended.success, failure(mended)
+    assert system.query("queue", "SELECT * FROM ledger.plans") == plans
 
 
 @pytest.mark.parametrize("fault", ["a row lost while reading", "a row lost in the file"])

@@ -101,9 +101,10 @@ class Real:
         self._loop.close()
 
     def forget_everything(self) -> None:
-        self.queue.execute("DELETE FROM ledger.plans; DELETE FROM pgqueuer")
+        self.queue.execute("DELETE FROM pgqueuer")
         self.results.execute("DELETE FROM state.tracked_days; DELETE FROM state.tracked_episodes")
-        # The publisher itself may not take anything out of the history.
+        # Neither the orchestrator nor the publisher may take anything out of its history.
+        self.system.query("queue", "DELETE FROM ledger.plans")
         self.system.query(
             "results",
             "DELETE FROM published.days; DELETE FROM published.results; DELETE FROM published.history",

@@ -262,10 +262,17 @@ def test_a_worker_can_only_work(system: System, statement: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "statement", ["UPDATE published.history SET rows = 0", "DELETE FROM published.history"]
+    ("purpose", "statement"),
+    [
+        (Purpose.RESULTS, "UPDATE published.history SET rows = 0"),
+        (Purpose.RESULTS, "DELETE FROM published.history"),
+        (Purpose.QUEUE, "UPDATE ledger.waivers SET reason = 'x'"),
+        (Purpose.QUEUE, "DELETE FROM ledger.waivers"),
+        (Purpose.QUEUE, "DELETE FROM ledger.plans"),
+    ],
 )
-def test_the_history_is_only_added_to(system: System, statement: str) -> None:
-    with psycopg.connect(system.dsn(Purpose.RESULTS)) as connection, pytest.raises(DENIED):
+def test_what_is_kept_for_ever_is_only_added_to(system: System, purpose: Purpose, statement: str) -> None:
+    with psycopg.connect(system.dsn(purpose)) as connection, pytest.raises(DENIED):
         connection.execute(statement)
 
 
