@@ -13,7 +13,7 @@ from pgqueuer.queries import SyncQueries
 
 from episodes_assets.databases.connections import Connection
 from episodes_assets.fleet.messages import ENTRYPOINT, ChunkMessage
-from episodes_assets.stores.ledger import require_plan
+from episodes_assets.stores.ledger import lock_plan
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,7 @@ def fan_out_day(connection: Connection, day: dt.date) -> FanOut:
         DayNotPlanned: If the day has no plan.
     """
     with connection.transaction():
-        plan = require_plan(connection, day)
-        connection.execute("SELECT FROM ledger.plans WHERE plan_id = %s FOR UPDATE", [plan.plan_id])
+        plan = lock_plan(connection, day)
         chunks = _chunks_without_message(connection, plan.plan_id)
         _enqueue(connection, plan.plan_id, chunks)
         connection.execute(

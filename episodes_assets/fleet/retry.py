@@ -5,7 +5,7 @@ import datetime as dt
 from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import JobNotHeld
 from episodes_assets.fleet.fan_out import fan_out_day
-from episodes_assets.stores.ledger import require_plan
+from episodes_assets.stores.ledger import lock_plan
 
 
 def retry_held_jobs(connection: Connection, day: dt.date) -> int:
@@ -24,8 +24,7 @@ def retry_held_jobs(connection: Connection, day: dt.date) -> int:
         DayNotPlanned: If the day has no plan.
     """
     with connection.transaction():
-        plan_id = require_plan(connection, day).plan_id
-        _lock(connection, plan_id)
+        plan_id = lock_plan(connection, day, with_chunks=True).plan_id
         released = connection.execute(
             "DELETE FROM ledger.lone_jobs WHERE plan_id = %s AND is_held", [plan_id]
         ).rowcount
@@ -52,8 +51,7 @@ def retry_held_job(connection: Connection, day: dt.date, epid: int, algorithm_id
         JobNotHeld: If no such job of the day is held.
     """
     with connection.transaction():
-        plan_id = require_plan(connection, day).plan_id
-        _lock(connection, plan_id)
+        plan_id = lock_plan(connection, day, with_chunks=True).plan_id
         released = connection.execute(
             """
             DELETE FROM ledger.lone_jobs USING ledger.jobs
@@ -77,10 +75,3 @@ def retry_held_job(connection: Connection, day: dt.date, epid: int, algorithm_id
             {"plan_id": plan_id, "position": released[0]},
         )
         fan_out_day(connection, day)
-
-
-def _lock(connection: Connection, plan_id: int) -> None:
-    # The plan before its chunks, as planning and fanning out do: otherwise they wait for each other.
-    connection.execute("SELECT FROM ledger.plans WHERE plan_id = %s FOR UPDATE", [plan_id])
-    # Workers lock the chunk first as well, so none holds a job in between.
-    connection.execute("SELECT FROM ledger.chunks WHERE plan_id = %s ORDER BY chunk FOR UPDATE", [plan_id])

@@ -6,6 +6,7 @@ and no DSN appears in the UI.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 import dagster as dg
 from pydantic import Field
@@ -17,7 +18,7 @@ from episodes_assets.databases.connections import (
     connect_to_read,
     connect_to_write,
 )
-from episodes_assets.databases.dsns import Database, Purpose, resolve_dsns
+from episodes_assets.databases.dsns import Purpose, resolve_dsns
 from episodes_assets.databases.input_role import check_input_role
 from episodes_assets.settings import load_settings
 
@@ -58,53 +59,17 @@ class InputDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
         return dsn
 
 
-class QueueDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The queue database, through the orchestrator's role."""
+class _OwnDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """One of our own databases; a subclass says through which role."""
 
     override_dsn: str = _DSN
 
-    @property
-    def dsn(self) -> str:
-        """The DSN, from EPISODES_QUEUE_DSN or the embedded server."""
-        return _dsn(self.override_dsn, Purpose.QUEUE)
-
-    @contextmanager
-    def connect(self) -> Iterator[Connection]:
-        """A connection in autocommit mode: the ledger's functions make their own transactions.
-
-        Raises:
-            DatabaseUnreachable: If there is no connection to be had.
-            WrongEnvironment: If the database belongs to another environment.
-            SchemaTooOld: If its schema is of an older release.
-            SchemaTooNew: If its schema is of a newer release.
-        """
-        with connect_to_write(
-            self.dsn, Database.QUEUE, load_settings().environment, autocommit=True
-        ) as connection:
-            yield connection
-
-    @contextmanager
-    def connect_to_read(self) -> Iterator[Connection]:
-        """A connection that cannot write.
-
-        Raises:
-            DatabaseUnreachable: If there is no connection to be had.
-            SchemaTooOld: If its schema is of an older release.
-            SchemaTooNew: If its schema is of a newer release.
-        """
-        with connect_to_read(self.dsn, Database.QUEUE) as connection:
-            yield connection
-
-
-class ResultsDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The results database, through the publisher's role."""
-
-    override_dsn: str = _DSN
+    _purpose: ClassVar[Purpose]
 
     @property
     def dsn(self) -> str:
-        """The DSN, from EPISODES_RESULTS_DSN or the embedded server."""
-        return _dsn(self.override_dsn, Purpose.RESULTS)
+        """The DSN, from the purpose's setting or the embedded server."""
+        return _dsn(self.override_dsn, self._purpose)
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
@@ -117,7 +82,7 @@ class ResultsDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
             SchemaTooNew: If its schema is of a newer release.
         """
         with connect_to_write(
-            self.dsn, Database.RESULTS, load_settings().environment, autocommit=True
+            self.dsn, self._purpose.database, load_settings().environment, autocommit=True
         ) as connection:
             yield connection
 
@@ -130,5 +95,17 @@ class ResultsDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
             SchemaTooOld: If its schema is of an older release.
             SchemaTooNew: If its schema is of a newer release.
         """
-        with connect_to_read(self.dsn, Database.RESULTS) as connection:
+        with connect_to_read(self.dsn, self._purpose.database) as connection:
             yield connection
+
+
+class QueueDatabase(_OwnDatabase):
+    """The queue database, through the orchestrator's role."""
+
+    _purpose: ClassVar[Purpose] = Purpose.QUEUE
+
+
+class ResultsDatabase(_OwnDatabase):
+    """The results database, through the publisher's role."""
+
+    _purpose: ClassVar[Purpose] = Purpose.RESULTS

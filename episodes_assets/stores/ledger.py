@@ -124,6 +124,33 @@ def require_plan(connection: Connection, day: dt.date) -> Plan:
     return plan
 
 
+def lock_plan(connection: Connection, day: dt.date, *, with_chunks: bool = False) -> Plan:
+    """The day's current plan, which nobody replaces until the transaction ends.
+
+    All who change a plan and its chunks lock them in this order, so that nobody waits in a circle.
+
+    Args:
+        connection: To `queue`, in a transaction.
+        day: A planned day.
+        with_chunks: Lock its chunks as well: then no worker holds, finishes or claims a job of it.
+
+    Raises:
+        DayNotPlanned: If it has none.
+    """
+    is_current = False
+    while not is_current:  # who held the lock may have superseded it
+        plan = require_plan(connection, day)
+        row = connection.execute(
+            "SELECT superseded_at IS NULL FROM ledger.plans WHERE plan_id = %s FOR UPDATE", [plan.plan_id]
+        ).fetchone()
+        is_current = row is not None and row[0]
+    if with_chunks:
+        connection.execute(
+            "SELECT FROM ledger.chunks WHERE plan_id = %s ORDER BY chunk FOR UPDATE", [plan.plan_id]
+        )
+    return plan
+
+
 def require_current(connection: Connection, plan_ids: Sequence[int]) -> None:
     """Refuse plans that were replaced; their jobs and outcomes are gone, and nothing is amiss.
 
@@ -139,7 +166,7 @@ def require_current(connection: Connection, plan_ids: Sequence[int]) -> None:
     if row and row[0]:
         raise PlanOvertaken(
             f"the plan of {row[0]} was replaced by another run",
-            f"that one goes on; when it has ended, see `episodes jobs status {row[0]}` for what is left to do",
+            f"that one goes on; `episodes jobs status {row[0]}` shows how far it is",
         )
 
 

@@ -221,7 +221,7 @@ def import_state(
     """Begin a history with a state that was accumulated elsewhere.
 
     Args:
-        connection: To `results`.
+        connection: To `results`, its `only_writer`.
         state: `epid` (int64, distinct) and `tracked_on` (datetime64[s], up to `as_of`).
         as_of: The day whose end it describes: the first day's yesterday.
         code_version: Recorded with it.
@@ -240,7 +240,6 @@ def import_state(
         snapshot_id=None,
     )
     with connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
         latest = latest_day(connection)
         if latest is not None:
             raise StateGap(

@@ -8,7 +8,7 @@ from psycopg.rows import class_row
 
 from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import NothingToWaive, ReasonMissing
-from episodes_assets.stores.ledger import require_plan
+from episodes_assets.stores.ledger import lock_plan
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,8 @@ def waive_held_jobs(connection: Connection, day: dt.date, *, reason: str, decide
     if not decided_by:
         raise ReasonMissing("a waiver needs a name", "say who decided it")
     with connection.transaction():
-        plan = require_plan(connection, day)
-        # In the order of fanning out, workers and retries: no job is held or released in between, and
-        # nobody waits in a circle.
-        connection.execute("SELECT FROM ledger.plans WHERE plan_id = %s FOR UPDATE", [plan.plan_id])
-        connection.execute(
-            "SELECT FROM ledger.chunks WHERE plan_id = %s ORDER BY chunk FOR UPDATE", [plan.plan_id]
-        )
+        # No job is held or released in between.
+        plan = lock_plan(connection, day, with_chunks=True)
         row = connection.execute(
             """
             INSERT INTO ledger.waivers (plan_id, jobs, reason, decided_by)

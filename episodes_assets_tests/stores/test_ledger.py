@@ -1,6 +1,7 @@
 """Plans: the same one changes nothing, another supersedes; progress adds up."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from episodes_assets.databases.connections import Connection, connect
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.errors import DayNotPlanned
 from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.fleet.retry import retry_held_jobs
 from episodes_assets.planning.checksums import plan_checksum
 from episodes_assets.stores import ledger
 from episodes_assets.stores.ledger import Plan
@@ -146,3 +148,28 @@ def test_the_jobs_of_a_chunk_are_found_by_index(system: System, queue: Connectio
     text = "\n".join(line for (line,) in plan)
     assert "Index" in text
     assert "Seq Scan on jobs" not in text
+
+
+def test_who_waited_for_a_plan_that_was_replaced_works_on_the_new_one(
+    system: System, queue: Connection
+) -> None:
+    """Retrying, fanning out and waiving ask for the same lock."""
+    old, _ = record(queue, 1, 2)
+    system.hold_jobs("epid = 1")
+    with ThreadPoolExecutor(1) as pool, connect(system.dsn(Purpose.QUEUE), autocommit=True) as planning:
+        with planning.transaction():
+            new, _ = record(planning, 2, 3)
+            # As a worker would hold it, unseen by others yet.
+            planning.execute(
+                "INSERT INTO ledger.lone_jobs (plan_id, position, starts, is_held, error)"
+                " VALUES (%s, 0, 4, true, 'x')",
+                [new.plan_id],
+            )
+            planning.execute("UPDATE ledger.chunks SET held = 1 WHERE plan_id = %s", [new.plan_id])
+            retrying = pool.submit(retry_held_jobs, queue, day(1))
+            while system.query("queue", "SELECT pid FROM pg_locks WHERE NOT granted") == []:
+                assert not retrying.done()
+        assert retrying.result() == 1
+    assert system.query("queue", "SELECT plan_id FROM ledger.lone_jobs") == []
+    fanned_out = "SELECT plan_id FROM ledger.plans WHERE fanned_out_at IS NOT NULL"
+    assert system.query("queue", fanned_out) == [(new.plan_id,)] != [(old.plan_id,)]
