@@ -113,7 +113,7 @@ def input_episodes(
                 ],
             ),
             "snapshots reused": reused,
-            "snapshots": dg.MetadataValue.path(store.url),
+            "snapshots": dg.MetadataValue.path(store.shown),
             "seconds": clock.seconds,
         },
         verdicts,
@@ -155,7 +155,7 @@ def _explain_missing_drop(
             f"{'cannot be refreshed' if kept else 'no snapshot of it was kept'}",
             "materialise it without `refresh` to use its snapshot"
             if kept
-            else f"restore its snapshot below {store.url}, or begin the history after it",
+            else f"restore its snapshot below {store.shown}, or begin the history after it",
         )
     return DropNotArrived(
         f"the drop of {day} has not arrived in the input database"

@@ -71,7 +71,7 @@ def stamp(
         restamp(settings, dsns, database or (), old=old, new=new, report=out.print)
     if with_snapshots:
         store.restamp(old, new)
-        out.print(f"snapshots: stamp of {store.url} changed from {old} to {new}", markup=False)
+        out.print(f"snapshots: stamp of {store.shown} changed from {old} to {new}", markup=False)
     if new != settings.environment:
         err.print(f"This process belongs to {settings.environment!r}; set EPISODES_ENVIRONMENT={new}.")
 

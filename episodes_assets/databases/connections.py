@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from episodes_assets.databases import admission, versions
+from episodes_assets.databases import admission, doors, versions
 from episodes_assets.databases.purposes import Database
 from episodes_assets.errors import BadSetting, DatabaseUnreachable, NotProvisioned
 
@@ -20,9 +20,11 @@ def describe(dsn: str) -> str:
     """A DSN without its password, for messages: `user@host:port/database`.
 
     Raises:
-        BadSetting: If it is not a libpq URL or connection string.
+        BadSetting: If it is not a libpq URL or connection string, or names a host or port that is none: a
+            password that is not percent-encoded ends up there.
     """
     parts = _parse(dsn)
+    doors.of_parts("a DSN", parts, {})
     host = parts.get("host") or "localhost"
     port = f":{parts['port']}" if "port" in parts else ""
     return f"{parts.get('user', '')}@{host}{port}/{parts.get('dbname', '')}"

@@ -5,6 +5,7 @@ No process gets a DSN or opens a snapshot store without passing `require_allowed
 
 import itertools
 import os
+import re
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
@@ -50,9 +51,20 @@ def of_dsn(setting: str, dsn: str, environ: Mapping[str, str] = os.environ) -> l
             " whose file may name any host",
             "outside production, write the host into the DSN and unset PGSERVICE",
         )
+    return of_parts(setting, parts, environ)
+
+
+def of_parts(setting: str, parts: Mapping[str, str], environ: Mapping[str, str]) -> list[Door]:
+    """The same of a DSN that libpq has read.
+
+    Raises:
+        BadSetting: If a host or a port is none.
+    """
     hosts = _listed(parts, "host", environ)
     addresses = _listed(parts, "hostaddr", environ)
     ports = (parts.get("port") or environ.get("PGPORT") or _DEFAULT_PORT).split(",")
+    for port in ports:
+        _door(setting, "", port or _DEFAULT_PORT)  # a wrong one may stand beside no host, or a socket
     return [
         _door(setting, host, port or _DEFAULT_PORT)
         for listed in (hosts, addresses)
@@ -76,6 +88,11 @@ def _door(setting: str, host: str, port: str | None, protocol: str = "") -> Door
             f"{setting} names a host or port that is none", "percent-encode the password, and check the host"
         )
     return door
+
+
+def without_user(url: str) -> str:
+    """A folder or an fsspec URL, chained or not, without user names and passwords, for messages."""
+    return re.sub(r"(?<=://)[^/?#]*@", "", url)
 
 
 def of_url(setting: str, url: str) -> list[Door]:

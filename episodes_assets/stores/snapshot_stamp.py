@@ -20,7 +20,7 @@ def verify(filesystem: Any, root: str, environment: str, url: str) -> None:  # n
         filesystem: The store's, from fsspec.
         root: Its folder there.
         environment: This process's.
-        url: The store, for the message.
+        url: The store, without a password, for the message.
 
     Raises:
         WrongEnvironment: If its stamp differs.

@@ -50,6 +50,11 @@ class SnapshotStore:
     def __init__(self, url: str) -> None:
         self.url = url
 
+    @property
+    def shown(self) -> str:
+        """The URL without user names and passwords, for messages."""
+        return doors.without_user(self.url)
+
     @cached_property
     def _place(self) -> tuple[Any, str]:
         doors.require_allowed_url(load_settings(), self.url)
@@ -73,7 +78,7 @@ class SnapshotStore:
         filesystem, root = self._place
         if snapshot_stamp.read(filesystem, root) is None:
             return False
-        snapshot_stamp.verify(filesystem, root, old, self.url)
+        snapshot_stamp.verify(filesystem, root, old, self.shown)
         if not look_only:
             folder = f"{root}/{uuid.uuid4().hex}{_PART}"
             filesystem.makedirs(folder, exist_ok=True)
@@ -108,7 +113,7 @@ class SnapshotStore:
         snapshot = self.find(day)
         if snapshot is None:
             raise SnapshotMissing(
-                f"{day} has no snapshot below {self.url}", f"materialise input_episodes of {day}"
+                f"{day} has no snapshot below {self.shown}", f"materialise input_episodes of {day}"
             )
         return snapshot
 
@@ -165,7 +170,7 @@ class SnapshotStore:
             WrongEnvironment: If the store belongs to another environment.
         """
         filesystem, root = self._place
-        snapshot_stamp.verify(filesystem, root, environment, self.url)
+        snapshot_stamp.verify(filesystem, root, environment, self.shown)
         self._remove_stale_parts(day)
         folder = self._path(day, f"{uuid.uuid4().hex}{_PART}")
         filesystem.makedirs(folder, exist_ok=True)
@@ -282,7 +287,7 @@ class SnapshotStore:
         filesystem, root = self._place
         day = dt.date.fromisoformat(snapshot.day)
         snapshot_stamp.put(filesystem, root, environment, folder)
-        snapshot_stamp.verify(filesystem, root, environment, self.url)
+        snapshot_stamp.verify(filesystem, root, environment, self.shown)
         filesystem.makedirs(self._path(day, snapshot.snapshot_id), exist_ok=True)
         for name in snapshot.files:
             path = self._path(day, snapshot.snapshot_id, name)
