@@ -47,16 +47,19 @@ def correct(
     announce_open_hosts(settings)
     refuse_writable_input(settings, dsns)
     require_reachable(dsns)
-    last = _last_day_built_on(dsns, first)
-    before = _published(dsns, first, last)
+    _last_day_built_on(dsns, first)  # or there is nothing to correct
+    before = _published(dsns, first, first)
     with (
         temporary_workers(settings, dsns, workers_of_ones_own(workers, dsns)),
         open_instance(settings, dsns) as instance,
     ):
         config = run_config(refresh=True, reason=reason.strip(), rework=True)
         materialize_days(instance, dsns, first, first, config)
-        if last > first:
-            materialize_days(instance, dsns, first + ONE_DAY, last, run_config(rework=True))
+        corrected, last = first, _last_day_built_on(dsns, first)
+        while corrected < last:  # a daily run may have added days, on what was tracked before
+            before |= _published(dsns, corrected + ONE_DAY, last)
+            materialize_days(instance, dsns, corrected + ONE_DAY, last, run_config(rework=True))
+            corrected, last = last, _last_day_built_on(dsns, first)
     after = _published(dsns, first, last)
     out.print(_changes(first, last, before, after))
     changed = sum(_checksum(before, each) != _checksum(after, each) for each in days_between(first, last))

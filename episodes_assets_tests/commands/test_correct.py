@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+import episodes_assets.commands.correct as correct_module
 from episodes_assets.commands.correct import correct
 from episodes_assets.commands.history import history
 from episodes_assets.commands.run import run_config
@@ -12,7 +13,8 @@ from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.definitions import ASSETS, build_defs
 from episodes_assets.errors import ReasonMissing, StateGap
-from episodes_assets.stores import publications
+from episodes_assets.stores import publications, tracked_state
+from episodes_assets_tests.assets.test_days import PLANNING
 from episodes_assets_tests.automation.test_chain import QUIET
 from episodes_assets_tests.system import System, day, failure
 
@@ -116,3 +118,30 @@ def test_what_cannot_be_corrected(system: System) -> None:
         correct(str(day(1)), reason=" ")
     with pytest.raises(StateGap, match="2018-03-01 has never been run"):
         correct(str(day(1)), reason="why")
+
+
+def test_a_day_that_is_tracked_meanwhile_is_corrected_as_well(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daily run need not stop for a correction."""
+    fill(system)
+    system.plan(day(1), day(2))
+    ran: list[tuple[Any, Any]] = []
+
+    def materialize(_instance: object, _dsns: object, first: Any, last: Any, _config: object) -> None:
+        if not ran:
+            system.insert_drop(day(1), [(LATE, 0, "2018-02-01", "2018-02-20")])
+            system.plan(day(3))  # after the command has looked, before the corrected day is tracked
+        ran.append((first, last))
+        days = (first, None if first == last else last)
+        done = system.materialize(*days, select=PLANNING, config={"refresh": True} if len(ran) == 1 else None)
+        assert done.success, failure(done)
+
+    monkeypatch.setattr(correct_module, "materialize_days", materialize)
+    correct(str(day(1)), reason="why", workers=0)
+    assert ran == [(day(1), day(1)), (day(2), day(3))]
+    with connect(system.dsn(Purpose.RESULTS)) as results:
+        latest = tracked_state.latest_day(results)
+        assert latest
+        assert latest.day == day(3)
+        assert not tracked_state.built_on_another_past(results, latest)
