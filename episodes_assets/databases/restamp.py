@@ -1,6 +1,7 @@
 """`episodes db stamp`: let databases belong to another environment, on an explicit word."""
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 
 from episodes_assets.databases import stamps
 from episodes_assets.databases.connections import connect, describe
@@ -22,6 +23,9 @@ def restamp(
 ) -> None:
     """Change the stamps of databases from one environment to another, all or none.
 
+    All are changed before the first is committed. Only a server that goes away between two commits leaves
+    some of them changed; the same again with those named that are not finishes it.
+
     Without databases it is all four; then an input database of other systems, which has no stamp, is
     left as it is.
 
@@ -38,7 +42,7 @@ def restamp(
         NotProvisioned: If a database has no stamp.
         WrongEnvironment: If a database is stamped with something else than `old`.
     """
-    named = tuple(databases)
+    named = tuple(dict.fromkeys(databases))  # one that is named twice would wait for itself
     targets = list(find_targets(settings, dsns, named or tuple(Database)))
     found = {target.database: _read(target) for target in targets}
     others = [t for t in targets if t.database is Database.INPUT and not named and found[t.database] is None]
@@ -51,10 +55,13 @@ def restamp(
             )
         if stamp != old:
             raise _not_old(target, stamp, old)
-    for target in changing:
-        with connect(target.admin_dsn) as admin:
+    with ExitStack() as stack:
+        # Whatever goes wrong before the block ends rolls all of them back.
+        for target in changing:
+            admin = stack.enter_context(connect(target.admin_dsn))
             if not stamps.replace(admin, old, new):  # changed since we looked
                 raise _not_old(target, stamps.read(admin), old)
+    for target in changing:
         report(f"{target.database}: stamp of {target.name} changed from {old} to {new}")
     for target in others:
         report(f"{target.database}: {target.name} has no stamp and is left as it is")

@@ -8,7 +8,8 @@ import psycopg
 import pytest
 
 import episodes_assets.commands.demo as demo_module
-from episodes_assets.databases.connections import connect
+from episodes_assets.databases import stamps as stamps_module
+from episodes_assets.databases.connections import Connection, connect
 from episodes_assets.databases.dsns import Database, Dsns, Purpose
 from episodes_assets.databases.provision import provision
 from episodes_assets.databases.stamps import replace
@@ -142,7 +143,7 @@ def test_a_stamp_changes_on_an_explicit_word(system: System, monkeypatch: pytest
     assert hint == ""
     assert stamps(system) == ["development"] * 4
     said, hint = output("db", "stamp", "staging", "--from", "development", "--database", "queue",
-                        "--database", "input")  # fmt: skip
+                        "--database", "input", "--database", "queue")  # fmt: skip
     assert said.count("changed from development to staging") == 2
     assert "set EPISODES_ENVIRONMENT=staging" in hint
     assert stamps(system) == ["development", "staging", "staging", "development"]
@@ -161,6 +162,22 @@ def test_a_stamp_changes_on_an_explicit_word(system: System, monkeypatch: pytest
     assert "has no environment stamp" in str(
         refusal("db", "stamp", "staging", "--from", "development", "--database", "input")
     )
+
+
+def test_a_stamp_that_changes_since_we_looked_leaves_all_as_they_were(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPISODES_ADMIN_DSN", system.admin["queue"])
+
+    def replace_all_but_the_last(connection: Connection, old: str, new: str) -> bool:
+        if connection.info.dbname.startswith("results"):
+            system.query("results", "UPDATE environment_stamp SET environment = 'production'")
+        return replace(connection, old, new)
+
+    monkeypatch.setattr(stamps_module, "replace", replace_all_but_the_last)
+    error = refusal("db", "stamp", "staging", "--from", "development")
+    assert "is stamped 'production', not 'development'" in str(error)
+    assert stamps(system) == [*["development"] * 3, "production"]
 
 
 def test_init_of_another_environment_changes_no_role(
