@@ -9,11 +9,11 @@ from typing import Any
 from dagster import get_dagster_logger
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
-from sqlalchemy.engine import make_url
 
 from episodes_assets.databases.connections import connect_to_write
 from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets.databases.provision import ready_databases
+from episodes_assets.databases.sqlalchemy_url import to_sqlalchemy_url
 from episodes_assets.settings import load_settings
 
 
@@ -45,6 +45,4 @@ class EpisodesDagsterStorage(DagsterPostgresStorage):
         dsn = ready_databases(settings, log.info).require(Purpose.DAGSTER)
         with connect_to_write(dsn, Database.DAGSTER, settings.environment):
             pass
-        # The driver is named because SQLAlchemy 2.1 changed the one behind plain postgresql://.
-        url = make_url(dsn).set(drivername="postgresql+psycopg2")
-        return cls(inst_data=inst_data, postgres_url=url.render_as_string(hide_password=False))
+        return cls(inst_data=inst_data, postgres_url=to_sqlalchemy_url(dsn))
