@@ -77,6 +77,9 @@ def connect_to_write(
 def connect_to_read(dsn: str, database: Database) -> Iterator[Connection]:
     """A connection that cannot write, to one of our own databases, of whatever environment.
 
+    It is in autocommit mode, so that it holds no transaction open between two statements; each sees what others
+    have committed by then.
+
     Raises:
         SchemaTooOld: If its schema is of an older release, where the role may see that.
         SchemaTooNew: If its schema is of a newer release, where the role may see that.
@@ -84,7 +87,9 @@ def connect_to_read(dsn: str, database: Database) -> Iterator[Connection]:
         BadSetting: If the DSN cannot be read, or leads to another one of the four databases.
         DatabaseUnreachable: If there is no connection to be had.
     """
-    with connect(dsn, read_only=True) as connection:
+    with connect(dsn, read_only=True, autocommit=True) as connection:
+        # psycopg's own read_only counts for transactions that are begun, not for a statement by itself.
+        connection.execute("SET default_transaction_read_only = on")
         versions.verify(connection, database, describe(dsn))
         yield connection
 

@@ -1,0 +1,20 @@
+"""Connections: what holds nothing up, and what is said of those that cannot be made."""
+
+import psycopg
+import pytest
+from psycopg.pq import TransactionStatus
+
+from episodes_assets.databases.connections import connect_to_read
+from episodes_assets.databases.dsns import Database, Purpose
+from episodes_assets_tests.system import System
+
+
+def test_who_reads_leaves_no_transaction_open_and_cannot_write(system: System) -> None:
+    """An old snapshot keeps the server from cleaning up, and some steps read for hours."""
+    with connect_to_read(system.dsn(Purpose.RESULTS), Database.RESULTS) as connection:
+        connection.execute("SELECT * FROM state.tracked_days")
+        assert connection.info.transaction_status is TransactionStatus.IDLE
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            connection.execute("DELETE FROM published.days")
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction), connection.transaction():
+            connection.execute("DELETE FROM published.days")
