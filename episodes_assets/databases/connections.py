@@ -77,8 +77,8 @@ def connect_to_write(
 def connect_to_read(dsn: str, database: Database) -> Iterator[Connection]:
     """A connection that cannot write, to one of our own databases, of whatever environment.
 
-    It is in autocommit mode, so that it holds no transaction open between two statements; each sees what others
-    have committed by then.
+    It is in autocommit mode, so that it holds no transaction open between two statements; each sees what
+    others have committed by then.
 
     Raises:
         SchemaTooOld: If its schema is of an older release, where the role may see that.
@@ -122,7 +122,8 @@ def _parse(dsn: str) -> dict[str, Any]:
 def unreachable(dsn: str, error: Exception) -> DatabaseUnreachable:
     """What to say of a database that cannot be reached, or not any more."""
     lines = [line.strip() for line in str(error).splitlines()]
-    reason = next(line for line in reversed(lines) if line and not line.startswith(". SQLSTATE"))
+    said = [line for line in lines if line and not line.startswith(". SQLSTATE")]
+    reason = said[-1] if said else type(error).__name__
     return DatabaseUnreachable(
         f"cannot reach {describe(dsn)} ({reason})",
         "check the DSN, that the server is up, and that `episodes db init` has been run",

@@ -1,4 +1,4 @@
-"""Alembic over one of the four databases: which version it is at, and how it gets to the newest."""
+"""Alembic over one of the four databases: how it gets to the newest version, or back to an older one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,26 +7,10 @@ import psycopg
 import sqlalchemy
 from alembic import command
 from alembic.config import Config
-from alembic.script import ScriptDirectory
 
 from episodes_assets.databases.connections import Connection
 from episodes_assets.databases.purposes import Database
 from episodes_assets.databases.versions import MIGRATIONS
-
-
-def latest_version(database: Database) -> str:
-    """The newest migration of a database."""
-    return ScriptDirectory.from_config(_config(database)).get_current_head() or ""
-
-
-def upgrade(database: Database, admin_dsn: str) -> tuple[str | None, str | None]:
-    """Bring a database to its newest version.
-
-    Returns:
-        The versions before and after; before is None for a database without any.
-    """
-    with psycopg.connect(admin_dsn) as admin, begin(admin) as connection:
-        return upgrade_within(connection, database)
 
 
 @contextmanager

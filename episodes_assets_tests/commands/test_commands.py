@@ -12,7 +12,7 @@ import pytest
 
 from episodes_assets.commands.processes import episodes_argv
 from episodes_assets.databases.dsns import Database, Purpose
-from episodes_assets.databases.migrate import latest_version
+from episodes_assets.databases.versions import needed_version
 from episodes_assets_tests.commands.invoke import output, refusal
 from episodes_assets_tests.system import System, day
 
@@ -197,7 +197,7 @@ def test_the_state_moves_to_another_system(system: System, tmp_path: Path) -> No
 def test_db_status_and_init(system: System) -> None:
     status = system.cli("db", "status")
     assert status.returncode == 0, status.stderr
-    for word in (*(latest_version(database) for database in Database), "development", "18."):
+    for word in (*(needed_version(database) for database in Database), "development", "18."):
         assert word in status.stdout
     down = {
         Purpose.RESULTS.setting: "postgresql://who@127.0.0.1:1/results",

@@ -4,7 +4,7 @@ import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
 
-from episodes_assets.databases.connections import connect_to_read
+from episodes_assets.databases.connections import connect_to_read, unreachable
 from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets_tests.system import System
 
@@ -18,3 +18,9 @@ def test_who_reads_leaves_no_transaction_open_and_cannot_write(system: System) -
             connection.execute("DELETE FROM published.days")
         with pytest.raises(psycopg.errors.ReadOnlySqlTransaction), connection.transaction():
             connection.execute("DELETE FROM published.days")
+
+
+@pytest.mark.parametrize("text", ["", "\n", ". SQLSTATE: 57P01"])
+def test_a_driver_that_says_nothing(text: str) -> None:
+    error = unreachable("postgresql://me:secret@db.example/queue", ValueError(text))
+    assert str(error).startswith("cannot reach me@db.example/queue (ValueError): ")

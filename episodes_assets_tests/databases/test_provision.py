@@ -17,9 +17,10 @@ from episodes_assets.databases import embedded
 from episodes_assets.databases.arrow import read_arrow
 from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Database, Dsns, Purpose, resolve_dsns
-from episodes_assets.databases.migrate import downgrade, latest_version, upgrade
+from episodes_assets.databases.migrate import begin, downgrade, upgrade_within
 from episodes_assets.databases.provision import provision
 from episodes_assets.databases.status import read_status
+from episodes_assets.databases.versions import needed_version
 from episodes_assets.errors import BadSetting, DatabaseUnreachable, NotProvisioned, WrongEnvironment
 from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.settings import load_settings
@@ -167,7 +168,7 @@ def test_migrations_upgrade_an_older_schema(system: System, server_home: Path) -
     assert not any(status.is_current for status in read_status(system.dsns))
     provision(settings, embedded_dsns, lambda _: None)
     for status in read_status(system.dsns):
-        assert status.schema_version == latest_version(status.database)
+        assert status.schema_version == needed_version(status.database)
 
 
 def test_jobs_in_flight_survive_an_upgrade(system: System) -> None:
@@ -198,8 +199,9 @@ def test_jobs_in_flight_survive_an_upgrade(system: System) -> None:
     downgrade(Database.QUEUE, system.admin["queue"], "queue_0002")
     states = "SELECT state, count(*)::int FROM ledger.jobs GROUP BY 1 ORDER BY 1"
     assert system.query("queue", states) == [("held", 1), ("succeeded", 3), ("waiting", 3)]
-    latest = latest_version(Database.QUEUE)
-    assert upgrade(Database.QUEUE, system.admin["queue"]) == ("queue_0002", latest)
+    with psycopg.connect(system.admin["queue"]) as admin, begin(admin) as migrations:
+        upgraded = upgrade_within(migrations, Database.QUEUE)
+    assert upgraded == ("queue_0002", needed_version(Database.QUEUE))
     assert seen() == before
 
 
