@@ -150,7 +150,7 @@ def _refuse_held(
     total = sum(day.held for day in progress)
     if not held:
         raise JobsHeld(
-            f"{total:,} jobs were held, and have been retried or waived meanwhile",
+            f"{total:,} jobs were held, and have been retried, waived or planned anew meanwhile",
             "materialise job_outcomes again",
         )
     first = held[0]

@@ -4,7 +4,7 @@ import datetime as dt
 
 from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import NothingToCancel, ReasonMissing
-from episodes_assets.stores.ledger import require_plan
+from episodes_assets.stores.ledger import lock_plan
 
 
 def cancel_day(connection: Connection, day: dt.date, *, reason: str, cancelled_by: str) -> int:
@@ -33,12 +33,7 @@ def cancel_day(connection: Connection, day: dt.date, *, reason: str, cancelled_b
     if not cancelled_by:
         raise ReasonMissing("cancelling needs a name", "say who decided it")
     with connection.transaction():
-        plan_id = require_plan(connection, day).plan_id
-        # In the order of fanning out, workers and retries: nobody writes in between, or waits in a circle.
-        connection.execute("SELECT FROM ledger.plans WHERE plan_id = %s FOR UPDATE", [plan_id])
-        connection.execute(
-            "SELECT FROM ledger.chunks WHERE plan_id = %s ORDER BY chunk FOR UPDATE", [plan_id]
-        )
+        plan_id = lock_plan(connection, day, with_chunks=True).plan_id
         cancelled = _hold_open_jobs(connection, plan_id, f"by {cancelled_by}", reason)
         if not cancelled:
             raise NothingToCancel(
