@@ -85,6 +85,12 @@ def fresh_system(server_home: Path, home: Path, patch: pytest.MonkeyPatch) -> It
                     sql.Identifier(name), sql.Identifier(database.value)
                 )
             )
+        # A copy lacks what is set for a role in a database.
+        connection.execute(
+            sql.SQL("ALTER ROLE {} IN DATABASE {} SET search_path = dagster, public").format(
+                sql.Identifier(Purpose.DAGSTER.embedded_role), sql.Identifier(names[Database.DAGSTER])
+            )
+        )
     dsns = Dsns({p: server.dsn(p.embedded_role, names[p.database]) for p in Purpose}, is_embedded=False)
     for purpose in Purpose:
         patch.setenv(purpose.setting, dsns.require(purpose))

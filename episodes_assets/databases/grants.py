@@ -13,8 +13,14 @@ Roles = Mapping[Purpose, str]
 _STAMP = "GRANT SELECT ON environment_stamp, episodes_schema_version TO {role}"
 
 _RIGHTS: dict[Purpose, tuple[str, ...]] = {
-    # Dagster migrates its own tables.
-    Purpose.DAGSTER: (_STAMP, "GRANT CREATE, USAGE ON SCHEMA public TO {role}"),
+    # Dagster migrates its own tables, in a schema that nobody else looks into: with a right to make
+    # operators in `public` its role could let every other one execute what it likes.
+    Purpose.DAGSTER: (
+        _STAMP,
+        "REVOKE CREATE ON SCHEMA public FROM {role}",
+        "GRANT CREATE, USAGE ON SCHEMA dagster TO {role}",
+        "ALTER ROLE {role} IN DATABASE {database} SET search_path = dagster, public",
+    ),
     # No other role may see the schema: it holds what logins are checked against.
     Purpose.DASHBOARD: (
         _STAMP,

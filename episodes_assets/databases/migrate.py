@@ -14,11 +14,16 @@ from episodes_assets.databases.versions import MIGRATIONS
 
 
 @contextmanager
-def begin(admin: Connection) -> Iterator[sqlalchemy.Connection]:
+def begin(admin: Connection, database: Database) -> Iterator[sqlalchemy.Connection]:
     """A transaction for migrations and for whatever else is executed through `admin` meanwhile.
 
-    It commits when the block ends well, and leaves `admin` open.
+    It commits when the block ends well, and leaves `admin` open. In Dagster's database the search path is
+    PostgreSQL's own catalog until `upgrade_within` has ended: a release that let Dagster's role make objects
+    in `public` may have left operators there, which an administrator would execute.
     """
+    if database is Database.DAGSTER:
+        admin.execute("SET search_path = pg_catalog")
+        admin.commit()  # SQLAlchemy rolls back what it does when it first sees a connection
     engine = sqlalchemy.create_engine(
         "postgresql+psycopg://", creator=lambda: admin, poolclass=sqlalchemy.StaticPool
     )
@@ -34,12 +39,14 @@ def upgrade_within(connection: sqlalchemy.Connection, database: Database) -> tup
     """
     before = _version(connection)
     command.upgrade(_config(database, connection), "head")
-    return before, _version(connection)
+    after = _version(connection)
+    connection.exec_driver_sql("RESET search_path")
+    return before, after
 
 
 def downgrade(database: Database, admin_dsn: str, version: str) -> None:
     """Bring a database back to an older version."""
-    with psycopg.connect(admin_dsn) as admin, begin(admin) as connection:
+    with psycopg.connect(admin_dsn) as admin, begin(admin, database) as connection:
         _version(connection)
         command.downgrade(_config(database, connection), version)
 
@@ -55,7 +62,7 @@ def _config(database: Database, connection: sqlalchemy.Connection | None = None)
 
 
 def _version(connection: sqlalchemy.Connection) -> str | None:
-    if not sqlalchemy.inspect(connection).has_table("episodes_schema_version"):
+    if not sqlalchemy.inspect(connection).has_table("episodes_schema_version", schema="public"):
         return None
-    found = connection.execute(sqlalchemy.text("SELECT version_num FROM episodes_schema_version"))
+    found = connection.execute(sqlalchemy.text("SELECT version_num FROM public.episodes_schema_version"))
     return found.scalar()

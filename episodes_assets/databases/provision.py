@@ -100,7 +100,7 @@ def _fill(target: Target, environment: str, report: Report) -> None:
         # By itself: PgQueuer's statements cannot all share a transaction. It can be repeated.
         asyncio.run(_install_pgqueuer(target.admin_dsn))
     # All the rest or nothing: no version without its rights, no mark without either.
-    with connect(target.admin_dsn) as admin, migrate.begin(admin) as migrations:
+    with connect(target.admin_dsn) as admin, migrate.begin(admin, target.database) as migrations:
         if target.is_ours:
             before, after = migrate.upgrade_within(migrations, target.database)
             if before != after:

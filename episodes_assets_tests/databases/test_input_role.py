@@ -131,7 +131,7 @@ def test_elsewhere_the_step_and_the_worker_warn(
     system.query("input", f"GRANT INSERT ON episodes TO {READER}")
     system.insert_drop(day(1), [(1, 0, "2018-02-01", "2018-02-01")])
     system.plan(day(1))
-    logged = system.query("dagster", "SELECT count(*) FROM event_logs WHERE event LIKE %s",
+    logged = system.query("dagster", "SELECT count(*) FROM dagster.event_logs WHERE event LIKE %s",
                           ["%could write to the input%"])  # fmt: skip
     assert logged == [(1,)]
     monkeypatch.setattr(worker, "_work", _no_work)

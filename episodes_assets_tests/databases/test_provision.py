@@ -292,7 +292,7 @@ def test_what_is_kept_for_ever_is_only_added_to(system: System, purpose: Purpose
         "UPDATE environment_stamp SET environment = 'mine'",
         "CREATE TABLE dashboard.mine ()",
         "CREATE TABLE mine ()",
-        "SELECT FROM runs",
+        "SELECT FROM dagster.runs",
     ],
 )
 def test_the_dashboard_changes_no_record(system: System, statement: str) -> None:

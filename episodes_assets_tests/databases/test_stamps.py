@@ -30,7 +30,7 @@ def stamps(system: System) -> list[str]:
 def contents(system: System) -> dict[str, Any]:
     """Everything that a process could write to in the four databases."""
     count = "SELECT (SELECT count(*) FROM episodes), (SELECT count(*) FROM viewings)"
-    dagster = "SELECT count(*), (SELECT count(*) FROM event_logs) FROM runs"
+    dagster = "SELECT count(*), (SELECT count(*) FROM dagster.event_logs) FROM dagster.runs"
     return {
         **system.fingerprint(),
         "input": system.query("input", count),
@@ -94,9 +94,9 @@ def test_a_process_of_another_environment_writes_nowhere(
 def test_dagster_makes_no_table_in_a_database_that_is_not_its_own(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tables = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
+    tables = "SELECT tablename FROM pg_tables WHERE schemaname IN ('public', 'dagster') ORDER BY 1"
     system.query("dagster", "DROP OWNED BY episodes_dagster")
-    system.query("dagster", "GRANT CREATE, USAGE ON SCHEMA public TO episodes_dagster")
+    system.query("dagster", "GRANT CREATE, USAGE ON SCHEMA dagster TO episodes_dagster")
     system.query("dagster", "GRANT SELECT ON environment_stamp, episodes_schema_version TO episodes_dagster")
     ours = [("environment_stamp",), ("episodes_schema_version",)]
     assert system.query("dagster", tables) == ours

@@ -11,14 +11,14 @@ depends_on = None
 def upgrade() -> None:
     op.execute(
         """
-        CREATE TABLE environment_stamp (
+        CREATE TABLE public.environment_stamp (
             environment text NOT NULL,
             stamped_at timestamptz NOT NULL DEFAULT now()
         );
-        CREATE UNIQUE INDEX environment_stamp_is_one_row ON environment_stamp ((true));
+        CREATE UNIQUE INDEX environment_stamp_is_one_row ON public.environment_stamp ((true));
         """
     )
 
 
 def downgrade() -> None:
-    op.execute("DROP TABLE environment_stamp")
+    op.execute("DROP TABLE public.environment_stamp")

@@ -11,7 +11,7 @@ depends_on = None
 def upgrade() -> None:
     op.execute(
         """
-        -- A schema of its own: Dagster's role, which makes its tables in `public`, has no right here.
+        -- A schema of its own: Dagster's role, which makes tables elsewhere, has no right here.
         CREATE SCHEMA dashboard;
 
         CREATE TABLE dashboard.users (
