@@ -1,5 +1,6 @@
 """How long somebody must wait after so many failed logins: a pure rule."""
 
+import math
 from dataclasses import dataclass
 
 LONGEST_SECONDS = 15 * 60.0
@@ -25,9 +26,11 @@ class Waiting:
 
     Attributes:
         free: How many failures cost no wait.
+        halved_after_seconds: After which half of the failures are forgotten; None to keep all for a day.
     """
 
     free: int
+    halved_after_seconds: float | None = None
 
     def seconds_left(self, attempts: Attempts) -> float:
         """What is left to wait before the next attempt; 0 if it may be made now.
@@ -43,4 +46,9 @@ class Waiting:
 
     def counted(self, attempts: Attempts) -> int:
         """How many failures there are with one more."""
-        return 1 + (0 if attempts.seconds_ago >= FORGOTTEN_AFTER_SECONDS else attempts.failures)
+        ago = max(0.0, attempts.seconds_ago)
+        if ago >= FORGOTTEN_AFTER_SECONDS:
+            return 1
+        if self.halved_after_seconds is None:
+            return 1 + attempts.failures
+        return 1 + math.ceil(attempts.failures * math.pow(0.5, ago / self.halved_after_seconds))

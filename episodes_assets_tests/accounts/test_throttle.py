@@ -107,7 +107,7 @@ def test_a_success_forgets_the_names_failures_but_not_the_addresss(connection: C
     succeed(connection, "ada", "10.0.0.1")
     assert fail(connection, "ada", "10.0.0.1", 20) == FREE
     # Nor does the success itself count: it leaves what was left.
-    passed = 2 * FREE - 1
+    passed = FREE - 1  # where she is known by now, she is counted by herself
     succeed(connection, "eve", "10.0.0.1")
     for number in range(FREE_OF_AN_ADDRESS):
         passed += fail(connection, f"name{number}", "10.0.0.1")
@@ -155,10 +155,48 @@ def test_one_machine_is_one_address(connection: Connection, first: str, second: 
     assert (wait_for(connection, "somebody", second) > 0) is is_one
 
 
+def fill(connection: Connection, address: str) -> None:
+    """Guess at an address until everybody new there has to wait."""
+    for number in range(FREE_OF_AN_ADDRESS):
+        fail(connection, f"name{number}", address)
+
+
+def test_guesses_at_an_address_keep_nobody_out_where_they_log_in(connection: Connection) -> None:
+    succeed(connection, "ada", "127.0.0.1")
+    fill(connection, "127.0.0.1")
+    assert wait_for(connection, "eve", "127.0.0.1") > 0
+    for _ in range(3):
+        succeed(connection, "ada", "127.0.0.1")
+    # Nor do wrong guesses at ada there cost the others anything.
+    before = wait_for(connection, "eve", "127.0.0.1")
+    fail(connection, "ada", "127.0.0.1", FREE)
+    assert 0 < wait_for(connection, "eve", "127.0.0.1") <= before
+
+
+def test_typing_errors_among_good_logins_do_not_add_up(
+    accounts: AccountsDatabase, connection: Connection
+) -> None:
+    for number in range(FREE_OF_AN_ADDRESS + 11):
+        assert fail(connection, f"name{number}", "127.0.0.1") == 1
+        succeed(connection, f"name{number}", "127.0.0.1")
+        accounts.age("login_attempts", 3_600)
+
+
 def test_an_administrator_can_end_the_wait(connection: Connection) -> None:
+    succeed(connection, "ada", "10.0.0.2")
+    fail(connection, "ada", "10.0.0.2", FREE)
     fail(connection, "ada", "10.0.0.1", FREE)
+    fail(connection, "eve", "10.0.0.3", FREE)
+    fill(connection, "10.0.0.1")
+    fill(connection, "10.0.0.4")
+    for address in ("10.0.0.1", "10.0.0.2", "10.0.0.9"):
+        assert wait_for(connection, "ada", address) > 0
     throttle.forget_failures(connection, "ADA")
-    assert wait_for(connection, "ada", "10.0.0.1") == 0
+    for address in ("10.0.0.1", "10.0.0.2", "10.0.0.9"):
+        assert wait_for(connection, "ada", address) == 0
+    # Others' waits are none of hers.
+    assert wait_for(connection, "eve", "10.0.0.9") > 0
+    assert wait_for(connection, "mallory", "10.0.0.4") > 0
 
 
 def test_what_counts_no_more_is_not_kept(accounts: AccountsDatabase, connection: Connection) -> None:

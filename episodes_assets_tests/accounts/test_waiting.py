@@ -60,6 +60,15 @@ def test_who_waits_as_told_is_let_through(free: int, ago: float) -> None:
         assert rule.seconds_left(Attempts(failures, ago + left)) < 1e-6
 
 
+@given(FREE, FAILURES, AGO, AGO)
+def test_failures_fade_where_the_rule_says_so(free: int, failures: int, ago: float, later: float) -> None:
+    rule = Waiting(free, halved_after_seconds=3_600)
+    counted = rule.counted(Attempts(failures, ago))
+    assert rule.counted(Attempts(failures, 0)) == failures + 1
+    assert rule.counted(Attempts(failures, ago + later)) <= counted <= failures + 1
+    assert rule.counted(Attempts(failures, 3_600)) == (failures + 1) // 2 + 1
+
+
 @given(FREE, FAILURES)
 def test_a_quiet_day_forgets(free: int, failures: int) -> None:
     old = Attempts(failures, FORGOTTEN_AFTER_SECONDS)
