@@ -13,7 +13,9 @@ from episodes_assets.accounts.identity import Way
 from episodes_assets.databases.connections import Connection
 
 _LOG = logging.getLogger(__name__)
-_LONGEST_NAME = 200
+_LONGEST_TEXT = 200
+LONGEST_DETAIL = 4_096
+_DEEPEST = 20
 
 
 @dataclass(frozen=True)
@@ -53,20 +55,23 @@ def record(
 
     Args:
         connection: To the accounts.
-        who: The name of whoever did it; of a longer one the beginning.
+        who: The name of whoever did it.
         way: How they proved who they are; None for commands and for people who did not.
         what: What was done or tried.
         detail: Whatever helps to understand it; what JSON does not know is written as text.
         address: Where it came from.
         outcome: What came of it.
+
+    Of a text of more than 200 characters the beginning is kept, and of the detail about 4 kB, so that nobody
+    fills with few requests what cannot be deleted.
     """
     event = {
-        "who": _storable(who)[:_LONGEST_NAME],
+        "who": _short(who),
         "way": None if way is None else way.value,
-        "what": _storable(what),
-        "detail": {_storable(key): _as_json(value) for key, value in detail.items()},
-        "address": _storable(address),
-        "outcome": _storable(outcome),
+        "what": _short(what),
+        "detail": _fitting(detail),
+        "address": _short(address),
+        "outcome": _short(outcome),
     }
     connection.execute(
         "INSERT INTO dashboard.audit_log (who, way, what, detail, address, outcome)"
@@ -100,14 +105,37 @@ def read(
     ]
 
 
-def _as_json(value: object) -> object:
+def _fitting(detail: Mapping[str, object]) -> dict[str, object]:
+    """What there is room for, in its order; of the entry that is too long the beginning, as text."""
+    kept: dict[str, object] = {}
+    room = LONGEST_DETAIL
+    for key, value in detail.items():
+        name, given = _short(key), _as_json(value)
+        text = json.dumps(given)
+        room -= len(json.dumps(name)) + len(text) + len(": , ")
+        if room < 0:
+            kept[name] = f"{text[: max(0, len(text) + room)]}… ({len(text):,} characters)"
+            if (left := len(detail) - len(kept)) > 0:
+                kept["…"] = f"{left:,} more"
+            break
+        kept[name] = given
+    return kept
+
+
+def _as_json(value: object, depth: int = 1) -> object:
+    if depth > _DEEPEST and isinstance(value, Mapping | list | tuple):
+        return "…"
     if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, Mapping):
-        return {_storable(str(key)): _as_json(each) for key, each in value.items()}
+        return {_storable(str(key)): _as_json(each, depth + 1) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_as_json(each) for each in value]
+        return [_as_json(each, depth + 1) for each in value]
     return _storable(str(value))
+
+
+def _short(text: str) -> str:
+    return _storable(text[:_LONGEST_TEXT])
 
 
 def _storable(text: str) -> str:

@@ -57,6 +57,46 @@ def test_whatever_a_request_holds_can_be_recorded(
     assert json.loads(line.removeprefix("audit "))["what"] == event.what
 
 
+DEEP: list[Any] = []
+for _ in range(5_000):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [
+        {"x" * 1_000_000: 1},
+        {"x": "y" * 1_000_000},
+        {"x": ["\ud800\0é"] * 100_000, "z": 1},
+        {"x": {"k" * 1_000_000: 1}},
+        {f"key {number}": number for number in range(100_000)},
+        {"deep": DEEP},
+        {"number": 10**4_000, "other": 10**4_000},
+    ],
+    ids=["a key", "a text", "a list", "a key below", "many keys", "a deep one", "numbers"],
+)
+def test_no_request_adds_more_than_some_kilobytes(connection: Connection, detail: dict[str, Any]) -> None:
+    long = "x" * 9_999
+    add(connection, long, detail=detail, what=long, address=long, outcome=long)
+    stored = "SELECT octet_length(to_jsonb(audit_log)::text) FROM dashboard.audit_log"
+    row = connection.execute(stored).fetchone()
+    assert row is not None
+    assert row[0] < audit.LONGEST_DETAIL + 2_000
+    (event,) = audit.read(connection)
+    assert event.who == event.what == event.address == event.outcome == "x" * 200
+    assert next(iter(detail))[:200] in event.detail
+
+
+def test_of_a_detail_is_kept_what_there_is_room_for(connection: Connection) -> None:
+    add(connection, detail={"a": 1, "b": ["x" * 4_000], "c": 2})
+    add(connection, detail={"a": 1, "b": ["x" * 5_000], "c": 2, "d": 3})
+    cut, whole = audit.read(connection)
+    assert whole.detail == {"a": 1, "b": ["x" * 4_000], "c": 2}
+    assert cut.detail["a"] == 1
+    assert str(cut.detail["b"]).endswith("x… (5,004 characters)")
+    assert (cut.detail["…"], "c" in cut.detail) == ("2 more", False)
+
+
 @pytest.mark.parametrize(
     "statement",
     [
