@@ -24,7 +24,7 @@ class Event:
 
     Attributes:
         at: When, by the database's clock.
-        who: The name of whoever did it; unproven where `way` is None.
+        who: The name of whoever did it; as `unproven` gives it where they did not prove that.
         way: How they proved who they are; None for commands and for people who did not.
         what: What was done or tried.
         detail: Whatever helps to understand it.
@@ -41,6 +41,14 @@ class Event:
     outcome: str
 
 
+def unproven(name: str) -> str:
+    """How the log calls somebody who says they are `name` and did not prove it; nothing if they do not say.
+
+    It is never what it calls a user, a token or a command.
+    """
+    return f"unproven:{name}" if name else ""
+
+
 def record(
     connection: Connection,
     *,
@@ -55,7 +63,7 @@ def record(
 
     Args:
         connection: To the accounts.
-        who: The name of whoever did it.
+        who: The name of whoever did it; of somebody who did not prove it, what `unproven` gives.
         way: How they proved who they are; None for commands and for people who did not.
         what: What was done or tried.
         detail: Whatever helps to understand it; what JSON does not know is written as text.
@@ -90,14 +98,14 @@ def read(
         connection: To the accounts.
         limit: How many at most.
         since: None older than that.
-        who: Only those of this name.
+        who: Only those of this name, also where it is unproven.
     """
     found = connection.execute(
         "SELECT at, who, way, what, detail, address, outcome FROM dashboard.audit_log"
         " WHERE (%(since)s::timestamptz IS NULL OR at >= %(since)s)"
-        " AND (%(who)s::text IS NULL OR who = %(who)s)"
+        " AND (%(who)s::text IS NULL OR who IN (%(who)s, %(unproven)s))"
         " ORDER BY event_id DESC LIMIT %(limit)s",
-        {"since": since, "who": who, "limit": limit},
+        {"since": since, "who": who, "unproven": unproven(who or ""), "limit": limit},
     )
     return [
         Event(at, name, None if way is None else Way(way), what, detail, address, outcome)

@@ -143,6 +143,18 @@ def has_users(connection: Connection) -> bool:
     return bool(row and row[0])
 
 
+def known_name(connection: Connection, name: str) -> str | None:
+    """The name of the user whom somebody means; None if there is none, disabled ones included.
+
+    What was typed in place of a name may be a password, and is then to be kept nowhere.
+    """
+    folded = names.fold(name)
+    row = connection.execute(
+        "SELECT name FROM dashboard.users WHERE name = %s", [folded if names.is_name(folded) else ""]
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
 def log_in(connection: Connection, name: str, password: str) -> Identity | None:
     """Who logs in with a name and a password; None if they are wrong or the user is disabled.
 

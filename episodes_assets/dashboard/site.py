@@ -54,7 +54,7 @@ class Site:
         try:
             await self.accounts.run(
                 audit.record,
-                who=who.name if who else name,
+                who=who.name if who else audit.unproven(name),
                 way=who.way if who else None,
                 what=what,
                 detail=dict(detail or {}),

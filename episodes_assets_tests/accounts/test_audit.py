@@ -97,6 +97,14 @@ def test_of_a_detail_is_kept_what_there_is_room_for(connection: Connection) -> N
     assert (cut.detail["…"], "c" in cut.detail) == ("2 more", False)
 
 
+def test_a_name_that_is_not_proven_is_told_from_one_that_is(connection: Connection) -> None:
+    add(connection, audit.unproven("ada"), way=None, outcome="refused")
+    add(connection, "ada")
+    add(connection, audit.unproven(""), way=None)
+    assert [event.who for event in audit.read(connection)] == ["", "ada", "unproven:ada"]
+    assert [event.who for event in audit.read(connection, who="ada")] == ["ada", "unproven:ada"]
+
+
 @pytest.mark.parametrize(
     "statement",
     [

@@ -220,5 +220,5 @@ def test_the_command_serves_until_it_is_told_to_stop(system: System) -> None:
     said, _ = webserver.communicate(timeout=60)
     assert webserver.returncode == 0
     # The audit log is in the process's own log as well, and no password.
-    assert 'audit {"who": "who", "way": null, "what": "login"' in said
+    assert 'audit {"who": "unproven:an unknown name", "way": null, "what": "login"' in said
     assert "Traceback" not in said
