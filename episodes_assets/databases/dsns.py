@@ -6,6 +6,9 @@ the purposes of its own work and is given nothing else.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import get_args
+
+from pydantic import SecretStr
 
 from episodes_assets.databases import doors, embedded
 from episodes_assets.databases.purposes import FLEET, ORCHESTRATOR, WEBSERVER, Database, Purpose
@@ -39,13 +42,19 @@ class Dsns:
     def environment(self, purposes: Collection[Purpose]) -> dict[str, str]:
         """The environment variables that hand just these purposes to a child process.
 
-        Every other DSN is withheld from it, administrators' included, also where `.env` has it.
+        Every other DSN is withheld from it, administrators' included, also where `.env` has it; and from all
+        but the dashboard every other secret, which are its own.
         """
-        every = [name for name in Settings.model_fields if name.endswith("_dsn")]
+        secrets = [name for name, field in Settings.model_fields.items() if _is_secret(field.annotation)]
+        every = [name for name in secrets if name.endswith("_dsn") or Purpose.DASHBOARD not in purposes]
         withheld = dict.fromkeys((f"EPISODES_{name.upper()}" for name in every), WITHHELD)
         return withheld | {
             purpose.setting: self.by_purpose[purpose] for purpose in purposes if purpose in self.by_purpose
         }
+
+
+def _is_secret(annotation: object) -> bool:
+    return SecretStr in (annotation, *get_args(annotation))
 
 
 def resolve_dsns(settings: Settings) -> Dsns:
