@@ -4,6 +4,7 @@ A request is refused unless something lets it through: a route that is declared 
 role allows it. So a route that somebody adds is closed until it is declared open.
 """
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -151,7 +152,22 @@ class Gate:
         receive: Receive,
         send: Send,
     ) -> None:
-        """Let a request through; what changes something is on record with its answer's status."""
+        """Let a request through; what changes something is on record before it happens, or does not happen."""
+        if asked is not None and proof is not None:
+            kind = asked.picked.kind.value if asked.picked else "none"
+            self._site.metrics.operations.labels(proof.identity.role.value, kind).inc()
+        if proof is None or not self._changes(connection.scope, asked):
+            await self._app(connection.scope, receive, send)
+            return
+        what = "request" if asked is None else "graphql mutation"
+        detail = _address(connection) if asked is None else _described(asked)
+        # The two events of a request, which others may come between.
+        detail = {"request": secrets.token_hex(4), **detail}
+        try:
+            await self._site.record_or_fail(connection, what, "begun", who=proof.identity, detail=detail)
+        except AWAY:
+            await self._refuse(refusals.AWAY, connection, proof, receive, send)
+            return
         status = 0
 
         async def noting_status(message: Message) -> None:
@@ -160,29 +176,19 @@ class Gate:
                 status = message["status"]
             await send(message)
 
-        scope = connection.scope
-        if asked is not None and proof is not None:
-            kind = asked.picked.kind.value if asked.picked else "none"
-            self._site.metrics.operations.labels(proof.identity.role.value, kind).inc()
         try:
-            await self._app(scope, receive, noting_status)
+            await self._app(connection.scope, receive, noting_status)
         finally:
             outcome = str(status) if status else "no answer"
-            if asked is not None and asked.has_mutation:
-                await self._site.record(
-                    connection,
-                    "graphql mutation",
-                    outcome,
-                    who=proof.identity if proof else None,
-                    detail=_described(asked),
-                )
-            elif asked is None and proof is not None and not self._records_itself(scope):
-                await self._site.record(
-                    connection, "request", outcome, who=proof.identity, detail=_address(connection)
-                )
+            await self._site.record(connection, what, outcome, who=proof.identity, detail=detail)
 
-    def _records_itself(self, scope: Scope) -> bool:
-        return scope["method"] in SAFE_METHODS or _leads_to([*self._doors.open, *self._doors.to_all], scope)
+    def _changes(self, scope: Scope, asked: Asked | None) -> bool:
+        """Whether a request is to be on record here: it may change something, and does not record itself."""
+        if asked is not None:
+            return asked.has_mutation
+        return scope["method"] not in SAFE_METHODS and not _leads_to(
+            [*self._doors.open, *self._doors.to_all], scope
+        )
 
     async def _refuse(
         self,

@@ -52,17 +52,35 @@ class Site:
             detail: Whatever helps to understand it.
         """
         try:
-            await self.accounts.run(
-                audit.record,
-                who=who.name if who else audit.unproven(name),
-                way=who.way if who else None,
-                what=what,
-                detail=dict(detail or {}),
-                address=address_of(connection),
-                outcome=outcome,
-            )
+            await self.record_or_fail(connection, what, outcome, who=who, name=name, detail=detail)
         except AWAY:
             _LOG.exception("not in the audit log: %s by %s: %s %s", what, who or name, outcome, detail or {})
+
+    async def record_or_fail(
+        self,
+        connection: HTTPConnection,
+        what: str,
+        outcome: str,
+        *,
+        who: Identity | None = None,
+        name: str = "",
+        detail: Mapping[str, object] | None = None,
+    ) -> None:
+        """Like `record`, for what must not be done unless it is in the audit log.
+
+        Raises:
+            psycopg.OperationalError: If the accounts' database is away.
+            EpisodesError: If it is not ours to use.
+        """
+        await self.accounts.run(
+            audit.record,
+            who=who.name if who else audit.unproven(name),
+            way=who.way if who else None,
+            what=what,
+            detail=dict(detail or {}),
+            address=address_of(connection),
+            outcome=outcome,
+        )
 
 
 def site_of(connection: HTTPConnection) -> Site:

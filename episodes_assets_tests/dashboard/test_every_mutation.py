@@ -125,9 +125,10 @@ def test_an_operator_changes_things_and_it_is_on_record(dashboard: Dashboard) ->
         variables={"a": True, "b": long},
     )
     assert answer.json()["data"]["also"]["__typename"] == "Workspace"
-    refused, done = dashboard.events("graphql mutation")[-2:]
-    assert (refused[0], refused[2]) == ("operator", "400")
-    assert (done[0], done[2]) == ("operator", "200")
+    first, refused, begun, done = dashboard.events("graphql mutation")[-4:]
+    assert {each[0] for each in (first, refused, begun, done)} == {"operator"}
+    assert [each[2] for each in (first, refused, begun, done)] == ["begun", "400", "begun", "200"]
+    assert first[1]["request"] == refused[1]["request"] != begun[1]["request"] == done[1]["request"]
     assert (done[1]["operation"], done[1]["fields"]) == ("Reload", ["reloadWorkspace", "setNuxSeen"])
     assert done[1]["variables"]["a"] is True
     assert done[1]["variables"]["b"].endswith("… (2,000 characters)")

@@ -99,7 +99,8 @@ def test_a_route_that_somebody_adds_is_closed(dashboard: Dashboard) -> None:
     assert served.client(Role.VIEWER).get("/added").text == "added"
     assert served.client(Role.VIEWER).post("/added").status_code == 403
     assert served.client(Role.OPERATOR).post("/added").text == "added"
-    assert dashboard.events("request")[-1] == ("operator", {"method": "POST", "path": "/added"}, "200")
+    who, detail, outcome = dashboard.events("request")[-1]
+    assert (who, detail["method"], detail["path"], outcome) == ("operator", "POST", "/added", "200")
     for role, reason in ((None, "not signed in"), (Role.OPERATOR, "no such socket")):
         with (
             pytest.raises(WebSocketDisconnect) as end,

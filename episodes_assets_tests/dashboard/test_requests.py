@@ -6,8 +6,11 @@ from typing import Any, cast
 import anyio
 import pytest
 from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 
-from episodes_assets.accounts import sessions, tokens
+from episodes_assets.accounts import audit, sessions, tokens
 from episodes_assets.accounts.identity import Identity, Role, Way
 from episodes_assets.dashboard import request_body
 from episodes_assets.dashboard.accounts_access import AccountsAccess
@@ -70,8 +73,53 @@ def test_a_script_with_a_token_needs_no_browser(dashboard: Dashboard) -> None:
         del script.headers["Sec-Fetch-Site"]
         answer = script.post(CHANGE, headers={"Authorization": f"Bearer {token}"})
         assert answer.status_code == status
-    who, detail, outcome = dashboard.events("request")[-1]
-    assert (who, detail, outcome) == ("operator-script", {"method": "POST", "path": CHANGE}, "200")
+    begun, done = dashboard.events("request")[-2:]
+    assert [(who, outcome) for who, _, outcome in (begun, done)] == [
+        ("operator-script", "begun"),
+        ("operator-script", "200"),
+    ]
+    assert begun[1]["request"] == done[1]["request"]
+    assert (begun[1]["method"], begun[1]["path"]) == ("POST", CHANGE)
+
+
+@pytest.mark.parametrize("is_graphql", [True, False])
+def test_what_cannot_be_on_record_is_not_done(dashboard: Dashboard, is_graphql: bool) -> None:
+    class Forgetful:
+        """Accounts in which nothing can be recorded any more."""
+
+        async def run(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+            if function is audit.record:
+                raise DatabaseUnreachable("cannot reach it")
+            return await dashboard.site.accounts.run(function, *args, **kwargs)
+
+    done = []
+
+    async def do(request: Request) -> Response:
+        done.append(request.url.path)
+        return PlainTextResponse("done")
+
+    site = replace(dashboard.site, accounts=cast("AccountsAccess", Forgetful()))
+    pages = [Route("/do", do, methods=["POST"])]
+    served = replace(dashboard, site=site, app=create_application(site, dashboard.ui, pages=pages))
+    operator = served.client(Role.OPERATOR)
+    query = {"query": "mutation { reloadWorkspace { __typename } }"}
+    refused = operator.post("/graphql", json=query) if is_graphql else operator.post("/do")
+    assert (refused.status_code, done) == (503, [])
+    assert "data" not in refused.json()
+
+
+def test_a_change_is_on_record_before_it_happens(dashboard: Dashboard) -> None:
+    seen = []
+
+    async def do(_request: Request) -> Response:
+        seen.append(dashboard.events("request")[-1])
+        raise SystemError("and it never says how it went")
+
+    served = dashboard.again(pages=(Route("/do", do, methods=["POST"]),))
+    assert served.client(Role.OPERATOR).post("/do").status_code == 500
+    ((who, detail, outcome),) = seen
+    assert (who, detail["path"], outcome) == ("operator", "/do", "begun")
+    assert dashboard.events("request")[-1][1]["request"] == detail["request"]
 
 
 @pytest.mark.parametrize(
