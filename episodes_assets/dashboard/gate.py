@@ -16,6 +16,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from episodes_assets.dashboard import refusal as refusals
 from episodes_assets.dashboard.accounts_access import AWAY
+from episodes_assets.dashboard.audit_detail import (
+    LONGEST_ANSWER,
+    describe_address,
+    describe_answer,
+    describe_graphql,
+    describe_request,
+)
 from episodes_assets.dashboard.credentials import Proof, has_credentials, identify
 from episodes_assets.dashboard.cross_site import SAFE_METHODS, is_same_origin
 from episodes_assets.dashboard.graphql_reading import Asked, Unreadable, read_http
@@ -28,9 +35,8 @@ from episodes_assets.dashboard.request_body import (
     read_body,
     replaying,
 )
-from episodes_assets.dashboard.site import Site, cut
+from episodes_assets.dashboard.site import Site
 
-_LONGEST_VALUE = 500
 # Reading more keeps the event loop, so it happens beside it.
 _LARGE_BYTES = 50_000
 
@@ -140,27 +146,29 @@ class Gate:
                 await self._refuse(refusals.unreadable(str(problem)), connection, proof, receive, send)
                 return
             if refused := _judge_graphql(scope["method"], proof, asked):
-                await self._refuse(refused, connection, proof, receive, send, _described(asked))
+                await self._refuse(refused, connection, proof, receive, send, describe_graphql(asked))
                 return
-        await self._pass(connection, proof, asked, replaying(body, receive), send)
+        await self._pass(connection, proof, asked, body, receive, send)
 
     async def _pass(
         self,
         connection: HTTPConnection,
         proof: Proof | None,
         asked: Asked | None,
+        body: bytes,
         receive: Receive,
         send: Send,
     ) -> None:
-        """Let a request through; what changes something is on record before it happens, or does not happen."""
+        """Let a request through; what changes something is on record before it happens."""
         if asked is not None and proof is not None:
             kind = asked.picked.kind.value if asked.picked else "none"
             self._site.metrics.operations.labels(proof.identity.role.value, kind).inc()
+        again = replaying(body, receive)
         if proof is None or not self._changes(connection.scope, asked):
-            await self._app(connection.scope, receive, send)
+            await self._app(connection.scope, again, send)
             return
         what = "request" if asked is None else "graphql mutation"
-        detail = _address(connection) if asked is None else _described(asked)
+        detail = describe_request(connection, body) if asked is None else describe_graphql(asked)
         # The two events of a request, which others may come between.
         detail = {"request": secrets.token_hex(4), **detail}
         try:
@@ -169,17 +177,22 @@ class Gate:
             await self._refuse(refusals.AWAY, connection, proof, receive, send)
             return
         status = 0
+        answered = bytearray()
 
-        async def noting_status(message: Message) -> None:
+        async def noting_answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+            elif asked is not None and len(answered) <= LONGEST_ANSWER:
+                answered.extend(message.get("body", b""))
             await send(message)
 
         try:
-            await self._app(connection.scope, receive, noting_status)
+            await self._app(connection.scope, again, noting_answer)
         finally:
             outcome = str(status) if status else "no answer"
+            if 0 < len(answered) <= LONGEST_ANSWER:
+                detail = {**detail, **describe_answer(bytes(answered))}
             await self._site.record(connection, what, outcome, who=proof.identity, detail=detail)
 
     def _changes(self, scope: Scope, asked: Asked | None) -> bool:
@@ -209,7 +222,7 @@ class Gate:
                 "request refused",
                 refused.reason,
                 who=proof.identity if proof else None,
-                detail={**_address(connection), **(detail or {})},
+                detail={**describe_address(connection), **(detail or {})},
             )
         if connection.scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": refused.reason})
@@ -236,22 +249,3 @@ def _judge_graphql(method: str, proof: Proof | None, asked: Asked | None) -> Ref
     if proof is None or not proof.identity.role.may_change:
         return refusals.VIEWER
     return None if method == "POST" else refusals.NOT_BY_POST
-
-
-def _described(asked: Asked | None) -> dict[str, object]:
-    """What GraphQL asks for, for the audit log."""
-    if asked is None:
-        return {}
-    picked = asked.picked
-    return {
-        "operation": picked.name if picked else asked.operation_name,
-        "fields": sorted({name for operation in asked.operations for name in operation.fields}),
-        "variables": {key: cut(value, _LONGEST_VALUE) for key, value in asked.variables.items()},
-    }
-
-
-def _address(connection: HTTPConnection) -> dict[str, object]:
-    return {
-        "method": connection.scope.get("method", "WEBSOCKET"),
-        "path": cut(connection.scope["path"], _LONGEST_VALUE),
-    }

@@ -42,12 +42,17 @@ class Operation:
     Attributes:
         kind: Query, mutation or subscription.
         name: Its name, if it has one.
-        fields: The names of its top-level fields, aliases and fragments resolved, each once.
+        calls: Its top-level fields, fragments resolved.
     """
 
     kind: OperationType
     name: str | None
-    fields: tuple[str, ...]
+    calls: tuple[FieldNode, ...]
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The names of its top-level fields, aliases resolved, each once."""
+        return tuple(dict.fromkeys(call.name.value for call in self.calls))
 
 
 @dataclass(frozen=True)
@@ -207,19 +212,19 @@ def _read_operations(document: DocumentNode) -> Iterator[Operation]:
     }
     for node in document.definitions:
         if isinstance(node, OperationDefinitionNode):
-            fields = tuple(dict.fromkeys(_fields(node.selection_set, fragments, set())))
-            yield Operation(node.operation, node.name.value if node.name else None, fields)
+            calls = tuple(_calls(node.selection_set, fragments, set()))
+            yield Operation(node.operation, node.name.value if node.name else None, calls)
 
 
-def _fields(
+def _calls(
     selections: SelectionSetNode, fragments: Mapping[str, SelectionSetNode], seen: set[str]
-) -> Iterator[str]:
+) -> Iterator[FieldNode]:
     for node in selections.selections:
         if isinstance(node, FieldNode):
-            yield node.name.value
+            yield node
         elif isinstance(node, InlineFragmentNode):
-            yield from _fields(node.selection_set, fragments, seen)
+            yield from _calls(node.selection_set, fragments, seen)
         elif isinstance(node, FragmentSpreadNode) and node.name.value not in seen:
             seen.add(node.name.value)
             if (spread := fragments.get(node.name.value)) is not None:
-                yield from _fields(spread, fragments, seen)
+                yield from _calls(spread, fragments, seen)

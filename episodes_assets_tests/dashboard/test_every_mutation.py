@@ -129,10 +129,31 @@ def test_an_operator_changes_things_and_it_is_on_record(dashboard: Dashboard) ->
     assert {each[0] for each in (first, refused, begun, done)} == {"operator"}
     assert [each[2] for each in (first, refused, begun, done)] == ["begun", "400", "begun", "200"]
     assert first[1]["request"] == refused[1]["request"] != begun[1]["request"] == done[1]["request"]
-    assert (done[1]["operation"], done[1]["fields"]) == ("Reload", ["reloadWorkspace", "setNuxSeen"])
+    assert done[1]["operation"] == "Reload"
+    assert done[1]["fields"] == ["reloadWorkspace", "setNuxSeen @skip(if: $a)", "also: reloadWorkspace"]
+    assert done[1]["answer"] == {"reloadWorkspace": "Workspace", "also": "Workspace"}
     assert done[1]["variables"]["a"] is True
     assert done[1]["variables"]["b"].endswith("… (2,000 characters)")
     assert len(done[1]["variables"]["b"]) < 600
+
+
+def test_what_a_mutation_is_told_is_on_record_wherever_it_stands(dashboard: Dashboard) -> None:
+    operator = dashboard.client(Role.OPERATOR)
+    send(operator, 'mutation { wiped: deletePipelineRun(runId: "a-run") { __typename } }')
+    begun, done = dashboard.events("graphql mutation")[-2:]
+    for _, detail, _ in (begun, done):
+        assert detail["fields"] == ['wiped: deletePipelineRun(runId: "a-run")']
+    # Dagster refuses with the same status that it agrees with.
+    assert (done[2], done[1]["answer"]) == ("200", {"wiped": "RunNotFoundError"})
+    send(
+        operator,
+        "mutation M($run: String!) { deletePipelineRun(runId: $run) { __typename } }",
+        variables={"long": {"inner": ["x" * 3_000]}, "run": "a-run", "k" * 3_000: 1, "many": ["y"] * 9_000},
+    )
+    variables = dashboard.events("graphql mutation")[-1][1]["variables"]
+    assert variables["long"]["inner"] == ["x" * 500 + "… (3,000 characters)"]
+    assert variables["run"] == "a-run"
+    assert len(json.dumps(variables)) < 10_000
 
 
 def test_a_viewer_asks_and_listens(dashboard: Dashboard) -> None:

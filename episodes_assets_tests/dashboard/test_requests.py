@@ -1,10 +1,13 @@
 """What every request is held to: where it comes from, whom it names, how large it is; and every answer."""
 
+import json
 from dataclasses import replace
 from typing import Any, cast
 
 import anyio
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -15,6 +18,7 @@ from episodes_assets.accounts.identity import Identity, Role, Way
 from episodes_assets.dashboard import request_body
 from episodes_assets.dashboard.accounts_access import AccountsAccess
 from episodes_assets.dashboard.application import create_application
+from episodes_assets.dashboard.audit_detail import shortened
 from episodes_assets.dashboard.cross_site import is_same_origin
 from episodes_assets.errors import DatabaseUnreachable
 from episodes_assets_tests.dashboard.served import HOST, JSON, Dashboard
@@ -80,6 +84,39 @@ def test_a_script_with_a_token_needs_no_browser(dashboard: Dashboard) -> None:
     ]
     assert begun[1]["request"] == done[1]["request"]
     assert (begun[1]["method"], begun[1]["path"]) == ("POST", CHANGE)
+
+
+def test_what_was_reported_is_on_record(dashboard: Dashboard) -> None:
+    operator = dashboard.client(Role.OPERATOR)
+    assert operator.post("/report_asset_materialization/?asset_key=in_query&partition=p").status_code == 200
+    body = {"metadata": {"long": "x" * 3_000}, "asset_key": ["in_body"]}
+    assert operator.post("/report_asset_materialization/", json=body).status_code == 200
+    operator.post("/report_asset_materialization/", content=b"\xff" * 3_000, headers=JSON)
+    in_query, in_body, odd = (detail for _, detail, _ in dashboard.events("request")[-5::2])
+    assert in_query["query"] == "asset_key=in_query&partition=p"
+    assert in_body["body"]["asset_key"] == ["in_body"]
+    assert in_body["body"]["metadata"]["long"].endswith("… (3,000 characters)")
+    assert len(odd["body"]) < 2_100
+
+
+@given(st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just("x" * 999),
+    lambda inner: st.lists(inner, max_size=30) | st.dictionaries(st.text(max_size=200), inner, max_size=30),
+))  # fmt: skip
+@settings(deadline=None)
+def test_what_is_kept_is_short_and_little_is_kept_whole(value: object) -> None:
+    kept = json.dumps(shortened(value), ensure_ascii=False)
+    assert len(kept) < 20_000
+    whole = json.dumps(value, ensure_ascii=False)
+    if len(whole) < 100:
+        assert kept == whole
+
+
+def test_keys_that_begin_alike_hide_nothing() -> None:
+    assert shortened({"k" * 200 + "a": 1, "k" * 200 + "b": 2}) == {
+        "k" * 100 + "… (201 characters)": 1,
+        "k" * 100 + "… (201 characters) #1": 2,
+    }
 
 
 @pytest.mark.parametrize("is_graphql", [True, False])
