@@ -35,13 +35,6 @@ def session_token(connection: HTTPConnection, *, is_secure: bool) -> str | None:
     return connection.cookies.get(cookie_name(is_secure=is_secure)) or None
 
 
-def has_credentials(connection: HTTPConnection, configuration: Configuration) -> bool:
-    """Whether a request says at all who it comes from."""
-    return "authorization" in connection.headers or bool(
-        session_token(connection, is_secure=configuration.is_secure)
-    )
-
-
 async def identify(
     connection: HTTPConnection,
     accounts: AccountsAccess,

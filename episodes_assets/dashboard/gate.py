@@ -23,7 +23,7 @@ from episodes_assets.dashboard.audit_detail import (
     describe_graphql,
     describe_request,
 )
-from episodes_assets.dashboard.credentials import Proof, has_credentials, identify
+from episodes_assets.dashboard.credentials import Proof, identify
 from episodes_assets.dashboard.cross_site import SAFE_METHODS, is_same_origin
 from episodes_assets.dashboard.graphql_reading import Asked, Unreadable, read_http
 from episodes_assets.dashboard.graphql_socket import guard_socket
@@ -213,15 +213,13 @@ class Gate:
         detail: dict[str, object] | None = None,
     ) -> None:
         self._site.metrics.refused.labels(refused.reason).inc()
-        # Whoever walks by without a name is only counted: they would fill the log.
-        if refused is not refusals.AWAY and (
-            proof is not None or has_credentials(connection, self._site.configuration)
-        ):
+        # Whoever has not proven a name is only counted: they would fill the log, which nobody can shorten.
+        if refused is not refusals.AWAY and proof is not None:
             await self._site.record(
                 connection,
                 "request refused",
                 refused.reason,
-                who=proof.identity if proof else None,
+                who=proof.identity,
                 detail={**describe_address(connection), **(detail or {})},
             )
         if connection.scope["type"] == "websocket":

@@ -1,6 +1,7 @@
 """The login page, and the way out."""
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ UNKNOWN = "an unknown name"
 _LONGEST_NAME = 200
 # Each takes a core and 64 MB for a moment; more at once would only be slower, and are what an attack is.
 _HASHES_AT_ONCE = 2
+_SAME_WAIT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class _Login:
     def __init__(self, openid: OpenidLogin | None) -> None:
         self._openid = openid
         self._limiter = CapacityLimiter(_HASHES_AT_ONCE)
+        self._waits = _Waits()
 
     def routes(self) -> list[BaseRoute]:
         return [
@@ -85,9 +88,10 @@ class _Login:
             return await sign_in(request, found, wanted)
         outcome = "too soon" if found else "refused"
         site.metrics.logins.labels(Way.PASSWORD.value, outcome).inc()
-        # Whether there is such a user or not it is the same work.
-        known = await site.accounts.run(users.known_name, name)
-        await site.record(request, "login", outcome, name=known or UNKNOWN)
+        if not found or self._waits.is_new(found):
+            # Whether there is such a user or not it is the same work.
+            known = await site.accounts.run(users.known_name, name)
+            await site.record(request, "login", outcome, name=known or UNKNOWN)
         if not found:
             return self._form(request, wanted, status=401, problem=WRONG, name=name)
         seconds = math.ceil(found)
@@ -117,6 +121,27 @@ class _Login:
             openid=self._openid,
             has_password=site_of(request).configuration.password_login,
         )
+
+
+class _Waits:
+    """The waits that are on record; who tries again and again would fill the log with one of them.
+
+    A wait is known by the moment it ends, whichever name or address has to wait: so there is never more
+    than one event a second, however many of both somebody has.
+    """
+
+    def __init__(self) -> None:
+        self._ends: list[float] = []
+
+    def is_new(self, seconds: float) -> bool:
+        """Whether a wait that has so many seconds left was not asked about before."""
+        now = time.monotonic()
+        end = now + seconds
+        self._ends = [each for each in self._ends if each > now]
+        if any(abs(each - end) < _SAME_WAIT_SECONDS for each in self._ends):
+            return False
+        self._ends.append(end)
+        return True
 
 
 def _try(connection: Connection, name: str, password: str, address: str) -> Identity | float:

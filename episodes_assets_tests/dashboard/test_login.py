@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from episodes_assets.accounts import sessions, tokens, users
+from episodes_assets.accounts import sessions, throttle, tokens, users
 from episodes_assets.accounts.identity import Identity, Role, Way
 from episodes_assets.dashboard.application import create_application
 from episodes_assets.dashboard.login import OpenidLogin
@@ -133,6 +133,18 @@ def test_guessing_is_slowed_down_and_says_so(dashboard: Dashboard) -> None:
     assert 1 <= int(answers[-1].headers["retry-after"]) <= 900
     assert "Too many attempts. Try again in" in answers[-1].text
     assert [outcome for _, _, outcome in dashboard.events("login")][-6:] == ["refused"] * 5 + ["too soon"]
+
+
+def test_a_wait_is_on_record_once_however_often_somebody_tries(
+    dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait = iter([30.0, 29.9, 29.8, 90.0, 29.7])
+    monkeypatch.setattr(throttle, "try_again_after", lambda *_: next(wait))
+    served = dashboard.again()
+    for number in range(5):
+        assert served.client().post("/login", data=form(f"impatient-{number}")).status_code == 429
+    recorded = [who for who, _, _ in dashboard.events("login") if who.startswith("impatient")]
+    assert recorded == ["impatient-0", "impatient-3"]
 
 
 def test_a_login_sent_from_another_site_is_refused(dashboard: Dashboard) -> None:

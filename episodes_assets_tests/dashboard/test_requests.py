@@ -159,6 +159,18 @@ def test_a_change_is_on_record_before_it_happens(dashboard: Dashboard) -> None:
     assert dashboard.events("request")[-1][1]["request"] == detail["request"]
 
 
+def test_whoever_has_proven_no_name_adds_nothing_to_the_audit_log(dashboard: Dashboard) -> None:
+    before = dashboard.system.query("dagster", "SELECT count(*) FROM dashboard.audit_log")
+    for client, headers in (
+        (dashboard.client(token="junk"), {}),
+        (dashboard.client(), {"Authorization": "Bearer episodes_junk"}),
+        (dashboard.client(token="junk"), {"Sec-Fetch-Site": "cross-site"}),
+    ):
+        for path in ("/runs", "/graphql", "/login"):
+            assert client.post(path, headers=headers, content=b"x" * 30_000).status_code in (401, 403, 413)
+    assert dashboard.system.query("dagster", "SELECT count(*) FROM dashboard.audit_log") == before
+
+
 @pytest.mark.parametrize(
     "host", ["evil.example", "127.0.0.1.evil.example", "", "localhost@evil.example", "[::2]"]
 )
