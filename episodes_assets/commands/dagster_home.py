@@ -9,14 +9,15 @@ from episodes_assets.settings import PROJECT_FOLDER, Settings
 def prepare_dagster_home(settings: Settings) -> Path:
     """Point DAGSTER_HOME at a folder in the home that has the project's dagster.yaml.
 
-    A DAGSTER_HOME that is set already is respected. Events of a step over many days are written in
-    batches, which halves what Dagster's bookkeeping takes.
+    Nobody but this user may read it. A DAGSTER_HOME that is set already is respected. Events of a step
+    over many days are written in batches, which halves what Dagster's bookkeeping takes.
     """
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
     if given := os.environ.get("DAGSTER_HOME"):
         return Path(given)
     folder = settings.dagster_home.resolve()
     folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)  # what runs print may be read by those who may read the data
     link = folder / "dagster.yaml"
     if not link.exists():
         link.unlink(missing_ok=True)

@@ -1,9 +1,11 @@
 """`episodes up`: the whole system until Ctrl-C."""
 
 import contextlib
+import os
 import signal
 import socket
 import ssl
+import tempfile
 import threading
 import time
 import urllib.error
@@ -43,6 +45,7 @@ from episodes_assets.settings import Settings, load_settings
 LOOPBACK = "127.0.0.1"
 WATCH_SECONDS = 1.0
 READY_SECONDS = 120.0
+LONGEST_SOCKET_PATH = 107
 # What the dashboard reads and writes: runs, accounts, the fleet's jobs.
 DASHBOARD = (Purpose.DAGSTER, Purpose.DASHBOARD, Purpose.QUEUE)
 _COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green")
@@ -70,15 +73,32 @@ def up(
         _announce_first_operator(settings, dsns)
     stopping = threading.Event()
     group = ProcessGroup(_prefixed_output(workers), die_with_us=True)
-    with _stopped_by_signals(stopping):
+    with _stopped_by_signals(stopping), private_socket_path() as code_socket:
         try:
-            _start(group, stopping, settings, dsns, folder, port, workers)
+            _start(group, stopping, settings, dsns, folder, code_socket, port, workers)
             threading.Thread(target=_announce, args=(configuration, stopping), daemon=True).start()
             _watch(group, stopping, worker_environment(settings, dsns))
         finally:
             out.print("Stopping ...")
             group.stop()
     out.print("All processes have stopped.")
+
+
+@contextlib.contextmanager
+def private_socket_path() -> Iterator[Path]:
+    """Where the code location listens: who reaches it may start runs, so it is for this user alone.
+
+    Raises:
+        ProcessFailed: If its path would be longer than a socket's may be.
+    """
+    with tempfile.TemporaryDirectory(prefix="episodes-") as folder:  # with mode 0700
+        path = Path(folder).resolve() / "code.sock"
+        if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
+            raise ProcessFailed(
+                f"{path} is too long for a socket ({LONGEST_SOCKET_PATH} bytes at most)",
+                "set TMPDIR to a folder with a shorter path",
+            )
+        yield path
 
 
 def _announce_first_operator(settings: Settings, dsns: Dsns) -> None:
@@ -102,12 +122,12 @@ def _start(
     settings: Settings,
     dsns: Dsns,
     folder: Path,
+    code_socket: Path,
     port: int,
     workers: int,
 ) -> None:
-    code_port = _free_port()
     workspace = folder / "workspace.yaml"
-    server = {"host": LOOPBACK, "port": code_port, "location_name": "episodes_assets"}
+    server = {"socket": str(code_socket), "location_name": "episodes_assets"}
     workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}), encoding="utf-8")
     home = {
         "DAGSTER_HOME": str(folder),
@@ -120,10 +140,10 @@ def _start(
     group.start(
         "code",
         [*program("dagster"), "api", "grpc", "--module-name", "episodes_assets.definitions",
-         "--host", LOOPBACK, "--port", str(code_port), "--location-name", "episodes_assets"],
+         "--socket", str(code_socket), "--location-name", "episodes_assets"],
         orchestrator,
     )  # fmt: skip
-    _wait_for_code(group, code_port, stopping)
+    _wait_for_code(group, code_socket, stopping)
     group.start("daemon", [*program("dagster-daemon"), "run", "--workspace", str(workspace)], only_dagster)
     group.start(
         "ui",
@@ -138,7 +158,7 @@ def _start(
         )
 
 
-def _wait_for_code(group: ProcessGroup, port: int, stopping: threading.Event) -> None:
+def _wait_for_code(group: ProcessGroup, code_socket: Path, stopping: threading.Event) -> None:
     """Until the code location answers: daemon and UI complain at length about one that does not.
 
     Raises:
@@ -146,7 +166,9 @@ def _wait_for_code(group: ProcessGroup, port: int, stopping: threading.Event) ->
     """
     deadline = time.monotonic() + READY_SECONDS
     while not stopping.wait(0.2):
-        with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), timeout=1):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(1)
+            probe.connect(str(code_socket))
             return
         for child in group.forget_ended():
             raise _explain_end(child)
@@ -238,9 +260,3 @@ def _require_free(port: int) -> None:
             raise ProcessFailed(
                 f"port {port} is taken ({error.strerror})", "choose another with --port"
             ) from error
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])

@@ -4,16 +4,22 @@ import os
 import re
 import signal
 import socket
+import stat
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import psutil
 import pytest
+import yaml
 
 from episodes_assets.commands.processes import episodes_argv
+from episodes_assets.commands.up import private_socket_path
+from episodes_assets.errors import ProcessFailed
 from episodes_assets.settings import WITHHELD
 from episodes_assets_tests.system import System, day, failure
 
@@ -47,6 +53,10 @@ def sign_in(port: int, log: str) -> httpx2.Client:
 
 def ask(browser: httpx2.Client, query: str, variables: dict[str, Any]) -> Any:
     return browser.post("/graphql", json={"query": query, "variables": variables}).json()["data"]
+
+
+def listens(connection: Any) -> bool:
+    return bool(connection.status == psutil.CONN_LISTEN)
 
 
 def eventually(check: Callable[[], bool], seconds: float) -> None:
@@ -99,6 +109,14 @@ def test_a_backfill_through_the_daemon_publishes_what_a_range_does(system: Syste
         (ui,) = [child for child in children if "webserver" in child.cmdline()]
         given = {name for name, value in ui.environ().items() if name.endswith("_DSN") and value != WITHHELD}
         assert given == {"EPISODES_DAGSTER_DSN", "EPISODES_DASHBOARD_DSN", "EPISODES_QUEUE_DSN"}
+        # Nothing but the login is open to other users of this machine: no port, no folder.
+        assert {at.laddr.port for each in children for at in each.net_connections() if listens(at)} == {port}
+        folder = system.home / "dagster"
+        (server,) = yaml.safe_load((folder / "workspace.yaml").read_text())["load_from"]
+        code_socket = Path(server["grpc_server"]["socket"])
+        assert code_socket.is_socket()
+        for private in (folder, code_socket.parent):
+            assert stat.S_IMODE(private.stat().st_mode) == 0o700
     finally:
         up.send_signal(signal.SIGINT)
         up.wait(60)
@@ -107,6 +125,7 @@ def test_a_backfill_through_the_daemon_publishes_what_a_range_does(system: Syste
     assert alive == []
     text = log.read_text()
     assert "All processes have stopped." in text
+    assert not code_socket.parent.exists()
     for name in ("code", "daemon", "ui", "worker-1", "worker-2"):
         assert f"{name:<8} | " in text
 
@@ -130,3 +149,14 @@ def test_a_taken_port_is_one_plain_line(system: System) -> None:
         result = system.cli("up", "--port", str(port))
     assert result.returncode == 1
     assert f"port {port} is taken" in result.stderr
+
+
+def test_a_long_folder_for_the_socket_is_one_plain_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with pytest.raises(ProcessFailed, match="too long for a socket"), private_socket_path():
+        pass
+    assert list(long.iterdir()) == []
