@@ -25,7 +25,7 @@ from episodes_assets.dashboard.audit_detail import (
 )
 from episodes_assets.dashboard.credentials import Proof, identify
 from episodes_assets.dashboard.cross_site import SAFE_METHODS, is_same_origin
-from episodes_assets.dashboard.graphql_reading import Asked, Unreadable, read_http
+from episodes_assets.dashboard.graphql_reading import LARGE_BYTES, Asked, Unreadable, read_http
 from episodes_assets.dashboard.graphql_socket import guard_socket
 from episodes_assets.dashboard.refusal import Refusal, answer
 from episodes_assets.dashboard.request_body import (
@@ -36,9 +36,6 @@ from episodes_assets.dashboard.request_body import (
     replaying,
 )
 from episodes_assets.dashboard.site import Site
-
-# Reading more keeps the event loop, so it happens beside it.
-_LARGE_BYTES = 50_000
 
 
 @dataclass(frozen=True)
@@ -235,7 +232,7 @@ def _leads_to(routes: Sequence[BaseRoute], scope: Scope) -> bool:
 
 async def _read(request: Request, body: bytes) -> Asked | None:
     arguments = (request.method, request.headers, request.query_params, body)
-    if len(body) > _LARGE_BYTES:
+    if len(body) > LARGE_BYTES:
         return await to_thread.run_sync(read_http, *arguments)
     return read_http(*arguments)
 

@@ -28,6 +28,10 @@ from starlette.datastructures import Headers, QueryParams
 # The largest of the UI has about two thousand.
 MOST_TOKENS = 10_000
 LONGEST_QUERY = 200_000
+MOST_OPERATIONS = 50
+MOST_FRAGMENTS = 200
+# Reading more keeps the event loop for too long, so it happens beside it.
+LARGE_BYTES = 5_000
 _KEPT_DOCUMENTS = 256
 
 
@@ -205,26 +209,51 @@ def _operations(text: str) -> tuple[Operation, ...]:
 
 
 def _read_operations(document: DocumentNode) -> Iterator[Operation]:
+    operations = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
     fragments = {
         node.name.value: node.selection_set
         for node in document.definitions
         if isinstance(node, FragmentDefinitionNode)
     }
-    for node in document.definitions:
-        if isinstance(node, OperationDefinitionNode):
-            calls = tuple(_calls(node.selection_set, fragments, set()))
-            yield Operation(node.operation, node.name.value if node.name else None, calls)
+    if len(operations) > MOST_OPERATIONS or len(fragments) > MOST_FRAGMENTS:
+        raise Unreadable("too many operations or fragments")
+    # Operations that share a fragment each walk through it.
+    steps_left = MOST_TOKENS
+    for node in operations:
+        walk = _Walk(fragments, steps_left)
+        calls = tuple(walk.calls(node.selection_set))
+        steps_left = walk.steps_left
+        yield Operation(node.operation, node.name.value if node.name else None, calls)
 
 
-def _calls(
-    selections: SelectionSetNode, fragments: Mapping[str, SelectionSetNode], seen: set[str]
-) -> Iterator[FieldNode]:
-    for node in selections.selections:
-        if isinstance(node, FieldNode):
-            yield node
-        elif isinstance(node, InlineFragmentNode):
-            yield from _calls(node.selection_set, fragments, seen)
-        elif isinstance(node, FragmentSpreadNode) and node.name.value not in seen:
-            seen.add(node.name.value)
-            if (spread := fragments.get(node.name.value)) is not None:
-                yield from _calls(spread, fragments, seen)
+class _Walk:
+    """Through the top-level fields of one operation, without recursion: chains of fragments are long."""
+
+    def __init__(self, fragments: Mapping[str, SelectionSetNode], steps: int) -> None:
+        self._fragments = fragments
+        self._seen: set[str] = set()
+        self.steps_left = steps
+
+    def calls(self, selections: SelectionSetNode) -> Iterator[FieldNode]:
+        """Its fields in their order, each fragment once.
+
+        Raises:
+            Unreadable: If there is more of them than there are steps.
+        """
+        rest = [iter(selections.selections)]
+        while rest:
+            node = next(rest[-1], None)
+            if node is None:
+                rest.pop()
+                continue
+            self.steps_left -= 1
+            if self.steps_left < 0:
+                raise Unreadable("fragments are spread too often")
+            if isinstance(node, FieldNode):
+                yield node
+            elif isinstance(node, InlineFragmentNode):
+                rest.append(iter(node.selection_set.selections))
+            elif isinstance(node, FragmentSpreadNode) and node.name.value not in self._seen:
+                self._seen.add(node.name.value)
+                if (spread := self._fragments.get(node.name.value)) is not None:
+                    rest.append(iter(spread.selections))

@@ -4,16 +4,24 @@ from collections.abc import Mapping
 from typing import Any
 
 import anyio
+from anyio import to_thread
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from episodes_assets.accounts.identity import Identity
 from episodes_assets.dashboard.accounts_access import AWAY
 from episodes_assets.dashboard.credentials import identify
-from episodes_assets.dashboard.graphql_reading import Unreadable, json_object, read_socket_payload
+from episodes_assets.dashboard.graphql_reading import (
+    LARGE_BYTES,
+    Unreadable,
+    json_object,
+    read_socket_payload,
+)
 from episodes_assets.dashboard.site import Site
 
 LOOK_AGAIN_SECONDS = 30.0
+# The largest of the UI is some kB.
+LONGEST_MESSAGE = 256_000
 POLICY_VIOLATION = 1008
 _KNOWN = frozenset({"connection_init", "connection_terminate", "start", "stop"})
 
@@ -59,7 +67,7 @@ class _Guard:
     async def _problem(self, message: Message) -> str | None:
         """Why a message is not passed on, if it is not."""
         try:
-            kind = _kind(message, self._site, self._identity)
+            kind = await _read(message, self._site, self._identity)
         except Unreadable as problem:
             return str(problem)
         if kind == "start" and not await self._is_still_there(is_use=True):
@@ -104,6 +112,12 @@ class _Guard:
             who=self._identity,
             detail={"path": self._connection.url.path},
         )
+
+
+async def _read(message: Mapping[str, Any], site: Site, identity: Identity) -> str:
+    if len(message.get("text") or "") > LARGE_BYTES:
+        return await to_thread.run_sync(_kind, message, site, identity)
+    return _kind(message, site, identity)
 
 
 def _kind(message: Mapping[str, Any], site: Site, identity: Identity) -> str:

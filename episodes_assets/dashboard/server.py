@@ -10,7 +10,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from episodes_assets.dashboard.configuration import Configuration
-from episodes_assets.dashboard.request_body import MOST_BYTES
+from episodes_assets.dashboard.graphql_socket import LONGEST_MESSAGE
 from episodes_assets.errors import ProcessFailed
 
 # Open WebSockets and slow answers do not hold up a restart for longer.
@@ -66,6 +66,6 @@ def server_configuration(application: ASGIApp, configuration: Configuration) -> 
         proxy_headers=bool(configuration.trusted_proxies),
         forwarded_allow_ips=list(configuration.trusted_proxies),
         server_header=False,
-        ws_max_size=MOST_BYTES,
+        ws_max_size=LONGEST_MESSAGE,
         timeout_graceful_shutdown=LEAVE_SECONDS,
     )

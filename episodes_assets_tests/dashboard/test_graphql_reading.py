@@ -151,12 +151,23 @@ def test_bare_dagster_executes_mutations_over_a_socket(bare: TestClient) -> None
     assert ("mutation", "change") in BARE.take_executed()
 
 
+def chain(operations: int, fragments: int, fields: int) -> bytes:
+    """Operations that all spread one fragment, that the next, and the last many fields."""
+    parts = [f"query Q{number} {{ ...F0 }}" for number in range(operations)]
+    parts += [f"fragment F{number} on Query {{ ...F{number + 1} }}" for number in range(fragments - 1)]
+    parts.append(f"fragment F{fragments - 1} on Query {{ {'asked ' * fields}}}")
+    return json.dumps({"query": " ".join(parts), "operationName": "Q0"}).encode()
+
+
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
         (b'{"query": "' + b"{a" * 20_000 + b'"}', "nested too deeply|recursion|cannot be parsed"),
         (b'{"query": "{' + b"a " * 50_000 + b'}"}', "cannot be parsed"),
         (json.dumps({"query": "{a}" + "#" * 300_000}).encode(), "cannot be parsed"),
+        (chain(51, 1, 1), "too many operations"),
+        (chain(1, 201, 1), "too many operations or fragments"),
+        (chain(50, 190, 7_000), "spread too often"),
         (b"[" * 100_000, "not JSON"),
         (b'{"query": ' + b"9" * 5_000 + b"}", "not JSON"),
         (b"\xff\xfe\xfd", "not JSON"),
@@ -168,6 +179,12 @@ def test_bare_dagster_executes_mutations_over_a_socket(bare: TestClient) -> None
 def test_what_would_cost_much_or_mean_two_things_is_refused(body: bytes, problem: str) -> None:
     with pytest.raises(Unreadable, match=problem):
         read("POST", [("Content-Type", "application/json")], [], body)
+
+
+def test_a_long_chain_is_read_to_its_end() -> None:
+    asked = read("POST", [("Content-Type", "application/json")], [], chain(50, 190, 5))
+    assert asked is not None
+    assert {operation.fields for operation in asked.operations} == {("asked",)}
 
 
 def test_fragments_that_spread_each_other_end() -> None:

@@ -30,6 +30,8 @@ from episodes_assets_tests.commands.invoke import refusal
 from episodes_assets_tests.dashboard.served import PASSWORD, Dashboard
 from episodes_assets_tests.system import System
 
+MESSAGE_TOO_BIG = 1009
+
 
 def certificate_for(address: str, folder: Path) -> tuple[Path, Path]:
     """A certificate that signs itself, and its key."""
@@ -122,6 +124,18 @@ def test_over_tls(dashboard: Dashboard, tmp_path: Path, monkeypatch: pytest.Monk
             talk.send('{"type": "start", "id": 1, "payload": {"query": "mutation { logTelemetry }"}}')
             with pytest.raises(ConnectionClosed):
                 talk.recv(timeout=10)
+        with connect(
+            address,
+            ssl=trusting,
+            origin=origin,
+            subprotocols=[Subprotocol("graphql-ws")],
+            additional_headers={"Cookie": cookie},
+        ) as shouting:
+            shouting.send('{"type": "stop", "id": "1", "x": [' + "[]," * 100_000 + "1]}")
+            with pytest.raises(ConnectionClosed) as end:
+                shouting.recv(timeout=10)
+            assert end.value.rcvd is not None
+            assert end.value.rcvd.code == MESSAGE_TOO_BIG
         with pytest.raises(httpx2.HTTPError):
             httpx2.get(f"http://127.0.0.1:{port}/login")
 
