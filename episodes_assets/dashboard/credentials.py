@@ -31,8 +31,15 @@ def cookie_name(*, is_secure: bool) -> str:
 
 
 def session_token(connection: HTTPConnection, *, is_secure: bool) -> str | None:
-    """The token in the session's cookie, if there is one."""
-    return connection.cookies.get(cookie_name(is_secure=is_secure)) or None
+    """The token in the session's cookie, if there is one and no second of its name.
+
+    Read from the header as a browser writes it. More lenient parsers take names of another spelling for
+    this one, which any page in the clear may set, or of two cookies the last.
+    """
+    name = cookie_name(is_secure=is_secure)
+    pairs = (part.partition("=") for line in connection.headers.getlist("cookie") for part in line.split(";"))
+    found = [value.strip(" \t") for key, _, value in pairs if key.strip(" \t") == name]
+    return found[0] or None if len(found) == 1 else None
 
 
 async def identify(

@@ -57,6 +57,23 @@ def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(dashboard: Dashbo
     assert over_tls.headers["strict-transport-security"] == "max-age=31536000"
 
 
+def test_only_the_cookie_itself_is_one(dashboard: Dashboard) -> None:
+    token = dashboard.session(Role.VIEWER).encode()
+    cookie = b"episodes_session=" + token
+
+    def status(header: bytes) -> int:
+        return dashboard.client().get("/runs", headers={b"Cookie": header}).status_code
+
+    for header in (cookie, b"a=b; " + cookie, cookie + b" ;\ta", b"x" + cookie + b";" + cookie):
+        assert status(header) == 200, header
+    for header in (
+        b"\xa0" + cookie, b"\x0b" + cookie, b"episodes_session\xa0=" + token, b"Episodes_session=" + token,
+        b"episodes_session=x; " + cookie, cookie + b"; episodes_session=x", cookie + b"; " + cookie,
+        b'episodes_session="' + token + b'"', b"episodes_session=", b"episodes_session",
+    ):  # fmt: skip
+        assert status(header) == 401, header
+
+
 def test_a_session_given_to_somebody_before_they_sign_in_is_worth_nothing_after(dashboard: Dashboard) -> None:
     planted = "planted-by-an-attacker"
     browser = dashboard.client(token=planted)
