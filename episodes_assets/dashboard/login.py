@@ -23,9 +23,12 @@ from episodes_assets.databases.connections import Connection
 WRONG = "Name or password is wrong."
 # In the audit log, in place of what was typed.
 UNKNOWN = "an unknown name"
+BUSY = "Too many people are signing in at this moment. Try again in a few seconds."
 _LONGEST_NAME = 200
 # Each takes a core and 64 MB for a moment; more at once would only be slower, and are what an attack is.
 _HASHES_AT_ONCE = 2
+# About as many as are served before a person gives up.
+_MOST_WAITING = 50
 _SAME_WAIT_SECONDS = 1.0
 
 
@@ -82,6 +85,11 @@ class _Login:
         wanted = safe_next(wanted)
         if not site.configuration.password_login:
             return self._form(request, wanted, status=403, problem="Passwords are not accepted here.")
+        if self._limiter.statistics().tasks_waiting >= _MOST_WAITING:
+            site.metrics.logins.labels(Way.PASSWORD.value, "busy").inc()
+            return self._form(
+                request, wanted, status=503, problem=BUSY, name=name, headers={"Retry-After": "5"}
+            )
         async with self._limiter:
             found = await site.accounts.run(_try, name, password, address_of(request))
         if isinstance(found, Identity):

@@ -16,6 +16,8 @@ from episodes_assets.errors import ProcessFailed
 # Open WebSockets and slow answers do not hold up a restart for longer.
 LEAVE_SECONDS = 5
 _WAITING_CONNECTIONS = 2_048
+# Each takes a file, of which a process has 1,024 by default; beyond, the answer is 503.
+MOST_CONNECTIONS = 500
 
 
 def serve(application: ASGIApp, configuration: Configuration, listener: socket.socket) -> None:
@@ -61,11 +63,13 @@ def server_configuration(application: ASGIApp, configuration: Configuration) -> 
         host=configuration.host,
         port=configuration.port,
         log_level="warning",
+        log_config=None,  # its lines go where all others of this process do
         ssl_certfile=configuration.certificate,
         ssl_keyfile=str(configuration.key) if configuration.key else None,
         proxy_headers=bool(configuration.trusted_proxies),
         forwarded_allow_ips=list(configuration.trusted_proxies),
         server_header=False,
         ws_max_size=LONGEST_MESSAGE,
+        limit_concurrency=MOST_CONNECTIONS,
         timeout_graceful_shutdown=LEAVE_SECONDS,
     )

@@ -1,8 +1,11 @@
 """Signing in and out: what it takes, what it gives away, and that its end is one."""
 
+import threading
 from dataclasses import replace
 from urllib.parse import urlencode
 
+import anyio
+import httpx
 import pytest
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,11 +13,13 @@ from starlette.routing import Route
 
 from episodes_assets.accounts import sessions, throttle, tokens, users
 from episodes_assets.accounts.identity import Identity, Role, Way
+from episodes_assets.dashboard import login
 from episodes_assets.dashboard.application import create_application
+from episodes_assets.dashboard.fleet_page import fleet_routes
 from episodes_assets.dashboard.login import OpenidLogin
 from episodes_assets.dashboard.sign_in import sign_in
 from episodes_assets.errors import BadSetting
-from episodes_assets_tests.dashboard.served import PASSWORD, SAME_ORIGIN, Dashboard
+from episodes_assets_tests.dashboard.served import HOST, PASSWORD, SAME_ORIGIN, Dashboard
 
 
 def form(name: str = "operator", password: str = PASSWORD, next_page: str = "/runs") -> dict[str, str]:
@@ -62,7 +67,8 @@ def test_only_the_cookie_itself_is_one(dashboard: Dashboard) -> None:
     cookie = b"episodes_session=" + token
 
     def status(header: bytes) -> int:
-        return dashboard.client().get("/runs", headers={b"Cookie": header}).status_code
+        answer = dashboard.client().get("/runs", headers={b"Cookie": header})
+        return int(answer.status_code)
 
     for header in (cookie, b"a=b; " + cookie, cookie + b" ;\ta", b"x" + cookie + b";" + cookie):
         assert status(header) == 200, header
@@ -143,6 +149,33 @@ def test_sessions_end_by_themselves(dashboard: Dashboard, column: str) -> None:
         assert dashboard.client(token=token).get("/runs").status_code == status
 
 
+def test_a_page_that_reloads_itself_is_no_use_of_a_session(dashboard: Dashboard) -> None:
+    queue_dsn, environment = dashboard.site.queue_dsn, dashboard.system.settings.environment
+    served = dashboard.again(pages=tuple(fleet_routes(queue_dsn, environment)))
+    token = dashboard.session(Role.VIEWER)
+    mine = [token.encode()]
+    dashboard.system.query(
+        "dagster",
+        "UPDATE dashboard.sessions SET seen_at = now() - interval '30 minutes'"
+        " WHERE token_hash = sha256(%s::bytea)",
+        mine,
+    )
+
+    def is_long_unused() -> bool:
+        ((found,),) = dashboard.system.query(
+            "dagster",
+            "SELECT seen_at < now() - interval '29 minutes' FROM dashboard.sessions"
+            " WHERE token_hash = sha256(%s::bytea)",
+            mine,
+        )
+        return bool(found)
+
+    assert served.client(token=token).get("/fleet/live").status_code == 200
+    assert is_long_unused()
+    assert served.client(token=token).get("/fleet").status_code == 200
+    assert not is_long_unused()
+
+
 def test_guessing_is_slowed_down_and_says_so(dashboard: Dashboard) -> None:
     browser = dashboard.client()
     answers = [browser.post("/login", data=form("guessed", "no")) for _ in range(6)]
@@ -162,6 +195,40 @@ def test_a_wait_is_on_record_once_however_often_somebody_tries(
         assert served.client().post("/login", data=form(f"impatient-{number}")).status_code == 429
     recorded = [who for who, _, _ in dashboard.events("login") if who.startswith("impatient")]
     assert recorded == ["impatient-0", "impatient-3"]
+
+
+def test_logins_queue_only_so_far(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While two are looked at and two wait, a fifth is sent away; the four are served."""
+    monkeypatch.setattr(login, "_MOST_WAITING", 2)
+    done = threading.Event()
+
+    def look(*_: object) -> float:
+        assert done.wait(30)
+        return 0.0
+
+    monkeypatch.setattr(login, "_try", look)
+    served = dashboard.again()
+
+    async def attempt(client: httpx.AsyncClient, answers: list[int]) -> None:
+        answers.append((await client.post("/login", data=form("queued"))).status_code)
+
+    async def all_at_once() -> list[int]:
+        answers: list[int] = []
+        transport = httpx.ASGITransport(served.app)
+        async with (
+            httpx.AsyncClient(transport=transport, base_url=f"http://{HOST}", headers=SAME_ORIGIN) as client,
+            anyio.create_task_group() as tasks,
+        ):
+            for _ in range(6):
+                tasks.start_soon(attempt, client, answers)
+            with anyio.fail_after(30):
+                while len(answers) < 2:
+                    await anyio.sleep(0.01)
+            assert answers == [503, 503]
+            done.set()
+        return answers
+
+    assert sorted(anyio.run(all_at_once)) == [401] * 4 + [503] * 2
 
 
 def test_a_login_sent_from_another_site_is_refused(dashboard: Dashboard) -> None:

@@ -1,5 +1,6 @@
 """Where the dashboard listens, what it refuses to, and that TLS and a proxy before it work."""
 
+import contextlib
 import datetime as dt
 import ipaddress
 import socket
@@ -22,6 +23,7 @@ from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
 
 from episodes_assets.commands.processes import episodes_argv
+from episodes_assets.dashboard import server
 from episodes_assets.dashboard.configuration import Configuration, read_configuration
 from episodes_assets.dashboard.server import server_configuration
 from episodes_assets.errors import BadSetting
@@ -138,6 +140,17 @@ def test_over_tls(dashboard: Dashboard, tmp_path: Path, monkeypatch: pytest.Monk
             assert end.value.rcvd.code == MESSAGE_TOO_BIG
         with pytest.raises(httpx2.HTTPError):
             httpx2.get(f"http://127.0.0.1:{port}/login")
+
+
+def test_connections_are_counted(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 3)
+    configuration = read_configuration(load_settings(), host="127.0.0.1", port=0)
+    with listening(dashboard, configuration) as port, contextlib.ExitStack() as idle:
+        address = f"http://127.0.0.1:{port}/login"
+        assert httpx.get(address).status_code == 200
+        for _ in range(3):
+            idle.enter_context(socket.create_connection(("127.0.0.1", port)))
+        assert httpx.get(address).status_code == 503
 
 
 def test_behind_a_proxy_that_ends_tls(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
