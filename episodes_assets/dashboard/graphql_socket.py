@@ -1,5 +1,6 @@
 """A WebSocket of GraphQL: each message is read before Dagster gets it, and the login looked at again."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,10 +20,14 @@ from episodes_assets.dashboard.graphql_reading import (
 )
 from episodes_assets.dashboard.site import Site
 
+_LOG = logging.getLogger(__name__)
+
 LOOK_AGAIN_SECONDS = 30.0
 # The largest of the UI is some kB.
 LONGEST_MESSAGE = 256_000
 POLICY_VIOLATION = 1008
+INTERNAL_ERROR = 1011
+_LONGEST = 500
 _KNOWN = frozenset({"connection_init", "connection_terminate", "start", "stop"})
 
 
@@ -38,7 +43,11 @@ async def guard_socket(
     guard = _Guard(site, identity, HTTPConnection(scope), receive, send)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(guard.watch, tasks.cancel_scope)
-        await app(scope, guard.receive, guard.send)
+        try:
+            await app(scope, guard.receive, guard.send)
+        except Exception as error:  # noqa: BLE001  whatever Dagster makes of an odd message
+            _LOG.error("%s's socket: %s: %s", identity.name, type(error).__name__, str(error)[:_LONGEST])
+            await guard.fail()
         tasks.cancel_scope.cancel()
 
 
@@ -80,6 +89,10 @@ class _Guard:
             return
         self._is_closed = message["type"] == "websocket.close"
         await self._send(message)
+
+    async def fail(self) -> None:
+        """Close the socket where Dagster could not go on."""
+        await self.send({"type": "websocket.close", "code": INTERNAL_ERROR})
 
     async def watch(self, scope: anyio.CancelScope) -> None:
         """Close the socket when its login has ended."""
@@ -133,6 +146,9 @@ def _kind(message: Mapping[str, Any], site: Site, identity: Identity) -> str:
     kind = content.get("type")
     if not isinstance(kind, str) or kind not in _KNOWN:
         raise Unreadable("a message of no known type")
+    # Dagster keeps subscriptions by it.
+    if not isinstance(content.get("id", "" if kind.startswith("connection") else None), str):
+        raise Unreadable("an id that is not text")
     if kind == "start":
         asked = read_socket_payload(content.get("payload"))
         if asked.has_mutation:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import anyio
 import pytest
 from dagster_graphql.schema import create_schema
 from graphql import (
@@ -18,9 +19,10 @@ from graphql import (
     validate,
 )
 from starlette.testclient import TestClient, WebSocketTestSession
+from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
-from episodes_assets.accounts.identity import Role
+from episodes_assets.accounts.identity import Identity, Role, Way
 from episodes_assets.dashboard import graphql_socket
 from episodes_assets_tests.dashboard.served import JSON, SOCKET, Dashboard
 
@@ -192,6 +194,9 @@ def test_a_viewer_asks_and_listens(dashboard: Dashboard) -> None:
         '{"type": "start", "id": "1", "payload": {"query": "{version}", "query": "{version}"}}',
         '{"type": "subscribe", "id": "1"}',
         '{"type": ["start"]}',
+        '{"type": "start", "id": [1], "payload": {"query": "subscription {a}"}}',
+        '{"type": "stop", "id": {}}',
+        '{"type": "stop"}',
         b"\x00",
     ],
 )
@@ -201,6 +206,29 @@ def test_a_message_that_is_not_understood_closes_the_socket(
     kind = "text" if isinstance(message, str) else "bytes"
     received = {"type": "websocket.receive", kind: message}
     assert end_of(dashboard.client(Role.OPERATOR), lambda socket: socket.send(received)).code == 1008
+
+
+def test_what_dagster_cannot_go_on_with_closes_the_socket_and_is_one_line(
+    dashboard: Dashboard, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent = []
+
+    async def fails(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise TypeError("unhashable")
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    scope = {"type": "websocket", "path": "/graphql", "headers": []}
+    viewer = Identity("viewer", Role.VIEWER, Way.PASSWORD)
+    anyio.run(graphql_socket.guard_socket, fails, dashboard.site, viewer, scope, receive, send)
+    assert sent == [{"type": "websocket.close", "code": 1011}]
+    (line,) = [each for each in caplog.records if each.name == graphql_socket.__name__]
+    assert line.getMessage() == "viewer's socket: TypeError: unhashable"
+    assert line.exc_info is None
 
 
 @pytest.mark.parametrize("headers", [{"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example"}])
