@@ -21,7 +21,7 @@ from episodes_assets.dashboard import refusal
 from episodes_assets.dashboard.accounts_access import AWAY, AccountsAccess
 from episodes_assets.dashboard.configuration import Configuration
 from episodes_assets.dashboard.dagster_ui import DagsterUi, open_dagster_ui
-from episodes_assets.dashboard.fleet_page import fleet_routes
+from episodes_assets.dashboard.fleet_page import LIVE, fleet_routes
 from episodes_assets.dashboard.gate import Doors, Gate
 from episodes_assets.dashboard.health import health_routes
 from episodes_assets.dashboard.login import OpenidLogin, login_routes, logout_routes
@@ -72,6 +72,7 @@ def create_application(
         ],
         to_all=logout_routes(),
         graphql=ui.graphql_routes,
+        unattended=[page for page in pages if isinstance(page, Route) and page.path == LIVE],
     )
     application = Starlette(
         routes=[

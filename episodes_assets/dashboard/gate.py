@@ -46,11 +46,13 @@ class Doors:
         open: Answered without a login.
         to_all: Where also viewers may POST: logging out.
         graphql: Where GraphQL is asked, over HTTP and over WebSockets.
+        unattended: What open pages ask by themselves; it keeps no session from timing out.
     """
 
     open: Sequence[BaseRoute]
     to_all: Sequence[BaseRoute]
     graphql: Sequence[BaseRoute]
+    unattended: Sequence[BaseRoute]
 
 
 class Gate:
@@ -70,7 +72,12 @@ class Gate:
         scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
         is_open = _leads_to(self._doors.open, scope)
         try:
-            proof = await identify(connection, self._site.accounts, self._site.configuration)
+            proof = await identify(
+                connection,
+                self._site.accounts,
+                self._site.configuration,
+                is_use=not _leads_to(self._doors.unattended, scope),
+            )
         except AWAY:
             if not is_open:
                 await self._refuse(refusals.AWAY, connection, None, receive, send)
