@@ -87,11 +87,13 @@ def test_a_run_that_was_killed_keeps_its_days_for_minutes_only(system: System) -
         )
         instance.report_engine_event("at work", running)
         assert days_in_flight(instance, in_an_hour) == {day(2): queued.run_id}
-        system.query("dagster", "UPDATE runs SET update_timestamp = update_timestamp - interval '1 hour'")
+        system.query(
+            "dagster", "UPDATE dagster.runs SET update_timestamp = update_timestamp - interval '1 hour'"
+        )
         instance.report_engine_event("at work", told)
         system.query(
             "dagster",
-            "UPDATE event_logs SET timestamp = timestamp - interval '1 hour',"
+            "UPDATE dagster.event_logs SET timestamp = timestamp - interval '1 hour',"
             " event = jsonb_set(event::jsonb, '{timestamp}',"
             " to_jsonb(extract(epoch FROM now()) - 3600))::text"
             " WHERE run_id = %s",

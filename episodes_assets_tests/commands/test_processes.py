@@ -59,10 +59,10 @@ def test_workers_of_a_command_that_end_at_once_are_started_again(
 
 def test_a_code_location_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(up, "READY_SECONDS", 0.1)
-    with socket.socket() as silent:
-        silent.bind((up.LOOPBACK, 0))  # and does not listen
+    with up.private_socket_path() as code_socket, socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(code_socket))  # and does not listen
         with pytest.raises(ProcessFailed, match="the code location did not answer within"):
-            up._wait_for_code(ProcessGroup(lambda *_: None), silent.getsockname()[1], threading.Event())
+            up._wait_for_code(ProcessGroup(lambda *_: None), code_socket, threading.Event())
 
 
 STARTS_ONE = """

@@ -147,10 +147,10 @@ def test_connections_are_counted(dashboard: Dashboard, monkeypatch: pytest.Monke
     configuration = read_configuration(load_settings(), host="127.0.0.1", port=0)
     with listening(dashboard, configuration) as port, contextlib.ExitStack() as idle:
         address = f"http://127.0.0.1:{port}/login"
-        assert httpx.get(address).status_code == 200
+        assert httpx2.get(address).status_code == 200
         for _ in range(3):
             idle.enter_context(socket.create_connection(("127.0.0.1", port)))
-        assert httpx.get(address).status_code == 503
+        assert httpx2.get(address).status_code == 503
 
 
 def test_behind_a_proxy_that_ends_tls(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:

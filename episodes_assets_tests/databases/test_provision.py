@@ -199,7 +199,7 @@ def test_jobs_in_flight_survive_an_upgrade(system: System) -> None:
     downgrade(Database.QUEUE, system.admin["queue"], "queue_0002")
     states = "SELECT state, count(*)::int FROM ledger.jobs GROUP BY 1 ORDER BY 1"
     assert system.query("queue", states) == [("held", 1), ("succeeded", 3), ("waiting", 3)]
-    with psycopg.connect(system.admin["queue"]) as admin, begin(admin) as migrations:
+    with psycopg.connect(system.admin["queue"]) as admin, begin(admin, Database.QUEUE) as migrations:
         upgraded = upgrade_within(migrations, Database.QUEUE)
     assert upgraded == ("queue_0002", needed_version(Database.QUEUE))
     assert seen() == before
