@@ -203,6 +203,8 @@ async def write_outcomes(
             SELECT plan_id, %(first)s, chunk, %(count)s, %(seconds)s, %(algorithm_ids)s,
                 %(algorithm_jobs)s, %(algorithm_seconds)s, %(worker)s
             FROM mine
+            -- Outcomes that were lost are worked again, and their old time may still be there.
+            ON CONFLICT DO NOTHING
         )
         INSERT INTO ledger.outcomes (plan_id, position, covered_from, metrics, algorithm_version, worker)
         SELECT plan_id, position, covered_from, metrics::jsonb, algorithm_version, %(worker)s

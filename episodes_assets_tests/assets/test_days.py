@@ -189,7 +189,9 @@ def test_what_moves_while_it_is_looked_at_is_told_in_plain_words(system: System)
     with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
         progress = ledger.read_progress(queue, [day(1)])
         retry_held_jobs(queue, day(1))
-        with pytest.raises(JobsHeld, match="1 jobs were held, and have been retried or waived meanwhile"):
+        with pytest.raises(
+            JobsHeld, match="1 jobs were held, and have been retried, waived or planned anew meanwhile"
+        ):
             _refuse_held(dg.build_asset_context(), queue, progress)
         system.finish_jobs()
         stall = _explain_stall(queue, [day(1)], 900)

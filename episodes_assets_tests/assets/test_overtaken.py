@@ -30,7 +30,9 @@ def planned(system: System) -> System:
 def correct_the_drop(system: System) -> None:
     """As another process would, between two days of a run."""
     system.insert_drop(day(2), [(9, 0, "2018-02-01", "2018-02-20")])
-    corrected = system.materialize(day(2), select=PLANNING, config={"refresh": True})
+    corrected = system.materialize(
+        day(2), select=PLANNING, config={"refresh": True, "reason": "a row was missing"}
+    )
     assert corrected.success, failure(corrected)
 
 

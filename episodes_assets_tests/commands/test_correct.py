@@ -134,7 +134,8 @@ def test_a_day_that_is_tracked_meanwhile_is_corrected_as_well(
             system.plan(day(3))  # after the command has looked, before the corrected day is tracked
         ran.append((first, last))
         days = (first, None if first == last else last)
-        done = system.materialize(*days, select=PLANNING, config={"refresh": True} if len(ran) == 1 else None)
+        config = {"refresh": True, "reason": "why"} if len(ran) == 1 else None
+        done = system.materialize(*days, select=PLANNING, config=config)
         assert done.success, failure(done)
 
     monkeypatch.setattr(correct_module, "materialize_days", materialize)
