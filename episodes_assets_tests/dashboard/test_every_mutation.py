@@ -147,15 +147,14 @@ def test_what_a_mutation_is_told_is_on_record_wherever_it_stands(dashboard: Dash
         assert detail["fields"] == ['wiped: deletePipelineRun(runId: "a-run")']
     # Dagster refuses with the same status that it agrees with.
     assert (done[2], done[1]["answer"]) == ("200", {"wiped": "RunNotFoundError"})
-    send(
-        operator,
-        "mutation M($run: String!) { deletePipelineRun(runId: $run) { __typename } }",
-        variables={"long": {"inner": ["x" * 3_000]}, "run": "a-run", "k" * 3_000: 1, "many": ["y"] * 9_000},
-    )
-    variables = dashboard.events("graphql mutation")[-1][1]["variables"]
-    assert variables["long"]["inner"] == ["x" * 500 + "… (3,000 characters)"]
-    assert variables["run"] == "a-run"
-    assert len(json.dumps(variables)) < 10_000
+    mutation = "mutation M($run: String!) { deletePipelineRun(runId: $run) { __typename } }"
+    send(operator, mutation, variables={"long": {"inner": ["x" * 3_000]}, "run": "a-run"})
+    told = json.dumps(dashboard.events("graphql mutation")[-1][1]["variables"])
+    assert "a-run" in told
+    assert "x" * 100 in told
+    assert "x" * 600 not in told
+    send(operator, mutation, variables={"k" * 3_000: 1, "many": ["y"] * 9_000, "run": "a-run"})
+    assert len(json.dumps(dashboard.events("graphql mutation")[-1][1])) < 10_000
 
 
 def test_a_viewer_asks_and_listens(dashboard: Dashboard) -> None:
