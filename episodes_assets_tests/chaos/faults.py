@@ -48,7 +48,8 @@ class Instant:
 class Instants:
     """The instants that a process has passed.
 
-    What repeats itself without anything in between, such as polling, is one instant.
+    What a thread repeats without anything in between, such as polling, is one instant. Threads are told
+    apart, since what one does between two statements of another is chance.
     """
 
     def __init__(self, strike_at: Instant | None, strike: Callable[[], None]) -> None:
@@ -56,7 +57,7 @@ class Instants:
         self._strike_at = strike_at
         self._strike = strike
         self._asset = START
-        self._last = ""
+        self._last = threading.local()
         self._counts: Counter[tuple[str, str]] = Counter()
         self._lock = threading.RLock()
 
@@ -65,9 +66,9 @@ class Instants:
         with self._lock:
             self._asset = _current_asset() or self._asset
             label = f"{self._asset} {what}"
-            if label == self._last:
+            if label == getattr(self._last, "label", None):
                 return
-            self._last = label
+            self._last.label = label
             self._counts[self._asset, what] += 1
             instant = Instant(self._asset, what, self._counts[self._asset, what])
             self.passed.append(instant)
