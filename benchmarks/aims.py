@@ -60,6 +60,7 @@ def judge(run: Run) -> Iterator[Aim]:
     yield from _fan_out(run)
     yield from _fleet(run)
     yield from _publishing(run)
+    yield from _nights(run)
     yield from _backfill(run)
     beyond = run.named("imports", "definitions").seconds - run.named("imports", "dagster").seconds
     yield at_most("importing the definitions, beyond Dagster", 1, beyond, seconds)
@@ -128,6 +129,14 @@ def _publishing(run: Run) -> Iterator[Aim]:
     published, copied = run.named("publishing", "published"), run.named("publishing", "bare")
     what = f"publishing {published.facts['jobs']:,} outcomes"
     yield at_most(what, 2, published.seconds / copied.seconds, times, " the bare COPY")
+
+
+def _nights(run: Run) -> Iterator[Aim]:
+    nights = run.find("nights")[0]
+    for part in ("worked", "published", "checked"):
+        first, *others = nights.facts[part]
+        what = f"a later night is {part}"
+        yield at_most(what, 1.5, max(others) / first, times, " the first, whose tables are small")
 
 
 def _backfill(run: Run) -> Iterator[Aim]:

@@ -126,7 +126,11 @@ def full_day(system: System, sizes: Sizes) -> System:
 
 def forget_days(system: System) -> None:
     """Empty ledger, state, results and snapshots; the input stays."""
-    system.query("queue", "TRUNCATE ledger.plans CASCADE")
+    system.query(
+        "queue",
+        "TRUNCATE ledger.plans, ledger.chunks, ledger.jobs, ledger.outcomes, ledger.lone_jobs,"
+        " ledger.batches, ledger.waivers",
+    )
     system.query("queue", "TRUNCATE pgqueuer, pgqueuer_log")
     for table in ("state.tracked_days", "state.tracked_episodes", "published.days", "published.results"):
         system.query("results", f"TRUNCATE {table}")

@@ -1,5 +1,6 @@
 """Real worker processes for measurements, and how long they take for a day."""
 
+import datetime as dt
 import threading
 import time
 from collections.abc import Iterator
@@ -38,12 +39,12 @@ def running_workers(system: System, count: int) -> Iterator[None]:
         group.stop()
 
 
-def work_off(system: System) -> float:
-    """Hand the benchmark's day out and wait until every job has its outcome; the seconds it takes."""
+def work_off(system: System, day: dt.date = inputs.DAY) -> float:
+    """Hand a day out and wait until every job has its outcome; the seconds it takes."""
     with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
         began = time.perf_counter()
-        fan_out_day(queue, inputs.DAY)
-        while (progress := read_progress(queue, [inputs.DAY])[0]).is_open:
+        fan_out_day(queue, day)
+        while (progress := read_progress(queue, [day])[0]).is_open:
             time.sleep(POLL_SECONDS)
         seconds = time.perf_counter() - began
     assert progress.is_done, "jobs were held"

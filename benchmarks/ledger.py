@@ -47,8 +47,9 @@ def record_jobs(
     chunk_jobs: int = CHUNK_JOBS,
     window_days: int = 3,
     catching_up: int = 0,
+    is_analysed: bool = True,
 ) -> Plan:
-    """Make them the day's plan."""
+    """Make them the day's plan; what is not analysed is new to the planner's statistics."""
     frame = jobs_frame(jobs, day=day, window_days=window_days, catching_up=catching_up)
     with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
         plan, _ = record_plan(
@@ -60,5 +61,6 @@ def record_jobs(
             code_version="benchmark",
             chunk_jobs=chunk_jobs,
         )
-    system.query("queue", "VACUUM ANALYZE ledger.jobs, ledger.chunks, ledger.outcomes")
+    if is_analysed:
+        system.query("queue", "VACUUM ANALYZE ledger.jobs, ledger.chunks, ledger.outcomes")
     return plan

@@ -36,7 +36,7 @@ def main(raw_path: str, folder: str, readme: str | None = None) -> None:
         "figures": [vars(figure) for figure in run.figures],
     }
     (target / "benchmarks.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    sections = (_head, _aims, _start_dates, _planning, _fan_out, _fleet, _backfill, _rest)
+    sections = (_head, _aims, _start_dates, _planning, _fan_out, _fleet, _nights, _backfill, _rest)
     page = "\n\n".join(section(run) for section in sections)
     (target / "benchmarks.md").write_text(page + "\n", encoding="utf-8")
     if readme is not None:
@@ -175,6 +175,21 @@ days; those jobs go last and in smaller chunks.
 {_table(("", "seconds", "jobs per second"), rows)}
 
 ![Jobs per second](images/benchmark-fleet.svg)"""
+
+
+def _nights(run: Run) -> str:
+    facts = run.find("nights")[0].facts
+    parts = ("planned", "worked", "published", "checked")
+    rows = [
+        (f"night {number}", *(seconds(facts[part][number - 1]) for part in parts))
+        for number in range(1, len(facts["worked"]) + 1)
+    ]
+    return f"""## Nights one after the other
+
+{facts["jobs"]:,} jobs each night, two workers that stay, and `ANALYZE` after each, as autovacuum takes its
+statistics: they know all days but the one that is worked. What the asset checks read back is `checked`.
+
+{_table(("", *parts), rows)}"""
 
 
 def _backfill(run: Run) -> str:

@@ -24,6 +24,7 @@ class Sizes:
         backfill_rows: Catalogue rows of each.
         published_days: Days of the backfill to published results.
         latency_days: Days planned in a running system.
+        nights: Days worked one after the other, with statistics taken in between.
         big_factor: How many times the day's rows the big day has.
         rounds: Repetitions; the median counts.
     """
@@ -47,6 +48,7 @@ class Sizes:
     backfill_rows: int = 10_000
     published_days: int = 878
     latency_days: int = 9
+    nights: int = 4
     big_factor: int = 10
     rounds: int = 3
     quick: bool = field(default=False)
@@ -78,6 +80,7 @@ QUICK = Sizes(
     backfill_rows=300,
     published_days=2,
     latency_days=1,
+    nights=2,
     big_factor=2,
     rounds=1,
     quick=True,

@@ -93,6 +93,7 @@ class System:
         *,
         select: Sequence[str] | None = None,
         config: Mapping[str, Any] | None = None,
+        rework: bool = False,
     ) -> dg.ExecuteInProcessResult:
         """A Dagster run over a day or a range, in the real instance."""
         partitions: dict[str, Any] = (
@@ -114,7 +115,10 @@ class System:
                     asset_selection=[dg.AssetKey(key) for key in select] if select else None,
                     run_config={
                         "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-                        **({"ops": {"input_episodes": {"config": dict(config)}}} if config else {}),
+                        "ops": {
+                            **({"input_episodes": {"config": dict(config)}} if config else {}),
+                            **({"episode_jobs": {"config": {"rework": True}}} if rework else {}),
+                        },
                     },
                     raise_on_error=False,
                     **partitions,
@@ -193,7 +197,8 @@ class System:
 
     def forget_everything(self) -> None:
         """Empty state, ledger and results; the snapshots and the input stay."""
-        self.query("queue", "DELETE FROM ledger.plans")
+        for table in ("outcomes", "lone_jobs", "batches", "jobs", "plans"):
+            self.query("queue", f"DELETE FROM ledger.{table}")
         for table in ("state.tracked_days", "state.tracked_episodes"):
             self.query("results", f"DELETE FROM {table}")
         for table in ("published.days", "published.history", "published.results"):

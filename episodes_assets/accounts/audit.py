@@ -89,6 +89,22 @@ def record(
     _LOG.info("audit %s", json.dumps(event))
 
 
+_BEGINNING = dt.datetime.min.replace(tzinfo=dt.UTC)
+_NEWEST = """
+    SELECT at, who, way, what, detail, address, outcome FROM dashboard.audit_log
+    WHERE at >= %(since)s ORDER BY at DESC, event_id DESC LIMIT %(limit)s
+"""
+# Not `who = name`: with a range the order needs the index that begins with the name.
+_NEWEST_OF_SOMEBODY = """
+    SELECT at, who, way, what, detail, address, outcome
+    FROM unnest(%(names)s::text[]) AS name CROSS JOIN LATERAL (
+        SELECT * FROM dashboard.audit_log WHERE who >= name AND who <= name AND at >= %(since)s
+        ORDER BY who DESC, at DESC, event_id DESC LIMIT %(limit)s
+    ) AS events
+    ORDER BY at DESC, event_id DESC LIMIT %(limit)s
+"""
+
+
 def read(
     connection: Connection, limit: int = 100, since: dt.datetime | None = None, who: str | None = None
 ) -> list[Event]:
@@ -101,11 +117,8 @@ def read(
         who: Only those of this name, also where it is unproven.
     """
     found = connection.execute(
-        "SELECT at, who, way, what, detail, address, outcome FROM dashboard.audit_log"
-        " WHERE (%(since)s::timestamptz IS NULL OR at >= %(since)s)"
-        " AND (%(who)s::text IS NULL OR who IN (%(who)s, %(unproven)s))"
-        " ORDER BY event_id DESC LIMIT %(limit)s",
-        {"since": since, "who": who, "unproven": unproven(who or ""), "limit": limit},
+        _NEWEST if who is None else _NEWEST_OF_SOMEBODY,
+        {"since": since or _BEGINNING, "names": [who, unproven(who or "")], "limit": limit},
     )
     return [
         Event(at, name, None if way is None else Way(way), what, detail, address, outcome)

@@ -8,7 +8,7 @@ from typing import Self
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from episodes_assets.databases import admission
+from episodes_assets.databases import admission, planner
 from episodes_assets.databases.connections import (
     CONNECT_TIMEOUT_SECONDS,
     Connection,
@@ -54,7 +54,7 @@ class AccountsPool:
         with connect_to_write(dsn, Database.DAGSTER, environment):
             pass
         self._pool = ConnectionPool(
-            dsn,
+            planner.with_options(dsn),
             min_size=1,
             max_size=SIZE,
             timeout=WAIT_SECONDS,

@@ -17,14 +17,16 @@ _FIND = """
     WITH found AS (
         SELECT token_hash, sessions.name, coalesce(users.role, sessions.role) AS role, way,
             now() - seen_at > least(interval '30 seconds', least(idle, %(idle)s) / 4) AS is_stale
-        FROM dashboard.sessions LEFT JOIN dashboard.users ON users.name = user_name
+        FROM dashboard.sessions LEFT JOIN LATERAL (
+            SELECT role, is_disabled FROM dashboard.users WHERE users.name = user_name OFFSET 0
+        ) AS users ON true
         WHERE token_hash = %(token_hash)s
             AND now() - started_at < least(absolute, %(absolute)s)
             AND now() - seen_at < least(idle, %(idle)s)
             AND (user_name IS NULL OR NOT is_disabled)
     ), seen AS (
-        UPDATE dashboard.sessions SET seen_at = now() FROM found
-        WHERE sessions.token_hash = found.token_hash AND is_stale AND %(is_use)s
+        UPDATE dashboard.sessions SET seen_at = now()
+        WHERE token_hash = %(token_hash)s AND %(is_use)s AND EXISTS (SELECT FROM found WHERE is_stale)
     )
     SELECT name, role, way FROM found
 """

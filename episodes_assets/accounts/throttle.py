@@ -102,13 +102,10 @@ def forget_failures(connection: Connection, name: str) -> None:
         # Attempts that lock these rows in another order would wait in a ring with this.
         connection.execute("LOCK TABLE dashboard.login_attempts IN SHARE ROW EXCLUSIVE MODE")
         connection.execute(
-            "WITH tried AS ("
-            " SELECT substring(subject FROM 17) AS address FROM dashboard.login_attempts"
-            " WHERE substring(subject FOR 16) = %(name)s"
-            ")"
-            " UPDATE dashboard.login_attempts SET failures = 0"
-            " WHERE substring(subject FOR 16) = %(name)s"
-            " OR substring(subject FOR 16) IN (SELECT address FROM tried)",
+            "UPDATE dashboard.login_attempts SET failures = 0"
+            " WHERE substring(subject FROM 1 FOR 16) = ANY (%(name)s || ARRAY("
+            " SELECT substring(subject FROM 17) FROM dashboard.login_attempts"
+            " WHERE substring(subject FROM 1 FOR 16) = %(name)s))",
             {"name": _name(name)[:16]},
         )
 
@@ -117,8 +114,8 @@ def _rules(connection: Connection, name: str, address: str) -> dict[bytes, Waiti
     """What an attempt counts for, and by which rule."""
     pair = _pair(name, address)
     known = connection.execute(
-        "SELECT FROM dashboard.login_attempts"
-        " WHERE subject = %s AND succeeded_at > now() - make_interval(days => %s)",
+        "WITH attempt AS MATERIALIZED (SELECT succeeded_at FROM dashboard.login_attempts WHERE subject = %s)"
+        " SELECT FROM attempt WHERE succeeded_at > now() - make_interval(days => %s)",
         [pair, KNOWN_FOR_DAYS],
     ).fetchone()
     if known is not None:
@@ -133,14 +130,19 @@ def _lock(connection: Connection, subjects: Iterable[bytes]) -> None:
 
 
 def _purge(connection: Connection) -> None:
-    connection.execute(
-        "DELETE FROM dashboard.login_attempts WHERE subject IN ("
-        " SELECT subject FROM dashboard.login_attempts"
-        " WHERE failed_at < now() - make_interval(secs => %s)"
-        " AND coalesce(succeeded_at < now() - make_interval(days => %s), true)"
-        " FOR UPDATE SKIP LOCKED)",
-        [FORGOTTEN_AFTER_SECONDS, KNOWN_FOR_DAYS],
-    )
+    # Those that have succeeded, and those that never have: an index for each.
+    for succeeded in (
+        "succeeded_at < now() - make_interval(days => %(days)s)",
+        "succeeded_at IS NULL",
+    ):
+        connection.execute(
+            "WITH old AS ("  # noqa: S608
+            " SELECT subject FROM dashboard.login_attempts"
+            f" WHERE failed_at < now() - make_interval(secs => %(seconds)s) AND {succeeded}"
+            " FOR UPDATE SKIP LOCKED"
+            ") DELETE FROM dashboard.login_attempts WHERE subject = ANY (ARRAY(SELECT subject FROM old))",
+            {"seconds": FORGOTTEN_AFTER_SECONDS, "days": KNOWN_FOR_DAYS},
+        )
 
 
 def _name(name: str) -> bytes:

@@ -13,15 +13,14 @@ from episodes_assets.errors import AccountExists, NoSuchAccount
 PREFIX = "episodes_"
 
 _FIND = """
-    WITH found AS (
-        SELECT token_hash, name, role,
-            coalesce(now() - last_used_at > interval '30 seconds', true) AS is_stale
-        FROM dashboard.service_tokens
-        WHERE token_hash = %(token_hash)s
-            AND revoked_at IS NULL AND (expires_at IS NULL OR now() < expires_at)
+    WITH token AS MATERIALIZED (
+        SELECT * FROM dashboard.service_tokens WHERE token_hash = %(token_hash)s
+    ), found AS (
+        SELECT name, role, coalesce(now() - last_used_at > interval '30 seconds', true) AS is_stale
+        FROM token WHERE revoked_at IS NULL AND (expires_at IS NULL OR now() < expires_at)
     ), used AS (
-        UPDATE dashboard.service_tokens SET last_used_at = now() FROM found
-        WHERE service_tokens.token_hash = found.token_hash AND is_stale
+        UPDATE dashboard.service_tokens SET last_used_at = now()
+        WHERE token_hash = %(token_hash)s AND EXISTS (SELECT FROM found WHERE is_stale)
     )
     SELECT name, role FROM found
 """

@@ -8,15 +8,15 @@ import adbc_driver_manager
 import adbc_driver_postgresql.dbapi as adbc
 import pyarrow as pa
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from episodes_assets.databases import planner
 from episodes_assets.databases.connections import unreachable
 
 # Memory to sort a day's drop of 1.4 million rows without files, and a hint that its rows are cheap to hand
 # from process to process, so that it is sorted in parallel.
 _READER_OPTIONS = "-c default_transaction_read_only=on -c work_mem=256MB -c parallel_tuple_cost=0.01"
 
-_kept: dict[str, adbc.Connection] = {}
+_kept: dict[tuple[str, bool], adbc.Connection] = {}
 
 
 @contextmanager
@@ -40,7 +40,9 @@ def connect_arrow(dsn: str) -> Iterator[adbc.Connection]:
 
 
 @contextmanager
-def stream_arrow(dsn: str, query: LiteralString, **values: object) -> Iterator[pa.RecordBatchReader]:
+def stream_arrow(
+    dsn: str, query: LiteralString, *, is_ours: bool = True, **values: object
+) -> Iterator[pa.RecordBatchReader]:
     """Read a query's result batch by batch, in a session that cannot write.
 
     The process keeps the connection for its next reading: making one costs more than many a read.
@@ -48,6 +50,7 @@ def stream_arrow(dsn: str, query: LiteralString, **values: object) -> Iterator[p
     Args:
         dsn: The database.
         query: Names its parameters in braces.
+        is_ours: Whether the tables are ours, so that `planner` says how they are read.
         values: The parameters, which psycopg quotes. ADBC must not bind them: the driver streams only
             statements without parameters, by COPY, and holds the whole result of others in memory.
 
@@ -55,10 +58,10 @@ def stream_arrow(dsn: str, query: LiteralString, **values: object) -> Iterator[p
         DatabaseUnreachable: If the server does not answer or refuses, or goes away inside the block.
     """
     statement = sql.SQL(query).format(**{name: sql.Literal(value) for name, value in values.items()})
-    connection = _kept.pop(dsn, None)
+    connection = _kept.pop((dsn, is_ours), None)
     if connection is not None and not _is_alive(connection):
         connection = None
-    connection = connection or _connect_to_read(dsn)
+    connection = connection or _connect_to_read(dsn, is_ours=is_ours)
     try:
         with connection.cursor() as cursor:
             cursor.execute(statement.as_string(None))
@@ -68,13 +71,13 @@ def stream_arrow(dsn: str, query: LiteralString, **values: object) -> Iterator[p
         if isinstance(error, Exception) and _is_outage(error):
             raise unreachable(dsn, error) from error
         raise
-    if _kept.setdefault(dsn, connection) is not connection:  # another thread's reading ended first
+    if _kept.setdefault((dsn, is_ours), connection) is not connection:  # another thread's reading ended first
         connection.close()
 
 
-def read_arrow(dsn: str, query: LiteralString, **values: object) -> pa.Table:
+def read_arrow(dsn: str, query: LiteralString, *, is_ours: bool = True, **values: object) -> pa.Table:
     """Read a query's whole result, as `stream_arrow`."""
-    with stream_arrow(dsn, query, **values) as batches:
+    with stream_arrow(dsn, query, is_ours=is_ours, **values) as batches:
         return batches.read_all()
 
 
@@ -99,9 +102,9 @@ def _is_outage(error: BaseException) -> bool:
     return not error.sqlstate or error.sqlstate.startswith(("08", "57P"))
 
 
-def _connect_to_read(dsn: str) -> adbc.Connection:
-    options = f"{conninfo_to_dict(dsn).get('options', '')} {_READER_OPTIONS}"
+def _connect_to_read(dsn: str, *, is_ours: bool) -> adbc.Connection:
+    options = f"{_READER_OPTIONS} {planner.OPTIONS}" if is_ours else _READER_OPTIONS
     try:
-        return adbc.connect(make_conninfo(dsn, options=options), autocommit=True)
+        return adbc.connect(planner.with_options(dsn, options), autocommit=True)
     except adbc_driver_manager.Error as error:
         raise unreachable(dsn, error) from error

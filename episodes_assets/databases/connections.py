@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from episodes_assets.databases import admission, doors, versions
+from episodes_assets.databases import admission, doors, planner, versions
 from episodes_assets.databases.purposes import Database
 from episodes_assets.errors import BadSetting, DatabaseUnreachable, NotProvisioned
 
@@ -98,7 +98,7 @@ def _open(dsn: str, *, read_only: bool, autocommit: bool) -> Connection:
     parts = _parse(dsn)
     try:
         connection = psycopg.connect(
-            dsn,
+            planner.with_options(dsn),
             autocommit=autocommit,
             connect_timeout=int(str(parts.get("connect_timeout", CONNECT_TIMEOUT_SECONDS))),
             application_name=str(parts.get("application_name", "episodes")),

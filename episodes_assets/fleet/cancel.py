@@ -60,13 +60,16 @@ def _hold_open_jobs(connection: Connection, plan_id: int, by_whom: str, reason: 
             format('cancelled %%s at %%s UTC: %%s', %(by_whom)s::text,
                 to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'), %(reason)s::text)
         FROM ledger.chunks
-        JOIN ledger.jobs ON jobs.plan_id = chunks.plan_id
-            AND position >= first_position AND position < first_position + chunks.jobs
+        CROSS JOIN LATERAL (
+            SELECT plan_id, position FROM ledger.jobs
+            WHERE plan_id = %(plan_id)s
+                AND position >= first_position AND position < first_position + chunks.jobs
+            EXCEPT ALL
+            SELECT plan_id, position FROM ledger.outcomes
+            WHERE plan_id = %(plan_id)s
+                AND position >= first_position AND position < first_position + chunks.jobs
+        ) AS jobs
         WHERE chunks.plan_id = %(plan_id)s AND succeeded + held < chunks.jobs
-            AND NOT EXISTS (
-                SELECT FROM ledger.outcomes
-                WHERE outcomes.plan_id = jobs.plan_id AND outcomes.position = jobs.position
-            )
         -- A job that has failed before keeps the traceback of that.
         ON CONFLICT (plan_id, position) DO UPDATE SET is_held = true, error = excluded.error
         WHERE NOT lone.is_held
@@ -80,11 +83,13 @@ def _take_messages(connection: Connection, plan_id: int) -> None:
     # given it finds nothing to do, and no chunk names it any more.
     connection.execute(
         """
-        DELETE FROM pgqueuer WHERE id IN (
-            SELECT id FROM pgqueuer JOIN ledger.chunks ON id = message_id
-            WHERE plan_id = %s AND succeeded + held < chunks.jobs
-            FOR UPDATE OF pgqueuer SKIP LOCKED
+        WITH free AS (
+            SELECT id FROM pgqueuer WHERE id = ANY (ARRAY(
+                SELECT message_id FROM ledger.chunks WHERE plan_id = %s AND succeeded + held < jobs
+            ))
+            FOR UPDATE SKIP LOCKED
         )
+        DELETE FROM pgqueuer WHERE id = ANY (ARRAY(SELECT id FROM free))
         """,
         [plan_id],
     )

@@ -91,13 +91,16 @@ async def claim_chunk(connection: AsyncConnection, message: ChunkMessage, worker
     token = uuid.uuid4()
     cursor = await connection.execute(
         """
-        UPDATE ledger.chunks SET claim = %s, claimed_by = %s, claimed_at = now()
-        FROM ledger.plans
-        WHERE chunks.plan_id = %s AND chunk = %s AND succeeded + held < chunks.jobs
-            AND plans.plan_id = chunks.plan_id AND superseded_at IS NULL
-        RETURNING day, starts, first_position, first_position + chunks.jobs
+        WITH plan AS MATERIALIZED (
+            SELECT day, superseded_at FROM ledger.plans WHERE plan_id = %(plan_id)s
+        )
+        UPDATE ledger.chunks SET claim = %(token)s, claimed_by = %(worker)s, claimed_at = now()
+        FROM plan
+        WHERE plan_id = %(plan_id)s AND chunk = %(chunk)s AND succeeded + held < jobs
+            AND superseded_at IS NULL
+        RETURNING day, starts, first_position, first_position + jobs
         """,
-        [token, worker, message.plan_id, message.chunk],
+        {"token": token, "worker": worker, "plan_id": message.plan_id, "chunk": message.chunk},
     )
     row = await cursor.fetchone()
     if row is None:
@@ -106,16 +109,23 @@ async def claim_chunk(connection: AsyncConnection, message: ChunkMessage, worker
     # A statement of its own: it must see what the claim before this one has just written.
     cursor = await connection.execute(
         """
-        SELECT position, epid, algorithm_id, window_start, coalesce(lone_jobs.starts, 0)
-        FROM ledger.jobs LEFT JOIN ledger.lone_jobs USING (plan_id, position)
-        WHERE plan_id = %s AND position >= %s AND position < %s AND NOT coalesce(is_held, false)
-            AND NOT EXISTS (
-                SELECT FROM ledger.outcomes
-                WHERE outcomes.plan_id = jobs.plan_id AND outcomes.position = jobs.position
-            )
+        WITH jobs AS (
+            SELECT position, epid, algorithm_id, window_start FROM ledger.jobs
+            WHERE plan_id = %(plan_id)s AND position >= %(first)s AND position < %(end)s
+        ), lone_jobs AS (
+            SELECT position, starts, is_held FROM ledger.lone_jobs
+            WHERE plan_id = %(plan_id)s AND position >= %(first)s AND position < %(end)s
+        ), outcomes AS (
+            SELECT position FROM ledger.outcomes
+            WHERE plan_id = %(plan_id)s AND position >= %(first)s AND position < %(end)s
+        )
+        SELECT position, epid, algorithm_id, window_start, coalesce(starts, 0)
+        FROM jobs LEFT JOIN lone_jobs USING (position)
+        WHERE NOT coalesce(is_held, false)
+            AND NOT EXISTS (SELECT FROM outcomes WHERE outcomes.position = jobs.position)
         ORDER BY position
         """,
-        [message.plan_id, first, end],
+        {"plan_id": message.plan_id, "first": first, "end": end},
     )
     jobs = [ClaimedJob(*row) for row in await cursor.fetchall()]
     return Claim(token, message.plan_id, message.chunk, day, starts, jobs)
@@ -131,17 +141,18 @@ async def count_start(connection: AsyncConnection, claim: Claim, jobs: Sequence[
     """
     if len(jobs) > 1:
         cursor = await connection.execute(
-            "UPDATE ledger.chunks SET starts = starts + 1 WHERE plan_id = %s AND claim = %s",
-            [claim.plan_id, claim.token],
+            "UPDATE ledger.chunks SET starts = starts + 1 WHERE plan_id = %s AND chunk = %s AND claim = %s",
+            [claim.plan_id, claim.chunk, claim.token],
         )
     else:
         cursor = await connection.execute(
             """
             INSERT INTO ledger.lone_jobs (plan_id, position, starts)
-            SELECT plan_id, %s, 1 FROM ledger.chunks WHERE plan_id = %s AND claim = %s FOR UPDATE
+            SELECT plan_id, %s, 1 FROM ledger.chunks
+            WHERE plan_id = %s AND chunk = %s AND claim = %s FOR UPDATE
             ON CONFLICT (plan_id, position) DO UPDATE SET starts = lone_jobs.starts + 1
             """,
-            [jobs[0].position, claim.plan_id, claim.token],
+            [jobs[0].position, claim.plan_id, claim.chunk, claim.token],
         )
     if cursor.rowcount != 1:
         raise ClaimLost
@@ -151,18 +162,26 @@ async def uncount_start(connection: AsyncConnection, claim: Claim, jobs: Sequenc
     """Take a start back that was no fault of these jobs."""
     if len(jobs) > 1:
         await connection.execute(
-            "UPDATE ledger.chunks SET starts = starts - 1 WHERE plan_id = %s AND claim = %s AND starts > 0",
-            [claim.plan_id, claim.token],
+            "UPDATE ledger.chunks SET starts = starts - 1"
+            " WHERE plan_id = %s AND chunk = %s AND claim = %s AND starts > 0",
+            [claim.plan_id, claim.chunk, claim.token],
         )
     else:
         await connection.execute(
             """
-            UPDATE ledger.lone_jobs SET starts = lone_jobs.starts - 1
-            FROM ledger.chunks
-            WHERE lone_jobs.plan_id = %s AND position = %s AND lone_jobs.starts > 0
-                AND chunks.plan_id = lone_jobs.plan_id AND claim = %s
+            UPDATE ledger.lone_jobs SET starts = starts - 1
+            WHERE plan_id = %(plan_id)s AND position = %(position)s AND starts > 0
+                AND EXISTS (
+                    SELECT FROM ledger.chunks
+                    WHERE plan_id = %(plan_id)s AND chunk = %(chunk)s AND claim = %(token)s
+                )
             """,
-            [claim.plan_id, jobs[0].position, claim.token],
+            {
+                "plan_id": claim.plan_id,
+                "position": jobs[0].position,
+                "chunk": claim.chunk,
+                "token": claim.token,
+            },
         )
 
 
@@ -195,7 +214,7 @@ async def write_outcomes(
             SET succeeded = succeeded + %(count)s,
                 moved_at = now(),
                 claim = CASE WHEN succeeded + held + %(count)s < jobs THEN claim END
-            WHERE plan_id = %(plan_id)s AND claim = %(token)s
+            WHERE plan_id = %(plan_id)s AND chunk = %(chunk)s AND claim = %(token)s
             RETURNING plan_id, chunk
         ), timed AS (
             INSERT INTO ledger.batches (plan_id, first_position, chunk, jobs, seconds, algorithm_ids,
@@ -214,6 +233,7 @@ async def write_outcomes(
         {
             "count": len(jobs),
             "plan_id": claim.plan_id,
+            "chunk": claim.chunk,
             "token": claim.token,
             "worker": worker,
             "positions": [job.position for job in jobs],
@@ -259,7 +279,8 @@ async def record_failures(
     cursor = await connection.execute(
         """
         WITH mine AS (
-            SELECT plan_id FROM ledger.chunks WHERE plan_id = %(plan_id)s AND claim = %(token)s FOR UPDATE
+            SELECT plan_id FROM ledger.chunks
+            WHERE plan_id = %(plan_id)s AND chunk = %(chunk)s AND claim = %(token)s FOR UPDATE
         ), failed AS (
             INSERT INTO ledger.lone_jobs AS lone (plan_id, position, starts, is_held, error, traceback)
             SELECT plan_id, position, %(more)s, %(more)s >= %(max_starts)s, %(error)s, %(traceback)s
@@ -271,7 +292,8 @@ async def record_failures(
         ), counted AS (
             UPDATE ledger.chunks
             SET held = held + (SELECT count(*) FROM failed WHERE is_held), moved_at = now()
-            WHERE plan_id = %(plan_id)s AND claim = %(token)s AND EXISTS (SELECT FROM failed WHERE is_held)
+            WHERE plan_id = %(plan_id)s AND chunk = %(chunk)s AND claim = %(token)s
+                AND EXISTS (SELECT FROM failed WHERE is_held)
         )
         SELECT count(*), count(*) FILTER (WHERE is_held) FROM failed
         """,
@@ -281,6 +303,7 @@ async def record_failures(
             "error": failure.error,
             "traceback": failure.traceback,
             "plan_id": claim.plan_id,
+            "chunk": claim.chunk,
             "positions": [job.position for job in jobs],
             "token": claim.token,
         },
@@ -295,6 +318,6 @@ async def record_failures(
 async def give_back(connection: AsyncConnection, claim: Claim) -> None:
     """Let another worker have what is left of the chunk."""
     await connection.execute(
-        "UPDATE ledger.chunks SET claim = NULL WHERE plan_id = %s AND claim = %s",
-        [claim.plan_id, claim.token],
+        "UPDATE ledger.chunks SET claim = NULL WHERE plan_id = %s AND chunk = %s AND claim = %s",
+        [claim.plan_id, claim.chunk, claim.token],
     )

@@ -55,10 +55,10 @@ def _chunks_without_message(connection: Connection, plan_id: int) -> list[tuple[
     return connection.execute(
         """
         SELECT chunk, priority FROM ledger.chunks
-        WHERE plan_id = %s AND succeeded < jobs AND succeeded + held < jobs
-            AND NOT EXISTS (
-                SELECT FROM pgqueuer WHERE id = message_id AND status IN ('queued', 'picked')
-            )
+        LEFT JOIN LATERAL (
+            SELECT id FROM pgqueuer WHERE id = message_id AND status IN ('queued', 'picked') OFFSET 0
+        ) AS live ON true
+        WHERE plan_id = %s AND succeeded < jobs AND succeeded + held < jobs AND id IS NULL
         ORDER BY chunk
         """,
         [plan_id],
@@ -72,9 +72,9 @@ def _enqueue(connection: Connection, plan_id: int, chunks: Sequence[tuple[int, i
     # What was held for its jobs is done with once they are sent anew.
     connection.execute(
         """
-        DELETE FROM pgqueuer USING ledger.chunks
-        WHERE pgqueuer.id = message_id AND plan_id = %s AND chunk = ANY (%s::integer[])
-            AND status NOT IN ('queued', 'picked')
+        DELETE FROM pgqueuer WHERE id = ANY (ARRAY(
+            SELECT message_id FROM ledger.chunks WHERE plan_id = %s AND chunk = ANY (%s::integer[])
+        )) AND status NOT IN ('queued', 'picked')
         """,
         [plan_id, [chunk for chunk, _ in chunks]],
     )

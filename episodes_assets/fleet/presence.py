@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import psycopg
 
+from episodes_assets.databases import planner
 from episodes_assets.errors import EpisodesError
 from episodes_assets.fleet.activity import Activity
 from episodes_assets.fleet.claims import AsyncConnection
@@ -113,7 +114,7 @@ class Presence:
 
     async def _keep_once(self, stopped: asyncio.Event) -> None:
         async with await psycopg.AsyncConnection.connect(
-            self.queue_dsn,
+            planner.with_options(self.queue_dsn),
             autocommit=True,
             connect_timeout=CONNECT_SECONDS,
             application_name="episodes presence",

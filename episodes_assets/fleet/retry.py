@@ -54,12 +54,15 @@ def retry_held_job(connection: Connection, day: dt.date, epid: int, algorithm_id
         plan_id = lock_plan(connection, day, with_chunks=True).plan_id
         released = connection.execute(
             """
-            DELETE FROM ledger.lone_jobs USING ledger.jobs
-            WHERE lone_jobs.plan_id = %s AND is_held AND epid = %s AND algorithm_id = %s
-                AND jobs.plan_id = lone_jobs.plan_id AND jobs.position = lone_jobs.position
-            RETURNING lone_jobs.position
+            DELETE FROM ledger.lone_jobs
+            WHERE plan_id = %(plan_id)s AND is_held AND position = (
+                -- As its index has it.
+                SELECT position FROM ledger.jobs
+                WHERE plan_id + 0 = %(plan_id)s AND epid = %(epid)s AND algorithm_id = %(algorithm_id)s
+            )
+            RETURNING position
             """,
-            [plan_id, epid, algorithm_id],
+            {"plan_id": plan_id, "epid": epid, "algorithm_id": algorithm_id},
         ).fetchone()
         if released is None:
             raise JobNotHeld(

@@ -14,6 +14,7 @@ import psycopg
 from pgqueuer.models import Job
 from pgqueuer.qm import QueueManager
 
+from episodes_assets.databases import planner
 from episodes_assets.databases.asyncpg_url import to_asyncpg_url
 from episodes_assets.databases.connections import connect_to_write
 from episodes_assets.databases.purposes import Database
@@ -133,11 +134,15 @@ class Sessions:
             to_asyncpg_url(self.queue_dsn),
             timeout=CONNECT_SECONDS,
             command_timeout=self.heartbeat_seconds,
-            server_settings={"application_name": "episodes messages"},
+            # PgQueuer's statements are its own, but a plan for an empty queue is not to be kept either.
+            server_settings={
+                "application_name": "episodes messages",
+                "plan_cache_mode": "force_custom_plan",
+            },
         )
         try:
             async with await psycopg.AsyncConnection.connect(
-                self.queue_dsn,
+                planner.with_options(self.queue_dsn),
                 autocommit=True,
                 connect_timeout=int(CONNECT_SECONDS),
                 application_name="episodes ledger",

@@ -59,10 +59,9 @@ def every_job_has_one_outcome(days: Sequence[OutcomesDay]) -> Verdict:
             if not each.is_exact
         ],
         fault="jobs are not accounted for exactly once",
-        mend="something else writes to the schema `ledger` of the queue database; stop it, run `UPDATE "
-        "ledger.plans SET checksum = '' WHERE day = '{day}' AND superseded_at IS NULL` and `DELETE FROM "
-        "ledger.jobs USING ledger.plans WHERE jobs.plan_id = plans.plan_id AND day = '{day}' AND "
-        "superseded_at IS NOT NULL` there, and materialise episode_jobs and job_outcomes of {day} again",
+        mend="something else writes to the schema `ledger` of the queue database; stop it, then run "
+        "`episodes run {day} --rework` (or materialise {day} with `rework` of episode_jobs), which plans "
+        "the day anew and works all its jobs again",
         facts={
             "jobs": sum(each.jobs for each in days),
             "outcomes": sum(each.outcomes for each in days),

@@ -57,9 +57,9 @@ def every_due_row_has_one_job(days: Sequence[LedgerDay]) -> Verdict:
             if not each.is_exact
         ],
         fault="the ledger does not have exactly the jobs that are due",
-        mend="something else writes to the schema `ledger` of the queue database; stop it, run `UPDATE "
-        "ledger.plans SET checksum = '' WHERE day = '{day}' AND superseded_at IS NULL` there, and "
-        "materialise episode_jobs of {day} again",
+        mend="something else writes to the schema `ledger` of the queue database; stop it, then run "
+        "`episodes run {day} --rework` (or materialise {day} with `rework` of episode_jobs), which plans "
+        "the day anew and works all its jobs again",
         facts={
             "due": sum(each.due for each in days),
             "in the ledger": sum(each.stored for each in days),

@@ -82,10 +82,15 @@ def slowest(connection: Connection, plan_ids: Sequence[int], limit: int) -> list
                 ORDER BY seconds DESC, plan_id, first_position LIMIT %s
             )
             SELECT day, chunk, slow.jobs, epid, algorithm_id, seconds, worker
-            FROM slow JOIN ledger.plans USING (plan_id)
-            LEFT JOIN ledger.jobs
-                ON jobs.plan_id = slow.plan_id AND position = first_position AND slow.jobs = 1
-            ORDER BY seconds DESC, slow.plan_id, first_position
+            FROM slow
+            CROSS JOIN LATERAL (
+                SELECT day FROM ledger.plans WHERE plans.plan_id = slow.plan_id OFFSET 0
+            ) AS plan
+            LEFT JOIN LATERAL (
+                SELECT epid, algorithm_id FROM ledger.jobs
+                WHERE jobs.plan_id = slow.plan_id AND position = first_position AND slow.jobs = 1 OFFSET 0
+            ) AS job ON true
+            ORDER BY seconds DESC, plan_id, first_position
             """,
             [list(plan_ids), limit],
         )

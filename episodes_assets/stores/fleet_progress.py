@@ -78,10 +78,10 @@ def _read_recent_work(connection: Connection, plan_ids: Sequence[int]) -> dict[i
     """What was finished within `RECENT`, by plan."""
     rows = connection.execute(
         """
+        WITH recent AS MATERIALIZED (SELECT * FROM ledger.batches WHERE finished_at > now() - %s)
         SELECT plan_id, sum(jobs)::int, min(finished_at - make_interval(secs => seconds))
-        FROM ledger.batches
-        WHERE plan_id = ANY (%s) AND finished_at > clock_timestamp() - %s GROUP BY plan_id
+        FROM recent WHERE plan_id = ANY (%s) GROUP BY plan_id
         """,
-        [list(plan_ids), RECENT],
+        [RECENT, list(plan_ids)],
     ).fetchall()
     return {plan_id: RecentWork(jobs, began) for plan_id, jobs, began in rows}

@@ -69,13 +69,18 @@ def read_held_jobs(
                 coalesce(length(traceback) > %(traceback)s, false) AS is_cut,
                 waiver_id IS NOT NULL AS is_waived
             FROM unnest(%(plan_ids)s::bigint[]) WITH ORDINALITY AS wanted (plan_id, place)
-            JOIN ledger.plans USING (plan_id)
+            CROSS JOIN LATERAL (
+                SELECT day FROM ledger.plans WHERE plans.plan_id = wanted.plan_id OFFSET 0
+            ) AS plan
             CROSS JOIN LATERAL (
                 SELECT position, starts, error, traceback, waiver_id FROM ledger.lone_jobs
                 WHERE lone_jobs.plan_id = wanted.plan_id AND is_held AND position > %(after)s
                 ORDER BY position LIMIT %(each)s
             ) AS held
-            JOIN ledger.jobs USING (plan_id, position)
+            CROSS JOIN LATERAL (
+                SELECT epid, algorithm_id FROM ledger.jobs
+                WHERE jobs.plan_id = wanted.plan_id AND jobs.position = held.position OFFSET 0
+            ) AS job
             ORDER BY place, position
             """,
             {

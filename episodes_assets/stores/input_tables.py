@@ -62,7 +62,7 @@ class DropReading:
         Raises:
             DatabaseUnreachable: If the server does not answer or refuses, or goes away.
         """
-        with stream_arrow(self._dsn, _READ_DROP, day=self._day) as batches:
+        with stream_arrow(self._dsn, _READ_DROP, is_ours=False, day=self._day) as batches:
             for part in whole_episodes(self._counted(batches), DROP_PART_ROWS):
                 yield drop_table.to_frame(part)
 
@@ -74,7 +74,7 @@ class DropReading:
 
 def read_viewed(dsn: str, day: dt.date) -> npt.NDArray[np.int64]:
     """Ascending epids that were viewed on a UTC day."""
-    viewed = read_arrow(dsn, _READ_VIEWED, day=day)["epid"].to_numpy()
+    viewed = read_arrow(dsn, _READ_VIEWED, is_ours=False, day=day)["epid"].to_numpy()
     return np.sort(viewed.astype(np.int64))
 
 
@@ -91,7 +91,7 @@ def viewings_begin(dsn: str) -> dt.date | None:
     Raises:
         DatabaseUnreachable: If the server does not answer or refuses, or goes away.
     """
-    return cast("dt.date | None", read_arrow(dsn, _READ_BEGIN)["begin"][0].as_py())
+    return cast("dt.date | None", read_arrow(dsn, _READ_BEGIN, is_ours=False)["begin"][0].as_py())
 
 
 def read_viewings(
@@ -113,6 +113,6 @@ def read_viewings(
         DatabaseUnreachable: If the server does not answer or refuses, or goes away.
     """
     wanted = {"epids": epids.tolist(), "since": since.astype("datetime64[D]").tolist(), "until": until}
-    with stream_arrow(dsn, _READ_VIEWINGS, **wanted) as batches:
+    with stream_arrow(dsn, _READ_VIEWINGS, is_ours=False, **wanted) as batches:
         yield pa.RecordBatch.from_pylist([], batches.schema)
         yield from batches

@@ -210,7 +210,7 @@ def record_plan(
         if current is not None and current.checksum == checksum and not rework:
             return _name_snapshot(connection, current, snapshot_id), False
         if current is not None:
-            _supersede(connection, current.plan_id)
+            _supersede(connection, current)
         with connection.cursor(row_factory=class_row(Plan)) as cursor:
             cursor.execute(
                 f"""
@@ -236,11 +236,17 @@ def _name_snapshot(connection: Connection, plan: Plan, snapshot_id: str) -> Plan
     return replace(plan, snapshot_id=snapshot_id)
 
 
-def _supersede(connection: Connection, plan_id: int) -> None:
-    connection.execute("UPDATE ledger.plans SET superseded_at = now() WHERE plan_id = %s", [plan_id])
-    # Chunks before jobs: workers lock in that order as well.
-    connection.execute("DELETE FROM ledger.chunks WHERE plan_id = %s", [plan_id])
-    connection.execute("DELETE FROM ledger.jobs WHERE plan_id = %s", [plan_id])
+def _supersede(connection: Connection, plan: Plan) -> None:
+    """Take a plan's jobs and outcomes away, and whatever is left of the day's plans before it."""
+    connection.execute("UPDATE ledger.plans SET superseded_at = now() WHERE plan_id = %s", [plan.plan_id])
+    plans = connection.execute("SELECT plan_id FROM ledger.plans WHERE day = %s", [plan.day]).fetchall()
+    plan_ids = [plan_id for (plan_id,) in plans]
+    # Chunks first: workers lock them before they write any of the rest, so nothing of it comes afterwards.
+    connection.execute("DELETE FROM ledger.chunks WHERE plan_id = ANY (%s)", [plan_ids])
+    connection.execute("DELETE FROM ledger.outcomes WHERE plan_id = ANY (%s)", [plan_ids])
+    connection.execute("DELETE FROM ledger.lone_jobs WHERE plan_id = ANY (%s)", [plan_ids])
+    connection.execute("DELETE FROM ledger.batches WHERE plan_id = ANY (%s)", [plan_ids])
+    connection.execute("DELETE FROM ledger.jobs WHERE plan_id = ANY (%s)", [plan_ids])
 
 
 def _copy_chunks(connection: Connection, plan_id: int, chunks: pd.DataFrame) -> None:
@@ -279,27 +285,26 @@ def read_progress(connection: Connection, days: Sequence[dt.date] | None = None)
     with connection.cursor(row_factory=class_row(Progress)) as cursor:
         cursor.execute(
             """
-            WITH open AS (
-                -- Few chunks are open at any time, and an index holds just those.
-                SELECT plan_id,
-                    sum(jobs - succeeded - held) FILTER (WHERE claim IS NULL) AS waiting,
-                    sum(jobs - succeeded - held) FILTER (WHERE claim IS NOT NULL) AS running,
-                    sum(held) AS held
-                FROM ledger.chunks WHERE succeeded < jobs GROUP BY plan_id
-            )
-            SELECT day, plan_id, plans.jobs,
-                coalesce(waiting, 0) AS waiting,
-                coalesce(running, 0) AS running,
-                plans.jobs - coalesce(waiting, 0) - coalesce(running, 0) - coalesce(held, 0) AS succeeded,
+            SELECT day, plan_id, plans.jobs, waiting, running,
+                plans.jobs - waiting - running - open.held AS succeeded,
                 -- A chunk counts its waived jobs as held.
-                coalesce(held, 0) - coalesce(left_out.jobs, 0) AS held,
+                open.held - coalesce(left_out.jobs, 0) AS held,
                 fanned_out_at IS NOT NULL AS is_fanned_out,
                 snapshot_id,
                 coalesce(left_out.jobs, 0) AS waived,
                 coalesce(decision, '') AS decision
             FROM ledger.plans
-            LEFT JOIN open USING (plan_id)
-            LEFT JOIN ledger.left_out USING (plan_id)
+            CROSS JOIN LATERAL (
+                -- Few chunks are open at any time, and an index holds just those.
+                SELECT coalesce(sum(jobs - succeeded - held) FILTER (WHERE claim IS NULL), 0) AS waiting,
+                    coalesce(sum(jobs - succeeded - held) FILTER (WHERE claim IS NOT NULL), 0) AS running,
+                    coalesce(sum(held), 0) AS held
+                FROM ledger.chunks WHERE chunks.plan_id = plans.plan_id AND succeeded < jobs
+            ) AS open
+            LEFT JOIN LATERAL (
+                SELECT jobs, decision FROM ledger.left_out
+                WHERE left_out.plan_id = plans.plan_id AND open.held > 0 OFFSET 0
+            ) AS left_out ON true
             WHERE superseded_at IS NULL AND (%(days)s::date[] IS NULL OR day = ANY (%(days)s))
             ORDER BY day
             """,
@@ -315,9 +320,14 @@ def read_held(connection: Connection, days: Sequence[dt.date], limit: int) -> li
             """
             SELECT day, epid, algorithm_id, starts, error, traceback, waiver_id IS NOT NULL AS is_waived
             FROM ledger.plans
-            JOIN ledger.lone_jobs USING (plan_id)
-            JOIN ledger.jobs USING (plan_id, position)
-            WHERE is_held AND superseded_at IS NULL AND day = ANY (%s)
+            CROSS JOIN LATERAL (
+                SELECT * FROM ledger.lone_jobs WHERE lone_jobs.plan_id = plans.plan_id AND is_held OFFSET 0
+            ) AS held
+            CROSS JOIN LATERAL (
+                SELECT epid, algorithm_id FROM ledger.jobs
+                WHERE jobs.plan_id = plans.plan_id AND jobs.position = held.position OFFSET 0
+            ) AS job
+            WHERE superseded_at IS NULL AND day = ANY (%s)
             ORDER BY is_waived, day, epid, algorithm_id LIMIT %s
             """,
             [list(days), limit],

@@ -16,26 +16,28 @@ _OUTCOMES = """
         SELECT plan_id, day, jobs FROM ledger.plans WHERE plan_id = ANY (%(plan_ids)s)
     ), stored AS (
         SELECT plan_id, count(*) AS stored
-        FROM ledger.jobs WHERE plan_id IN (SELECT plan_id FROM current) GROUP BY plan_id
+        FROM ledger.jobs WHERE plan_id = ANY (%(plan_ids)s) GROUP BY plan_id
     ), accounted AS (
         -- Whatever accounts for a job stands here once: a job that is waived has no outcome.
         SELECT plan_id, position, false AS is_waived
-        FROM ledger.outcomes WHERE plan_id IN (SELECT plan_id FROM current)
+        FROM ledger.outcomes WHERE plan_id = ANY (%(plan_ids)s)
         UNION ALL
         SELECT plan_id, position, true
-        FROM ledger.lone_jobs WHERE waiver_id IS NOT NULL AND plan_id IN (SELECT plan_id FROM current)
+        FROM ledger.lone_jobs WHERE waiver_id IS NOT NULL AND plan_id = ANY (%(plan_ids)s)
     ), counted AS (
         SELECT plan_id, count(*) FILTER (WHERE NOT is_waived) AS outcomes,
             count(*) FILTER (WHERE is_waived) AS waived, count(*) - count(DISTINCT position) AS repeated
         FROM accounted GROUP BY plan_id
     ), superseded AS (
-        SELECT day, count(*) AS superseded
-        FROM ledger.plans JOIN ledger.outcomes USING (plan_id)
-        WHERE superseded_at IS NOT NULL AND day IN (SELECT day FROM current) GROUP BY day
+        SELECT day, sum(outcomes) AS superseded
+        FROM ledger.plans CROSS JOIN LATERAL (
+            SELECT count(*) AS outcomes FROM ledger.outcomes WHERE outcomes.plan_id = plans.plan_id
+        ) AS of_plan
+        WHERE superseded_at IS NOT NULL AND day = ANY (ARRAY(SELECT day FROM current)) GROUP BY day
     )
     SELECT day, jobs, coalesce(stored, 0) AS stored, coalesce(outcomes, 0) AS outcomes,
         coalesce(waived, 0) AS waived, coalesce(repeated, 0) AS repeated,
-        coalesce(superseded, 0) AS superseded
+        coalesce(superseded, 0)::bigint AS superseded
     FROM current LEFT JOIN stored USING (plan_id) LEFT JOIN counted USING (plan_id)
         LEFT JOIN superseded USING (day)
     ORDER BY day

@@ -14,7 +14,7 @@ from episodes_assets.stores.ledger import Plan, require_current
 
 _JOBS = """
     SELECT plan_id, epid, algorithm_id, window_start FROM ledger.jobs
-    WHERE plan_id = ANY ({plans}::bigint[]) ORDER BY plan_id, epid, algorithm_id
+    WHERE plan_id = ANY ({plans}::bigint[]) ORDER BY plan_id
 """
 
 
@@ -88,6 +88,7 @@ def _by_plan(batches: pa.RecordBatchReader) -> Iterator[pa.Table]:
 
 def _count(jobs: pa.Table) -> tuple[int, str, int]:
     """How many jobs a plan has in the ledger, their checksum, and how many are repeated."""
+    jobs = jobs.sort_by([("epid", "ascending"), ("algorithm_id", "ascending")])
     epid, algorithm_id = jobs["epid"].to_numpy(), jobs["algorithm_id"].to_numpy()
     repeated = (np.diff(epid) == 0) & (np.diff(algorithm_id) == 0)
     frame = jobs.select(["epid", "algorithm_id", "window_start"]).to_pandas(date_as_object=False)

@@ -20,14 +20,16 @@ from episodes_assets.stores.publications import PublishedDay
 _PUBLISHED = """
     COPY (
         SELECT day, epid, algorithm_id, window_start, window_end, covered_from, metrics
-        FROM published.results WHERE day = ANY (%s) ORDER BY day, epid, algorithm_id
+        FROM published.results WHERE day = ANY (%(which)s) ORDER BY day, epid, algorithm_id
     ) TO STDOUT
 """
 _OUTCOMES = """
     COPY (
         SELECT day, epid, algorithm_id, window_start, day, covered_from, metrics
         FROM ledger.plans JOIN ledger.jobs USING (plan_id) JOIN ledger.outcomes USING (plan_id, position)
-        WHERE plan_id = ANY (%s) ORDER BY day, epid, algorithm_id
+        WHERE plans.plan_id = ANY (%(which)s) AND jobs.plan_id = ANY (%(which)s)
+            AND outcomes.plan_id = ANY (%(which)s)
+        ORDER BY day, epid, algorithm_id
     ) TO STDOUT
 """
 _DAY = itemgetter(slice(10))  # YYYY-MM-DD
@@ -88,7 +90,11 @@ def read_publications(results: Connection, due: dt.date) -> Publications:
 def _read_lines(connection: Connection, statement: str, which: Sequence[object]) -> dict[dt.date, Rows]:
     """The rows and the checksum of each day's lines."""
     found = {}
-    with _iso_dates(connection), connection.cursor() as cursor, cursor.copy(statement, [which]) as copy:
+    with (
+        _iso_dates(connection),
+        connection.cursor() as cursor,
+        cursor.copy(statement, {"which": which}) as copy,
+    ):
         for day, lines in groupby(map(bytes, copy), _DAY):
             rows, digest = 0, hashlib.sha256()
             for line in lines:

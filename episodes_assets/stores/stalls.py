@@ -107,16 +107,18 @@ def open_days(
             WITH open AS (
                 SELECT plan_id, chunks.jobs - succeeded - held AS jobs, claim, claimed_by, claimed_at,
                     moved_at, status, heartbeat < now() - %(silence)s AND status = 'picked' AS is_silent
-                FROM ledger.chunks LEFT JOIN pgqueuer ON pgqueuer.id = message_id
+                FROM ledger.chunks LEFT JOIN LATERAL (
+                    SELECT status, heartbeat FROM pgqueuer WHERE pgqueuer.id = message_id OFFSET 0
+                ) AS message ON true
                 WHERE succeeded < chunks.jobs AND succeeded + held < chunks.jobs
-            ), moved AS (
-                SELECT plan_id, max(moved_at) AS moved_at FROM ledger.chunks
-                WHERE plan_id IN (SELECT plan_id FROM open) GROUP BY plan_id
+                    AND (%(days)s::date[] IS NULL OR plan_id = ANY (ARRAY(
+                        SELECT plan_id FROM ledger.plans WHERE superseded_at IS NULL AND day = ANY (%(days)s)
+                    )))
             )
             SELECT day,
                 coalesce(sum(open.jobs) FILTER (WHERE claim IS NULL), 0)::int AS waiting,
                 coalesce(sum(open.jobs) FILTER (WHERE claim IS NOT NULL), 0)::int AS running,
-                greatest(max(moved.moved_at), max(coalesce(fanned_out_at, planned_at))) AS moved_at,
+                greatest(max(last_move), max(coalesce(fanned_out_at, planned_at))) AS moved_at,
                 (array_agg(claimed_by ORDER BY is_silent DESC NULLS LAST, claimed_at)
                     FILTER (WHERE claim IS NOT NULL))[1] AS claimed_by,
                 min(claimed_at) FILTER (WHERE claim IS NOT NULL) AS claimed_at,
@@ -125,9 +127,16 @@ def open_days(
                     AS lost_messages,
                 (count(*) FILTER (WHERE is_silent))::int AS silent_messages,
                 (SELECT max(moved_at) FROM ledger.chunks) AS fleet_moved_at
-            FROM open JOIN ledger.plans USING (plan_id) JOIN moved USING (plan_id)
-            WHERE superseded_at IS NULL AND (%(days)s::date[] IS NULL OR day = ANY (%(days)s))
-            GROUP BY day ORDER BY day
+            FROM (SELECT DISTINCT plan_id FROM open) AS opened
+            CROSS JOIN LATERAL (
+                SELECT day, fanned_out_at, planned_at, superseded_at FROM ledger.plans
+                WHERE plans.plan_id = opened.plan_id OFFSET 0
+            ) AS plan
+            CROSS JOIN LATERAL (
+                SELECT max(moved_at) AS last_move FROM ledger.chunks WHERE chunks.plan_id = opened.plan_id
+            ) AS moved
+            JOIN open USING (plan_id)
+            WHERE superseded_at IS NULL GROUP BY day ORDER BY day
             """,
             {"silence": silence, "days": None if days is None else list(days)},
         )

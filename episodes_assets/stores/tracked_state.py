@@ -270,7 +270,9 @@ def _replace_episodes(connection: Connection, day: dt.date, newly_tracked: Episo
     connection.execute(
         """
         DELETE FROM state.tracked_episodes
-        WHERE tracked_on = %(day)s AND epid <> ALL (%(epids)s::bigint[])
+        WHERE tracked_on = %(day)s AND NOT EXISTS (
+            SELECT FROM unnest(%(epids)s::bigint[]) AS kept (epid) WHERE kept.epid = tracked_episodes.epid
+        )
         """,
         parameters,
     )

@@ -92,9 +92,12 @@ def read_waivers(connection: Connection, plan_ids: Sequence[int]) -> list[Waiver
     with connection.cursor(row_factory=class_row(Waiver)) as cursor:
         cursor.execute(
             """
-            SELECT waiver_id, plan_id, jobs, count(position) AS still_waived, reason, decided_by, decided_at
-            FROM ledger.waivers LEFT JOIN ledger.lone_jobs USING (plan_id, waiver_id)
-            WHERE plan_id = ANY (%s) GROUP BY waiver_id ORDER BY waiver_id
+            SELECT waiver_id, plan_id, jobs, still_waived, reason, decided_by, decided_at
+            FROM ledger.waivers CROSS JOIN LATERAL (
+                SELECT count(*) AS still_waived FROM ledger.lone_jobs
+                WHERE lone_jobs.plan_id = waivers.plan_id AND lone_jobs.waiver_id = waivers.waiver_id
+            ) AS lone
+            WHERE plan_id = ANY (%s) ORDER BY waiver_id
             """,
             [list(plan_ids)],
         )

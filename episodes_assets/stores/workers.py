@@ -62,7 +62,9 @@ def read_workers(connection: Connection, gone_for: dt.timedelta = dt.timedelta(0
                 SELECT worker AS name, host, pid, release, started_at, seen_at, stopped_at,
                     stopped_at IS NULL AND seen_at > now() - %(alive_for)s AS is_alive,
                     day, workers.plan_id, chunk, workers.jobs, working_since, finished
-                FROM ledger.workers LEFT JOIN ledger.plans USING (plan_id)
+                FROM ledger.workers LEFT JOIN LATERAL (
+                    SELECT day FROM ledger.plans WHERE plans.plan_id = workers.plan_id OFFSET 0
+                ) AS plan ON true
             ) AS told
             WHERE is_alive OR seen_at > now() - %(gone_for)s
             ORDER BY is_alive DESC, working_since IS NULL, day, working_since, name

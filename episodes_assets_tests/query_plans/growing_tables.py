@@ -1,0 +1,300 @@
+"""Tables as they are after years, and what PostgreSQL's statistics may say of them."""
+
+import datetime as dt
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from episodes_assets_tests.system import System
+
+OTHER_DAY = dt.date(2018, 3, 1)
+THE_DAY = dt.date(2018, 3, 2)
+OTHER_PLAN, THE_PLAN = 5_001, 5_002
+FINISHED_PLANS = 1_000
+CHUNK_JOBS = 2_000
+# Of the day: a chunk that a worker holds, and one that waits. The others are finished.
+OPEN_CHUNKS = 2
+HELD = 50
+
+_TABLES = {
+    "queue": (
+        "ledger.plans", "ledger.chunks", "ledger.jobs", "ledger.outcomes", "ledger.lone_jobs",
+        "ledger.batches", "ledger.waivers", "ledger.workers", "public.pgqueuer", "public.pgqueuer_log",
+    ),
+    "results": (
+        "state.tracked_episodes", "state.tracked_days", "published.results", "published.days",
+        "published.history",
+    ),
+    "dagster": (
+        "dashboard.users", "dashboard.sessions", "dashboard.service_tokens", "dashboard.login_attempts",
+        "dashboard.audit_log",
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GrowingTables:
+    """The tables of a system that grow with days, jobs, logins or events.
+
+    Attributes:
+        system: Theirs.
+        jobs: Of a day; as many rows have the tables of the state and of the accounts.
+    """
+
+    system: System
+    jobs: int
+
+    def leave_alone(self) -> None:
+        """Let no autovacuum look at them: only `analyze` does."""
+        self._each("ALTER TABLE {} SET (autovacuum_enabled = off)")
+
+    def empty(self) -> None:
+        for database, tables in _TABLES.items():
+            self.system.query(database, f"TRUNCATE {', '.join(tables)} CASCADE")
+
+    def analyze(self) -> None:
+        for database, tables in _TABLES.items():
+            self.system.query(database, f"ANALYZE {', '.join(tables)}")
+
+    def forget_statistics(self) -> None:
+        """As of tables that were never analysed."""
+        self._clear_columns()
+        self._each_name("SELECT pg_clear_relation_stats({})")
+
+    def remember_them_empty(self) -> None:
+        """As of tables that were analysed before they had rows."""
+        self._clear_columns()
+        self._each_name("SELECT pg_restore_relation_stats({}, 'relpages', 0, 'reltuples', 0::real)")
+
+    def fill_other_day(self) -> None:
+        """What was there before the day came."""
+        plans, jobs = FINISHED_PLANS, self.jobs
+        query = self.system.query
+        query(
+            "queue",
+            "INSERT INTO ledger.plans"
+            " (plan_id, day, jobs, checksum, snapshot_id, code_version, fanned_out_at)"
+            f" OVERRIDING SYSTEM VALUE SELECT 10000 + n, date '2010-01-01' + n, 100, 'c', 's', '1', now()"
+            f" FROM generate_series(1, {plans}) AS n",
+        )
+        query(
+            "queue",
+            "INSERT INTO ledger.chunks (plan_id, chunk, first_position, jobs, succeeded, moved_at)"
+            f" SELECT 10000 + p, c, c * 4, 4, 4, now() - interval '1 day'"
+            f" FROM generate_series(1, {plans}) AS p, generate_series(0, 24) AS c",
+        )
+        self._plan(OTHER_PLAN, OTHER_DAY, finished=jobs)
+        query(
+            "queue",
+            "INSERT INTO public.pgqueuer (priority, status, entrypoint, payload, updated)"
+            f" SELECT 0, 'failed', 'x', '', now() FROM generate_series(1, {jobs // 50}) AS n",
+        )
+        query(
+            "results",
+            "INSERT INTO state.tracked_days (day, origin, newly_tracked, total, checksum, code_version)"
+            f" VALUES ('{OTHER_DAY}', 'beginning', {jobs}, {jobs}, 'c1', '1')",
+        )
+        query(
+            "results",
+            "INSERT INTO state.tracked_episodes"
+            f" SELECT n * 7, '{OTHER_DAY}' FROM generate_series(1, {jobs}) AS n",
+        )
+        self._publish(OTHER_PLAN, OTHER_DAY)
+        query(
+            "results",
+            "INSERT INTO published.days (day, jobs, rows, checksum, plan_id, plan_checksum, code_version)"
+            f" SELECT date '2010-01-01' + n, 1, 1, 'c', n, 'c', '1' FROM generate_series(1, {plans}) AS n",
+        )
+        self._accounts("1 day", "old", jobs)
+
+    def fill_the_day(self) -> None:
+        """The day itself, most of whose jobs are finished, and the accounts' new rows."""
+        query, jobs = self.system.query, self.jobs
+        finished = jobs - OPEN_CHUNKS * CHUNK_JOBS
+        self._plan(THE_PLAN, THE_DAY, finished=finished)
+        query(
+            "queue",
+            "INSERT INTO ledger.lone_jobs (plan_id, position, starts, is_held, error)"
+            f" SELECT {THE_PLAN}, n, 4, true, 'why'"
+            f" FROM generate_series({finished}, {finished + HELD - 1}) AS n",
+        )
+        query(
+            "queue",
+            f"UPDATE ledger.chunks SET held = {HELD}, claim = gen_random_uuid(), claimed_by = 'w',"
+            " claimed_at = now()"
+            f" WHERE plan_id = {THE_PLAN} AND first_position = {finished}",
+        )
+        query(
+            "queue",
+            "WITH sent AS (INSERT INTO public.pgqueuer (priority, status, entrypoint, payload, updated)"
+            " SELECT 0, 'queued', 'x', '', now() FROM generate_series(1, 2) RETURNING id)"
+            " UPDATE ledger.chunks SET message_id = (SELECT max(id) FROM sent)"
+            f" WHERE plan_id = {THE_PLAN} AND succeeded < jobs",
+        )
+        query(
+            "queue",
+            "INSERT INTO ledger.workers (worker, host, pid, release, started_at)"
+            " SELECT 'w' || n, 'h', n, '1', now() FROM generate_series(1, 40) AS n",
+        )
+        query(
+            "results",
+            "INSERT INTO state.tracked_days"
+            " (day, origin, newly_tracked, total, checksum, previous_checksum, code_version)"
+            f" VALUES ('{THE_DAY}', 'day', {jobs}, {2 * jobs}, 'c2', 'c1', '1')",
+        )
+        query(
+            "results",
+            "INSERT INTO state.tracked_episodes"
+            f" SELECT n * 7 + 1, '{THE_DAY}' FROM generate_series(1, {jobs}) AS n",
+        )
+        self._publish(THE_PLAN, THE_DAY)
+        self._accounts("1 hour", "new", 40)
+
+    @contextmanager
+    def finished(self) -> Iterator[None]:
+        """Let the day be finished while the block lasts."""
+        first = self.jobs - OPEN_CHUNKS * CHUNK_JOBS
+        self.system.query(
+            "queue",
+            "INSERT INTO ledger.outcomes (plan_id, position, metrics, algorithm_version, worker)"
+            f" SELECT {THE_PLAN}, n, '{{\"views\": 1}}', '1', 'w'"
+            f" FROM generate_series({first}, {self.jobs - 1}) AS n",
+        )
+        yield
+        self.system.query(
+            "queue", f"DELETE FROM ledger.outcomes WHERE plan_id = {THE_PLAN} AND position >= {first}"
+        )
+
+    def forget_the_day(self) -> None:
+        for table in ("outcomes", "lone_jobs", "batches", "chunks", "jobs", "plans"):
+            self.system.query("queue", f"DELETE FROM ledger.{table} WHERE plan_id = {THE_PLAN}")
+        for table in ("published.results", "published.days", "published.history", "state.tracked_days"):
+            self.system.query("results", f"DELETE FROM {table} WHERE day = '{THE_DAY}'")
+        self.system.query("results", f"DELETE FROM state.tracked_episodes WHERE tracked_on = '{THE_DAY}'")
+        self.system.query("queue", "DELETE FROM ledger.workers")
+
+    def _plan(self, plan_id: int, day: dt.date, *, finished: int) -> None:
+        query, jobs = self.system.query, self.jobs
+        query(
+            "queue",
+            "INSERT INTO ledger.plans"
+            " (plan_id, day, jobs, checksum, snapshot_id, code_version, fanned_out_at)"
+            f" OVERRIDING SYSTEM VALUE VALUES ({plan_id}, '{day}', {jobs}, 'c', 's', '1', now())",
+        )
+        query(
+            "queue",
+            "INSERT INTO ledger.chunks (plan_id, chunk, first_position, jobs, succeeded, moved_at)"
+            f" SELECT {plan_id}, n, n * {CHUNK_JOBS}, {CHUNK_JOBS},"
+            f" CASE WHEN n * {CHUNK_JOBS} < {finished} THEN {CHUNK_JOBS} ELSE 0 END, now()"
+            f" FROM generate_series(0, {jobs // CHUNK_JOBS - 1}) AS n",
+        )
+        query(
+            "queue",
+            "INSERT INTO ledger.jobs (plan_id, position, epid, algorithm_id, window_start)"
+            f" SELECT {plan_id}, n, n / 2 * 7, n % 2, date '{day}' - 3"
+            f" FROM generate_series(0, {jobs - 1}) AS n",
+        )
+        query(
+            "queue",
+            "INSERT INTO ledger.outcomes (plan_id, position, metrics, algorithm_version, worker)"
+            f" SELECT {plan_id}, n, '{{\"views\": 1}}', '1', 'w'"
+            f" FROM generate_series(0, {finished - 1}) AS n",
+        )
+        query(
+            "queue",
+            "INSERT INTO ledger.batches (plan_id, first_position, chunk, jobs, seconds, algorithm_ids,"
+            " algorithm_jobs, algorithm_seconds, worker)"
+            f" SELECT {plan_id}, n * {CHUNK_JOBS}, n, {CHUNK_JOBS}, 0.1, '{{0,1}}', '{{1000,1000}}',"
+            f" '{{0.04,0.05}}', 'w' FROM generate_series(0, {finished // CHUNK_JOBS - 1}) AS n",
+        )
+
+    def _publish(self, plan_id: int, day: dt.date) -> None:
+        self.system.query(
+            "results",
+            "INSERT INTO published.results (day, epid, algorithm_id, window_start, window_end, metrics)"
+            f" SELECT '{day}', n / 2 * 7, n % 2, date '{day}' - 3, '{day}', '{{\"views\": 1}}'"
+            f" FROM generate_series(0, {self.jobs - 1}) AS n",
+        )
+        for table in ("days", "history"):
+            self.system.query(
+                "results",
+                f"INSERT INTO published.{table} (day, jobs, rows, left_out, decision, checksum, plan_id,"
+                " plan_checksum, code_version, algorithm_versions)"
+                f" VALUES ('{day}', {self.jobs}, {self.jobs}, 0, '', 'c', {plan_id}, 'c', '1', '{{}}')",
+            )
+
+    def _accounts(self, age: str, kind: str, rows: int) -> None:
+        series = f"FROM generate_series(1, {rows}) AS n"
+        digest = f"sha256(('{kind}' || n)::bytea)"
+        self.system.query(
+            "dagster",
+            "INSERT INTO dashboard.users (name, role, password_hash)"
+            f" SELECT '{kind}' || n, 'viewer', 'x' FROM generate_series(1, {min(rows, 200)}) AS n",
+        )
+        self.system.query(
+            "dagster",
+            "INSERT INTO dashboard.sessions"
+            " (token_hash, name, role, way, started_at, seen_at, absolute, idle)"
+            f" SELECT {digest}, '{kind}' || n % 40 + 1, 'viewer', 'password', now(), now(),"
+            f" interval '1 day', interval '1 day' {series}",
+        )
+        self.system.query(
+            "dagster",
+            "INSERT INTO dashboard.service_tokens (token_hash, name, role, revoked_at)"
+            f" SELECT {digest}, '{kind}' || n, 'viewer',"
+            f" CASE WHEN n > 40 THEN now() END {series}",
+        )
+        self.system.query(
+            "dagster",
+            "INSERT INTO dashboard.login_attempts (subject, failures, failed_at, succeeded_at)"
+            f" SELECT {digest}, 1, now(), CASE WHEN n % 2 = 0 THEN now() END {series}",
+        )
+        self.system.query(
+            "dagster",
+            "INSERT INTO dashboard.audit_log (at, who, way, what, detail, address, outcome)"
+            f" SELECT now() - interval '{age}', '{kind}', 'password', 'x', '{{}}', 'a', 'ok' {series}",
+        )
+
+    def _clear_columns(self) -> None:
+        for database, tables in _TABLES.items():
+            names = ", ".join(f"'{table}'::regclass" for table in tables)
+            self.system.query(
+                database,
+                "SELECT pg_clear_attribute_stats(nspname, relname, attname, stainherit)"
+                " FROM pg_statistic JOIN pg_class ON pg_class.oid = starelid"
+                " JOIN pg_namespace ON pg_namespace.oid = relnamespace"
+                " JOIN pg_attribute ON attrelid = starelid AND attnum = staattnum"
+                f" WHERE starelid IN (SELECT unnest(ARRAY[{names}])"
+                f"  UNION SELECT indexrelid FROM pg_index WHERE indrelid = ANY (ARRAY[{names}]))",
+            )
+
+    def _each(self, statement: str) -> None:
+        for database, tables in _TABLES.items():
+            for table in tables:
+                self.system.query(database, statement.format(table))
+
+    def _each_name(self, statement: str) -> None:
+        for database, tables in _TABLES.items():
+            for table in tables:
+                schema, name = table.split(".")
+                if "restore" in statement:
+                    named = f"'schemaname', '{schema}', 'relname', '{name}'"
+                else:
+                    named = f"'{schema}', '{name}'"
+                self.system.query(database, statement.format(named))
+
+
+def database_of(statement: str) -> str:
+    """Which database a statement is for."""
+    named = {"ledger.": "queue", "pgqueuer": "queue", "dashboard.": "dagster"}
+    return next((database for word, database in named.items() if word in statement), "results")
+
+
+def statistics(tables: GrowingTables) -> dict[str, Callable[[], None]]:
+    """What the statistics may say once both days are there, with how that comes about; in this order."""
+    return {
+        "analysed with another day's rows": lambda: None,
+        "never analysed": tables.forget_statistics,
+        "analysed while empty": tables.remember_them_empty,
+        "analysed now": tables.analyze,
+    }

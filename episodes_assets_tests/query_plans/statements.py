@@ -1,0 +1,384 @@
+"""Everything that the product asks of a growing table, and how many rows it asks for."""
+
+import asyncio
+import datetime as dt
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psycopg
+import pytest
+
+from episodes_assets.accounts import audit, sessions, throttle, tokens, users
+from episodes_assets.accounts.identity import Identity, Role, Way
+from episodes_assets.accounts.sessions import Lifetimes
+from episodes_assets.databases.connections import Connection, connect
+from episodes_assets.databases.dsns import Purpose
+from episodes_assets.databases.planner import with_options
+from episodes_assets.days import ONE_DAY
+from episodes_assets.fleet import cancel, claims, fan_out, maintenance, retry
+from episodes_assets.fleet.claims import Claim, JobFailure, Took
+from episodes_assets.fleet.messages import ChunkMessage
+from episodes_assets.stores import (
+    durations,
+    fleet_progress,
+    held_jobs,
+    ledger,
+    outcome_check,
+    plan_check,
+    plan_history,
+    publications,
+    published,
+    published_check,
+    stalls,
+    state_check,
+    throughput,
+    tracked_state,
+    waivers,
+    workers,
+)
+from episodes_assets_tests.query_plans.explained import (
+    Executed,
+    Log,
+    explain_arrow,
+    explain_async,
+    explain_sync,
+)
+from episodes_assets_tests.query_plans.growing_tables import (
+    CHUNK_JOBS,
+    FINISHED_PLANS,
+    HELD,
+    OPEN_CHUNKS,
+    OTHER_DAY,
+    OTHER_PLAN,
+    THE_DAY,
+    THE_PLAN,
+    GrowingTables,
+)
+
+_SILENCE = dt.timedelta(seconds=30)
+_LIVES = Lifetimes(dt.timedelta(hours=12), dt.timedelta(hours=1))
+
+
+@dataclass(frozen=True)
+class Open:
+    """Connections as each kind of process has them."""
+
+    queue: Connection
+    results: Connection
+    accounts: Connection
+    worker: psycopg.AsyncConnection[Any]
+    queue_dsn: str
+    results_dsn: str
+    tables: GrowingTables
+
+    @property
+    def jobs(self) -> int:
+        """Of a day."""
+        return self.tables.jobs
+
+
+@dataclass(frozen=True)
+class Case:
+    """Something that is asked.
+
+    Attributes:
+        name: What.
+        database: Whose tables.
+        asked: Rows that it asks for, or has to write.
+        ask: Does so.
+        is_undone: Whether a transaction around it is rolled back; some need to begin their own.
+    """
+
+    name: str
+    database: str
+    asked: int
+    ask: Callable[[Open], Any] | Callable[[Open], Awaitable[Any]]
+    is_undone: bool = True
+
+
+def cases(jobs: int) -> list[Case]:
+    """All of them, for days of so many jobs."""
+    chunks = jobs // CHUNK_JOBS
+    open_jobs = OPEN_CHUNKS * CHUNK_JOBS
+    last = ChunkMessage(THE_PLAN, chunks - 1)
+    plans = FINISHED_PLANS + 2
+    return [
+        # The orchestrator's half of the ledger.
+        Case("a day's plan", "queue", 1, lambda to: ledger.require_plan(to.queue, THE_DAY)),
+        Case(
+            "a plan and its chunks, locked",
+            "queue",
+            chunks,
+            lambda to: ledger.lock_plan(to.queue, THE_DAY, with_chunks=True),
+        ),
+        Case(
+            "whether plans are current", "queue", 1, lambda to: ledger.require_current(to.queue, [THE_PLAN])
+        ),
+        Case("a plan superseded", "queue", jobs + chunks, _plan_again),
+        Case("a day's progress", "queue", chunks, lambda to: ledger.read_progress(to.queue, [THE_DAY])),
+        Case("every day's progress", "queue", plans, lambda to: ledger.read_progress(to.queue)),
+        Case("a day's held jobs", "queue", HELD, lambda to: ledger.read_held(to.queue, [THE_DAY], 20)),
+        Case("the backlog", "queue", OPEN_CHUNKS, lambda to: ledger.backlog(to.queue)),
+        Case("a day's plans", "queue", 1, lambda to: plan_history.read_plans(to.queue, THE_DAY)),
+        Case(
+            "planned jobs read back",
+            "queue",
+            jobs,
+            lambda to: plan_check.read_ledger_days(
+                to.queue, to.queue_dsn, [ledger.require_plan(to.queue, THE_DAY)]
+            ),
+        ),
+        Case(
+            "jobs of the last days",
+            "queue",
+            2,
+            lambda to: plan_check.read_job_counts(to.queue, OTHER_DAY, THE_DAY),
+        ),
+        Case(
+            "outcomes counted", "queue", jobs, lambda to: outcome_check.count_outcomes(to.queue, [THE_PLAN])
+        ),
+        Case("messages sent", "queue", chunks, _fan_out_anew),
+        Case("a day waived", "queue", HELD + chunks, _waive),
+        Case("decisions", "queue", 1, lambda to: waivers.read_waivers(to.queue, [OTHER_PLAN, THE_PLAN])),
+        Case("what is left out", "queue", 1, lambda to: waivers.read_left_out(to.queue, THE_PLAN)),
+        Case(
+            "a day cancelled",
+            "queue",
+            open_jobs + chunks,
+            lambda to: cancel.cancel_day(to.queue, THE_DAY, reason="why", cancelled_by="who"),
+        ),
+        Case(
+            "held jobs retried", "queue", HELD + chunks, lambda to: retry.retry_held_jobs(to.queue, THE_DAY)
+        ),
+        Case("one held job retried", "queue", HELD + chunks, _retry_one),
+        Case("log pruned", "queue", 1, lambda to: maintenance.prune_message_log(to.queue, 7)),
+        Case("workers forgotten", "queue", 40, lambda to: maintenance.forget_dead_workers(to.queue)),
+        # What people look at.
+        Case(
+            "a day that stalls", "queue", chunks, lambda to: stalls.open_days(to.queue, _SILENCE, [THE_DAY])
+        ),
+        Case("days that stall", "queue", chunks, lambda to: stalls.open_days(to.queue, _SILENCE)),
+        Case(
+            "the fleet's progress",
+            "queue",
+            2 * chunks,
+            lambda to: fleet_progress.read_fleet_progress(to.queue, [THE_DAY]),
+        ),
+        Case(
+            "throughput",
+            "queue",
+            2 * chunks,
+            lambda to: throughput.read_throughput(to.queue, bucket_seconds=10, buckets=60),
+        ),
+        Case("workers", "queue", 40, lambda to: workers.read_workers(to.queue)),
+        Case("workers that live", "queue", 40, lambda to: workers.count_alive(to.queue)),
+        Case("held jobs shown", "queue", 3, lambda to: held_jobs.read_held_jobs(to.queue, [THE_PLAN], 3)),
+        Case("shared errors", "queue", HELD, lambda to: held_jobs.read_shared_errors(to.queue, THE_PLAN, 10)),
+        Case(
+            "seconds by algorithm", "queue", chunks, lambda to: durations.by_algorithm(to.queue, [THE_PLAN])
+        ),
+        Case("slowest batches", "queue", chunks, lambda to: durations.slowest(to.queue, [THE_PLAN], 10)),
+        Case(
+            "jobs over time", "queue", chunks, lambda to: durations.finished_over_time(to.queue, [THE_PLAN])
+        ),
+        # The workers' half of the ledger.
+        Case("a chunk claimed", "queue", CHUNK_JOBS, lambda to: _claim(to, last)),
+        Case("a chunk worked", "queue", CHUNK_JOBS, lambda to: _work(to, last)),
+        Case("a job failed", "queue", CHUNK_JOBS, lambda to: _fail(to, last)),
+        # Publishing.
+        Case("a day published", "results", jobs, _publish, is_undone=False),
+        Case("published rows read back", "results", jobs, _read_back, is_undone=False),
+        Case(
+            "whether it is in time",
+            "results",
+            plans,
+            lambda to: published_check.read_publications(to.results, THE_DAY),
+        ),
+        Case("the first rows of a day", "results", 5, lambda to: published.read_rows(to.results, THE_DAY, 5)),
+        Case("all rows of a day", "results", jobs, lambda to: published.read_rows(to.results, THE_DAY)),
+        Case("a manifest", "results", 1, lambda to: publications.find_day(to.results, THE_DAY)),
+        Case("manifests", "results", 2, lambda to: publications.read_days(to.results, OTHER_DAY, THE_DAY)),
+        Case("a day's history", "results", 1, lambda to: publications.read_history(to.results, THE_DAY)),
+        Case("what days were made of", "results", plans, lambda to: publications.published_plans(to.results)),
+        # The state.
+        Case("yesterday's state", "results", 2, lambda to: tracked_state.state_before(to.results, THE_DAY)),
+        Case("the tracked episodes", "results", 2 * jobs, _read_tracked),
+        Case("a day tracked", "results", jobs, lambda to: _track(to, THE_DAY)),
+        Case("another day tracked", "results", 100, lambda to: _track(to, THE_DAY + ONE_DAY, 100)),
+        Case(
+            "the state read back",
+            "results",
+            2 * jobs,
+            lambda to: state_check.read_state_days(to.results, to.results_dsn, [THE_DAY]),
+        ),
+        # Accounts.
+        Case("a session found", "dagster", 1, lambda to: sessions.find_session(to.accounts, "t", _LIVES)),
+        Case("a session begun", "dagster", 1, _begin_session),
+        Case("a session ended", "dagster", 1, lambda to: sessions.end_session(to.accounts, "t")),
+        Case(
+            "a name's sessions ended", "dagster", 1, lambda to: sessions.end_sessions_of(to.accounts, "new1")
+        ),
+        Case("old sessions purged", "dagster", jobs, lambda to: sessions.purge_sessions(to.accounts)),
+        Case("a token found", "dagster", 1, lambda to: tokens.find_token(to.accounts, "episodes_t")),
+        Case("a token revoked", "dagster", 1, lambda to: tokens.revoke_token(to.accounts, "new1")),
+        Case("an attempt", "dagster", 3, lambda to: throttle.try_again_after(to.accounts, "a", "10.0.0.1")),
+        Case("a failure", "dagster", 3, lambda to: throttle.record_failure(to.accounts, "a", "10.0.0.1")),
+        Case("a success", "dagster", 4, lambda to: throttle.record_success(to.accounts, "a", "10.0.0.1")),
+        Case("failures forgotten", "dagster", 3, lambda to: throttle.forget_failures(to.accounts, "a")),
+        Case("a user removed", "dagster", 300, lambda to: users.remove_user(to.accounts, "new1", force=True)),
+        Case(
+            "a user disabled", "dagster", 300, lambda to: users.disable_user(to.accounts, "new2", force=True)
+        ),
+        Case("a name known", "dagster", 1, lambda to: users.known_name(to.accounts, "new1")),
+        Case("the newest events", "dagster", 20, lambda to: audit.read(to.accounts, 20)),
+        Case("somebody's events", "dagster", 20, lambda to: audit.read(to.accounts, 20, who="old")),
+        Case("somebody's rare events", "dagster", 40, lambda to: audit.read(to.accounts, 100, who="new")),
+        Case(
+            "events of an hour",
+            "dagster",
+            40,
+            lambda to: audit.read(to.accounts, 100, since=dt.datetime.now(dt.UTC) - dt.timedelta(hours=2)),
+        ),
+        Case(
+            "nobody's events",
+            "dagster",
+            1,
+            lambda to: audit.read(
+                to.accounts, 100, since=dt.datetime.now(dt.UTC) - dt.timedelta(hours=2), who="old"
+            ),
+        ),
+    ]
+
+
+@contextmanager
+def opened(
+    tables: GrowingTables, log: Log, patch: pytest.MonkeyPatch
+) -> Iterator[Callable[[Case], list[Executed]]]:
+    """Ask as the product's processes do, on connections that explain what they execute."""
+    dsn = tables.system.dsn
+    with ExitStack() as stack:
+        queue, results, accounts = (
+            stack.enter_context(connect(dsn(purpose), autocommit=True))
+            for purpose in (Purpose.QUEUE, Purpose.RESULTS, Purpose.DASHBOARD)
+        )
+        for connection in (queue, results, accounts):
+            explain_sync(connection, log)
+        stack.enter_context(explain_arrow(log, patch))
+        runner = stack.enter_context(asyncio.Runner())
+
+        async def open_worker() -> psycopg.AsyncConnection[Any]:
+            return await psycopg.AsyncConnection.connect(with_options(dsn(Purpose.WORKER)), autocommit=True)
+
+        worker = runner.run(open_worker())
+        stack.callback(lambda: runner.run(worker.close()))
+        explain_async(worker, log)
+        to = Open(queue, results, accounts, worker, dsn(Purpose.QUEUE), dsn(Purpose.RESULTS), tables)
+
+        async def undone(asked: Awaitable[Any]) -> None:
+            async with worker.transaction(force_rollback=True):
+                await asked
+
+        def ask(case: Case) -> list[Executed]:
+            with ExitStack() as transactions:
+                if case.is_undone:
+                    for connection in (queue, results, accounts):
+                        transactions.enter_context(connection.transaction(force_rollback=True))
+                asked = case.ask(to)
+                if isinstance(asked, Awaitable):
+                    runner.run(undone(asked))
+            return log.take()
+
+        yield ask
+
+
+def _plan_again(to: Open) -> None:
+    ledger.record_plan(
+        to.queue,
+        THE_DAY,
+        pd.DataFrame({"epid": [1], "algorithm_id": [0], "window_start": [pd.Timestamp(THE_DAY)]}),
+        checksum="another",
+        snapshot_id="s",
+        code_version="1",
+        chunk_jobs=CHUNK_JOBS,
+    )
+
+
+def _fan_out_anew(to: Open) -> None:
+    to.queue.execute("UPDATE ledger.chunks SET message_id = NULL WHERE plan_id = %s", [THE_PLAN])
+    fan_out.fan_out_day(to.queue, THE_DAY)
+
+
+def _waive(to: Open) -> None:
+    waivers.waive_held_jobs(to.queue, THE_DAY, reason="why", decided_by="who")
+    waivers.read_waivers(to.queue, [OTHER_PLAN, THE_PLAN])
+    waivers.read_left_out(to.queue, THE_PLAN)
+
+
+def _retry_one(to: Open) -> None:
+    (held,) = ledger.read_held(to.queue, [THE_DAY], 1)
+    retry.retry_held_job(to.queue, THE_DAY, held.epid, held.algorithm_id)
+
+
+async def _claim(to: Open, message: ChunkMessage) -> Claim:
+    claim = await claims.claim_chunk(to.worker, message, "w")
+    assert claim is not None
+    assert len(claim.jobs) == CHUNK_JOBS
+    return claim
+
+
+async def _work(to: Open, message: ChunkMessage) -> None:
+    claim = await _claim(to, message)
+    await claims.count_start(to.worker, claim, claim.jobs)
+    await claims.uncount_start(to.worker, claim, claim.jobs)
+    outcomes: dict[str, list[Any]] = {
+        "covered_from": [None] * len(claim.jobs),
+        "metrics": ['{"views": 1}'] * len(claim.jobs),
+        "algorithm_version": ["1"] * len(claim.jobs),
+    }
+    half = len(claim.jobs) // 2
+    for part in (slice(half), slice(half, None)):
+        await claims.write_outcomes(
+            to.worker, claim, claim.jobs[part], {k: v[part] for k, v in outcomes.items()}, "w", Took(0.1, {})
+        )
+
+
+async def _fail(to: Open, message: ChunkMessage) -> None:
+    claim = await _claim(to, message)
+    await claims.count_start(to.worker, claim, claim.jobs[:1])
+    await claims.uncount_start(to.worker, claim, claim.jobs[:1])
+    await claims.record_failures(to.worker, claim, claim.jobs[:1], JobFailure("why", ""), 1)
+    await claims.give_back(to.worker, claim)
+
+
+def _publish(to: Open) -> None:
+    # Its transaction on the queue begins with its isolation level, so it is not within another one.
+    with to.tables.finished(), to.results.transaction(force_rollback=True):
+        for _ in range(2):
+            _, changed = published.publish_day(to.queue, to.results, THE_DAY, "1")
+    assert not changed
+
+
+def _read_back(to: Open) -> None:
+    manifest = publications.find_day(to.results, THE_DAY)
+    assert manifest is not None
+    published_check.read_publication(to.queue, to.results, [manifest])
+
+
+def _read_tracked(to: Open) -> None:
+    # It reads on a connection of its own, which must see the day.
+    day = tracked_state.read_day(to.results, THE_DAY)
+    tracked_state.read_tracked(to.results_dsn, day)
+
+
+def _track(to: Open, day: dt.date, newly: int | None = None) -> None:
+    yesterday = tracked_state.read_day(to.results, day - ONE_DAY)
+    epids = np.arange(1, (newly or to.jobs) + 1, dtype=np.int64) * 7 + 2
+    tracked_state.record_day(to.results, day, epids, yesterday=yesterday, snapshot_id="s", code_version="1")
+
+
+def _begin_session(to: Open) -> None:
+    sessions.start_session(to.accounts, Identity("new1", Role.VIEWER, Way.PASSWORD), _LIVES)
