@@ -30,14 +30,18 @@ class Figure:
     Attributes:
         group: What it is compared within.
         name: What was timed.
-        seconds: The median.
-        facts: Sizes, parts and other findings.
+        seconds: Of the median run.
+        facts: Sizes, parts and other findings of that run.
+        fastest: Seconds of the fastest run.
+        slowest: Seconds of the slowest run.
     """
 
     group: str
     name: str
     seconds: float
     facts: Mapping[str, Any]
+    fastest: float
+    slowest: float
 
     @property
     def rate(self) -> float:
@@ -47,12 +51,13 @@ class Figure:
 
 @dataclass(frozen=True)
 class Run:
-    """All measurements of one run."""
+    """All measurements, each the median of as many runs."""
 
     figures: Sequence[Figure]
     machine: Mapping[str, Any]
     sizes: Mapping[str, Any]
     when: str
+    runs: int
 
     def find(self, group: str, **facts: object) -> list[Figure]:
         """The figures of a group with these facts."""
@@ -68,14 +73,16 @@ class Run:
         return found
 
 
-def read_run(raw: Mapping[str, Any]) -> Run:
-    """The figures in what pytest-benchmark writes."""
-    figures = []
-    for each in raw["benchmarks"]:
-        facts = dict(each["extra_info"])
-        # What a function timed itself leaves out what does not belong to it.
-        seconds = facts.pop("seconds", each["stats"]["median"])
-        figures.append(Figure(each["group"], each["name"], seconds, facts))
+def read_runs(raws: Sequence[Mapping[str, Any]]) -> Run:
+    """The figures in what pytest-benchmark writes, of one run or of several of the same benchmarks.
+
+    Raises:
+        ValueError: If the runs are not of the same benchmarks and sizes.
+    """
+    if any(raw["sizes"] != raws[0]["sizes"] for raw in raws):
+        raise ValueError("the runs have different sizes")
+    figures = [_median(each) for each in zip(*(raw["benchmarks"] for raw in raws), strict=True)]
+    raw = raws[-1]
     machine = {
         "processor": raw["machine_info"]["cpu"].get("brand_raw", raw["machine_info"]["processor"]),
         "cores": os.cpu_count(),
@@ -84,4 +91,18 @@ def read_run(raw: Mapping[str, Any]) -> Run:
         "python": raw["machine_info"]["python_version"],
         "packages": {name: version(name) for name in PACKAGES},
     }
-    return Run(figures, machine, raw["sizes"], dt.datetime.fromisoformat(raw["datetime"]).date().isoformat())
+    when = dt.datetime.fromisoformat(raw["datetime"]).date().isoformat()
+    return Run(figures, machine, raw["sizes"], when, len(raws))
+
+
+def _median(runs: Sequence[Mapping[str, Any]]) -> Figure:
+    if len({(each["group"], each["name"]) for each in runs}) != 1:
+        raise ValueError(f"the runs have other benchmarks where one has {runs[0]['name']}")
+    timed = []
+    for each in runs:
+        facts = dict(each["extra_info"])
+        # What a function timed itself leaves out what does not belong to it.
+        timed.append((facts.pop("seconds", each["stats"]["median"]), facts))
+    timed.sort(key=lambda run: float(run[0]))
+    seconds, facts = timed[len(timed) // 2]
+    return Figure(runs[0]["group"], runs[0]["name"], seconds, facts, timed[0][0], timed[-1][0])

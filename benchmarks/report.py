@@ -1,28 +1,32 @@
-"""`docs/benchmarks.md` from the figures of a run: `python -m benchmarks.report RAW.json FOLDER [README]`.
+"""`docs/benchmarks.md` from the figures of some runs: `python -m benchmarks.report FOLDER README RAW...`.
 
 Writes into the folder `benchmarks.json` (the figures, the machine, the versions), `benchmarks.md` and
-the plots it shows; and the few figures that a README has between its two marks.
+the plots it shows; and the few figures that a README has between its two marks. A README that is `-` is left
+alone.
 """
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import plots
 from benchmarks.aims import for_a_day, judge, rate, seconds, size
-from benchmarks.figures import Figure, Run, read_run
+from benchmarks.figures import Figure, Run, read_runs
 
 ASSETS = ("input_episodes", "tracked_episodes", "episode_jobs", "job_outcomes", "published_results")
 
 
 _TRANSFERS = ("drop", "viewed", "state", "jobs_in")
+# A figure whose slowest run is more than so many times its fastest is explained.
+WIDE = 1.5
+SPREAD_REASONS: Mapping[str, str] = {}
 MARKS = ("<!-- figures of make bench -->", "<!-- end of figures -->")
 
 
-def main(raw_path: str, folder: str, readme: str | None = None) -> None:
+def main(folder: str, readme: str, *raw_paths: str) -> None:
     """Write the report."""
-    run = read_run(json.loads(Path(raw_path).read_text(encoding="utf-8")))
+    run = read_runs([json.loads(Path(path).read_text(encoding="utf-8")) for path in raw_paths])
     target = Path(folder)
     images = target / "images"
     images.mkdir(parents=True, exist_ok=True)
@@ -33,13 +37,14 @@ def main(raw_path: str, folder: str, readme: str | None = None) -> None:
         "date": run.when,
         "machine": run.machine,
         "sizes": run.sizes,
+        "runs": run.runs,
         "figures": [vars(figure) for figure in run.figures],
     }
     (target / "benchmarks.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    sections = (_head, _aims, _start_dates, _planning, _fan_out, _fleet, _nights, _backfill, _rest)
+    sections = (_head, _aims, _spread, _start_dates, _planning, _fan_out, _fleet, _nights, _backfill, _rest)
     page = "\n\n".join(section(run) for section in sections)
     (target / "benchmarks.md").write_text(page + "\n", encoding="utf-8")
-    if readme is not None:
+    if readme != "-":
         text = Path(readme).read_text(encoding="utf-8")
         before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
         Path(readme).write_text(f"{before}{MARKS[0]}\n{_summary(run)}\n{MARKS[1]}{after}", encoding="utf-8")
@@ -73,7 +78,7 @@ def _summary(run: Run) -> str:
         *((figure.name, seconds(figure.seconds)) for figure in run.find("backfill")),
         *((figure.name, seconds(figure.seconds)) for figure in run.find("demo")),
     ]
-    return f"""Measured on {run.when} by `make bench` on {run.machine["cores"]} shared cores
+    return f"""Measured on {run.when} by `make bench` ({_runs(run)}) on {run.machine["cores"]} shared cores
 ({run.machine["processor"]}), embedded PostgreSQL with durable settings:
 
 {_table(("", "measured"), lines)}
@@ -87,7 +92,7 @@ def _head(run: Run) -> str:
     packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items())
     return f"""# Benchmarks
 
-Measured on {run.when} by `make bench`, what is compared in one run, on {machine["cores"]} shared cores
+Measured on {run.when} by `make bench`, {_runs(run)}, on {machine["cores"]} shared cores
 ({machine["processor"]}), {machine["memory_gib"]} GiB, {machine["system"]}, Python {machine["python"]},
 {packages}.
 
@@ -99,6 +104,26 @@ same cores. All implementations that are compared agreed on the same rows before
 def _aims(run: Run) -> str:
     rows = [(aim.what, aim.reach, aim.measured, "yes" if aim.is_reached else "**no**") for aim in judge(run)]
     return "## What was to be reached\n\n" + _table(("", "to reach", "measured", "reached"), rows)
+
+
+def _runs(run: Run) -> str:
+    return "one run" if run.runs == 1 else f"the median of {run.runs} runs"
+
+
+def _spread(run: Run) -> str:
+    wide = [figure for figure in run.figures if figure.slowest > WIDE * figure.fastest]
+    rows = [
+        (f"{figure.group}: {figure.name}", seconds(figure.fastest), seconds(figure.slowest), _reason(figure))
+        for figure in wide
+    ]
+    head = f"## How far the runs lie apart\n\n{len(run.figures) - len(wide)} of {len(run.figures)} figures"
+    head += f" have a slowest run of at most {WIDE} x their fastest.\n"
+    return f"{head}\n{_table(('', 'fastest', 'slowest', 'why'), rows)}" if rows else head.strip()
+
+
+def _reason(figure: Figure) -> str:
+    reasons = (why for part, why in SPREAD_REASONS.items() if part in f"{figure.group}: {figure.name}")
+    return next(reasons, "**not explained**")
 
 
 def _start_dates(run: Run) -> str:
