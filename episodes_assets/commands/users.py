@@ -37,7 +37,8 @@ Force = Annotated[bool, typer.Option("--force", help="Even if it is the last ope
 def add(name: Name, role: ToBe, generate: Generate = False, password_stdin: FromStdin = False) -> None:
     """Add a user, whose password is asked for twice and not shown, or generated, or read from stdin.
 
-    A password has at least 12 characters and is kept only as an argon2id hash.
+    A password has at least 12 characters, is neither common nor little more than the user's name, and is
+    kept only as an argon2id hash.
 
     Example: episodes users add ada --role operator --generate
     """

@@ -62,14 +62,27 @@ def test_every_keyboard_spells_a_password_alike(monkeypatch: pytest.MonkeyPatch)
         ("elevenchars", "fewer than 12 characters"),
         ("", "fewer than 12 characters"),
         ("x" * 1_001, "more than 1,000 characters"),
-        ("abababababab", "repeated"),
+        ("abababababab", "easily guessed .Repeats like"),
+        ("passwordpassword", "easily guessed .Repeats like"),
+        ("P@ssw0rd1234", "easily guessed .This is similar to a commonly used password"),
+        ("iloveyou1234", "easily guessed .This is similar to a commonly used password"),
+        ("qwertyuiopas", "easily guessed"),
+        ("abcdefghijkl", "easily guessed .Sequences like"),
+        ("summer2026summer", "easily guessed"),
         ("Ada.Lovelace@example.org", "the user's name"),
+        ("ada LOVELACE ada lovelace 1815", "the user's name"),
+        ("episodes-dashboard-operator", "words everybody knows of this system"),
     ],
 )
 def test_a_weak_password_is_refused(password: str, problem: str) -> None:
     with pytest.raises(BadAccount, match=problem) as refused:
         passwords.require_strong(password, "ada.lovelace@example.org")
     assert not password or password not in str(refused.value)
+
+
+@pytest.mark.parametrize("password", ["correct horse battery", "Sommerferien in Kiel", "x7" + "kq9v2m" * 166])
+def test_words_that_do_not_belong_together_are_accepted(password: str) -> None:
+    passwords.require_strong(password[: passwords.MAXIMUM_LENGTH], "ada.lovelace@example.org")
 
 
 def test_a_generated_password_is_strong_and_readable() -> None:
