@@ -3,14 +3,16 @@
 import sys
 
 import typer
+from rich.text import Text
 
 from episodes_assets.commands import db, jobs, state, tokens, users
 from episodes_assets.commands import input as input_
 from episodes_assets.commands.audit import audit
-from episodes_assets.commands.console import err
+from episodes_assets.commands.console import err, escaped, show_defects_plainly
 from episodes_assets.commands.correct import correct
 from episodes_assets.commands.demo import demo
 from episodes_assets.commands.history import history
+from episodes_assets.commands.one_line_log import keep_unconfigured_logs_to_one_line
 from episodes_assets.commands.results import results
 from episodes_assets.commands.run import backfill, run
 from episodes_assets.commands.up import up
@@ -44,17 +46,15 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run the command; a foreseen error is one line and exit code 1."""
+    show_defects_plainly()
+    keep_unconfigured_logs_to_one_line()
     try:
         app()
     except EpisodesError as error:
-        err.print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True)
+        err.print(Text.assemble(("error:", "bold red"), f" {escaped(str(error))}"), soft_wrap=True)
         sys.exit(1)
     except SystemExit as end:
         # Typer turns Ctrl-C into this exit code and says nothing.
         if end.code == INTERRUPTED:
             err.print("interrupted")
         raise
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from episodes_assets.accounts import audit as account_audit
 from episodes_assets.commands.accounts import accounts
@@ -36,8 +35,7 @@ def audit(
         table.add_column(column, overflow="fold")
     for event in reversed(found):
         cells = (event.who, event.way or "-", event.what, event.outcome, event.address, _shown(event.detail))
-        # Some of it was typed by strangers: no markup, no control characters.
-        table.add_row(f"{event.at.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S}", *(_plain(cell) for cell in cells))
+        table.add_row(f"{event.at.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S}", *cells)
     out.print(table)
 
 
@@ -47,7 +45,3 @@ def _shown(detail: dict[str, object]) -> str:
         for key, value in detail.items()
         if value is not None
     )
-
-
-def _plain(text: str) -> Text:
-    return Text("".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text))

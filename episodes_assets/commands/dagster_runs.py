@@ -136,7 +136,7 @@ def _shown_progress(
     """Show which stage a run is in and how many jobs are finished, until the block ends."""
     label = str(first) if first == last else f"{first} to {last}"
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -39,7 +39,7 @@ def require_reachable(dsns: Dsns) -> None:
 def announce_open_hosts(settings: Settings) -> None:
     """Say, outside production, which hosts are open to this process, if any."""
     if shown := describe_open(require_allowed(settings)):
-        err.print(f"Open by {SETTING}: {shown}", style="dim", markup=False, soft_wrap=True)
+        err.print(f"Open by {SETTING}: {shown}", style="dim", soft_wrap=True)
 
 
 def refuse_writable_input(settings: Settings, dsns: Dsns) -> None:
@@ -59,7 +59,7 @@ def refuse_writable_input(settings: Settings, dsns: Dsns) -> None:
         check_input_role(
             connection,
             is_production=settings.is_production,
-            warn=lambda line: err.print(f"warning: {line}", style="yellow", markup=False, soft_wrap=True),
+            warn=lambda line: err.print(f"warning: {line}", style="yellow", soft_wrap=True),
         )
 
 

@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 from rich.filesize import decimal
 from rich.table import Table
+from rich.text import Text
 
-from episodes_assets.commands.console import err, out
+from episodes_assets.commands.console import err, escaped, out
 from episodes_assets.commands.databases import announce_open_hosts
 from episodes_assets.databases.dsns import Database, resolve_dsns
 from episodes_assets.databases.provision import provision
@@ -71,7 +72,7 @@ def stamp(
         restamp(settings, dsns, database or (), old=old, new=new, report=out.print)
     if with_snapshots:
         store.restamp(old, new)
-        out.print(f"snapshots: stamp of {store.shown} changed from {old} to {new}", markup=False)
+        out.print(f"snapshots: stamp of {store.shown} changed from {old} to {new}")
     if new != settings.environment:
         err.print(f"This process belongs to {settings.environment!r}; set EPISODES_ENVIRONMENT={new}.")
 
@@ -91,7 +92,7 @@ def status() -> None:
         table.add_column(name)
     for each in found:
         if each.error:
-            table.add_row(each.database, each.where, f"[red]{each.error}[/]")
+            table.add_row(each.database, each.where, Text(escaped(each.error), style="red"))
             continue
         latest = f" (latest: {each.latest_version})" if each.schema_version != each.latest_version else ""
         table.add_row(

@@ -2,12 +2,12 @@
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
 
 import typer
+from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from episodes_assets.commands.console import out
 from episodes_assets.commands.databases import ready_databases
@@ -79,7 +79,7 @@ def _tracked(tracked: TrackedDay | None, *, is_stale: bool) -> list[dict[str, st
     ]
 
 
-def _plans(plans: Iterable[RecordedPlan], waivers: Iterable[Waiver]) -> list[dict[str, str]]:
+def _plans(plans: Iterable[RecordedPlan], waivers: Iterable[Waiver]) -> list[dict[str, RenderableType]]:
     by_plan: defaultdict[int, list[str]] = defaultdict(list)
     for each in waivers:
         retried = (
@@ -97,7 +97,7 @@ def _plans(plans: Iterable[RecordedPlan], waivers: Iterable[Waiver]) -> list[dic
             "planned": _time(plan.planned_at),
             "handed out": _time(plan.fanned_out_at),
             "superseded": _time(plan.superseded_at),
-            "waived": "\n".join(by_plan[plan.plan_id]),
+            "waived": Group(*by_plan[plan.plan_id]),
         }
         for plan in plans
     ]
@@ -124,7 +124,7 @@ def _time(moment: dt.datetime | None) -> str:
     return "-" if moment is None else f"{moment.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S}"
 
 
-def _print(title: str, rows: Sequence[dict[str, str]]) -> None:
+def _print(title: str, rows: Sequence[Mapping[str, RenderableType]]) -> None:
     if not rows:
         out.print(f"{title}: none")
         return
@@ -132,6 +132,5 @@ def _print(title: str, rows: Sequence[dict[str, str]]) -> None:
     for name in rows[0]:
         table.add_column(name, overflow="fold")
     for row in rows:
-        # As text: a reason may hold what Rich takes for markup.
-        table.add_row(*(Text(value) for value in row.values()))
+        table.add_row(*row.values())
     out.print(table)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from episodes_assets.commands.console import out
+from episodes_assets.commands.console import block, out
 from episodes_assets.commands.databases import ready_databases
 from episodes_assets.databases.connections import connect_to_read, connect_to_write
 from episodes_assets.databases.dsns import Database, Purpose
@@ -60,23 +60,22 @@ def status(
         f"{len(living):,} workers live, {fleet.jobs_per_second:,.1f} jobs/s{ends}"
     )
     for worker in living[:WORKERS_SHOWN]:
-        out.print(_describe_worker(worker), markup=False)
+        out.print(_describe_worker(worker))
     limit = dt.timedelta(minutes=settings.stall_minutes)
     for stuck in unfinished:
         if stuck.is_stalled(dt.datetime.now(dt.UTC), limit):
-            out.print(f"stalled: {stuck.describe()}", markup=False)
+            out.print(f"stalled: {stuck.describe()}")
     for each in shown:
         if each.waived:
-            out.print(f"{each.day} is published without {each.waived:,} jobs: {each.decision}", markup=False)
+            out.print(f"{each.day} is published without {each.waived:,} jobs: {each.decision}")
     for job in held:
         state = "waived" if job.is_waived else "held"
         out.print(
             f"{state}: {job.day} epid {job.epid} algorithm {job.algorithm_id} "
             f"after {job.starts} starts: {job.error}",
-            markup=False,
         )
         if traceback and job.traceback:
-            out.print(job.traceback, markup=False)
+            out.print(block(job.traceback))
     if held and not held[0].is_waived:
         out.print(f"Mend the cause, then: episodes jobs retry {held[0].day}")
         out.print(f"Or publish the day without them: episodes jobs waive {held[0].day} --reason ...")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from episodes_assets.commands import die_with_parent
-from episodes_assets.commands.console import err
+from episodes_assets.commands.console import err, escaped
 from episodes_assets.databases.dsns import FLEET, Dsns
 from episodes_assets.errors import ProcessFailed
 from episodes_assets.settings import Settings
@@ -187,7 +187,7 @@ def temporary_workers(settings: Settings, dsns: Dsns, count: int) -> Iterator[No
 
         def to_file(name: str, line: str) -> None:
             with contextlib.suppress(ValueError):  # closed: the last lines of a stopped worker
-                files[name].write(line + "\n")
+                files[name].write(escaped(line) + "\n")
                 files[name].flush()
 
         group = ProcessGroup(to_file)
@@ -216,7 +216,6 @@ def _keep_running(group: ProcessGroup, ended: threading.Event, restarts: Restart
             err.print(
                 f"{child.name} ended with {child.process.returncode}; starting it again in {pause:g} s. "
                 f"What it said: {logs}/{child.name}.log",
-                markup=False,
                 soft_wrap=True,
             )
         restarts.start_due()

@@ -27,7 +27,8 @@ def results(
     """Show what was published for a day, or write it all to a CSV file.
 
     The CSV has a row for each result: day, epid, algorithm_id, window_start, window_end,
-    covered_from, then the metric columns of all algorithms, empty where one does not return them.
+    covered_from, then the metric columns of all algorithms, empty where one does not return them. Every
+    value is a number or a date, so there is nothing that a spreadsheet would take for a formula.
 
     Example: episodes results 2018-03-01 --csv results.csv
     """
@@ -55,7 +56,7 @@ def results(
         f"checksum {manifest.checksum[:16]}"
     )
     if manifest.left_out:
-        out.print(f"without {manifest.left_out:,} failed jobs: {manifest.decision}", markup=False)
+        out.print(f"without {manifest.left_out:,} failed jobs: {manifest.decision}")
     for algorithm_id, own in frame.groupby("algorithm_id"):
         algorithm = BY_ID[int(str(algorithm_id))]
         columns = ["epid", "window_start", "covered_from", *algorithm.columns]

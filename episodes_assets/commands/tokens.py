@@ -36,8 +36,8 @@ def create(
     with recorded("create token", name=name, role=role.value, expires_at=ends) as connection:
         token = account_tokens.create_token(connection, name, role, ends)
     until = "never" if ends is None else f"{instant(ends)} UTC"
-    err.print(f"The {role}'s token {name}, which is shown this once; it ends: {until}", markup=False)
-    out.print(token, markup=False, soft_wrap=True)
+    err.print(f"The {role}'s token {name}, which is shown this once; it ends: {until}")
+    out.print(token, soft_wrap=True)
 
 
 @app.command("list")
@@ -73,7 +73,7 @@ def revoke(name: Annotated[str, typer.Argument(help="The token's name.")]) -> No
     name = names.fold(name)
     with recorded("revoke token", name=name) as connection:
         account_tokens.revoke_token(connection, name)
-    err.print(f"The token {name} is revoked.", markup=False)
+    err.print(f"The token {name} is revoked.")
 
 
 def _state(token: account_tokens.ServiceToken, now: dt.datetime) -> str:

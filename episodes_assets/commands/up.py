@@ -20,7 +20,7 @@ import yaml
 from rich.text import Text
 
 from episodes_assets.accounts.first_operator import first_operator
-from episodes_assets.commands.console import out
+from episodes_assets.commands.console import child_line, out
 from episodes_assets.commands.dagster_home import prepare_dagster_home
 from episodes_assets.commands.databases import (
     announce_open_hosts,
@@ -110,10 +110,12 @@ def _announce_first_operator(settings: Settings, dsns: Dsns) -> None:
     if made is not None:
         name, password = made
         out.print(
-            f"Sign in as [bold]{name}[/] with the password [bold]{password}[/] (shown this once;"
-            " `episodes users` makes others)",
+            Text.assemble(
+                "Sign in as ", (name, "bold"), " with the password ", (password, "bold"),
+                " (shown this once; `episodes users` makes others)",
+            ),
             soft_wrap=True,
-        )
+        )  # fmt: skip
 
 
 def _start(
@@ -223,7 +225,7 @@ class _prefixed_output:  # noqa: N801
     def __call__(self, name: str, line: str) -> None:
         prefix = Text(f"{name:<{self._width}} | ", style=self._styles[name])
         with self._lock:
-            out.print(prefix + Text.from_ansi(line), soft_wrap=True)
+            out.print(prefix + child_line(line), soft_wrap=True)
 
 
 def _announce(configuration: Configuration, stopping: threading.Event) -> None:

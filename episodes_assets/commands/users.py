@@ -46,7 +46,7 @@ def add(name: Name, role: ToBe, generate: Generate = False, password_stdin: From
     password = _choose_password(generate=generate, from_stdin=password_stdin)
     with recorded("add user", name=name, role=role.value) as connection:
         account_users.add_user(connection, name, role, password)
-    err.print(f"Added the {role} {name}.", markup=False)
+    err.print(f"Added the {role} {name}.")
     _show_generated(password if generate else None)
 
 
@@ -80,7 +80,7 @@ def password(name: Name, generate: Generate = False, password_stdin: FromStdin =
     with recorded("set password", name=name) as connection:
         account_users.set_password(connection, name, chosen)
         throttle.forget_failures(connection, name)
-    err.print(f"{name} has another password; their sessions have ended.", markup=False)
+    err.print(f"{name} has another password; their sessions have ended.")
     _show_generated(chosen if generate else None)
 
 
@@ -97,7 +97,7 @@ def role(
     name = names.fold(name)
     with recorded("set role", name=name, role=new.value) as connection:
         account_users.set_role(connection, name, new, force=force)
-    err.print(f"{name} is now {'an operator' if new is Role.OPERATOR else 'a viewer'}.", markup=False)
+    err.print(f"{name} is now {'an operator' if new is Role.OPERATOR else 'a viewer'}.")
 
 
 @app.command()
@@ -109,7 +109,7 @@ def disable(name: Name, force: Force = False) -> None:
     name = names.fold(name)
     with recorded("disable user", name=name) as connection:
         account_users.disable_user(connection, name, force=force)
-    err.print(f"{name} can no longer log in; their sessions have ended.", markup=False)
+    err.print(f"{name} can no longer log in; their sessions have ended.")
 
 
 @app.command()
@@ -122,7 +122,7 @@ def enable(name: Name) -> None:
     with recorded("enable user", name=name) as connection:
         account_users.enable_user(connection, name)
         throttle.forget_failures(connection, name)
-    err.print(f"{name} can log in again.", markup=False)
+    err.print(f"{name} can log in again.")
 
 
 @app.command()
@@ -134,7 +134,7 @@ def remove(name: Name, force: Force = False) -> None:
     name = names.fold(name)
     with recorded("remove user", name=name) as connection:
         account_users.remove_user(connection, name, force=force)
-    err.print(f"{name} is removed.", markup=False)
+    err.print(f"{name} is removed.")
 
 
 @app.command()
@@ -147,7 +147,7 @@ def logout(
     """
     with recorded("end sessions", name=name) as connection:
         ended = account_sessions.end_sessions_of(connection, name)
-    err.print(f"{ended:,} sessions of {name} have ended.", markup=False)
+    err.print(f"{ended:,} sessions of {name} have ended.")
 
 
 def instant(at: dt.datetime | None) -> str:
@@ -172,4 +172,4 @@ def _choose_password(*, generate: bool, from_stdin: bool) -> str:
 def _show_generated(generated: str | None) -> None:
     if generated is not None:
         err.print("The password, which is shown this once:")
-        out.print(generated, markup=False)
+        out.print(generated)

@@ -10,7 +10,7 @@ from episodes_assets.accounts import audit
 from episodes_assets.commands.console import out
 from episodes_assets.commands.dagster_home import prepare_dagster_home
 from episodes_assets.commands.databases import announce_open_hosts, ready_databases
-from episodes_assets.commands.one_line_log import OneLine
+from episodes_assets.commands.one_line_log import log_to_stderr
 from episodes_assets.dashboard.configuration import read_configuration
 from episodes_assets.settings import PROJECT_FOLDER, load_settings
 
@@ -44,9 +44,7 @@ def webserver(
     from episodes_assets.dashboard.application import open_application
     from episodes_assets.dashboard.server import listening, serve
 
-    log = logging.StreamHandler()
-    log.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(handlers=[log], level=logging.WARNING)
+    log_to_stderr()
     logging.getLogger(audit.__name__).setLevel(logging.INFO)
     settings = load_settings()
     configuration = read_configuration(settings, host=host, port=port, is_read_only=read_only)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from episodes_assets.commands.databases import announce_open_hosts
+from episodes_assets.commands.one_line_log import log_to_stderr
 from episodes_assets.databases.dsns import Purpose, resolve_dsns
 from episodes_assets.fleet.time_limits import TimeLimits
 from episodes_assets.fleet.worker import WorkerConfig, run_worker
@@ -24,7 +25,7 @@ def worker(
     Needs EPISODES_WORKER_DSN and EPISODES_INPUT_DSN and nothing else; run as many as you like, on as
     many machines as reach both databases. A second Ctrl-C stops at once and loses nothing either.
     """
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    log_to_stderr()
     logging.getLogger("episodes_assets").setLevel(logging.INFO)
     # A held or retried message is logged by the ledger's side in one line.
     logging.getLogger("pgqueuer").setLevel(logging.DEBUG if verbose else logging.CRITICAL)

@@ -211,7 +211,7 @@ def test_the_audit_log_is_shown(accounts: AccountsDatabase, connection: Connecti
         (False, False),
         (False, True),
     ]
-    assert "[red]ada[/]\ufffd[2J" in shown
+    assert "[red]ada[/]\\x1b[2J" in shown
     assert "tries=3" in shown
     today = audit.read(connection)[0].at.date()
     assert "early" not in output("audit", "--since", str(today))[0]

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 import signal
 import subprocess
 import time
@@ -138,6 +139,7 @@ def test_input_to_results(system: System, tmp_path: Path) -> None:
                "views_previous_7_days", "daily_slope", "share_completed", "mean_share",
                "median_share"]  # fmt: skip
     assert list(rows[0]) == keys + metrics
+    assert all(re.fullmatch(r"-?[0-9][0-9.e+-]*|", value) for row in rows for value in row.values())
     reach = next(row for row in rows if row["algorithm_id"] == "0")
     assert reach["views"].isdigit()
     assert reach["median_share"] == ""
