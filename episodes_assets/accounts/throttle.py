@@ -150,7 +150,7 @@ def _name(name: str) -> bytes:
 
 
 def _address(address: str) -> bytes:
-    return _subject("address", _network(address))
+    return _subject("address", network_of(address))
 
 
 def _pair(name: str, address: str) -> bytes:
@@ -158,7 +158,7 @@ def _pair(name: str, address: str) -> bytes:
     return _name(name)[:16] + _address(address)[:16]
 
 
-def _network(address: str) -> str:
+def network_of(address: str) -> str:
     """An address, or of IPv6 the network that one machine usually has to itself."""
     try:
         parsed = ipaddress.ip_address(address)

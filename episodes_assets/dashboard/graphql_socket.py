@@ -23,11 +23,14 @@ from episodes_assets.dashboard.site import Site
 _LOG = logging.getLogger(__name__)
 
 LOOK_AGAIN_SECONDS = 30.0
+# A client that has opened a socket says something at once.
+FIRST_MESSAGE_SECONDS = 20.0
 # The largest of the UI is some kB.
 LONGEST_MESSAGE = 256_000
 POLICY_VIOLATION = 1008
 INTERNAL_ERROR = 1011
 _LONGEST = 500
+_END: Message = {"type": "websocket.disconnect", "code": POLICY_VIOLATION}
 _KNOWN = frozenset({"connection_init", "connection_terminate", "start", "stop"})
 
 
@@ -61,17 +64,25 @@ class _Guard:
         self._receive = receive
         self._send = send
         self._is_closed = False
+        self._has_spoken = False
 
     async def receive(self) -> Message:
         """The next message that may be passed on; the end, where there is none."""
-        message = await self._receive()
+        with anyio.move_on_after(None if self._has_spoken else FIRST_MESSAGE_SECONDS):
+            message = await self._receive()
+            self._has_spoken = message["type"] != "websocket.connect"
+            return await self._passed_on(message)
+        await self._close("no message")
+        return _END
+
+    async def _passed_on(self, message: Message) -> Message:
         if message["type"] != "websocket.receive" or self._is_closed:
             return message
         problem = await self._problem(message)
         if problem is None:
             return message
         await self._close(problem)
-        return {"type": "websocket.disconnect", "code": POLICY_VIOLATION}
+        return _END
 
     async def _problem(self, message: Message) -> str | None:
         """Why a message is not passed on, if it is not."""

@@ -1,5 +1,6 @@
 """A whole dashboard for tests: the real application on real databases, asked without a network."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -7,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+import uvicorn
 import yaml
 from starlette.routing import BaseRoute
 from starlette.testclient import TestClient
@@ -16,9 +18,11 @@ from episodes_assets.accounts import sessions, users
 from episodes_assets.accounts.identity import Identity, Role, Way
 from episodes_assets.accounts.pool import AccountsPool
 from episodes_assets.accounts.sessions import Lifetimes
+from episodes_assets.dashboard import server
 from episodes_assets.dashboard.accounts_access import AccountsAccess
 from episodes_assets.dashboard.application import create_application
 from episodes_assets.dashboard.configuration import Configuration, read_configuration
+from episodes_assets.dashboard.connections import ConnectionLimits
 from episodes_assets.dashboard.credentials import cookie_name
 from episodes_assets.dashboard.dagster_ui import DagsterUi, open_dagster_ui
 from episodes_assets.dashboard.metrics import Metrics
@@ -111,6 +115,23 @@ def serve_dashboard(system: System, workspace: Path | None = None) -> Iterator[D
         configuration = read_configuration(system.settings, host="127.0.0.1", port=3000)
         site = Site(configuration, AccountsAccess(pool), Metrics(queue_dsn), queue_dsn)
         yield Dashboard(system, pool, ui, site, create_application(site, ui))
+
+
+@contextmanager
+def serving(
+    app: ASGIApp, configuration: Configuration, limits: ConnectionLimits | None = None
+) -> Iterator[int]:
+    """A real server on a free port, which is in another thread for as long as the block lasts."""
+    with server.listening(configuration, limits) as listener:
+        served = uvicorn.Server(server.server_configuration(app, configuration, listener.connections))
+        thread = threading.Thread(target=served.run, args=([listener],), daemon=True)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]  # whoever calls before it is served waits
+        finally:
+            served.should_exit = True
+            thread.join(20)
+        assert not thread.is_alive()
 
 
 def _add_users(connection: Connection) -> None:

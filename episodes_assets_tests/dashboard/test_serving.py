@@ -1,19 +1,16 @@
 """Where the dashboard listens, what it refuses to, and that TLS and a proxy before it work."""
 
-import contextlib
 import datetime as dt
 import ipaddress
 import socket
 import ssl
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
 import pytest
-import uvicorn
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -23,13 +20,11 @@ from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
 
 from episodes_assets.commands.processes import episodes_argv
-from episodes_assets.dashboard import server
 from episodes_assets.dashboard.configuration import Configuration, read_configuration
-from episodes_assets.dashboard.server import server_configuration
 from episodes_assets.errors import BadSetting
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.commands.invoke import refusal
-from episodes_assets_tests.dashboard.served import PASSWORD, Dashboard
+from episodes_assets_tests.dashboard.served import PASSWORD, Dashboard, serving
 from episodes_assets_tests.system import System
 
 MESSAGE_TOO_BIG = 1009
@@ -71,21 +66,8 @@ def certificate_for(address: str, folder: Path) -> tuple[Path, Path]:
 def listening(dashboard: Dashboard, configuration: Configuration) -> Iterator[int]:
     """A real server on a free port, for as long as the block lasts."""
     served = dashboard.again(**vars(configuration))
-    started = threading.Event()
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            started.set()
-
-    server = Server(server_configuration(served.app, served.configuration))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    assert started.wait(20)
-    yield server.servers[0].sockets[0].getsockname()[1]
-    server.should_exit = True
-    thread.join(20)
-    assert not thread.is_alive()
+    with serving(served.app, served.configuration) as port:
+        yield port
 
 
 def test_over_tls(dashboard: Dashboard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,17 +122,6 @@ def test_over_tls(dashboard: Dashboard, tmp_path: Path, monkeypatch: pytest.Monk
             assert end.value.rcvd.code == MESSAGE_TOO_BIG
         with pytest.raises(httpx2.HTTPError):
             httpx2.get(f"http://127.0.0.1:{port}/login")
-
-
-def test_connections_are_counted(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "MOST_CONNECTIONS", 3)
-    configuration = read_configuration(load_settings(), host="127.0.0.1", port=0)
-    with listening(dashboard, configuration) as port, contextlib.ExitStack() as idle:
-        address = f"http://127.0.0.1:{port}/login"
-        assert httpx2.get(address).status_code == 200
-        for _ in range(3):
-            idle.enter_context(socket.create_connection(("127.0.0.1", port)))
-        assert httpx2.get(address).status_code == 503
 
 
 def test_behind_a_proxy_that_ends_tls(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
