@@ -18,7 +18,7 @@ from benchmarks.conftest import Measure
 from benchmarks.sizes import Sizes
 from episodes_assets.accounts.identity import Role
 from episodes_assets.dashboard.credentials import cookie_name
-from episodes_assets_tests.dashboard.served import Dashboard, serve_dashboard
+from episodes_assets_tests.dashboard.served import THIS_USER, Dashboard, serve_dashboard
 from episodes_assets_tests.system import System
 
 GROUP = "the login"
@@ -59,7 +59,9 @@ def taken(dashboard: Dashboard, sizes: Sizes) -> dict[str, list[float]]:
         for way, app in zip(WAYS, apps, strict=True):
             address = stack.enter_context(listening(app))
             client = stack.enter_context(httpx2.Client(base_url=address, headers={"Origin": address}))
-            client.cookies.set(cookie_name(is_secure=False), dashboard.session(Role.OPERATOR))
+            client.cookies.set(
+                cookie_name(is_secure=False), dashboard.session(Role.OPERATOR, client=THIS_USER)
+            )
             clients[way] = client
         for number in range(QUICK_REQUESTS if sizes.quick else REQUESTS):
             for way in WAYS if number % 2 else reversed(WAYS):

@@ -45,8 +45,16 @@ class Lifetimes:
     idle: dt.timedelta
 
 
-def start_session(connection: Connection, identity: Identity, lifetimes: Lifetimes) -> str:
+def start_session(
+    connection: Connection, identity: Identity, lifetimes: Lifetimes, *, client: str = ""
+) -> str:
     """Begin a session for somebody who has proved who they are.
+
+    Args:
+        connection: To the accounts.
+        identity: Who.
+        lifetimes: How long it lasts.
+        client: What it is bound to: for any other client its token is nobody's.
 
     Returns:
         Its token, which is kept nowhere here. It is nobody's if the user has been removed meanwhile.
@@ -57,13 +65,13 @@ def start_session(connection: Connection, identity: Identity, lifetimes: Lifetim
         connection.execute(
             "INSERT INTO dashboard.sessions (token_hash, name, role, way, absolute, idle)"
             " VALUES (%s, %s, %s, %s, %s, %s)",
-            [digest(token), *who, lifetimes.absolute, lifetimes.idle],
+            [_digest(token, client), *who, lifetimes.absolute, lifetimes.idle],
         )
     return token
 
 
 def find_session(
-    connection: Connection, token: str, lifetimes: Lifetimes, *, is_use: bool = True
+    connection: Connection, token: str, lifetimes: Lifetimes, *, is_use: bool = True, client: str = ""
 ) -> Identity | None:
     """Whose session it is; None if it is nobody's, or over.
 
@@ -72,11 +80,12 @@ def find_session(
         token: What `start_session` gave.
         lifetimes: How long sessions last today; one that was begun for less lasts less.
         is_use: Whether somebody is using it just now, so that it is not idle.
+        client: Who shows the token.
     """
     row = connection.execute(
         _FIND,
         {
-            "token_hash": digest(token),
+            "token_hash": _digest(token, client),
             "absolute": lifetimes.absolute,
             "idle": lifetimes.idle,
             "is_use": is_use,
@@ -85,9 +94,9 @@ def find_session(
     return None if row is None else Identity(row[0], Role(row[1]), Way(row[2]))
 
 
-def end_session(connection: Connection, token: str) -> None:
-    """End a session for ever."""
-    connection.execute("DELETE FROM dashboard.sessions WHERE token_hash = %s", [digest(token)])
+def end_session(connection: Connection, token: str, *, client: str = "") -> None:
+    """End a session for ever; only the client to which it is bound can."""
+    connection.execute("DELETE FROM dashboard.sessions WHERE token_hash = %s", [_digest(token, client)])
 
 
 def end_sessions_of(connection: Connection, name: str) -> int:
@@ -108,3 +117,7 @@ def purge_sessions(connection: Connection) -> int:
     return connection.execute(
         "DELETE FROM dashboard.sessions WHERE now() - started_at >= absolute OR now() - seen_at >= idle"
     ).rowcount
+
+
+def _digest(token: str, client: str) -> bytes:
+    return digest(f"{token}\0{client}" if client else token)

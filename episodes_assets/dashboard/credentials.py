@@ -8,6 +8,7 @@ from episodes_assets.accounts import sessions, tokens
 from episodes_assets.accounts.identity import Identity, Role
 from episodes_assets.dashboard.accounts_access import AccountsAccess
 from episodes_assets.dashboard.configuration import Configuration
+from episodes_assets.dashboard.session_client import session_client
 
 _LONGEST = 500
 
@@ -74,7 +75,13 @@ async def identify(
     session = session_token(connection, is_secure=configuration.is_secure)
     if session is None or not _may_be_one(session):
         return None
-    found = await accounts.run(sessions.find_session, session, configuration.lifetimes, is_use=is_use)
+    found = await accounts.run(
+        sessions.find_session,
+        session,
+        configuration.lifetimes,
+        is_use=is_use,
+        client=session_client(connection, configuration),
+    )
     return _proof(found, configuration, is_cookie=True)
 
 

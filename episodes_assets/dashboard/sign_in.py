@@ -7,6 +7,7 @@ from episodes_assets.accounts import sessions
 from episodes_assets.accounts.identity import Identity
 from episodes_assets.dashboard.credentials import cookie_name, session_token
 from episodes_assets.dashboard.next_page import safe_next
+from episodes_assets.dashboard.session_client import session_client
 from episodes_assets.dashboard.site import site_of
 
 SEE_OTHER = 303
@@ -28,9 +29,10 @@ async def sign_in(request: Request, identity: Identity, next_page: str | None) -
     site = site_of(request)
     configuration = site.configuration
     before = session_token(request, is_secure=configuration.is_secure)
+    client = session_client(request, configuration)
     if before is not None:
-        await site.accounts.run(sessions.end_session, before)
-    token = await site.accounts.run(sessions.start_session, identity, configuration.lifetimes)
+        await site.accounts.run(sessions.end_session, before, client=client)
+    token = await site.accounts.run(sessions.start_session, identity, configuration.lifetimes, client=client)
     await site.accounts.run(sessions.purge_sessions)
     site.metrics.logins.labels(identity.way.value, "accepted").inc()
     await site.record(request, "login", "accepted", who=identity)
@@ -53,7 +55,8 @@ async def sign_out(request: Request) -> Response:
     is_secure = site.configuration.is_secure
     token = session_token(request, is_secure=is_secure)
     if token is not None:
-        await site.accounts.run(sessions.end_session, token)
+        client = session_client(request, site.configuration)
+        await site.accounts.run(sessions.end_session, token, client=client)
     await site.record(request, "logout", "done", who=request.user)
     response = RedirectResponse("/login", status_code=SEE_OTHER)
     response.delete_cookie(

@@ -1,5 +1,6 @@
 """A whole dashboard for tests: the real application on real databases, asked without a network."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,6 +37,8 @@ SOCKET = f"ws://{HOST}"
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 JSON = {"Content-Type": "application/json"}
 PASSWORD = "correct horse battery"
+# Whoever runs the tests, over a real connection.
+THIS_USER = f"user {os.getuid()}"
 LIFETIMES = Lifetimes(absolute=timedelta(hours=12), idle=timedelta(minutes=60))
 
 T = TypeVar("T")
@@ -60,10 +63,10 @@ class Dashboard:
         with self.pool.connection() as connection:
             return function(connection, *arguments, **named)
 
-    def session(self, role: Role, name: str | None = None) -> str:
-        """A new session's token."""
+    def session(self, role: Role, name: str | None = None, *, client: str = "") -> str:
+        """A new session's token, to be shown without a network, or by a client of a real server."""
         identity = Identity(name or role.value, role, Way.PASSWORD)
-        return self.accounts(sessions.start_session, identity, self.configuration.lifetimes)
+        return self.accounts(sessions.start_session, identity, self.configuration.lifetimes, client=client)
 
     def client(self, role: Role | None = None, *, token: str | None = None) -> TestClient:
         """A browser that shows the dashboard, signed in or not."""

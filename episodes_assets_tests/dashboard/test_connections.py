@@ -24,7 +24,7 @@ from episodes_assets.dashboard import graphql_socket, request_body
 from episodes_assets.dashboard.configuration import Configuration, read_configuration
 from episodes_assets.dashboard.connections import ConnectionLimits
 from episodes_assets.settings import load_settings
-from episodes_assets_tests.dashboard.served import Dashboard, serving
+from episodes_assets_tests.dashboard.served import THIS_USER, Dashboard, serving
 from episodes_assets_tests.dashboard.test_serving import certificate_for
 
 LOOPBACK = "127.0.0.1"
@@ -216,6 +216,7 @@ def test_a_websocket_that_says_nothing_is_closed(
     dashboard: Dashboard, configuration: Configuration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(graphql_socket, "FIRST_MESSAGE_SECONDS", 0.5)
+    token = dashboard.session(Role.VIEWER, client=THIS_USER)
     with serving(dashboard.app, configuration, SHORT) as port:
 
         def opened() -> object:
@@ -223,7 +224,7 @@ def test_a_websocket_that_says_nothing_is_closed(
                 f"ws://{LOOPBACK}:{port}/graphql",
                 origin=Origin(f"http://{LOOPBACK}:{port}"),
                 subprotocols=[Subprotocol("graphql-ws")],
-                additional_headers={"Cookie": f"episodes_session={dashboard.session(Role.VIEWER)}"},
+                additional_headers={"Cookie": f"episodes_session={token}"},
             )
 
         with opened() as silent, pytest.raises(ConnectionClosed) as end:  # type: ignore[attr-defined]
