@@ -31,6 +31,10 @@ class DatabaseUnreachable(EpisodesError):
     """No connection to a database could be made."""
 
 
+class LockHeld(EpisodesError):
+    """A lock in a database was not to be had in time."""
+
+
 class NotProvisioned(EpisodesError):
     """A database lacks the schema or the stamp that `episodes db init` gives it."""
 

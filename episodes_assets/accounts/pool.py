@@ -16,11 +16,14 @@ from episodes_assets.databases.connections import (
     describe,
     unreachable,
 )
+from episodes_assets.databases.lock_waits import LockWatch, set_lock_timeout
 from episodes_assets.databases.purposes import Database
 from episodes_assets.errors import EpisodesError
 
 SIZE = 8
 WAIT_SECONDS = 10.0
+# Longer than any transaction on the accounts; a browser waits for it.
+LOCK_SECONDS = 15.0
 # Shorter than that wait: once the server is back, one of those who ask next gets a connection.
 _GIVE_UP_SECONDS = 4.0
 # Then it is made anew, with a look at whose database it is now.
@@ -88,6 +91,7 @@ class AccountsPool:
 
         Raises:
             DatabaseUnreachable: If there is none to be had, or it breaks inside the block.
+            LockHeld: If a lock is not to be had in time; the message names who holds it.
             EpisodesError: If the database now belongs to another environment or release.
         """
         try:
@@ -96,8 +100,12 @@ class AccountsPool:
             if isinstance(self._refusal, EpisodesError):
                 raise self._refusal from error
             raise unreachable(self._dsn, self._refusal or error) from error
+        watch = LockWatch(self._dsn, connection)
         try:
-            yield connection
+            with watch:
+                yield connection
+        except psycopg.errors.LockNotAvailable as error:
+            raise watch.explain(describe(self._dsn)) or error from error
         except psycopg.OperationalError as error:
             if connection.broken:
                 raise unreachable(self._dsn, error) from error
@@ -109,6 +117,7 @@ class AccountsPool:
         """Look at a new connection as `connect_to_write` does."""
         self._refusal = None
         try:
+            set_lock_timeout(connection, LOCK_SECONDS)
             admission.verify(connection, Database.DAGSTER, self._environment, describe(self._dsn))
         except Exception as error:
             self._refusal = error

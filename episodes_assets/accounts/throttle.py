@@ -14,6 +14,7 @@ from collections.abc import Iterable
 
 from episodes_assets.accounts import names
 from episodes_assets.accounts.waiting import FORGOTTEN_AFTER_SECONDS, Attempts, Waiting
+from episodes_assets.databases import row_locks
 from episodes_assets.databases.connections import Connection
 
 OF_A_NAME = Waiting(free=5)
@@ -124,9 +125,11 @@ def _rules(connection: Connection, name: str, address: str) -> dict[bytes, Waiti
 
 
 def _lock(connection: Connection, subjects: Iterable[bytes]) -> None:
-    """Until the transaction ends nobody else counts for these; in one order, so that none wait in a ring."""
-    keys = sorted(int.from_bytes(subject[:8], signed=True) for subject in subjects)
-    connection.execute("SELECT pg_advisory_xact_lock(key) FROM unnest(%s::bigint[]) AS key", [keys])
+    """Until the transaction ends nobody else counts for these.
+
+    Those that begin alike share a lock: what strangers type does not fill the table of locks.
+    """
+    row_locks.lock(connection, row_locks.ACCOUNTS, *(f"login {subject[0]:02x}" for subject in subjects))
 
 
 def _purge(connection: Connection) -> None:

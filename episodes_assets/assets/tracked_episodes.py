@@ -49,7 +49,8 @@ def tracked_episodes(
     with (
         plain_failures(),
         results_database.connect() as connection,
-        tracked_state.only_writer(connection),
+        results_database.connect() as lock,
+        tracked_state.only_writer(lock),
     ):
         days = days_of(context)
         yesterday = tracked_state.state_before(connection, days[0])

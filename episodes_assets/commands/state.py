@@ -69,7 +69,8 @@ def import_(
     dsn = ready_databases(settings).require(Purpose.RESULTS)
     with (
         connect_to_write(dsn, Database.RESULTS, settings.environment, autocommit=True) as connection,
-        tracked_state.only_writer(connection),
+        connect_to_write(dsn, Database.RESULTS, settings.environment, autocommit=True) as lock,
+        tracked_state.only_writer(lock),
     ):
         recorded = tracked_state.import_state(connection, state, day, CODE_VERSION)
     out.print(f"{recorded.total:,} tracked episodes as of {day} imported; the next day can be run")

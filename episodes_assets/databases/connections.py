@@ -8,6 +8,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from episodes_assets.databases import admission, doors, planner, versions
+from episodes_assets.databases.lock_waits import LOCK_SECONDS, LockWatch, set_lock_timeout
 from episodes_assets.databases.purposes import Database
 from episodes_assets.errors import BadSetting, DatabaseUnreachable, NotProvisioned
 
@@ -31,18 +32,33 @@ def describe(dsn: str) -> str:
 
 
 @contextmanager
-def connect(dsn: str, *, read_only: bool = False, autocommit: bool = False) -> Iterator[Connection]:
+def connect(
+    dsn: str, *, read_only: bool = False, autocommit: bool = False, lock_seconds: float = LOCK_SECONDS
+) -> Iterator[Connection]:
     """A connection that commits when the block ends well and rolls back when it does not.
+
+    Args:
+        dsn: Where to.
+        read_only: Whether its transactions cannot write.
+        autocommit: Whether each statement is a transaction of its own.
+        lock_seconds: How long it waits for a lock.
 
     Raises:
         BadSetting: If the DSN cannot be read.
+        LockHeld: If a lock is not to be had in time; the message names who holds it.
         DatabaseUnreachable: If the server does not answer or refuses, or goes away inside the block.
         NotProvisioned: If a table that the block uses does not exist.
     """
-    connection = _open(dsn, read_only=read_only, autocommit=autocommit)
+    connection = _open(dsn, read_only=read_only, autocommit=autocommit, lock_seconds=lock_seconds)
+    watch = LockWatch(dsn, connection)
     try:
-        with connection:
+        with watch, connection:
             yield connection
+    except psycopg.errors.LockNotAvailable as error:
+        held = watch.explain(describe(dsn))
+        if held is None:  # another connection's, which is used inside the block as well
+            raise
+        raise held from error
     except psycopg.OperationalError as error:
         if connection.broken:
             raise unreachable(dsn, error) from error
@@ -94,17 +110,19 @@ def connect_to_read(dsn: str, database: Database) -> Iterator[Connection]:
         yield connection
 
 
-def _open(dsn: str, *, read_only: bool, autocommit: bool) -> Connection:
+def _open(dsn: str, *, read_only: bool, autocommit: bool, lock_seconds: float) -> Connection:
     parts = _parse(dsn)
     try:
         connection = psycopg.connect(
             planner.with_options(dsn),
-            autocommit=autocommit,
+            autocommit=True,
             connect_timeout=int(str(parts.get("connect_timeout", CONNECT_TIMEOUT_SECONDS))),
             application_name=str(parts.get("application_name", "episodes")),
         )
+        set_lock_timeout(connection, lock_seconds)  # in a transaction it would be rolled back along with it
     except psycopg.OperationalError as error:
         raise unreachable(dsn, error) from error
+    connection.autocommit = autocommit
     connection.read_only = read_only
     return connection
 

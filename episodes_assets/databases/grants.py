@@ -1,11 +1,15 @@
-"""Who may do what: each role's rights in its database, granted anew at every `episodes db init`."""
+"""Who may do what: each role's rights, settings and connections, given anew at every `episodes db init`.
 
-from collections.abc import Mapping
+A role may change its own settings and its own password, so both are put back as well.
+"""
+
+from collections.abc import Collection, Mapping
 
 import psycopg
 from psycopg import sql
 
 from episodes_assets.databases.connections import Connection
+from episodes_assets.databases.lock_waits import LOCK_SECONDS
 from episodes_assets.databases.purposes import Database, Purpose
 
 Roles = Mapping[Purpose, str]
@@ -19,7 +23,6 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
         _STAMP,
         "REVOKE CREATE ON SCHEMA public FROM {role}",
         "GRANT CREATE, USAGE ON SCHEMA dagster TO {role}",
-        "ALTER ROLE {role} IN DATABASE {database} SET search_path = dagster, public",
     ),
     # No other role may see the schema: it holds what logins are checked against.
     Purpose.DASHBOARD: (
@@ -29,6 +32,7 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
         "GRANT SELECT, INSERT, UPDATE, DELETE ON dashboard.login_attempts TO {role}",
         "GRANT SELECT, INSERT, UPDATE (last_used_at, revoked_at) ON dashboard.service_tokens TO {role}",
         "GRANT SELECT, INSERT ON dashboard.signing_key TO {role}",
+        "GRANT SELECT, INSERT, UPDATE ON dashboard.locks TO {role}",
         # Column by column: when it happened is the database's to say.
         "GRANT SELECT, INSERT (who, way, what, detail, address, outcome) ON dashboard.audit_log TO {role}",
     ),
@@ -45,13 +49,19 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
         "REVOKE INSERT, UPDATE, DELETE ON environment_stamp, episodes_schema_version FROM {role}",
         # What was planned and decided stays on record; superseding deletes jobs alone.
         "REVOKE DELETE ON ledger.plans, ledger.waivers FROM {role}",
-        "REVOKE UPDATE ON ledger.waivers FROM {role}",
+        "REVOKE UPDATE ON ledger.waivers, ledger.plans FROM {role}",
+        (
+            "GRANT UPDATE (snapshot_id, tracked_checksum, fanned_out_at, superseded_at)"
+            " ON ledger.plans TO {role}"
+        ),
         "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}",
+        "GRANT USAGE, SELECT ON SEQUENCE ledger.plans_plan_id_seq TO {role}",
     ),
     Purpose.WORKER: (
         _STAMP,
         "GRANT USAGE ON SCHEMA ledger TO {role}",
         "GRANT SELECT ON ALL TABLES IN SCHEMA ledger TO {role}",
+        "REVOKE ALL ON ledger.locks FROM {role}",
         (
             "GRANT UPDATE (succeeded, held, starts, claim, claimed_by, claimed_at, moved_at)"
             " ON ledger.chunks TO {role}"
@@ -77,18 +87,67 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
         "GRANT SELECT ON ALL TABLES IN SCHEMA published TO {role}",
     ),
 }
-_READ_ONLY_SESSIONS = {Purpose.INPUT, Purpose.CONSUMER}
+_READ_ONLY = "default_transaction_read_only = on"
+_LOCK_TIMEOUT = f"lock_timeout = '{LOCK_SECONDS:.0f}s'"
+# What a session of a role begins with. A session may change most of it: these are for those who mean well.
+_SETTINGS: dict[Purpose, tuple[str, ...]] = {
+    Purpose.DAGSTER: ("search_path = dagster, public", _LOCK_TIMEOUT),
+    Purpose.DASHBOARD: (_LOCK_TIMEOUT,),
+    # Who fills the input may well lock it for minutes.
+    Purpose.INPUT: (_READ_ONLY, "lock_timeout = '10min'"),
+    Purpose.INPUT_WRITER: (),
+    Purpose.QUEUE: (_LOCK_TIMEOUT,),
+    Purpose.WORKER: (_LOCK_TIMEOUT,),
+    Purpose.RESULTS: (_LOCK_TIMEOUT,),
+    Purpose.CONSUMER: (
+        _READ_ONLY,
+        "idle_in_transaction_session_timeout = '10min'",
+        "statement_timeout = '1h'",
+    ),
+}
+# Only a superuser may set these, and no session of the role can change them.
+_LIMITS: dict[Purpose, tuple[str, ...]] = {Purpose.CONSUMER: ("temp_file_limit = '8GB'",)}
+# How much of the server's `max_connections` a role may have, in percent. Dagster opens about 160 for a day's
+# run. What other teams use leaves room for ours.
+_CONNECTIONS: dict[Purpose, int] = {
+    Purpose.DAGSTER: 85,
+    Purpose.DASHBOARD: 20,
+    Purpose.INPUT: 70,
+    Purpose.INPUT_WRITER: 20,
+    Purpose.QUEUE: 40,
+    Purpose.WORKER: 70,
+    Purpose.RESULTS: 40,
+    Purpose.CONSUMER: 10,
+}
+# Whoever may connect could fill the disk with large objects, which belong to no schema.
+_NO_LARGE_OBJECTS = (
+    "REVOKE EXECUTE ON FUNCTION pg_catalog.lo_creat(integer), pg_catalog.lo_create(oid),"
+    " pg_catalog.lo_from_bytea(oid, bytea) FROM PUBLIC"
+)
 
 
-def rights(database: Database) -> dict[str, tuple[str, ...]]:
-    """The statements that give each role of a database its rights, by purpose."""
-    return {p.value: statements for p, statements in _RIGHTS.items() if p.database is database}
+def rights(database: Database) -> dict[str, object]:
+    """What each role of a database is given, by purpose: statements, settings, connections."""
+    given = {
+        p.value: (_RIGHTS[p], _SETTINGS[p], _LIMITS.get(p), _CONNECTIONS[p])
+        for p in Purpose
+        if p.database is database
+    }
+    return {**given, "everybody": _NO_LARGE_OBJECTS}
+
+
+def connection_limit(purposes: Collection[Purpose], max_connections: int) -> int:
+    """How many connections a role may have that serves some purposes."""
+    share = min(100, sum(_CONNECTIONS[purpose] for purpose in purposes))
+    return max(1, max_connections * share // 100)
 
 
 def grant(
     admin: Connection, database: Database, database_name: str, roles: Roles, *, is_ours: bool = True
 ) -> None:
-    """Give each role of a database its rights and, where the database is ours, nobody else any.
+    """Give each role of a database its rights and settings and, where the database is ours, nobody else any.
+
+    What a role has set for itself, on the whole server or in this database, is reset.
 
     Args:
         admin: An administrator's connection to that database.
@@ -98,19 +157,25 @@ def grant(
         is_ours: Whether who else may come in is for us to say.
     """
     names = {"database": sql.Identifier(database_name)}
+    is_superuser = admin.info.parameter_status("is_superuser") == "on"
     if is_ours:
         _run(admin, "REVOKE ALL ON DATABASE {database} FROM PUBLIC", names)
         _run(admin, "REVOKE CREATE ON SCHEMA public FROM PUBLIC", names)
-    for purpose, role in roles.items():
-        if purpose.database is not database:
-            continue
-        names["role"] = sql.Identifier(role)
+        if is_superuser:
+            _run(admin, _NO_LARGE_OBJECTS, names)
+    own = {purpose: sql.Identifier(role) for purpose, role in roles.items() if purpose.database is database}
+    for role in own.values():  # before any is set: one role may serve several purposes
+        _run(admin, "ALTER ROLE {role} RESET ALL", {"role": role})
+        _run(admin, "ALTER ROLE {role} IN DATABASE {database} RESET ALL", {**names, "role": role})
+        if is_ours:
+            _run(admin, "REVOKE ALL ON DATABASE {database} FROM {role}", {**names, "role": role})
+    for purpose, role in own.items():
+        names["role"] = role
         _run(admin, "GRANT CONNECT ON DATABASE {database} TO {role}", names)
         for right in _RIGHTS[purpose]:
             _run(admin, right, names)
-        if purpose in _READ_ONLY_SESSIONS:
-            read_only = "ALTER ROLE {role} IN DATABASE {database} SET default_transaction_read_only = on"
-            _run(admin, read_only, names)
+        for setting in (*_SETTINGS[purpose], *(_LIMITS.get(purpose, ()) if is_superuser else ())):
+            _run(admin, f"ALTER ROLE {{role}} IN DATABASE {{database}} SET {setting}", names)
 
 
 def _run(admin: psycopg.Connection, statement: str, names: Mapping[str, sql.Identifier]) -> None:

@@ -36,9 +36,16 @@ def upgrade_within(connection: sqlalchemy.Connection, database: Database) -> tup
 
     Returns:
         The versions before and after; before is None for a database without any.
+
+    Raises:
+        psycopg.Error: If a migration fails.
     """
     before = _version(connection)
-    command.upgrade(_config(database, connection), "head")
+    try:
+        command.upgrade(_config(database, connection), "head")
+    except sqlalchemy.exc.DBAPIError as error:
+        # Whoever made the connection knows the driver's errors.
+        raise (error.orig or error) from error
     after = _version(connection)
     connection.exec_driver_sql("RESET search_path")
     return before, after

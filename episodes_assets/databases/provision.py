@@ -2,11 +2,15 @@
 
 Each database changes in one transaction, with a mark that it is finished as its last statement, so
 that ending `db init` at any moment leaves no database that looks ready and is not.
+
+Two at once take turns at each database. Their lock is that of the database's comment, which only its owner
+may change; an advisory lock could be held by anybody who may connect. Before there is a database, and for
+roles that several databases share, there is no such lock: who meets the other there tries again.
 """
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 
 import psycopg
 from pgqueuer.queries import Queries
@@ -17,7 +21,8 @@ from episodes_assets.databases import completion, migrate, stamps, versions
 from episodes_assets.databases.connections import Connection, connect, describe
 from episodes_assets.databases.consumer_views import create_views
 from episodes_assets.databases.dsns import Dsns, resolve_dsns
-from episodes_assets.databases.grants import grant
+from episodes_assets.databases.grants import connection_limit, grant
+from episodes_assets.databases.lock_waits import SCHEMA_LOCK_SECONDS, LockWatch
 from episodes_assets.databases.purposes import Database, Purpose
 from episodes_assets.databases.status import read_status
 from episodes_assets.databases.targets import Target, find_targets
@@ -26,6 +31,9 @@ from episodes_assets.settings import Settings
 
 Report = Callable[[str], None]
 
+# An upgrade of large tables takes its time, and another `db init` waits for it.
+_TURN_SECONDS = 600.0
+_TRIES = 5
 _THEIRS = "the input belongs to other systems; to have it made all the same, set EPISODES_INPUT_WRITER_DSN"
 
 
@@ -63,17 +71,17 @@ def provision(settings: Settings, dsns: Dsns, report: Report) -> None:
         WrongEnvironment: If a database is already stamped with another environment.
         SchemaTooNew: If a database has been set up by a newer release.
         NotProvisioned: If an input database of other systems is not there or lacks the tables.
+        LockHeld: If somebody who works in a database does not let go of what has to be changed.
     """
     targets = list(find_targets(settings, dsns))
+    limits = _connection_limits(targets)
     for target in targets:
         _refuse_others(target, settings.environment)
     for target in targets:
-        with connect(target.server, autocommit=True) as server:
-            # Held until the connection closes; on the server's own database, since roles are the server's.
-            server.execute("SELECT pg_advisory_lock(hashtext('episodes db init'))")
+        _create_database(target, report)
+        with _turn(target):
             _refuse_others(target, settings.environment)
-            _create_roles_and_database(server, target, report)
-            _fill(target, settings.environment, report)
+            _fill_in_spite_of_others(target, settings.environment, limits, report)
         if target.database is Database.DAGSTER and Purpose.DASHBOARD not in target.roles:
             report("dagster: the dashboard has no role yet; to make it one, set EPISODES_DASHBOARD_DSN")
         report(f"{target.database}: ready ({', '.join(sorted(target.roles.values()))})")
@@ -95,12 +103,49 @@ def _refuse_others(target: Target, environment: str) -> None:
                 versions.verify(admin, target.database, describe(target.admin_dsn))
 
 
-def _fill(target: Target, environment: str, report: Report) -> None:
+@contextmanager
+def _turn(target: Target) -> Iterator[None]:
+    """Let no other `db init` work in the database meanwhile."""
+    if not target.is_ours:  # there rights are granted and nothing else
+        yield
+        return
+    comment = sql.SQL("COMMENT ON DATABASE {} IS 'episodes db init is at work here'")
+    with (
+        connect(target.admin_dsn, lock_seconds=_TURN_SECONDS) as lock,
+        lock.transaction(force_rollback=True),
+    ):
+        lock.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+        lock.execute(comment.format(sql.Identifier(target.name)))
+        yield
+
+
+def _fill_in_spite_of_others(
+    target: Target, environment: str, limits: Mapping[str, int], report: Report
+) -> None:
+    """Try again when another one has changed the same role at the same time."""
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            _fill(target, environment, limits, report)
+        except (
+            psycopg.errors.DuplicateObject,
+            psycopg.errors.UniqueViolation,
+            psycopg.errors.InternalError_,  # PostgreSQL's class for "tuple concurrently updated"
+        ):
+            if not tries_left:
+                raise
+        else:
+            return
+
+
+def _fill(target: Target, environment: str, limits: Mapping[str, int], report: Report) -> None:
     if target.database is Database.QUEUE:
         # By itself: PgQueuer's statements cannot all share a transaction. It can be repeated.
         asyncio.run(_install_pgqueuer(target.admin_dsn))
     # All the rest or nothing: no version without its rights, no mark without either.
-    with connect(target.admin_dsn) as admin, migrate.begin(admin, target.database) as migrations:
+    with (
+        connect(target.admin_dsn, lock_seconds=SCHEMA_LOCK_SECONDS) as admin,
+        migrate.begin(admin, target.database) as migrations,
+    ):
         if target.is_ours:
             before, after = migrate.upgrade_within(migrations, target.database)
             if before != after:
@@ -108,37 +153,67 @@ def _fill(target: Target, environment: str, report: Report) -> None:
             stamps.write_first(admin, environment)
         if target.database is Database.RESULTS:
             create_views(admin, ALGORITHMS)
+        _set_roles(admin, target, limits, report)
         _grant(admin, target)
         if target.is_ours:
             completion.write_mark(admin, target.database)
 
 
-def _create_roles_and_database(server: Connection, target: Target, report: Report) -> None:
+def _create_database(target: Target, report: Report) -> None:
+    if target.exists():
+        return
+    report(f"{target.database}: creating database {target.name}")
+    # Not from template1: whoever is connected to that keeps it from being copied.
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(target.name))
+    with (
+        connect(target.server, autocommit=True, lock_seconds=_TURN_SECONDS) as server,
+        suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation),
+    ):
+        server.execute(create)
+
+
+def _connection_limits(targets: Sequence[Target]) -> Mapping[str, int]:
+    """How many connections each role may have: what all its purposes together need."""
+    limits = {}
+    for target in targets:
+        with connect(target.server, read_only=True) as server:
+            found = server.execute("SELECT current_setting('max_connections')::integer").fetchone()
+        for role in target.roles.values():
+            purposes = [p for each in targets for p, name in each.roles.items() if name == role]
+            limits[role] = connection_limit(purposes, found[0] if found else 0)
+    return limits
+
+
+def _set_roles(admin: Connection, target: Target, limits: Mapping[str, int], report: Report) -> None:
     for purpose, role in target.roles.items():
-        exists = server.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).fetchone() is not None
-        verb = "ALTER" if exists else "CREATE"
+        exists = (
+            admin.execute("SELECT FROM pg_catalog.pg_roles WHERE rolname = %s", [role]).fetchone() is not None
+        )
         if not exists:
             report(f"{target.database}: creating role {role}")
-        _set_role(server, verb, role, target.passwords[purpose])
-    if not target.exists():
-        report(f"{target.database}: creating database {target.name}")
-        server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(target.name)))
-
-
-def _set_role(server: Connection, verb: str, role: str, password: str | None) -> None:
-    attributes = sql.SQL(" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE")
-    secret = sql.SQL("") if password is None else sql.SQL(" PASSWORD {}").format(password)
-    head = sql.SQL("CREATE ROLE {}") if verb == "CREATE" else sql.SQL("ALTER ROLE {}")
-    server.execute(head.format(sql.Identifier(role)) + attributes + secret)
+        password = target.passwords[purpose]
+        admin.execute(
+            sql.SQL(
+                "{verb} ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
+                " CONNECTION LIMIT {limit}{secret}"
+            ).format(
+                verb=sql.SQL("ALTER" if exists else "CREATE"),
+                role=sql.Identifier(role),
+                limit=sql.Literal(limits[role]),
+                secret=sql.SQL("" if password is None else " PASSWORD {}").format(password),
+            )
+        )
 
 
 async def _install_pgqueuer(dsn: str) -> None:
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        await connection.execute(f"SET lock_timeout = '{SCHEMA_LOCK_SECONDS:g}s'")
         queries = Queries.from_psycopg_connection(connection)
-        if await queries.schema_is_installed():
-            await queries.upgrade()
-        else:
-            await queries.install()
+        with LockWatch(dsn, connection) as watch:
+            try:
+                await (queries.upgrade() if await queries.schema_is_installed() else queries.install())
+            except psycopg.errors.LockNotAvailable as error:
+                raise watch.explain(describe(dsn)) or error from error
 
 
 def _grant(admin: Connection, target: Target) -> None:

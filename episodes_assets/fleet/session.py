@@ -17,8 +17,9 @@ from pgqueuer.qm import QueueManager
 from episodes_assets.databases import planner
 from episodes_assets.databases.asyncpg_url import to_asyncpg_url
 from episodes_assets.databases.connections import connect_to_write
+from episodes_assets.databases.lock_waits import LockWatch
 from episodes_assets.databases.purposes import Database
-from episodes_assets.errors import DatabaseUnreachable, EpisodesError
+from episodes_assets.errors import DatabaseUnreachable, EpisodesError, LockHeld
 from episodes_assets.fleet.activity import Activity
 from episodes_assets.fleet.chunk import ChunkRules, ChunkRunner
 from episodes_assets.fleet.compute_process import ComputeProcess
@@ -77,7 +78,7 @@ class Sessions:
                 if failures:
                     log.info("the queue is back")
                 await self._work_once(stopping)
-            except DatabaseUnreachable as error:
+            except (DatabaseUnreachable, LockHeld) as error:
                 reason = error.what
             except EpisodesError:
                 raise
@@ -147,7 +148,8 @@ class Sessions:
                 connect_timeout=int(CONNECT_SECONDS),
                 application_name="episodes ledger",
             ) as ledger:
-                yield messages, ledger
+                with LockWatch(self.queue_dsn, ledger):  # logs whom it waits for, before `ledger` is given up
+                    yield messages, ledger
         finally:
             try:
                 await messages.close(timeout=CONNECT_SECONDS)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.csv
 from psycopg.rows import class_row
 
+from episodes_assets.databases import row_locks
 from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import DayNotPlanned, PlanOvertaken
 from episodes_assets.planning.chunks import into_chunks
@@ -204,7 +205,7 @@ def record_plan(
     """
     with connection.transaction():
         # Two plannings of a day take turns.
-        connection.execute("SELECT pg_advisory_xact_lock(hashtext('plan'), %s)", [day.toordinal()])
+        row_locks.lock(connection, row_locks.LEDGER, f"plan {day}")
         look_again()
         current = find_plan(connection, day)
         if current is not None and current.checksum == checksum and not rework:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import pandas as pd
 
 from episodes_assets.algorithms.registry import ALGORITHMS, BY_ID
+from episodes_assets.databases import row_locks
 from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import DayIncomplete
 from episodes_assets.stores.ledger import Plan, require_plan
@@ -61,7 +62,7 @@ def publish_day(
     """
     with results.transaction(), _one_snapshot(queue):
         # Two publications of a day take turns.
-        results.execute("SELECT pg_advisory_xact_lock(hashtext('publish'), %s)", [day.toordinal()])
+        row_locks.lock(results, row_locks.RESULTS, f"publish {day}")
         # In its turn, not before: it may have been replaced while others published.
         plan = require_plan(queue, day)
         current = find_day(results, day)

@@ -12,14 +12,17 @@ import numpy as np
 import pandas as pd
 from psycopg.rows import class_row
 
+from episodes_assets.databases import row_locks
 from episodes_assets.databases.arrow import read_arrow
 from episodes_assets.databases.connections import Connection
+from episodes_assets.databases.lock_waits import set_lock_timeout
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import StateGap
 from episodes_assets.planning.checksums import state_checksum
 from episodes_assets.planning.episode_set import EpisodeIds, TrackedEpisodes
 
-_LOCK = 7_301_853  # advisory: one writer of the state at a time
+# A step over years of days is one writer for minutes.
+_WRITER_LOCK_SECONDS = 1800.0
 
 
 @dataclass(frozen=True)
@@ -49,17 +52,20 @@ _COLUMNS = "day, origin, newly_tracked, total, checksum, previous_checksum, snap
 
 
 @contextmanager
-def only_writer(connection: Connection) -> Iterator[None]:
+def only_writer(lock: Connection) -> Iterator[None]:
     """Hold the state for one writer, so that a day and its yesterday are looked at and left alone.
 
-    The connection must be in autocommit mode: each day is a transaction of its own.
+    Should the lock be lost with its connection, `record_day` still refuses another yesterday.
+
+    Args:
+        lock: To `results`, and used for nothing else meanwhile: it is in a transaction for as long as the
+            block lasts, and each day is one of its own.
     """
-    connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
-    try:
+    with lock.transaction():
+        set_lock_timeout(lock, _WRITER_LOCK_SECONDS, is_local=True)
+        lock.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+        row_locks.lock(lock, row_locks.RESULTS, "state")
         yield
-    finally:
-        if not connection.closed:
-            connection.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
 
 
 def read_day(connection: Connection, day: dt.date) -> TrackedDay | None:
@@ -192,6 +198,9 @@ def record_day(
 
     Returns:
         The day as stored, and whether that is a change.
+
+    Raises:
+        StateGap: If yesterday is not what it was when it was looked at.
     """
     previous = None if yesterday is None else yesterday.checksum
     checksum = state_checksum(previous or "", newly_tracked)
@@ -205,6 +214,7 @@ def record_day(
         snapshot_id=snapshot_id,
     )
     with connection.transaction():
+        _require_still(connection, yesterday)
         stored = connection.execute(
             "SELECT count(*) FROM state.tracked_episodes WHERE tracked_on = %s", [day]
         ).fetchone()
@@ -215,13 +225,27 @@ def record_day(
     return recorded, True
 
 
+def _require_still(connection: Connection, yesterday: TrackedDay | None) -> None:
+    """Refuse to build on a yesterday that has changed; keep it as it is until the transaction ends."""
+    if yesterday is None:
+        return
+    row = connection.execute(
+        "SELECT checksum FROM state.tracked_days WHERE day = %s FOR SHARE", [yesterday.day]
+    ).fetchone()
+    if row != (yesterday.checksum,):
+        raise StateGap(
+            f"another run has changed the tracked episodes of {yesterday.day} meanwhile",
+            f"let that run end, then materialise tracked_episodes from {yesterday.day + ONE_DAY} on",
+        )
+
+
 def import_state(
     connection: Connection, state: pd.DataFrame, as_of: dt.date, code_version: str
 ) -> TrackedDay:
     """Begin a history with a state that was accumulated elsewhere.
 
     Args:
-        connection: To `results`, its `only_writer`.
+        connection: To `results`, while there is an `only_writer`.
         state: `epid` (int64, distinct) and `tracked_on` (datetime64[s], up to `as_of`).
         as_of: The day whose end it describes: the first day's yesterday.
         code_version: Recorded with it.

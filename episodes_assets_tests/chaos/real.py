@@ -11,6 +11,7 @@ import pandas as pd
 import psycopg
 from pgqueuer.errors import RetryRequested
 
+from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import DropNotArrived
@@ -149,7 +150,10 @@ class Real:
 
     def track(self, day: dt.date) -> None:
         store = self.system.snapshots
-        with tracked_state.only_writer(self.results):
+        with (
+            connect(self.system.dsn(Purpose.RESULTS), autocommit=True) as lock,
+            tracked_state.only_writer(lock),
+        ):
             yesterday = tracked_state.state_before(self.results, day)
             before = tracked_state.read_tracked(self.system.dsn(Purpose.RESULTS), yesterday).as_of(
                 day - ONE_DAY

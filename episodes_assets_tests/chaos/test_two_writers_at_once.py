@@ -125,7 +125,8 @@ def test_two_plannings_and_two_writers_of_the_state(planned: System, chaos: Chao
         epids = np.arange(number, number + 100)
         with (
             connect(planned.dsn(Purpose.RESULTS), autocommit=True) as results,
-            tracked_state.only_writer(results),
+            connect(planned.dsn(Purpose.RESULTS), autocommit=True) as lock,
+            tracked_state.only_writer(lock),
         ):
             tracked_state.record_day(
                 results, day(1), epids, yesterday=None, snapshot_id="s", code_version="1"

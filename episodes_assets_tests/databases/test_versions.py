@@ -160,7 +160,7 @@ def test_an_init_that_is_ended_anywhere_is_seen_and_can_be_repeated(
         left = statements
         monkeypatch.setattr(psycopg.Cursor, "execute", counting)
         try:
-            provision._fill(target, "development", lambda _: None)
+            provision._fill(target, "development", dict.fromkeys(target.roles.values(), 100), lambda _: None)
         except Ended:
             monkeypatch.setattr(psycopg.Cursor, "execute", execute)
             assert not status_of(system, database).is_current

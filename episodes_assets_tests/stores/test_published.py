@@ -8,6 +8,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 
+from episodes_assets.databases import row_locks
 from episodes_assets.databases.connections import Connection, connect
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.errors import DayIncomplete
@@ -118,9 +119,9 @@ def test_a_plan_that_is_replaced_while_a_publication_waits_its_turn(
     system.finish_jobs(views=5)
     with ThreadPoolExecutor(1) as pool:
         with psycopg.connect(system.dsn(Purpose.RESULTS)) as other:
-            other.execute("SELECT pg_advisory_xact_lock(hashtext('publish'), %s)", [day(1).toordinal()])
+            row_locks.lock(other, row_locks.RESULTS, f"publish {day(1)}")
             publishing = pool.submit(published.publish_day, queue, results, day(1), "1")
-            waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
             while system.query("results", waiting) == [(0,)]:
                 assert not publishing.done()
             with connect(system.dsn(Purpose.QUEUE), autocommit=True) as planning:
