@@ -83,6 +83,14 @@ class StateGap(EpisodesError):
     """The accumulated state has no valid yesterday to build on."""
 
 
+class LedgerBehind(EpisodesError):
+    """The ledger is older than what was published from it."""
+
+
+class DatabasesDisagree(EpisodesError):
+    """The databases and the snapshots contradict each other."""
+
+
 class DayNotPlanned(EpisodesError):
     """The day has no ledger of jobs."""
 

@@ -125,9 +125,10 @@ class System:
                 )
             )
 
-    def plan(self, first: dt.date, last: dt.date | None = None) -> None:
+    def plan(self, first: dt.date, last: dt.date | None = None, *, rework: bool = False) -> None:
         """Materialise the first three assets and insist that it succeeds."""
-        result = self.materialize(first, last, select=["input_episodes", "tracked_episodes", "episode_jobs"])
+        planning = ["input_episodes", "tracked_episodes", "episode_jobs"]
+        result = self.materialize(first, last, select=planning, rework=rework)
         assert result.success, failure(result)
 
     def cli(

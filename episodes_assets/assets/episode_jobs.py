@@ -22,7 +22,7 @@ from episodes_assets.planning.jobs import plan_jobs
 from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
 from episodes_assets.resources.snapshots import Snapshots
 from episodes_assets.settings import load_settings
-from episodes_assets.stores import ledger, tracked_state
+from episodes_assets.stores import ledger, publications, tracked_state
 from episodes_assets.stores.plan_check import read_job_counts, read_ledger_days
 from episodes_assets.stores.plan_ground import read_grounds, require_same_ground
 
@@ -98,6 +98,8 @@ def episode_jobs(
                     snapshot_id=snapshot.snapshot_id,
                     code_version=CODE_VERSION,
                     chunk_jobs=settings.chunk_jobs,
+                    tracked_checksum=ground.yesterday,
+                    above=publications.newest_plan(state),
                     rework=config.rework,
                     look_again=partial(require_same_ground, ground, state, store),
                 )

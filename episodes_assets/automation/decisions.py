@@ -103,10 +103,12 @@ def wants_publication(day: Progress, published: PublishedFrom | None) -> bool:
         return False
     if published is None:
         return True
-    # Days published before snapshots were recorded are left as they are.
-    snapshots = {day.snapshot_id, published.snapshot_id or day.snapshot_id}
+    # Days published before snapshots and plans' uids were recorded are left as they are.
+    recorded = ((published.snapshot_id, day.snapshot_id), (published.plan_uid, day.plan_uid))
+    if any(then is not None and then != now for then, now in recorded):
+        return True
     current = (day.plan_id, day.waived, day.decision)
-    return len(snapshots) > 1 or current != (published.plan_id, published.left_out, published.decision)
+    return current != (published.plan_id, published.left_out, published.decision)
 
 
 def days_to_publish(

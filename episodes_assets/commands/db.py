@@ -1,5 +1,6 @@
 """`episodes db`: set the databases up, see how they are."""
 
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
@@ -9,12 +10,15 @@ from rich.text import Text
 
 from episodes_assets.commands.console import err, escaped, out
 from episodes_assets.commands.databases import announce_open_hosts
-from episodes_assets.databases.dsns import Database, resolve_dsns
+from episodes_assets.databases.connections import connect
+from episodes_assets.databases.dsns import Database, Dsns, Purpose, resolve_dsns
 from episodes_assets.databases.provision import provision
 from episodes_assets.databases.restamp import restamp
 from episodes_assets.databases.status import read_status
-from episodes_assets.errors import DatabaseUnreachable
-from episodes_assets.settings import load_settings
+from episodes_assets.errors import DatabasesDisagree, DatabaseUnreachable
+from episodes_assets.gates.consistency import compare
+from episodes_assets.settings import Settings, load_settings
+from episodes_assets.stores.consistency import read_records
 from episodes_assets.stores.snapshots import SnapshotStore
 
 app = typer.Typer(
@@ -81,7 +85,9 @@ def stamp(
 def status() -> None:
     """Show each database: where it is, its versions, its size and its environment stamp.
 
-    Databases that another environment's processes or another release's may write to are pointed out.
+    Databases that another environment's processes or another release's may write to are pointed out. Then
+    the databases and the snapshots are compared with each other, for what a restore of one of them leaves
+    behind; it fails if they contradict each other.
     """
     settings = load_settings()
     dsns = resolve_dsns(settings)
@@ -125,3 +131,35 @@ def status() -> None:
             f"Not of environment {settings.environment!r}, so not written to: {', '.join(foreign)}.",
             style="yellow",
         )
+    if not newer and not behind:
+        _compare(settings, dsns)
+
+
+def _compare(settings: Settings, dsns: Dsns) -> None:
+    """Print where the databases and the snapshots disagree.
+
+    Raises:
+        DatabasesDisagree: If something that one of them names is not there.
+    """
+    if not {Purpose.QUEUE, Purpose.RESULTS} <= dsns.by_purpose.keys():
+        return
+    with (
+        connect(dsns.require(Purpose.QUEUE), read_only=True, autocommit=True) as queue,
+        connect(dsns.require(Purpose.RESULTS), read_only=True, autocommit=True) as results,
+        ExitStack() as stack,
+    ):
+        dagster = None
+        if dsn := dsns.by_purpose.get(Purpose.DAGSTER):
+            dagster = stack.enter_context(connect(dsn, read_only=True, autocommit=True))
+        records = read_records(queue, results, SnapshotStore(settings.snapshots), dagster)
+    found = compare(records)
+    for each in found:
+        out.print(str(each), style="red" if each.is_error else "yellow", markup=False, soft_wrap=True)
+    if any(each.is_error for each in found):
+        raise DatabasesDisagree(
+            "the databases and the snapshots contradict each other",
+            "do what is said above; docs/environments.md has more on restoring one of them",
+        )
+    if not found:
+        days = f"{len(records.publications):,} published days, {len(records.state):,} tracked days"
+        out.print(f"The databases and the snapshots agree ({days}).")

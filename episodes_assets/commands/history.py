@@ -1,6 +1,7 @@
 """`episodes history`: all that is on record about a day."""
 
 import datetime as dt
+import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
@@ -90,7 +91,7 @@ def _plans(plans: Iterable[RecordedPlan], waivers: Iterable[Waiver]) -> list[dic
         )
     return [
         {
-            "plan": str(plan.plan_id),
+            "plan": _plan(plan.plan_id, plan.plan_uid),
             "jobs": f"{plan.jobs:,}",
             "snapshot": plan.snapshot_id,
             "code": plan.code_version,
@@ -110,7 +111,7 @@ def _publications(publications: Iterable[PublishedDay]) -> list[dict[str, str]]:
             "rows": f"{each.rows:,}",
             "left out": f"{each.left_out:,}",
             "snapshot": each.snapshot_id or "-",
-            "plan": str(each.plan_id),
+            "plan": _plan(each.plan_id, each.plan_uid),
             "code": each.code_version,
             "algorithms": ", ".join(f"{name} {'+'.join(v)}" for name, v in each.algorithm_versions.items()),
             "checksum": each.checksum[:SHORT],
@@ -118,6 +119,11 @@ def _publications(publications: Iterable[PublishedDay]) -> list[dict[str, str]]:
         }
         for each in publications
     ]
+
+
+def _plan(number: int, uid: uuid.UUID | None) -> str:
+    """A plan's number, and what tells it from another one that was once given the same."""
+    return str(number) if uid is None else f"{number} ({uid.hex[:8]})"
 
 
 def _time(moment: dt.datetime | None) -> str:

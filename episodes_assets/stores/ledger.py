@@ -5,6 +5,7 @@
 
 import datetime as dt
 import io
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -26,6 +27,7 @@ class Plan:
 
     Attributes:
         plan_id: Grows with each plan of any day.
+        plan_uid: Its own for ever; a ledger that is restored to an earlier moment may give a number again.
         day: The day.
         jobs: How many jobs it has.
         checksum: Of those jobs.
@@ -34,6 +36,7 @@ class Plan:
     """
 
     plan_id: int
+    plan_uid: uuid.UUID
     day: dt.date
     jobs: int
     checksum: str
@@ -57,6 +60,7 @@ class Progress:
         snapshot_id: The snapshot they were planned from.
         waived: Failed for the last time, and left out by a recorded decision.
         decision: Why they are left out, and who decided it; empty when none is.
+        plan_uid: The plan, whatever its number.
     """
 
     day: dt.date
@@ -70,6 +74,7 @@ class Progress:
     snapshot_id: str = ""
     waived: int = 0
     decision: str = ""
+    plan_uid: uuid.UUID | None = None
 
     @property
     def is_open(self) -> bool:
@@ -100,7 +105,7 @@ class HeldJob:
     is_waived: bool
 
 
-_PLAN = "plan_id, day, jobs, checksum, snapshot_id, fanned_out_at"
+_PLAN = "plan_id, plan_uid, day, jobs, checksum, snapshot_id, fanned_out_at"
 
 
 def find_plan(connection: Connection, day: dt.date) -> Plan | None:
@@ -180,13 +185,16 @@ def record_plan(
     snapshot_id: str,
     code_version: str,
     chunk_jobs: int,
+    tracked_checksum: str | None = None,
+    above: int = 0,
     rework: bool = False,
     look_again: Callable[[], None] = lambda: None,
 ) -> tuple[Plan, bool]:
     """Make `jobs` the day's plan, in one transaction.
 
-    A day that has this plan already keeps it, with whatever has been done of it; only the snapshot
-    that it names follows. Another plan is superseded: its jobs and outcomes go, its row stays.
+    A day that has this plan already keeps it, with whatever has been done of it; only the snapshot and
+    the tracked episodes that it names follow. Another plan is superseded: its jobs and outcomes go, its row
+    stays.
 
     Args:
         connection: To `queue`, as the orchestrator.
@@ -196,6 +204,8 @@ def record_plan(
         snapshot_id: The snapshot they were planned from.
         code_version: Of the planning code.
         chunk_jobs: Jobs in a chunk of short windows.
+        tracked_checksum: Of the tracked episodes they were planned from; None when nothing was tracked.
+        above: The newest plan that is known elsewhere; a new one gets a greater number.
         rework: Supersede a plan with the same jobs as well, so that all are worked again.
         look_again: Raises if what the jobs were planned from has changed since. It is called when no other
             planning of the day can come in between, and what it raises leaves the ledger as it is.
@@ -209,16 +219,17 @@ def record_plan(
         look_again()
         current = find_plan(connection, day)
         if current is not None and current.checksum == checksum and not rework:
-            return _name_snapshot(connection, current, snapshot_id), False
+            return _name_origin(connection, current, snapshot_id, tracked_checksum), False
         if current is not None:
             _supersede(connection, current)
+        _skip_numbers(connection, above)
         with connection.cursor(row_factory=class_row(Plan)) as cursor:
             cursor.execute(
                 f"""
-                INSERT INTO ledger.plans (day, jobs, checksum, snapshot_id, code_version)
-                VALUES (%s, %s, %s, %s, %s) RETURNING {_PLAN}
+                INSERT INTO ledger.plans (day, jobs, checksum, snapshot_id, code_version, tracked_checksum)
+                VALUES (%s, %s, %s, %s, %s, %s) RETURNING {_PLAN}
                 """,  # noqa: S608
-                [day, len(jobs), checksum, snapshot_id, code_version],
+                [day, len(jobs), checksum, snapshot_id, code_version, tracked_checksum],
             )
             plan = cursor.fetchone()
         assert plan is not None  # noqa: S101  RETURNING
@@ -228,13 +239,31 @@ def record_plan(
     return plan, True
 
 
-def _name_snapshot(connection: Connection, plan: Plan, snapshot_id: str) -> Plan:
-    """Let a plan name the newest of the snapshots that give it."""
-    if plan.snapshot_id != snapshot_id:
-        connection.execute(
-            "UPDATE ledger.plans SET snapshot_id = %s WHERE plan_id = %s", [snapshot_id, plan.plan_id]
-        )
+def _name_origin(connection: Connection, plan: Plan, snapshot_id: str, tracked_checksum: str | None) -> Plan:
+    """Let a plan name the newest snapshot and tracked episodes that give it."""
+    connection.execute(
+        """
+        UPDATE ledger.plans SET snapshot_id = %(snapshot)s, tracked_checksum = %(tracked)s
+        WHERE plan_id = %(plan_id)s
+            AND (snapshot_id, tracked_checksum) IS DISTINCT FROM (%(snapshot)s, %(tracked)s::text)
+        """,
+        {"snapshot": snapshot_id, "tracked": tracked_checksum, "plan_id": plan.plan_id},
+    )
     return replace(plan, snapshot_id=snapshot_id)
+
+
+def _skip_numbers(connection: Connection, above: int) -> None:
+    """Let the next plan have a greater number, also in a ledger that was restored to an earlier moment.
+
+    Numbers are drawn rather than set, so that nobody who plans at the same time is given one twice.
+    """
+    connection.execute(
+        """
+        SELECT nextval('ledger.plans_plan_id_seq')
+        FROM ledger.plans_plan_id_seq, generate_series(last_value + is_called::integer, %s)
+        """,
+        [above],
+    )
 
 
 def _supersede(connection: Connection, plan: Plan) -> None:
@@ -293,7 +322,8 @@ def read_progress(connection: Connection, days: Sequence[dt.date] | None = None)
                 fanned_out_at IS NOT NULL AS is_fanned_out,
                 snapshot_id,
                 coalesce(left_out.jobs, 0) AS waived,
-                coalesce(decision, '') AS decision
+                coalesce(decision, '') AS decision,
+                plan_uid
             FROM ledger.plans
             CROSS JOIN LATERAL (
                 -- Few chunks are open at any time, and an index holds just those.

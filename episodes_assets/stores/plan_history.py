@@ -1,6 +1,7 @@
 """The plans that a day has had: a superseded one loses its jobs and keeps its row."""
 
 import datetime as dt
+import uuid
 from dataclasses import dataclass
 
 from psycopg.rows import class_row
@@ -13,6 +14,7 @@ class RecordedPlan:
     """A plan of a day, current or superseded."""
 
     plan_id: int
+    plan_uid: uuid.UUID
     jobs: int
     checksum: str
     snapshot_id: str
@@ -27,7 +29,7 @@ def read_plans(connection: Connection, day: dt.date) -> list[RecordedPlan]:
     with connection.cursor(row_factory=class_row(RecordedPlan)) as cursor:
         cursor.execute(
             """
-            SELECT plan_id, jobs, checksum, snapshot_id, code_version, planned_at, fanned_out_at,
+            SELECT plan_id, plan_uid, jobs, checksum, snapshot_id, code_version, planned_at, fanned_out_at,
                 superseded_at
             FROM ledger.plans WHERE day = %s ORDER BY plan_id
             """,

@@ -4,6 +4,7 @@ The manifest says what is published now; the history has a row for each time tha
 """
 
 import datetime as dt
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 
@@ -33,6 +34,7 @@ class Publication:
         code_version: Of the publishing code.
         algorithm_versions: By the algorithm's name, the versions that computed its rows; one, unless the
             fleet changed meanwhile.
+        plan_uid: The plan, whatever its number; None where it was not recorded.
     """
 
     day: dt.date
@@ -46,6 +48,7 @@ class Publication:
     plan_checksum: str
     code_version: str
     algorithm_versions: AlgorithmVersions
+    plan_uid: uuid.UUID | None
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class PublishedFrom:
     snapshot_id: str | None
     left_out: int
     decision: str
+    plan_uid: uuid.UUID | None = None
 
 
 _NAMES = [field.name for field in fields(Publication)]
@@ -116,8 +120,16 @@ def read_history(connection: Connection, day: dt.date) -> list[PublishedDay]:
 
 def published_plans(connection: Connection) -> dict[dt.date, PublishedFrom]:
     """What each published day was published from."""
-    rows = connection.execute("SELECT day, plan_id, snapshot_id, left_out, decision FROM published.days")
+    rows = connection.execute(
+        "SELECT day, plan_id, snapshot_id, left_out, decision, plan_uid FROM published.days"
+    )
     return {day: PublishedFrom(*rest) for day, *rest in rows.fetchall()}
+
+
+def newest_plan(connection: Connection) -> int:
+    """The greatest number of a plan that was ever published; 0 when none was."""
+    row = connection.execute("SELECT max(plan_id) FROM published.history").fetchone()
+    return int(row[0]) if row and row[0] else 0
 
 
 def record_publication(results: Connection, publication: Publication, *, rows_changed: bool) -> None:

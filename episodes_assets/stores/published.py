@@ -13,7 +13,7 @@ import pandas as pd
 from episodes_assets.algorithms.registry import ALGORITHMS, BY_ID
 from episodes_assets.databases import row_locks
 from episodes_assets.databases.connections import Connection
-from episodes_assets.errors import DayIncomplete
+from episodes_assets.errors import DayIncomplete, LedgerBehind
 from episodes_assets.stores.ledger import Plan, require_plan
 from episodes_assets.stores.publications import (
     AlgorithmVersions,
@@ -57,6 +57,7 @@ def publish_day(
 
     Raises:
         DayNotPlanned: If the day has no plan.
+        LedgerBehind: If the day was published from a later plan, which the ledger does not have.
         DayIncomplete: If a job of the plan has no outcome and is not left out. A blocking asset check
             would stop a publication only within its own run, so it is looked at here.
     """
@@ -66,6 +67,7 @@ def publish_day(
         # In its turn, not before: it may have been replaced while others published.
         plan = require_plan(queue, day)
         current = find_day(results, day)
+        _refuse_older(plan, current)
         left_out, decision = read_left_out(queue, plan.plan_id)
         # A day that is published for the first time needs no look before the leap.
         rows, checksum = (0, "") if current is None else _stream_outcomes(queue, plan, lambda _: None)
@@ -90,10 +92,11 @@ def publish_day(
             snapshot_id=plan.snapshot_id,
             plan_id=plan.plan_id,
             plan_checksum=plan.checksum,
+            plan_uid=plan.plan_uid,
             code_version=code_version,
             # Only new outcomes bring other versions, and those are of another plan or other rows.
             algorithm_versions=current.algorithm_versions
-            if current and current.algorithm_versions and not changed and current.plan_id == plan.plan_id
+            if current and current.algorithm_versions and not changed and current.plan_uid == plan.plan_uid
             else _read_versions(queue, plan.plan_id),
         )
         if current is None or current.publication != publication:
@@ -101,6 +104,16 @@ def publish_day(
         manifest = find_day(results, day)
     assert manifest is not None  # noqa: S101  just written
     return manifest, changed
+
+
+def _refuse_older(plan: Plan, current: PublishedDay | None) -> None:
+    """A ledger that was restored to an earlier moment does not replace what was published since."""
+    if current is not None and current.plan_id > plan.plan_id:
+        raise LedgerBehind(
+            f"{plan.day} was published from plan {current.plan_id}, and the ledger only knows it up to plan"
+            f" {plan.plan_id}: `queue` was restored to an earlier moment",
+            f"see `episodes db status`; `episodes run {plan.day} --rework` plans and works the day anew",
+        )
 
 
 @contextmanager

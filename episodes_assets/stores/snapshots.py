@@ -10,7 +10,7 @@ import datetime as dt
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from episodes_assets.databases import doors
 from episodes_assets.errors import SnapshotDamaged, SnapshotMissing
+from episodes_assets.gates.consistency import DaySnapshots
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import drop_table, snapshot_stamp
 from episodes_assets.stores.episode_parts import DROP_PART_ROWS, whole_episodes
@@ -122,6 +123,31 @@ class SnapshotStore:
         with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
             found = pool.map(self.find, days)
             return {day: each for day, each in zip(days, found, strict=True) if each is not None}
+
+    def find_named(self, named: Mapping[dt.date, Collection[str]]) -> dict[dt.date, DaySnapshots]:
+        """Which snapshots of some days are there.
+
+        Args:
+            named: The snapshots to look for, by day.
+
+        Returns:
+            For each of these days the one that is the day's now, and those of the named that have all files.
+        """
+        with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
+            return dict(pool.map(lambda day: (day, self._find_named(day, named[day])), named))
+
+    def _find_named(self, day: dt.date, named: Collection[str]) -> DaySnapshots:
+        current = self.find(day)
+        existing = {snapshot_id for snapshot_id in named if self._has_files(day, snapshot_id)}
+        return DaySnapshots(current.snapshot_id if current else None, existing)
+
+    def _has_files(self, day: dt.date, snapshot_id: str) -> bool:
+        filesystem, _ = self._place
+        try:
+            paths = filesystem.ls(self._path(day, snapshot_id), detail=False)
+        except FileNotFoundError:
+            return False
+        return {EPISODES, VIEWED, QUARANTINE} <= {path.rsplit("/", 1)[-1] for path in paths}
 
     def require_all(self, days: Sequence[dt.date]) -> list[Snapshot]:
         """The snapshots of some days, in their order.

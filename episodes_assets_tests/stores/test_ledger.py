@@ -35,7 +35,12 @@ def jobs_of(*epids: int) -> pd.DataFrame:
 
 
 def record(
-    queue: Connection, *epids: int, chunk_jobs: int = 2, snapshot_id: str = "s", rework: bool = False
+    queue: Connection,
+    *epids: int,
+    chunk_jobs: int = 2,
+    snapshot_id: str = "s",
+    rework: bool = False,
+    above: int = 0,
 ) -> tuple[Plan, bool]:
     jobs = jobs_of(*epids)
     return ledger.record_plan(
@@ -47,6 +52,7 @@ def record(
         code_version="1",
         chunk_jobs=chunk_jobs,
         rework=rework,
+        above=above,
     )
 
 
@@ -73,6 +79,36 @@ def test_another_plan_supersedes_jobs_outcomes_and_messages(system: System, queu
     superseded = "SELECT superseded_at IS NOT NULL FROM ledger.plans ORDER BY plan_id"
     assert system.query("queue", superseded) == [(True,), (False,)]
     assert not ledger.read_progress(queue, [day(1)])[0].is_fanned_out
+
+
+def test_numbers_begin_above_what_is_known_elsewhere(queue: Connection) -> None:
+    first, _ = record(queue, 1, above=7)
+    assert first.plan_id == 8
+    assert record(queue, 1, 2, above=3)[0].plan_id == 9
+    assert record(queue, 1, 3, above=9)[0].plan_id == 10
+    assert record(queue, 1, 3, above=99)[0].plan_id == 10  # the same plan keeps its own
+
+
+def test_plannings_at_once_are_given_no_number_twice(system: System) -> None:
+    def plan(number: int) -> int:
+        jobs = jobs_of(number)
+        with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
+            plan, _ = ledger.record_plan(
+                queue,
+                day(number),
+                jobs,
+                checksum=plan_checksum(jobs),
+                snapshot_id="s",
+                code_version="1",
+                chunk_jobs=1,
+                above=50,
+            )
+        return plan.plan_id
+
+    with ThreadPoolExecutor(8) as pool:
+        numbers = list(pool.map(plan, range(1, 17)))
+    assert len(set(numbers)) == 16
+    assert min(numbers) > 50
 
 
 def test_reworking_the_same_plan_forgets_what_was_done_of_it(system: System, queue: Connection) -> None:

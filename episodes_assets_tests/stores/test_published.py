@@ -8,10 +8,11 @@ from dataclasses import replace
 import psycopg
 import pytest
 
+from episodes_assets.automation.decisions import wants_publication
 from episodes_assets.databases import row_locks
 from episodes_assets.databases.connections import Connection, connect
 from episodes_assets.databases.dsns import Purpose
-from episodes_assets.errors import DayIncomplete
+from episodes_assets.errors import DayIncomplete, LedgerBehind
 from episodes_assets.stores import ledger, publications, published
 from episodes_assets_tests.stores.test_ledger import record
 from episodes_assets_tests.system import System, day
@@ -130,6 +131,45 @@ def test_a_plan_that_is_replaced_while_a_publication_waits_its_turn(
         manifest, _ = publishing.result()
     assert manifest.plan_id == new.plan_id > old.plan_id
     assert published.read_rows(results, day(1))["epid"].tolist() == [2, 3]
+
+
+def test_a_plan_of_the_same_number_is_another_plan(
+    system: System, queue: Connection, results: Connection
+) -> None:
+    """As a ledger gave it that was restored to an earlier moment."""
+    record(queue, 1, 2)
+    system.finish_jobs(views=5)
+    first, _ = published.publish_day(queue, results, day(1), "1")
+    system.query("queue", "UPDATE ledger.plans SET plan_uid = gen_random_uuid()")
+    (progress,) = ledger.read_progress(queue)
+    assert progress.plan_id == first.plan_id
+    assert wants_publication(
+        replace(progress, is_fanned_out=True), publications.published_plans(results)[day(1)]
+    )
+    second, changed = published.publish_day(queue, results, day(1), "1")
+    assert (second.plan_uid, changed) == (ledger.require_plan(queue, day(1)).plan_uid, False)
+    assert second.plan_uid != first.plan_uid
+    assert [each.plan_uid for each in publications.read_history(results, day(1))] == [
+        first.plan_uid,
+        second.plan_uid,
+    ]
+
+
+def test_a_ledger_that_was_restored_does_not_replace_what_was_published_since(
+    system: System, queue: Connection, results: Connection
+) -> None:
+    record(queue, 1, 2)
+    system.finish_jobs(views=5)
+    first, _ = published.publish_day(queue, results, day(1), "1")
+    system.query("results", "UPDATE published.days SET plan_id = plan_id + 1")
+    with pytest.raises(
+        LedgerBehind, match="`queue` was restored to an earlier moment: see `episodes db status`"
+    ):
+        published.publish_day(queue, results, day(1), "1")
+    plan, _ = record(queue, 1, 2, rework=True, above=first.plan_id + 1)
+    assert plan.plan_id == first.plan_id + 2
+    system.finish_jobs(views=5)
+    assert published.publish_day(queue, results, day(1), "1")[0].plan_id == plan.plan_id
 
 
 def test_rows_have_the_columns_of_all_algorithms(

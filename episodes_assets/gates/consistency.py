@@ -1,0 +1,266 @@
+"""Whether the databases and the snapshots agree: after a restore of one of them they do not.
+
+Pure comparisons of what each says of the others. What lies inside one of them, such as the rows behind a
+manifest, is for the asset checks.
+"""
+
+import datetime as dt
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from episodes_assets.days import ONE_DAY
+from episodes_assets.gates.verdicts import name_days
+
+
+@dataclass(frozen=True)
+class RecordedPlan:
+    """A plan in the ledger; `is_current` unless it was superseded."""
+
+    plan_id: int
+    plan_uid: uuid.UUID
+    day: dt.date
+    checksum: str
+    snapshot_id: str
+    tracked_checksum: str | None
+    is_current: bool
+
+
+@dataclass(frozen=True)
+class RecordedPublication:
+    """What a published day says it was made of; `plan_uid` and `snapshot_id` may not have been recorded."""
+
+    day: dt.date
+    plan_id: int
+    plan_uid: uuid.UUID | None
+    plan_checksum: str
+    snapshot_id: str | None
+
+
+@dataclass(frozen=True)
+class RecordedState:
+    """A day of the tracked history."""
+
+    day: dt.date
+    origin: str
+    checksum: str
+    previous_checksum: str | None
+    snapshot_id: str | None
+
+
+@dataclass(frozen=True)
+class DaySnapshots:
+    """The snapshot that is a day's now, and those of the named ones whose files are there."""
+
+    current: str | None
+    existing: Collection[str]
+
+
+@dataclass(frozen=True)
+class Records:
+    """What the databases and the snapshots say.
+
+    Attributes:
+        plans: All that the ledger has.
+        last_plan_id: The number that it gave last.
+        publications: Of the days that are published.
+        newest_published_plan: The greatest number of a plan that was ever published; 0 for none.
+        state: The tracked history, by day.
+        snapshots: By day, of all days that the others name.
+        recorded_by_dagster: The days whose publication Dagster has recorded; None when it was not asked.
+    """
+
+    plans: Sequence[RecordedPlan]
+    last_plan_id: int
+    publications: Sequence[RecordedPublication]
+    newest_published_plan: int
+    state: Sequence[RecordedState]
+    snapshots: Mapping[dt.date, DaySnapshots]
+    recorded_by_dagster: Collection[dt.date] | None
+
+    @property
+    def current_plans(self) -> Sequence[RecordedPlan]:
+        """Those that are not superseded."""
+        return [plan for plan in self.plans if plan.is_current]
+
+    @property
+    def named_snapshots(self) -> set[tuple[dt.date, str]]:
+        """What has to be there to work the days again."""
+        named = [
+            *((each.day, each.snapshot_id) for each in self.current_plans),
+            *((each.day, each.snapshot_id) for each in self.publications),
+            *((each.day, each.snapshot_id) for each in self.state),
+        ]
+        return {(day, snapshot_id) for day, snapshot_id in named if snapshot_id}
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """Something that two of them say differently.
+
+    Attributes:
+        what: What, and of which days.
+        hint: What to run.
+        is_error: Whether something is missing; otherwise something is older than what it was made from.
+    """
+
+    what: str
+    hint: str
+    is_error: bool
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.hint}"
+
+
+def compare(records: Records) -> list[Disagreement]:
+    """All that does not agree, what is missing first."""
+    found = [each for look in _LOOKS for each in look(records)]
+    return sorted(found, key=lambda each: not each.is_error)
+
+
+def _published_from_unknown_plans(records: Records) -> Iterator[Disagreement]:
+    known = {plan.plan_id: plan for plan in records.plans}
+    days = [each.day for each in records.publications if not _is_of(each, known.get(each.plan_id))]
+    if days:
+        yield Disagreement(
+            f"`queue` does not have the plans that {_count(days)} published from",
+            f"`queue` is older than `results`: {_backfill(days, '--rework')} plans and publishes them anew",
+            is_error=True,
+        )
+
+
+def _is_of(publication: RecordedPublication, plan: RecordedPlan | None) -> bool:
+    if plan is None or (plan.day, plan.checksum) != (publication.day, publication.plan_checksum):
+        return False
+    return publication.plan_uid in (None, plan.plan_uid)
+
+
+def _numbers_to_be_skipped(records: Records) -> Iterator[Disagreement]:
+    if records.newest_published_plan > records.last_plan_id:
+        yield Disagreement(
+            f"`queue` has given plan numbers up to {records.last_plan_id}, and plan"
+            f" {records.newest_published_plan} was published",
+            "the next planning skips those in between, so that none is given twice",
+            is_error=False,
+        )
+
+
+def _missing_snapshots(records: Records) -> Iterator[Disagreement]:
+    there = records.snapshots
+    gone = sorted(
+        (day, snapshot_id)
+        for day, snapshot_id in records.named_snapshots
+        if day not in there or snapshot_id not in there[day].existing
+    )
+    if gone:
+        day, snapshot_id = gone[0]
+        yield Disagreement(
+            f"the snapshots that {_count([day for day, _ in gone])} made from are gone",
+            f"restore `day={day}/{snapshot_id}` and the like from a backup of the snapshots; while its drop"
+            f" is in the input, `episodes correct {day} --reason ...` takes a new one instead",
+            is_error=True,
+        )
+
+
+def _older_snapshots(records: Records) -> Iterator[Disagreement]:
+    named = [
+        *((each.day, each.snapshot_id) for each in records.current_plans),
+        *((each.day, each.snapshot_id) for each in records.state),
+    ]
+    days = [day for day, snapshot_id in named if snapshot_id and _is_older(records, day, snapshot_id)]
+    if days:
+        yield Disagreement(
+            f"there are newer snapshots than those that {_count(days)} made from",
+            f"{_backfill(days)} uses them, if no run is at it",
+            is_error=False,
+        )
+
+
+def _is_older(records: Records, day: dt.date, snapshot_id: str) -> bool:
+    return day in records.snapshots and records.snapshots[day].current not in (None, snapshot_id)
+
+
+def _missing_state(records: Records) -> Iterator[Disagreement]:
+    checksums = {each.day: each.checksum for each in records.state}
+    plans = records.current_plans
+    first = min([*checksums, *(plan.day for plan in plans)], default=dt.date.max)
+    missing, stale = [], []
+    for plan in plans:
+        yesterday = checksums.get(plan.day - ONE_DAY)
+        if yesterday is None and (plan.tracked_checksum or plan.day > first):
+            missing.append(plan.day)
+        elif plan.tracked_checksum and plan.tracked_checksum != yesterday:
+            stale.append(plan.day)
+    if missing:
+        yield Disagreement(
+            f"`results` does not have the tracked episodes that {_count(missing)} planned from",
+            f"`results` is older than `queue`: {_backfill([min(missing) - ONE_DAY, max(missing)])} builds"
+            " them anew from the snapshots",
+            is_error=True,
+        )
+    if stale:
+        yield Disagreement(
+            f"the tracked episodes that {_count(stale)} planned from have changed since",
+            f"{_backfill(stale)} plans them anew, if no run is at it",
+            is_error=False,
+        )
+
+
+def _broken_chain(records: Records) -> Iterator[Disagreement]:
+    checksums = {each.day: each.checksum for each in records.state}
+    days = [
+        each.day
+        for each in records.state
+        if each.origin == "day" and checksums.get(each.day - ONE_DAY) != each.previous_checksum
+    ]
+    if days:
+        last = max(each.day for each in records.state)
+        yield Disagreement(
+            f"the tracked episodes of {name_days(days)} were built on another day before",
+            f"{_backfill([min(days), last])} builds them anew, if no run is at it",
+            is_error=False,
+        )
+
+
+def _dagsters_record(records: Records) -> Iterator[Disagreement]:
+    if records.recorded_by_dagster is None:
+        return
+    published = {each.day for each in records.publications}
+    if lost := sorted(set(records.recorded_by_dagster) - published):
+        yield Disagreement(
+            f"`results` does not have {name_days(lost)}, which Dagster has recorded as published",
+            f"`results` is older than `dagster`: {_backfill(lost)} publishes them again",
+            is_error=True,
+        )
+    if unknown := sorted(published - set(records.recorded_by_dagster)):
+        yield Disagreement(
+            f"Dagster has no record of publishing {name_days(unknown)}",
+            f"`dagster` is older than `results`, nothing is lost: {_backfill(unknown)} records them",
+            is_error=False,
+        )
+
+
+_LOOKS: Sequence[Callable[[Records], Iterator[Disagreement]]] = (
+    _published_from_unknown_plans,
+    _dagsters_record,
+    _missing_state,
+    _missing_snapshots,
+    _older_snapshots,
+    _broken_chain,
+    _numbers_to_be_skipped,
+)
+
+
+def _count(days: Sequence[dt.date]) -> str:
+    """Some days as the subject of a sentence in the passive voice."""
+    distinct = sorted(set(days))
+    if len(distinct) == 1:
+        return f"{distinct[0]} was"
+    return f"{len(distinct):,} days ({name_days(distinct)}) were"
+
+
+def _backfill(days: Sequence[dt.date], *options: str) -> str:
+    """The command that materialises all from the first of some days to the last."""
+    first, last = min(days), max(days)
+    command = ("run", str(first)) if first == last else ("backfill", str(first), str(last))
+    return f"`{' '.join(('episodes', *command, *options))}`"

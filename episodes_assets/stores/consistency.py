@@ -1,0 +1,79 @@
+"""Reading what the databases and the snapshots say of each other; `gates/consistency.py` compares it."""
+
+import datetime as dt
+from collections import defaultdict
+from dataclasses import replace
+
+from psycopg.rows import class_row
+
+from episodes_assets.databases.connections import Connection
+from episodes_assets.gates.consistency import (
+    RecordedPlan,
+    RecordedPublication,
+    RecordedState,
+    Records,
+)
+from episodes_assets.stores.publications import newest_plan
+from episodes_assets.stores.snapshots import SnapshotStore
+
+_PLANS = """
+    SELECT plan_id, plan_uid, day, checksum, snapshot_id, tracked_checksum,
+        superseded_at IS NULL AS is_current
+    FROM ledger.plans ORDER BY plan_id
+"""
+_PUBLICATIONS = "SELECT day, plan_id, plan_uid, plan_checksum, snapshot_id FROM published.days ORDER BY day"
+_STATE = "SELECT day, origin, checksum, previous_checksum, snapshot_id FROM state.tracked_days ORDER BY day"
+
+
+def read_records(
+    queue: Connection, results: Connection, store: SnapshotStore, dagster: Connection | None
+) -> Records:
+    """What they say, of all days.
+
+    Each is asked before those that it was made from: a run that goes on meanwhile adds to those first.
+
+    Args:
+        queue: To `queue`, as the orchestrator.
+        results: To `results`, as the publisher.
+        store: The snapshots.
+        dagster: To Dagster's own database; None not to ask it.
+    """
+    recorded = None if dagster is None else _read_recorded(dagster)
+    with results.cursor(row_factory=class_row(RecordedPublication)) as cursor:
+        publications = cursor.execute(_PUBLICATIONS).fetchall()
+    newest = newest_plan(results)
+    with queue.cursor(row_factory=class_row(RecordedPlan)) as cursor:
+        plans = cursor.execute(_PLANS).fetchall()
+    last = queue.execute(
+        "SELECT last_value - 1 + is_called::integer FROM ledger.plans_plan_id_seq"
+    ).fetchone()
+    with results.cursor(row_factory=class_row(RecordedState)) as cursor:
+        state = cursor.execute(_STATE).fetchall()
+    found = Records(
+        plans=plans,
+        last_plan_id=int(last[0]) if last else 0,
+        publications=publications,
+        newest_published_plan=newest,
+        state=state,
+        snapshots={},
+        recorded_by_dagster=recorded,
+    )
+    named = defaultdict(set)
+    for day, snapshot_id in found.named_snapshots:
+        named[day].add(snapshot_id)
+    return replace(found, snapshots=store.find_named(named))
+
+
+def _read_recorded(dagster: Connection) -> list[dt.date] | None:
+    """The days whose publication Dagster has recorded; None before it has made its tables."""
+    row = dagster.execute("SELECT to_regclass('dagster.event_logs')").fetchone()
+    if row is None or row[0] is None:
+        return None
+    found = dagster.execute(
+        """
+        SELECT DISTINCT partition::date FROM dagster.event_logs
+        WHERE asset_key = '["published_results"]' AND dagster_event_type = 'ASSET_MATERIALIZATION'
+            AND partition IS NOT NULL
+        """
+    )
+    return [day for (day,) in found]
