@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -178,6 +179,18 @@ def test_a_silent_ledger_is_given_up(system: System) -> None:
     with psycopg.connect(system.admin["queue"]) as locker:
         locker.execute("LOCK TABLE ledger.chunks IN ACCESS EXCLUSIVE MODE")
         asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+def test_a_worker_says_whom_it_waits_for(system: System) -> None:
+    plan(system, 1)
+    with ready_worker(system) as (_, lines), psycopg.connect(system.admin["queue"]) as locker:
+        locker.execute("LOCK TABLE ledger.jobs IN ACCESS EXCLUSIVE MODE")
+        fan_out(system, 1)
+        told = f"waiting for a lock that is held by pid {locker.info.backend_pid} (role postgres"
+        deadline = time.monotonic() + 30
+        while not any(told in line for line in lines):
+            assert time.monotonic() < deadline, "".join(lines)
+            time.sleep(0.05)
 
 
 def test_an_unforeseen_error_is_logged_and_the_claim_given_back(
