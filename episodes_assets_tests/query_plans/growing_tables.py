@@ -287,7 +287,8 @@ class GrowingTables:
 def database_of(statement: str) -> str:
     """Which database a statement is for."""
     named = {"ledger.": "queue", "pgqueuer": "queue", "dashboard.": "dagster"}
-    return next((database for word, database in named.items() if word in statement), "results")
+    plain = statement.replace('"', "")
+    return next((database for word, database in named.items() if word in plain), "results")
 
 
 def statistics(tables: GrowingTables) -> dict[str, Callable[[], None]]:
