@@ -70,4 +70,5 @@ bench-quick: $(BENCH_INSTALLED) ## The same at small sizes (a minute), to see th
 	$(BIN)/python -m benchmarks.report $(VENV)/bench-quick - $(VENV)/bench-quick.json
 
 clean: ## Remove the environment and everything the embedded system wrote
+	@if [ -L .episodes/postgres ]; then rm -rf "$$(readlink .episodes/postgres)"; fi  # root's databases
 	rm -rf $(VENV) .episodes

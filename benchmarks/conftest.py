@@ -24,7 +24,7 @@ from episodes_assets.days import ONE_DAY
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import tracked_state
 from episodes_assets.stores.input_writing import replace_input
-from episodes_assets_tests.system import System
+from episodes_assets_tests.system import System, throwaway
 
 VIEWING_DAYS = 28
 
@@ -56,7 +56,7 @@ def sizes(request: pytest.FixtureRequest) -> Sizes:
 def system(tmp_path_factory: pytest.TempPathFactory) -> System:
     for name in [name for name in os.environ if name.startswith(("EPISODES_", "DAGSTER_"))]:
         del os.environ[name]
-    home = tmp_path_factory.mktemp("bench")
+    home = throwaway(tmp_path_factory.mktemp("bench"))
     os.environ["EPISODES_HOME"] = str(home)
     settings = load_settings()
     dsns = ready_databases(settings, lambda _: None)

@@ -10,11 +10,12 @@ import pytest
 from benchmarks.conftest import Measure
 from benchmarks.sizes import Sizes
 from episodes_assets.commands.processes import episodes_argv
+from episodes_assets_tests.system import throwaway
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("demo")
+    return throwaway(tmp_path_factory.mktemp("demo"))
 
 
 @pytest.mark.parametrize("state", ["cold", "warm"])

@@ -139,6 +139,10 @@ class RunFailed(EpisodesError):
     """A Dagster run failed; the message is that of the step that failed first."""
 
 
+class LockTimeout(EpisodesError):
+    """Another process held a lock for too long."""
+
+
 class ProcessFailed(EpisodesError):
     """A process of the system could not be started or ended by itself."""
 

@@ -18,7 +18,7 @@ from episodes_assets.databases.dsns import Database, Dsns, Purpose, resolve_dsns
 from episodes_assets.databases.provision import provision
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.accounts.fixtures import copied_accounts
-from episodes_assets_tests.system import System
+from episodes_assets_tests.system import System, throwaway
 
 __all__ = ["copied_accounts"]
 
@@ -44,7 +44,7 @@ def _no_settings_from_outside() -> None:
 @pytest.fixture(scope="session")
 def server_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The home of an embedded server whose four databases serve as templates."""
-    home = tmp_path_factory.mktemp("server")
+    home = throwaway(tmp_path_factory.mktemp("server"))
     settings = load_settings(home=home)
     dsns = resolve_dsns(settings)
     # No test pulls the plug of the machine, and waiting for its disk would be most of the time.

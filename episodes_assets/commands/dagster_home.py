@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from episodes_assets.private_files import make_folder
 from episodes_assets.settings import PROJECT_FOLDER, Settings
 
 
@@ -15,8 +16,7 @@ def prepare_dagster_home(settings: Settings) -> Path:
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
     if given := os.environ.get("DAGSTER_HOME"):
         return Path(given)
-    folder = settings.dagster_home.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(settings.dagster_home.resolve())
     folder.chmod(0o700)  # what runs print may be read by those who may read the data
     link = folder / "dagster.yaml"
     if not link.exists():

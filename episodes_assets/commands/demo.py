@@ -32,7 +32,8 @@ def demo(
 
     Creates the databases, generates a deterministic sample, materialises one day after the other
     through Dagster with real workers, and shows what was published. Run again, it reuses what is
-    there. Everything it writes is in EPISODES_HOME (.episodes); delete that folder to start over.
+    there. Everything it writes is in EPISODES_HOME (.episodes) and, as root, in /var/lib/episodes; delete the
+    home, or run `make clean`, to start over.
     """
     settings = load_settings()
     began = time.perf_counter()

@@ -17,6 +17,7 @@ from episodes_assets.commands import die_with_parent
 from episodes_assets.commands.console import err, escaped
 from episodes_assets.databases.dsns import FLEET, Dsns
 from episodes_assets.errors import ProcessFailed
+from episodes_assets.private_files import make_folder, open_file
 from episodes_assets.settings import Settings
 
 STOP_SECONDS = 30.0
@@ -177,11 +178,10 @@ def temporary_workers(settings: Settings, dsns: Dsns, count: int) -> Iterator[No
     if count == 0:
         yield
         return
-    folder = settings.home / "logs"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(settings.home / "logs")
     with contextlib.ExitStack() as stack:
         files = {
-            f"worker-{number}": stack.enter_context(_append(folder / f"worker-{number}.log"))
+            f"worker-{number}": stack.enter_context(open_file(folder / f"worker-{number}.log", "a"))
             for number in range(1, count + 1)
         }
 
@@ -219,7 +219,3 @@ def _keep_running(group: ProcessGroup, ended: threading.Event, restarts: Restart
                 soft_wrap=True,
             )
         restarts.start_due()
-
-
-def _append(path: Path) -> IO[str]:
-    return path.open("a", encoding="utf-8")

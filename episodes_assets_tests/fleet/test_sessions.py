@@ -258,9 +258,12 @@ def test_a_long_outage_makes_nobody_wait_for_longer_after_it(system: System) -> 
 @pytest.mark.parametrize(
     "spell",
     [
-        "host={host} user={user} dbname={dbname}",
-        "host={host} user={user} dbname={dbname} connect_timeout=5 keepalives_idle=3 application_name='a b'",
-        "postgresql://{user}@/{dbname}?host={host}&options=-c%20statement_timeout%3D5s",
+        "host={host} user={user} password={password} dbname={dbname}",
+        (
+            "host={host} user={user} password={password} dbname={dbname} connect_timeout=5 keepalives_idle=3"
+            " application_name='a b'"
+        ),
+        "postgresql://{user}:{password}@/{dbname}?host={host}&options=-c%20statement_timeout%3D5s",
     ],
 )
 def test_messages_come_by_whatever_dsn_the_ledger_is_reached_by(system: System, spell: str) -> None:
