@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Not the scripts beside it: they name this folder to a shell, which misreads a quote or a dollar in it.
+PYTHON_IN := $(BIN)/python -P -m
 
 .PHONY: help run up test screenshots test-slow chaos lint format bench bench-quick clean
 
@@ -11,52 +13,52 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 BENCH_INSTALLED := $(VENV)/.bench-installed
-BENCH := $(BIN)/pytest -q -p no:xdist -o addopts= -o timeout=0 benchmarks --benchmark-columns=median,rounds
+BENCH := $(PYTHON_IN) pytest -q -p no:xdist -o addopts= -o timeout=0 benchmarks --benchmark-columns=median,rounds
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh scripts/make_venv.sh
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(PYTHON_IN) pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 $(BENCH_INSTALLED): $(INSTALLED)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
+	$(PYTHON_IN) pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
 	@touch $@
 
 run: $(INSTALLED) ## Set everything up, track a week of sample episodes, show what was published
-	$(BIN)/episodes demo
+	$(PYTHON_IN) episodes_assets demo
 
 up: $(INSTALLED) ## The whole system until Ctrl-C: databases, daemon, web UI, workers
-	$(BIN)/episodes up
+	$(PYTHON_IN) episodes_assets up
 
 test: $(INSTALLED) ## The tests (about six minutes); much of it is waiting, so three at a time
 	@sh scripts/install_browser.sh
-	$(BIN)/pytest -n 3
+	$(PYTHON_IN) pytest -n 3
 
 screenshots: $(INSTALLED) ## A working day in the browser (two minutes), pictured in docs/images
 	@sh scripts/install_browser.sh
-	$(BIN)/pytest -p no:xdist -o addopts=-ra episodes_assets_tests/dashboard/browser --pictures docs/images
+	$(PYTHON_IN) pytest -p no:xdist -o addopts=-ra episodes_assets_tests/dashboard/browser --pictures docs/images
 
 chaos: $(INSTALLED) ## Kill, stall and crash everything (45 minutes), into docs/promises.md; SEED=n, ONLY=test
-	$(BIN)/pytest -p no:xdist -o addopts=-ra -o timeout=1800 episodes_assets_tests/chaos --chaos long \
+	$(PYTHON_IN) pytest -p no:xdist -o addopts=-ra -o timeout=1800 episodes_assets_tests/chaos --chaos long \
 		--chaos-seed $(or $(SEED),1) --chaos-record $(VENV)/chaos.json $(if $(ONLY),-k $(ONLY))
-	$(if $(ONLY),,$(BIN)/pytest -n 2 --junitxml $(VENV)/promises.xml \
+	$(if $(ONLY),,$(PYTHON_IN) pytest -n 2 --junitxml $(VENV)/promises.xml \
 		$$($(BIN)/python -m episodes_assets_tests.chaos.other_promises))
 	$(if $(ONLY),,$(BIN)/python -m episodes_assets_tests.chaos.report $(VENV)/chaos.json $(VENV)/promises.xml \
 		docs/promises.md)
 
 test-slow: $(INSTALLED) ## The tests of whole ranges at their full length (five minutes)
-	$(BIN)/pytest -n 2 -m slow
+	$(PYTHON_IN) pytest -n 2 -m slow
 
 lint: $(BENCH_INSTALLED) ## Formatter, linter, types, import directions, Dagster definitions
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
-	$(BIN)/dagster definitions validate
+	$(PYTHON_IN) ruff format --check .
+	$(PYTHON_IN) ruff check .
+	$(PYTHON_IN) mypy
+	$(BIN)/python $(BIN)/lint-imports
+	$(PYTHON_IN) dagster definitions validate
 
 format: $(INSTALLED) ## Let ruff format and mend what it can
-	$(BIN)/ruff format .
-	$(BIN)/ruff check --fix .
+	$(PYTHON_IN) ruff format .
+	$(PYTHON_IN) ruff check --fix .
 
 RUNS ?= 3
 
