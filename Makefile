@@ -13,7 +13,7 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 BENCH_INSTALLED := $(VENV)/.bench-installed
-BENCH := $(PYTHON_IN) pytest -q -p no:xdist -o addopts= -o timeout=0 benchmarks --benchmark-columns=median,rounds
+BENCH := $(PYTHON_IN) pytest -q -p no:xdist -p no:randomly -o addopts= -o timeout=0 benchmarks --benchmark-columns=median,rounds
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh scripts/make_venv.sh
@@ -36,10 +36,10 @@ test: $(INSTALLED) ## The tests (about six minutes); much of it is waiting, so t
 
 screenshots: $(INSTALLED) ## A working day in the browser (two minutes), pictured in docs/images
 	@sh scripts/install_browser.sh
-	$(PYTHON_IN) pytest -p no:xdist -o addopts=-ra episodes_assets_tests/dashboard/browser --pictures docs/images
+	$(PYTHON_IN) pytest -p no:xdist -p no:randomly -o addopts=-ra episodes_assets_tests/dashboard/browser --pictures docs/images
 
 chaos: $(INSTALLED) ## Kill, stall and crash everything (45 minutes), into docs/promises.md; SEED=n, ONLY=test
-	$(PYTHON_IN) pytest -p no:xdist -o addopts=-ra -o timeout=1800 episodes_assets_tests/chaos --chaos long \
+	$(PYTHON_IN) pytest -p no:xdist -p no:randomly -o addopts=-ra -o timeout=1800 episodes_assets_tests/chaos --chaos long \
 		--chaos-seed $(or $(SEED),1) --chaos-record $(VENV)/chaos.json $(if $(ONLY),-k $(ONLY))
 	$(if $(ONLY),,$(PYTHON_IN) pytest -n 2 --junitxml $(VENV)/promises.xml \
 		$$($(BIN)/python -m episodes_assets_tests.chaos.other_promises))

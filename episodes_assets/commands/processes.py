@@ -52,7 +52,8 @@ class ProcessGroup:
     """Processes that live and end together.
 
     Each gets a session of its own: Ctrl-C reaches only the command, which then stops them in order,
-    and whatever they started themselves is found by its process group.
+    and whatever they started themselves is found by its process group. Each takes signals as by default,
+    whatever this process ignores.
 
     Args:
         sink: Takes their output.
@@ -62,13 +63,13 @@ class ProcessGroup:
 
     def __init__(self, sink: LineSink, *, die_with_us: bool = False) -> None:
         self._sink = sink
-        self._before = die_with_parent.argv() if die_with_us else []
+        self._launcher = die_with_parent.argv(os.getpid()) if die_with_us else die_with_parent.argv()
         self.children: list[Child] = []
 
     def start(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> Child:
         """Start a process whose output goes to the sink."""
         process = subprocess.Popen(
-            [*self._before, *argv],
+            [*self._launcher, *argv],
             env={**os.environ, **env, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -75,9 +76,21 @@ time.sleep(600)
 """
 
 
+# What a child process inherits: ignored as in a background job of a shell that is not interactive (where
+# Dagster's runs then leave SIGTERM ignored as well), and blocked as by a parent that waits for signals.
+INHERITED = {
+    "default": "",
+    "ignored": "for number in STOPS: signal.signal(number, signal.SIG_IGN)",
+    "blocked": "signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)",
+}
+PREPARE = "import signal; STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)\n"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has the signal")
-def test_a_command_that_is_killed_leaves_no_process_behind() -> None:
-    with subprocess.Popen([sys.executable, "-c", STARTS_ONE], stdout=subprocess.PIPE, text=True) as command:
+@pytest.mark.parametrize("inherited", INHERITED.values(), ids=INHERITED.keys())
+def test_a_command_that_is_killed_leaves_no_process_behind(inherited: str) -> None:
+    program = PREPARE + inherited + STARTS_ONE
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as command:
         assert command.stdout is not None
         sleeper = psutil.Process(int(command.stdout.readline()))
         assert sleeper.ppid() == command.pid
@@ -88,12 +101,35 @@ def test_a_command_that_is_killed_leaves_no_process_behind() -> None:
     assert alive == []
 
 
+@pytest.mark.parametrize("die_with_us", [False, True])
+def test_a_child_takes_signals_whatever_its_parent_ignores(
+    die_with_us: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "STOP_SECONDS", 10.0)
+    lines: list[str] = []
+    group = ProcessGroup(lambda _, line: lines.append(line), die_with_us=die_with_us)
+    stops = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in stops}
+    try:
+        child = group.start("sleeper", [sys.executable, "-c", "import time; print(1); time.sleep(600)"], {})
+        deadline = time.monotonic() + 30
+        while not lines:
+            assert time.monotonic() < deadline, "it did not start"
+            time.sleep(0.05)
+    finally:
+        group.stop()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert child.process.returncode == -signal.SIGTERM
+
+
 def test_a_parent_that_is_gone_already_is_noticed() -> None:
     """What another process adopted must not take that one for its parent."""
-    *bind, _ = die_with_parent.argv()
     ours = [sys.executable, "-c", "print('it runs')"]
     for parent, said in ((os.getpid(), "it runs\n"), (os.getppid(), "")):
-        result = subprocess.run([*bind, str(parent), *ours], capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            [*die_with_parent.argv(parent), *ours], capture_output=True, text=True, check=False
+        )
         assert result.stdout == said
         assert (result.returncode == 0) is bool(said)
 
