@@ -1,5 +1,6 @@
 """The `episodes` command itself."""
 
+import signal
 import sys
 
 import typer
@@ -19,6 +20,8 @@ from episodes_assets.commands.up import up
 from episodes_assets.commands.webserver import webserver
 from episodes_assets.commands.worker import worker
 from episodes_assets.errors import EpisodesError
+
+INTERRUPTED = 128 + signal.SIGINT
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,11 +44,12 @@ app.command()(history)
 app.command()(audit)
 
 
-INTERRUPTED = 130
+def invoke() -> None:
+    """Run the command; a foreseen error is one line and exit code 1.
 
-
-def main() -> None:
-    """Run the command; a foreseen error is one line and exit code 1."""
+    Raises:
+        KeyboardInterrupt: If it was interrupted.
+    """
     show_defects_plainly()
     keep_unconfigured_logs_to_one_line()
     try:
@@ -56,5 +60,5 @@ def main() -> None:
     except SystemExit as end:
         # Typer turns Ctrl-C into this exit code and says nothing.
         if end.code == INTERRUPTED:
-            err.print("interrupted")
+            raise KeyboardInterrupt from None
         raise

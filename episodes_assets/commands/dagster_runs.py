@@ -5,6 +5,7 @@ it with all its metadata.
 """
 
 import datetime as dt
+import signal
 import threading
 import time
 import uuid
@@ -85,20 +86,58 @@ def materialize_days(
             }
         }
     )
-    with (
-        _dagsters_database_stays(dsns),
-        _shown_progress(instance, dsns, run_id, first, last),
-    ):
-        result = job.execute_in_process(
-            instance=instance,
-            run_id=run_id,
-            run_config={**quiet, **(run_config or {})},
-            raise_on_error=False,
-            **partitions,
-        )
+    began, is_whole = time.monotonic(), False
+    try:
+        with (
+            _dagsters_database_stays(dsns),
+            _interruptible(),
+            _shown_progress(instance, dsns, run_id, first, last),
+        ):
+            result = job.execute_in_process(
+                instance=instance,
+                run_id=run_id,
+                run_config={**quiet, **(run_config or {})},
+                raise_on_error=False,
+                **partitions,
+            )
+        is_whole = result.success
+    finally:
+        _tell_duration(first, last, time.monotonic() - began, is_whole=is_whole)
     if not result.success:
         raise _explain_failure(result, run_id)
     return run_id
+
+
+def _label(first: dt.date, last: dt.date) -> str:
+    return str(first) if first == last else f"{first} to {last}"
+
+
+def _tell_duration(first: dt.date, last: dt.date, seconds: float, *, is_whole: bool) -> None:
+    """Where no progress bar can be seen."""
+    if not err.is_terminal:
+        took = f"{seconds:.1f} s" if is_whole else f"not finished, ended after {seconds:.1f} s"
+        err.print(f"{_label(first, last)}: {took}")
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Have an interrupt of Dagster's be one of Python's, and SIGTERM handled afterwards as it was before.
+
+    Dagster leaves SIGTERM to the handler of SIGINT: ignored, in a background job that ignores Ctrl-C.
+
+    Raises:
+        KeyboardInterrupt: If the run is interrupted between two steps.
+    """
+    from dagster import DagsterExecutionInterruptedError
+
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except DagsterExecutionInterruptedError as error:
+        raise KeyboardInterrupt from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager
@@ -134,7 +173,7 @@ def _shown_progress(
     instance: "dg.DagsterInstance", dsns: Dsns, run_id: str, first: dt.date, last: dt.date
 ) -> Iterator[None]:
     """Show which stage a run is in and how many jobs are finished, until the block ends."""
-    label = str(first) if first == last else f"{first} to {last}"
+    label = _label(first, last)
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -160,15 +199,12 @@ def _shown_progress(
                 )
 
         watcher = threading.Thread(target=watch, daemon=True)
-        began = time.monotonic()
         watcher.start()
         try:
             yield
         finally:
             done.set()
             watcher.join()
-    if not err.is_terminal:
-        err.print(f"{label}: {time.monotonic() - began:.1f} s")
 
 
 def _current_stage(instance: "dg.DagsterInstance", run_id: str) -> str:
