@@ -6,8 +6,8 @@ executes leaves SIGTERM ignored too (it copies the one's handler to the other). 
 stopped nor be bound to its parent. So all of them are reset.
 
 **Parent.** On Linux the program gets a SIGTERM when its parent is gone, even by SIGKILL, after which nothing
-of the parent runs but the kernel. This is for programs that are not ours and so cannot look after their parent
-themselves.
+of the parent runs but the kernel. This is for programs that are not ours and so cannot look after their
+parent themselves.
 
 It runs as a file by itself, without `site` and without the package: it costs about 15 ms.
 """

@@ -53,7 +53,7 @@ class ProcessGroup:
 
     Each gets a session of its own: Ctrl-C reaches only the command, which then stops them in order,
     and whatever they started themselves is found by its process group. Each takes signals as by default,
-    whatever this process ignores.
+    whatever this process ignores, and no Python looks for modules in the current folder.
 
     Args:
         sink: Takes their output.
@@ -70,7 +70,7 @@ class ProcessGroup:
         """Start a process whose output goes to the sink."""
         process = subprocess.Popen(
             [*self._launcher, *argv],
-            env={**os.environ, **env, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, **env, "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -152,7 +152,7 @@ def _kill_group(child: Child) -> None:
 
 def episodes_argv(*arguments: str) -> list[str]:
     """The command line of an `episodes` subcommand in this environment."""
-    return [sys.executable, "-m", "episodes_assets", *arguments]
+    return [sys.executable, "-P", "-m", "episodes_assets", *arguments]
 
 
 def worker_argv() -> list[str]:

@@ -42,7 +42,7 @@ from episodes_assets.databases.connections import connect_to_write
 from episodes_assets.databases.dsns import ORCHESTRATOR, Database, Dsns, Purpose
 from episodes_assets.errors import ProcessFailed
 from episodes_assets.private_files import write_file
-from episodes_assets.settings import Settings, load_settings
+from episodes_assets.settings import PROJECT_FOLDER, Settings, load_settings
 
 LOOPBACK = "127.0.0.1"
 WATCH_SECONDS = 1.0
@@ -145,6 +145,8 @@ def _start(
     group.start(
         "code",
         [*program("dagster"), "api", "grpc", "--module-name", "episodes_assets.definitions",
+         # Without it, modules of the current folder would come first.
+         "--working-directory", str(PROJECT_FOLDER),
          "--socket", str(code_socket), "--location-name", "episodes_assets"],
         orchestrator,
     )  # fmt: skip

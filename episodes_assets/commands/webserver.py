@@ -12,7 +12,7 @@ from episodes_assets.commands.dagster_home import prepare_dagster_home
 from episodes_assets.commands.databases import announce_open_hosts, ready_databases
 from episodes_assets.commands.one_line_log import log_to_stderr
 from episodes_assets.dashboard.configuration import read_configuration
-from episodes_assets.settings import PROJECT_FOLDER, load_settings
+from episodes_assets.settings import load_settings
 
 
 def webserver(
@@ -51,10 +51,9 @@ def webserver(
     dsns = ready_databases(settings)
     announce_open_hosts(settings)
     prepare_dagster_home(settings)
-    file = workspace or PROJECT_FOLDER / "workspace.yaml"
     with (
         listening(configuration) as listener,
-        open_application(settings, dsns, configuration, file) as application,
+        open_application(settings, dsns, configuration, workspace) as application,
     ):
         out.print(f"Serving {configuration.address}", soft_wrap=True)
         serve(application, configuration, listener)

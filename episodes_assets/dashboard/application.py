@@ -98,7 +98,7 @@ def create_application(
 
 @contextlib.contextmanager
 def open_application(
-    settings: Settings, dsns: Dsns, configuration: Configuration, workspace_file: Path
+    settings: Settings, dsns: Dsns, configuration: Configuration, workspace_file: Path | None
 ) -> Iterator[ASGIApp]:
     """The application with everything it needs, which is let go of at the end.
 

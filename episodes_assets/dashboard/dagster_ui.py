@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.remote_representation.code_location import GrpcServerCodeLocation
 from dagster._core.workspace.context import WorkspaceProcessContext
-from dagster._core.workspace.load_target import WorkspaceFileTarget
+from dagster._core.workspace.load_target import ModuleTarget, WorkspaceFileTarget
 from dagster_webserver.app import create_app_from_workspace_process_context
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
@@ -16,12 +16,21 @@ from starlette.types import Receive, Scope, Send
 
 from episodes_assets.accounts.identity import Identity
 from episodes_assets.dashboard.read_only_workspace import ReadOnlyWorkspace
+from episodes_assets.settings import PROJECT_FOLDER
 
 # As dagster-webserver has them: a statement's longest, a connection's, and how many more than five.
 STATEMENT_MILLISECONDS = 15_000
 RECYCLE_SECONDS = 3_600
 MORE_CONNECTIONS = 20
 POLL_MILLISECONDS = 2_000
+
+# As workspace.yaml names it, but for the folder: without one, modules of the current folder would come first.
+_OUR_CODE = ModuleTarget(
+    module_name="episodes_assets.definitions",
+    attribute=None,
+    working_directory=str(PROJECT_FOLDER),
+    location_name="episodes_assets",
+)
 
 GRAPHQL_ROUTES = ("graphql-http", "graphql-ws")
 
@@ -72,15 +81,15 @@ class DagsterUi:
 
 
 @contextlib.contextmanager
-def open_dagster_ui(workspace_file: Path) -> Iterator[DagsterUi]:
+def open_dagster_ui(workspace_file: Path | None) -> Iterator[DagsterUi]:
     """Load Dagster's instance and a workspace, and let go of both at the end.
 
     Args:
-        workspace_file: Which code locations there are; those it names by module get a code server.
+        workspace_file: Which code locations there are; without it, a code server of our own is started.
     """
     with dg.DagsterInstance.get() as instance:
         instance.optimize_for_webserver(STATEMENT_MILLISECONDS, RECYCLE_SECONDS, MORE_CONNECTIONS)
-        target = WorkspaceFileTarget([str(workspace_file)])
+        target = WorkspaceFileTarget([str(workspace_file)]) if workspace_file else _OUR_CODE
         with WorkspaceProcessContext(instance, target, version=dg.__version__) as workspace:
             yield DagsterUi(
                 workspace=workspace,
