@@ -27,6 +27,16 @@ class AccountsAccess:
         self._pool = pool
         self._limiter = CapacityLimiter(THREADS)
 
+    def ping(self) -> None:
+        """Ask the database whether it is there, in this thread.
+
+        Raises:
+            psycopg.OperationalError: If it is away.
+            EpisodesError: If it is not ours to use.
+        """
+        with self._pool.connection() as connection:
+            connection.execute("SELECT 1")
+
     async def run(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:

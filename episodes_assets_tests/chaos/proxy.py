@@ -45,8 +45,9 @@ class StallingProxy:
         self._loop.close()
 
     def close(self) -> None:
-        """End `run`."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        """End `run`, if it has not ended: who connects afterwards is refused."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._loop.stop)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._flows.wait()

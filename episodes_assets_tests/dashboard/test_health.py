@@ -1,0 +1,100 @@
+"""`/healthz` answers in time whatever is away, and knows a daemon that lives without evaluating anything."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.scheduler.instigation import TickData, TickStatus
+from dagster._daemon.types import DaemonHeartbeat
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from episodes_assets.accounts.pool import AccountsPool
+from episodes_assets.dashboard import health, sensor_ticks
+from episodes_assets.dashboard.accounts_access import AccountsAccess
+from episodes_assets.dashboard.dagster_ui import open_dagster_ui
+from episodes_assets.dashboard.health import health_routes
+from episodes_assets.dashboard.sensor_ticks import DaemonSilent, SensorTicks
+from episodes_assets.databases.dsns import Purpose
+from episodes_assets_tests.chaos.proxy import StallingProxy, stalling_proxy
+from episodes_assets_tests.dashboard.served import Dashboard
+from episodes_assets_tests.system import System
+
+# Of the machine, on top of what is promised.
+SLACK_SECONDS = 1.0
+
+
+@contextmanager
+def asked_through_a_proxy(dashboard: Dashboard) -> Iterator[tuple[TestClient, StallingProxy]]:
+    direct = conninfo_to_dict(dashboard.system.dsn(Purpose.DASHBOARD))
+    with stalling_proxy(f"{direct['host']}/.s.PGSQL.5432") as proxy:
+        dsn = make_conninfo(dashboard.system.dsn(Purpose.DASHBOARD), host="127.0.0.1", port=proxy.port)
+        with AccountsPool(dsn, dashboard.system.settings.environment) as pool:
+            routes = health_routes(AccountsAccess(pool), dashboard.ui)
+            # One event loop for all requests, as in a server.
+            with TestClient(Starlette(routes=routes)) as client:
+                assert client.get("/healthz").status_code == 200
+                time.sleep(health.KEPT_SECONDS)
+                yield client, proxy
+
+
+def status_in_time(client: TestClient) -> int:
+    began = time.monotonic()
+    status = client.get("/healthz").status_code
+    assert time.monotonic() - began < health.LONGEST_SECONDS + SLACK_SECONDS
+    time.sleep(health.KEPT_SECONDS)
+    return status
+
+
+def test_a_database_that_refuses_connections(dashboard: Dashboard) -> None:
+    with asked_through_a_proxy(dashboard) as (client, proxy):
+        proxy.close()
+        assert status_in_time(client) == 503
+
+
+def test_a_database_that_never_answers(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    with asked_through_a_proxy(dashboard) as (client, proxy):
+        proxy.stall()
+        assert status_in_time(client) == 503
+        monkeypatch.setattr(health, "LONGEST_SECONDS", 0.2)
+        # Looks that nobody waits for any more do not pile up.
+        assert [status_in_time(client) for _ in range(health.LOOKS_AT_ONCE)] == [503] * health.LOOKS_AT_ONCE
+        monkeypatch.setattr(health, "LONGEST_SECONDS", 5.0)
+        proxy.resume()
+        deadline = time.monotonic() + 30
+        while status_in_time(client) != 200:
+            assert time.monotonic() < deadline
+
+
+def test_sensors_that_nobody_evaluates(system: System) -> None:
+    with open_dagster_ui(None) as ui:
+        instance = ui.workspace.instance
+        ticks = SensorTicks(ui.workspace)
+        ticks.require_recent()
+        ticks._since -= 1_000
+        ticks.require_recent()  # no daemon has ever reported to this database: none is expected
+        now = time.time()
+        instance.add_daemon_heartbeat(DaemonHeartbeat(now, "SENSOR", "a daemon"))
+        with pytest.raises(DaemonSilent, match=r"no sensor was evaluated for 10\d\d s"):
+            ticks.require_recent()
+        (sensor, *others) = [sensor for sensor, _ in ticks._running()]
+        assert len(others) == 4
+        tick = TickData(
+            instigator_origin_id=sensor.get_remote_origin_id(),
+            instigator_name=sensor.name,
+            instigator_type=InstigatorType.SENSOR,
+            status=TickStatus.SKIPPED,
+            timestamp=now - sensor_ticks.LEAST_SECONDS + 20,
+            selector_id=sensor.selector_id,
+        )
+        instance.create_tick(tick)
+        ticks.require_recent()
+        for each in (sensor, *others):
+            instance.stop_sensor(each.get_remote_origin_id(), each.selector_id, each)
+        instance.purge_ticks(sensor.get_remote_origin_id(), sensor.selector_id, before=now)
+        ticks.require_recent()  # all are switched off
+        instance.start_sensor(sensor)
+        ticks.require_recent()  # since just now
