@@ -143,6 +143,10 @@ class LockTimeout(EpisodesError):
     """Another process held a lock for too long."""
 
 
+class AlreadyRunning(EpisodesError):
+    """Another process runs the system in this home."""
+
+
 class ProcessFailed(EpisodesError):
     """A process of the system could not be started or ended by itself."""
 

@@ -20,7 +20,9 @@ def prepare_dagster_home(settings: Settings) -> Path:
     folder.chmod(0o700)  # what runs print may be read by those who may read the data
     link = folder / "dagster.yaml"
     if not link.exists():
-        link.unlink(missing_ok=True)
-        link.symlink_to(PROJECT_FOLDER / "dagster.yaml")
+        # By rename: another process may be doing the same.
+        made = folder / f".dagster.yaml.{os.getpid()}"
+        made.symlink_to(PROJECT_FOLDER / "dagster.yaml")
+        made.replace(link)
     os.environ["DAGSTER_HOME"] = str(folder)
     return folder

@@ -39,6 +39,7 @@ class Child:
 
     name: str
     argv: Sequence[str]
+    env: Mapping[str, str]
     process: subprocess.Popen[str]
     started: float = field(default_factory=time.monotonic)
 
@@ -78,7 +79,7 @@ class ProcessGroup:
             errors="replace",
             start_new_session=True,
         )
-        child = Child(name, argv, process)
+        child = Child(name, argv, env, process)
         self.children.append(child)
         assert process.stdout is not None  # noqa: S101  PIPE
         threading.Thread(target=self._drain, args=(name, process.stdout), daemon=True).start()
@@ -117,12 +118,10 @@ class Restarts:
 
     Args:
         group: Where they belong.
-        env: Their environment.
     """
 
-    def __init__(self, group: ProcessGroup, env: Mapping[str, str]) -> None:
+    def __init__(self, group: ProcessGroup) -> None:
         self._group = group
-        self._env = env
         self._pauses: dict[str, float] = {}
         self._due: list[tuple[float, Child]] = []
 
@@ -141,7 +140,7 @@ class Restarts:
         due = [child for at, child in self._due if at <= now]
         self._due = [(at, child) for at, child in self._due if at > now]
         for child in due:
-            self._group.start(child.name, child.argv, self._env)
+            self._group.start(child.name, child.argv, child.env)
 
 
 def _kill_group(child: Child) -> None:
@@ -196,7 +195,7 @@ def temporary_workers(settings: Settings, dsns: Dsns, count: int) -> Iterator[No
         for name in files:
             group.start(name, worker_argv(), worker_environment(settings, dsns))
         ended = threading.Event()
-        restarts = Restarts(group, worker_environment(settings, dsns))
+        restarts = Restarts(group)
         keeper = threading.Thread(target=_keep_running, args=(group, ended, restarts, folder), daemon=True)
         keeper.start()
         try:

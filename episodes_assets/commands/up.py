@@ -27,6 +27,7 @@ from episodes_assets.commands.databases import (
     ready_databases,
     refuse_writable_input,
 )
+from episodes_assets.commands.home_lock import only_system
 from episodes_assets.commands.processes import (
     Child,
     ProcessGroup,
@@ -61,30 +62,36 @@ def up(
 
     Each line of output is prefixed with its process. The UI listens on this machine only and asks for a
     login; the first start makes an operator and prints the password, once. The daily
-    schedule is off until you switch it on in the UI; the sensors are on. Workers and the embedded PostgreSQL
-    are started again when they end; when any other process ends, all are stopped.
+    schedule is off until you switch it on in the UI; the sensors are on. A process that ends is
+    started again, the embedded PostgreSQL included, ever later if it ends as soon as it begins; but while
+    the system is not ready yet, all are stopped with the reason. One `up` runs in a home.
     """
     settings = load_settings()
     configuration = read_configuration(settings, host=LOOPBACK, port=port)
-    dsns = ready_databases(settings)
-    announce_open_hosts(settings)
-    refuse_writable_input(settings, dsns)
-    folder = prepare_dagster_home(settings)
-    _require_free(port)
-    if settings.password_login:
-        _announce_first_operator(settings, dsns)
-    stopping = threading.Event()
+    with only_system(settings.home, configuration.address):
+        dsns = ready_databases(settings)
+        announce_open_hosts(settings)
+        refuse_writable_input(settings, dsns)
+        folder = prepare_dagster_home(settings)
+        _require_free(port)
+        if settings.password_login:
+            _announce_first_operator(settings, dsns)
+        _run(settings, dsns, folder, configuration, workers)
+    out.print("All processes have stopped.")
+
+
+def _run(settings: Settings, dsns: Dsns, folder: Path, configuration: Configuration, workers: int) -> None:
+    stopping, ready = threading.Event(), threading.Event()
     group = ProcessGroup(_prefixed_output(workers), die_with_us=True)
     with _stopped_by_signals(stopping), private_socket_path() as code_socket:
         try:
-            _start(group, stopping, settings, dsns, folder, code_socket, port, workers)
-            threading.Thread(target=_announce, args=(configuration, stopping), daemon=True).start()
+            _start(group, stopping, settings, dsns, folder, code_socket, configuration.port, workers)
+            threading.Thread(target=_announce, args=(configuration, stopping, ready), daemon=True).start()
             database = embedded.start(settings.home) if dsns.is_embedded else None
-            _watch(group, stopping, worker_environment(settings, dsns), database)
+            _watch(group, stopping, ready, database)
         finally:
             out.print("Stopping ...")
             group.stop()
-    out.print("All processes have stopped.")
 
 
 @contextlib.contextmanager
@@ -131,7 +138,8 @@ def _start(
     port: int,
     workers: int,
 ) -> None:
-    workspace = folder / "workspace.yaml"
+    # Not in the home: Dagster's daemon reads it again each minute, and would follow another system's.
+    workspace = code_socket.with_name("workspace.yaml")
     server = {"socket": str(code_socket), "location_name": "episodes_assets"}
     write_file(workspace, yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
     home = {
@@ -188,21 +196,23 @@ def _wait_for_code(group: ProcessGroup, code_socket: Path, stopping: threading.E
 def _watch(
     group: ProcessGroup,
     stopping: threading.Event,
-    worker_env: dict[str, str],
+    ready: threading.Event,
     database: embedded.EmbeddedServer | None,
 ) -> None:
-    """Until it is stopped: start ended workers and an ended embedded PostgreSQL again.
+    """Until it is stopped: start processes again that have ended, and an embedded PostgreSQL.
+
+    The code location comes back on the same socket, where daemon and web UI find it by themselves.
 
     Raises:
-        ProcessFailed: When another process ends by itself.
+        ProcessFailed: When one that the system needs ends before all were ready: it would do so for ever.
         DatabaseUnreachable: When the PostgreSQL does not start again.
     """
-    restarts = Restarts(group, worker_env)
+    restarts = Restarts(group)
     while not stopping.wait(WATCH_SECONDS):
         if database is not None and database.ensure_running():
             out.print("The embedded PostgreSQL had ended; it has been started again")
         for child in group.forget_ended():
-            if not child.name.startswith("worker-"):
+            if not (ready.is_set() or child.name.startswith("worker-")):
                 raise _explain_end(child)
             pause = restarts.plan(child)
             out.print(f"{child.name} ended with {child.process.returncode}; starting it again in {pause:g} s")
@@ -218,7 +228,10 @@ def _stopped_by_signals(stopping: threading.Event) -> Iterator[None]:
     def stop(_number: int, _frame: FrameType | None) -> None:
         stopping.set()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    stops = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        stops.append(signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in stops}
     try:
         yield
     finally:
@@ -241,10 +254,11 @@ class _prefixed_output:  # noqa: N801
             out.print(prefix + child_line(line), soft_wrap=True)
 
 
-def _announce(configuration: Configuration, stopping: threading.Event) -> None:
+def _announce(configuration: Configuration, stopping: threading.Event, ready: threading.Event) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline and not stopping.wait(0.5):
         if _is_well(configuration):
+            ready.set()
             out.print(f"The UI is ready: {configuration.address}  (Ctrl-C stops everything)", style="bold")
             return
 

@@ -25,7 +25,7 @@ NO_DSNS = Dsns(dict.fromkeys(Purpose, "postgresql://nobody@/nowhere"), is_embedd
 
 def test_a_process_that_ends_as_soon_as_it_begins_is_started_ever_later() -> None:
     group = ProcessGroup(lambda *_: None)
-    restarts = Restarts(group, {})
+    restarts = Restarts(group)
     try:
         child = group.start("worker-1", [sys.executable, "-c", ""], {})
         child.process.wait(30)

@@ -6,6 +6,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,10 +18,14 @@ import psutil
 import pytest
 import yaml
 
+from episodes_assets.commands import processes
+from episodes_assets.commands.home_lock import only_system
 from episodes_assets.commands.processes import episodes_argv
 from episodes_assets.commands.up import private_socket_path
 from episodes_assets.errors import ProcessFailed
 from episodes_assets.settings import WITHHELD
+from episodes_assets_tests.commands.invoke import refusal
+from episodes_assets_tests.own_server import free_port
 from episodes_assets_tests.system import System, day, failure
 
 LAUNCH = """
@@ -112,7 +117,8 @@ def test_a_backfill_through_the_daemon_publishes_what_a_range_does(system: Syste
         # Nothing but the login is open to other users of this machine: no port, no folder.
         assert {at.laddr.port for each in children for at in each.net_connections() if listens(at)} == {port}
         folder = system.home / "dagster"
-        (server,) = yaml.safe_load((folder / "workspace.yaml").read_text())["load_from"]
+        workspace = ui.cmdline()[ui.cmdline().index("--workspace") + 1]
+        (server,) = yaml.safe_load(Path(workspace).read_text())["load_from"]
         code_socket = Path(server["grpc_server"]["socket"])
         assert code_socket.is_socket()
         for private in (folder, code_socket.parent):
@@ -139,6 +145,91 @@ def test_a_backfill_through_the_daemon_publishes_what_a_range_does(system: Syste
         anew = system.materialize(day(1), day(days))
         assert anew.success, failure(anew)
     assert system.published().equals(rows)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_one_system_in_a_home_whose_processes_come_back(system: System) -> None:
+    """Under a parent that ignores the signals by which it is stopped, as background jobs do."""
+    port = free_port()
+    log = system.home / "up.log"
+    ignoring = ["sh", "-c", 'trap "" INT TERM; exec "$@"', "sh"]
+    with log.open("w") as output:
+        up = subprocess.Popen(
+            [*ignoring, *episodes_argv("up", "--port", str(port), "--workers", "1")],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        eventually(lambda: "The UI is ready" in log.read_text(), 90)
+        second = system.cli("up", "--port", str(free_port()), timeout=20)
+        assert second.returncode == 1
+        assert f"is running already with pid {up.pid} on http://127.0.0.1:{port} since" in second.stderr
+        for name, argument in (("ui", "webserver"), ("daemon", "--workspace"), ("code", "grpc")):
+            children = psutil.Process(up.pid).children()
+            process = next(child for child in children if argument in child.cmdline()[2:6])
+            process.kill()
+            again = f"{name} ended with -9; starting it again in 1 s"
+            eventually(lambda again=again: again in log.read_text(), 10)  # type: ignore[misc]
+            eventually(lambda: is_well(port), 60)
+        since = time.time()
+        # The daemon has found the code location again, and its sensors are evaluated as before.
+        eventually(lambda: newest_tick(system) > since, 90)
+        children = psutil.Process(up.pid).children(recursive=True)
+        began = time.monotonic()
+    finally:
+        up.terminate()
+        up.wait(60)
+    assert time.monotonic() - began < processes.STOP_SECONDS
+    assert up.returncode == 0, log.read_text()[-5000:]
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert alive == []
+    # The next one finds the home free.
+    with only_system(system.home, "http://127.0.0.1:1"):
+        pass
+
+
+def is_well(port: int) -> bool:
+    try:
+        return httpx2.get(f"http://127.0.0.1:{port}/healthz", timeout=10).status_code == 200
+    except httpx2.HTTPError:
+        return False
+
+
+def newest_tick(system: System) -> float:
+    (row,) = system.query("dagster", "SELECT extract(epoch FROM max(timestamp)) FROM dagster.job_ticks")
+    return float(row[0] or 0)
+
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from episodes_assets.commands.home_lock import only_system
+with only_system(Path(sys.argv[1]), "http://127.0.0.1:3000"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_second_system_in_a_home_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    monkeypatch.setenv("EPISODES_HOME", str(home))
+    argv = [sys.executable, "-c", HOLDS, str(home)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        refused = str(refusal("up"))
+        assert f"is running already with pid {holder.pid} on http://127.0.0.1:3000 since" in refused
+        assert "set EPISODES_HOME to another folder" in refused
+        assert [path.name for path in home.iterdir()] == ["up.lock"]
+        assert stat.S_IMODE((home / "up.lock").stat().st_mode) == 0o600
+        holder.kill()
+    # Whoever holds it is gone, even by SIGKILL, and so is the lock.
+    with only_system(home, "http://127.0.0.1:1"):
+        pass
+    assert (home / "up.lock").stat().st_size == 0
 
 
 def test_a_taken_port_is_one_plain_line(system: System) -> None:
