@@ -79,7 +79,7 @@ def lock(path: Path) -> Iterator[None]:
     with open_file(path, "a+") as file:
         began = time.monotonic()
         told = False
-        while not _take(file):
+        while not try_lock(file):
             waited = time.monotonic() - began
             if waited > LOCK_SECONDS:
                 raise LockTimeout(
@@ -96,7 +96,8 @@ def lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _take(file: IO[str]) -> bool:
+def try_lock(file: IO[str]) -> bool:
+    """Take a file's lock if nobody has it; the kernel lets go of it when the file is closed."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fasteners import InterProcessLock
-
 from episodes_assets.errors import AlreadyRunning
+from episodes_assets.private_files import make_folder, open_file, try_lock
 
 LOCK_FILE = "up.lock"
 
@@ -28,31 +27,21 @@ def only_system(home: Path, address: str) -> Iterator[None]:
     Raises:
         AlreadyRunning: At once, if another process holds it.
     """
-    path = home / LOCK_FILE
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = InterProcessLock(path)
-    if not lock.acquire(blocking=False):
-        raise AlreadyRunning(
-            f"`episodes up` is running already with {_describe_holder(path)} in {home}",
-            "stop that one, or set EPISODES_HOME to another folder",
-        )
-    try:
-        _write(
-            lock, {"pid": os.getpid(), "address": address, "since": f"{dt.datetime.now(dt.UTC):%F %H:%M} UTC"}
-        )
-        yield
-    finally:
-        _write(lock, None)
-        lock.release()
-
-
-def _write(lock: InterProcessLock, holder: dict[str, object] | None) -> None:
-    """Through the lock's own file: closing another one of this process would let go of the lock."""
-    os.fchmod(lock.lockfile.fileno(), 0o600)
-    lock.lockfile.truncate(0)
-    if holder is not None:
-        lock.lockfile.write(json.dumps(holder))
-    lock.lockfile.flush()
+    path = make_folder(home) / LOCK_FILE
+    with open_file(path, "a+") as file:
+        if not try_lock(file):
+            raise AlreadyRunning(
+                f"`episodes up` is running already with {_describe_holder(path)} in {home}",
+                "stop that one, or set EPISODES_HOME to another folder",
+            )
+        file.truncate(0)
+        since = f"{dt.datetime.now(dt.UTC):%F %H:%M} UTC"
+        json.dump({"pid": os.getpid(), "address": address, "since": since}, file)
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
 
 
 def _describe_holder(path: Path) -> str:

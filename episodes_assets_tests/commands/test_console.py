@@ -122,7 +122,7 @@ def test_an_error_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     monkeypatch.setattr("threading.excepthook", None)
     monkeypatch.setattr(logging.lastResort, "formatter", None)
     with pytest.raises(SystemExit):
-        app.main()
+        app.invoke()
     assert capsys.readouterr().err == f"error: {SHOWN}: {SHOWN}\n"
 
 
@@ -136,7 +136,7 @@ def fail():
     thread.join()
     raise KeyError("x") from ValueError("of the end\\x1b[2J\\nerror: " + sys.argv[1])
 app.app = fail
-app.main()
+app.invoke()
 """
 
 

@@ -331,7 +331,7 @@ def watch(server: embedded.EmbeddedServer) -> tuple[threading.Thread, threading.
 
     def loop() -> None:
         try:
-            up._watch(ProcessGroup(lambda *_: None), stopping, {}, server)
+            up._watch(ProcessGroup(lambda *_: None), stopping, threading.Event(), server)
         except DatabaseUnreachable as error:
             ended_with.append(error)
 
