@@ -1,8 +1,10 @@
 """What goes wrong in ways we foresee: each error says what happened and how to mend it.
 
-A command prints such an error as one line; an asset turns it into a failed step. Anything else that
-is raised is a defect and keeps its traceback.
+A command prints such an error as one line; an asset turns it into a failed step. Of anything else that is
+raised `failures.py` looks up the cause; what has none of those known there is a defect.
 """
+
+from typing import Self
 
 
 class EpisodesError(Exception):
@@ -18,6 +20,10 @@ class EpisodesError(Exception):
         self.mend = mend
         super().__init__(f"{what}: {mend}" if mend else what)
 
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
+        """From one process to another, both parts."""
+        return type(self), (self.what, self.mend)
+
 
 class BadDay(EpisodesError):
     """A day that is misspelt, before the first one, or not over yet."""
@@ -27,12 +33,60 @@ class BadSetting(EpisodesError):
     """A setting that is missing or cannot be understood."""
 
 
-class DatabaseUnreachable(EpisodesError):
-    """No connection to a database could be made."""
+class SystemFailure(EpisodesError):
+    """A machine or a server fails or refuses; no day, file or job is to blame."""
 
 
-class LockHeld(EpisodesError):
+class HostUnreachable(SystemFailure):
+    """A host is not known or does not answer."""
+
+
+class DatabaseUnreachable(HostUnreachable):
+    """No connection to a database could be made, or it was lost."""
+
+
+class TooManyConnections(DatabaseUnreachable):
+    """A database has no connection left for us."""
+
+
+class DiskFull(SystemFailure):
+    """A disk, here or of a database server, has no space left."""
+
+
+class OutOfMemory(SystemFailure):
+    """This process or a database server got no more memory."""
+
+
+class LimitReached(SystemFailure):
+    """A limit other than memory, disk and connections, such as that of open files."""
+
+
+class AccessDenied(SystemFailure):
+    """This user or this role may not do what is asked."""
+
+
+class ReadOnly(SystemFailure):
+    """A database or a file system takes no changes."""
+
+
+class Damaged(SystemFailure):
+    """A disk or a database cannot be read or written any more."""
+
+
+class TimedOut(SystemFailure):
+    """Something took longer than it may."""
+
+
+class LockHeld(TimedOut):
     """A lock in a database was not to be had in time."""
+
+
+class Conflict(SystemFailure):
+    """Two transactions were in each other's way; one was ended."""
+
+
+class FileMissing(SystemFailure):
+    """A file or folder is not there."""
 
 
 class NotProvisioned(EpisodesError):

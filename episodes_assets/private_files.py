@@ -5,8 +5,8 @@ follows the umask and is not made here.
 """
 
 import fcntl
+import logging
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import IO, Literal
 
 from episodes_assets.errors import LockTimeout
+
+log = logging.getLogger(__name__)
 
 TELL_SECONDS = 2.0
 LOCK_SECONDS = 60.0
@@ -69,7 +71,7 @@ def write_file(path: Path, text: str) -> None:
 def lock(path: Path) -> Iterator[None]:
     """Hold a lock that processes take in turn; the kernel frees it when its holder dies.
 
-    Its file has mode 0600, since whoever can open a file can hold a lock on it. Waiting is told on stderr
+    Its file has mode 0600, since whoever can open a file can hold a lock on it. Waiting is logged
     after `TELL_SECONDS`.
 
     Raises:
@@ -87,7 +89,7 @@ def lock(path: Path) -> Iterator[None]:
                     "let it finish, or end it; the lock is free as soon as it is gone",
                 )
             if waited > TELL_SECONDS and not told:
-                print(f"Waiting for {_holder(file)}, which holds {path}", file=sys.stderr, flush=True)
+                log.warning("Waiting for %s, which holds %s", _holder(file), path)
                 told = True
             time.sleep(_POLL_SECONDS)
         file.truncate(0)

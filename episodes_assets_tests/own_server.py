@@ -70,10 +70,11 @@ class OwnServer:
 
 
 @contextmanager
-def own_server() -> Iterator[OwnServer]:
-    """Run a server in a temporary folder while the block lasts."""
+def own_server(on_disk: Path | None = None) -> Iterator[OwnServer]:
+    """Run a server while the block lasts, in a temporary folder or below one that every account can reach."""
     account = system_account() if os.geteuid() == 0 else None
-    folder = Path(tempfile.mkdtemp(prefix="own-server-"))  # not in pytest's, which is closed to that account
+    # Not in pytest's, which is closed to that account.
+    folder = Path(tempfile.mkdtemp(prefix="own-server-", dir=on_disk))
     password = secrets.token_hex(8)
     password_file = folder / "password"
     password_file.write_text(password)

@@ -12,6 +12,7 @@ from episodes_assets.databases import admission, planner
 from episodes_assets.databases.connections import (
     CONNECT_TIMEOUT_SECONDS,
     Connection,
+    cause_of,
     connect_to_write,
     describe,
     unreachable,
@@ -92,6 +93,7 @@ class AccountsPool:
         Raises:
             DatabaseUnreachable: If there is none to be had, or it breaks inside the block.
             LockHeld: If a lock is not to be had in time; the message names who holds it.
+            SystemFailure: If the server cannot do what the block asks or refuses it.
             EpisodesError: If the database now belongs to another environment or release.
         """
         try:
@@ -104,12 +106,13 @@ class AccountsPool:
         try:
             with watch:
                 yield connection
-        except psycopg.errors.LockNotAvailable as error:
-            raise watch.explain(describe(self._dsn)) or error from error
-        except psycopg.OperationalError as error:
-            if connection.broken:
-                raise unreachable(self._dsn, error) from error
-            raise
+        except psycopg.Error as error:
+            is_lock = isinstance(error, psycopg.errors.LockNotAvailable)
+            held = watch.explain(describe(self._dsn)) if is_lock else None
+            cause = held or cause_of(self._dsn, error, is_broken=connection.broken)
+            if cause is None:
+                raise
+            raise cause from error
         finally:
             self._pool.putconn(connection)
 

@@ -9,7 +9,8 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
-from episodes_assets.errors import DatabaseUnreachable, EpisodesError
+from episodes_assets.errors import DatabaseUnreachable
+from episodes_assets.failures import explain
 from episodes_assets.settings import load_settings
 
 _TYPES = {int: "int", float: "float"}
@@ -22,10 +23,10 @@ DAYS_SHOWN = 31
 
 @contextmanager
 def plain_failures(retries_for_other_reasons: int = 0) -> Iterator[None]:
-    """Turn a foreseen error into a failed step that says what to do.
+    """Turn an error whose cause is known into a failed step that says what to do.
 
-    Only a database that went away is worth another try: it may be restarting. What a step had committed by
-    then, it finds done.
+    Other errors are defects and pass. Only a database that went away is worth another try: it may be
+    restarting. What a step had committed by then, it finds done.
 
     Args:
         retries_for_other_reasons: How often the step may be retried besides. Dagster counts all retries of a
@@ -33,18 +34,23 @@ def plain_failures(retries_for_other_reasons: int = 0) -> Iterator[None]:
     """
     try:
         yield
-    except EpisodesError as error:
+    except (dg.Failure, dg.RetryRequested):
+        raise
+    except Exception as raised:
+        error = explain(raised)
+        if error is None:
+            raise
         retries = dg.OpExecutionContext.get().retry_number
         limit = OUTAGE_RETRIES + retries_for_other_reasons
         if isinstance(error, DatabaseUnreachable) and retries < limit:
             dg.OpExecutionContext.get().log.warning(f"{error.what}; trying again")
             seconds = load_settings().retry_seconds * 2 ** min(retries, OUTAGE_RETRIES - 1)
-            raise dg.RetryRequested(max_retries=limit, seconds_to_wait=seconds) from error
+            raise dg.RetryRequested(max_retries=limit, seconds_to_wait=seconds) from raised
         raise dg.Failure(
             description=str(error),
             metadata={"what happened": error.what, "what to do": error.mend},
             allow_retries=False,
-        ) from error
+        ) from raised
 
 
 class Stopwatch:

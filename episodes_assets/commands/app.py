@@ -2,10 +2,12 @@
 
 import signal
 import sys
+from typing import NoReturn
 
 import typer
 from rich.text import Text
 
+from episodes_assets import failures
 from episodes_assets.commands import db, jobs, state, tokens, users
 from episodes_assets.commands import input as input_
 from episodes_assets.commands.audit import audit
@@ -16,6 +18,7 @@ from episodes_assets.commands.history import history
 from episodes_assets.commands.one_line_log import keep_unconfigured_logs_to_one_line
 from episodes_assets.commands.results import results
 from episodes_assets.commands.run import backfill, run
+from episodes_assets.commands.tracebacks import keep_traceback
 from episodes_assets.commands.up import up
 from episodes_assets.commands.webserver import webserver
 from episodes_assets.commands.worker import worker
@@ -55,10 +58,18 @@ def invoke() -> None:
     try:
         app()
     except EpisodesError as error:
-        err.print(Text.assemble(("error:", "bold red"), f" {escaped(str(error))}"), soft_wrap=True)
-        sys.exit(1)
+        _fail(str(error))
+    except Exception as error:  # noqa: BLE001  whatever it is, its cause is told
+        traceback_is = keep_traceback()
+        cause = failures.explain(error)
+        _fail(f"{cause or failures.name_defect(error)} ({traceback_is})")
     except SystemExit as end:
         # Typer turns Ctrl-C into this exit code and says nothing.
         if end.code == INTERRUPTED:
             raise KeyboardInterrupt from None
         raise
+
+
+def _fail(message: str) -> NoReturn:
+    err.print(Text.assemble(("error:", "bold red"), f" {escaped(message)}"), soft_wrap=True)
+    sys.exit(1)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from episodes_assets import failures
 from episodes_assets.commands.console import err
 from episodes_assets.commands.dagster_home import prepare_dagster_home
 from episodes_assets.databases.connections import connect_to_read, connect_to_write, unreachable
@@ -143,11 +144,11 @@ def _interruptible() -> Iterator[None]:
 @contextmanager
 def _dagsters_database_stays(dsns: Dsns) -> Iterator[None]:
     """Say so plainly if it does not: the run then ends in the middle, with what it had committed."""
-    from sqlalchemy.exc import DBAPIError  # loaded with Dagster
+    from sqlalchemy.exc import SQLAlchemyError  # loaded with Dagster
 
     try:
         yield
-    except DBAPIError as error:
+    except SQLAlchemyError as error:
         raise unreachable(dsns.require(Purpose.DAGSTER), error) from error
 
 
@@ -160,12 +161,21 @@ def _explain_failure(result: "dg.ExecuteInProcessResult", run_id: str) -> Episod
             return RunFailed(data.user_failure_data.description)
         if data.error and data.error.cls_name == "DagsterExecutionInterruptedError":
             raise KeyboardInterrupt
-        reason = data.error.message.strip().splitlines()[0] if data.error else "unknown"
-        return RunFailed(
-            f"{event.step_key} failed unexpectedly ({reason})",
-            f"run {run_id} has the traceback in the UI (`episodes up`)",
-        )
+        return _explain_error(data.error, str(event.step_key), run_id)
+    for event in result.all_events:
+        if event.is_failure and event.job_failure_data.error:  # of no step
+            return _explain_error(event.job_failure_data.error, "the run", run_id)
     return RunFailed(f"run {run_id} failed", "see it in the UI (`episodes up`)")
+
+
+def _explain_error(error: Any, what: str, run_id: str) -> EpisodesError:  # noqa: ANN401
+    """What Dagster has recorded of an error, by its innermost cause."""
+    where = f"run {run_id} has the traceback in the UI (`episodes up`)"
+    if error is None:
+        return RunFailed(f"{what} failed", where)
+    if (cause := failures.explain_recorded(error)) is not None:
+        return RunFailed(str(cause))
+    return RunFailed(f"{what} failed unexpectedly ({failures.name_recorded_defect(error)})", where)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Child processes of a command: started together, watched, and all gone when it ends."""
 
 import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -17,13 +18,15 @@ from episodes_assets.commands import die_with_parent
 from episodes_assets.commands.console import err, escaped
 from episodes_assets.databases.dsns import FLEET, Dsns
 from episodes_assets.errors import ProcessFailed
-from episodes_assets.private_files import make_folder, open_file
+from episodes_assets.failures import describe_exit
+from episodes_assets.private_files import make_folder, private_opener
 from episodes_assets.settings import Settings
 
 STOP_SECONDS = 30.0
 LIVED_SECONDS = 60.0
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
+_LONGEST_ERROR = 4_096
 
 
 class LineSink(Protocol):
@@ -181,14 +184,14 @@ def temporary_workers(settings: Settings, dsns: Dsns, count: int) -> Iterator[No
     folder = make_folder(settings.home / "logs")
     with contextlib.ExitStack() as stack:
         files = {
-            f"worker-{number}": stack.enter_context(open_file(folder / f"worker-{number}.log", "a"))
+            f"worker-{number}": stack.enter_context(_append(folder / f"worker-{number}.log"))
             for number in range(1, count + 1)
         }
 
         def to_file(name: str, line: str) -> None:
-            with contextlib.suppress(ValueError):  # closed: the last lines of a stopped worker
-                files[name].write(escaped(line) + "\n")
-                files[name].flush()
+            # Closed, by the last lines of a stopped worker; or the disk is full: the worker must not wait.
+            with contextlib.suppress(ValueError, OSError):
+                files[name].write(f"{escaped(line)}\n".encode())
 
         group = ProcessGroup(to_file)
         stack.callback(group.stop)
@@ -205,7 +208,8 @@ def temporary_workers(settings: Settings, dsns: Dsns, count: int) -> Iterator[No
             keeper.join()
         group.forget_ended()
         if not group.children:
-            raise ProcessFailed("all workers have ended", f"read {folder}/worker-1.log")
+            log = folder / "worker-1.log"
+            raise ProcessFailed(f"all workers have ended{_last_error(log)}", f"read {log}")
 
 
 def _keep_running(group: ProcessGroup, ended: threading.Event, restarts: Restarts, logs: Path) -> None:
@@ -213,9 +217,25 @@ def _keep_running(group: ProcessGroup, ended: threading.Event, restarts: Restart
     while not ended.wait(1):
         for child in group.forget_ended():
             pause = restarts.plan(child)
+            log = logs / f"{child.name}.log"
             err.print(
-                f"{child.name} ended with {child.process.returncode}; starting it again in {pause:g} s. "
-                f"What it said: {logs}/{child.name}.log",
+                f"{child.name} {describe_exit(child.process.returncode)}{_last_error(log)}; "
+                f"starting it again in {pause:g} s. What it said: {log}",
                 soft_wrap=True,
             )
         restarts.start_due()
+
+
+def _last_error(log: Path) -> str:
+    """The error that a process ended with, in brackets, as the last line of its log has it."""
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        file.seek(max(log.stat().st_size - _LONGEST_ERROR, 0))
+        *_, last = file.read().decode(errors="replace").splitlines() or [""]
+        if last.startswith("error: "):
+            return f" ({last.removeprefix('error: ')})"
+    return ""
+
+
+def _append(path: Path) -> io.FileIO:
+    """Without a buffer: what a full disk refuses is lost, and does not fail again when the file is closed."""
+    return open(path, "ab", buffering=0, opener=private_opener)

@@ -12,7 +12,8 @@ from episodes_assets.commands.databases import ready_databases
 from episodes_assets.databases.connections import connect_to_read
 from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets.days import parse_day
-from episodes_assets.errors import BadFile, NotPublished
+from episodes_assets.errors import NotPublished
+from episodes_assets.failures import cannot_be_written
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import publications, published
 
@@ -48,7 +49,7 @@ def results(
         try:
             frame.to_csv("/dev/stdout" if str(csv) == "-" else csv, index=False)
         except OSError as error:
-            raise BadFile(f"{csv} cannot be written ({error.strerror})", "check the path") from error
+            raise cannot_be_written(csv, error) from error
         err.print(f"{len(frame):,} rows of {day} written to {csv}")
         return
     out.print(

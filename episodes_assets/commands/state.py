@@ -11,7 +11,8 @@ from episodes_assets.commands.databases import ready_databases
 from episodes_assets.databases.connections import connect_to_read, connect_to_write
 from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets.days import parse_date, parse_day
-from episodes_assets.errors import BadFile, StateGap
+from episodes_assets.errors import StateGap
+from episodes_assets.failures import cannot_be_written
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import tracked_state
 from episodes_assets.stores.input_files import read_input_file
@@ -48,7 +49,7 @@ def export(
         else:
             state.to_csv(file, index=False, date_format="%Y-%m-%d")
     except OSError as error:
-        raise BadFile(f"{file} cannot be written ({error.strerror})", "check the path") from error
+        raise cannot_be_written(file, error) from error
     out.print(f"{len(state):,} tracked episodes as of {day} written to {file}")
 
 

@@ -26,6 +26,7 @@ from episodes_assets.errors import (
     NothingToCancel,
     ReasonMissing,
 )
+from episodes_assets.failures import explain
 from episodes_assets.fleet.cancel import cancel_day
 from episodes_assets.fleet.message_figures import read_message_figures
 from episodes_assets.fleet.retry import retry_held_job, retry_held_jobs
@@ -143,12 +144,15 @@ class _FleetPages:
 
 
 def _plainly(endpoint: Endpoint) -> Endpoint:
-    """What is foreseen to go wrong becomes a page that says so."""
+    """An error whose cause is known becomes a page that says so."""
 
     async def answer(request: Request) -> Response:
         try:
             return await endpoint(request)
-        except EpisodesError as error:
+        except Exception as raised:
+            error = explain(raised)
+            if error is None:
+                raise
             status = _STATUS.get(type(error), AWAY)
             if request.url.path == LIVE:
                 return PlainTextResponse(str(error), status)

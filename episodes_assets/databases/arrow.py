@@ -1,8 +1,10 @@
 """Whole columns from and to PostgreSQL as Arrow, through ADBC."""
 
-from collections.abc import Iterator
+import copyreg
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import LiteralString
+from functools import partial
+from typing import Any, LiteralString
 
 import adbc_driver_manager
 import adbc_driver_postgresql.dbapi as adbc
@@ -19,12 +21,25 @@ _READER_OPTIONS = "-c default_transaction_read_only=on -c work_mem=256MB -c para
 _kept: dict[tuple[str, bool], adbc.Connection] = {}
 
 
+def _reduce(error: Any) -> tuple[Callable[[str], Any], tuple[str]]:  # noqa: ANN401
+    state = {name: getattr(error, name) for name in ("status_code", "vendor_code", "sqlstate", "details")}
+    kind: Callable[..., Any] = type(error)
+    return partial(kind, **state), (str(error),)
+
+
+# As they are, these errors cannot be pickled: one that a computation raises would look like its death.
+for _kind in vars(adbc_driver_manager).values():
+    if isinstance(_kind, type) and issubclass(_kind, adbc_driver_manager.Error):
+        copyreg.pickle(_kind, _reduce)
+
+
 @contextmanager
 def connect_arrow(dsn: str) -> Iterator[adbc.Connection]:
     """A connection to write whole columns with.
 
     Raises:
         DatabaseUnreachable: If the server does not answer or refuses, or goes away inside the block.
+        SystemFailure: If it has no room left: a full disk, no memory.
     """
     try:
         connection = adbc.connect(dsn)
@@ -33,7 +48,7 @@ def connect_arrow(dsn: str) -> Iterator[adbc.Connection]:
     try:
         with connection:
             yield connection
-    except adbc_driver_manager.OperationalError as error:
+    except adbc_driver_manager.Error as error:
         if _is_outage(error):
             raise unreachable(dsn, error) from error
         raise
@@ -56,6 +71,7 @@ def stream_arrow(
 
     Raises:
         DatabaseUnreachable: If the server does not answer or refuses, or goes away inside the block.
+        SystemFailure: If it has no room left: a full disk, no memory.
     """
     statement = sql.SQL(query).format(**{name: sql.Literal(value) for name, value in values.items()})
     connection = _kept.pop((dsn, is_ours), None)
@@ -94,12 +110,14 @@ def _is_alive(connection: adbc.Connection) -> bool:
 
 
 def _is_outage(error: BaseException) -> bool:
-    """Whether the server went away, rather than refused the statement."""
+    """Whether the server went away or has no room left, rather than refused the statement."""
     if isinstance(error, OSError):  # from Arrow's stream, between two batches
         return "libpq" in str(error)
-    if not isinstance(error, adbc_driver_manager.OperationalError):
+    if not isinstance(error, adbc_driver_manager.Error):
         return False
-    return not error.sqlstate or error.sqlstate.startswith(("08", "57P"))
+    if not error.sqlstate:
+        return isinstance(error, adbc_driver_manager.OperationalError)
+    return error.sqlstate.startswith(("08", "53", "57P"))
 
 
 def _connect_to_read(dsn: str, *, is_ours: bool) -> adbc.Connection:

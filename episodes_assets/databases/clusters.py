@@ -6,8 +6,8 @@ and the folders above it stay closed to that user. The folder has a random name 
 a home that is deleted and made again begins with a new cluster, and two homes never share one.
 """
 
+import logging
 import os
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,8 @@ from episodes_assets.databases.postgres_programs import (
 )
 from episodes_assets.errors import DatabaseUnreachable
 from episodes_assets.private_files import write_file
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ def _find_linked_cluster(home: Path, link: Path) -> Cluster:
 def _tell_of_orphans(home: Path) -> None:
     for file in SYSTEM_FOLDER.glob("cluster-*/home"):
         if file.read_text(encoding="utf-8") == str(home):
-            print(
-                f"note: {file.parent} has the databases of an earlier {home}; delete it if nobody needs them",
-                file=sys.stderr,
+            log.warning(
+                "note: %s has the databases of an earlier %s; delete it if nobody needs them",
+                file.parent,
+                home,
             )

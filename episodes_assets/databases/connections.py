@@ -7,10 +7,11 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from episodes_assets import failures
 from episodes_assets.databases import admission, doors, planner, versions
 from episodes_assets.databases.lock_waits import LOCK_SECONDS, LockWatch, set_lock_timeout
 from episodes_assets.databases.purposes import Database
-from episodes_assets.errors import BadSetting, DatabaseUnreachable, NotProvisioned
+from episodes_assets.errors import BadSetting, EpisodesError, NotProvisioned, SystemFailure
 
 CONNECT_TIMEOUT_SECONDS = 10
 
@@ -48,6 +49,8 @@ def connect(
         LockHeld: If a lock is not to be had in time; the message names who holds it.
         DatabaseUnreachable: If the server does not answer or refuses, or goes away inside the block.
         NotProvisioned: If a table that the block uses does not exist.
+        SystemFailure: If the server cannot do what the block asks or refuses it: a full disk, a missing
+            right, a timeout and the like.
     """
     connection = _open(dsn, read_only=read_only, autocommit=autocommit, lock_seconds=lock_seconds)
     watch = LockWatch(dsn, connection)
@@ -55,19 +58,20 @@ def connect(
         with watch, connection:
             yield connection
     except psycopg.errors.LockNotAvailable as error:
-        held = watch.explain(describe(dsn))
-        if held is None:  # another connection's, which is used inside the block as well
+        # Without a holder it may be another connection's, which is used inside the block as well.
+        held = watch.explain(describe(dsn)) or cause_of(dsn, error, is_broken=connection.broken)
+        if held is None:
             raise
         raise held from error
-    except psycopg.OperationalError as error:
-        if connection.broken:
-            raise unreachable(dsn, error) from error
-        raise
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
         raise NotProvisioned(
             f"{describe(dsn)} lacks a table ({error.diag.message_primary})",
             "run `episodes db init`",
         ) from error
+    except psycopg.Error as error:
+        if (cause := cause_of(dsn, error, is_broken=connection.broken)) is None:
+            raise
+        raise cause from error
 
 
 @contextmanager
@@ -137,12 +141,17 @@ def _parse(dsn: str) -> dict[str, Any]:
         ) from error
 
 
-def unreachable(dsn: str, error: Exception) -> DatabaseUnreachable:
-    """What to say of a database that cannot be reached, or not any more."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    said = [line for line in lines if line and not line.startswith(". SQLSTATE")]
-    reason = said[-1] if said else type(error).__name__
-    return DatabaseUnreachable(
-        f"cannot reach {describe(dsn)} ({reason})",
-        "check the DSN, that the server is up, and that `episodes db init` has been run",
-    )
+def unreachable(dsn: str, error: Exception) -> SystemFailure:
+    """What to say of a database that cannot be reached, or not any more: the cause, with its hint."""
+    return failures.explain_connection(error, describe(dsn))
+
+
+def cause_of(dsn: str, error: psycopg.Error, *, is_broken: bool) -> EpisodesError | None:
+    """Why a statement failed, where that is the server's doing; None where it is the statement's own.
+
+    Args:
+        dsn: The database.
+        error: What psycopg raised.
+        is_broken: Whether the connection is lost with it.
+    """
+    return unreachable(dsn, error) if is_broken else failures.explain(error, describe(dsn))

@@ -9,8 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
+import psycopg
 from pgqueuer.errors import RetryRequested
 
+from episodes_assets import failures
 from episodes_assets.databases.connections import connect
 from episodes_assets.errors import EpisodesError
 from episodes_assets.fleet import claims
@@ -117,18 +119,26 @@ class ChunkRunner:
             await self._give_back(claim)
             raise RetryRequested(timedelta(0), "the worker stops") from None
         except INFRASTRUCTURE as error:
-            log.warning("plan %d chunk %d: %s; trying again", message.plan_id, message.chunk, error)
+            reason = str(failures.explain(error, "the queue") or failures.name_defect(error))
+            log.warning("plan %d chunk %d: %s; trying again", message.plan_id, message.chunk, reason)
             with suppress(*INFRASTRUCTURE):  # the next claim takes it anyway
                 await self._give_back(claim)
             if self._ledger.connection.closed:
                 self._over.set()
             pause = self._pause(attempts, LONGEST_OUTAGE_PAUSE_SECONDS)
-            raise RetryRequested(pause, str(error)) from error
+            raise RetryRequested(pause, reason) from error
         except RetryRequested:
             raise
-        except Exception:
+        except Exception as error:
             # PgQueuer holds the message and says nothing; it is sent again, so this would go on unseen.
-            log.exception("plan %d chunk %d: an unforeseen error", message.plan_id, message.chunk)
+            cause = failures.explain(error, "the queue")
+            log.error(  # noqa: TRY400  a known cause needs no traceback
+                "plan %d chunk %d: %s",
+                message.plan_id,
+                message.chunk,
+                cause or "an unforeseen error",
+                exc_info=cause is None,
+            )
             with suppress(Exception):  # the next claim takes it anyway
                 await self._give_back(claim)
             raise
@@ -238,8 +248,12 @@ class ChunkRunner:
         except INFRASTRUCTURE:
             await self._ledger.ask(claims.uncount_start(self._ledger.connection, claim, jobs))
             raise
-        except Exception as error:  # noqa: BLE001  algorithms may raise anything
-            message = f"{type(error).__name__}: {error}".splitlines()[0]
+        except Exception as error:
+            if isinstance(error, psycopg.Error) and failures.explain(error) is not None:
+                # The ledger refuses the outcomes: no job is to blame.
+                await self._ledger.ask(claims.uncount_start(self._ledger.connection, claim, jobs))
+                raise
+            message = _describe(error)
             trace = "".join(traceback.format_exception(error))
             return JobFailure(message, trace, is_time_limit=isinstance(error, ComputationTooLong))
         self._activity.finished += len(jobs)
@@ -254,6 +268,16 @@ class ChunkRunner:
             # Of jobs that waited for an input that does not answer, none is to blame.
             await asyncio.to_thread(_require_answer, dsn)
             raise
+
+
+def _describe(error: Exception) -> str:
+    """What jobs failed with, in one line."""
+    said = f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(": ")
+    if isinstance(error, MemoryError):
+        return f"{said}: raise EPISODES_COMPUTE_MEMORY_MB, or let the algorithm take less memory"
+    if getattr(error, "sqlstate", None) and (cause := failures.explain(error, "the input")) is not None:
+        return str(cause)
+    return said
 
 
 def _require_answer(dsn: str) -> None:

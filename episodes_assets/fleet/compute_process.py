@@ -9,10 +9,15 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
 from typing import ParamSpec, TypeVar
+
+from episodes_assets.failures import describe_exit
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_END_SECONDS = 2.0
 
 
 class ComputationDied(Exception):
@@ -63,8 +68,10 @@ class ComputeProcess:
         if kwargs:
             raise TypeError("positional arguments only")
         loop = asyncio.get_running_loop()
+        child: BaseProcess | None = None
         try:
             pid = await loop.run_in_executor(self._executor, os.getpid)
+            child = next((each for each in multiprocessing.active_children() if each.pid == pid), None)
             future = loop.run_in_executor(self._executor, function, *args)
             done, _ = await asyncio.wait({future}, timeout=timeout_seconds)
             if not done:
@@ -77,7 +84,7 @@ class ComputeProcess:
         except BrokenProcessPool as error:
             self._replace()
             raise ComputationDied(
-                "the process that computed it died (killed, out of memory, or crashed)"
+                f"the process that computed it died: {await _describe_end(child)}"
             ) from error
 
     def kill(self) -> None:
@@ -92,6 +99,14 @@ class ComputeProcess:
     def _replace(self) -> None:
         self._executor.shutdown(wait=False)
         self._executor = self._start()
+
+
+async def _describe_end(child: BaseProcess | None) -> str:
+    if child is not None:
+        await asyncio.to_thread(child.join, _END_SECONDS)
+    if child is None or child.exitcode is None:
+        return "killed, out of memory, or crashed"
+    return f"it {describe_exit(child.exitcode)}"
 
 
 def _prepare(memory_megabytes: int) -> None:

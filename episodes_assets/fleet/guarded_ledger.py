@@ -8,13 +8,13 @@ import psycopg
 
 from episodes_assets.databases import admission
 from episodes_assets.databases.purposes import Database
-from episodes_assets.errors import DatabaseUnreachable, LockHeld
+from episodes_assets.errors import DatabaseUnreachable, SystemFailure
 from episodes_assets.fleet.claims import AsyncConnection
 
 T = TypeVar("T")
 
 # No fault of a job's. An OSError is not among them: it may be an algorithm's own, for ever.
-INFRASTRUCTURE = (DatabaseUnreachable, LockHeld, psycopg.OperationalError, psycopg.InterfaceError)
+INFRASTRUCTURE = (SystemFailure, psycopg.OperationalError, psycopg.InterfaceError)
 
 
 class GuardedLedger:

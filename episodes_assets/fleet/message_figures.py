@@ -32,6 +32,7 @@ async def read_message_figures(queue_dsn: str) -> MessageFigures:
 
     Raises:
         DatabaseUnreachable: If the queue cannot be reached.
+        SystemFailure: If it cannot answer for another reason.
     """
     try:
         async with await psycopg.AsyncConnection.connect(
@@ -41,7 +42,7 @@ async def read_message_figures(queue_dsn: str) -> MessageFigures:
             # Not its `overview`, which folds finished messages into statistics, and so writes.
             insights = InsightsService(Queries.from_psycopg_connection(connection))
             sizes, ages = await insights.queue_size(), await insights.queue_age()
-    except psycopg.OperationalError as error:
+    except psycopg.Error as error:
         raise unreachable(queue_dsn, error) from error
     counts: Counter[str] = Counter()
     for size in sizes:

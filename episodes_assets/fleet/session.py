@@ -19,7 +19,8 @@ from episodes_assets.databases.asyncpg_url import to_asyncpg_url
 from episodes_assets.databases.connections import connect_to_write
 from episodes_assets.databases.lock_waits import LockWatch
 from episodes_assets.databases.purposes import Database
-from episodes_assets.errors import DatabaseUnreachable, EpisodesError, LockHeld
+from episodes_assets.errors import EpisodesError, SystemFailure
+from episodes_assets.failures import explain, name_defect
 from episodes_assets.fleet.activity import Activity
 from episodes_assets.fleet.chunk import ChunkRules, ChunkRunner
 from episodes_assets.fleet.compute_process import ComputeProcess
@@ -78,12 +79,13 @@ class Sessions:
                 if failures:
                     log.info("the queue is back")
                 await self._work_once(stopping)
-            except (DatabaseUnreachable, LockHeld) as error:
+            except SystemFailure as error:
                 reason = error.what
             except EpisodesError:
                 raise
             except Exception as error:  # noqa: BLE001  two drivers and PgQueuer have many names for an outage
-                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                cause = explain(error, "the queue")
+                reason = cause.what if cause else name_defect(error)
             else:
                 continue
             if time.monotonic() - began > pause:  # it was worth connecting again

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from episodes_assets.databases.connections import connect, connect_to_write
 from episodes_assets.databases.input_role import check_input_role
 from episodes_assets.databases.purposes import Database
-from episodes_assets.errors import DatabaseUnreachable
 from episodes_assets.fleet import presence
 from episodes_assets.fleet.activity import Activity
 from episodes_assets.fleet.chunk import ChunkRules
-from episodes_assets.fleet.compute_process import ComputationDied, ComputationTooLong, ComputeProcess
+from episodes_assets.fleet.compute_process import ComputeProcess
 from episodes_assets.fleet.micro_batch import warm_up
 from episodes_assets.fleet.presence import Presence, WorkerName
 from episodes_assets.fleet.session import Sessions
@@ -97,8 +96,8 @@ async def _warm_up(process: ComputeProcess, config: WorkerConfig, stopping: asyn
     told.cancel()
     if not warming.done():
         process.kill()
-    # What is away or silent now, the first batch waits for and reports.
-    with suppress(DatabaseUnreachable, ComputationTooLong, ComputationDied):
+    # What is away, silent or refused now, the first batch meets as well and reports.
+    with suppress(Exception):
         await warming
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from episodes_assets.errors import BadFile
+from episodes_assets.failures import explain
 
 _TRUTHS = {"true": True, "t": True, "1": True, "yes": True,
            "false": False, "f": False, "0": False, "no": False}  # fmt: skip
@@ -24,6 +25,7 @@ def read_input_file(path: Path, schema: pa.Schema) -> pa.Table:
     Raises:
         BadFile: If the file cannot be read, a column is missing, unknown or repeated, or a value
             cannot be understood; the message names the line and the column.
+        SystemFailure: If the machine does not let it be read: a missing right, no memory and the like.
     """
     if not path.is_file():
         raise BadFile(f"{path} is not a file", "check the path")
@@ -36,6 +38,8 @@ def _read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
         _check_columns(path, table.column_names, schema)
         return table.select(schema.names).cast(schema)
     except (pa.ArrowException, OSError) as error:
+        if (cause := explain(error, str(path))) is not None:
+            raise cause from error
         raise BadFile(
             f"{path} does not hold the columns as expected ({error})",
             f"expected are {_describe(schema)}",
@@ -58,6 +62,8 @@ def _read_csv(path: Path, schema: pa.Schema) -> pa.Table:
             on_bad_lines="error",
         )
     except pd.errors.ParserError as error:
+        if "out of memory" in str(error):
+            raise MemoryError(str(error)) from error
         raise BadFile(
             f"{path}, line {_line_with_too_many_fields(path, len(schema))}: it has too many fields",
             f"the header has {len(schema)}; quote a field that holds a comma; nothing was loaded",

@@ -8,7 +8,7 @@ import datetime as dt
 import json
 from typing import Any
 
-from episodes_assets.errors import WrongEnvironment
+from episodes_assets.errors import SnapshotDamaged, WrongEnvironment
 
 STAMP = "environment.json"
 
@@ -34,11 +34,20 @@ def verify(filesystem: Any, root: str, environment: str, url: str) -> None:  # n
 
 
 def read(filesystem: Any, root: str) -> str | None:  # noqa: ANN401
-    """The environment a store belongs to; None when nothing was ever written to it."""
+    """The environment a store belongs to; None when nothing was ever written to it.
+
+    Raises:
+        SnapshotDamaged: If its stamp cannot be read.
+    """
     try:
         return str(json.loads(filesystem.cat_file(f"{root}/{STAMP}"))["environment"])
     except FileNotFoundError:
         return None
+    except (ValueError, TypeError, KeyError) as error:
+        raise SnapshotDamaged(
+            f"{root}/{STAMP} does not say which environment the snapshots belong to",
+            'restore it from a backup, or write {"environment": "NAME"} into it',
+        ) from error
 
 
 def put(filesystem: Any, root: str, environment: str, folder: str) -> None:  # noqa: ANN401

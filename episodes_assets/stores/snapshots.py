@@ -29,6 +29,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from episodes_assets.databases import doors
 from episodes_assets.errors import SnapshotDamaged, SnapshotMissing
+from episodes_assets.failures import explain
 from episodes_assets.gates.consistency import DaySnapshots
 from episodes_assets.private_files import make_folder, private_opener
 from episodes_assets.settings import load_settings
@@ -109,7 +110,11 @@ class SnapshotStore:
         return True
 
     def find(self, day: dt.date) -> Snapshot | None:
-        """The day's snapshot, or None."""
+        """The day's snapshot, or None.
+
+        Raises:
+            SnapshotDamaged: If its manifest cannot be read.
+        """
         return self._read(self._path(day, MANIFEST))
 
     def versions(self, day: dt.date) -> list[Snapshot]:
@@ -214,7 +219,18 @@ class SnapshotStore:
 
         Raises:
             WrongEnvironment: If the store belongs to another environment.
+            SystemFailure: If it cannot be written: a full disk, a missing right and the like.
         """
+        try:
+            with self._new(day, environment, reason) as writer:
+                yield writer
+        except OSError as error:
+            if (cause := explain(error, f"the snapshots below {self.shown}")) is None:
+                raise
+            raise cause from error
+
+    @contextmanager
+    def _new(self, day: dt.date, environment: str, reason: str) -> Iterator[SnapshotWriter]:
         filesystem, root = self._place
         snapshot_stamp.verify(filesystem, root, environment, self.shown)
         self._remove_stale_parts(day)
@@ -285,6 +301,11 @@ class SnapshotStore:
             return Snapshot(**json.loads(self._place[0].cat_file(path)))
         except FileNotFoundError:
             return None
+        except (ValueError, TypeError) as error:
+            raise SnapshotDamaged(
+                f"{path} is no manifest ({error})",
+                "restore it from a backup, or remove it and refresh the day",
+            ) from error
 
     def _folders(self, day: dt.date, *, parts: bool) -> list[str]:
         """The folders of a day's versions, or those of the snapshots that are being taken."""

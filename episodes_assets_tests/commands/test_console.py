@@ -3,6 +3,7 @@
 import ast
 import io
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -140,17 +141,24 @@ app.invoke()
 """
 
 
-def test_defects_and_logs_are_no_way_around() -> None:
+@pytest.mark.parametrize("home", ["home", "file/home"])
+def test_defects_and_logs_are_no_way_around(tmp_path: Path, home: str) -> None:
+    """Also where the traceback is printed, since the home cannot be written."""
+    (tmp_path / "file").touch()
     ended = subprocess.run(
-        [sys.executable, "-c", DEFECTS, HOSTILE], capture_output=True, text=True, check=False
+        [sys.executable, "-c", DEFECTS, HOSTILE],
+        env={**os.environ, "EPISODES_HOME": str(tmp_path / home)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == 1
-    said = ended.stderr
-    assert said.startswith(f"of a log {SHOWN}\n")
-    assert "Traceback" in said
-    assert "invalid literal for int()" in said
-    assert r"of the end\x1b[2J" in said
-    assert all(line.startswith("  ") and is_harmless(line) for line in said.splitlines()[1:])
+    first, *lines, last = ended.stderr.splitlines()
+    assert first == f"of a log {SHOWN}"
+    assert "invalid literal for int()" in ended.stderr
+    assert last.startswith(r"error: ValueError: of the end\x1b[2J")
+    assert is_harmless(last)
+    assert all(line.startswith("  ") and is_harmless(line) for line in lines)
 
 
 def test_what_is_on_record_is_shown_as_it_is(system: System) -> None:

@@ -159,7 +159,7 @@ def test_as_root_no_mode_of_a_folder_changes(name: str, start: Start, tmp_path: 
 
 @needs_root
 def test_a_home_that_is_made_again_begins_with_a_new_cluster(
-    start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     home = tmp_path / "home"
     start(home)
@@ -170,7 +170,7 @@ def test_a_home_that_is_made_again_begins_with_a_new_cluster(
     with admin(start(home)) as connection:
         connection.execute("SELECT 1")
     assert cluster(home).data != first
-    assert f"note: {first.parent} has the databases of an earlier {home}" in capsys.readouterr().err
+    assert f"note: {first.parent} has the databases of an earlier {home}" in caplog.text
     shutil.rmtree(first.parent)
 
 
@@ -267,7 +267,7 @@ def test_a_socket_folder_that_is_open_to_others_is_refused(start: Start, tmp_pat
 
 
 def test_a_held_lock_is_told_and_given_up(
-    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(private_files, "TELL_SECONDS", 0.1)
     monkeypatch.setattr(private_files, "LOCK_SECONDS", 0.5)
@@ -282,7 +282,7 @@ def test_a_held_lock_is_told_and_given_up(
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(LockTimeout, match=f"process {holder.pid} still holds .*postgres.lock"):
             start(home)
-        assert f"Waiting for process {holder.pid}, which holds {home}" in capfd.readouterr().err
+        assert f"Waiting for process {holder.pid}, which holds {home}" in caplog.text
         holder.kill()  # which frees the lock
     with admin(start(home)) as connection:
         connection.execute("SELECT 1")

@@ -30,6 +30,7 @@ from episodes_assets.fleet.chunk import ChunkRules, ChunkRunner
 from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.fleet.guarded_ledger import GuardedLedger
 from episodes_assets.fleet.messages import ENTRYPOINT, ChunkMessage
+from episodes_assets.fleet.micro_batch import MicroBatch
 from episodes_assets.fleet.own_messages import OwnMessages
 from episodes_assets.fleet.time_limits import TimeLimits
 from episodes_assets_tests.system import System, day
@@ -193,10 +194,10 @@ def test_a_worker_says_whom_it_waits_for(system: System) -> None:
             time.sleep(0.05)
 
 
-def test_an_unforeseen_error_is_logged_and_the_claim_given_back(
+def test_a_right_that_was_forgotten_is_named_and_the_claim_given_back(
     system: System, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Such as a grant that was forgotten: nothing that trying again would mend."""
+    """Nothing that trying again would mend."""
     hand_out(system, 1)
     plan_id = system.query("queue", "SELECT max(plan_id) FROM ledger.plans")[0][0]
     rules = ChunkRules("w", system.dsn(Purpose.INPUT), TimeLimits(1, 1), max_starts=1, retry_seconds=0)
@@ -213,9 +214,62 @@ def test_an_unforeseen_error_is_logged_and_the_claim_given_back(
                 await runner.run(ChunkMessage(plan_id, 0), attempts=0)
 
     asyncio.run(scenario())
-    assert "an unforeseen error" in caplog.text
-    assert "permission denied for table lone_jobs" in caplog.text
+    assert "the database refuses this role (the queue: permission denied for table lone_jobs)" in caplog.text
+    assert "Traceback" not in caplog.text
     assert system.query("queue", "SELECT claim FROM ledger.chunks") == [(None,)]
+
+
+def test_an_unforeseen_error_is_logged_and_the_claim_given_back(
+    system: System, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand_out(system, 1)
+    plan_id = system.query("queue", "SELECT max(plan_id) FROM ledger.plans")[0][0]
+    rules = ChunkRules("w", system.dsn(Purpose.INPUT), TimeLimits(1, 1), max_starts=1, retry_seconds=0)
+
+    def fail(*_: object) -> None:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr("episodes_assets.fleet.chunk.split_unavailable", fail)
+
+    async def scenario() -> None:
+        async with await psycopg.AsyncConnection.connect(
+            system.dsn(Purpose.WORKER), autocommit=True
+        ) as connection:
+            ledger = GuardedLedger(connection, "development", silence_seconds=5)
+            runner = ChunkRunner(ledger, None, rules, Activity(), asyncio.Event(), asyncio.Event())  # type: ignore[arg-type]
+            with pytest.raises(ValueError, match="a defect"):
+                await runner.run(ChunkMessage(plan_id, 0), attempts=0)
+
+    asyncio.run(scenario())
+    assert "an unforeseen error" in caplog.text
+    assert "Traceback" in caplog.text
+    assert system.query("queue", "SELECT claim FROM ledger.chunks") == [(None,)]
+
+
+def test_outcomes_that_the_ledger_refuses_are_no_fault_of_their_jobs(system: System) -> None:
+    hand_out(system, 1)
+    plan_id = system.query("queue", "SELECT max(plan_id) FROM ledger.plans")[0][0]
+    rules = ChunkRules("w", system.dsn(Purpose.INPUT), TimeLimits(1, 1), max_starts=1, retry_seconds=0)
+    role = conninfo_to_dict(system.dsn(Purpose.WORKER))["user"]
+    system.query("queue", f"REVOKE INSERT ON ledger.outcomes FROM {role}")
+
+    class Computes:
+        async def run(self, *_: object) -> MicroBatch:
+            return MicroBatch({"covered_from": [None], "metrics": ["{}"], "algorithm_version": ["1"]}, {})
+
+    async def scenario() -> None:
+        async with await psycopg.AsyncConnection.connect(
+            system.dsn(Purpose.WORKER), autocommit=True
+        ) as connection:
+            ledger = GuardedLedger(connection, "development", silence_seconds=5)
+            process: Any = Computes()
+            runner = ChunkRunner(ledger, process, rules, Activity(), asyncio.Event(), asyncio.Event())
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                await runner.run(ChunkMessage(plan_id, 0), attempts=0)
+
+    asyncio.run(scenario())
+    assert system.query("queue", "SELECT starts FROM ledger.lone_jobs WHERE starts > 0 OR is_held") == []
+    assert system.query("queue", "SELECT claim, held, starts FROM ledger.chunks") == [(None, 0, 0)]
 
 
 class Fails:
