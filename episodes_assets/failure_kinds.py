@@ -55,7 +55,8 @@ KINDS = (
         "the disk of the database server is full",
         "free space on that disk, then run it again; what was committed is kept",
         sqlstates=("53100",),
-        texts=("No space left on device", "Disk quota exceeded"),
+        # A short write is told without errno.
+        texts=("No space left on device", "Disk quota exceeded", "wrote only"),
     ),
     Kind(
         errors.DiskFull,

@@ -37,7 +37,15 @@ from episodes_assets.databases.clusters import Cluster, find_cluster
 from episodes_assets.databases.postgres_programs import programs_for_initdb
 from episodes_assets.databases.postmaster import LONGEST_SOCKET_PATH, POLL_SECONDS, PORT, Postmaster
 from episodes_assets.databases.purposes import Purpose
-from episodes_assets.errors import DatabaseUnreachable, LockTimeout
+from episodes_assets.errors import (
+    DatabaseUnreachable,
+    EpisodesError,
+    FileMissing,
+    HostUnreachable,
+    LockTimeout,
+    TimedOut,
+)
+from episodes_assets.failures import explain, explain_server_log
 from episodes_assets.private_files import lock, make_folder, open_file, write_file
 
 ADMINISTRATOR = "postgres"
@@ -132,14 +140,23 @@ def _plain_errors(home: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, UnicodeError, json.JSONDecodeError, subprocess.SubprocessError, psutil.Error) as error:
-        raise _did_not_start(home, str(error)) from error
+        raise _did_not_start(
+            home, str(error), explain(error, f"the embedded PostgreSQL in {home}")
+        ) from error
 
 
-def _did_not_start(home: Path, reason: str) -> DatabaseUnreachable:
+def _name(home: Path) -> str:
+    return f"the embedded PostgreSQL in {home}"
+
+
+def _did_not_start(home: Path, reason: str, cause: EpisodesError | None = None) -> EpisodesError:
+    """What to say of it: its cause, where one is known that says more, such as a full disk."""
+    if cause is not None and not isinstance(cause, HostUnreachable | FileMissing | TimedOut):
+        return cause
     log = _log_of(home)
     read = f"read {log}, or " if log.exists() else ""
     return DatabaseUnreachable(
-        f"the embedded PostgreSQL in {home} did not start ({reason})",
+        f"{_name(home)} did not start ({reason})",
         f"{read}point EPISODES_HOME at another folder",
     )
 
@@ -272,7 +289,7 @@ def _run(cluster: Cluster, argv: Sequence[str], statement: str = "") -> None:
             **cluster.programs.options,
         )
     if done.returncode != 0:
-        raise _did_not_start(cluster.home, _last_words(cluster.home, before))
+        raise _did_not_start(cluster.home, *_last_words(cluster.home, before))
 
 
 def _appended_log(home: Path) -> IO[str]:
@@ -281,10 +298,11 @@ def _appended_log(home: Path) -> IO[str]:
     return open_file(log, "a")
 
 
-def _last_words(home: Path, since: int) -> str:
-    """What a program that failed has said last."""
+def _last_words(home: Path, since: int) -> tuple[str, EpisodesError | None]:
+    """What a program that failed has said last, and what of all that it said is the cause."""
     said = _log_of(home).read_bytes()[since:].decode(errors="replace")
-    return "; ".join([line.strip() for line in said.splitlines() if line.strip()][-3:]) or "it said nothing"
+    last = [line.strip() for line in said.splitlines() if line.strip()][-3:]
+    return "; ".join(last) or "it said nothing", explain_server_log(said, _name(home))
 
 
 def _has(cluster: Cluster, name: str, text: str) -> bool:
@@ -366,9 +384,9 @@ def _launch(cluster: Cluster, socket_folder: Path) -> Postmaster:
         ready = _wait_until_ready(cluster, process)
         if ready is not None:
             return ready
-        reason = _last_words(cluster.home, before)
+        reason, cause = _last_words(cluster.home, before)
         if _ORPHANS not in reason or time.monotonic() > deadline:
-            raise _did_not_start(cluster.home, reason)
+            raise _did_not_start(cluster.home, reason, cause)
         time.sleep(POLL_SECONDS)
 
 

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from episodes_assets.commands.processes import episodes_argv
+from episodes_assets.databases import clusters, embedded, postmaster
 from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Database, Dsns, Purpose
 from episodes_assets.databases.provision import provision
@@ -23,7 +24,7 @@ from episodes_assets.settings import load_settings
 from episodes_assets_tests.chaos.fleet import eventually
 from episodes_assets_tests.own_server import OwnServer, own_server
 from episodes_assets_tests.root_causes.disk import Disk, assert_plain
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.system import System, day, throwaway
 
 NewDisk = Callable[[int], Disk]
 
@@ -76,6 +77,26 @@ def test_the_disk_of_the_home(system: System, disk: NewDisk) -> None:
     home = {"EPISODES_HOME": str(small.path / "home"), "DAGSTER_HOME": ""}
     said = the_error(system.cli("run", "2018-03-01", "--workers", "1", env=home))
     assert f"the disk is full (the snapshots below {small.path}/home/snapshots: No space left" in said
+
+
+def test_the_disk_of_the_embedded_server(disk: NewDisk, tmp_path: Path) -> None:
+    """Its data are made, and there is no room for them; then there is."""
+    small = disk(90)
+    with pytest.MonkeyPatch.context() as patch:
+        # For an ordinary user the data lie in the home itself.
+        home = tmp_path / "home" if os.geteuid() == 0 else small.path / "home"
+        patch.setattr(clusters, "SYSTEM_FOLDER", small.path)
+        small.fill(leave=20 << 20)
+        throwaway(home)
+        with pytest.raises(DiskFull) as raised:
+            embedded.start(home)
+        assert_plain(str(raised.value))
+        assert "the disk of the database server is full (the embedded PostgreSQL in" in str(raised.value)
+        small.free()
+        server = embedded.start(home)
+        with connect(server.dsn(embedded.ADMINISTRATOR, "postgres")) as connection:
+            connection.execute("SELECT 1")
+        postmaster.stop(clusters.find_cluster(home).data)
 
 
 def test_the_disk_of_an_export(system: System, disk: NewDisk) -> None:
