@@ -21,6 +21,10 @@ from episodes_assets.automation.sensors import fan_out, publish_finished_days
 from episodes_assets.resources.databases import InputDatabase, QueueDatabase, ResultsDatabase
 from episodes_assets.resources.snapshots import Snapshots
 
+# Steps store what they make by themselves. Dagster's own IO manager takes a folder to write to from
+# whoever launches a run; this one takes no configuration.
+nothing_stored = dg.IOManagerDefinition(lambda _: dg.InMemoryIOManager(), config_schema={})  # type: ignore[no-untyped-call]
+
 ASSETS = (input_episodes, tracked_episodes, episode_jobs, job_outcomes, published_results)
 
 
@@ -35,6 +39,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
         "queue_database": QueueDatabase(),
         "results_database": ResultsDatabase(),
         "snapshots": Snapshots(),
+        "io_manager": nothing_stored,
     }
     return dg.Definitions(
         assets=ASSETS,

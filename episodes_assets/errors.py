@@ -33,6 +33,10 @@ class BadSetting(EpisodesError):
     """A setting that is missing or cannot be understood."""
 
 
+class BadRunConfig(EpisodesError):
+    """The configuration of a run has a value out of its bounds."""
+
+
 class SystemFailure(EpisodesError):
     """A machine or a server fails or refuses; no day, file or job is to blame."""
 

@@ -12,6 +12,7 @@ from episodes_assets.assets.checks.input_episodes import refuse_large_quarantine
 from episodes_assets.assets.checks.verdict_events import Events, conclude
 from episodes_assets.assets.partitions import daily, days_with_ground, one_day_before, whole_range
 from episodes_assets.assets.reporting import TEAM, Stopwatch, days_table, plain_failures, table
+from episodes_assets.assets.run_options import RunOptions
 from episodes_assets.days import ONE_DAY
 from episodes_assets.gates.bands import HISTORY_DAYS
 from episodes_assets.gates.pace import Planning, planning_is_as_fast_as_usual
@@ -29,7 +30,7 @@ from episodes_assets.stores.plan_ground import read_grounds, require_same_ground
 CODE_VERSION = "1"
 
 
-class PlanConfig(dg.Config):
+class PlanOptions(RunOptions):
     """How to plan the day. The default keeps what was worked."""
 
     rework: bool = Field(
@@ -51,10 +52,10 @@ class PlanConfig(dg.Config):
     owners=TEAM,
     code_version=CODE_VERSION,
     check_specs=CHECKS,
+    config_schema=PlanOptions.config_schema(),
 )
 def episode_jobs(
     context: dg.AssetExecutionContext,
-    config: PlanConfig,
     queue_database: QueueDatabase,
     results_database: ResultsDatabase,
     snapshots: Snapshots,
@@ -65,6 +66,7 @@ def episode_jobs(
     changes nothing unless the plan differs, or `rework` is configured; then the old one is superseded.
     """
     clock = Stopwatch()
+    options = PlanOptions.read(context)
     store = snapshots.open()
     settings = load_settings()
     history = read_history(context.instance)
@@ -100,7 +102,7 @@ def episode_jobs(
                     chunk_jobs=settings.chunk_jobs,
                     tracked_checksum=ground.yesterday,
                     above=publications.newest_plan(state),
-                    rework=config.rework,
+                    rework=options.rework,
                     look_again=partial(require_same_ground, ground, state, store),
                 )
                 for algorithm_id, count in jobs["algorithm_id"].value_counts().items():

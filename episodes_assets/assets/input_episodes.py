@@ -9,6 +9,7 @@ from episodes_assets.assets.checks.input_episodes import CHECKS, judge
 from episodes_assets.assets.checks.verdict_events import Events, conclude
 from episodes_assets.assets.partitions import daily, days_of, whole_range
 from episodes_assets.assets.reporting import TEAM, Stopwatch, days_table, plain_failures, table
+from episodes_assets.assets.run_options import RunOptions
 from episodes_assets.errors import DropGone, DropNotArrived, ReasonMissing
 from episodes_assets.resources.databases import InputDatabase
 from episodes_assets.resources.snapshots import Snapshots
@@ -22,7 +23,7 @@ from episodes_assets.validation.drop import prepare_rules, validate_drop
 CODE_VERSION = "1"
 
 
-class DropConfig(dg.Config):
+class DropOptions(RunOptions):
     """How to get at the day's drop. Every default is the safe choice."""
 
     refresh: bool = Field(
@@ -49,10 +50,10 @@ class DropConfig(dg.Config):
     owners=TEAM,
     code_version=CODE_VERSION,
     check_specs=CHECKS,
+    config_schema=DropOptions.config_schema(),
 )
 def input_episodes(
     context: dg.AssetExecutionContext,
-    config: DropConfig,
     input_database: InputDatabase,
     snapshots: Snapshots,
 ) -> Events:
@@ -65,21 +66,22 @@ def input_episodes(
     taken: list[Snapshot] = []
     reused = 0
     dsn = ""  # looked up when a day has no snapshot: those that have need no input database
-    with plain_failures(config.arrival_retries):
-        _require_reason(config, days_of(context), store)
+    options = DropOptions.read(context)
+    with plain_failures(options.arrival_retries):
+        _require_reason(options, days_of(context), store)
         for day in days_of(context):
-            found = None if config.refresh else store.find(day)
+            found = None if options.refresh else store.find(day)
             reused += found is not None
             if found is None:
                 dsn = dsn or input_database.checked_dsn(context.log.warning)
             try:
-                snapshot = found or _take_snapshot(day, dsn, store, config.reason)
+                snapshot = found or _take_snapshot(day, dsn, store, options.reason)
             except DropNotArrived as error:
-                if context.retry_number < config.arrival_retries:
+                if context.retry_number < options.arrival_retries:
                     context.log.warning(f"{error}; looking again later")
                     raise dg.RetryRequested(
-                        max_retries=config.arrival_retries,
-                        seconds_to_wait=config.arrival_retry_seconds,
+                        max_retries=options.arrival_retries,
+                        seconds_to_wait=options.arrival_retry_seconds,
                     ) from error
                 raise
             context.log.info(
@@ -120,8 +122,8 @@ def input_episodes(
     )
 
 
-def _require_reason(config: DropConfig, days: list[dt.date], store: SnapshotStore) -> None:
-    if config.refresh and not config.reason.strip() and any(store.find(day) is not None for day in days):
+def _require_reason(options: DropOptions, days: list[dt.date], store: SnapshotStore) -> None:
+    if options.refresh and not options.reason.strip() and any(store.find(day) is not None for day in days):
         raise ReasonMissing(
             "a day that has a snapshot gets another one only for a reason",
             "launch it again by *Open launchpad* beside *Materialize*, pick the day, "

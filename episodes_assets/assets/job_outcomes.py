@@ -12,6 +12,7 @@ from episodes_assets.assets.job_metadata import describe_work
 from episodes_assets.assets.partitions import daily, days_with_ground, whole_range
 from episodes_assets.assets.progress_events import ProgressReports
 from episodes_assets.assets.reporting import TEAM, Stopwatch, days_table, plain_failures
+from episodes_assets.assets.run_options import NO_OPTIONS
 from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import FleetStalled, JobsHeld
 from episodes_assets.fleet.fan_out import fan_out_day
@@ -38,6 +39,7 @@ HELD_SHOWN = 50
     owners=TEAM,
     code_version=CODE_VERSION,
     check_specs=CHECKS,
+    config_schema=NO_OPTIONS,
 )
 def job_outcomes(context: dg.AssetExecutionContext, queue_database: QueueDatabase) -> Events:
     """An outcome for each of the day's jobs, worked by the fleet.

@@ -8,6 +8,7 @@ from episodes_assets.assets.checks.published_results import CHECKS, judge_freshn
 from episodes_assets.assets.checks.verdict_events import Events, conclude
 from episodes_assets.assets.partitions import daily, days_with_ground, whole_range
 from episodes_assets.assets.reporting import TEAM, Stopwatch, days_table, plain_failures, preview
+from episodes_assets.assets.run_options import NO_OPTIONS
 from episodes_assets.gates.publication import published_rows_are_the_outcomes
 from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
 from episodes_assets.settings import load_settings
@@ -28,6 +29,7 @@ PREVIEW_ROWS = 10
     owners=TEAM,
     code_version=CODE_VERSION,
     check_specs=CHECKS,
+    config_schema=NO_OPTIONS,
 )
 def published_results(
     context: dg.AssetExecutionContext,

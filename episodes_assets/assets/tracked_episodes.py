@@ -8,6 +8,7 @@ from episodes_assets.assets.checks.tracked_episodes import CHECKS
 from episodes_assets.assets.checks.verdict_events import Events, conclude
 from episodes_assets.assets.partitions import daily, days_of, one_day_before, whole_range
 from episodes_assets.assets.reporting import TEAM, Stopwatch, days_table, plain_failures
+from episodes_assets.assets.run_options import NO_OPTIONS
 from episodes_assets.days import ONE_DAY
 from episodes_assets.gates.state import state_only_grows
 from episodes_assets.planning.tracking import newly_tracked
@@ -32,6 +33,7 @@ CODE_VERSION = "1"
     owners=TEAM,
     code_version=CODE_VERSION,
     check_specs=CHECKS,
+    config_schema=NO_OPTIONS,
 )
 def tracked_episodes(
     context: dg.AssetExecutionContext, results_database: ResultsDatabase, snapshots: Snapshots

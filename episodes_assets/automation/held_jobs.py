@@ -5,6 +5,7 @@ from pydantic import Field
 
 from episodes_assets.assets.partitions import daily
 from episodes_assets.assets.reporting import plain_failures
+from episodes_assets.assets.run_options import NO_OPTIONS, RunOptions
 from episodes_assets.days import parse_date
 from episodes_assets.fleet.cancel import cancel_day
 from episodes_assets.fleet.retry import retry_held_jobs as retry
@@ -12,7 +13,7 @@ from episodes_assets.resources.databases import QueueDatabase
 from episodes_assets.stores import waivers
 
 
-class WaiverConfig(dg.Config):
+class WaiverOptions(RunOptions):
     """The decision, as it is recorded. Neither may stay empty."""
 
     reason: str = Field(
@@ -22,14 +23,16 @@ class WaiverConfig(dg.Config):
     decided_by: str = Field(default="", description="Who decided it: a name that can be asked later.")
 
 
-@dg.op(description="Record the decision to publish the day without the jobs that are held now.")
-def waive_held_jobs_op(
-    context: dg.OpExecutionContext, config: WaiverConfig, queue_database: QueueDatabase
-) -> None:
+@dg.op(
+    description="Record the decision to publish the day without the jobs that are held now.",
+    config_schema=WaiverOptions.config_schema(),
+)
+def waive_held_jobs_op(context: dg.OpExecutionContext, queue_database: QueueDatabase) -> None:
     """Waive a day's held jobs."""
+    options = WaiverOptions.read(context)
     day = parse_date(context.partition_key)
     with plain_failures(), queue_database.connect() as queue:
-        waiver = waivers.waive_held_jobs(queue, day, reason=config.reason, decided_by=config.decided_by)
+        waiver = waivers.waive_held_jobs(queue, day, reason=options.reason, decided_by=options.decided_by)
     context.log.info(f"{day} is published without {waiver.jobs:,} held jobs")
 
 
@@ -46,7 +49,10 @@ def waive_held_jobs() -> None:
     waive_held_jobs_op()
 
 
-@dg.op(description="Let the day's held jobs wait for the fleet again, with their starts forgotten.")
+@dg.op(
+    description="Let the day's held jobs wait for the fleet again, with their starts forgotten.",
+    config_schema=NO_OPTIONS,
+)
 def retry_held_jobs_op(context: dg.OpExecutionContext, queue_database: QueueDatabase) -> None:
     """Retry a day's held jobs."""
     day = parse_date(context.partition_key)
@@ -66,7 +72,7 @@ def retry_held_jobs() -> None:
     retry_held_jobs_op()
 
 
-class CancellationConfig(dg.Config):
+class CancellationOptions(RunOptions):
     """Why the work is stopped, as it is recorded. Neither may stay empty."""
 
     reason: str = Field(
@@ -75,14 +81,16 @@ class CancellationConfig(dg.Config):
     cancelled_by: str = Field(default="", description="Who decided it: a name that can be asked later.")
 
 
-@dg.op(description="Hold all jobs of the day that are not finished.")
-def cancel_jobs_op(
-    context: dg.OpExecutionContext, config: CancellationConfig, queue_database: QueueDatabase
-) -> None:
+@dg.op(
+    description="Hold all jobs of the day that are not finished.",
+    config_schema=CancellationOptions.config_schema(),
+)
+def cancel_jobs_op(context: dg.OpExecutionContext, queue_database: QueueDatabase) -> None:
     """Cancel a day's unfinished jobs."""
+    options = CancellationOptions.read(context)
     day = parse_date(context.partition_key)
     with plain_failures(), queue_database.connect() as queue:
-        cancelled = cancel_day(queue, day, reason=config.reason, cancelled_by=config.cancelled_by)
+        cancelled = cancel_day(queue, day, reason=options.reason, cancelled_by=options.cancelled_by)
     context.log.info(f"{cancelled:,} unfinished jobs of {day} are held")
 
 

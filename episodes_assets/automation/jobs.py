@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from episodes_assets.assets.run_options import NO_OPTIONS
 from episodes_assets.fleet.maintenance import forget_dead_workers
 from episodes_assets.fleet.maintenance import prune_message_log as prune
 from episodes_assets.resources.databases import QueueDatabase
@@ -23,7 +24,10 @@ publish_day = dg.define_asset_job(
 )
 
 
-@dg.op(description="Delete old rows of PgQueuer's log of finished messages, and workers that are gone.")
+@dg.op(
+    description="Delete old rows of PgQueuer's log of finished messages, and workers that are gone.",
+    config_schema=NO_OPTIONS,
+)
 def prune_message_log_op(context: dg.OpExecutionContext, queue_database: QueueDatabase) -> None:
     """Prune PgQueuer's log."""
     with queue_database.connect() as connection:

@@ -1,7 +1,8 @@
 """The databases as resources.
 
 A DSN is looked up when a step runs, never when definitions load, so that loading needs no database
-and no DSN appears in the UI.
+and no DSN appears in the UI. The resources have no fields: whoever launches a run could set those, and what
+is typed there is kept with the run.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,9 +10,7 @@ from contextlib import contextmanager
 from typing import ClassVar
 
 import dagster as dg
-from pydantic import Field
 
-from episodes_assets.databases import doors
 from episodes_assets.databases.connections import (
     Connection,
     connect,
@@ -22,26 +21,14 @@ from episodes_assets.databases.dsns import Purpose, resolve_dsns
 from episodes_assets.databases.input_role import check_input_role
 from episodes_assets.settings import load_settings
 
-_DSN = Field(default="", description="Overrides the DSN that the settings give; for tests.")
-
-
-def _dsn(override: str, purpose: Purpose) -> str:
-    settings = load_settings()
-    if override:
-        doors.require_allowed_dsn(settings, f"override_dsn of {purpose}", override)
-        return override
-    return resolve_dsns(settings).require(purpose)
-
 
 class InputDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The input database, through the role that can only read."""
 
-    override_dsn: str = _DSN
-
     @property
     def dsn(self) -> str:
         """The DSN, from EPISODES_INPUT_DSN or the embedded server."""
-        return _dsn(self.override_dsn, Purpose.INPUT)
+        return resolve_dsns(load_settings()).require(Purpose.INPUT)
 
     def checked_dsn(self, warn: Callable[[str], None]) -> str:
         """The DSN, after a look at whether its role can really only read.
@@ -62,14 +49,12 @@ class InputDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
 class _OwnDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
     """One of our own databases; a subclass says through which role."""
 
-    override_dsn: str = _DSN
-
     _purpose: ClassVar[Purpose]
 
     @property
     def dsn(self) -> str:
         """The DSN, from the purpose's setting or the embedded server."""
-        return _dsn(self.override_dsn, self._purpose)
+        return resolve_dsns(load_settings()).require(self._purpose)
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:

@@ -8,6 +8,7 @@ import pytest
 
 from episodes_assets.automation.schedules import daily_plan
 from episodes_assets.automation.sensors import days_in_flight, fan_out
+from episodes_assets.databases.dsns import Purpose
 from episodes_assets.definitions import build_defs
 from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
 from episodes_assets_tests.system import System, day, failure
@@ -122,7 +123,7 @@ def test_an_unreachable_database_is_a_skip_and_not_an_error(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EPISODES_ALLOWED_HOSTS", "127.0.0.1")
-    nowhere = QueueDatabase(override_dsn="postgresql://x@127.0.0.1:1/queue")
-    skipped = fan_out(queue_database=nowhere)
+    monkeypatch.setenv(Purpose.QUEUE.setting, "postgresql://x@127.0.0.1:1/queue")
+    skipped = fan_out(queue_database=QueueDatabase())
     assert isinstance(skipped, dg.SkipReason)
     assert "cannot reach x@127.0.0.1:1/queue" in (skipped.skip_message or "")

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from episodes_assets.automation.held_jobs import WaiverConfig
+from episodes_assets.automation.held_jobs import WaiverOptions
 from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.stores import ledger, publications
@@ -118,7 +118,7 @@ def test_each_job_of_days_offers_days_and_says_what_it_does(system: System) -> N
             shown = ui.ask(_JOB, selector={**SELECTOR, "pipelineName": name})
             assert shown["partitionKeysOrError"]["partitionKeys"] == [str(day(1))], name
             assert len(shown["description"]) > 40, name
-    assert all(field.description for field in WaiverConfig.model_fields.values())
+    assert all(field.description for field in WaiverOptions.model_fields.values())
 
 
 def test_a_month_is_backfilled(system: System) -> None:

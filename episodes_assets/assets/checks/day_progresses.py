@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from episodes_assets.assets.reporting import plain_failures, table
+from episodes_assets.assets.run_options import NO_OPTIONS
 from episodes_assets.resources.databases import QueueDatabase
 from episodes_assets.settings import load_settings
 from episodes_assets.stores.stalls import OpenDay, open_days
@@ -18,6 +19,7 @@ CHECK = "each_open_day_progresses"
     asset="job_outcomes",
     name=CHECK,
     description="Of each day with unfinished jobs, some job was finished within EPISODES_STALL_MINUTES.",
+    config_schema=NO_OPTIONS,
 )
 def each_open_day_progresses(queue_database: QueueDatabase) -> dg.AssetCheckResult:
     """Look at all days with unfinished jobs."""
