@@ -1,5 +1,8 @@
 """Who a request comes from, and what that allows."""
 
+import os
+import pwd
+import socket
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -47,3 +50,21 @@ class Identity:
     def display_name(self) -> str:
         """What pages call them."""
         return self.name
+
+    @property
+    def recorded_name(self) -> str:
+        """What is recorded with a decision or a run; a service token is never taken for a user."""
+        return f"token {self.name}" if self.way is Way.TOKEN else self.name
+
+
+def operating_system_user() -> str:
+    """Who runs this process, as decisions and runs record it; a blank in it tells it from an account."""
+    return f"os user {system_user_name()}@{socket.gethostname()}"
+
+
+def system_user_name() -> str:
+    """The user as the system knows them; the environment could say anything."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a user id without a name, as containers have
+        return str(os.getuid())

@@ -10,17 +10,17 @@ from episodes_assets.days import parse_date
 from episodes_assets.fleet.cancel import cancel_day
 from episodes_assets.fleet.retry import retry_held_jobs as retry
 from episodes_assets.resources.databases import QueueDatabase
+from episodes_assets.resources.launched_by import launched_by
 from episodes_assets.stores import waivers
 
 
 class WaiverOptions(RunOptions):
-    """The decision, as it is recorded. Neither may stay empty."""
+    """The decision, as it is recorded with the name of whoever launches it. It may not stay empty."""
 
     reason: str = Field(
         default="",
         description="Why the day is published without its held jobs. Consumers read it in published.days.",
     )
-    decided_by: str = Field(default="", description="Who decided it: a name that can be asked later.")
 
 
 @dg.op(
@@ -32,17 +32,19 @@ def waive_held_jobs_op(context: dg.OpExecutionContext, queue_database: QueueData
     options = WaiverOptions.read(context)
     day = parse_date(context.partition_key)
     with plain_failures(), queue_database.connect() as queue:
-        waiver = waivers.waive_held_jobs(queue, day, reason=options.reason, decided_by=options.decided_by)
+        waiver = waivers.waive_held_jobs(
+            queue, day, reason=options.reason, decided_by=launched_by(context.run)
+        )
     context.log.info(f"{day} is published without {waiver.jobs:,} held jobs")
 
 
 @dg.job(
     partitions_def=daily,
-    config={"ops": {"waive_held_jobs_op": {"config": {"reason": "", "decided_by": ""}}}},
+    config={"ops": {"waive_held_jobs_op": {"config": {"reason": ""}}}},
     description="Let a day be published without the jobs that are held now. In the *Launchpad* pick the day, "
-    "fill in `reason` and `decided_by`: without both it is refused. "
-    "The decision is recorded and published with the day. Jobs that are held later are not "
-    "covered; `retry_held_jobs` takes jobs out of it again.",
+    "say why under `reason`: without it the run is refused. The decision is recorded with the name you are "
+    "signed in as, and published with the day. Jobs that are held later are not covered; "
+    "`retry_held_jobs` takes jobs out of it again.",
 )
 def waive_held_jobs() -> None:
     """Waive a day's held jobs."""
@@ -73,12 +75,11 @@ def retry_held_jobs() -> None:
 
 
 class CancellationOptions(RunOptions):
-    """Why the work is stopped, as it is recorded. Neither may stay empty."""
+    """Why the work is stopped, as it is recorded with the name of whoever launches it; never empty."""
 
     reason: str = Field(
         default="", description="Why the day is not worked any further; it becomes part of the jobs' error."
     )
-    cancelled_by: str = Field(default="", description="Who decided it: a name that can be asked later.")
 
 
 @dg.op(
@@ -90,15 +91,16 @@ def cancel_jobs_op(context: dg.OpExecutionContext, queue_database: QueueDatabase
     options = CancellationOptions.read(context)
     day = parse_date(context.partition_key)
     with plain_failures(), queue_database.connect() as queue:
-        cancelled = cancel_day(queue, day, reason=options.reason, cancelled_by=options.cancelled_by)
+        cancelled = cancel_day(queue, day, reason=options.reason, cancelled_by=launched_by(context.run))
     context.log.info(f"{cancelled:,} unfinished jobs of {day} are held")
 
 
 @dg.job(
     partitions_def=daily,
-    config={"ops": {"cancel_jobs_op": {"config": {"reason": "", "cancelled_by": ""}}}},
-    description="Stop working a day: fill in `reason` and `cancelled_by`. What is not finished is held, so "
-    "that the day is not published; `retry_held_jobs` lets it go on where it was.",
+    config={"ops": {"cancel_jobs_op": {"config": {"reason": ""}}}},
+    description="Stop working a day: say why under `reason`; the name you are signed in as is recorded. What "
+    "is not finished is held, so that the day is not published; `retry_held_jobs` lets it go on where it "
+    "was.",
 )
 def cancel_jobs() -> None:
     """Cancel a day's unfinished jobs."""

@@ -1,12 +1,11 @@
 """Getting at the dashboard's accounts from a command; each change goes on record."""
 
-import os
-import pwd
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from episodes_assets.accounts import audit
+from episodes_assets.accounts.identity import system_user_name
 from episodes_assets.commands.databases import ready_databases
 from episodes_assets.databases.connections import Connection, connect_to_write
 from episodes_assets.databases.dsns import Database, Purpose
@@ -40,18 +39,10 @@ def recorded(what: str, **detail: object) -> Iterator[Connection]:
         yield connection
         audit.record(
             connection,
-            who=f"cli:{_operating_system_user()}",
+            who=f"cli:{system_user_name()}",
             way=None,
             what=what,
             detail=detail,
             address=socket.gethostname(),
             outcome="done",
         )
-
-
-def _operating_system_user() -> str:
-    """As the system knows them; the environment could say anything."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # a user id without a name, as containers have
-        return str(os.getuid())

@@ -1,20 +1,19 @@
 """`episodes jobs`: how far the fleet is, and what becomes of held and unfinished jobs."""
 
 import datetime as dt
-import getpass
-import socket
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from episodes_assets.accounts.identity import operating_system_user
 from episodes_assets.commands.console import block, out
 from episodes_assets.commands.databases import ready_databases
 from episodes_assets.databases.connections import connect_to_read, connect_to_write
 from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets.days import parse_day
-from episodes_assets.errors import DayNotPlanned, ReasonMissing
+from episodes_assets.errors import DayNotPlanned
 from episodes_assets.fleet.cancel import cancel_day
 from episodes_assets.fleet.retry import retry_held_jobs
 from episodes_assets.settings import load_settings
@@ -22,6 +21,10 @@ from episodes_assets.stores import ledger, waivers
 from episodes_assets.stores.fleet_progress import DayProgress, read_fleet_progress
 from episodes_assets.stores.stalls import open_days
 from episodes_assets.stores.workers import Worker, read_workers
+
+By = Annotated[
+    str | None, typer.Option(help="Who decided it, when not you; it is recorded beside your user@host.")
+]
 
 app = typer.Typer(no_args_is_help=True, help="See how far the fleet is; retry, waive or cancel jobs.")
 
@@ -121,7 +124,7 @@ def retry(day: Annotated[str, typer.Argument(help="The day whose held jobs are r
 def waive(
     day: Annotated[str, typer.Argument(help="The day to publish without its held jobs.")],
     reason: Annotated[str, typer.Option(help="Why; consumers read it with the published day.")],
-    by: Annotated[str | None, typer.Option(help="Who decided it. Default: you, user@host.")] = None,
+    by: By = None,
 ) -> None:
     """Decide that a day is published without the jobs that are held now, and record that.
 
@@ -139,7 +142,7 @@ def waive(
             connection,
             parsed,
             reason=reason,
-            decided_by=_whoever_runs_this() if by is None else by,
+            decided_by=_decided_by(by),
         )
     out.print(f"{day} is published without {waiver.jobs:,} held jobs, decided by {waiver.decided_by}")
 
@@ -148,7 +151,7 @@ def waive(
 def cancel(
     day: Annotated[str, typer.Argument(help="The day whose work is stopped.")],
     reason: Annotated[str, typer.Option(help="Why; it becomes part of the jobs' error.")],
-    by: Annotated[str | None, typer.Option(help="Who decided it. Default: you, user@host.")] = None,
+    by: By = None,
 ) -> None:
     """Stop working a day: what is not finished is held, and the day is not published.
 
@@ -161,14 +164,11 @@ def cancel(
     parsed = parse_day(day)
     dsn = ready_databases(settings).require(Purpose.QUEUE)
     with connect_to_write(dsn, Database.QUEUE, settings.environment, autocommit=True) as connection:
-        cancelled = cancel_day(
-            connection, parsed, reason=reason, cancelled_by=_whoever_runs_this() if by is None else by
-        )
+        cancelled = cancel_day(connection, parsed, reason=reason, cancelled_by=_decided_by(by))
     out.print(f"{cancelled:,} unfinished jobs of {day} are held; to go on: episodes jobs retry {day}")
 
 
-def _whoever_runs_this() -> str:
-    try:
-        return f"{getpass.getuser()}@{socket.gethostname()}"
-    except (KeyError, OSError) as error:  # a user id without a name, as containers have
-        raise ReasonMissing("you have no user name here", "say who decided it with --by") from error
+def _decided_by(typed: str | None) -> str:
+    """Whoever runs this, always; a name that they give stands beside it."""
+    given = " ".join((typed or "").split())
+    return f"{operating_system_user()}, as typed: {given}" if given else operating_system_user()

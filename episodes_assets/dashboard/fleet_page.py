@@ -101,7 +101,7 @@ class _FleetPages:
         return page(request, "fleet_cancel.html", say=wording, counts=counts, longest_reason=LONGEST_REASON)
 
     async def cancel(self, request: Request) -> Response:
-        day, by = _day(request), request.user.name
+        day, by = _day(request), request.user.recorded_name
         async with request.form(max_files=0, max_fields=5) as form:
             reason = str(form.get("reason", ""))[:LONGEST_REASON]
 

@@ -36,6 +36,7 @@ from episodes_assets.dashboard.request_body import (
     replaying,
 )
 from episodes_assets.dashboard.site import Site
+from episodes_assets.resources.launched_by import launching_as
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,8 @@ class Gate:
             await send(message)
 
         try:
-            await self._app(connection.scope, again, noting_answer)
+            with launching_as(proof.identity.recorded_name):
+                await self._app(connection.scope, again, noting_answer)
         finally:
             outcome = str(status) if status else "no answer"
             if 0 < len(answered) <= LONGEST_ANSWER:

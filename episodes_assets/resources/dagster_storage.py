@@ -15,11 +15,21 @@ from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets.databases.provision import ready_databases
 from episodes_assets.databases.sqlalchemy_url import to_sqlalchemy_url
 from episodes_assets.errors import NotProvisioned
+from episodes_assets.resources.launched_by import LaunchRecordingRunStorage
 from episodes_assets.settings import load_settings
 
 
 class EpisodesDagsterStorage(DagsterPostgresStorage):
-    """DagsterPostgresStorage on EPISODES_DAGSTER_DSN or the embedded server, set up when it is not."""
+    """DagsterPostgresStorage on EPISODES_DAGSTER_DSN or the embedded server, set up when it is not.
+
+    Args:
+        postgres_url: For SQLAlchemy.
+        inst_data: Of Dagster's instance.
+    """
+
+    def __init__(self, postgres_url: str, inst_data: ConfigurableClassData | None = None) -> None:
+        super().__init__(postgres_url, inst_data=inst_data)
+        self._run_storage = LaunchRecordingRunStorage(postgres_url, should_autocreate_tables=False)
 
     @classmethod
     def config_type(cls) -> Any:  # noqa: ANN401  Dagster's own type for it is private

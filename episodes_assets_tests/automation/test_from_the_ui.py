@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from episodes_assets.accounts.identity import operating_system_user
 from episodes_assets.automation.held_jobs import WaiverOptions
 from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Purpose
@@ -96,14 +97,18 @@ def test_a_day_is_materialised_corrected_and_published_without_failed_jobs(syste
         assert "1 jobs are held" in ui.launch(ASSET_JOB, {}, {PARTITION: one}, ("job_outcomes",))
         config, tags = ui.preset("waive_held_jobs", one)
         assert "needs a reason" in ui.launch("waive_held_jobs", config, tags)
-        decided = fill_in(config, "waive_held_jobs_op", reason="withdrawn", decided_by="ana")
+        decided = fill_in(config, "waive_held_jobs_op", reason="withdrawn")
         assert ui.launch("waive_held_jobs", decided, tags) == ""
         (request,) = tick("publish_finished_days", instance)
         execute(instance, "publish_day", request)
         with connect(system.dsn(Purpose.CONSUMER)) as consumer:
             manifest = publications.find_day(consumer, day(1))
         assert manifest is not None
-        assert (manifest.rows, manifest.left_out, manifest.decision) == (10, 1, "withdrawn (ana)")
+        assert (manifest.rows, manifest.left_out, manifest.decision) == (
+            10,
+            1,
+            f"withdrawn ({operating_system_user()})",
+        )
 
         config, tags = ui.preset("retry_held_jobs", one)
         assert ui.launch("retry_held_jobs", config, tags) == ""

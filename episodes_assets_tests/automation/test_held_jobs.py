@@ -1,11 +1,15 @@
 """A day is published without its held jobs by a recorded decision, and with them once they succeed."""
 
+import os
+import pwd
+import socket
 from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 import pytest
 
+from episodes_assets.accounts.identity import operating_system_user
 from episodes_assets.commands import jobs as jobs_command
 from episodes_assets.commands.history import history
 from episodes_assets.databases.connections import Connection, connect
@@ -13,6 +17,7 @@ from episodes_assets.databases.dsns import Purpose
 from episodes_assets.definitions import build_defs
 from episodes_assets.errors import NothingToWaive, ReasonMissing
 from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.resources.launched_by import LAUNCHED_BY, launched_by
 from episodes_assets.stores import ledger, publications, waivers
 from episodes_assets_tests.automation.test_chain import QUIET, execute, tick
 from episodes_assets_tests.stores.test_ledger import record
@@ -48,7 +53,7 @@ def test_publishing_without_held_jobs_and_with_them_later(
     system.finish_jobs("epid < 8")
     system.hold_jobs("epid IN (8, 9)")
     with dg.DagsterInstance.get() as instance:
-        jobs_command.waive(str(day(1)), reason="the [first] two", by=None)
+        jobs_command.waive(str(day(1)), reason="the [first] two", by="ana\n b ")
         # Held later: not covered.
         system.hold_jobs("epid = 10")
         progress = ledger.read_progress(queue)[0]
@@ -57,9 +62,8 @@ def test_publishing_without_held_jobs_and_with_them_later(
         assert "1 jobs are held, among them epid 10" in failure(
             system.materialize(day(1), select=["job_outcomes"])
         )
-        assert "needs a reason" in run(instance, "waive_held_jobs", {"reason": " ", "decided_by": "ana"})
-        assert "needs a name" in run(instance, "waive_held_jobs", {"reason": "third", "decided_by": ""})
-        assert run(instance, "waive_held_jobs", {"reason": "third", "decided_by": "ana"}) == ""
+        assert "needs a reason" in run(instance, "waive_held_jobs", {"reason": " "})
+        assert run(instance, "waive_held_jobs", {"reason": "third"}) == ""
         jobs_command.status(str(day(1)), traceback=False)
         shown = capsys.readouterr().out
         assert "is published without 3 jobs: the [first] two (" in shown
@@ -73,8 +77,8 @@ def test_publishing_without_held_jobs_and_with_them_later(
             manifest = publications.find_day(consumer, day(1))
             assert manifest is not None
             assert (manifest.jobs, manifest.rows, manifest.left_out) == (10, 7, 3)
-            assert manifest.decision.startswith("the [first] two (")
-            assert manifest.decision.endswith("; third (ana)")
+            me = operating_system_user()
+            assert manifest.decision == f"the [first] two ({me}, as typed: ana b); third ({me})"
             assert publications.read_history(consumer, day(1)) == [manifest]
         assert system.published()["epid"].tolist() == list(range(1, 8))
         assert tick("publish_finished_days", instance) == []
@@ -104,8 +108,32 @@ def test_publishing_without_held_jobs_and_with_them_later(
     ]
     history(str(day(1)))
     shown = capsys.readouterr().out
-    assert "1 jobs by ana on" in " ".join(shown.split())
+    assert f"1 jobs by {operating_system_user()} on" in " ".join(shown.split())
     assert "1 retried since: third" in " ".join(shown.split())
+
+
+def test_a_run_names_the_user_of_its_process_whatever_its_tags(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "the-auditor")
+    job = build_defs().resolve_job_def("prune_message_log")
+    forged = {LAUNCHED_BY: "the-auditor"}
+    with dg.DagsterInstance.get() as instance:
+        for tags, added in (
+            ({}, ""),
+            ({"dagster/backfill": "none"}, ""),
+            ({"dagster/schedule_name": "nightly_pruning"}, ", schedule nightly_pruning"),
+            ({"dagster/sensor_name": "s"}, ", sensor s"),
+        ):
+            run = instance.create_run_for_job(job, tags={**forged, **tags})
+            user = pwd.getpwuid(os.getuid()).pw_name
+            assert launched_by(run) == f"os user {user}@{socket.gethostname()}{added}"
+            assert instance.get_run_by_id(run.run_id) == run
+
+
+def test_a_run_of_an_older_release_says_so() -> None:
+    assert launched_by(dg.DagsterRun("waive_held_jobs")).startswith("unknown: ")
 
 
 def test_what_cannot_be_waived(system: System, queue: Connection) -> None:

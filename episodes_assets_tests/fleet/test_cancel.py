@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from episodes_assets.accounts.identity import operating_system_user
 from episodes_assets.commands import jobs as jobs_command
 from episodes_assets.databases.connections import Connection, connect
 from episodes_assets.databases.dsns import Purpose
@@ -148,11 +149,10 @@ def test_from_the_command_line_and_from_the_launchpad(
     record(queue, 1, 2)
     jobs_command.cancel(str(day(1)), reason="a wrong drop", by="ana")
     assert "2 unfinished jobs of 2018-03-01 are held" in capsys.readouterr().out
+    said = ledger.read_held(queue, [day(1)], 1)[0].error
+    assert f"cancelled by {operating_system_user()}, as typed: ana at " in said
     retry_held_jobs(queue, day(1))
     with dg.DagsterInstance.get() as instance:
-        assert "needs a name" in run(instance, "cancel_jobs", {"reason": "why", "cancelled_by": ""})
-        assert run(instance, "cancel_jobs", {"reason": "why", "cancelled_by": "bob"}) == ""
-        assert "no job of 2018-03-01 waits" in run(
-            instance, "cancel_jobs", {"reason": "why", "cancelled_by": "bob"}
-        )
-    assert "cancelled by bob at " in ledger.read_held(queue, [day(1)], 1)[0].error
+        assert run(instance, "cancel_jobs", {"reason": "why"}) == ""
+        assert "no job of 2018-03-01 waits" in run(instance, "cancel_jobs", {"reason": "why"})
+    assert f"cancelled by {operating_system_user()} at " in ledger.read_held(queue, [day(1)], 1)[0].error

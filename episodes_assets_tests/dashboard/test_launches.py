@@ -1,0 +1,179 @@
+"""What operators launch through the dashboard: as whom it is recorded, and what they may configure."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.reconstruct import ReconstructableRepository
+from dagster._core.execution.api import execute_run
+from dagster._core.execution.backfill import BulkActionStatus
+
+from episodes_assets.accounts import tokens
+from episodes_assets.accounts.identity import Role
+from episodes_assets.databases.connections import connect
+from episodes_assets.databases.dsns import Purpose
+from episodes_assets.resources.launched_by import LAUNCHED_BY
+from episodes_assets.settings import PROJECT_FOLDER
+from episodes_assets_tests.conftest import fresh_system
+from episodes_assets_tests.dashboard.served import JSON, Dashboard, serve_dashboard
+from episodes_assets_tests.system import day
+
+LOCATION = "episodes_assets"
+REPOSITORY = {"repositoryLocationName": LOCATION, "repositoryName": "__repository__"}
+FORGED = [{"key": LAUNCHED_BY, "value": "the-auditor"}]
+PARTITION = [{"key": "dagster/partition", "value": str(day(1))}]
+_RUN = "__typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }"
+LAUNCH = f"mutation L($params: ExecutionParams!) {{ launchRun(executionParams: $params) {{ {_RUN} }} }}"
+AGAIN = (
+    "mutation R($params: ReexecutionParams) { launchRunReexecution(reexecutionParams: $params) {"
+    f" {_RUN} }} }}"
+)
+BACKFILL = (
+    "mutation B($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {"
+    " __typename ... on LaunchBackfillSuccess { backfillId launchedRunIds }"
+    " ... on PythonError { message } } }"
+)
+BACKFILL_AGAIN = (
+    "mutation B($params: ReexecutionParams) { reexecutePartitionBackfill(reexecutionParams: $params) {"
+    " __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"
+)
+
+
+@pytest.fixture(scope="module")
+def dashboard(server_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
+    """With the code location; no daemon takes what is launched."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        fresh_system(server_home, tmp_path_factory.mktemp("dashboard") / "home", patch) as system,
+        serve_dashboard(system, PROJECT_FOLDER / "workspace.yaml") as served,
+    ):
+        yield served
+
+
+def send(dashboard: Dashboard, document: str, params: Any, **headers: str) -> Any:
+    """The one answer of a mutation by the operator, or the refusal's message."""
+    client = dashboard.client(None if headers else Role.OPERATOR)
+    body = json.dumps({"query": document, "variables": {"params": params}})
+    answer = client.post("/graphql", content=body, headers={**JSON, **headers}).json()
+    if "errors" in answer and "data" not in answer:
+        return answer["errors"][0]["message"]
+    (found,) = answer["data"].values()
+    return found
+
+
+def params_of(job: str, config: Any, tags: list[dict[str, str]]) -> dict[str, Any]:
+    return {
+        "selector": {**REPOSITORY, "pipelineName": job},
+        "runConfigData": config,
+        "mode": "default",
+        "executionMetadata": {"tags": tags},
+    }
+
+
+def waiver(reason: Any = "why") -> dict[str, Any]:
+    return {"ops": {"waive_held_jobs_op": {"config": {"reason": reason}}}}
+
+
+def run_of(dashboard: Dashboard, answer: Any) -> dg.DagsterRun:
+    assert answer["__typename"] == "LaunchRunSuccess", answer
+    run = dashboard.ui.workspace.instance.get_run_by_id(answer["run"]["runId"])
+    assert run is not None
+    return run
+
+
+def test_a_launched_run_names_whoever_is_signed_in(dashboard: Dashboard) -> None:
+    for tags in (
+        PARTITION,
+        [*PARTITION, *FORGED],
+        [*FORGED, *PARTITION, {"key": "dagster/backfill", "value": "x"}],
+    ):
+        run = run_of(dashboard, send(dashboard, LAUNCH, params_of("waive_held_jobs", waiver(), tags)))
+        assert run.tags[LAUNCHED_BY] == "operator"
+
+
+def test_a_token_is_not_taken_for_a_user(dashboard: Dashboard) -> None:
+    token = dashboard.accounts(tokens.create_token, "viewer", Role.OPERATOR, None)
+    params = params_of("waive_held_jobs", waiver(), PARTITION)
+    answer = send(dashboard, LAUNCH, params, Authorization=f"Bearer {token}")
+    assert run_of(dashboard, answer).tags[LAUNCHED_BY] == "token viewer"
+
+
+@pytest.mark.parametrize("keeps_tags", [True, False])
+def test_a_run_that_is_executed_again_names_whoever_asked_for_that(
+    dashboard: Dashboard, keeps_tags: bool
+) -> None:
+    instance = dashboard.ui.workspace.instance
+    parent = run_of(dashboard, send(dashboard, LAUNCH, params_of("retry_held_jobs", {}, PARTITION)))
+    instance.report_run_failed(parent)
+    other = dashboard.accounts(tokens.create_token, f"again-{keeps_tags}".lower(), Role.OPERATOR, None)
+    params = {
+        "parentRunId": parent.run_id,
+        "strategy": "ALL_STEPS",
+        "extraTags": FORGED,
+        "useParentRunTags": keeps_tags,
+    }
+    answer = send(dashboard, AGAIN, params, Authorization=f"Bearer {other}")
+    assert run_of(dashboard, answer).tags[LAUNCHED_BY] == f"token again-{keeps_tags}".lower()
+
+
+def test_runs_of_a_backfill_name_whoever_launched_it(dashboard: Dashboard) -> None:
+    instance = dashboard.ui.workspace.instance
+    params = {
+        "selector": {"repositorySelector": REPOSITORY, "partitionSetName": "waive_held_jobs_partition_set"},
+        "partitionNames": [str(day(1)), str(day(2))],
+        "tags": FORGED,
+    }
+    answer = send(dashboard, BACKFILL, params)
+    backfill = instance.get_backfill(answer["backfillId"])
+    assert backfill is not None
+    assert backfill.tags[LAUNCHED_BY] == "operator"
+    # As the daemon makes a run of it, in another process.
+    tags = {**backfill.tags, LAUNCHED_BY: "the-auditor", "dagster/backfill": backfill.backfill_id}
+    run = instance.add_run(dg.DagsterRun("waive_held_jobs", tags=tags))
+    assert run.tags[LAUNCHED_BY] == "operator"
+    at_once = send(dashboard, BACKFILL, {**params, "forceSynchronousSubmission": True})
+    for run_id in at_once["launchedRunIds"]:
+        made = instance.get_run_by_id(run_id)
+        assert made is not None
+        assert made.tags[LAUNCHED_BY] == "operator"
+    assert len(at_once["launchedRunIds"]) == 2
+    instance.update_backfill(backfill._replace(status=BulkActionStatus.COMPLETED_SUCCESS))
+    other = dashboard.accounts(tokens.create_token, "backfills-again", Role.OPERATOR, None)
+    params = {"parentRunId": backfill.backfill_id, "strategy": "ALL_STEPS"}
+    answer = send(dashboard, BACKFILL_AGAIN, params, Authorization=f"Bearer {other}")
+    again = instance.get_backfill(answer["backfillId"])
+    assert again is not None
+    assert again.tags[LAUNCHED_BY] == "token backfills-again"
+
+
+def test_the_decision_is_recorded_with_that_name(dashboard: Dashboard) -> None:
+    system = dashboard.system
+    system.insert_drop(day(1), [(epid, 0, "2018-02-01", "2018-02-01") for epid in (1, 2)])
+    system.plan(day(1))
+    system.hold_jobs("epid = 1")
+    tags = [*PARTITION, *FORGED]
+    for job, reason in (("waive_held_jobs", "withdrawn"), ("cancel_jobs", "wrong")):
+        config = {"ops": {f"{job}_op": {"config": {"reason": reason}}}}
+        run = run_of(dashboard, send(dashboard, LAUNCH, params_of(job, config, tags)))
+        work(dashboard, run)
+    with connect(system.dsn(Purpose.QUEUE)) as queue:
+        decided = queue.execute("SELECT reason, decided_by FROM ledger.waivers").fetchall()
+        (error,) = queue.execute("SELECT error FROM ledger.job_states WHERE epid = 2").fetchone() or ("",)
+    assert decided == [("withdrawn", "operator")]
+    assert error.startswith("cancelled by operator at ")
+
+
+def work(dashboard: Dashboard, run: dg.DagsterRun) -> None:
+    """Execute a queued run as a process of its own does."""
+    instance = dashboard.ui.workspace.instance
+    starting = dg.DagsterEvent(dg.DagsterEventType.PIPELINE_STARTING.value, run.job_name)
+    instance.report_dagster_event(starting, run.run_id)
+    ready = instance.get_run_by_id(run.run_id)
+    assert ready is not None
+    code = ReconstructableRepository.for_module("episodes_assets.definitions", "defs")
+    assert execute_run(
+        code.get_reconstructable_job(run.job_name), ready, instance, raise_on_error=True
+    ).success
