@@ -14,7 +14,7 @@ from episodes_assets.databases.connections import Connection
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_TEXT = 200
-LONGEST_DETAIL = 4_096
+LONGEST_DETAIL = 16_384
 _DEEPEST = 20
 
 
@@ -70,8 +70,8 @@ def record(
         address: Where it came from.
         outcome: What came of it.
 
-    Of a text of more than 200 characters the beginning is kept, and of the detail about 4 kB, so that nobody
-    fills with few requests what cannot be deleted.
+    Of a text of more than 200 characters the beginning is kept, and of the detail about 16 kB, so that nobody
+    fills with few requests what cannot be deleted. `fits` tells beforehand whether a detail is kept whole.
     """
     event = {
         "who": _short(who),
@@ -87,6 +87,11 @@ def record(
         {**event, "detail": Jsonb(event["detail"])},
     )
     _LOG.info("audit %s", json.dumps(event))
+
+
+def fits(detail: Mapping[str, object]) -> bool:
+    """Whether `record` keeps a detail whole."""
+    return _fitting(detail) == {key: _as_json(value) for key, value in detail.items()}
 
 
 _BEGINNING = dt.datetime.min.replace(tzinfo=dt.UTC)

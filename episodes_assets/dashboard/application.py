@@ -87,7 +87,7 @@ def create_application(
             Middleware(
                 TrustedHostMiddleware, allowed_hosts=list(site.configuration.names), www_redirect=False
             ),
-            Middleware(Gate, site=site, doors=doors),
+            Middleware(Gate, site=site, doors=doors, instance=ui.workspace.instance),
         ],
         exception_handlers=dict.fromkeys(AWAY, _show_away),
     )

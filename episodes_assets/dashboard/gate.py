@@ -5,26 +5,42 @@ role allows it. So a route that somebody adds is closed until it is declared ope
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import ParamSpec, TypeVar
 
+import dagster as dg
 from anyio import to_thread
+from dagster_postgres.utils import DagsterPostgresException
+from sqlalchemy.exc import DBAPIError
 from starlette.authentication import AuthCredentials, UnauthenticatedUser
 from starlette.requests import HTTPConnection, Request
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from episodes_assets.accounts import audit
 from episodes_assets.dashboard import refusal as refusals
 from episodes_assets.dashboard.accounts_access import AWAY
 from episodes_assets.dashboard.audit_detail import (
     LONGEST_ANSWER,
+    KnownRuns,
     describe_address,
     describe_answer,
-    describe_graphql,
+    describe_body,
+    describe_calls,
+    describe_operation,
     describe_request,
 )
 from episodes_assets.dashboard.credentials import Proof, identify
 from episodes_assets.dashboard.cross_site import SAFE_METHODS, is_same_origin
+from episodes_assets.dashboard.graphql_arguments import (
+    Call,
+    named_runs,
+    parent_runs,
+    read_calls,
+    takes_environment,
+)
 from episodes_assets.dashboard.graphql_reading import LARGE_BYTES, Asked, Unreadable, read_http
 from episodes_assets.dashboard.graphql_socket import guard_socket
 from episodes_assets.dashboard.refusal import Refusal, answer
@@ -37,6 +53,9 @@ from episodes_assets.dashboard.request_body import (
 )
 from episodes_assets.dashboard.site import Site
 from episodes_assets.resources.launched_by import launching_as
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -59,8 +78,9 @@ class Doors:
 class Gate:
     """ASGI middleware; `scope["user"]` is an `Identity` for each request behind it that is not open."""
 
-    def __init__(self, app: ASGIApp, *, site: Site, doors: Doors) -> None:
+    def __init__(self, app: ASGIApp, *, site: Site, doors: Doors, instance: dg.DagsterInstance) -> None:
         self._app = app
+        self._instance = instance
         self._site = site
         self._doors = doors
 
@@ -143,23 +163,26 @@ class Gate:
             return
         except ConnectionError:
             return
-        asked: Asked | None = None
+        asked, calls, refused = None, list[Call](), None
         if _leads_to(self._doors.graphql, scope):
             try:
                 asked = await _read(Request(scope), body)
+                refused = _judge_graphql(scope["method"], proof, asked)
+                if asked is not None and refused is None:
+                    calls, refused = await _beside(body, _read_and_judge_calls, asked)
             except Unreadable as problem:
-                await self._refuse(refusals.unreadable(str(problem)), connection, proof, receive, send)
+                refused = refusals.unreadable(str(problem))
+            if refused is not None:
+                await self._refuse(refused, connection, proof, receive, send, _brief(asked, body))
                 return
-            if refused := _judge_graphql(scope["method"], proof, asked):
-                await self._refuse(refused, connection, proof, receive, send, describe_graphql(asked))
-                return
-        await self._pass(connection, proof, asked, body, receive, send)
+        await self._pass(connection, proof, asked, calls, body, receive, send)
 
     async def _pass(
         self,
         connection: HTTPConnection,
         proof: Proof | None,
         asked: Asked | None,
+        calls: Sequence[Call],
         body: bytes,
         receive: Receive,
         send: Send,
@@ -173,9 +196,13 @@ class Gate:
             await self._app(connection.scope, again, send)
             return
         what = "request" if asked is None else "graphql mutation"
-        detail = describe_request(connection, body) if asked is None else describe_graphql(asked)
+        detail = await self._describe(connection, asked, calls, body)
+        if isinstance(detail, Refusal):
+            await self._refuse(detail, connection, proof, receive, send, _brief(asked, body))
+            return
         # The two events of a request, which others may come between.
-        detail = {"request": secrets.token_hex(4), **detail}
+        request = {"request": secrets.token_hex(4)}
+        detail = {**detail, **request}
         try:
             await self._site.record_or_fail(connection, what, "begun", who=proof.identity, detail=detail)
         except AWAY:
@@ -192,14 +219,37 @@ class Gate:
                 answered.extend(message.get("body", b""))
             await send(message)
 
-        try:
-            with launching_as(proof.identity.recorded_name):
+        with launching_as(proof.identity.recorded_name) as launches:
+            try:
                 await self._app(connection.scope, again, noting_answer)
-        finally:
-            outcome = str(status) if status else "no answer"
-            if 0 < len(answered) <= LONGEST_ANSWER:
-                detail = {**detail, **describe_answer(bytes(answered))}
-            await self._site.record(connection, what, outcome, who=proof.identity, detail=detail)
+            finally:
+                outcome = str(status) if status else "no answer"
+                what_came: dict[str, object] = {"launched": launches.ids} if launches.ids else {}
+                if 0 < len(answered) <= LONGEST_ANSWER:
+                    what_came |= describe_answer(bytes(answered))
+                where = describe_address(connection) if asked is None else {}
+                detail = {**request, **where, **_brief(asked, body), **what_came}
+                await self._site.record(connection, what, outcome, who=proof.identity, detail=detail)
+
+    async def _describe(
+        self, connection: HTTPConnection, asked: Asked | None, calls: Sequence[Call], body: bytes
+    ) -> dict[str, object] | Refusal:
+        """All that a request asks for, or why it cannot be on record, and so is not done."""
+        if asked is None:
+            detail = {**describe_request(connection, body), **describe_body(body)}
+        else:
+            detail = {**describe_calls(calls), **_brief(asked, body)}
+        if not audit.fits(detail):
+            return refusals.TOO_MUCH
+        if ids := named_runs(calls):
+            try:
+                known = await to_thread.run_sync(KnownRuns, self._instance, ids)
+            except (DBAPIError, DagsterPostgresException):
+                return refusals.AWAY
+            if known.name_environment(parent_runs(calls)):
+                return refusals.ENVIRONMENT
+            detail |= known.describe()
+        return detail if audit.fits(detail) else refusals.TOO_MUCH
 
     def _changes(self, scope: Scope, asked: Asked | None) -> bool:
         """Whether a request is to be on record here: it may change something, and does not record itself."""
@@ -240,10 +290,24 @@ def _leads_to(routes: Sequence[BaseRoute], scope: Scope) -> bool:
 
 
 async def _read(request: Request, body: bytes) -> Asked | None:
-    arguments = (request.method, request.headers, request.query_params, body)
+    return await _beside(body, read_http, request.method, request.headers, request.query_params, body)
+
+
+async def _beside(body: bytes, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function whose work grows with the body; for a large one beside the event loop."""
     if len(body) > LARGE_BYTES:
-        return await to_thread.run_sync(read_http, *arguments)
-    return read_http(*arguments)
+        return await to_thread.run_sync(partial(function, *args, **kwargs))
+    return function(*args, **kwargs)
+
+
+def _read_and_judge_calls(asked: Asked) -> tuple[list[Call], Refusal | None]:
+    calls = read_calls(asked)
+    return calls, refusals.ENVIRONMENT if takes_environment(calls) else None
+
+
+def _brief(asked: Asked | None, body: bytes) -> dict[str, object]:
+    """What tells a request from others, where its arguments are elsewhere or are not kept."""
+    return {**describe_operation(asked), **describe_body(body)}
 
 
 def _judge_graphql(method: str, proof: Proof | None, asked: Asked | None) -> Refusal | None:

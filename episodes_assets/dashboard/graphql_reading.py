@@ -21,6 +21,7 @@ from graphql import (
     OperationDefinitionNode,
     OperationType,
     SelectionSetNode,
+    VariableDefinitionNode,
     parse,
 )
 from starlette.datastructures import Headers, QueryParams
@@ -47,11 +48,13 @@ class Operation:
         kind: Query, mutation or subscription.
         name: Its name, if it has one.
         calls: Its top-level fields, fragments resolved.
+        variable_definitions: The variables that it declares.
     """
 
     kind: OperationType
     name: str | None
     calls: tuple[FieldNode, ...]
+    variable_definitions: tuple[VariableDefinitionNode, ...] = ()
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -223,7 +226,8 @@ def _read_operations(document: DocumentNode) -> Iterator[Operation]:
         walk = _Walk(fragments, steps_left)
         calls = tuple(walk.calls(node.selection_set))
         steps_left = walk.steps_left
-        yield Operation(node.operation, node.name.value if node.name else None, calls)
+        name = node.name.value if node.name else None
+        yield Operation(node.operation, name, calls, tuple(node.variable_definitions))
 
 
 class _Walk:

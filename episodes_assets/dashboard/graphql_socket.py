@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from episodes_assets.accounts.identity import Identity
 from episodes_assets.dashboard.accounts_access import AWAY
 from episodes_assets.dashboard.credentials import identify
+from episodes_assets.dashboard.graphql_arguments import read_calls, takes_environment
 from episodes_assets.dashboard.graphql_reading import (
     LARGE_BYTES,
     Unreadable,
@@ -164,6 +165,8 @@ def _kind(message: Mapping[str, Any], site: Site, identity: Identity) -> str:
         asked = read_socket_payload(content.get("payload"))
         if asked.has_mutation:
             raise Unreadable("a mutation over a WebSocket")
+        if takes_environment(read_calls(asked)):
+            raise Unreadable("run configuration that names an environment variable")
         picked = asked.picked.kind.value if asked.picked else "none"
         site.metrics.operations.labels(identity.role.value, picked).inc()
     return kind

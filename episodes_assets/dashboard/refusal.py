@@ -39,6 +39,18 @@ NO_SOCKET = Refusal(403, "no such socket", "There is no WebSocket here.")
 TOO_LARGE = Refusal(413, "too large", "The request is too large.")
 TOO_SLOW = Refusal(408, "too slow", "The request did not arrive in time.")
 NOT_BY_POST = Refusal(405, "mutation not by POST", "A mutation is sent by POST.")
+ENVIRONMENT = Refusal(
+    400,
+    "environment variable",
+    "The run configuration names an environment variable ({env: …}), which could publish a secret."
+    " Write the value itself; a run whose record has one is launched anew by its job.",
+)
+TOO_MUCH = Refusal(
+    413,
+    "too much for the audit log",
+    "This request holds more than the audit log keeps of one request, and what is not on record is not done."
+    " Send it in parts: fewer runs or partitions at once, shorter tags and configuration.",
+)
 AWAY = Refusal(503, "database away", "A database is away; try again in a moment.")
 
 

@@ -1,6 +1,8 @@
 """What operators launch through the dashboard: as whom it is recorded, and what they may configure."""
 
+import hashlib
 import json
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ import pytest
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 from dagster._core.execution.api import execute_run
 from dagster._core.execution.backfill import BulkActionStatus
+from dagster_graphql.schema import create_schema
+from graphql import GraphQLInputObjectType, GraphQLObjectType, get_named_type
 
 from episodes_assets.accounts import tokens
 from episodes_assets.accounts.identity import Role
@@ -69,7 +73,7 @@ def params_of(job: str, config: Any, tags: list[dict[str, str]]) -> dict[str, An
         "selector": {**REPOSITORY, "pipelineName": job},
         "runConfigData": config,
         "mode": "default",
-        "executionMetadata": {"tags": tags},
+        "executionMetadata": {"tags": list(tags)},
     }
 
 
@@ -177,3 +181,165 @@ def work(dashboard: Dashboard, run: dg.DagsterRun) -> None:
     assert execute_run(
         code.get_reconstructable_job(run.job_name), ready, instance, raise_on_error=True
     ).success
+
+
+def begun(dashboard: Dashboard) -> Any:
+    """What the newest mutation's event says that came before it was executed."""
+    return [detail for _, detail, outcome in dashboard.events("graphql mutation") if outcome == "begun"][-1]
+
+
+def count_runs(dashboard: Dashboard) -> int:
+    instance = dashboard.ui.workspace.instance
+    return instance.get_runs_count() + len(instance.get_backfills())
+
+
+def test_long_tags_sent_first_hide_nothing(dashboard: Dashboard) -> None:
+    """A run whose job and configuration are not on record could be deleted, and nobody would know."""
+    long = [{"key": f"k{number}", "value": "x" * 500} for number in range(6)]
+    params: dict[str, Any] = {
+        "executionMetadata": {"tags": [*long, *PARTITION]},
+        "runConfigData": "ops: {cancel_jobs_op: {config: {reason: the true one}}}",
+        "selector": {**REPOSITORY, "jobName": "cancel_jobs"},
+    }
+    run = run_of(dashboard, send(dashboard, LAUNCH, params))
+    detail = begun(dashboard)
+    (call,) = detail["calls"]
+    told = call["arguments"]["executionParams"]
+    assert call["field"] == "launchRun"
+    assert told["selector"]["jobName"] == "cancel_jobs"
+    assert told["runConfigData"] == params["runConfigData"]
+    assert told["executionMetadata"]["tags"] == params["executionMetadata"]["tags"]
+    body = json.dumps({"query": LAUNCH, "variables": {"params": params}})
+    assert detail["sha256"] == hashlib.sha256(body.encode()).hexdigest()
+    done = dashboard.events("graphql mutation")[-1]
+    assert (done[1]["request"], done[1]["launched"]) == (detail["request"], [run.run_id])
+
+    send(dashboard, "mutation D($params: String!) { deleteRun(runId: $params) { __typename } }", run.run_id)
+    (deleted,) = begun(dashboard)["runs"]
+    assert deleted["run"] == run.run_id
+    assert deleted["job"] == "cancel_jobs"
+    assert deleted["tags"]["dagster/partition"] == str(day(1))
+    assert deleted["tags"][LAUNCHED_BY] == "operator"
+    assert "the true one" in deleted["runConfigData"]
+
+
+@pytest.mark.parametrize("what", ["tags", "run configuration", "asset selection"])
+def test_what_is_too_much_for_the_audit_log_is_not_launched(dashboard: Dashboard, what: str) -> None:
+    params = params_of("cancel_jobs", {}, PARTITION)
+    if what == "tags":
+        params["executionMetadata"]["tags"] += [{"key": f"k{n}", "value": "x" * 5_000} for n in range(6)]
+    elif what == "run configuration":
+        params["runConfigData"] = "#" * 20_000
+    else:
+        params["selector"]["assetSelection"] = [{"path": [f"asset{n}"]} for n in range(2_000)]
+    before = count_runs(dashboard)
+    assert "more than the audit log keeps of one request" in send(dashboard, LAUNCH, params)
+    assert count_runs(dashboard) == before
+    _, detail, outcome = dashboard.events("request refused")[-1]
+    assert outcome == "too much for the audit log"
+    assert detail["fields"] == ["launchRun"]
+    assert len(detail["sha256"]) == 64
+
+
+def test_a_backfill_of_years_is_on_record_by_its_ranges(dashboard: Dashboard) -> None:
+    days = [str(day(number)) for number in range(1, 879) if number != 100]
+    params = {"assetSelection": [{"path": ["input_episodes"]}], "partitionNames": [*days, "2018-03-01"]}
+    backfill = send(dashboard, BACKFILL, params)["backfillId"]
+    (call,) = begun(dashboard)["calls"]
+    assert call["arguments"]["backfillParams"]["partitionNames"] == [
+        "2018-03-01 to 2018-06-07 (99 days)",
+        "2018-06-09 to 2020-07-25 (778 days)",
+        "2018-03-01",
+    ]
+    assert dashboard.events("graphql mutation")[-1][1]["launched"] == [backfill]
+
+
+MANY = (
+    "mutation M($params: ExecutionParams!) {"
+    " launchMultipleRuns(executionParamsList: [$params]) { __typename } }"
+)
+CHECK = (
+    'query V($params: RunConfigData) { isPipelineConfigValid(mode: "default", runConfigData: $params,'
+    ' pipeline: {pipelineName: "p", repositoryName: "r", repositoryLocationName: "l"}) { __typename } }'
+)
+ENV = {"env": "EPISODES_RESULTS_DSN"}
+WITH_ENV = {
+    "an object": waiver(ENV),
+    "YAML": "ops: {waive_held_jobs_op: {config: {reason: {env: EPISODES_RESULTS_DSN}}}}",
+    "JSON": json.dumps(waiver(ENV)),
+    "an alias": "a: &a {env: X}\nb: [*a]",
+    "where nothing is configured": {"anything": [{"deep": [ENV]}]},
+}
+
+
+@pytest.mark.parametrize("config", WITH_ENV.values(), ids=WITH_ENV)
+def test_no_request_takes_an_environment_variable(dashboard: Dashboard, config: Any) -> None:
+    before = count_runs(dashboard)
+    execution = params_of("waive_held_jobs", config, PARTITION)
+    backfill = {"partitionNames": [str(day(1))], "runConfigData": config}
+    for document, params in (
+        (LAUNCH, execution),
+        (LAUNCH.replace("launchRun", "launchPipelineExecution"), execution),
+        (LAUNCH.replace("launchRun", "launchRunReexecution"), execution),
+        (MANY, execution),
+        (BACKFILL, backfill),
+    ):  # fmt: skip
+        assert "names an environment variable" in send(dashboard, document, params), document
+        assert dashboard.events("request refused")[-1][2] == "environment variable"
+    assert "names an environment variable" in send(dashboard, CHECK, config)
+    assert count_runs(dashboard) == before
+
+
+def test_a_literal_in_the_document_is_read_as_well(dashboard: Dashboard) -> None:
+    document = (
+        'mutation { launchRun(executionParams: {selector: {jobName: "waive_held_jobs", repositoryName: "r",'
+        ' repositoryLocationName: "l"}, runConfigData: {ops: {x: {env: "PATH"}}}}) { __typename } }'
+    )
+    answer = dashboard.client(Role.OPERATOR).post("/graphql", json={"query": document})
+    assert answer.status_code == 400
+    assert "names an environment variable" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (waiver(ENV), "names an environment variable"),
+        ({"resources": {"snapshots": {"config": {"url": "/tmp"}}}}, 'unexpected config entry "url"'),
+        (
+            {"ops": {"waive_held_jobs_op": {"config": {"decided_by": "x"}}}},
+            'unexpected config entry "decided_by"',
+        ),
+    ],
+    ids=["env", "resource", "name"],
+)
+def test_a_run_of_an_older_release_is_not_executed_again(
+    dashboard: Dashboard, config: Any, said: str
+) -> None:
+    instance = dashboard.ui.workspace.instance
+    made = run_of(dashboard, send(dashboard, LAUNCH, params_of("waive_held_jobs", waiver(), PARTITION)))
+    old = instance.add_run(made._replace(run_id=str(uuid.uuid4()), run_config=config))
+    instance.report_run_failed(old)
+    before = count_runs(dashboard)
+    answer = send(dashboard, AGAIN, {"parentRunId": old.run_id, "strategy": "ALL_STEPS"})
+    assert said.lower() in (answer if isinstance(answer, str) else answer["message"]).lower()
+    assert count_runs(dashboard) == before
+
+
+def test_every_run_configuration_goes_by_one_name() -> None:
+    schema = create_schema().graphql_schema
+    inputs = {
+        name
+        for kind in schema.type_map.values()
+        if isinstance(kind, GraphQLInputObjectType)
+        for name, field in kind.fields.items()
+        if get_named_type(field.type).name == "RunConfigData"
+    }
+    arguments = {
+        name
+        for kind in schema.type_map.values()
+        if isinstance(kind, GraphQLObjectType)
+        for field in kind.fields.values()
+        for name, argument in field.args.items()
+        if get_named_type(argument.type).name == "RunConfigData"
+    }
+    assert inputs == arguments == {"runConfigData"}
