@@ -12,6 +12,7 @@ from episodes_assets.commands.dagster_home import prepare_dagster_home
 from episodes_assets.commands.databases import announce_open_hosts, ready_databases
 from episodes_assets.commands.one_line_log import log_to_stderr
 from episodes_assets.dashboard.configuration import read_configuration
+from episodes_assets.databases.dsns import ORCHESTRATOR
 from episodes_assets.settings import load_settings
 
 
@@ -53,6 +54,9 @@ def webserver(
     prepare_dagster_home(settings)
     with (
         listening(configuration) as listener,
+        # Without --workspace Dagster starts a code server: it gets what the code location needs, and no
+        # secret of the dashboard.
+        dsns.as_environment(ORCHESTRATOR),
         open_application(settings, dsns, configuration, workspace) as application,
     ):
         out.print(f"Serving {configuration.address}", soft_wrap=True)

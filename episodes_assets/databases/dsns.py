@@ -4,7 +4,9 @@ A purpose is a role in a database (`episodes_assets.databases.purposes`). A proc
 the purposes of its own work and is given nothing else.
 """
 
-from collections.abc import Collection, Mapping
+import os
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import get_args
 
@@ -51,6 +53,24 @@ class Dsns:
         return withheld | {
             purpose.setting: self.by_purpose[purpose] for purpose in purposes if purpose in self.by_purpose
         }
+
+    @contextmanager
+    def as_environment(self, purposes: Collection[Purpose]) -> Iterator[None]:
+        """Let this process's children inherit just these purposes while the block lasts.
+
+        For children that a library starts, to which no environment can be handed.
+        """
+        handed = self.environment(purposes)
+        before = {name: os.environ.get(name) for name in handed}
+        os.environ.update(handed)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
 
 
 def _is_secret(annotation: object) -> bool:

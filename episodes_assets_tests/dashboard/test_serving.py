@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
+import psutil
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -21,8 +22,9 @@ from websockets.typing import Origin, Subprotocol
 
 from episodes_assets.commands.processes import episodes_argv
 from episodes_assets.dashboard.configuration import Configuration, read_configuration
+from episodes_assets.databases.dsns import ORCHESTRATOR
 from episodes_assets.errors import BadSetting
-from episodes_assets.settings import load_settings
+from episodes_assets.settings import WITHHELD, load_settings
 from episodes_assets_tests.commands.invoke import refusal
 from episodes_assets_tests.dashboard.served import PASSWORD, Dashboard, serving
 from episodes_assets_tests.system import System
@@ -220,3 +222,31 @@ def test_the_command_serves_until_it_is_told_to_stop(system: System) -> None:
     # The audit log is in the process's own log as well, and no password.
     assert 'audit {"who": "unproven:an unknown name", "way": null, "what": "login"' in said
     assert "Traceback" not in said
+
+
+def test_its_own_code_server_is_handed_no_secret_of_the_dashboard(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPISODES_ADMIN_DSN", system.admin["dagster"])
+    monkeypatch.setenv("EPISODES_OPENID_CLIENT_SECRET", "s3cret")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    argv = episodes_argv("webserver", "--port", str(port))
+    webserver = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert webserver.stdout is not None
+        assert f"Serving http://127.0.0.1:{port}\n" in webserver.stdout  # after the code server's own lines
+        (code,) = [
+            child
+            for child in psutil.Process(webserver.pid).children(recursive=True)
+            if "grpc" in child.cmdline()
+        ]
+        handed = {
+            name: value
+            for name, value in code.environ().items()
+            if name.startswith("EPISODES_") and name.endswith(("_DSN", "_SECRET")) and value != WITHHELD
+        }
+    finally:
+        webserver.terminate()
+        webserver.communicate(timeout=60)
+    assert handed == {purpose.setting: system.dsn(purpose) for purpose in ORCHESTRATOR}

@@ -1,5 +1,7 @@
 """What a child process is told, and what is withheld from it."""
 
+import os
+
 import pytest
 from pydantic import SecretStr
 
@@ -28,3 +30,16 @@ def test_only_the_dashboard_is_handed_secrets_that_are_no_dsn(
     for purpose in Purpose:
         assert given[purpose.setting] == (f"dsn of {purpose}" if purpose in purposes else WITHHELD)
     assert given["EPISODES_ADMIN_DSN"] == WITHHELD
+
+
+def test_children_inherit_what_was_handed_to_them_until_the_block_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("EPISODES_ADMIN_DSN", "mine")
+    monkeypatch.delenv("EPISODES_QUEUE_DSN", raising=False)
+    given = Dsns({Purpose.QUEUE: "queue"}, is_embedded=False)
+    before = dict(os.environ)
+    with given.as_environment([Purpose.QUEUE, Purpose.RESULTS]):
+        assert os.environ["EPISODES_ADMIN_DSN"] == os.environ["EPISODES_RESULTS_DSN"] == WITHHELD
+        assert os.environ["EPISODES_QUEUE_DSN"] == "queue"
+    assert dict(os.environ) == before
