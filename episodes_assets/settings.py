@@ -162,11 +162,12 @@ class Settings(BaseSettings):
     @classmethod
     def _know_algorithms_by_name(cls, value: dict[str, float]) -> dict[str, float]:
         if value:
-            from episodes_assets.algorithms.registry import ALGORITHMS  # takes a while, and few need it
+            from episodes_assets.algorithms.registry import get_registry  # loads pandas, and few need it
 
-            # The name of a module that does not import here is not known; that fails its own jobs only.
-            known = {each.name for each in ALGORITHMS}
-            if (unknown := value.keys() - known) and not any(each.import_error for each in ALGORITHMS):
+            registry = get_registry()
+            known = {each.name for each in registry.by_id.values()}
+            # The name in a module that cannot be read is not known; that fails its own jobs only.
+            if (unknown := value.keys() - known) and not registry.problems:
                 raise ValueError(f"no algorithm is called {min(unknown)}, but {', '.join(sorted(known))} are")
         return value
 

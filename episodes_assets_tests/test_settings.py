@@ -1,5 +1,6 @@
 """Settings: what a child process is not handed, it does not find elsewhere either."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,10 +48,22 @@ def test_a_time_limit_that_none_can_keep_or_nobody_has_is_refused(
     assert settings.load_settings().algorithm_timeout_seconds == {"reach": 5}
 
 
-def test_a_time_limit_of_an_algorithm_that_does_not_import_is_left_alone(
+def test_a_time_limit_of_an_algorithm_that_cannot_be_read_is_left_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    broken = replace(registry.ALGORITHMS[0], import_error="no such library")
-    monkeypatch.setattr(registry, "ALGORITHMS", (broken, *registry.ALGORITHMS[1:]))
+    broken = replace(registry.get_registry(), problems=("reach.py, line 1: invalid syntax",))
+    monkeypatch.setattr(registry, "get_registry", lambda: broken)
     monkeypatch.setenv("EPISODES_ALGORITHM_TIMEOUT_SECONDS", '{"called_otherwise": 5}')
     assert settings.load_settings().algorithm_timeout_seconds == {"called_otherwise": 5}
+
+
+def test_every_setting_that_is_named_like_a_secret_is_one() -> None:
+    """By its type it is withheld from child processes and hidden in messages."""
+    named = {
+        name
+        for name, field in settings.Settings.model_fields.items()
+        if re.search("dsn|secret|password|token|credential", name) and field.annotation is not bool
+    }
+    withheld = Dsns({}, is_embedded=False).environment(())
+    assert {f"EPISODES_{name.upper()}" for name in named} == set(withheld)
+    assert set(withheld.values()) == {settings.WITHHELD}

@@ -1,12 +1,22 @@
-"""What an algorithm is."""
+"""What an algorithm is: what its module declares, and the function that computes its metrics."""
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY
 from enum import StrEnum
+from typing import Annotated, Self
 
 import pandas as pd
+from pydantic import ConfigDict, Field, FiniteFloat, model_validator
+from pydantic.dataclasses import dataclass
 
 MAX_SECONDS_WATCHED = 86_400
+
+# Each algorithm has a view in the schema `published`, beside these tables and behind these columns.
+RESERVED_NAMES = frozenset({"results", "days", "history"})
+RESERVED_COLUMNS = frozenset({"day", "epid", "window_start", "window_end", "covered_from"})
+
+_Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+_STRICT = ConfigDict(strict=True, extra="forbid")
 
 
 class Metric(StrEnum):
@@ -16,9 +26,9 @@ class Metric(StrEnum):
     REAL = "real"
 
 
-@dataclass(frozen=True)
-class Algorithm:
-    """An analysis of the viewings of many episodes at once.
+@dataclass(frozen=True, config=_STRICT)
+class Declaration:
+    """What everybody may know of an algorithm without running its module.
 
     Attributes:
         algorithm_id: The number by which catalogue rows ask for it.
@@ -26,6 +36,42 @@ class Algorithm:
         version: Changed by its author whenever its results change.
         description: One sentence on what it tells.
         columns: Its metric columns and their types, in the order consumers see them.
+        may_be_missing: The columns in which a value may be missing. Anywhere else a missing value is a
+            failure of its job, as an infinite one is everywhere.
+        timeout_seconds: How long one job may take by itself; None for EPISODES_JOB_TIMEOUT_SECONDS.
+
+    Raises:
+        pydantic.ValidationError: If a value is not of its type or out of its range.
+    """
+
+    _: KW_ONLY
+    algorithm_id: Annotated[int, Field(ge=0, le=32_767)]  # a smallint
+    name: _Identifier
+    version: Annotated[str, Field(min_length=1)]
+    description: str
+    columns: Annotated[Mapping[_Identifier, Metric], Field(min_length=1)]
+    may_be_missing: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    timeout_seconds: Annotated[FiniteFloat, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _fit_into_the_published_schema(self) -> Self:
+        if self.name in RESERVED_NAMES:
+            raise ValueError(f"{self.name} is the name of a published table")
+        if reserved := RESERVED_COLUMNS & self.columns.keys():
+            raise ValueError(f"every view has a column {min(reserved)} already")
+        if unknown := set(self.may_be_missing) - self.columns.keys():
+            raise ValueError(f"may_be_missing names {min(unknown)}, which is no column")
+        return self
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Algorithm(Declaration):
+    """An analysis of the viewings of many episodes at once.
+
+    A module assigns it to `ALGORITHM` with every argument but `compute` written as a literal, since all
+    processes but those that compute read it from the module's text (`registry.py`).
+
+    Attributes:
         compute: `(viewings, jobs) -> metrics`, for whole columns.
 
             `viewings` has a row for each viewing inside its job's window: `job` (int64, the row of
@@ -37,19 +83,7 @@ class Algorithm:
 
             `metrics` has the jobs' index and one column for each of `columns`; a job without
             viewings has a row as well, with a missing value where nothing can be said.
-        may_be_missing: The columns in which a value may be missing. Anywhere else a missing value is a
-            failure of its job, as an infinite one is everywhere.
-        timeout_seconds: How long one job may take by itself; None for EPISODES_JOB_TIMEOUT_SECONDS.
-        import_error: Why the module cannot be imported, with its traceback; None when it can. Such an
-            algorithm has no columns, and each of its jobs fails with this.
     """
 
-    algorithm_id: int
-    name: str
-    version: str
-    description: str
-    columns: Mapping[str, Metric]
+    _: KW_ONLY
     compute: Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame]
-    may_be_missing: Collection[str] = ()
-    timeout_seconds: float | None = None
-    import_error: str | None = None

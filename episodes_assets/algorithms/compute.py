@@ -2,6 +2,7 @@
 
 import json
 import time
+import traceback
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from episodes_assets.algorithms.base import MAX_SECONDS_WATCHED, Algorithm, Metric
-from episodes_assets.algorithms.registry import BY_ID
+from episodes_assets.algorithms.registry import AlgorithmError, load, summarize
 
 REAL_DECIMALS = 6
+
+
+class AlgorithmFailed(AlgorithmError):
+    """An algorithm raised something, whatever it was."""
 
 
 class BadAlgorithm(Exception):
@@ -40,14 +45,14 @@ def compute_outcomes(jobs: pd.DataFrame, viewings: pa.Table) -> pd.DataFrame:
     Raises:
         BadAlgorithm: If an algorithm does not return what it declares.
         AlgorithmUnavailable: If its module does not import.
-        Exception: Whatever an algorithm raises.
+        AlgorithmFailed: If an algorithm raises anything else.
     """
     clean = _clean(viewings)
     begins = np.flatnonzero(np.diff(clean["epid"], prepend=-1))
     episodes = clean["epid"][begins]
     episode_of = np.repeat(np.arange(len(begins)), np.diff(begins, append=len(clean["epid"])))
     parts = [
-        _compute_one(BY_ID[int(str(algorithm_id))], own_jobs, episodes, episode_of, clean)
+        _compute_one(load(int(str(algorithm_id))), own_jobs, episodes, episode_of, clean)
         for algorithm_id, own_jobs in jobs.groupby("algorithm_id")
     ]
     empty = pd.DataFrame({"metrics": [], "algorithm_version": []}, dtype="str").assign(seconds=0.0)
@@ -91,13 +96,7 @@ def _compute_one(
             "completed": clean["completed"][wanted],
         }
     )
-    metrics = algorithm.compute(viewings, jobs[["window_start", "day"]].reset_index(drop=True))
-    if list(metrics.columns) != list(algorithm.columns) or not metrics.index.equals(pd.RangeIndex(len(jobs))):
-        raise BadAlgorithm(
-            f"{algorithm.name} returned {list(metrics.columns)} for {len(metrics)} jobs; declared "
-            f"are {list(algorithm.columns)} for {len(jobs)}"
-        )
-    texts = _to_json(metrics, algorithm)
+    texts = _compute_texts(algorithm, viewings, jobs[["window_start", "day"]].reset_index(drop=True))
     return pd.DataFrame(
         {
             "metrics": texts,
@@ -106,6 +105,31 @@ def _compute_one(
         },
         index=jobs.index,
     )
+
+
+def _compute_texts(algorithm: Algorithm, viewings: pd.DataFrame, jobs: pd.DataFrame) -> list[str]:
+    """The metrics of an algorithm's jobs as JSON.
+
+    All that touches what an algorithm makes is in here, so that no class of its module gets any further: a
+    worker that unpickled one would import the module.
+    """
+    try:
+        metrics = algorithm.compute(viewings, jobs)
+        _require_declared(metrics, algorithm, jobs)
+        return _to_json(metrics, algorithm)
+    except BadAlgorithm:
+        raise
+    except BaseException as error:  # noqa: BLE001  it may raise anything, SystemExit included
+        trace = "".join(traceback.format_exception(error))
+        raise AlgorithmFailed(summarize(error), trace) from None
+
+
+def _require_declared(metrics: pd.DataFrame, algorithm: Algorithm, jobs: pd.DataFrame) -> None:
+    if list(metrics.columns) != list(algorithm.columns) or not metrics.index.equals(pd.RangeIndex(len(jobs))):
+        raise BadAlgorithm(
+            f"{algorithm.name} returned {list(metrics.columns)} for {len(metrics)} jobs; declared "
+            f"are {list(algorithm.columns)} for {len(jobs)}"
+        )
 
 
 def _to_json(metrics: pd.DataFrame, algorithm: Algorithm) -> list[str]:

@@ -1,12 +1,13 @@
 """The day's jobs, planned and written to the ledger."""
 
+from collections import Counter
 from functools import partial
 
 import dagster as dg
 import pandas as pd
 from pydantic import Field
 
-from episodes_assets.algorithms.registry import BY_ID
+from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.assets.checks.episode_jobs import CHECKS, read_history, warned_when_slow
 from episodes_assets.assets.checks.input_episodes import refuse_large_quarantine
 from episodes_assets.assets.checks.verdict_events import Events, conclude
@@ -72,7 +73,8 @@ def episode_jobs(
     history = read_history(context.instance)
     planned: list[ledger.Plan] = []
     changes = 0
-    by_algorithm = {algorithm.name: 0 for algorithm in BY_ID.values()}
+    registry = get_registry()
+    by_algorithm = Counter({registry.name_of(algorithm_id): 0 for algorithm_id in sorted(registry.ids)})
     with (
         plain_failures(),
         results_database.connect_to_read() as state,
@@ -106,7 +108,7 @@ def episode_jobs(
                     look_again=partial(require_same_ground, ground, state, store),
                 )
                 for algorithm_id, count in jobs["algorithm_id"].value_counts().items():
-                    by_algorithm[BY_ID[int(str(algorithm_id))].name] += int(count)
+                    by_algorithm[registry.name_of(int(str(algorithm_id)))] += int(count)
                 context.log.info(f"{day}: {plan.jobs:,} jobs{'' if changed else ' (unchanged)'}")
                 changes += changed
                 planned.append(plan)

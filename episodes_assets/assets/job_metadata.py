@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from episodes_assets.algorithms.registry import BY_ID
+from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.assets.progress_events import FAILED_SHOWN, failed_table
 from episodes_assets.assets.reporting import image, table
 from episodes_assets.databases.connections import Connection
@@ -41,7 +41,7 @@ def describe_work(connection: Connection, progress: Sequence[Progress]) -> dict[
 
 def _duration(each: durations.AlgorithmDuration) -> dict[str, Any]:
     return {
-        "algorithm": _name(each.algorithm_id),
+        "algorithm": get_registry().name_of(each.algorithm_id),
         "jobs": each.jobs,
         "batches": each.batches,
         "seconds": round(each.seconds, 3),
@@ -55,13 +55,11 @@ def _slow(each: durations.SlowBatch) -> dict[str, Any]:
     is_alone = each.epid is not None and each.algorithm_id is not None
     return {
         "day": str(each.day),
-        "what": f"epid {each.epid}, {_name(each.algorithm_id or 0)}" if is_alone else f"{each.jobs:,} jobs",
+        "what": f"epid {each.epid}, {get_registry().name_of(each.algorithm_id or 0)}"
+        if is_alone
+        else f"{each.jobs:,} jobs",
         "chunk": each.chunk,
         "seconds": round(each.seconds, 3),
         "seconds for each": round(each.seconds / each.jobs, 5),
         "worker": each.worker,
     }
-
-
-def _name(algorithm_id: int) -> str:
-    return BY_ID[algorithm_id].name if algorithm_id in BY_ID else str(algorithm_id)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from episodes_assets.algorithms.registry import BY_ID
+from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.commands.console import err, out
 from episodes_assets.commands.databases import ready_databases
 from episodes_assets.databases.connections import connect_to_read
@@ -58,10 +58,13 @@ def results(
     )
     if manifest.left_out:
         out.print(f"without {manifest.left_out:,} failed jobs: {manifest.decision}")
+    registry = get_registry()
     for algorithm_id, own in frame.groupby("algorithm_id"):
-        algorithm = BY_ID[int(str(algorithm_id))]
-        columns = ["epid", "window_start", "covered_from", *algorithm.columns]
-        table = Table(title=f"{algorithm.name}: {len(own):,} rows", title_justify="left", box=None)
+        number = int(str(algorithm_id))
+        declared = registry.by_id.get(number)
+        columns = ["epid", "window_start", "covered_from", *(declared.columns if declared else ())]
+        title = f"{registry.name_of(number)}: {len(own):,} rows"
+        table = Table(title=title, title_justify="left", box=None)
         for name in columns:
             table.add_column(name, justify="right")
         text = own[columns].head(rows).astype("object").where(own[columns].notna(), "-")

@@ -33,20 +33,22 @@ def worker(
     dsns = resolve_dsns(settings)
     if stop_with_parent is None:  # which has said so itself
         announce_open_hosts(settings)
-    run_worker(
-        WorkerConfig(
-            queue_dsn=dsns.require(Purpose.WORKER),
-            input_dsn=dsns.require(Purpose.INPUT),
-            environment=settings.environment,
-            max_starts=settings.max_starts,
-            retry_seconds=settings.retry_seconds,
-            limits=TimeLimits(
-                batch=settings.batch_timeout_seconds,
-                job=settings.job_timeout_seconds,
-                by_algorithm=settings.algorithm_timeout_seconds,
-            ),
-            compute_memory_mb=settings.compute_memory_mb,
-            heartbeat_seconds=settings.heartbeat_seconds,
-            parent=stop_with_parent,
+    # Algorithms run in a child process. The input's DSN is handed to it, and no other secret.
+    with dsns.as_environment(()):
+        run_worker(
+            WorkerConfig(
+                queue_dsn=dsns.require(Purpose.WORKER),
+                input_dsn=dsns.require(Purpose.INPUT),
+                environment=settings.environment,
+                max_starts=settings.max_starts,
+                retry_seconds=settings.retry_seconds,
+                limits=TimeLimits(
+                    batch=settings.batch_timeout_seconds,
+                    job=settings.job_timeout_seconds,
+                    by_algorithm=settings.algorithm_timeout_seconds,
+                ),
+                compute_memory_mb=settings.compute_memory_mb,
+                heartbeat_seconds=settings.heartbeat_seconds,
+                parent=stop_with_parent,
+            )
         )
-    )

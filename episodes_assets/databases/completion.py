@@ -11,7 +11,7 @@ import json
 
 from psycopg import sql
 
-from episodes_assets.algorithms.registry import ALGORITHMS
+from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.databases import grants, versions
 from episodes_assets.databases.connections import Connection
 from episodes_assets.databases.purposes import Database
@@ -25,7 +25,7 @@ def expected_mark(database: Database) -> str:
         "pgqueuer": importlib.metadata.version("pgqueuer") if database is Database.QUEUE else None,
         "views": [
             (algorithm.name, algorithm.algorithm_id, {k: str(v) for k, v in algorithm.columns.items()})
-            for algorithm in ALGORITHMS
+            for algorithm in get_registry().by_id.values()
         ]
         if database is Database.RESULTS
         else None,

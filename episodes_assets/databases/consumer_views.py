@@ -4,21 +4,19 @@ from collections.abc import Iterable
 
 from psycopg import sql
 
-from episodes_assets.algorithms.base import Algorithm, Metric
+from episodes_assets.algorithms.base import Declaration, Metric
 from episodes_assets.databases.connections import Connection
 
 _SQL_TYPES = {Metric.INTEGER: "bigint", Metric.REAL: "double precision"}
 
 
-def create_views(admin: Connection, algorithms: Iterable[Algorithm]) -> None:
+def create_views(admin: Connection, algorithms: Iterable[Declaration]) -> None:
     """Make `published.<algorithm>` for each algorithm: the key, the window, a column per metric.
 
-    One whose module does not import keeps the view that it has.
+    One that cannot be used is not among them, and keeps the view that it has.
     """
     with admin.transaction():
         for algorithm in algorithms:
-            if algorithm.import_error:
-                continue
             name = sql.Identifier("published", algorithm.name)
             metrics = [
                 sql.SQL("(metrics ->> {key})::{type} AS {column}").format(

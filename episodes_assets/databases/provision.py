@@ -16,7 +16,7 @@ import psycopg
 from pgqueuer.queries import Queries
 from psycopg import sql
 
-from episodes_assets.algorithms.registry import ALGORITHMS
+from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.databases import completion, migrate, stamps, versions
 from episodes_assets.databases.connections import Connection, connect, describe
 from episodes_assets.databases.consumer_views import create_views
@@ -152,7 +152,7 @@ def _fill(target: Target, environment: str, limits: Mapping[str, int], report: R
                 report(f"{target.database}: migrated from {before or 'nothing'} to {after}")
             stamps.write_first(admin, environment)
         if target.database is Database.RESULTS:
-            create_views(admin, ALGORITHMS)
+            create_views(admin, get_registry().by_id.values())
         _set_roles(admin, target, limits, report)
         _grant(admin, target)
         if target.is_ours:

@@ -13,10 +13,12 @@ import psycopg
 from pgqueuer.errors import RetryRequested
 
 from episodes_assets import failures
+from episodes_assets.algorithms.compute import AlgorithmFailed
 from episodes_assets.databases.connections import connect
 from episodes_assets.errors import EpisodesError
 from episodes_assets.fleet import claims
 from episodes_assets.fleet.activity import Activity, Work
+from episodes_assets.fleet.algorithm_imports import AlgorithmImports
 from episodes_assets.fleet.claims import Claim, ClaimedJob, ClaimLost, JobFailure, Took
 from episodes_assets.fleet.compute_process import ComputationTooLong, ComputeProcess
 from episodes_assets.fleet.groups import groups_to_start, job_windows, parts, split_unavailable
@@ -89,6 +91,7 @@ class ChunkRunner:
         self._stopping = stopping
         self._over = over
         self._turn = asyncio.Lock()
+        self._imports = AlgorithmImports(process, rules.limits.batch)
 
     async def run(self, message: ChunkMessage, attempts: int) -> None:
         """Work a message.
@@ -170,7 +173,10 @@ class ChunkRunner:
     async def _run_claimed(self, claim: Claim) -> tuple[int, list[ClaimedJob]]:
         """Run a claim's jobs; how many are held, which are to be started again."""
         held, failed = 0, []
-        runnable, failures = split_unavailable(claim.jobs)
+        if self._stopping.is_set():
+            raise _Stopping
+        unavailable = await self._imports.failures({job.algorithm_id for job in claim.jobs})
+        runnable, failures = split_unavailable(claim.jobs, unavailable)
         for jobs, failure in failures:
             held += await self._record(claim, jobs, failure, uncounted_starts=1)
             failed += jobs
@@ -248,6 +254,8 @@ class ChunkRunner:
         except INFRASTRUCTURE:
             await self._ledger.ask(claims.uncount_start(self._ledger.connection, claim, jobs))
             raise
+        except AlgorithmFailed as error:
+            return JobFailure(error.reason, error.trace)
         except Exception as error:
             if isinstance(error, psycopg.Error) and failures.explain(error) is not None:
                 # The ledger refuses the outcomes: no job is to blame.

@@ -34,9 +34,13 @@ class ComputeProcess:
     Args:
         memory_megabytes: What it may allocate. Beyond that an allocation fails in the code that asks for
             it, with a traceback, long before the machine runs short.
+
+    Attributes:
+        incarnation: How often the process was replaced; another one has imported nothing yet.
     """
 
     def __init__(self, memory_megabytes: int) -> None:
+        self.incarnation = 0
         self._memory_megabytes = memory_megabytes
         self._executor = self._start()
 
@@ -98,6 +102,7 @@ class ComputeProcess:
 
     def _replace(self) -> None:
         self._executor.shutdown(wait=False)
+        self.incarnation += 1
         self._executor = self._start()
 
 

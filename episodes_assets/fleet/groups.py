@@ -1,26 +1,18 @@
 """Which of a claim's jobs start together, and which cannot start here at all."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from episodes_assets.algorithms.registry import AlgorithmUnavailable, require_available
 from episodes_assets.fleet.claims import ClaimedJob, JobFailure
 from episodes_assets.fleet.micro_batch import JobWindows
 
 
 def split_unavailable(
-    jobs: Sequence[ClaimedJob],
+    jobs: Sequence[ClaimedJob], failures: Mapping[int, JobFailure]
 ) -> tuple[list[ClaimedJob], list[tuple[list[ClaimedJob], JobFailure]]]:
-    """Jobs that can run in this process; and, with the reason, those of each algorithm that cannot."""
-    failures = {}
-    for algorithm_id in {job.algorithm_id for job in jobs}:
-        try:
-            require_available(algorithm_id)
-        except AlgorithmUnavailable as error:
-            reason, _, trace = str(error).partition("\n\n")
-            failures[algorithm_id] = JobFailure(f"AlgorithmUnavailable: {reason}", trace)
+    """Jobs that can start; and, with the reason, those of each algorithm that cannot be imported."""
     runnable = [job for job in jobs if job.algorithm_id not in failures]
     return runnable, [
         ([job for job in jobs if job.algorithm_id == algorithm_id], failure)

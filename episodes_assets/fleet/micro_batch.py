@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from episodes_assets.algorithms.compute import compute_outcomes
+from episodes_assets.algorithms.registry import load
 from episodes_assets.stores.episode_parts import whole_episodes
 from episodes_assets.stores.input_tables import read_viewings, viewings_begin
 
@@ -60,12 +61,22 @@ def warm_up(input_dsn: str) -> None:
     viewings_begin(input_dsn)
 
 
+def import_algorithm(algorithm_id: int) -> None:
+    """Have the algorithm's module at hand; it stays in this process.
+
+    Raises:
+        AlgorithmUnavailable: If no job of the algorithm can run here.
+    """
+    load(algorithm_id)
+
+
 def run_micro_batch(input_dsn: str, day: dt.date, windows: JobWindows) -> MicroBatch:
     """Compute the outcomes of many jobs of a day.
 
     Raises:
         DatabaseUnreachable: If the input cannot be read.
-        Exception: Whatever an algorithm raises.
+        AlgorithmFailed: If an algorithm raises something.
+        BadAlgorithm: If an algorithm does not return what it declares.
     """
     jobs = pd.DataFrame(
         {

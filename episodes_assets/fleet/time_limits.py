@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from episodes_assets.algorithms.registry import BY_ID
+from episodes_assets.algorithms.registry import get_registry
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class TimeLimits:
     Attributes:
         batch: Of jobs that run together.
         job: Of a job that runs alone, unless its algorithm has a limit of its own.
-        by_algorithm: Limits set for algorithms by name; they go before what the modules say.
+        by_algorithm: Limits set for algorithms by name; they go before what the modules declare.
     """
 
     batch: float
@@ -30,7 +30,7 @@ class TimeLimits:
         return longest if len(algorithm_ids) == 1 else max(self.batch, longest)
 
     def _of_one(self, algorithm_id: int) -> float:
-        algorithm = BY_ID.get(algorithm_id)
+        algorithm = get_registry().by_id.get(algorithm_id)
         if algorithm is None:
             return self.job
         return self.by_algorithm.get(algorithm.name) or algorithm.timeout_seconds or self.job

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pandas as pd
 
-from episodes_assets.algorithms.registry import ALGORITHMS, BY_ID
+from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.databases import row_locks
 from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import DayIncomplete, LedgerBehind
@@ -159,7 +159,7 @@ def _read_versions(queue: Connection, plan_id: int) -> AlgorithmVersions:
         """,
         [plan_id],
     ).fetchall()
-    return {BY_ID[number].name if number in BY_ID else str(number): versions for number, versions in found}
+    return {get_registry().name_of(number): versions for number, versions in found}
 
 
 def read_rows(connection: Connection, day: dt.date, limit: int | None = None) -> pd.DataFrame:
@@ -180,7 +180,8 @@ def read_rows(connection: Connection, day: dt.date, limit: int | None = None) ->
         )
         rows = pd.DataFrame(cursor.fetchall(), columns=[*keys, "metrics"])
     metrics = pd.DataFrame(rows["metrics"].tolist(), index=rows.index, dtype="object")
-    columns = {name: metric.value for algorithm in ALGORITHMS for name, metric in algorithm.columns.items()}
+    algorithms = get_registry().by_id.values()
+    columns = {name: metric.value for algorithm in algorithms for name, metric in algorithm.columns.items()}
     metrics = metrics.reindex(columns=list(columns)).astype(
         {name: "Int64" if kind == "integer" else "Float64" for name, kind in columns.items()}
     )

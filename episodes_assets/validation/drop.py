@@ -13,7 +13,7 @@ import pandas as pd
 import pandera.pandas as pa
 from pandera.errors import SchemaErrors
 
-from episodes_assets.algorithms.registry import BY_ID
+from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.planning.tracking import REACH
 
 EARLIEST_DATE = pd.Timestamp("1900-01-01")
@@ -90,7 +90,7 @@ _SCHEMA = pa.DataFrameSchema(
             nullable=True,
             checks=[
                 _rule("algorithm_id_missing", lambda s: s.notna()),
-                _rule("algorithm_id_unknown", lambda s: s.isna() | s.isin(BY_ID)),
+                _rule("algorithm_id_unknown", lambda s: s.isna() | s.isin(get_registry().ids)),
             ],
         ),
         "premier_date": pa.Column(nullable=True, checks=[_rule("premier_date_implausible", _is_plausible)]),

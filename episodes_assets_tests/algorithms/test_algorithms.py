@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from episodes_assets.algorithms.base import Algorithm, Metric
 from episodes_assets.algorithms.compute import BadAlgorithm, compute_outcomes
-from episodes_assets.algorithms.registry import ALGORITHMS, BY_ID
+from episodes_assets.algorithms.registry import get_registry, load
 
 DAY = dt.date(2018, 3, 10)
 MIDNIGHT = dt.datetime(2018, 3, 10)  # noqa: DTZ001  UTC without zone, as they come from the store
@@ -104,7 +104,7 @@ def test_many_jobs_at_once_agree_with_one_by_one(
 ) -> None:
     for job, found in zip(jobs, compute(jobs, viewings), strict=True):
         expected = reference(job, viewings)
-        assert list(found) == list(BY_ID[job[1]].columns)
+        assert list(found) == list(get_registry().by_id[job[1]].columns)
         for name, value in expected.items():
             if value is None:
                 assert found[name] is None
@@ -143,13 +143,24 @@ def test_absurd_seconds_count_as_a_view_within_bounds() -> None:
 
 
 def test_a_wrong_algorithm_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = Algorithm(0, "wrong", "1", "", {"x": Metric.INTEGER}, lambda _v, jobs: jobs)
-    monkeypatch.setattr("episodes_assets.algorithms.compute.BY_ID", {0: wrong})
+    wrong = Algorithm(
+        algorithm_id=0,
+        name="wrong",
+        version="1",
+        description="",
+        columns={"x": Metric.INTEGER},
+        compute=lambda _v, jobs: jobs,
+    )
+    monkeypatch.setattr("episodes_assets.algorithms.compute.load", lambda _: wrong)
     with pytest.raises(BadAlgorithm, match="wrong returned"):
         compute([(1, 0, DAY)], [])
 
 
-def test_ids_names_and_columns_are_unique() -> None:
-    assert [algorithm.name for algorithm in ALGORITHMS] == ["reach", "momentum", "retention"]
-    columns = [column for algorithm in ALGORITHMS for column in algorithm.columns]
+def test_every_module_can_be_used_and_no_column_occurs_twice() -> None:
+    registry = get_registry()
+    assert registry.problems == ()
+    assert [algorithm.name for algorithm in registry.by_id.values()] == ["reach", "momentum", "retention"]
+    columns = [column for algorithm in registry.by_id.values() for column in algorithm.columns]
     assert len(columns) == len(set(columns))
+    for algorithm_id, declared in registry.by_id.items():
+        assert load(algorithm_id).version == declared.version

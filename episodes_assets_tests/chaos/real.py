@@ -25,7 +25,7 @@ from episodes_assets.fleet.groups import groups_to_start
 from episodes_assets.fleet.guarded_ledger import GuardedLedger
 from episodes_assets.fleet.maintenance import prune_message_log
 from episodes_assets.fleet.messages import ChunkMessage
-from episodes_assets.fleet.micro_batch import JobWindows, MicroBatch
+from episodes_assets.fleet.micro_batch import JobWindows, MicroBatch, run_micro_batch
 from episodes_assets.fleet.retry import retry_held_jobs
 from episodes_assets.fleet.time_limits import TimeLimits
 from episodes_assets.planning.checksums import plan_checksum
@@ -61,12 +61,15 @@ class Attempt:
 class InProcess:
     """Stands in for the compute process: the outcomes are a function of the job, some episodes fail."""
 
+    incarnation = 0
+
     def __init__(self, bad: frozenset[int]) -> None:
         self._bad = bad
 
-    async def run(
-        self, _timeout: float, _function: object, _dsn: str, _day: dt.date, windows: JobWindows
-    ) -> MicroBatch:
+    async def run(self, _timeout: float, function: object, *arguments: Any) -> MicroBatch | None:
+        if function is not run_micro_batch:
+            return None
+        windows: JobWindows = arguments[-1]
         epids = windows.epid.tolist()
         if self._bad & set(epids):
             raise ValueError("a bad episode")

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from episodes_assets import algorithms
-from episodes_assets.algorithms import registry
-from episodes_assets.algorithms.base import Algorithm, Metric
+from episodes_assets.algorithms.base import Declaration, Metric
+from episodes_assets.algorithms.registry import Registry
 from episodes_assets.fleet.time_limits import TimeLimits
 from episodes_assets_tests.system import System, day
 
@@ -19,7 +18,13 @@ IDS = {
     94: "misses_values",
     95: "dies",
     96: "imports_nothing",
+    97: "ends_on_import",
+    98: "hangs_on_import",
+    100: "raises_its_own",
+    101: "leaves",
 }
+# Of these no job runs, whatever it is of.
+ON_IMPORT = (96, 97, 98)
 FINDS_THEM = f"""
 import episodes_assets.algorithms
 episodes_assets.algorithms.__path__.append({str(POISON)!r})
@@ -53,7 +58,7 @@ def test_each_poison_fails_alone_and_is_recovered_once_mended(system: System, tm
     }
     assert len(states) == 3 * len(every)
     held = {job for job, (state, _, _) in states.items() if state == "held"}
-    assert held == {(3, a) for a in IDS if a != 96} | {(e, 96) for e in (1, 2, 3)}
+    assert held == {(3, a) for a in IDS} | {(e, a) for e in (1, 2) for a in ON_IMPORT}
     assert all(state == "succeeded" for job, (state, _, _) in states.items() if job not in held)
     for algorithm, (error, trace) in {
         90: ("OSError: poisoned", "in compute"),
@@ -63,6 +68,10 @@ def test_each_poison_fails_alone_and_is_recovered_once_mended(system: System, tm
         94: ("missing or infinite misses_values_count for 1 of 1 jobs", "MissingValue"),
         95: ("died", "ComputationDied"),
         96: ("imports_nothing does not import (ModuleNotFoundError", "a_library_that_nobody_installed"),
+        97: ("ends_on_import does not import (it ends the process)", ""),
+        98: ("hangs_on_import does not import (took longer than 5 seconds)", ""),
+        100: ("OwnError: poisoned 7", "in compute"),
+        101: ("SystemExit: poisoned", "in compute"),
     }.items():
         _, found, traceback = states[3, algorithm]
         assert error in found
@@ -73,37 +82,26 @@ def test_each_poison_fails_alone_and_is_recovered_once_mended(system: System, tm
     assert "held: 2018-03-01 epid 3 algorithm 90 after 2 starts: OSError: poisoned" in shown
 
     mended = {**env, "MENDED": "1"}
-    assert "9 held jobs" in system.cli("jobs", "retry", "2018-03-01", env=mended).stdout
+    assert f"{len(held)} held jobs" in system.cli("jobs", "retry", "2018-03-01", env=mended).stdout
     ran = system.cli("run", "2018-03-01", "--workers", "1", env=mended)
     assert ran.returncode == 0, ran.stderr
     assert len(system.published()) == len(states)
 
 
-@pytest.mark.parametrize("text", ["import nothing_of_the_kind", "def ("])
-def test_a_module_that_does_not_import_keeps_its_id_and_hurts_no_other(
-    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "half_written.py").write_text(f"{text}\nALGORITHM = Algorithm(algorithm_id=97)\n")
-    (tmp_path / "nameless.py").write_text(text)
-    monkeypatch.setattr("episodes_assets.algorithms.__path__", [*algorithms.__path__, str(tmp_path)])
-    found = {each.algorithm_id: each for each in registry.discover(["reach", "half_written", "nameless"])}
-    assert set(found) == {0, 97}
-    assert found[0].import_error is None
-    assert found[97].import_error
-    monkeypatch.setattr(registry, "BY_ID", found)
-    registry.require_available(0)
-    with pytest.raises(registry.AlgorithmUnavailable, match="half_written does not import"):
-        registry.require_available(97)
-    with pytest.raises(registry.AlgorithmUnavailable, match="knows no algorithm 7"):
-        registry.require_available(7)
-
-
 def test_time_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    def algorithm(number: int, name: str, seconds: float | None) -> Algorithm:
-        return Algorithm(number, name, "1", "", {"x": Metric.REAL}, lambda _, j: j, timeout_seconds=seconds)
+    def algorithm(number: int, name: str, seconds: float | None) -> Declaration:
+        return Declaration(
+            algorithm_id=number,
+            name=name,
+            version="1",
+            description="",
+            columns={"x": Metric.REAL},
+            timeout_seconds=seconds,
+        )
 
     known = {1: algorithm(1, "quick", None), 2: algorithm(2, "slow", 500)}
-    monkeypatch.setattr("episodes_assets.fleet.time_limits.BY_ID", known)
+    registry = Registry(known, {}, (), {})
+    monkeypatch.setattr("episodes_assets.fleet.time_limits.get_registry", lambda: registry)
     limits = TimeLimits(batch=300, job=60, by_algorithm={"quick": 5})
     assert limits.of([1]) == 5
     assert limits.of([2]) == 500

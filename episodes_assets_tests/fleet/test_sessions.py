@@ -30,7 +30,7 @@ from episodes_assets.fleet.chunk import ChunkRules, ChunkRunner
 from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.fleet.guarded_ledger import GuardedLedger
 from episodes_assets.fleet.messages import ENTRYPOINT, ChunkMessage
-from episodes_assets.fleet.micro_batch import MicroBatch
+from episodes_assets.fleet.micro_batch import MicroBatch, import_algorithm
 from episodes_assets.fleet.own_messages import OwnMessages
 from episodes_assets.fleet.time_limits import TimeLimits
 from episodes_assets_tests.system import System, day
@@ -209,7 +209,8 @@ def test_a_right_that_was_forgotten_is_named_and_the_claim_given_back(
             system.dsn(Purpose.WORKER), autocommit=True
         ) as connection:
             ledger = GuardedLedger(connection, "development", silence_seconds=5)
-            runner = ChunkRunner(ledger, None, rules, Activity(), asyncio.Event(), asyncio.Event())  # type: ignore[arg-type]
+            process: Any = Fails(ValueError("bad"))
+            runner = ChunkRunner(ledger, process, rules, Activity(), asyncio.Event(), asyncio.Event())
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 await runner.run(ChunkMessage(plan_id, 0), attempts=0)
 
@@ -254,6 +255,8 @@ def test_outcomes_that_the_ledger_refuses_are_no_fault_of_their_jobs(system: Sys
     system.query("queue", f"REVOKE INSERT ON ledger.outcomes FROM {role}")
 
     class Computes:
+        incarnation = 0
+
         async def run(self, *_: object) -> MicroBatch:
             return MicroBatch({"covered_from": [None], "metrics": ["{}"], "algorithm_version": ["1"]}, {})
 
@@ -273,13 +276,16 @@ def test_outcomes_that_the_ledger_refuses_are_no_fault_of_their_jobs(system: Sys
 
 
 class Fails:
-    """In place of the process that computes: it raises."""
+    """In place of the process that computes: it imports algorithms, and raises when it is to compute."""
+
+    incarnation = 0
 
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    async def run(self, *_: object) -> None:
-        raise self.error
+    async def run(self, _limit: float, function: object, *_: object) -> None:
+        if function is not import_algorithm:
+            raise self.error
 
 
 def test_a_long_outage_makes_nobody_wait_for_longer_after_it(system: System) -> None:
