@@ -40,7 +40,7 @@ from episodes_assets.commands.python_programs import program
 from episodes_assets.dashboard.configuration import Configuration, read_configuration
 from episodes_assets.databases import embedded
 from episodes_assets.databases.connections import connect_to_write
-from episodes_assets.databases.dsns import ORCHESTRATOR, Database, Dsns, Purpose
+from episodes_assets.databases.dsns import ORCHESTRATOR, WEBSERVER, Database, Dsns, Purpose
 from episodes_assets.errors import ProcessFailed
 from episodes_assets.private_files import write_file
 from episodes_assets.settings import PROJECT_FOLDER, Settings, load_settings
@@ -49,8 +49,6 @@ LOOPBACK = "127.0.0.1"
 WATCH_SECONDS = 1.0
 READY_SECONDS = 120.0
 LONGEST_SOCKET_PATH = 107
-# What the dashboard reads and writes: runs, accounts, the fleet's jobs.
-DASHBOARD = (Purpose.DAGSTER, Purpose.DASHBOARD, Purpose.QUEUE)
 _COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green")
 
 
@@ -163,7 +161,7 @@ def _start(
     group.start(
         "ui",
         episodes_argv("webserver", "--workspace", str(workspace), "--host", LOOPBACK, "--port", str(port)),
-        {**home, **dsns.environment(DASHBOARD)},
+        {**home, **dsns.environment(WEBSERVER)},
     )
     for number in range(1, workers + 1):
         group.start(
