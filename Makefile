@@ -30,9 +30,12 @@ run: $(INSTALLED) ## Set everything up, track a week of sample episodes, show wh
 up: $(INSTALLED) ## The whole system until Ctrl-C: databases, daemon, web UI, workers
 	$(PYTHON_IN) episodes_assets up
 
-test: $(INSTALLED) ## The tests (about six minutes); much of it is waiting, so three at a time
+# `make test ORDER=` runs the tests in a random order, whose seed it prints.
+ORDER ?= -p no:randomly
+
+test: $(INSTALLED) ## The tests (twelve minutes); much of it is waiting, so three at a time; ORDER=: in random order
 	@sh scripts/install_browser.sh
-	$(PYTHON_IN) pytest -n 3
+	$(PYTHON_IN) pytest -n 3 $(ORDER)
 
 screenshots: $(INSTALLED) ## A working day in the browser (two minutes), pictured in docs/images
 	@sh scripts/install_browser.sh

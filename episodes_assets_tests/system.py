@@ -213,10 +213,19 @@ class System:
             " AND state IN ('held', 'waived'))",
         )
 
+    def forget_plans(self, of: dt.date | None = None) -> None:
+        """Empty the ledger, or what it has of a day."""
+        for table in ("chunks", "outcomes", "lone_jobs", "batches", "jobs", "waivers", "plans"):
+            self.query(
+                "queue",
+                f"DELETE FROM ledger.{table} WHERE plan_id IN"
+                " (SELECT plan_id FROM ledger.plans WHERE day = coalesce(%s::date, day))",
+                [of],
+            )
+
     def forget_everything(self) -> None:
         """Empty state, ledger and results; the snapshots and the input stay."""
-        for table in ("outcomes", "lone_jobs", "batches", "jobs", "plans"):
-            self.query("queue", f"DELETE FROM ledger.{table}")
+        self.forget_plans()
         for table in ("state.tracked_days", "state.tracked_episodes"):
             self.query("results", f"DELETE FROM {table}")
         for table in ("published.days", "published.history", "published.results"):

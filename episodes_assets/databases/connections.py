@@ -58,9 +58,8 @@ def connect(
         with watch, connection:
             yield connection
     except psycopg.errors.LockNotAvailable as error:
-        # Without a holder it may be another connection's, which is used inside the block as well.
-        held = watch.explain(describe(dsn)) or cause_of(dsn, error, is_broken=connection.broken)
-        if held is None:
+        held = watch.explain(describe(dsn))
+        if held is None:  # it may be another connection's, which is used inside the block as well
             raise
         raise held from error
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:

@@ -53,7 +53,7 @@ START_SECONDS = 120.0
 
 # How long the processes of a killed server may take to notice that it is gone.
 _ORPHANS_SECONDS = 30.0
-_ORPHANS = "pre-existing shared memory block"
+_REMAINS = ("pre-existing shared memory block", 'lock file "postmaster.pid" already exists')
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 # PostgreSQL's defaults are for the smallest machines. Nothing here makes it less durable.
@@ -368,8 +368,8 @@ def _launch(cluster: Cluster, socket_folder: Path) -> Postmaster:
     }
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     deadline = time.monotonic() + _ORPHANS_SECONDS
-    postmaster.forget_dead(cluster.data, socket_folder)
     while True:
+        postmaster.forget_dead(cluster.data, socket_folder)
         with _appended_log(cluster.home) as log:
             before = log.tell()
             process = subprocess.Popen(
@@ -385,7 +385,7 @@ def _launch(cluster: Cluster, socket_folder: Path) -> Postmaster:
         if ready is not None:
             return ready
         reason, cause = _last_words(cluster.home, before)
-        if _ORPHANS not in reason or time.monotonic() > deadline:
+        if not any(each in reason for each in _REMAINS) or time.monotonic() > deadline:
             raise _did_not_start(cluster.home, reason, cause)
         time.sleep(POLL_SECONDS)
 

@@ -93,7 +93,7 @@ def test_old_drops_may_be_deleted_upstream(system: System) -> None:
     system.query("input", "DELETE FROM episodes")
     system.query("input", "DELETE FROM viewings")
     # A ledger that is lost is planned again from the snapshots alone.
-    system.query("queue", "DELETE FROM ledger.plans")
+    system.forget_plans()
     system.plan(day(1), day(3))
     assert [system.jobs(day(n)) for n in (1, 2, 3)] == jobs
 

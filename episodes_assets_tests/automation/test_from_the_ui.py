@@ -89,7 +89,7 @@ def test_a_day_is_materialised_corrected_and_published_without_failed_jobs(syste
 
         # Worked again, and one fails.
         config, tags = ui.preset("plan_day", one)
-        system.query("queue", "DELETE FROM ledger.plans")
+        system.forget_plans()
         assert ui.launch("plan_day", config, tags) == ""
         system.finish_jobs("epid < 11")
         system.hold_jobs("epid = 11")

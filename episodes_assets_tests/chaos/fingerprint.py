@@ -147,7 +147,7 @@ def assert_nothing_is_half_done(system: System) -> None:
 
 def forget_day(system: System, day: dt.date) -> None:
     """Undo all that a day has left, so that it can be run as if for the first time."""
-    system.query("queue", "DELETE FROM ledger.plans WHERE day = %s", [day])
+    system.forget_plans(day)
     for table, column in (
         ("state.tracked_days", "day"),
         ("state.tracked_episodes", "tracked_on"),

@@ -108,7 +108,7 @@ class Real:
         self.queue.execute("DELETE FROM pgqueuer")
         self.results.execute("DELETE FROM state.tracked_days; DELETE FROM state.tracked_episodes")
         # Neither the orchestrator nor the publisher may take anything out of its history.
-        self.system.query("queue", "DELETE FROM ledger.plans")
+        self.system.forget_plans()
         self.system.query(
             "results",
             "DELETE FROM published.days; DELETE FROM published.results; DELETE FROM published.history",

@@ -188,7 +188,7 @@ def test_the_state_moves_to_another_system(system: System, tmp_path: Path) -> No
     assert "a tracked history already" in str(refusal(*imported))
     system.query("results", "DELETE FROM state.tracked_days")
     system.query("results", "DELETE FROM state.tracked_episodes")
-    system.query("queue", "DELETE FROM ledger.plans")
+    system.forget_plans()
     assert "imported" in output(*imported)[0]
     system.plan(day(3))
     assert system.jobs(day(3)) == jobs

@@ -19,6 +19,7 @@ def tcp_server() -> Iterator[OwnServer]:
 
 @pytest.fixture
 def tcp_environment(tcp_server: OwnServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Dsns:
+    """Settings for four databases there, which tests before this one may have made."""
     monkeypatch.setenv("EPISODES_HOME", str(tmp_path))
     monkeypatch.setenv("EPISODES_ALLOWED_HOSTS", tcp_server.address)
     monkeypatch.setenv("EPISODES_ADMIN_DSN", tcp_server.admin_dsn)

@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from episodes_assets.databases import embedded
@@ -30,7 +31,11 @@ from episodes_assets_tests.system import System, day, throwaway
 DENIED = (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)
 
 
-def test_init_works_over_tcp_with_passwords_and_again(tcp_environment: Dsns) -> None:
+def test_init_works_over_tcp_with_passwords_and_again(tcp_server: OwnServer, tcp_environment: Dsns) -> None:
+    with psycopg.connect(tcp_server.admin_dsn, autocommit=True) as admin:
+        for database in Database:
+            name = sql.Identifier(f"prod_{database}")
+            admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
     settings = load_settings()
     steps: list[str] = []
     provision(settings, tcp_environment, steps.append)

@@ -237,7 +237,8 @@ def test_an_unforeseen_error_is_logged_and_the_claim_given_back(
             system.dsn(Purpose.WORKER), autocommit=True
         ) as connection:
             ledger = GuardedLedger(connection, "development", silence_seconds=5)
-            runner = ChunkRunner(ledger, None, rules, Activity(), asyncio.Event(), asyncio.Event())  # type: ignore[arg-type]
+            process: Any = Fails(ValueError("unused"))
+            runner = ChunkRunner(ledger, process, rules, Activity(), asyncio.Event(), asyncio.Event())
             with pytest.raises(ValueError, match="a defect"):
                 await runner.run(ChunkMessage(plan_id, 0), attempts=0)
 
