@@ -31,7 +31,7 @@ up: $(INSTALLED) ## The whole system until Ctrl-C: databases, daemon, web UI, wo
 	$(PYTHON_IN) episodes_assets up
 
 # `make test ORDER=` runs the tests in a random order, whose seed it prints.
-ORDER ?= -p no:randomly
+ORDER ?= --randomly-dont-reorganize
 
 test: $(INSTALLED) ## The tests (twelve minutes); much of it is waiting, so three at a time; ORDER=: in random order
 	@sh scripts/install_browser.sh
