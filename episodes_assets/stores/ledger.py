@@ -166,7 +166,11 @@ def require_current(connection: Connection, plan_ids: Sequence[int]) -> None:
         PlanOvertaken: If one of them is superseded.
     """
     row = connection.execute(
-        "SELECT min(day) FROM ledger.plans WHERE plan_id = ANY (%s) AND superseded_at IS NOT NULL",
+        """
+        SELECT min(day) FROM (
+            SELECT day, superseded_at FROM ledger.plans WHERE plan_id = ANY (%s) OFFSET 0
+        ) AS named WHERE superseded_at IS NOT NULL
+        """,
         [list(plan_ids)],
     ).fetchone()
     if row and row[0]:

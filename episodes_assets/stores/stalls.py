@@ -114,6 +114,19 @@ def open_days(
                     AND (%(days)s::date[] IS NULL OR plan_id = ANY (ARRAY(
                         SELECT plan_id FROM ledger.plans WHERE superseded_at IS NULL AND day = ANY (%(days)s)
                     )))
+            ), opened AS MATERIALIZED (
+                SELECT plan_id, day, fanned_out_at, planned_at, last_move
+                FROM (SELECT DISTINCT plan_id FROM open) AS named
+                CROSS JOIN LATERAL (
+                    SELECT day, fanned_out_at, planned_at, superseded_at FROM ledger.plans
+                    WHERE plans.plan_id = named.plan_id OFFSET 0
+                ) AS plan
+                CROSS JOIN LATERAL (
+                    SELECT max(moved_at) AS last_move FROM (
+                        SELECT moved_at FROM ledger.chunks WHERE chunks.plan_id = named.plan_id OFFSET 0
+                    ) AS of_plan
+                ) AS moved
+                WHERE superseded_at IS NULL
             )
             SELECT day,
                 coalesce(sum(open.jobs) FILTER (WHERE claim IS NULL), 0)::int AS waiting,
@@ -127,16 +140,7 @@ def open_days(
                     AS lost_messages,
                 (count(*) FILTER (WHERE is_silent))::int AS silent_messages,
                 (SELECT max(moved_at) FROM ledger.chunks) AS fleet_moved_at
-            FROM (SELECT DISTINCT plan_id FROM open) AS opened
-            CROSS JOIN LATERAL (
-                SELECT day, fanned_out_at, planned_at, superseded_at FROM ledger.plans
-                WHERE plans.plan_id = opened.plan_id OFFSET 0
-            ) AS plan
-            CROSS JOIN LATERAL (
-                SELECT max(moved_at) AS last_move FROM ledger.chunks WHERE chunks.plan_id = opened.plan_id
-            ) AS moved
-            JOIN open USING (plan_id)
-            WHERE superseded_at IS NULL GROUP BY day ORDER BY day
+            FROM opened JOIN open USING (plan_id) GROUP BY day ORDER BY day
             """,
             {"silence": silence, "days": None if days is None else list(days)},
         )

@@ -93,11 +93,12 @@ def read_waivers(connection: Connection, plan_ids: Sequence[int]) -> list[Waiver
         cursor.execute(
             """
             SELECT waiver_id, plan_id, jobs, still_waived, reason, decided_by, decided_at
-            FROM ledger.waivers CROSS JOIN LATERAL (
+            FROM (SELECT * FROM ledger.waivers WHERE plan_id = ANY (%s) OFFSET 0) AS waivers
+            CROSS JOIN LATERAL (
                 SELECT count(*) AS still_waived FROM ledger.lone_jobs
                 WHERE lone_jobs.plan_id = waivers.plan_id AND lone_jobs.waiver_id = waivers.waiver_id
             ) AS lone
-            WHERE plan_id = ANY (%s) ORDER BY waiver_id
+            ORDER BY waiver_id
             """,
             [list(plan_ids)],
         )
