@@ -5,7 +5,7 @@ from contextlib import suppress
 from episodes_assets.commands.console import err
 from episodes_assets.databases import provision
 from episodes_assets.databases.allowed_hosts import SETTING, describe_open
-from episodes_assets.databases.connections import connect, connect_to_read, connect_to_write
+from episodes_assets.databases.connections import connect_to_input, connect_to_read, connect_to_write
 from episodes_assets.databases.doors import require_allowed
 from episodes_assets.databases.dsns import Database, Dsns, Purpose
 from episodes_assets.databases.input_role import check_input_role
@@ -54,7 +54,7 @@ def refuse_writable_input(settings: Settings, dsns: Dsns) -> None:
         return
     with (
         suppress(DatabaseUnreachable),
-        connect(dsns.require(Purpose.INPUT), read_only=True) as connection,
+        connect_to_input(dsns.require(Purpose.INPUT)) as connection,
     ):
         check_input_role(
             connection,

@@ -11,7 +11,7 @@ from episodes_assets.commands.dagster_runs import materialize_days, open_instanc
 from episodes_assets.commands.databases import ready_databases, writable_input
 from episodes_assets.commands.day_table import day_table
 from episodes_assets.commands.processes import temporary_workers
-from episodes_assets.databases.connections import connect, connect_to_read
+from episodes_assets.databases.connections import connect_to_input, connect_to_read
 from episodes_assets.databases.dsns import Database, Dsns, Purpose
 from episodes_assets.days import FIRST_DAY, ONE_DAY, days_between
 from episodes_assets.errors import BadSetting
@@ -65,7 +65,7 @@ def demo(
 
 def _ensure_input(settings: Settings, dsns: Dsns, days: list[dt.date], episodes: int) -> None:
     """Generate the sample days that the input lacks."""
-    with connect(dsns.require(Purpose.INPUT), read_only=True) as connection:
+    with connect_to_input(dsns.require(Purpose.INPUT)) as connection:
         found = connection.execute(
             "SELECT day FROM unnest(%s::date[]) AS day"
             " WHERE EXISTS (SELECT FROM episodes WHERE batch_date = day)",

@@ -34,7 +34,12 @@ def describe(dsn: str) -> str:
 
 @contextmanager
 def connect(
-    dsn: str, *, read_only: bool = False, autocommit: bool = False, lock_seconds: float = LOCK_SECONDS
+    dsn: str,
+    *,
+    read_only: bool = False,
+    autocommit: bool = False,
+    lock_seconds: float = LOCK_SECONDS,
+    is_ours: bool = True,
 ) -> Iterator[Connection]:
     """A connection that commits when the block ends well and rolls back when it does not.
 
@@ -43,6 +48,7 @@ def connect(
         read_only: Whether its transactions cannot write.
         autocommit: Whether each statement is a transaction of its own.
         lock_seconds: How long it waits for a lock.
+        is_ours: Whether the tables are ours, so that `planner` says how they are read.
 
     Raises:
         BadSetting: If the DSN cannot be read.
@@ -52,7 +58,9 @@ def connect(
         SystemFailure: If the server cannot do what the block asks or refuses it: a full disk, a missing
             right, a timeout and the like.
     """
-    connection = _open(dsn, read_only=read_only, autocommit=autocommit, lock_seconds=lock_seconds)
+    connection = _open(dsn, lock_seconds=lock_seconds, is_ours=is_ours)
+    connection.autocommit = autocommit
+    connection.read_only = read_only
     watch = LockWatch(dsn, connection)
     try:
         with watch, connection:
@@ -113,11 +121,23 @@ def connect_to_read(dsn: str, database: Database) -> Iterator[Connection]:
         yield connection
 
 
-def _open(dsn: str, *, read_only: bool, autocommit: bool, lock_seconds: float) -> Connection:
+@contextmanager
+def connect_to_input(dsn: str) -> Iterator[Connection]:
+    """A connection that cannot write, to the input, whose tables belong to other teams.
+
+    Raises:
+        BadSetting: If the DSN cannot be read.
+        DatabaseUnreachable: If there is no connection to be had.
+    """
+    with connect(dsn, read_only=True, is_ours=False) as connection:
+        yield connection
+
+
+def _open(dsn: str, *, lock_seconds: float, is_ours: bool) -> Connection:
     parts = _parse(dsn)
     try:
         connection = psycopg.connect(
-            planner.with_options(dsn),
+            planner.with_options(dsn) if is_ours else dsn,
             autocommit=True,
             connect_timeout=int(str(parts.get("connect_timeout", CONNECT_TIMEOUT_SECONDS))),
             application_name=str(parts.get("application_name", "episodes")),
@@ -125,8 +145,6 @@ def _open(dsn: str, *, read_only: bool, autocommit: bool, lock_seconds: float) -
         set_lock_timeout(connection, lock_seconds)  # in a transaction it would be rolled back along with it
     except psycopg.OperationalError as error:
         raise unreachable(dsn, error) from error
-    connection.autocommit = autocommit
-    connection.read_only = read_only
     return connection
 
 

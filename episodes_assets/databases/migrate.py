@@ -1,5 +1,6 @@
 """Alembic over one of the four databases: how it gets to the newest version, or back to an older one."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,8 @@ from alembic.config import Config
 from episodes_assets.databases.connections import Connection
 from episodes_assets.databases.purposes import Database
 from episodes_assets.databases.versions import MIGRATIONS
+
+_one_at_a_time = threading.Lock()  # Alembic keeps what it is at in a module
 
 
 @contextmanager
@@ -42,7 +45,8 @@ def upgrade_within(connection: sqlalchemy.Connection, database: Database) -> tup
     """
     before = _version(connection)
     try:
-        command.upgrade(_config(database, connection), "head")
+        with _one_at_a_time:
+            command.upgrade(_config(database, connection), "head")
     except sqlalchemy.exc.DBAPIError as error:
         # Whoever made the connection knows the driver's errors.
         raise (error.orig or error) from error
@@ -55,7 +59,8 @@ def downgrade(database: Database, admin_dsn: str, version: str) -> None:
     """Bring a database back to an older version."""
     with psycopg.connect(admin_dsn) as admin, begin(admin, database) as connection:
         _version(connection)
-        command.downgrade(_config(database, connection), version)
+        with _one_at_a_time:
+            command.downgrade(_config(database, connection), version)
 
 
 def _config(database: Database, connection: sqlalchemy.Connection | None = None) -> Config:

@@ -4,9 +4,9 @@ The statistics of a growing table know nothing of its newest day. The planner th
 there are 50,000, and for one row all plans cost the same: a nested loop that compares 2,500 million pairs,
 or an index of which only the first column fits. In the databases that are ours:
 
-- Joins are hash or merge joins, which are linear however wrong the estimate is. Where a loop over a few
-  rows is meant, the statement spells it out: a `LATERAL` subquery with `OFFSET 0` is never turned into a
-  join.
+- Joins are hash or merge joins, which read each side once however wrong the estimate is, as long as the
+  columns they join by are nearly distinct on one side: ours are keys. Where a loop over a few rows is meant,
+  the statement spells it out: a `LATERAL` subquery with `OFFSET 0` is never turned into a join.
 - A table is read by an index, so a day is read without the days beside it. A statement names the wanted
   rows on both sides of a join, and one index alone fits what it names. A condition that would let a partial
   index fit as well stands outside, with the rest in a subquery that is `MATERIALIZED` or has `OFFSET 0`.
@@ -17,6 +17,8 @@ or an index of which only the first column fits. In the databases that are ours:
 The tests in `query_plans/` execute every statement on growing tables under statistics of all kinds. Tables
 and indexes of the input belong to other teams, so how they are read is left to the planner.
 """
+
+import os
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -31,9 +33,12 @@ OPTIONS = " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
 
 
 def with_options(dsn: str, options: str = OPTIONS) -> str:
-    """A DSN whose sessions begin with these options, after whatever options it has itself.
+    """A DSN whose sessions begin with these options, after whatever options it or `PGOPTIONS` has.
+
+    What comes last is in force. A pooler in between has to let `options` through.
 
     Raises:
         psycopg.ProgrammingError: If it is not a libpq URL or connection string.
     """
-    return make_conninfo(dsn, options=f"{conninfo_to_dict(dsn).get('options') or ''} {options}".strip())
+    given = conninfo_to_dict(dsn).get("options") or os.environ.get("PGOPTIONS", "")
+    return make_conninfo(dsn, options=f"{given} {options}".strip())

@@ -14,7 +14,7 @@ from pgqueuer.errors import RetryRequested
 
 from episodes_assets import failures
 from episodes_assets.algorithms.compute import AlgorithmFailed
-from episodes_assets.databases.connections import connect
+from episodes_assets.databases.connections import connect_to_input
 from episodes_assets.errors import EpisodesError
 from episodes_assets.fleet import claims
 from episodes_assets.fleet.activity import Activity, Work
@@ -289,7 +289,7 @@ def _describe(error: Exception) -> str:
 
 
 def _require_answer(dsn: str) -> None:
-    with connect(dsn, read_only=True) as connection:
+    with connect_to_input(dsn) as connection:
         connection.execute("SELECT 1")
 
 

@@ -7,7 +7,7 @@ import signal
 from contextlib import suppress
 from dataclasses import dataclass
 
-from episodes_assets.databases.connections import connect, connect_to_write
+from episodes_assets.databases.connections import connect_to_input, connect_to_write
 from episodes_assets.databases.input_role import check_input_role
 from episodes_assets.databases.purposes import Database
 from episodes_assets.fleet import presence
@@ -53,7 +53,7 @@ def run_worker(config: WorkerConfig) -> None:
     """
     with connect_to_write(config.queue_dsn, Database.QUEUE, config.environment):
         pass
-    with connect(config.input_dsn, read_only=True) as connection:
+    with connect_to_input(config.input_dsn) as connection:
         check_input_role(connection, is_production=config.environment == PRODUCTION, warn=log.warning)
     asyncio.run(_work(config))
 

@@ -13,7 +13,7 @@ import dagster as dg
 
 from episodes_assets.databases.connections import (
     Connection,
-    connect,
+    connect_to_input,
     connect_to_read,
     connect_to_write,
 )
@@ -41,7 +41,7 @@ class InputDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
             DatabaseUnreachable: If there is no connection to be had.
         """
         dsn = self.dsn
-        with connect(dsn, read_only=True) as connection:
+        with connect_to_input(dsn) as connection:
             check_input_role(connection, is_production=load_settings().is_production, warn=warn)
         return dsn
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from episodes_assets.databases.arrow import read_arrow, stream_arrow
-from episodes_assets.databases.connections import connect
+from episodes_assets.databases.connections import connect_to_input
 from episodes_assets.stores import drop_table
 from episodes_assets.stores.episode_parts import DROP_PART_ROWS, whole_episodes
 
@@ -80,7 +80,7 @@ def read_viewed(dsn: str, day: dt.date) -> npt.NDArray[np.int64]:
 
 def latest_drop(dsn: str) -> dt.date | None:
     """The newest `batch_date`; None when there is no drop at all."""
-    with connect(dsn, read_only=True) as connection:
+    with connect_to_input(dsn) as connection:
         row = connection.execute("SELECT max(batch_date) FROM episodes").fetchone()
     return row[0] if row else None
 

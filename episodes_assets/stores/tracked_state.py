@@ -170,7 +170,8 @@ def read_tracked(dsn: str, until: TrackedDay | None) -> TrackedEpisodes:
     """
     state = read_arrow(
         dsn,
-        "SELECT epid, tracked_on FROM state.tracked_episodes WHERE tracked_on <= {until}::date",
+        # All but the newest days: the index on tracked_on would fetch each row by itself.
+        "SELECT epid, tracked_on FROM state.tracked_episodes WHERE tracked_on + 0 <= {until}::date",
         until=until.day if until else None,
     )
     if until and state.num_rows != until.total:
@@ -281,11 +282,13 @@ def import_state(
 
 def export_state(dsn: str, as_of: dt.date) -> pd.DataFrame:
     """The state as of the end of a day: `epid` and `tracked_on` (datetime64[ms]), by epid."""
-    frame: pd.DataFrame = read_arrow(
+    state = read_arrow(
         dsn,
-        "SELECT epid, tracked_on FROM state.tracked_episodes WHERE tracked_on <= {as_of} ORDER BY epid",
+        # As `read_tracked`; and sorted here, for which the primary key would fetch each row by itself.
+        "SELECT epid, tracked_on FROM state.tracked_episodes WHERE tracked_on + 0 <= {as_of}::date",
         as_of=as_of,
-    ).to_pandas(date_as_object=False)
+    )
+    frame: pd.DataFrame = state.sort_by("epid").to_pandas(date_as_object=False)
     return frame
 
 

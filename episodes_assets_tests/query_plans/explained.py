@@ -26,12 +26,14 @@ class Executed:
         parameters: As they were given.
         types: Of the parameters.
         plan: What `EXPLAIN` says of it.
+        triggers: What fired, such as the checks of foreign keys, with its table and how often.
     """
 
     text: str
     parameters: Sequence[Any]
     types: Sequence[str]
     plan: Mapping[str, Any]
+    triggers: Sequence[tuple[str, str, int]] = ()
 
     @property
     def rows(self) -> float:
@@ -39,10 +41,34 @@ class Executed:
         return _rows(self.plan)
 
     @property
-    def buffers(self) -> int:
+    def pages(self) -> int:
         """Pages that it touched, temporary ones included."""
-        names = ("Shared Hit", "Shared Read", "Temp Read", "Temp Written")
-        return sum(int(self.plan.get(f"{name} Blocks", 0)) for name in names)
+        # What writes and is not read runs after the rest, which does not count its pages.
+        read = {node.get("CTE Name") for node in _nodes(self.plan)}
+        unread = [
+            node
+            for node in _nodes(self.plan)
+            if node["Node Type"] == "ModifyTable"
+            and node.get("Subplan Name", "").startswith("CTE ")
+            and node["Subplan Name"].removeprefix("CTE ") not in read
+        ]
+        return sum(map(_pages, [self.plan, *unread]))
+
+    @property
+    def writes(self) -> bool:
+        """Whether it changes anything."""
+        return any(node["Node Type"] == "ModifyTable" for node in _nodes(self.plan))
+
+
+def _nodes(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield node
+    for child in node.get("Plans", ()):
+        yield from _nodes(child)
+
+
+def _pages(node: Mapping[str, Any]) -> int:
+    names = ("Shared Hit", "Shared Read", "Temp Read", "Temp Written")
+    return sum(int(node.get(f"{name} Blocks", 0)) for name in names)
 
 
 def _rows(node: Mapping[str, Any]) -> float:
@@ -61,7 +87,11 @@ class Log:
     executed: list[Executed] = field(default_factory=list)
 
     def add(self, statement: tuple[str, Sequence[Any], Sequence[str]], plan: Any) -> None:
-        self.executed.append(Executed(*statement, plan[0]["Plan"]))
+        triggers = [
+            (each.get("Constraint Name") or each["Trigger Name"], each["Relation"], each["Calls"])
+            for each in plan[0].get("Triggers", ())
+        ]
+        self.executed.append(Executed(*statement, plan[0]["Plan"], triggers))
 
     def take(self) -> list[Executed]:
         """What was executed since the last time."""

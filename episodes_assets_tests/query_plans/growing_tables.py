@@ -5,16 +5,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from episodes_assets.days import ONE_DAY
 from episodes_assets_tests.system import System
 
 OTHER_DAY = dt.date(2018, 3, 1)
 THE_DAY = dt.date(2018, 3, 2)
 OTHER_PLAN, THE_PLAN = 5_001, 5_002
 FINISHED_PLANS = 1_000
+FINISHED_CHUNKS = 25  # of each
+WAIVERS = 3  # of each
 CHUNK_JOBS = 2_000
 # Of the day: a chunk that a worker holds, and one that waits. The others are finished.
 OPEN_CHUNKS = 2
 HELD = 50
+# Two days of small chunks that all wait: one whose jobs never moved, one whose jobs moved before any others.
+NEVER_MOVED, MOVED_FIRST = 5_003, 5_004
+WAITING_CHUNKS, WAITING_CHUNK_JOBS = 250, 4  # of each
+OLD_LOG_ROWS = 40
+FIRST_FINISHED = 10_000
+FINISHED_DAYS = [dt.date(2010, 1, 1) + n * ONE_DAY for n in range(1, FINISHED_PLANS + 1)]
 
 _TABLES = {
     "queue": (
@@ -53,65 +62,44 @@ class GrowingTables:
             self.system.query(database, f"TRUNCATE {', '.join(tables)} CASCADE")
 
     def analyze(self) -> None:
-        for database, tables in _TABLES.items():
-            self.system.query(database, f"ANALYZE {', '.join(tables)}")
+        self._sweep("(ANALYZE)")
 
     def forget_statistics(self) -> None:
         """As of tables that were never analysed."""
+        self._sweep()
         self._clear_columns()
         self._each_name("SELECT pg_clear_relation_stats({})")
 
     def remember_them_empty(self) -> None:
         """As of tables that were analysed before they had rows."""
+        self._sweep()
         self._clear_columns()
         self._each_name("SELECT pg_restore_relation_stats({}, 'relpages', 0, 'reltuples', 0::real)")
 
     def fill_other_day(self) -> None:
         """What was there before the day came."""
-        plans, jobs = FINISHED_PLANS, self.jobs
-        query = self.system.query
-        query(
-            "queue",
-            "INSERT INTO ledger.plans"
-            " (plan_id, day, jobs, checksum, snapshot_id, code_version, fanned_out_at)"
-            f" OVERRIDING SYSTEM VALUE SELECT 10000 + n, date '2010-01-01' + n, 100, 'c', 's', '1', now()"
-            f" FROM generate_series(1, {plans}) AS n",
-        )
-        query(
-            "queue",
-            "INSERT INTO ledger.chunks (plan_id, chunk, first_position, jobs, succeeded, moved_at)"
-            f" SELECT 10000 + p, c, c * 4, 4, 4, now() - interval '1 day'"
-            f" FROM generate_series(1, {plans}) AS p, generate_series(0, 24) AS c",
-        )
-        self._plan(OTHER_PLAN, OTHER_DAY, finished=jobs)
-        query(
+        self._finished_plans()
+        self._plan(OTHER_PLAN, OTHER_DAY, jobs=self.jobs, finished=self.jobs)
+        self.system.query(
             "queue",
             "INSERT INTO public.pgqueuer (priority, status, entrypoint, payload, updated)"
-            f" SELECT 0, 'failed', 'x', '', now() FROM generate_series(1, {jobs // 50}) AS n",
+            f" SELECT 0, 'failed', 'x', '', now() FROM generate_series(1, {self.jobs // 50}) AS n",
         )
-        query(
-            "results",
-            "INSERT INTO state.tracked_days (day, origin, newly_tracked, total, checksum, code_version)"
-            f" VALUES ('{OTHER_DAY}', 'beginning', {jobs}, {jobs}, 'c1', '1')",
+        self.system.query(
+            "queue",
+            "INSERT INTO public.pgqueuer_log (priority, status, entrypoint, job_id, aggregated)"
+            f" SELECT 0, 'successful', 'x', n, n % 2 = 0 FROM generate_series(1, {self.jobs}) AS n",
         )
-        query(
-            "results",
-            "INSERT INTO state.tracked_episodes"
-            f" SELECT n * 7, '{OTHER_DAY}' FROM generate_series(1, {jobs}) AS n",
-        )
+        self._published_days()
+        self._track(OTHER_DAY, first_epid=0)
         self._publish(OTHER_PLAN, OTHER_DAY)
-        query(
-            "results",
-            "INSERT INTO published.days (day, jobs, rows, checksum, plan_id, plan_checksum, code_version)"
-            f" SELECT date '2010-01-01' + n, 1, 1, 'c', n, 'c', '1' FROM generate_series(1, {plans}) AS n",
-        )
-        self._accounts("1 day", "old", jobs)
+        self._accounts("1 day", "old", self.jobs)
 
     def fill_the_day(self) -> None:
-        """The day itself, most of whose jobs are finished, and the accounts' new rows."""
+        """The day itself, most of whose jobs are finished, two that wait, and the accounts' new rows."""
         query, jobs = self.system.query, self.jobs
         finished = jobs - OPEN_CHUNKS * CHUNK_JOBS
-        self._plan(THE_PLAN, THE_DAY, finished=finished)
+        self._plan(THE_PLAN, THE_DAY, jobs=jobs, finished=finished)
         query(
             "queue",
             "INSERT INTO ledger.lone_jobs (plan_id, position, starts, is_held, error)"
@@ -124,29 +112,35 @@ class GrowingTables:
             " claimed_at = now()"
             f" WHERE plan_id = {THE_PLAN} AND first_position = {finished}",
         )
+        waiting = WAITING_CHUNKS * WAITING_CHUNK_JOBS
+        for plan_id, day in ((NEVER_MOVED, THE_DAY + ONE_DAY), (MOVED_FIRST, THE_DAY + 2 * ONE_DAY)):
+            self._plan(plan_id, day, jobs=waiting, finished=0, chunk_jobs=WAITING_CHUNK_JOBS)
+        query("queue", f"UPDATE ledger.chunks SET moved_at = NULL WHERE plan_id = {NEVER_MOVED}")
+        query("queue", f"UPDATE ledger.chunks SET moved_at = '2009-01-01' WHERE plan_id = {MOVED_FIRST}")
         query(
             "queue",
-            "WITH sent AS (INSERT INTO public.pgqueuer (priority, status, entrypoint, payload, updated)"
-            " SELECT 0, 'queued', 'x', '', now() FROM generate_series(1, 2) RETURNING id)"
-            " UPDATE ledger.chunks SET message_id = (SELECT max(id) FROM sent)"
-            f" WHERE plan_id = {THE_PLAN} AND succeeded < jobs",
+            # Of the chunk that is named so.
+            "INSERT INTO public.pgqueuer (priority, status, entrypoint, payload, updated)"
+            " SELECT 0, 'queued', 'x', convert_to(plan_id || ' ' || chunk, 'UTF8'), now()"
+            " FROM ledger.chunks WHERE succeeded < jobs",
+        )
+        query(
+            "queue",
+            "UPDATE ledger.chunks SET message_id = id FROM public.pgqueuer"
+            " WHERE payload = convert_to(plan_id || ' ' || chunk, 'UTF8') AND succeeded < jobs",
+        )
+        query(
+            "queue",
+            "INSERT INTO public.pgqueuer_log (created, priority, status, entrypoint, job_id, aggregated)"
+            f" SELECT now() - interval '8 days', 0, 'successful', 'x', n, true"
+            f" FROM generate_series(1, {OLD_LOG_ROWS}) AS n",
         )
         query(
             "queue",
             "INSERT INTO ledger.workers (worker, host, pid, release, started_at)"
             " SELECT 'w' || n, 'h', n, '1', now() FROM generate_series(1, 40) AS n",
         )
-        query(
-            "results",
-            "INSERT INTO state.tracked_days"
-            " (day, origin, newly_tracked, total, checksum, previous_checksum, code_version)"
-            f" VALUES ('{THE_DAY}', 'day', {jobs}, {2 * jobs}, 'c2', 'c1', '1')",
-        )
-        query(
-            "results",
-            "INSERT INTO state.tracked_episodes"
-            f" SELECT n * 7 + 1, '{THE_DAY}' FROM generate_series(1, {jobs}) AS n",
-        )
+        self._track(THE_DAY, first_epid=1)
         self._publish(THE_PLAN, THE_DAY)
         self._accounts("1 hour", "new", 40)
 
@@ -165,16 +159,51 @@ class GrowingTables:
             "queue", f"DELETE FROM ledger.outcomes WHERE plan_id = {THE_PLAN} AND position >= {first}"
         )
 
-    def forget_the_day(self) -> None:
-        for table in ("outcomes", "lone_jobs", "batches", "chunks", "jobs", "plans"):
-            self.system.query("queue", f"DELETE FROM ledger.{table} WHERE plan_id = {THE_PLAN}")
-        for table in ("published.results", "published.days", "published.history", "state.tracked_days"):
-            self.system.query("results", f"DELETE FROM {table} WHERE day = '{THE_DAY}'")
-        self.system.query("results", f"DELETE FROM state.tracked_episodes WHERE tracked_on = '{THE_DAY}'")
-        self.system.query("queue", "DELETE FROM ledger.workers")
+    def _finished_plans(self) -> None:
+        query = self.system.query
+        plans = f"generate_series(1, {FINISHED_PLANS}) AS p"
+        chunks = f"{plans}, generate_series(0, {FINISHED_CHUNKS - 1}) AS c"
+        query(
+            "queue",
+            "INSERT INTO ledger.plans (plan_id, day, jobs, checksum, snapshot_id, code_version, fanned_out_at)"
+            f" OVERRIDING SYSTEM VALUE SELECT {FIRST_FINISHED} + p, date '{FINISHED_DAYS[0]}' + p - 1,"
+            f" {FINISHED_CHUNKS * 4}, 'c', 's', '1', now() FROM {plans}",
+        )
+        query(
+            "queue",
+            "INSERT INTO ledger.chunks (plan_id, chunk, first_position, jobs, succeeded, held, moved_at)"
+            f" SELECT {FIRST_FINISHED} + p, c, c * 4, 4, CASE c WHEN 0 THEN 1 ELSE 4 END,"
+            f" CASE c WHEN 0 THEN {WAIVERS} ELSE 0 END, now() - interval '1 day' FROM {chunks}",
+        )
+        query(
+            "queue",
+            "INSERT INTO ledger.batches (plan_id, first_position, chunk, jobs, seconds, algorithm_ids,"
+            " algorithm_jobs, algorithm_seconds, worker, finished_at)"
+            f" SELECT {FIRST_FINISHED} + p, c * 4, c, 4, 0.1, '{{0}}', '{{4}}', '{{0.1}}', 'w',"
+            f" now() - interval '1 day' FROM {chunks}",
+        )
+        query(
+            "queue",
+            "INSERT INTO ledger.waivers (waiver_id, plan_id, jobs, reason, decided_by) OVERRIDING SYSTEM VALUE"
+            f" SELECT (p - 1) * {WAIVERS} + w, {FIRST_FINISHED} + p, 1, 'why', 'who'"
+            f" FROM {plans}, generate_series(1, {WAIVERS}) AS w",
+        )
+        query(
+            "queue",
+            "INSERT INTO ledger.lone_jobs (plan_id, position, starts, is_held, error, waiver_id)"
+            " SELECT plan_id, row_number() OVER (PARTITION BY plan_id ORDER BY waiver_id), 4, true, 'why',"
+            " waiver_id FROM ledger.waivers",
+        )
+        query(
+            "queue",
+            "SELECT setval(pg_get_serial_sequence('ledger.waivers', 'waiver_id'), max(waiver_id))"
+            " FROM ledger.waivers",
+        )
 
-    def _plan(self, plan_id: int, day: dt.date, *, finished: int) -> None:
-        query, jobs = self.system.query, self.jobs
+    def _plan(
+        self, plan_id: int, day: dt.date, *, jobs: int, finished: int, chunk_jobs: int = CHUNK_JOBS
+    ) -> None:
+        query = self.system.query
         query(
             "queue",
             "INSERT INTO ledger.plans"
@@ -184,9 +213,9 @@ class GrowingTables:
         query(
             "queue",
             "INSERT INTO ledger.chunks (plan_id, chunk, first_position, jobs, succeeded, moved_at)"
-            f" SELECT {plan_id}, n, n * {CHUNK_JOBS}, {CHUNK_JOBS},"
-            f" CASE WHEN n * {CHUNK_JOBS} < {finished} THEN {CHUNK_JOBS} ELSE 0 END, now()"
-            f" FROM generate_series(0, {jobs // CHUNK_JOBS - 1}) AS n",
+            f" SELECT {plan_id}, n, n * {chunk_jobs}, {chunk_jobs},"
+            f" CASE WHEN n * {chunk_jobs} < {finished} THEN {chunk_jobs} ELSE 0 END, now()"
+            f" FROM generate_series(0, {jobs // chunk_jobs - 1}) AS n",
         )
         query(
             "queue",
@@ -204,8 +233,44 @@ class GrowingTables:
             "queue",
             "INSERT INTO ledger.batches (plan_id, first_position, chunk, jobs, seconds, algorithm_ids,"
             " algorithm_jobs, algorithm_seconds, worker)"
-            f" SELECT {plan_id}, n * {CHUNK_JOBS}, n, {CHUNK_JOBS}, 0.1, '{{0,1}}', '{{1000,1000}}',"
-            f" '{{0.04,0.05}}', 'w' FROM generate_series(0, {finished // CHUNK_JOBS - 1}) AS n",
+            f" SELECT {plan_id}, n * {chunk_jobs}, n, {chunk_jobs}, 0.1, '{{0,1}}', '{{1000,1000}}',"
+            f" '{{0.04,0.05}}', 'w' FROM generate_series(0, {finished // chunk_jobs - 1}) AS n",
+        )
+
+    def _track(self, day: dt.date, *, first_epid: int) -> None:
+        """Add a day to the state, in an order that is not that of the episodes."""
+        self.system.query(
+            "results",
+            "INSERT INTO state.tracked_days"
+            " (day, origin, newly_tracked, total, checksum, previous_checksum, code_version)"
+            f" SELECT '{day}', 'day', {self.jobs}, total + {self.jobs}, 'c{day}', checksum, '1'"
+            f" FROM state.tracked_days WHERE day = date '{day}' - 1",
+        )
+        self.system.query(
+            "results",
+            "INSERT INTO state.tracked_episodes"
+            f" SELECT n * 7 + {first_epid}, '{day}' FROM generate_series(1, {self.jobs}) AS n"
+            f" ORDER BY n % 1000, n",
+        )
+
+    def _published_days(self) -> None:
+        plans = f"generate_series(1, {FINISHED_PLANS}) AS n"
+        for table, times in (("days", 1), ("history", 3)):
+            self.system.query(
+                "results",
+                f"INSERT INTO published.{table} (day, jobs, rows, left_out, decision, checksum, plan_id,"
+                " plan_checksum, code_version, algorithm_versions)"
+                f" SELECT date '{FINISHED_DAYS[0]}' + n - 1, 1, 1, 0, '', 'c', n, 'c', '1', '{{}}'"
+                f" FROM {plans}, generate_series(1, {times})",
+            )
+        self.system.query(
+            "results",
+            # Up to the day before the other one; nothing is tracked before that.
+            "INSERT INTO state.tracked_days"
+            " (day, origin, newly_tracked, total, checksum, previous_checksum, code_version)"
+            f" SELECT date '{OTHER_DAY}' - {FINISHED_PLANS + 1} + n,"
+            " CASE n WHEN 1 THEN 'beginning' ELSE 'day' END,"
+            f" 0, 0, 'c' || n, CASE WHEN n > 1 THEN 'c' || n - 1 END, '1' FROM {plans}",
         )
 
     def _publish(self, plan_id: int, day: dt.date) -> None:
@@ -254,6 +319,11 @@ class GrowingTables:
             "INSERT INTO dashboard.audit_log (at, who, way, what, detail, address, outcome)"
             f" SELECT now() - interval '{age}', '{kind}', 'password', 'x', '{{}}', 'a', 'ok' {series}",
         )
+
+    def _sweep(self, options: str = "") -> None:
+        """Remove the rows that were rolled back, as autovacuum does: statements step over them."""
+        for database, tables in _TABLES.items():
+            self.system.query(database, f"VACUUM {options} {', '.join(tables)}")
 
     def _clear_columns(self) -> None:
         for database, tables in _TABLES.items():

@@ -49,16 +49,26 @@ from episodes_assets_tests.query_plans.explained import (
 )
 from episodes_assets_tests.query_plans.growing_tables import (
     CHUNK_JOBS,
+    FINISHED_CHUNKS,
+    FINISHED_DAYS,
     FINISHED_PLANS,
+    FIRST_FINISHED,
     HELD,
+    NEVER_MOVED,
+    OLD_LOG_ROWS,
     OPEN_CHUNKS,
     OTHER_DAY,
     OTHER_PLAN,
     THE_DAY,
     THE_PLAN,
+    WAITING_CHUNKS,
+    WAIVERS,
     GrowingTables,
 )
 
+_MANY = 25
+_MANY_DAYS = [*FINISHED_DAYS[:_MANY], THE_DAY]
+_MANY_PLANS = [*range(FIRST_FINISHED + 1, FIRST_FINISHED + 1 + _MANY), NEVER_MOVED, THE_PLAN]
 _SILENCE = dt.timedelta(seconds=30)
 _LIVES = Lifetimes(dt.timedelta(hours=12), dt.timedelta(hours=1))
 
@@ -91,6 +101,7 @@ class Case:
         asked: Rows that it asks for, or has to write.
         ask: Does so.
         is_undone: Whether a transaction around it is rolled back; some need to begin their own.
+        lie_together: Whether the rows that it reads lie side by side, many on a page.
     """
 
     name: str
@@ -98,15 +109,19 @@ class Case:
     asked: int
     ask: Callable[[Open], Any] | Callable[[Open], Awaitable[Any]]
     is_undone: bool = True
+    lie_together: bool = False
 
 
 def cases(jobs: int) -> list[Case]:
-    """All of them, for days of so many jobs."""
+    """All of them, for days of so many jobs; first what reads most, which no row that was rolled back delays."""
     chunks = jobs // CHUNK_JOBS
     open_jobs = OPEN_CHUNKS * CHUNK_JOBS
     last = ChunkMessage(THE_PLAN, chunks - 1)
-    plans = FINISHED_PLANS + 2
-    return [
+    plans = FINISHED_PLANS + 4
+    # A finished plan has a chunk with held jobs, which is looked at like an open one.
+    all_open = OPEN_CHUNKS + 2 * WAITING_CHUNKS + FINISHED_PLANS
+    of_many = chunks + WAITING_CHUNKS + _MANY * FINISHED_CHUNKS
+    found = [
         # The orchestrator's half of the ledger.
         Case("a day's plan", "queue", 1, lambda to: ledger.require_plan(to.queue, THE_DAY)),
         Case(
@@ -120,9 +135,10 @@ def cases(jobs: int) -> list[Case]:
         ),
         Case("a plan superseded", "queue", jobs + chunks, _plan_again),
         Case("a day's progress", "queue", chunks, lambda to: ledger.read_progress(to.queue, [THE_DAY])),
-        Case("every day's progress", "queue", plans, lambda to: ledger.read_progress(to.queue)),
+        Case("many days' progress", "queue", of_many, lambda to: ledger.read_progress(to.queue, _MANY_DAYS)),
+        Case("every day's progress", "queue", plans + all_open, lambda to: ledger.read_progress(to.queue)),
         Case("a day's held jobs", "queue", HELD, lambda to: ledger.read_held(to.queue, [THE_DAY], 20)),
-        Case("the backlog", "queue", OPEN_CHUNKS, lambda to: ledger.backlog(to.queue)),
+        Case("the backlog", "queue", all_open, lambda to: ledger.backlog(to.queue)),
         Case("a day's plans", "queue", 1, lambda to: plan_history.read_plans(to.queue, THE_DAY)),
         Case(
             "planned jobs read back",
@@ -131,6 +147,7 @@ def cases(jobs: int) -> list[Case]:
             lambda to: plan_check.read_ledger_days(
                 to.queue, to.queue_dsn, [ledger.require_plan(to.queue, THE_DAY)]
             ),
+            lie_together=True,
         ),
         Case(
             "jobs of the last days",
@@ -139,29 +156,51 @@ def cases(jobs: int) -> list[Case]:
             lambda to: plan_check.read_job_counts(to.queue, OTHER_DAY, THE_DAY),
         ),
         Case(
-            "outcomes counted", "queue", jobs, lambda to: outcome_check.count_outcomes(to.queue, [THE_PLAN])
+            "outcomes counted",
+            "queue",
+            jobs,
+            lambda to: outcome_check.count_outcomes(to.queue, [THE_PLAN]),
+            lie_together=True,
+        ),
+        Case(
+            "outcomes of many plans counted",
+            "queue",
+            jobs + of_many,
+            lambda to: outcome_check.count_outcomes(to.queue, _MANY_PLANS),
         ),
         Case("messages sent", "queue", chunks, _fan_out_anew),
+        Case(
+            "messages of many chunks looked for",
+            "queue",
+            WAITING_CHUNKS,
+            lambda to: fan_out.fan_out_day(to.queue, THE_DAY + ONE_DAY),
+        ),
         Case("a day waived", "queue", HELD + chunks, _waive),
         Case("decisions", "queue", 1, lambda to: waivers.read_waivers(to.queue, [OTHER_PLAN, THE_PLAN])),
-        Case("what is left out", "queue", 1, lambda to: waivers.read_left_out(to.queue, THE_PLAN)),
         Case(
-            "a day cancelled",
+            "decisions about many plans",
             "queue",
-            open_jobs + chunks,
-            lambda to: cancel.cancel_day(to.queue, THE_DAY, reason="why", cancelled_by="who"),
+            _MANY * WAIVERS,
+            lambda to: waivers.read_waivers(to.queue, _MANY_PLANS),
         ),
+        Case(
+            "what an older plan leaves out",
+            "queue",
+            WAIVERS,
+            lambda to: waivers.read_left_out(to.queue, FIRST_FINISHED + 1),
+        ),
+        Case("what is left out", "queue", 1, lambda to: waivers.read_left_out(to.queue, THE_PLAN)),
         Case(
             "held jobs retried", "queue", HELD + chunks, lambda to: retry.retry_held_jobs(to.queue, THE_DAY)
         ),
         Case("one held job retried", "queue", HELD + chunks, _retry_one),
-        Case("log pruned", "queue", 1, lambda to: maintenance.prune_message_log(to.queue, 7)),
+        Case("log pruned", "queue", OLD_LOG_ROWS, lambda to: maintenance.prune_message_log(to.queue, 7)),
         Case("workers forgotten", "queue", 40, lambda to: maintenance.forget_dead_workers(to.queue)),
         # What people look at.
         Case(
             "a day that stalls", "queue", chunks, lambda to: stalls.open_days(to.queue, _SILENCE, [THE_DAY])
         ),
-        Case("days that stall", "queue", chunks, lambda to: stalls.open_days(to.queue, _SILENCE)),
+        Case("days that stall", "queue", chunks + all_open, lambda to: stalls.open_days(to.queue, _SILENCE)),
         Case(
             "the fleet's progress",
             "queue",
@@ -174,6 +213,12 @@ def cases(jobs: int) -> list[Case]:
             2 * chunks,
             lambda to: throughput.read_throughput(to.queue, bucket_seconds=10, buckets=60),
         ),
+        Case(
+            "many days' stalls",
+            "queue",
+            of_many,
+            lambda to: stalls.open_days(to.queue, _SILENCE, _MANY_DAYS),
+        ),
         Case("workers", "queue", 40, lambda to: workers.read_workers(to.queue)),
         Case("workers that live", "queue", 40, lambda to: workers.count_alive(to.queue)),
         Case("held jobs shown", "queue", 3, lambda to: held_jobs.read_held_jobs(to.queue, [THE_PLAN], 3)),
@@ -185,13 +230,37 @@ def cases(jobs: int) -> list[Case]:
         Case(
             "jobs over time", "queue", chunks, lambda to: durations.finished_over_time(to.queue, [THE_PLAN])
         ),
+        Case(
+            "seconds of many plans",
+            "queue",
+            of_many,
+            lambda to: durations.by_algorithm(to.queue, _MANY_PLANS),
+        ),
+        Case(
+            "held jobs of many plans",
+            "queue",
+            HELD + _MANY * WAIVERS,
+            lambda to: held_jobs.read_held_jobs(to.queue, _MANY_PLANS, 3),
+        ),
         # The workers' half of the ledger.
-        Case("a chunk claimed", "queue", CHUNK_JOBS, lambda to: _claim(to, last)),
+        Case("a chunk claimed", "queue", CHUNK_JOBS, lambda to: _claim(to, last), lie_together=True),
         Case("a chunk worked", "queue", CHUNK_JOBS, lambda to: _work(to, last)),
         Case("a job failed", "queue", CHUNK_JOBS, lambda to: _fail(to, last)),
+        Case(
+            "a day cancelled",
+            "queue",
+            open_jobs + chunks,
+            lambda to: cancel.cancel_day(to.queue, THE_DAY, reason="why", cancelled_by="who"),
+        ),
+        Case(
+            "a day of many chunks cancelled",
+            "queue",
+            2 * WAITING_CHUNKS,
+            lambda to: cancel.cancel_day(to.queue, THE_DAY + ONE_DAY, reason="why", cancelled_by="who"),
+        ),
         # Publishing.
         Case("a day published", "results", jobs, _publish, is_undone=False),
-        Case("published rows read back", "results", jobs, _read_back, is_undone=False),
+        Case("published rows read back", "results", jobs, _read_back, is_undone=False, lie_together=True),
         Case(
             "whether it is in time",
             "results",
@@ -199,14 +268,29 @@ def cases(jobs: int) -> list[Case]:
             lambda to: published_check.read_publications(to.results, THE_DAY),
         ),
         Case("the first rows of a day", "results", 5, lambda to: published.read_rows(to.results, THE_DAY, 5)),
-        Case("all rows of a day", "results", jobs, lambda to: published.read_rows(to.results, THE_DAY)),
+        Case(
+            "all rows of a day",
+            "results",
+            jobs,
+            lambda to: published.read_rows(to.results, THE_DAY),
+            lie_together=True,
+        ),
         Case("a manifest", "results", 1, lambda to: publications.find_day(to.results, THE_DAY)),
         Case("manifests", "results", 2, lambda to: publications.read_days(to.results, OTHER_DAY, THE_DAY)),
-        Case("a day's history", "results", 1, lambda to: publications.read_history(to.results, THE_DAY)),
+        Case("a day's history", "results", 3, lambda to: publications.read_history(to.results, THE_DAY)),
         Case("what days were made of", "results", plans, lambda to: publications.published_plans(to.results)),
         # The state.
-        Case("yesterday's state", "results", 2, lambda to: tracked_state.state_before(to.results, THE_DAY)),
-        Case("the tracked episodes", "results", 2 * jobs, _read_tracked),
+        Case(
+            "yesterday's state", "results", plans, lambda to: tracked_state.state_before(to.results, THE_DAY)
+        ),
+        Case("the tracked episodes", "results", 2 * jobs, _read_tracked, lie_together=True),
+        Case(
+            "the state exported",
+            "results",
+            2 * jobs,
+            lambda to: tracked_state.export_state(to.results_dsn, THE_DAY),
+            lie_together=True,
+        ),
         Case("a day tracked", "results", jobs, lambda to: _track(to, THE_DAY)),
         Case("another day tracked", "results", 100, lambda to: _track(to, THE_DAY + ONE_DAY, 100)),
         Case(
@@ -214,6 +298,7 @@ def cases(jobs: int) -> list[Case]:
             "results",
             2 * jobs,
             lambda to: state_check.read_state_days(to.results, to.results_dsn, [THE_DAY]),
+            lie_together=True,
         ),
         # Accounts.
         Case("a session found", "dagster", 1, lambda to: sessions.find_session(to.accounts, "t", _LIVES)),
@@ -252,6 +337,7 @@ def cases(jobs: int) -> list[Case]:
             ),
         ),
     ]
+    return sorted(found, key=lambda case: not case.lie_together)
 
 
 @contextmanager

@@ -19,8 +19,8 @@ def upgrade() -> None:
             ON ledger.jobs ((plan_id + 0), epid, algorithm_id);
 
         -- What belongs to a job is written under the claim of its chunk, which is locked meanwhile, and
-        -- deleted with its plan. A foreign key looks each row up by itself, with a plan that a worker keeps
-        -- from when the table was small.
+        -- deleted with its plan. A foreign key would look up every row by a statement of its own, planned
+        -- anew each time where no plan may be kept (databases/planner.py).
         DO $$
         DECLARE found record;
         BEGIN
@@ -60,6 +60,18 @@ def downgrade() -> None:
             FROM ledger.chunks JOIN ledger.plans USING (plan_id)
             WHERE succeeded < chunks.jobs AND fanned_out_at IS NOT NULL AND superseded_at IS NULL;
         DROP INDEX ledger.chunks_by_move, ledger.plans_of_a_day;
+
+        -- What nothing refers to any more would be refused by the keys.
+        DELETE FROM ledger.jobs
+            WHERE NOT EXISTS (SELECT FROM ledger.plans WHERE plans.plan_id = jobs.plan_id);
+        DELETE FROM ledger.outcomes WHERE NOT EXISTS (SELECT FROM ledger.jobs
+            WHERE jobs.plan_id = outcomes.plan_id AND jobs.position = outcomes.position);
+        DELETE FROM ledger.lone_jobs WHERE NOT EXISTS (SELECT FROM ledger.jobs
+            WHERE jobs.plan_id = lone_jobs.plan_id AND jobs.position = lone_jobs.position);
+        DELETE FROM ledger.batches WHERE NOT EXISTS (SELECT FROM ledger.jobs
+            WHERE jobs.plan_id = batches.plan_id AND jobs.position = batches.first_position);
+        UPDATE ledger.lone_jobs SET waiver_id = NULL
+            WHERE NOT EXISTS (SELECT FROM ledger.waivers WHERE waivers.waiver_id = lone_jobs.waiver_id);
         ALTER TABLE ledger.jobs ADD FOREIGN KEY (plan_id) REFERENCES ledger.plans ON DELETE CASCADE;
         ALTER TABLE ledger.outcomes
             ADD FOREIGN KEY (plan_id, position) REFERENCES ledger.jobs ON DELETE CASCADE;
