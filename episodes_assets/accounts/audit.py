@@ -95,8 +95,8 @@ def fits(detail: Mapping[str, object]) -> bool:
 
 
 _BEGINNING = dt.datetime.min.replace(tzinfo=dt.UTC)
-# Each order is one index's alone: by time of all, or by time of a name. Were `at` by itself to fit both, an old
-# planner would walk everybody's events for one name's.
+# Each order is one index's alone: by time of all, or by time of a name. Were `at` by itself to fit both, an
+# old planner would walk everybody's events for one name's.
 _NEWEST = """
     SELECT at, who, way, what, detail, address, outcome FROM dashboard.audit_log
     WHERE at AT TIME ZONE 'UTC' >= %(since)s AT TIME ZONE 'UTC'

@@ -25,7 +25,7 @@ OLD_LOG_ROWS = 40
 FIRST_FINISHED = 10_000
 FINISHED_DAYS = [dt.date(2010, 1, 1) + n * ONE_DAY for n in range(1, FINISHED_PLANS + 1)]
 
-_TABLES = {
+TABLES = {
     "queue": (
         "ledger.plans", "ledger.chunks", "ledger.jobs", "ledger.outcomes", "ledger.lone_jobs",
         "ledger.batches", "ledger.waivers", "ledger.workers", "public.pgqueuer", "public.pgqueuer_log",
@@ -58,7 +58,7 @@ class GrowingTables:
         self._each("ALTER TABLE {} SET (autovacuum_enabled = off)")
 
     def empty(self) -> None:
-        for database, tables in _TABLES.items():
+        for database, tables in TABLES.items():
             self.system.query(database, f"TRUNCATE {', '.join(tables)} CASCADE")
 
     def analyze(self) -> None:
@@ -165,7 +165,8 @@ class GrowingTables:
         chunks = f"{plans}, generate_series(0, {FINISHED_CHUNKS - 1}) AS c"
         query(
             "queue",
-            "INSERT INTO ledger.plans (plan_id, day, jobs, checksum, snapshot_id, code_version, fanned_out_at)"
+            "INSERT INTO ledger.plans"
+            " (plan_id, day, jobs, checksum, snapshot_id, code_version, fanned_out_at)"
             f" OVERRIDING SYSTEM VALUE SELECT {FIRST_FINISHED} + p, date '{FINISHED_DAYS[0]}' + p - 1,"
             f" {FINISHED_CHUNKS * 4}, 'c', 's', '1', now() FROM {plans}",
         )
@@ -184,8 +185,8 @@ class GrowingTables:
         )
         query(
             "queue",
-            "INSERT INTO ledger.waivers (waiver_id, plan_id, jobs, reason, decided_by) OVERRIDING SYSTEM VALUE"
-            f" SELECT (p - 1) * {WAIVERS} + w, {FIRST_FINISHED} + p, 1, 'why', 'who'"
+            "INSERT INTO ledger.waivers (waiver_id, plan_id, jobs, reason, decided_by)"
+            f" OVERRIDING SYSTEM VALUE SELECT (p - 1) * {WAIVERS} + w, {FIRST_FINISHED} + p, 1, 'why', 'who'"
             f" FROM {plans}, generate_series(1, {WAIVERS}) AS w",
         )
         query(
@@ -322,11 +323,11 @@ class GrowingTables:
 
     def _sweep(self, options: str = "") -> None:
         """Remove the rows that were rolled back, as autovacuum does: statements step over them."""
-        for database, tables in _TABLES.items():
+        for database, tables in TABLES.items():
             self.system.query(database, f"VACUUM {options} {', '.join(tables)}")
 
     def _clear_columns(self) -> None:
-        for database, tables in _TABLES.items():
+        for database, tables in TABLES.items():
             names = ", ".join(f"'{table}'::regclass" for table in tables)
             self.system.query(
                 database,
@@ -339,12 +340,12 @@ class GrowingTables:
             )
 
     def _each(self, statement: str) -> None:
-        for database, tables in _TABLES.items():
+        for database, tables in TABLES.items():
             for table in tables:
                 self.system.query(database, statement.format(table))
 
     def _each_name(self, statement: str) -> None:
-        for database, tables in _TABLES.items():
+        for database, tables in TABLES.items():
             for table in tables:
                 schema, name = table.split(".")
                 if "restore" in statement:

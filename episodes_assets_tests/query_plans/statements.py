@@ -19,9 +19,12 @@ from episodes_assets.databases.connections import Connection, connect
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.databases.planner import with_options
 from episodes_assets.days import ONE_DAY
-from episodes_assets.fleet import cancel, claims, fan_out, maintenance, retry
+from episodes_assets.errors import StateGap
+from episodes_assets.fleet import cancel, claims, fan_out, maintenance, presence, retry
+from episodes_assets.fleet.activity import Activity
 from episodes_assets.fleet.claims import Claim, JobFailure, Took
 from episodes_assets.fleet.messages import ChunkMessage
+from episodes_assets.fleet.presence import WorkerName
 from episodes_assets.stores import (
     durations,
     fleet_progress,
@@ -40,6 +43,8 @@ from episodes_assets.stores import (
     waivers,
     workers,
 )
+from episodes_assets.stores.consistency import read_records
+from episodes_assets.stores.snapshots import SnapshotStore
 from episodes_assets_tests.query_plans.explained import (
     Executed,
     Log,
@@ -69,6 +74,7 @@ from episodes_assets_tests.query_plans.growing_tables import (
 _MANY = 25
 _MANY_DAYS = [*FINISHED_DAYS[:_MANY], THE_DAY]
 _MANY_PLANS = [*range(FIRST_FINISHED + 1, FIRST_FINISHED + 1 + _MANY), NEVER_MOVED, THE_PLAN]
+_PASSWORD = "correct horse battery staple"
 _SILENCE = dt.timedelta(seconds=30)
 _LIVES = Lifetimes(dt.timedelta(hours=12), dt.timedelta(hours=1))
 
@@ -113,7 +119,10 @@ class Case:
 
 
 def cases(jobs: int) -> list[Case]:
-    """All of them, for days of so many jobs; first what reads most, which no row that was rolled back delays."""
+    """All of them, for days of so many jobs.
+
+    First comes what reads most, so that it does not step over rows that others have rolled back.
+    """
     chunks = jobs // CHUNK_JOBS
     open_jobs = OPEN_CHUNKS * CHUNK_JOBS
     last = ChunkMessage(THE_PLAN, chunks - 1)
@@ -196,6 +205,13 @@ def cases(jobs: int) -> list[Case]:
         Case("one held job retried", "queue", HELD + chunks, _retry_one),
         Case("log pruned", "queue", OLD_LOG_ROWS, lambda to: maintenance.prune_message_log(to.queue, 7)),
         Case("workers forgotten", "queue", 40, lambda to: maintenance.forget_dead_workers(to.queue)),
+        Case("the newest plan renewed", "queue", chunks, _plan_once_more),
+        Case(
+            "a worker's sign of life",
+            "queue",
+            1,
+            lambda to: presence.say(to.worker, WorkerName(), Activity()),
+        ),
         # What people look at.
         Case(
             "a day that stalls", "queue", chunks, lambda to: stalls.open_days(to.queue, _SILENCE, [THE_DAY])
@@ -279,9 +295,21 @@ def cases(jobs: int) -> list[Case]:
         Case("manifests", "results", 2, lambda to: publications.read_days(to.results, OTHER_DAY, THE_DAY)),
         Case("a day's history", "results", 3, lambda to: publications.read_history(to.results, THE_DAY)),
         Case("what days were made of", "results", plans, lambda to: publications.published_plans(to.results)),
+        Case(
+            "the newest published plan", "results", 3 * plans, lambda to: publications.newest_plan(to.results)
+        ),
+        Case("what the databases say of each other", "queue", 4 * plans, _compare),
         # The state.
         Case(
             "yesterday's state", "results", plans, lambda to: tracked_state.state_before(to.results, THE_DAY)
+        ),
+        Case("the newest state", "results", 1, lambda to: tracked_state.latest_day(to.results)),
+        Case("a state that is missing", "results", plans, _miss),
+        Case(
+            "the checksums of many days",
+            "results",
+            _MANY,
+            lambda to: tracked_state.read_checksums(to.results, THE_DAY - _MANY * ONE_DAY, THE_DAY),
         ),
         Case("the tracked episodes", "results", 2 * jobs, _read_tracked, lie_together=True),
         Case(
@@ -319,6 +347,23 @@ def cases(jobs: int) -> list[Case]:
             "a user disabled", "dagster", 300, lambda to: users.disable_user(to.accounts, "new2", force=True)
         ),
         Case("a name known", "dagster", 1, lambda to: users.known_name(to.accounts, "new1")),
+        Case(
+            "a user added",
+            "dagster",
+            2,
+            lambda to: users.add_user(to.accounts, "ada", Role.VIEWER, _PASSWORD),
+        ),
+        Case("a password set", "dagster", 100, lambda to: users.set_password(to.accounts, "new3", _PASSWORD)),
+        Case("a login", "dagster", 1, _log_in),
+        Case("a role set", "dagster", 400, lambda to: users.set_role(to.accounts, "new4", Role.OPERATOR)),
+        Case("a user enabled", "dagster", 1, lambda to: users.enable_user(to.accounts, "new5")),
+        Case("the users", "dagster", 400, lambda to: users.list_users(to.accounts)),
+        Case("whether there are users", "dagster", 1, lambda to: users.has_users(to.accounts)),
+        Case(
+            "a token made", "dagster", 1, lambda to: tokens.create_token(to.accounts, "ci", Role.VIEWER, None)
+        ),
+        Case("the tokens", "dagster", jobs, lambda to: tokens.list_tokens(to.accounts)),
+        Case("an event recorded", "dagster", 1, _record_event),
         Case("the newest events", "dagster", 20, lambda to: audit.read(to.accounts, 20)),
         Case("somebody's events", "dagster", 20, lambda to: audit.read(to.accounts, 20, who="old")),
         Case("somebody's rare events", "dagster", 40, lambda to: audit.read(to.accounts, 100, who="new")),
@@ -381,16 +426,24 @@ def opened(
         yield ask
 
 
-def _plan_again(to: Open) -> None:
+def _plan_again(to: Open, checksum: str = "another", snapshot: str = "s") -> None:
     ledger.record_plan(
         to.queue,
         THE_DAY,
         pd.DataFrame({"epid": [1], "algorithm_id": [0], "window_start": [pd.Timestamp(THE_DAY)]}),
-        checksum="another",
-        snapshot_id="s",
+        checksum=checksum,
+        snapshot_id=snapshot,
         code_version="1",
         chunk_jobs=CHUNK_JOBS,
     )
+
+
+def _plan_once_more(to: Open) -> None:
+    _plan_again(to, "c", "another")
+
+
+def _compare(to: Open) -> None:
+    read_records(to.queue, to.results, SnapshotStore(str(to.tables.system.home / "snapshots")), None)
 
 
 def _fan_out_anew(to: Open) -> None:
@@ -460,10 +513,24 @@ def _read_tracked(to: Open) -> None:
     tracked_state.read_tracked(to.results_dsn, day)
 
 
+def _miss(to: Open) -> None:
+    with pytest.raises(StateGap):
+        tracked_state.state_before(to.results, THE_DAY + 7 * ONE_DAY)
+
+
 def _track(to: Open, day: dt.date, newly: int | None = None) -> None:
     yesterday = tracked_state.read_day(to.results, day - ONE_DAY)
     epids = np.arange(1, (newly or to.jobs) + 1, dtype=np.int64) * 7 + 2
     tracked_state.record_day(to.results, day, epids, yesterday=yesterday, snapshot_id="s", code_version="1")
+
+
+def _log_in(to: Open) -> None:
+    users.set_password(to.accounts, "new6", _PASSWORD)
+    assert users.log_in(to.accounts, "new6", _PASSWORD)
+
+
+def _record_event(to: Open) -> None:
+    audit.record(to.accounts, who="new1", way=None, what="x", detail={}, address="a", outcome="ok")
 
 
 def _begin_session(to: Open) -> None:
