@@ -16,9 +16,9 @@ from episodes_assets.planning.episode_set import EpisodeIds
 _NONE: EpisodeIds = np.array([], dtype=np.int64)
 _DAYS = """
     WITH added AS (
-        -- All but the newest days: the index on tracked_on would fetch each row by itself.
-        SELECT tracked_on, count(*) AS episodes FROM state.tracked_episodes
-        WHERE tracked_on + 0 <= %(last)s GROUP BY tracked_on
+        -- All but the newest days. The index on tracked_on, or its order, would fetch each row by itself.
+        SELECT tracked_on + 0 AS tracked_on, count(epid) AS episodes FROM state.tracked_episodes
+        WHERE tracked_on + 0 <= %(last)s GROUP BY 1
     ), chain AS (
         SELECT day, newly_tracked, total, checksum, previous_checksum,
             lag(total) OVER earlier AS total_before, lag(checksum) OVER earlier AS checksum_before

@@ -91,7 +91,7 @@ class GrowingTables:
             f" SELECT 0, 'successful', 'x', n, n % 2 = 0 FROM generate_series(1, {self.jobs}) AS n",
         )
         self._published_days()
-        self._track(OTHER_DAY, first_epid=0)
+        self._track(OTHER_DAY, first_epid=0, over_days=FINISHED_PLANS)
         self._publish(OTHER_PLAN, OTHER_DAY)
         self._accounts("1 day", "old", self.jobs)
 
@@ -238,8 +238,11 @@ class GrowingTables:
             f" '{{0.04,0.05}}', 'w' FROM generate_series(0, {finished // chunk_jobs - 1}) AS n",
         )
 
-    def _track(self, day: dt.date, *, first_epid: int) -> None:
-        """Add a day to the state, in an order that is not that of the episodes."""
+    def _track(self, day: dt.date, *, first_epid: int, over_days: int = 1) -> None:
+        """Add a day to the state, in an order that is neither that of the episodes nor that of the days.
+
+        As in an import, the episodes may have been tracked over many days up to it.
+        """
         self.system.query(
             "results",
             "INSERT INTO state.tracked_days"
@@ -250,8 +253,9 @@ class GrowingTables:
         self.system.query(
             "results",
             "INSERT INTO state.tracked_episodes"
-            f" SELECT n * 7 + {first_epid}, '{day}' FROM generate_series(1, {self.jobs}) AS n"
-            f" ORDER BY n % 1000, n",
+            f" SELECT n * 7 + {first_epid}, date '{day}' - n % {over_days}"
+            f" FROM generate_series(1, {self.jobs}) AS n"
+            " ORDER BY n % 777, n",
         )
 
     def _published_days(self) -> None:
