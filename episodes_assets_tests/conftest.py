@@ -19,7 +19,7 @@ from episodes_assets.databases.dsns import Database, Dsns, Purpose, resolve_dsns
 from episodes_assets.databases.provision import provision
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.accounts.fixtures import copied_accounts
-from episodes_assets_tests.system import System, throwaway
+from episodes_assets_tests.system import System, home_in_memory, throwaway
 
 __all__ = ["copied_accounts"]
 
@@ -52,7 +52,7 @@ def _ctrl_c_from_outside() -> None:
 @pytest.fixture(scope="session")
 def server_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The home of an embedded server whose four databases serve as templates."""
-    home = throwaway(tmp_path_factory.mktemp("server"))
+    home = home_in_memory() or throwaway(tmp_path_factory.mktemp("server"))
     settings = load_settings(home=home)
     dsns = resolve_dsns(settings)
     # No test pulls the plug of the machine, and waiting for its disk would be most of the time.
@@ -60,6 +60,7 @@ def server_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         embedded.start(home).dsn(embedded.ADMINISTRATOR, "postgres"), autocommit=True
     ) as admin:
         admin.execute("ALTER SYSTEM SET fsync = off")
+        admin.execute("ALTER SYSTEM SET max_wal_size = '256MB'")
         admin.execute("SELECT pg_reload_conf()")
     provision(settings, dsns, lambda _: None)
     with pytest.MonkeyPatch.context() as patch:
