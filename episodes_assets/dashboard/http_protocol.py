@@ -36,13 +36,30 @@ class ServerConfig(uvicorn.Config):
         self.connections = connections
 
 
-class LimitedHttp(H11Protocol):
+class _Backpressure(asyncio.BaseProtocol):
+    """Notes when the client does not read; to be named before uvicorn's protocol."""
+
+    _open: OpenConnection | None = None
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as we write."""
+        super().pause_writing()
+        if self._open is not None:
+            self._open.stall()
+
+    def resume_writing(self) -> None:
+        """The client has read."""
+        super().resume_writing()
+        if self._open is not None:
+            self._open.flow()
+
+
+class LimitedHttp(_Backpressure, H11Protocol):
     """A connection that is closed when the client takes too long, and refused when a head is too large."""
 
     def __init__(self, config: uvicorn.Config, *arguments: Any, **options: Any) -> None:  # noqa: ANN401
         super().__init__(config, *arguments, **options)
         self.conn = _LimitedParser(_connections(config).limits)
-        self._open: OpenConnection | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn's
         """The connection is ready for requests."""
@@ -66,18 +83,6 @@ class LimitedHttp(H11Protocol):
             self._open = None
         super().handle_websocket_upgrade(event)
 
-    def pause_writing(self) -> None:
-        """The client does not read as fast as we write."""
-        super().pause_writing()
-        if self._open is not None:
-            self._open.stall()
-
-    def resume_writing(self) -> None:
-        """The client has read."""
-        super().resume_writing()
-        if self._open is not None:
-            self._open.flow()
-
     def _follow(self) -> None:
         """Note which part of a request is awaited."""
         if self._open is None:
@@ -90,25 +95,13 @@ class LimitedHttp(H11Protocol):
             self._open.work()
 
 
-class LimitedWebSocket(WebSocketsSansIOProtocol):
+class LimitedWebSocket(_Backpressure, WebSocketsSansIOProtocol):
     """A WebSocket that is closed when the client does not read; pings find those who are gone."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection has become a WebSocket."""
         super().connection_made(transport)
         self._open = _find(self.config, self.transport)
-
-    def pause_writing(self) -> None:
-        """The client does not read as fast as we write."""
-        super().pause_writing()
-        if self._open is not None:
-            self._open.stall()
-
-    def resume_writing(self) -> None:
-        """The client has read."""
-        super().resume_writing()
-        if self._open is not None:
-            self._open.flow()
 
 
 class _LimitedParser(h11.Connection):
