@@ -33,9 +33,9 @@ up: $(INSTALLED) ## The whole system until Ctrl-C: databases, daemon, web UI, wo
 # `make test ORDER=` runs the tests in a random order, whose seed it prints.
 ORDER ?= --randomly-dont-reorganize
 
-test: $(INSTALLED) ## The tests (twelve minutes); much of it is waiting, so three at a time; ORDER=: in random order
+test: $(INSTALLED) ## The tests (six minutes); much of it is waiting, so four at a time; ORDER=: in random order
 	@sh scripts/install_browser.sh
-	$(PYTHON_IN) pytest -n 3 $(ORDER)
+	$(PYTHON_IN) pytest -n 4 $(ORDER)
 
 screenshots: $(INSTALLED) ## A working day in the browser (two minutes), pictured in docs/images
 	@sh scripts/install_browser.sh
@@ -44,12 +44,12 @@ screenshots: $(INSTALLED) ## A working day in the browser (two minutes), picture
 chaos: $(INSTALLED) ## Kill, stall and crash everything (45 minutes), into docs/promises.md; SEED=n, ONLY=test
 	$(PYTHON_IN) pytest -p no:xdist -p no:randomly -o addopts=-ra -o timeout=1800 episodes_assets_tests/chaos --chaos long \
 		--chaos-seed $(or $(SEED),1) --chaos-record $(VENV)/chaos.json $(if $(ONLY),-k $(ONLY))
-	$(if $(ONLY),,$(PYTHON_IN) pytest -n 2 --junitxml $(VENV)/promises.xml \
+	$(if $(ONLY),,$(PYTHON_IN) pytest -n 2 -m "" --junitxml $(VENV)/promises.xml \
 		$$($(BIN)/python -m episodes_assets_tests.chaos.other_promises))
 	$(if $(ONLY),,$(BIN)/python -m episodes_assets_tests.chaos.report $(VENV)/chaos.json $(VENV)/promises.xml \
 		docs/promises.md)
 
-test-slow: $(INSTALLED) ## The tests of whole ranges at their full length (five minutes)
+test-slow: $(INSTALLED) ## The longer tests: whole ranges, 500,000 rows, chaos (twenty minutes)
 	$(PYTHON_IN) pytest -n 2 -m slow
 
 lint: $(BENCH_INSTALLED) ## Formatter, linter, types, import directions, Dagster definitions

@@ -20,6 +20,7 @@ from episodes_assets_tests.system import System, day
 WORKERS = 2
 
 
+@pytest.mark.slow
 def test_a_day_cancelled_while_it_is_worked(
     system: System, chaos: Chaos, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,7 @@ def on_own_server(system: System, server: OwnServer, monkeypatch: pytest.MonkeyP
             connection.execute(f"DROP DATABASE own_{database.value} WITH (FORCE)")
 
 
+@pytest.mark.slow
 def test_runs_say_that_the_database_went_away_and_end_well_when_run_again(
     on_own_server: System, server: OwnServer, chaos: Chaos
 ) -> None:
@@ -100,6 +101,7 @@ def some_of_each_asset(instants: list[Instant], chaos: Chaos) -> list[Instant]:
     return found
 
 
+@pytest.mark.slow
 def test_workers_come_back_by_themselves(
     on_own_server: System, server: OwnServer, chaos: Chaos, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ SECONDS_BETWEEN_KILLS = 1.0
 WORKERS = 3
 
 
+@pytest.mark.slow
 def test_workers_killed_one_after_the_other(
     system: System, chaos: Chaos, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ HEARTBEAT = {"EPISODES_HEARTBEAT_SECONDS": "2"}
 SETTLE_SECONDS = 0.3  # for what has passed the proxy already to arrive
 
 
+@pytest.mark.slow
 def test_a_stalled_worker_loses_its_jobs_and_its_late_writes_change_nothing(
     system: System, chaos: Chaos, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ def assert_clear(ends: Sequence[RunEnd]) -> None:
     assert all(end.success or end.is_plain for end in ends), [end.message for end in ends]
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_day_and_two_backfills_that_overlap(system: System, chaos: Chaos) -> None:
     system.generate(day(1), day(4), episodes=60)
     with fleet(system, 1):
@@ -57,6 +58,7 @@ def test_two_runs_of_one_day_and_two_backfills_that_overlap(system: System, chao
     assert deadlocks(system) == 0
 
 
+@pytest.mark.slow
 def test_a_day_is_replanned_while_workers_drain_it(
     system: System, chaos: Chaos, monkeypatch: pytest.MonkeyPatch
 ) -> None:

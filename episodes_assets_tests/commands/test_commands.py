@@ -234,7 +234,7 @@ def test_the_demo_from_nothing_and_again(system: System, tmp_path: Path) -> None
     assert {path.relative_to(home) for path in open_to_others} == set()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_ctrl_c_ends_a_run_in_one_line_and_the_day_can_be_run_again(
     system: System, number: signal.Signals
 ) -> None:

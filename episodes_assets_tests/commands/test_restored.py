@@ -100,6 +100,7 @@ def test_a_ledger_of_an_earlier_moment_is_seen_and_gives_no_number_twice(worked:
     assert AGREE in output("db", "status")[0]
 
 
+@pytest.mark.slow
 def test_results_of_an_earlier_moment_are_seen_and_rebuilt(worked: System) -> None:
     with restored(worked, "results"):
         work(worked, 3, 4)

@@ -31,6 +31,7 @@ episodes_assets.algorithms.__path__.append({str(POISON)!r})
 """
 
 
+@pytest.mark.slow
 def test_each_poison_fails_alone_and_is_recovered_once_mended(system: System, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(FINDS_THEM)
     env = {

@@ -69,6 +69,7 @@ def test_the_disk_of_the_snapshots(system: System, disk: NewDisk, monkeypatch: p
     system.plan(day(2))
 
 
+@pytest.mark.slow
 def test_the_disk_of_the_home(system: System, disk: NewDisk) -> None:
     small = disk(1)
     system.generate(day(1), day(1))
@@ -99,6 +100,7 @@ def test_the_disk_of_the_embedded_server(disk: NewDisk, tmp_path: Path) -> None:
         postmaster.stop(clusters.find_cluster(home).data)
 
 
+@pytest.mark.slow
 def test_the_disk_of_an_export(system: System, disk: NewDisk) -> None:
     system.generate(day(1), day(1), episodes=400)
     system.plan(day(1))
@@ -202,6 +204,7 @@ def test_the_disk_of_the_write_ahead_log(system: System, disk: NewDisk) -> None:
         server.start()
 
 
+@pytest.mark.slow
 def test_the_disk_of_dagsters_own_database(system: System, disk: NewDisk) -> None:
     small = disk(220)
     system.generate(day(1), day(1))
@@ -216,6 +219,7 @@ def test_the_disk_of_dagsters_own_database(system: System, disk: NewDisk) -> Non
         small.free()
 
 
+@pytest.mark.slow
 def test_a_worker_whose_log_cannot_be_written_works_on(system: System, disk: NewDisk) -> None:
     small = disk(1)
     system.generate(day(1), day(1))
