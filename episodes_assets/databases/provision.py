@@ -11,10 +11,12 @@ roles that several databases share, there is no such lock: who meets the other t
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from typing import LiteralString
 
 import psycopg
 from pgqueuer.queries import Queries
 from psycopg import sql
+from psycopg.rows import dict_row
 
 from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.databases import completion, migrate, stamps, versions
@@ -186,23 +188,37 @@ def _connection_limits(targets: Sequence[Target]) -> Mapping[str, int]:
 
 def _set_roles(admin: Connection, target: Target, limits: Mapping[str, int], report: Report) -> None:
     for purpose, role in target.roles.items():
-        exists = (
-            admin.execute("SELECT FROM pg_catalog.pg_roles WHERE rolname = %s", [role]).fetchone() is not None
-        )
-        if not exists:
+        attributes = _attributes_of(admin, role)
+        if attributes is None:
             report(f"{target.database}: creating role {role}")
         password = target.passwords[purpose]
         admin.execute(
-            sql.SQL(
-                "{verb} ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
-                " CONNECTION LIMIT {limit}{secret}"
-            ).format(
-                verb=sql.SQL("ALTER" if exists else "CREATE"),
+            sql.SQL("{verb} ROLE {role} LOGIN {without} CONNECTION LIMIT {limit}{secret}").format(
+                verb=sql.SQL("CREATE" if attributes is None else "ALTER"),
                 role=sql.Identifier(role),
+                without=sql.SQL(" ").join(sql.SQL(f"NO{name}") for name in attributes or ()),
                 limit=sql.Literal(limits[role]),
                 secret=sql.SQL("" if password is None else " PASSWORD {}").format(password),
             )
         )
+
+
+def _attributes_of(admin: Connection, role: str) -> list[LiteralString] | None:
+    """What a role has beyond logging in, and is not to have; None if there is no such role.
+
+    Only what is there is named when it is taken away: to name the rest is refused to administrators who are
+    not superusers.
+    """
+    columns: Mapping[str, LiteralString] = {
+        "rolsuper": "SUPERUSER",
+        "rolcreatedb": "CREATEDB",
+        "rolcreaterole": "CREATEROLE",
+        "rolreplication": "REPLICATION",
+        "rolbypassrls": "BYPASSRLS",
+    }
+    with admin.cursor(row_factory=dict_row) as cursor:
+        found = cursor.execute("SELECT * FROM pg_catalog.pg_roles WHERE rolname = %s", [role]).fetchone()
+    return None if found is None else [name for column, name in columns.items() if found[column]]
 
 
 async def _install_pgqueuer(dsn: str) -> None:

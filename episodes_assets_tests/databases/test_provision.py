@@ -75,6 +75,27 @@ def test_two_inits_at_once_end_as_one(
     assert all(status.is_current for status in read_status(dsns))
 
 
+def test_an_administrator_who_is_no_superuser_can_init_again(
+    tcp_server: OwnServer, tcp_environment: Dsns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(tcp_server.admin_dsn, autocommit=True) as admin:
+        admin.execute("CREATE ROLE lesser LOGIN CREATEDB CREATEROLE PASSWORD 'p'")
+    monkeypatch.setenv("EPISODES_ADMIN_DSN", f"postgresql://lesser:p@{tcp_server.address}/postgres")
+    dsns = Dsns(
+        {p: d.replace("/prod_", "/lesser_") for p, d in tcp_environment.by_purpose.items()}, is_embedded=False
+    )
+    for purpose, dsn in dsns.by_purpose.items():
+        monkeypatch.setenv(purpose.setting, dsn)
+    for _ in range(2):
+        provision(load_settings(), dsns, lambda _: None)
+    assert all(status.is_current for status in read_status(dsns))
+    with psycopg.connect(tcp_server.admin_dsn, autocommit=True) as admin:
+        admin.execute("ALTER ROLE lesser_worker CREATEDB")
+        provision(load_settings(), dsns, lambda _: None)
+        found = admin.execute("SELECT rolcreatedb FROM pg_roles WHERE rolname = 'lesser_worker'").fetchone()
+    assert found == (False,)
+
+
 def test_init_refuses_another_environment(tcp_environment: Dsns, monkeypatch: pytest.MonkeyPatch) -> None:
     provision(load_settings(), tcp_environment, lambda _: None)
     monkeypatch.setenv("EPISODES_ENVIRONMENT", "production")
