@@ -11,7 +11,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command: SIGINT and SIGTERM end it with one word and exit code 130 or 143.
+    """Run the command: SIGINT ends it with one word and exit code 130, SIGTERM with 143.
 
     SIGTERM is taken even if the parent process ignored it; an ignored SIGINT stays so, which is how a shell
     keeps Ctrl-C from its background jobs.

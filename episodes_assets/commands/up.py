@@ -61,8 +61,9 @@ def up(
     Each line of output is prefixed with its process. The UI listens on this machine only and asks for a
     login; the first start makes an operator and prints the password, once. The daily
     schedule is off until you switch it on in the UI; the sensors are on. A process that ends is
-    started again, the embedded PostgreSQL included, ever later if it ends as soon as it begins; but while
-    the system is not ready yet, all are stopped with the reason. One `up` runs in a home.
+    started again, the embedded PostgreSQL included, ever later if it ends as soon as it begins; but if the
+    code location, the daemon or the UI ends before all were ready, all are stopped with the reason. One `up`
+    runs in a home.
     """
     settings = load_settings()
     configuration = read_configuration(settings, host=LOOPBACK, port=port)
@@ -253,12 +254,17 @@ class _prefixed_output:  # noqa: N801
 
 
 def _announce(configuration: Configuration, stopping: threading.Event, ready: threading.Event) -> None:
-    deadline = time.monotonic() + READY_SECONDS
-    while time.monotonic() < deadline and not stopping.wait(0.5):
+    began = time.monotonic()
+    was_told = False
+    while not stopping.wait(0.5):
         if _is_well(configuration):
             ready.set()
             out.print(f"The UI is ready: {configuration.address}  (Ctrl-C stops everything)", style="bold")
             return
+        if not was_told and time.monotonic() - began > READY_SECONDS:
+            was_told = True
+            health = f"{configuration.address}/healthz"
+            out.print(f"Not ready after {READY_SECONDS:g} s: read the lines above, and {health}")
 
 
 def _is_well(configuration: Configuration) -> bool:

@@ -61,7 +61,7 @@ _SETTINGS = {
     "shared_buffers": "1GB",
     "max_wal_size": "4GB",
     "random_page_cost": "1.1",  # no spinning disks
-    "max_connections": "200",
+    "max_connections": "300",
 }
 _SETTINGS_FILE = "episodes.conf"
 _ACCESS_FILE = "pg_hba.conf"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
@@ -15,6 +16,7 @@ import pytest
 
 from episodes_assets.commands import die_with_parent, processes, up
 from episodes_assets.commands.processes import ProcessGroup, Restarts, temporary_workers
+from episodes_assets.dashboard.configuration import read_configuration
 from episodes_assets.databases.dsns import Dsns, Purpose
 from episodes_assets.errors import ProcessFailed
 from episodes_assets.fleet import worker
@@ -64,6 +66,38 @@ def test_a_code_location_that_does_not_answer_is_given_up(monkeypatch: pytest.Mo
         silent.bind(str(code_socket))  # and does not listen
         with pytest.raises(ProcessFailed, match="the code location did not answer within"):
             up._wait_for_code(ProcessGroup(lambda *_: None), code_socket, threading.Event())
+
+
+def test_a_system_that_is_ready_late_is_announced_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    is_well = threading.Event()
+
+    class Health(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if is_well.is_set() else 503)
+            self.end_headers()
+
+    monkeypatch.setattr(up, "READY_SECONDS", 0.1)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Health)
+    configuration = read_configuration(
+        load_settings(home=tmp_path), host="127.0.0.1", port=server.server_port
+    )
+    ready = threading.Event()
+    with server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        announcing = threading.Thread(target=up._announce, args=(configuration, threading.Event(), ready))
+        announcing.start()
+        said, deadline = "", time.monotonic() + 30
+        while "Not ready after 0.1 s" not in said:
+            assert time.monotonic() < deadline
+            assert not ready.is_set()
+            said += capfd.readouterr().out
+        is_well.set()
+        announcing.join(30)
+        server.shutdown()
+    assert ready.is_set()
+    assert "The UI is ready" in capfd.readouterr().out
 
 
 STARTS_ONE = """
