@@ -31,11 +31,11 @@ def main(day: str, admin_dsn: str) -> None:
     dsns = resolve_dsns(load_settings())
     dsn, results = dsns.require(Purpose.INPUT), dsns.require(Purpose.RESULTS)
     for each in (dsn, results):
-        read_arrow(each, "SELECT 1 AS connected")
+        read_arrow(each, "SELECT 1 AS connected", is_ours=each == results)
     began = time.perf_counter()
-    rows = read_arrow(dsn, _DROP, day=day).num_rows
+    rows = read_arrow(dsn, _DROP, is_ours=False, day=day).num_rows
     drop = time.perf_counter() - began
-    read_arrow(dsn, _VIEWED, day=day)
+    read_arrow(dsn, _VIEWED, is_ours=False, day=day)
     viewed = time.perf_counter() - began - drop
     read_arrow(results, "SELECT epid, tracked_on FROM state.tracked_episodes")
     state = time.perf_counter() - began - drop - viewed
