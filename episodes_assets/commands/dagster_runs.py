@@ -49,7 +49,7 @@ def open_instance(settings: Settings, dsns: Dsns) -> Iterator["dg.DagsterInstanc
     with connect_to_write(dsns.require(Purpose.DAGSTER), Database.DAGSTER, settings.environment):
         pass
     prepare_dagster_home(settings)
-    import dagster as dg  # two seconds
+    import dagster as dg  # a second
 
     with dg.DagsterInstance.get() as instance:
         yield instance

@@ -75,7 +75,7 @@ def stage_seconds(
     instance: "dg.DagsterInstance", days: Sequence[dt.date]
 ) -> dict[tuple[str, dt.date], float]:
     """Seconds of each stage for each day; in a run over many days, its mean."""
-    import dagster as dg  # two seconds
+    import dagster as dg  # a second
 
     seconds: dict[tuple[str, dt.date], float] = {}
     for stage in STAGES:

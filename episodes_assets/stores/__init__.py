@@ -1,5 +1,4 @@
 """What is kept where: one module for each thing that is stored, all its SQL included.
 
-A store is handed connections or DSNs; it opens none of its own settings and decides nothing about a
-day beyond what it stores.
+A store is handed connections, DSNs or URLs, and decides nothing about a day beyond what it stores.
 """

@@ -67,6 +67,31 @@ TESTED = (
         ),
     ),
     TestedPromise(
+        "Databases and snapshots that do not fit each other are told, and no number is given twice",
+        "each of them brought back to an earlier moment; a newer and a lost snapshot",
+        ("commands.test_restored",),
+    ),
+    TestedPromise(
+        "What ended a run or a command is said by its cause",
+        "full disks, no memory, no connection left, missing rights, time limits, servers that go away",
+        ("root_causes.test_disk_full", "root_causes.test_databases", "root_causes.test_machine"),
+    ),
+    TestedPromise(
+        "Outsiders hold nobody up; who holds a lock is named",
+        "locks taken by a consumer and a worker, sessions that wait, connections up to a role's limit",
+        ("databases.test_locks", "databases.test_role_limits"),
+    ),
+    TestedPromise(
+        "Algorithms run in compute processes alone",
+        "modules that end or hang the process that imports them, or look for secrets",
+        ("algorithms.test_isolation",),
+    ),
+    TestedPromise(
+        "No statement depends on the planner's statistics",
+        "50,000 and 500,000 rows under statistics of every kind",
+        ("query_plans.test_bounded_queries",),
+    ),
+    TestedPromise(
         "Upgrades lose nothing; older and newer releases refuse each other",
         "databases of earlier migrations with jobs in flight; `db init` interrupted at its statements; "
         "versions below and above",

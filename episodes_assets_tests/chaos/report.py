@@ -29,7 +29,7 @@ def _head(record: Mapping[str, Any]) -> str:
     violated = sum(len(each["violations"]) for each in record["attacks"])
     return f"""# Promises, and what was done to break them
 
-On {record["date"]} `make chaos` (seed {record["seed"]}, {record["form"]} form) attacked the promises of
+On {record["date"]} `make chaos` (seed {record["seed"]}, {record["form"]} form) attacked the promises of that day's
 [ARCHITECTURE.md](../ARCHITECTURE.md) {tried:,} times, on real processes and real PostgreSQL,
 on {record["cores"]} shared cores. {"None was broken." if not violated else f"{violated} were broken."}
 
