@@ -29,8 +29,8 @@ def _head(record: Mapping[str, Any]) -> str:
     violated = sum(len(each["violations"]) for each in record["attacks"])
     return f"""# Promises, and what was done to break them
 
-On {record["date"]} `make chaos` (seed {record["seed"]}, {record["form"]} form) attacked the promises of that day's
-[ARCHITECTURE.md](../ARCHITECTURE.md) {tried:,} times, on real processes and real PostgreSQL,
+On {record["date"]} `make chaos` (seed {record["seed"]}, {record["form"]} form) attacked the promises of
+that day's [ARCHITECTURE.md](../ARCHITECTURE.md) {tried:,} times, on real processes and real PostgreSQL,
 on {record["cores"]} shared cores. {"None was broken." if not violated else f"{violated} were broken."}
 
 A calm run of the same day is what each attack is compared with: tracked episodes, plans, jobs,
