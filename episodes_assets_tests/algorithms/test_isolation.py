@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -103,10 +102,8 @@ def test_no_command_runs_an_algorithm(
     modules.add_text("half_written", "algorithm_id=99\ndef (\n")
     monkeypatch.setenv("EPISODES_ADMIN_DSN", system.admin["dagster"])
     for arguments in (["--help"], ["users", "list"], ["db", "init"], ["db", "status"]):
-        began = time.monotonic()
         ended = system.cli(*arguments, env=modules.environment)
         assert ended.returncode == 0, (arguments, ended.stderr)
-        assert time.monotonic() - began < 12, arguments
         # The one that cannot be read is named where algorithms are asked for, and hurts nothing.
         is_named = "half_written.py, line 2: invalid syntax" in ended.stderr
         assert is_named == (arguments[0] == "db"), (arguments, ended.stderr)

@@ -44,7 +44,9 @@ def test_a_step_that_waits_reports_its_days(system: System, monkeypatch: pytest.
     (event,) = observed()  # nothing has moved since
     assert (event.partition, event.description) == (str(day(1)), "4 of 10 jobs finished")
     shown = numbers(event)
-    assert shown.pop("jobs per second") == pytest.approx(2, rel=0.5)
+    rate = shown.pop("jobs per second")
+    assert isinstance(rate, float)
+    assert 0 < rate <= 2.5  # the time until the report counts as well
     assert isinstance(event.metadata["estimated end"], dg.TimestampMetadataValue)
     del shown["estimated end"]
     assert shown == {

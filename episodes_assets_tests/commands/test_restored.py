@@ -158,7 +158,7 @@ def test_years_of_days_are_compared_quickly(system: System) -> None:
     ):
         began = time.monotonic()
         records = read_records(queue, results, system.snapshots, dagster)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
     assert (len(records.plans), len(records.publications), len(records.snapshots)) == (days,) * 3
     assert replace(records, snapshots={}).named_snapshots == records.named_snapshots
 

@@ -162,7 +162,7 @@ def test_the_size_and_number_of_headers_are_limited(configuration: Configuration
 def test_the_slow_are_cut_off(configuration: Configuration, begin: bytes, trickle: bytes) -> None:
     with serving(nothing, configuration, SHORT) as port, calling(port) as client:
         client.sendall(begin)
-        assert ended(client, trickle) < 3
+        assert ended(client, trickle) < 10
 
 
 def test_a_slow_body_is_refused(
@@ -174,7 +174,7 @@ def test_a_slow_body_is_refused(
     )
     with serving(dashboard.app, configuration, SHORT) as port, calling(port) as client:
         client.sendall(head)
-        assert ended(client, b"x") < 3
+        assert ended(client, b"x") < 10
 
 
 @pytest.mark.parametrize("begin", [b"", b"\x16\x03\x01\x02\x00\x01"], ids=["silent", "half a hello"])
@@ -184,9 +184,9 @@ def test_a_slow_tls_handshake_is_cut_off(configuration: Configuration, tmp_path:
     trusting = ssl.create_default_context(cafile=str(pem))
     with serving(nothing, secure, SHORT) as port, calling(port) as client:
         client.sendall(begin)
-        assert ended(client) < 3
+        assert ended(client) < 10
         with calling(port) as plain, trusting.wrap_socket(plain, server_hostname=LOOPBACK) as shaken:
-            assert ended(shaken) < 3
+            assert ended(shaken) < 10
         assert httpx2.get(f"https://{LOOPBACK}:{port}/", verify=trusting).status_code == 204
 
 
@@ -263,7 +263,7 @@ def test_idle_connections_keep_nobody_out(
         for _ in range(5):
             began = time.monotonic()
             assert httpx2.get(address, timeout=PATIENCE).status_code == 200
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 5
 
 
 def test_busy_connections_of_one_address_keep_no_other_out(configuration: Configuration) -> None:

@@ -24,7 +24,7 @@ from episodes_assets_tests.dashboard.served import Dashboard
 from episodes_assets_tests.system import System
 
 # Of the machine, on top of what is promised.
-SLACK_SECONDS = 1.0
+SLACK_SECONDS = 3.0
 
 
 @contextmanager
