@@ -3,15 +3,25 @@
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
-from episodes_assets.accounts import throttle
+from episodes_assets.accounts import throttle, waiting
 from episodes_assets.databases.connections import Connection
 from episodes_assets_tests.accounts.database import AccountsDatabase
 
 FREE = throttle.OF_A_NAME.free
 FREE_OF_AN_ADDRESS = throttle.FROM_AN_ADDRESS.free
+FIRST, LONGEST = 60.0, 60 * waiting.LONGEST_SECONDS
+
+
+@pytest.fixture(autouse=True)
+def _long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So long that what passes while a test runs does not count."""
+    for rule in ("OF_A_NAME", "FROM_AN_ADDRESS"):
+        monkeypatch.setattr(throttle, rule, replace(getattr(throttle, rule), first_seconds=FIRST))
+    monkeypatch.setattr(waiting, "LONGEST_SECONDS", LONGEST)
 
 
 def fail(connection: Connection, name: str, address: str, times: int = 1) -> int:
@@ -47,7 +57,7 @@ def test_many_guesses_at_once_get_no_further_than_one_after_the_other(accounts: 
     with ThreadPoolExecutor(16) as pool:
         waits = list(pool.map(guess, range(16)))
     assert Counter(wait == 0 for wait in waits) == {True: FREE, False: 16 - FREE}
-    assert all(0 < wait <= 1 for wait in waits if wait)
+    assert all(0 < wait <= FIRST for wait in waits if wait)
 
 
 def test_many_names_from_an_address_at_once(accounts: AccountsDatabase) -> None:
@@ -65,13 +75,13 @@ def test_many_names_from_an_address_at_once(accounts: AccountsDatabase) -> None:
 
 def test_waits_double_to_a_quarter_of_an_hour(accounts: AccountsDatabase, connection: Connection) -> None:
     assert fail(connection, "ada", "10.0.0.1", 20) == FREE
-    expected = 1.0
+    expected = FIRST
     for number in range(12):
         left = wait_for(connection, "ada", "10.0.0.9")
-        assert expected - 1 < left <= expected
+        assert expected - FIRST < left <= expected
         accounts.age("login_attempts", expected)
         assert fail(connection, "ada", f"10.0.1.{number}", 3) == 1
-        expected = min(2 * expected, 900)
+        expected = min(2 * expected, LONGEST)
     accounts.age("login_attempts", 86_400)
     assert fail(connection, "ada", "10.0.0.1", 20) == FREE
 
@@ -80,9 +90,9 @@ def test_a_refused_attempt_does_not_prolong_the_wait(
     accounts: AccountsDatabase, connection: Connection
 ) -> None:
     fail(connection, "ada", "10.0.0.1", FREE + 10)
-    accounts.age("login_attempts", 0.5)
+    accounts.age("login_attempts", FIRST / 2)
     assert fail(connection, "ada", "10.0.0.1", 10) == 0
-    accounts.age("login_attempts", 0.5)
+    accounts.age("login_attempts", FIRST / 2)
     assert wait_for(connection, "ada", "10.0.0.1") == 0
 
 
