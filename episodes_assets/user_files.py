@@ -102,7 +102,7 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
     try:
         with part.open("xb") as file:
             with suppress(FileNotFoundError):
-                _take_over_rights(path, file.fileno())
+                _copy_mode_and_owner(path, file.fileno())
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -112,7 +112,7 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def _take_over_rights(path: Path, descriptor: int) -> None:
+def _copy_mode_and_owner(path: Path, descriptor: int) -> None:
     os.close(os.open(path, os.O_WRONLY))  # a file that may not be written may not be replaced either
     was = path.stat()
     with suppress(PermissionError):

@@ -57,7 +57,7 @@ def export(
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="CSV or Parquet: epid, tracked_on.")],
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet: epid, tracked_on; '-': stdin.")],
     as_of: AsOf,
 ) -> None:
     """Begin a history where another system's ended; the next day builds on it.
