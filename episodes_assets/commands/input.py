@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import typer
 from rich.progress import Progress
 
@@ -74,9 +73,14 @@ def load(
 ) -> None:
     """Load your own files; all rows of both, or nothing.
 
-    A CSV has a header line with the table's columns in any order; an empty field is a missing value.
-    The drops of the batch_dates in the file, and the viewings of its UTC days, are replaced, so
-    loading a file twice changes nothing.
+    A CSV is in UTF-8, separated by commas, with a header line that names the table's columns in any order.
+    An empty field is a missing value, "" an empty text. A date is YYYY-MM-DD; a time is a date, T or a
+    space, and hh:mm[:ss[.ffffff]], with Z or an offset, else in UTC. Nothing is guessed, rounded or
+    repaired: a file with one wrong value, a row that is cut or a quote that is not closed is refused, with
+    the line and the column (docs/bad-input.md). Parquet is checked alike. '-' is stdin.
+
+    The drops of the batch_dates in the file, and the viewings of its UTC days (or without a time), are
+    replaced, so loading a file twice changes nothing.
 
     Example: episodes input load --episodes drop.csv --viewings views.parquet
     """
@@ -84,12 +88,6 @@ def load(
         raise BadFile("no file was given", "name --episodes FILE, --viewings FILE, or both")
     drops = None if episodes is None else read_input_file(episodes, EPISODES_SCHEMA)
     views = None if viewings is None else read_input_file(viewings, VIEWINGS_SCHEMA)
-    if drops is not None and drops["batch_date"].null_count:
-        row = pc.index(drops["batch_date"].is_null(), value=True).as_py()
-        raise BadFile(
-            f"{episodes}, row {row + 1}, column batch_date: it is empty",
-            "each row belongs to the drop of a day; nothing was loaded",
-        )
     settings = load_settings()
     dsn = writable_input(settings, ready_databases(settings))
     replace_input(

@@ -13,9 +13,9 @@ from episodes_assets.databases.connections import connect_to_read
 from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets.days import parse_day
 from episodes_assets.errors import NotPublished
-from episodes_assets.failures import cannot_be_written
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import publications, published
+from episodes_assets.user_files import written_whole
 
 
 def results(
@@ -46,10 +46,8 @@ def results(
             )
         frame = published.read_rows(connection, parsed)
     if csv is not None:
-        try:
-            frame.to_csv("/dev/stdout" if str(csv) == "-" else csv, index=False)
-        except OSError as error:
-            raise cannot_be_written(csv, error) from error
+        with written_whole(csv) as file:
+            frame.to_csv(file, index=False)
         err.print(f"{len(frame):,} rows of {day} written to {csv}")
         return
     out.print(

@@ -6,17 +6,17 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from episodes_assets.commands.console import out
+from episodes_assets.commands.console import err, out
 from episodes_assets.commands.databases import ready_databases
 from episodes_assets.databases.connections import connect_to_read, connect_to_write
 from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets.days import parse_date, parse_day
 from episodes_assets.errors import StateGap
-from episodes_assets.failures import cannot_be_written
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import tracked_state
 from episodes_assets.stores.input_files import read_input_file
 from episodes_assets.stores.state_file import STATE_SCHEMA, check_state
+from episodes_assets.user_files import names_a_stream, written_whole
 
 app = typer.Typer(no_args_is_help=True, help="Export and import the accumulated tracked episodes.")
 
@@ -26,7 +26,9 @@ CODE_VERSION = "import-1"
 
 @app.command()
 def export(
-    file: Annotated[Path, typer.Argument(help="Written as CSV, or as Parquet if so named.")],
+    file: Annotated[
+        Path, typer.Argument(help="Written as CSV, or as Parquet if so named; '-': CSV to stdout.")
+    ],
     as_of: AsOf,
 ) -> None:
     """Write the episodes tracked as of a day, with the day each was first tracked.
@@ -43,19 +45,19 @@ def export(
                 f"materialise tracked_episodes of {day} first",
             )
     state = tracked_state.export_state(dsn, day)
-    try:
+    with written_whole(file) as opened:
         if file.suffix == ".parquet":
-            state.to_parquet(file, index=False)
+            # In one piece: a pipe has no position, which the writer asks for.
+            opened.write(state.to_parquet(index=False))
         else:
-            state.to_csv(file, index=False, date_format="%Y-%m-%d")
-    except OSError as error:
-        raise cannot_be_written(file, error) from error
-    out.print(f"{len(state):,} tracked episodes as of {day} written to {file}")
+            state.to_csv(opened, index=False, date_format="%Y-%m-%d")
+    console = err if names_a_stream(file) else out
+    console.print(f"{len(state):,} tracked episodes as of {day} written to {file}")
 
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="CSV or Parquet: epid, tracked_on.")],
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet: epid, tracked_on; '-': stdin.")],
     as_of: AsOf,
 ) -> None:
     """Begin a history where another system's ended; the next day builds on it.

@@ -1,90 +1,140 @@
-"""Reading a user's CSV or Parquet file: all of it is understood, or none of it is taken."""
+"""Reading a user's CSV or Parquet file: all of it is understood exactly, or none of it is taken."""
 
-import csv
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from reprlib import Repr
 
-import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from episodes_assets.errors import BadFile
 from episodes_assets.failures import explain
+from episodes_assets.stores.csv_text import BadCsv, read_csv_text
+from episodes_assets.stores.exact_columns import BadValue, convert, is_complete
+from episodes_assets.user_files import read_whole
 
-_TRUTHS = {"true": True, "t": True, "1": True, "yes": True,
-           "false": False, "f": False, "0": False, "no": False}  # fmt: skip
+_PARQUET = b"PAR1"
+_OTHER_FORMATS = {
+    b"\x1f\x8b": ("compressed with gzip", "unpack it"),
+    b"BZh": ("compressed with bzip2", "unpack it"),
+    b"\xfd7zXZ": ("compressed with xz", "unpack it"),
+    b"\x28\xb5\x2f\xfd": ("compressed with zstd", "unpack it"),
+    b"PK\x03\x04": ("a ZIP archive or a spreadsheet", "unpack it, or save it as CSV in UTF-8"),
+    b"\xff\xfe": ("text in UTF-16", "save it as UTF-8"),
+    b"\xfe\xff": ("text in UTF-16", "save it as UTF-8"),
+}
+_short = Repr()
+_short.maxstring = 100
+# The nanoseconds since 1970 that 64 bits hold, in seconds.
+_NANOSECONDS_END = 2**63 // 10**9
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A file's columns before they are converted, and how its rows are called."""
+
+    columns: pa.Table
+    place: Callable[[int], str]
 
 
 def read_input_file(path: Path, schema: pa.Schema) -> pa.Table:
     """Read a file with a header line (CSV) or a schema (Parquet) into a table.
 
     Args:
-        path: Ends in `.parquet`, or is CSV in UTF-8; an empty field is a missing value.
-        schema: The columns, which may come in any order.
+        path: Parquet, or CSV in UTF-8, by its content; `-` is standard input. An empty field is a
+            missing value, a quoted empty one an empty text.
+        schema: The columns, which may come in any order; no value may be missing where one is not nullable.
 
     Raises:
         BadFile: If the file cannot be read, a column is missing, unknown or repeated, or a value
-            cannot be understood; the message names the line and the column.
-        SystemFailure: If the machine does not let it be read: a missing right, no memory and the like.
+            cannot be understood; the message names the line (Parquet: the row) and the column.
+        SystemFailure: If the machine does not let it be read: a missing right and the like.
+        MemoryError: If there is not enough memory for it.
     """
-    if not path.is_file():
-        raise BadFile(f"{path} is not a file", "check the path")
-    return _read_parquet(path, schema) if path.suffix == ".parquet" else _read_csv(path, schema)
-
-
-def _read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
+    data = read_whole(path)
     try:
-        table = pq.read_table(path)
-        _check_columns(path, table.column_names, schema)
-        return table.select(schema.names).cast(schema)
+        read = _read_parquet if _is_parquet(path, data) else _read_csv
+        return _converted(path, read(path, data, schema), schema)
+    except BadCsv as error:
+        raise _refusal(f"{path}, {error.place}: {error.what}", error.hint) from error
+    except MemoryError:  # some are ArrowExceptions as well
+        raise
     except (pa.ArrowException, OSError) as error:
         if (cause := explain(error, str(path))) is not None:
             raise cause from error
-        raise BadFile(
-            f"{path} does not hold the columns as expected ({error})",
-            f"expected are {_describe(schema)}",
-        ) from error
+        raise _refusal(f"{path} cannot be read ({error})", "get the file again") from error
 
 
-def _read_csv(path: Path, schema: pa.Schema) -> pa.Table:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header = next(csv.reader(file), [])
-        _check_columns(path, header, schema)
-        text = pd.read_csv(
-            path,
-            dtype="str",
-            keep_default_na=False,
-            na_values=[""],
-            encoding="utf-8-sig",
-            skip_blank_lines=False,
-            index_col=False,
-            on_bad_lines="error",
-        )
-    except pd.errors.ParserError as error:
-        if "out of memory" in str(error):
-            raise MemoryError(str(error)) from error
-        raise BadFile(
-            f"{path}, line {_line_with_too_many_fields(path, len(schema))}: it has too many fields",
-            f"the header has {len(schema)}; quote a field that holds a comma; nothing was loaded",
-        ) from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BadFile(
-            f"{path} is not a CSV file in UTF-8 ({str(error).strip()})",
-            "mend the file; nothing was loaded",
-        ) from error
+def _converted(path: Path, source: _Source, schema: pa.Schema) -> pa.Table:
     columns = []
     for field in schema:
-        values, bad = _CONVERTERS[field.type](text[field.name])
-        if bad.any():
-            row = int(bad.to_numpy().argmax())
-            raise BadFile(
-                f"{path}, line {_line(text, row)}, column {field.name}: "
-                f"{text[field.name].iloc[row]!r} is not {_NAMES[field.type]}",
-                "mend the file; nothing was loaded",
-            )
-        columns.append(pa.array(values, type=field.type, from_pandas=True))
+        try:
+            column = convert(source.columns[field.name], field.type)
+        except BadValue as error:
+            place = path if error.row is None else f"{path}, {source.place(error.row)}"
+            raise _refusal(f"{place}, column {field.name}: {error.what}", error.hint) from error
+        if not field.nullable and column.null_count:
+            row = pc.index(column.is_null(), value=True).as_py()
+            raise _refusal(f"{path}, {source.place(row)}, column {field.name}: it is empty", "fill it in")
+        columns.append(column)
     return pa.table(columns, schema=schema)
+
+
+def _is_parquet(path: Path, data: bytes) -> bool:
+    if not data:
+        raise _refusal(f"{path} is empty", "a CSV file begins with the names of its columns")
+    for magic, (what, hint) in _OTHER_FORMATS.items():
+        if data.startswith(magic):
+            raise _refusal(f"{path} is not a CSV file in UTF-8 nor Parquet but {what}", hint)
+    if path.suffix == ".parquet" and not data.startswith(_PARQUET):
+        raise _refusal(f"{path} is not a Parquet file", "name a CSV file otherwise")
+    return data.startswith(_PARQUET)
+
+
+def _read_csv(path: Path, data: bytes, schema: pa.Schema) -> _Source:
+    text = read_csv_text(
+        data,
+        check_header=lambda names: _check_columns(path, names, schema),
+        is_text=lambda name: schema.field(name).type == pa.string(),
+    )
+    last = text.columns.column_names[-1]
+    if text.last_field is not None and not is_complete(text.last_field, schema.field(last).type):
+        line = text.line(text.columns.num_rows - 1)
+        raise _refusal(
+            f"{path}, line {line}, column {last}: no line end follows, so that the value may be cut short",
+            "get the file again, or add a line end if it is complete",
+        )
+    return _Source(text.columns, lambda row: f"line {text.line(row)}")
+
+
+def _read_parquet(path: Path, data: bytes, schema: pa.Schema) -> _Source:
+    file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    _check_columns(path, file.schema_arrow.names, schema)
+    table = _exact_int96(path, file, data)
+    return _Source(table, lambda row: f"row {row + 1}")
+
+
+def _exact_int96(path: Path, file: pq.ParquetFile, data: bytes) -> pa.Table:
+    """A file's rows, its times of the legacy type INT96 included, whose range no reader checks.
+
+    As nanoseconds they overflow beyond the years 1677 to 2262, as anything else they are truncated, silently.
+    """
+    table = file.read()
+    flat = [file.schema.column(number) for number in range(len(file.schema))]
+    legacy = [each.path for each in flat if each.physical_type == "INT96" and each.path in table.column_names]
+    if legacy:
+        seconds = pq.ParquetFile(pa.BufferReader(data), coerce_int96_timestamp_unit="s").read(columns=legacy)
+        for name in legacy:
+            distance = pc.abs(seconds[name].cast(pa.int64()))
+            row = pc.index(pc.greater_equal(distance, _NANOSECONDS_END), value=True).as_py()
+            if row >= 0:
+                raise _refusal(
+                    f"{path}, row {row + 1}, column {name}: INT96 does not hold this time exactly",
+                    "write it as TIMESTAMP_MICROS",
+                )
+    return table
 
 
 def _check_columns(path: Path, found: list[str], schema: pa.Schema) -> None:
@@ -92,87 +142,16 @@ def _check_columns(path: Path, found: list[str], schema: pa.Schema) -> None:
     unknown = [name for name in found if name not in schema.names]
     repeated = sorted({name for name in found if found.count(name) > 1})
     problems = [
-        f"{what} {', '.join(map(repr, names))}"
+        f"{what} {', '.join(map(_short.repr, names))}"
         for what, names in (("lacks", missing), ("has unknown", unknown), ("repeats", repeated))
         if names
     ]
     if problems:
-        raise BadFile(
+        raise _refusal(
             f"{path}, line 1: the header {' and '.join(problems)}",
-            f"the columns are {', '.join(schema.names)}; nothing was loaded",
+            f"the columns are {', '.join(schema.names)}, separated by commas",
         )
 
 
-def _line_with_too_many_fields(path: Path, fields: int) -> int:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file)
-        return next((reader.line_num for row in reader if len(row) > fields), 1)
-
-
-def _line(text: pd.DataFrame, row: int) -> int:
-    """The line on which a row begins: fields may hold line breaks of their own."""
-    above = text.iloc[:row]
-    breaks = sum(int(above[name].str.count("\n").fillna(0).sum()) for name in above.columns)
-    return row + 2 + breaks
-
-
-def _describe(schema: pa.Schema) -> str:
-    return ", ".join(f"{field.name} ({field.type})" for field in schema)
-
-
-Converted = tuple[pd.Series, pd.Series]
-
-
-def _whole_number(bits: int) -> Callable[[pd.Series], Converted]:
-    limit = 2 ** (bits - 1)
-
-    def convert(text: pd.Series) -> Converted:
-        stripped = text.str.strip()
-        is_number = stripped.str.fullmatch(r"[+-]?\d{1,19}").fillna(value=False).astype("bool")
-        numbers = stripped.where(is_number).map(int, na_action="ignore").astype("object")
-        fits = numbers.between(-limit, limit - 1).fillna(value=False).astype("bool")
-        good = is_number & fits
-        return numbers.where(good, None), text.notna() & ~good
-
-    return convert
-
-
-def _date(text: pd.Series) -> Converted:
-    stripped = text.str.strip()
-    shaped = stripped.where(stripped.str.fullmatch(r"\d{4}-\d{2}-\d{2}").fillna(value=False))
-    days = pd.Series(pd.to_datetime(shaped, format="%Y-%m-%d", errors="coerce"), dtype="datetime64[s]")
-    return days.dt.date.where(days.notna(), None), text.notna() & days.isna()
-
-
-def _timestamp(text: pd.Series) -> Converted:
-    moments = pd.to_datetime(text.str.strip(), format="ISO8601", utc=True, errors="coerce")
-    return moments, text.notna() & moments.isna()
-
-
-def _truth(text: pd.Series) -> Converted:
-    truths = text.str.strip().str.lower().map(_TRUTHS)
-    return truths.astype("object").where(truths.notna(), None), text.notna() & truths.isna()
-
-
-def _text(text: pd.Series) -> Converted:
-    return text, text.str.contains("\0", regex=False).fillna(value=False).astype("bool")
-
-
-_CONVERTERS: dict[pa.DataType, Callable[[pd.Series], Converted]] = {
-    pa.int16(): _whole_number(16),
-    pa.int32(): _whole_number(32),
-    pa.int64(): _whole_number(64),
-    pa.date32(): _date,
-    pa.timestamp("us", tz="UTC"): _timestamp,
-    pa.bool_(): _truth,
-    pa.string(): _text,
-}
-_NAMES = {
-    pa.int16(): "a whole number of 16 bits",
-    pa.int32(): "a whole number of 32 bits",
-    pa.int64(): "a whole number of 64 bits",
-    pa.date32(): "a date (YYYY-MM-DD)",
-    pa.timestamp("us", tz="UTC"): "a time (as in 2018-03-01T20:15:00Z)",
-    pa.bool_(): "true or false",
-    pa.string(): "text without NUL characters",
-}
+def _refusal(what: str, hint: str) -> BadFile:
+    return BadFile(what, f"{hint}; nothing was loaded")

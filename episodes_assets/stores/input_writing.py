@@ -11,17 +11,17 @@ import pyarrow as pa
 from episodes_assets.databases.arrow import connect_arrow
 
 EPISODES_SCHEMA = pa.schema(
-    {
-        "batch_date": pa.date32(),
-        "epid": pa.int64(),
-        "algorithm_id": pa.int16(),
-        "series": pa.string(),
-        "season": pa.int32(),
-        "episode": pa.int32(),
-        "title": pa.string(),
-        "premier_date": pa.date32(),
-        "start_date": pa.date32(),
-    }
+    [
+        pa.field("batch_date", pa.date32(), nullable=False),
+        ("epid", pa.int64()),
+        ("algorithm_id", pa.int16()),
+        ("series", pa.string()),
+        ("season", pa.int32()),
+        ("episode", pa.int32()),
+        ("title", pa.string()),
+        ("premier_date", pa.date32()),
+        ("start_date", pa.date32()),
+    ]
 )
 VIEWINGS_SCHEMA = pa.schema(
     {
@@ -48,7 +48,7 @@ def replace_input(
         dsn: The input database, through the role of the systems that fill it.
         drops: With `EPISODES_SCHEMA`.
         drop_days: The `batch_date`s to replace.
-        viewings: With `VIEWINGS_SCHEMA`.
+        viewings: With `VIEWINGS_SCHEMA`. Those without a time replace what there is without a time.
         viewing_days: The UTC dates to replace.
     """
     with connect_arrow(dsn) as connection, connection.cursor() as cursor:
@@ -66,5 +66,7 @@ def replace_input(
                 """,
                 (days,),
             )
+            if viewings["viewed_at"].null_count:
+                cursor.execute("DELETE FROM viewings WHERE viewed_at IS NULL")
             cursor.adbc_ingest("viewings", viewings, mode="append")
         connection.commit()

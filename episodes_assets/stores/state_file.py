@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from episodes_assets.errors import BadFile
 
-STATE_SCHEMA = pa.schema({"epid": pa.int64(), "tracked_on": pa.date32()})
+STATE_SCHEMA = pa.schema([pa.field("epid", pa.int64(), nullable=False), ("tracked_on", pa.date32())])
 
 
 def check_state(path: Path, table: pa.Table, as_of: dt.date) -> pd.DataFrame:
@@ -20,16 +20,14 @@ def check_state(path: Path, table: pa.Table, as_of: dt.date) -> pd.DataFrame:
         as_of: The day whose end it describes.
 
     Raises:
-        BadFile: If an epid is missing, negative or repeated, or was tracked after `as_of`.
+        BadFile: If an epid is negative or repeated, or was tracked after `as_of`.
     """
     in_memory = pa.schema({"epid": pa.int64(), "tracked_on": pa.timestamp("s")})
-    nullable = {pa.int64(): pd.Int64Dtype()}
-    state: pd.DataFrame = table.cast(in_memory).to_pandas(types_mapper=nullable.get)
+    state: pd.DataFrame = table.cast(in_memory).to_pandas()
     day = pd.Timestamp(as_of).as_unit("s")
     state["tracked_on"] = state["tracked_on"].fillna(day)
     problems = {
-        "an epid is missing": state["epid"].isna(),
-        "an epid is negative": (state["epid"] < 0).fillna(value=False),
+        "an epid is negative": state["epid"] < 0,
         "an epid is repeated": state["epid"].duplicated(),
         f"an episode was tracked after {as_of}": state["tracked_on"] > day,
     }
@@ -37,6 +35,6 @@ def check_state(path: Path, table: pa.Table, as_of: dt.date) -> pd.DataFrame:
         if rows.any():
             raise BadFile(
                 f"{path}, row {int(rows.to_numpy().argmax()) + 1}: {problem}",
-                "mend the file; nothing was imported",
+                "fix the file; nothing was imported",
             )
-    return pd.DataFrame(state.astype({"epid": "int64"}))
+    return state

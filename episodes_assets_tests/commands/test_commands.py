@@ -122,6 +122,40 @@ def test_a_day_that_fails_says_why(system: System) -> None:
     assert "no planned jobs" in str(refusal("jobs", "status", "2018-03-01"))
 
 
+def writes_to_standard_output_as_it_is(folder: Path) -> None:
+    """`-` never opens the stream anew: what was redirected with >> keeps what it held."""
+    results, state = (
+        ["results", "2018-03-01", "--csv", "-"],
+        ["state", "export", "-", "--as-of", "2018-03-01"],
+    )
+    wanted = "old\n"
+    for arguments in (results, state):
+        rows, said = output(*arguments)
+        assert " written to -" in said
+        wanted += rows
+    keep = folder / "keep.csv"
+    keep.write_text("old\n")
+    with keep.open("ab") as file:
+        for arguments in (results, state):
+            subprocess.run(episodes_argv(*arguments), stdout=file, check=True)
+    assert keep.read_text() == wanted
+
+    # Whoever read it has gone before the first row.
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as nobody:
+        for arguments in (results, results[:2]):
+            argv = episodes_argv(*arguments)
+            broken = subprocess.run(argv, stdout=nobody, stderr=subprocess.PIPE, text=True, check=False)
+            assert (broken.returncode, broken.stderr) == (1, "")
+
+    with Path("/dev/full").open("wb") as full:
+        argv = episodes_argv(*results)
+        ended = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    why = "- cannot be written (No space left on device): free space there, then run it again"
+    assert (ended.returncode, ended.stderr) == (1, f"error: {why}\n")
+
+
 def test_input_to_results(system: System, tmp_path: Path) -> None:
     generated, _ = output("input", "generate", "--episodes", "60", "--days", "2", "--history", "2")
     assert "2 drops with" in generated
@@ -147,6 +181,7 @@ def test_input_to_results(system: System, tmp_path: Path) -> None:
     assert reach["median_share"] == ""
     piped = system.cli("results", "2018-03-01", "--csv", "-")
     assert list(csv.DictReader(io.StringIO(piped.stdout))) == rows
+    writes_to_standard_output_as_it_is(tmp_path)
     assert "reach:" in output("results", "2018-03-01")[0]
     assert "yes" in output("jobs", "status")[0]
     assert "0 held jobs" in output("jobs", "retry", "2018-03-01")[0]
