@@ -117,6 +117,14 @@ class InputWritable(EpisodesError):
     """The role that reads the input could write to it."""
 
 
+class InputUnreadable(SystemFailure):
+    """The input lacks a table or a column, or has one of a type that cannot be read exactly."""
+
+
+class ViewingUnreadable(EpisodesError):
+    """A viewing holds a value that nobody can tell the meaning of."""
+
+
 class DropNotArrived(EpisodesError):
     """The day's drop is not in the input database yet; trying later may succeed."""
 

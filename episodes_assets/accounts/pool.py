@@ -8,7 +8,7 @@ from typing import Self
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from episodes_assets.databases import admission, planner
+from episodes_assets.databases import admission
 from episodes_assets.databases.connections import (
     CONNECT_TIMEOUT_SECONDS,
     Connection,
@@ -17,8 +17,9 @@ from episodes_assets.databases.connections import (
     describe,
     unreachable,
 )
-from episodes_assets.databases.lock_waits import LockWatch, set_lock_timeout
+from episodes_assets.databases.lock_waits import LockWatch, lock_settings
 from episodes_assets.databases.purposes import Database
+from episodes_assets.databases.session_settings import SessionKind, pin
 from episodes_assets.errors import EpisodesError
 
 SIZE = 8
@@ -58,7 +59,7 @@ class AccountsPool:
         with connect_to_write(dsn, Database.DAGSTER, environment):
             pass
         self._pool = ConnectionPool(
-            planner.with_options(dsn),
+            dsn,
             min_size=1,
             max_size=SIZE,
             timeout=WAIT_SECONDS,
@@ -120,7 +121,7 @@ class AccountsPool:
         """Look at a new connection as `connect_to_write` does."""
         self._refusal = None
         try:
-            set_lock_timeout(connection, LOCK_SECONDS)
+            pin(connection, SessionKind.OURS, lock_settings(LOCK_SECONDS))
             admission.verify(connection, Database.DAGSTER, self._environment, describe(self._dsn))
         except Exception as error:
             self._refusal = error

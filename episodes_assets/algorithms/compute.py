@@ -1,5 +1,6 @@
 """Run the algorithms of a micro-batch: many jobs, one set of viewings, whole columns."""
 
+import itertools
 import json
 import time
 import traceback
@@ -34,9 +35,10 @@ def compute_outcomes(jobs: pd.DataFrame, viewings: pa.Table) -> pd.DataFrame:
     Args:
         jobs: Unique index; `epid` (int64), `algorithm_id` (int), `window_start` and `day`
             (datetime64[s]).
-        viewings: Ordered by `epid` and `viewed_at`: `epid` and `viewer_id` (int64), `viewed_at`
-            (timestamp, UTC), `seconds_watched` (int, may be missing or absurd), `completed` (bool);
-            all but `epid` and `viewed_at` may be missing.
+        viewings: Ordered by `epid` and `viewed_at`: `epid` (int64), `viewer_id` (int64, or text, for which
+            algorithms get a number that tells viewers of one call apart), `viewed_at` (timestamp, UTC),
+            `seconds_watched` (int, may be missing or absurd), `completed` (bool); all but `epid` and
+            `viewed_at` may be missing.
 
     Returns:
         The jobs' index with `metrics` (a JSON object as text), `algorithm_version` and `seconds`: a
@@ -65,11 +67,28 @@ def _clean(viewings: pa.Table) -> dict[str, npt.NDArray[np.generic]]:
     seconds = pc.fill_null(viewings["seconds_watched"], 0).to_numpy()
     return {
         "epid": viewings["epid"].to_numpy(),
-        "viewer_id": pc.fill_null(viewings["viewer_id"], -1).to_numpy(),
+        "viewer_id": _viewers(viewings["viewer_id"]),
         "viewed_on": at.astype("datetime64[D]").astype("datetime64[s]"),
         "seconds_watched": seconds.clip(0, MAX_SECONDS_WATCHED).astype(np.int64),
         "completed": pc.fill_null(viewings["completed"], False).to_numpy(),  # noqa: FBT003
     }
+
+
+def _viewers(ids: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """A number for each viewer, other than that of those who are not named: they count as one viewer."""
+    if pa.types.is_string(ids.type):
+        codes = ids.dictionary_encode().combine_chunks().indices if len(ids) else pa.array([], pa.int64())
+        return np.asarray(pc.fill_null(codes.cast(pa.int64()), -1).to_numpy())
+    unnamed = -1
+    if ids.null_count and pc.any(pc.equal(ids, unnamed)).as_py():
+        lowest = int(pc.min(ids).as_py())
+        unnamed = lowest - 1 if lowest > np.iinfo(np.int64).min else _first_free(ids)
+    return np.asarray(pc.fill_null(ids, unnamed).to_numpy())
+
+
+def _first_free(ids: pa.ChunkedArray) -> int:
+    taken = set(ids.unique().to_pylist())
+    return next(number for number in itertools.count() if number not in taken)
 
 
 def _compute_one(

@@ -14,6 +14,7 @@ from episodes_assets.errors import DropGone, DropNotArrived, ReasonMissing
 from episodes_assets.resources.databases import InputDatabase
 from episodes_assets.resources.snapshots import Snapshots
 from episodes_assets.settings import load_settings
+from episodes_assets.stores.input_columns import look_at_columns
 from episodes_assets.stores.input_tables import DropReading, latest_drop, read_viewed
 from episodes_assets.stores.read_ahead import read_ahead
 from episodes_assets.stores.snapshot_manifest import Snapshot
@@ -73,7 +74,7 @@ def input_episodes(
             found = None if options.refresh else store.find(day)
             reused += found is not None
             if found is None:
-                dsn = dsn or input_database.checked_dsn(context.log.warning)
+                dsn = dsn or _readable(input_database.checked_dsn(context.log.warning))
             try:
                 snapshot = found or _take_snapshot(day, dsn, store, options.reason)
             except DropNotArrived as error:
@@ -129,6 +130,12 @@ def _require_reason(options: DropOptions, days: list[dt.date], store: SnapshotSt
             "launch it again by *Open launchpad* beside *Materialize*, pick the day, "
             "and say why under `reason`",
         )
+
+
+def _readable(dsn: str) -> str:
+    """An input, once it is known how its columns are read."""
+    look_at_columns(dsn)
+    return dsn
 
 
 def _take_snapshot(day: dt.date, dsn: str, store: SnapshotStore, reason: str) -> Snapshot:

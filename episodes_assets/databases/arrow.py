@@ -11,12 +11,13 @@ import adbc_driver_postgresql.dbapi as adbc
 import pyarrow as pa
 from psycopg import sql
 
-from episodes_assets.databases import planner
+from episodes_assets.databases import session_settings
 from episodes_assets.databases.connections import unreachable
+from episodes_assets.databases.session_settings import READ_ONLY, SessionKind
 
 # Memory to sort a day's drop of 1.4 million rows without files, and a hint that its rows are cheap to hand
 # from process to process, so that it is sorted in parallel.
-_READER_OPTIONS = "-c default_transaction_read_only=on -c work_mem=256MB -c parallel_tuple_cost=0.01"
+_READER_SETTINGS = {**READ_ONLY, "work_mem": "256MB", "parallel_tuple_cost": "0.01"}
 
 _kept: dict[tuple[str, bool], adbc.Connection] = {}
 
@@ -35,16 +36,13 @@ for _kind in vars(adbc_driver_manager).values():
 
 @contextmanager
 def connect_arrow(dsn: str) -> Iterator[adbc.Connection]:
-    """A connection to write whole columns with.
+    """A connection to write whole columns with, to the input: it begins in a transaction.
 
     Raises:
         DatabaseUnreachable: If the server does not answer or refuses, or goes away inside the block.
         SystemFailure: If it has no room left: a full disk, no memory.
     """
-    try:
-        connection = adbc.connect(dsn)
-    except adbc_driver_manager.Error as error:
-        raise unreachable(dsn, error) from error
+    connection = _connect(dsn, session_settings.statement(SessionKind.INPUT), autocommit=False)
     try:
         with connection:
             yield connection
@@ -65,7 +63,7 @@ def stream_arrow(
     Args:
         dsn: The database.
         query: Names its parameters in braces.
-        is_ours: Whether the tables are ours, so that `planner` says how they are read.
+        is_ours: Whether the tables are ours, so that we say where they are and how they are read.
         values: The parameters, which psycopg quotes. ADBC must not bind them: the driver streams only
             statements without parameters, by COPY, and holds the whole result of others in memory.
 
@@ -121,8 +119,22 @@ def _is_outage(error: BaseException) -> bool:
 
 
 def _connect_to_read(dsn: str, *, is_ours: bool) -> adbc.Connection:
-    options = f"{_READER_OPTIONS} {planner.OPTIONS}" if is_ours else _READER_OPTIONS
+    kind = SessionKind.OURS if is_ours else SessionKind.INPUT
+    return _connect(dsn, session_settings.statement(kind, _READER_SETTINGS), autocommit=True)
+
+
+def _connect(dsn: str, settings: str, *, autocommit: bool) -> adbc.Connection:
     try:
-        return adbc.connect(planner.with_options(dsn, options), autocommit=True)
+        connection = adbc.connect(dsn, autocommit=autocommit)
     except adbc_driver_manager.Error as error:
         raise unreachable(dsn, error) from error
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(settings)
+            cursor.fetchone()
+        if not autocommit:
+            connection.commit()
+    except adbc_driver_manager.Error as error:
+        connection.close()
+        raise unreachable(dsn, error) from error
+    return connection

@@ -8,9 +8,10 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from episodes_assets import failures
-from episodes_assets.databases import admission, doors, planner, versions
-from episodes_assets.databases.lock_waits import LOCK_SECONDS, LockWatch, set_lock_timeout
+from episodes_assets.databases import admission, doors, versions
+from episodes_assets.databases.lock_waits import LOCK_SECONDS, LockWatch, lock_settings
 from episodes_assets.databases.purposes import Database
+from episodes_assets.databases.session_settings import SessionKind, pin
 from episodes_assets.errors import BadSetting, EpisodesError, NotProvisioned, SystemFailure
 
 CONNECT_TIMEOUT_SECONDS = 10
@@ -48,7 +49,7 @@ def connect(
         read_only: Whether its transactions cannot write.
         autocommit: Whether each statement is a transaction of its own.
         lock_seconds: How long it waits for a lock.
-        is_ours: Whether the tables are ours, so that `planner` says how they are read.
+        is_ours: Whether the tables are ours, so that we say where they are and how they are read.
 
     Raises:
         BadSetting: If the DSN cannot be read.
@@ -95,7 +96,7 @@ def connect_to_write(
         BadSetting: If the DSN cannot be read, or leads to another one of the four databases.
         DatabaseUnreachable: If there is no connection to be had.
     """
-    with connect(dsn, autocommit=autocommit) as connection:
+    with connect(dsn, autocommit=autocommit, is_ours=database is not Database.INPUT) as connection:
         admission.verify(connection, database, environment, describe(dsn))
         yield connection
 
@@ -137,12 +138,13 @@ def _open(dsn: str, *, lock_seconds: float, is_ours: bool) -> Connection:
     parts = _parse(dsn)
     try:
         connection = psycopg.connect(
-            planner.with_options(dsn) if is_ours else dsn,
+            dsn,
             autocommit=True,
             connect_timeout=int(str(parts.get("connect_timeout", CONNECT_TIMEOUT_SECONDS))),
             application_name=str(parts.get("application_name", "episodes")),
         )
-        set_lock_timeout(connection, lock_seconds)  # in a transaction it would be rolled back along with it
+        kind = SessionKind.OURS if is_ours else SessionKind.INPUT
+        pin(connection, kind, lock_settings(lock_seconds))
     except psycopg.OperationalError as error:
         raise unreachable(dsn, error) from error
     return connection

@@ -17,6 +17,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import class_row
 
+from episodes_assets.databases.session_settings import SessionKind, pin
 from episodes_assets.errors import LockHeld
 
 log = logging.getLogger(__name__)
@@ -60,15 +61,15 @@ class Holder:
         return f"pid {self.pid} (role {self.role}, application {self.application!r}{since})"
 
 
-def set_lock_timeout(connection: psycopg.Connection[Any], seconds: float, *, is_local: bool = False) -> None:
-    """Let no statement wait longer for a lock.
+def lock_settings(seconds: float) -> dict[str, str]:
+    """The setting of a session whose statements wait no longer for a lock."""
+    return {"lock_timeout": f"{seconds * 1000:.0f}ms"}
 
-    Args:
-        connection: To change.
-        seconds: How long.
-        is_local: Until the transaction ends; by default until the connection does.
-    """
-    connection.execute("SELECT set_config('lock_timeout', %s, %s)", [f"{seconds * 1000:.0f}ms", is_local])
+
+def limit_transaction(connection: psycopg.Connection[Any], seconds: float) -> None:
+    """Let no statement of the current transaction wait longer for a lock."""
+    for setting in lock_settings(seconds).items():
+        connection.execute("SELECT set_config(%s, %s, true)", setting)
 
 
 class LockWatch:
@@ -145,6 +146,7 @@ class LockWatch:
             ) as other,
             other.cursor(row_factory=class_row(Holder)) as cursor,
         ):
+            pin(other, SessionKind.INPUT)
             return cursor.execute(_FIND_HOLDERS, [self._pid]).fetchall()
 
 

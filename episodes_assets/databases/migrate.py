@@ -4,13 +4,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import psycopg
 import sqlalchemy
 from alembic import command
 from alembic.config import Config
 
-from episodes_assets.databases.connections import Connection
+from episodes_assets.databases.connections import Connection, connect
 from episodes_assets.databases.purposes import Database
+from episodes_assets.databases.session_settings import PUBLIC
 from episodes_assets.databases.versions import MIGRATIONS
 
 _one_at_a_time = threading.Lock()  # Alembic keeps what it is at in a module
@@ -51,13 +51,17 @@ def upgrade_within(connection: sqlalchemy.Connection, database: Database) -> tup
         # Whoever made the connection knows the driver's errors.
         raise (error.orig or error) from error
     after = _version(connection)
-    connection.exec_driver_sql("RESET search_path")
+    if database is Database.DAGSTER:
+        connection.exec_driver_sql(f"SET search_path = {PUBLIC}")
     return before, after
 
 
 def downgrade(database: Database, admin_dsn: str, version: str) -> None:
     """Bring a database back to an older version."""
-    with psycopg.connect(admin_dsn) as admin, begin(admin, database) as connection:
+    with (
+        connect(admin_dsn, is_ours=database is not Database.INPUT) as admin,
+        begin(admin, database) as connection,
+    ):
         _version(connection)
         with _one_at_a_time:
             command.downgrade(_config(database, connection), version)

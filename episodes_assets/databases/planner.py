@@ -18,27 +18,10 @@ The tests in `query_plans/` execute every statement on growing tables under stat
 and indexes of the input belong to other teams, so how they are read is left to the planner.
 """
 
-import os
-
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-
-_SETTINGS = {
+SETTINGS = {
     "enable_nestloop": "off",
     "enable_seqscan": "off",
     "plan_cache_mode": "force_custom_plan",
     # Compiling is decided by estimated cost, which says nothing once a kind of plan is switched off.
     "jit": "off",
 }
-OPTIONS = " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
-
-
-def with_options(dsn: str, options: str = OPTIONS) -> str:
-    """A DSN whose sessions begin with these options, after whatever options it or `PGOPTIONS` has.
-
-    What comes last is in force. A pooler in between has to let `options` through.
-
-    Raises:
-        psycopg.ProgrammingError: If it is not a libpq URL or connection string.
-    """
-    given = conninfo_to_dict(dsn).get("options") or os.environ.get("PGOPTIONS", "")
-    return make_conninfo(dsn, options=f"{given} {options}".strip())

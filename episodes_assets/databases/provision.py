@@ -24,8 +24,9 @@ from episodes_assets.databases.connections import Connection, connect, describe
 from episodes_assets.databases.consumer_views import create_views
 from episodes_assets.databases.dsns import Dsns, resolve_dsns
 from episodes_assets.databases.grants import connection_limit, grant
-from episodes_assets.databases.lock_waits import SCHEMA_LOCK_SECONDS, LockWatch
+from episodes_assets.databases.lock_waits import SCHEMA_LOCK_SECONDS, LockWatch, lock_settings
 from episodes_assets.databases.purposes import Database, Purpose
+from episodes_assets.databases.session_settings import SessionKind, pin_async
 from episodes_assets.databases.status import read_status
 from episodes_assets.databases.targets import Target, find_targets
 from episodes_assets.errors import NotProvisioned, SchemaTooOld
@@ -95,7 +96,7 @@ def _refuse_others(target: Target, environment: str) -> None:
         if not target.is_ours:
             raise NotProvisioned(f"{describe(target.admin_dsn)} does not exist", _THEIRS)
         return
-    with connect(target.admin_dsn, read_only=True) as admin:
+    with target.connect(read_only=True) as admin:
         stamp = stamps.read(admin)
         version = admin.execute("SELECT to_regclass('episodes_schema_version')").fetchone()
         if stamp is not None:
@@ -113,7 +114,7 @@ def _turn(target: Target) -> Iterator[None]:
         return
     comment = sql.SQL("COMMENT ON DATABASE {} IS 'episodes db init is at work here'")
     with (
-        connect(target.admin_dsn, lock_seconds=_TURN_SECONDS) as lock,
+        target.connect(lock_seconds=_TURN_SECONDS) as lock,
         lock.transaction(force_rollback=True),
     ):
         lock.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
@@ -145,7 +146,7 @@ def _fill(target: Target, environment: str, limits: Mapping[str, int], report: R
         asyncio.run(_install_pgqueuer(target.admin_dsn))
     # All the rest or nothing: no version without its rights, no mark without either.
     with (
-        connect(target.admin_dsn, lock_seconds=SCHEMA_LOCK_SECONDS) as admin,
+        target.connect(lock_seconds=SCHEMA_LOCK_SECONDS) as admin,
         migrate.begin(admin, target.database) as migrations,
     ):
         if target.is_ours:
@@ -223,7 +224,7 @@ def _attributes_of(admin: Connection, role: str) -> list[LiteralString] | None:
 
 async def _install_pgqueuer(dsn: str) -> None:
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
-        await connection.execute(f"SET lock_timeout = '{SCHEMA_LOCK_SECONDS:g}s'")
+        await pin_async(connection, SessionKind.PGQUEUER, lock_settings(SCHEMA_LOCK_SECONDS))
         queries = Queries.from_psycopg_connection(connection)
         with LockWatch(dsn, connection) as watch:
             try:

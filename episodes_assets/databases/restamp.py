@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 
 from episodes_assets.databases import stamps
-from episodes_assets.databases.connections import connect, describe
+from episodes_assets.databases.connections import describe
 from episodes_assets.databases.dsns import Dsns
 from episodes_assets.databases.purposes import Database
 from episodes_assets.databases.targets import Target, find_targets
@@ -58,7 +58,7 @@ def restamp(
     with ExitStack() as stack:
         # Whatever goes wrong before the block ends rolls all of them back.
         for target in changing:
-            admin = stack.enter_context(connect(target.admin_dsn))
+            admin = stack.enter_context(target.connect())
             if not stamps.replace(admin, old, new):  # changed since we looked
                 raise _not_old(target, stamps.read(admin), old)
     for target in changing:
@@ -68,7 +68,7 @@ def restamp(
 
 
 def _read(target: Target) -> str | None:
-    with connect(target.admin_dsn, read_only=True) as admin:
+    with target.connect(read_only=True) as admin:
         return stamps.read(admin)
 
 

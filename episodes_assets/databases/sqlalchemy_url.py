@@ -1,11 +1,48 @@
 """A DSN as SQLAlchemy reads it: always a URL, which names the driver as well."""
 
+from typing import Any
+
 from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy.engine import URL
+from sqlalchemy import event
+from sqlalchemy.dialects import plugins
+from sqlalchemy.engine import URL, CreateEnginePlugin, Engine
+
+from episodes_assets.databases import session_settings
+from episodes_assets.databases.session_settings import SessionKind
+
+_PLUGIN = "episodes_session_settings"
+
+
+class SessionSettingsPlugin(CreateEnginePlugin):
+    """Pins the settings of each session of an engine whose URL names it.
+
+    Dagster makes engines from its storage's URL in several places, and makes some of them anew later.
+    """
+
+    def update_url(self, url: URL) -> URL:
+        """Called by SQLAlchemy, which has taken the plugin's name off."""
+        return url
+
+    def engine_created(self, engine: Engine) -> None:
+        """Called by SQLAlchemy."""
+        event.listen(engine, "connect", _pin)
+
+
+def _pin(connection: Any, _record: object) -> None:  # noqa: ANN401  psycopg2 ships no types
+    connection.set_client_encoding("UTF8")  # it keeps by itself how text is decoded
+    with connection.cursor() as cursor:
+        cursor.execute(session_settings.statement(SessionKind.DAGSTER))
+    if not connection.autocommit:
+        connection.commit()
+
+
+plugins.register(_PLUGIN, __name__, SessionSettingsPlugin.__name__)
 
 
 def to_sqlalchemy_url(dsn: str) -> str:
     """The same database for SQLAlchemy with psycopg2, which Dagster's storage works with.
+
+    Sessions of an engine that is made from it have their settings pinned.
 
     The driver is named because SQLAlchemy 2.1 changed the one behind plain postgresql://.
 
@@ -22,6 +59,6 @@ def to_sqlalchemy_url(dsn: str) -> str:
         username=parts.pop("user", None),
         password=parts.pop("password", None),
         database=parts.pop("dbname", None),
-        query=parts,
+        query={**parts, "plugin": _PLUGIN},
     )
     return url.render_as_string(hide_password=False)

@@ -68,7 +68,7 @@ def read_status(dsns: Dsns) -> list[DatabaseStatus]:
 def _look(database: Database, dsn: str) -> DatabaseStatus:
     where = describe(dsn)
     try:
-        with connect(dsn, read_only=True) as connection:
+        with connect(dsn, read_only=True, is_ours=database is not Database.INPUT) as connection:
             server, size = connection.execute(
                 "SELECT current_setting('server_version'), pg_database_size(current_database())"
             ).fetchone() or ("", 0)

@@ -1,13 +1,15 @@
 """The databases as an administrator meets them: names, servers, and the roles that are to work there."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from episodes_assets.databases import embedded
-from episodes_assets.databases.connections import connect
+from episodes_assets.databases.connections import Connection, connect
 from episodes_assets.databases.dsns import Dsns
+from episodes_assets.databases.lock_waits import LOCK_SECONDS
 from episodes_assets.databases.purposes import Database, Purpose
 from episodes_assets.errors import BadSetting
 from episodes_assets.settings import Settings
@@ -40,6 +42,18 @@ class Target:
     def is_ours(self) -> bool:
         """Whether its tables are for us to make: the input belongs to other teams."""
         return self.database is not Database.INPUT or Purpose.INPUT_WRITER in self.roles
+
+    @contextmanager
+    def connect(self, *, read_only: bool = False, lock_seconds: float = LOCK_SECONDS) -> Iterator[Connection]:
+        """An administrator's connection to the database itself, as `connections.connect`.
+
+        In which schema the input's tables are is said by whoever looks, as for the role that reads them.
+        """
+        is_ours = self.database is not Database.INPUT
+        with connect(
+            self.admin_dsn, read_only=read_only, lock_seconds=lock_seconds, is_ours=is_ours
+        ) as connection:
+            yield connection
 
     def exists(self) -> bool:
         """Whether its server has it."""

@@ -8,6 +8,7 @@ from pgqueuer.core.insights import InsightsService
 from pgqueuer.queries import Queries
 
 from episodes_assets.databases.connections import CONNECT_TIMEOUT_SECONDS, unreachable
+from episodes_assets.databases.session_settings import READ_ONLY, SessionKind, pin_async
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ async def read_message_figures(queue_dsn: str) -> MessageFigures:
         async with await psycopg.AsyncConnection.connect(
             queue_dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_SECONDS, application_name="episodes"
         ) as connection:
-            await connection.execute("SET default_transaction_read_only = on")
+            await pin_async(connection, SessionKind.PGQUEUER, READ_ONLY)
             # Not its `overview`, which folds finished messages into statistics, and so writes.
             insights = InsightsService(Queries.from_psycopg_connection(connection))
             sizes, ages = await insights.queue_size(), await insights.queue_age()

@@ -16,8 +16,11 @@ import pyarrow as pa
 
 from episodes_assets.algorithms.compute import compute_outcomes
 from episodes_assets.algorithms.registry import load
+from episodes_assets.databases.arrow import read_arrow
 from episodes_assets.stores.episode_parts import whole_episodes
-from episodes_assets.stores.input_tables import read_viewings, viewings_begin
+from episodes_assets.stores.input_columns import forget_columns, look_at_columns
+from episodes_assets.stores.input_tables import read_viewings
+from episodes_assets.stores.viewings_coverage import viewings_begin
 
 # About 100 MB while it is computed. An episode with more viewings than that is computed by itself.
 PART_VIEWINGS = 1_000_000
@@ -56,9 +59,11 @@ def warm_up(input_dsn: str) -> None:
     """Do once what the first micro-batch would wait for: imports and the connection.
 
     Raises:
-        DatabaseUnreachable: If the input cannot be read.
+        InputUnreadable: If the input's columns cannot be read.
+        DatabaseUnreachable: If the input cannot be reached.
     """
-    viewings_begin(input_dsn)
+    look_at_columns(input_dsn)
+    read_arrow(input_dsn, "SELECT 1", is_ours=False)
 
 
 def import_algorithm(algorithm_id: int) -> None:
@@ -74,7 +79,9 @@ def run_micro_batch(input_dsn: str, day: dt.date, windows: JobWindows) -> MicroB
     """Compute the outcomes of many jobs of a day.
 
     Raises:
-        DatabaseUnreachable: If the input cannot be read.
+        InputUnreadable: If the input's columns cannot be read.
+        ViewingUnreadable: If it cannot be told of a viewing whether it was completed.
+        DatabaseUnreachable: If the input cannot be reached.
         AlgorithmFailed: If an algorithm raises something.
         BadAlgorithm: If an algorithm does not return what it declares.
     """
@@ -87,13 +94,18 @@ def run_micro_batch(input_dsn: str, day: dt.date, windows: JobWindows) -> MicroB
         }
     )
     earliest = jobs.groupby("epid")["window_start"].min()
-    batches = read_viewings(input_dsn, earliest.index.to_numpy(), earliest.to_numpy(), day)
-    outcomes = [compute_outcomes(some, viewings) for some, viewings in _parts(jobs, batches)]
+    since = windows.window_start.min().item()
+    try:
+        batches = read_viewings(input_dsn, earliest.index.to_numpy(), earliest.to_numpy(), day)
+        outcomes = [compute_outcomes(some, viewings) for some, viewings in _parts(jobs, batches)]
+    except Exception:
+        forget_columns(input_dsn)
+        raise
     result = pd.concat(outcomes).reindex(jobs.index)
     seconds = result["seconds"].groupby(jobs["algorithm_id"]).sum()
     return MicroBatch(
         outcomes={
-            "covered_from": _covered_from(windows.window_start, viewings_begin(input_dsn), day),
+            "covered_from": _covered_from(windows.window_start, viewings_begin(input_dsn, day, since), day),
             "metrics": result["metrics"].tolist(),
             "algorithm_version": result["algorithm_version"].tolist(),
         },

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import psycopg
 
-from episodes_assets.databases import planner
+from episodes_assets.databases.session_settings import SessionKind, pin_async
 from episodes_assets.errors import EpisodesError
 from episodes_assets.fleet.activity import Activity
 from episodes_assets.fleet.claims import AsyncConnection
@@ -114,11 +114,12 @@ class Presence:
 
     async def _keep_once(self, stopped: asyncio.Event) -> None:
         async with await psycopg.AsyncConnection.connect(
-            planner.with_options(self.queue_dsn),
+            self.queue_dsn,
             autocommit=True,
             connect_timeout=CONNECT_SECONDS,
             application_name="episodes presence",
         ) as connection:
+            await pin_async(connection, SessionKind.OURS)
             ledger = GuardedLedger(connection, self.environment, SILENCE_SECONDS)
             while True:
                 is_last = stopped.is_set()

@@ -14,11 +14,12 @@ import psycopg
 from pgqueuer.models import Job
 from pgqueuer.qm import QueueManager
 
-from episodes_assets.databases import planner
+from episodes_assets.databases import session_settings
 from episodes_assets.databases.asyncpg_url import to_asyncpg_url
 from episodes_assets.databases.connections import connect_to_write
 from episodes_assets.databases.lock_waits import LockWatch
 from episodes_assets.databases.purposes import Database
+from episodes_assets.databases.session_settings import SessionKind, pin_async
 from episodes_assets.errors import EpisodesError, SystemFailure
 from episodes_assets.failures import explain, name_defect
 from episodes_assets.fleet.activity import Activity
@@ -137,19 +138,17 @@ class Sessions:
             to_asyncpg_url(self.queue_dsn),
             timeout=CONNECT_SECONDS,
             command_timeout=self.heartbeat_seconds,
-            # PgQueuer's statements are its own, but a plan for an empty queue is not to be kept either.
-            server_settings={
-                "application_name": "episodes messages",
-                "plan_cache_mode": "force_custom_plan",
-            },
+            server_settings={"application_name": "episodes messages"},
         )
         try:
+            await messages.execute(session_settings.statement(SessionKind.PGQUEUER))
             async with await psycopg.AsyncConnection.connect(
-                planner.with_options(self.queue_dsn),
+                self.queue_dsn,
                 autocommit=True,
                 connect_timeout=int(CONNECT_SECONDS),
                 application_name="episodes ledger",
             ) as ledger:
+                await pin_async(ledger, SessionKind.OURS)
                 with LockWatch(self.queue_dsn, ledger):  # logs whom it waits for, before `ledger` is given up
                     yield messages, ledger
         finally:

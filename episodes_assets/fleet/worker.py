@@ -19,6 +19,7 @@ from episodes_assets.fleet.presence import Presence, WorkerName
 from episodes_assets.fleet.session import Sessions
 from episodes_assets.fleet.time_limits import TimeLimits
 from episodes_assets.settings import PRODUCTION
+from episodes_assets.stores.input_columns import look_at_columns
 
 log = logging.getLogger(__name__)
 
@@ -50,11 +51,13 @@ def run_worker(config: WorkerConfig) -> None:
         SchemaTooOld: If the queue's schema is of an older release.
         SchemaTooNew: If the queue's schema is of a newer release.
         InputWritable: In production, if the input role could write.
+        InputUnreadable: If the input lacks a column, or has one of a type that cannot be read exactly.
     """
     with connect_to_write(config.queue_dsn, Database.QUEUE, config.environment):
         pass
     with connect_to_input(config.input_dsn) as connection:
         check_input_role(connection, is_production=config.environment == PRODUCTION, warn=log.warning)
+    look_at_columns(config.input_dsn)
     asyncio.run(_work(config))
 
 

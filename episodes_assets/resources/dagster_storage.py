@@ -10,11 +10,10 @@ from dagster import get_dagster_logger
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 
-from episodes_assets.databases.connections import Connection, connect_to_write, describe
+from episodes_assets.databases.connections import connect_to_write
 from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets.databases.provision import ready_databases
 from episodes_assets.databases.sqlalchemy_url import to_sqlalchemy_url
-from episodes_assets.errors import NotProvisioned
 from episodes_assets.resources.launched_by import LaunchRecordingRunStorage
 from episodes_assets.settings import load_settings
 
@@ -48,21 +47,12 @@ class EpisodesDagsterStorage(DagsterPostgresStorage):
             WrongEnvironment: If the database belongs to another environment; nothing is written.
             SchemaTooOld: If our part of its schema is of an older release.
             SchemaTooNew: If our part of its schema is of a newer release.
-            NotProvisioned: If `episodes db init` has not been run, or not since the database was copied.
+            NotProvisioned: If `episodes db init` has not been run.
             DatabaseUnreachable: If there is no connection to be had.
         """
         log = get_dagster_logger("episodes")
         settings = load_settings()
         dsn = ready_databases(settings, log.info).require(Purpose.DAGSTER)
-        with connect_to_write(dsn, Database.DAGSTER, settings.environment) as connection:
-            _require_schema(connection, dsn)
+        with connect_to_write(dsn, Database.DAGSTER, settings.environment):
+            pass
         return cls(inst_data=inst_data, postgres_url=to_sqlalchemy_url(dsn))
-
-
-def _require_schema(connection: Connection, dsn: str) -> None:
-    """A copy of a database lacks what is set for a role in it, and Dagster would not find its tables."""
-    row = connection.execute("SELECT current_schema()").fetchone()
-    if row is None or row[0] != "dagster":
-        raise NotProvisioned(
-            f"{describe(dsn)} does not lead this role to the schema `dagster`", "run `episodes db init`"
-        )

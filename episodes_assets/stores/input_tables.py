@@ -2,43 +2,67 @@
 
 import datetime as dt
 from collections.abc import Iterator
-from typing import cast
+from typing import LiteralString
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from episodes_assets.databases.arrow import read_arrow, stream_arrow
 from episodes_assets.databases.connections import connect_to_input
+from episodes_assets.errors import ViewingUnreadable
 from episodes_assets.stores import drop_table
 from episodes_assets.stores.episode_parts import DROP_PART_ROWS, whole_episodes
+from episodes_assets.stores.input_columns import InputColumns, input_columns
+from episodes_assets.validation.drop import AS_FOUND, VALIDATED
 
-# PostgreSQL's infinite dates have no calendar date; they are read as missing.
-_READ_DROP = """
-    SELECT epid, algorithm_id, series, season, episode, title,
-        CASE WHEN isfinite(premier_date) THEN premier_date END AS premier_date,
-        CASE WHEN isfinite(start_date) THEN start_date END AS start_date
-    FROM episodes WHERE batch_date = {day}::date
-    ORDER BY epid, algorithm_id
-"""
-_READ_VIEWED = """
-    SELECT DISTINCT epid FROM viewings
-    WHERE viewed_at >= {day}::date::timestamp AT TIME ZONE 'UTC'
-        AND viewed_at < ({day}::date + 1)::timestamp AT TIME ZONE 'UTC'
-        AND epid IS NOT NULL
-"""
-_READ_VIEWINGS = """
-    SELECT viewings.epid, viewer_id, viewed_at, seconds_watched, completed
-    FROM unnest({epids}::bigint[], {since}::date[]) AS wanted (epid, since)
-    JOIN viewings ON viewings.epid = wanted.epid
-        AND viewed_at >= wanted.since::timestamp AT TIME ZONE 'UTC'
-    WHERE viewed_at < ({until}::date + 1)::timestamp AT TIME ZONE 'UTC'
-    ORDER BY viewings.epid, viewed_at
-"""
-_READ_BEGIN = """
-    SELECT (min(viewed_at) AT TIME ZONE 'UTC')::date AS begin FROM viewings WHERE viewed_at > '0001-01-02'
-"""
+_UNREADABLE: LiteralString = "unreadable"
+_SHOWN_CHARACTERS = 80
+
+
+def _read_drop(columns: InputColumns) -> LiteralString:
+    found = [
+        f"'{name}', {columns.as_found('episodes', name)}"
+        for name in VALIDATED
+        if columns.as_found("episodes", name) != "NULL::text"
+    ]
+    as_found = f"nullif(json_strip_nulls(json_build_object({', '.join(found)}))::text, '{{{{}}}}')"
+    return f"""
+        SELECT {columns.value("episodes", "epid")} AS epid,
+            {columns.value("episodes", "algorithm_id")} AS algorithm_id,
+            {columns.text_shown("series")} AS series, {columns.number_shown("season")} AS season,
+            {columns.number_shown("episode")} AS episode, {columns.text_shown("title")} AS title,
+            {columns.value("episodes", "premier_date")} AS premier_date,
+            {columns.value("episodes", "start_date")} AS start_date,
+            {as_found if found else "NULL::text"} AS {AS_FOUND}
+        FROM episodes WHERE {columns.is_within("episodes", "batch_date", "{day}::date", "{day}::date")}
+        ORDER BY epid, algorithm_id
+    """  # noqa: S608  literals alone
+
+
+def _read_viewed(columns: InputColumns) -> LiteralString:
+    epid = columns.value("viewings", "epid")
+    return f"""
+        SELECT DISTINCT {epid} AS epid FROM viewings
+        WHERE {columns.is_within("viewings", "viewed_at", "{day}::date", "{day}::date")}
+            AND ({epid}) IS NOT NULL
+    """  # noqa: S608  literals alone
+
+
+def _read_viewings(columns: InputColumns) -> LiteralString:
+    return f"""
+        SELECT wanted.epid, {columns.value("viewings", "viewer_id")} AS viewer_id,
+            {columns.value("viewings", "viewed_at")} AS viewed_at,
+            {columns.value("viewings", "seconds_watched")} AS seconds_watched,
+            {columns.value("viewings", "completed")} AS completed,
+            {columns.as_found("viewings", "completed")} AS {_UNREADABLE}
+        FROM unnest({{epids}}::bigint[], {{since}}::date[]) AS wanted (epid, since)
+        JOIN viewings ON viewings.epid = {columns.as_epid("wanted.epid")}
+            AND {columns.is_within("viewings", "viewed_at", "wanted.since", "{until}::date")}
+        ORDER BY wanted.epid, viewings.viewed_at
+    """  # noqa: S608  literals alone
 
 
 class DropReading:
@@ -57,12 +81,14 @@ class DropReading:
         """The parts, ordered by epid and algorithm, every episode in one part.
 
         Yields:
-            The columns of `drop_table.SCHEMA`; nothing when there is no drop of that day.
+            The columns of `drop_table.SCHEMA`, and `AS_FOUND`; nothing when there is no drop of that day.
 
         Raises:
+            InputUnreadable: If the columns cannot be read.
             DatabaseUnreachable: If the server does not answer or refuses, or goes away.
         """
-        with stream_arrow(self._dsn, _READ_DROP, is_ours=False, day=self._day) as batches:
+        query = _read_drop(input_columns(self._dsn))
+        with stream_arrow(self._dsn, query, is_ours=False, day=self._day) as batches:
             for part in whole_episodes(self._counted(batches), DROP_PART_ROWS):
                 yield drop_table.to_frame(part)
 
@@ -74,7 +100,8 @@ class DropReading:
 
 def read_viewed(dsn: str, day: dt.date) -> npt.NDArray[np.int64]:
     """Ascending epids that were viewed on a UTC day."""
-    viewed = read_arrow(dsn, _READ_VIEWED, is_ours=False, day=day)["epid"].to_numpy()
+    query = _read_viewed(input_columns(dsn))
+    viewed = read_arrow(dsn, query, is_ours=False, day=day)["epid"].to_numpy()
     return np.sort(viewed.astype(np.int64))
 
 
@@ -83,15 +110,6 @@ def latest_drop(dsn: str) -> dt.date | None:
     with connect_to_input(dsn) as connection:
         row = connection.execute("SELECT max(batch_date) FROM episodes").fetchone()
     return row[0] if row else None
-
-
-def viewings_begin(dsn: str) -> dt.date | None:
-    """The UTC date of the oldest viewing that still exists; None when there is none.
-
-    Raises:
-        DatabaseUnreachable: If the server does not answer or refuses, or goes away.
-    """
-    return cast("dt.date | None", read_arrow(dsn, _READ_BEGIN, is_ours=False)["begin"][0].as_py())
 
 
 def read_viewings(
@@ -106,13 +124,30 @@ def read_viewings(
         until: The last UTC date wanted.
 
     Yields:
-        `epid`, `viewer_id`, `viewed_at` (timestamp[us], UTC), `seconds_watched`, `completed`; at
-        least one batch, which may be empty.
+        `epid` (int64), `viewer_id` (int64, or text), `viewed_at` (timestamp[us], UTC), `seconds_watched`
+        (an integer), `completed` (bool); at least one batch, which may be empty.
 
     Raises:
+        InputUnreadable: If the columns cannot be read.
+        ViewingUnreadable: If it cannot be told of a viewing whether it was completed.
         DatabaseUnreachable: If the server does not answer or refuses, or goes away.
     """
     wanted = {"epids": epids.tolist(), "since": since.astype("datetime64[D]").tolist(), "until": until}
-    with stream_arrow(dsn, _READ_VIEWINGS, is_ours=False, **wanted) as batches:
-        yield pa.RecordBatch.from_pylist([], batches.schema)
-        yield from batches
+    query = _read_viewings(input_columns(dsn))
+    with stream_arrow(dsn, query, is_ours=False, **wanted) as batches:
+        yield _require_readable(pa.RecordBatch.from_pylist([], batches.schema))
+        for batch in batches:
+            yield _require_readable(batch)
+
+
+def _require_readable(viewings: pa.RecordBatch) -> pa.RecordBatch:
+    """The viewings without the column of what could not be read, which must be empty."""
+    found = viewings[_UNREADABLE]
+    if found.null_count < len(found):
+        row = int(pc.index(found.is_valid(), True).as_py())
+        raise ViewingUnreadable(
+            f"viewings.completed of epid {viewings['epid'][row]} at {viewings['viewed_at'][row]} holds"
+            f" {found[row].as_py()[:_SHOWN_CHARACTERS]!r}, which is neither true nor false",
+            "have it corrected in the input",
+        )
+    return viewings.drop_columns([_UNREADABLE])

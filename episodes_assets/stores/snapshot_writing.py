@@ -33,8 +33,8 @@ class SnapshotWriter:
         self._files = {
             name: HashedParquet(filesystem.open(f"{folder}/{name}", "wb"), schema)
             for name, schema in (
-                (EPISODES, drop_table.SCHEMA),
-                (QUARANTINE, drop_table.SCHEMA.append(pa.field("reasons", pa.string()))),
+                (EPISODES, drop_table.ACCEPTED),
+                (QUARANTINE, drop_table.QUARANTINED),
                 (VIEWED, pa.schema({"epid": pa.int64()})),
             )
         }
@@ -48,7 +48,7 @@ class SnapshotWriter:
     def add(self, validated: ValidatedDrop) -> None:
         """Add the next part of the drop, whose episodes are in no other part."""
         self._files[EPISODES].write(drop_table.to_table(validated.accepted))
-        self._files[QUARANTINE].write(drop_table.to_table(validated.quarantined))
+        self._files[QUARANTINE].write(drop_table.to_table(validated.quarantined, drop_table.QUARANTINED))
         self._reasons.update(validated.reasons)
 
     def finish(self, viewed: npt.NDArray[np.int64], rows_read: int) -> Snapshot:

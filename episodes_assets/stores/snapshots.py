@@ -37,6 +37,7 @@ from episodes_assets.stores import drop_table, snapshot_stamp
 from episodes_assets.stores.episode_parts import DROP_PART_ROWS, whole_episodes
 from episodes_assets.stores.snapshot_manifest import EPISODES, MANIFEST, QUARANTINE, VIEWED, Snapshot
 from episodes_assets.stores.snapshot_writing import SnapshotWriter
+from episodes_assets.validation.drop import AS_FOUND
 
 _PART = ".part"
 _STALE_AFTER = dt.timedelta(days=1)
@@ -278,7 +279,9 @@ class SnapshotStore:
         return epids
 
     def read_quarantine(self, snapshot: Snapshot) -> pd.DataFrame:
-        """The refused rows with their `reasons`.
+        """The refused rows with their `reasons`, and `as_found`: what could not be read, as JSON.
+
+        A snapshot of an older release lacks that; there it is missing.
 
         Raises:
             SnapshotDamaged: If the file is not the one that was written.
@@ -286,7 +289,9 @@ class SnapshotStore:
         with self._open(snapshot, QUARANTINE) as file:
             table = file.read()
         rows = drop_table.to_frame(table.select(drop_table.SCHEMA.names))
-        return rows.assign(reasons=table["reasons"].to_pandas())
+        known = table.column_names
+        as_found = table[AS_FOUND].to_pandas() if AS_FOUND in known else pd.Series(None, rows.index, "str")
+        return rows.assign(reasons=table["reasons"].to_pandas(), **{AS_FOUND: as_found})
 
     def _path(self, day: dt.date, *parts: str) -> str:
         return "/".join([self._place[1], f"day={day}", *parts])

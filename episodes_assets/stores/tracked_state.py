@@ -15,7 +15,7 @@ from psycopg.rows import class_row
 from episodes_assets.databases import row_locks
 from episodes_assets.databases.arrow import read_arrow
 from episodes_assets.databases.connections import Connection
-from episodes_assets.databases.lock_waits import set_lock_timeout
+from episodes_assets.databases.lock_waits import limit_transaction
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import StateGap
 from episodes_assets.planning.checksums import state_checksum
@@ -62,7 +62,7 @@ def only_writer(lock: Connection) -> Iterator[None]:
             block lasts, and each day is one of its own.
     """
     with lock.transaction():
-        set_lock_timeout(lock, _WRITER_LOCK_SECONDS, is_local=True)
+        limit_transaction(lock, _WRITER_LOCK_SECONDS)
         lock.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
         row_locks.lock(lock, row_locks.RESULTS, "state")
         yield

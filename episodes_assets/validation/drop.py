@@ -6,7 +6,7 @@
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, LiteralString
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,9 @@ EARLIEST_DATE = pd.Timestamp("1900-01-01")
 LATEST_DATE = pd.Timestamp("2199-12-31")
 
 KEY = ["epid", "algorithm_id"]
+VALIDATED: tuple[LiteralString, ...] = ("epid", "algorithm_id", "premier_date", "start_date")
+# The column with what stands in place of values of these, as a JSON object; missing where all could be read.
+AS_FOUND: LiteralString = "as_found"
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class ValidatedDrop:
     """A drop, split. `accepted` and `quarantined` have all its rows between them.
 
     Attributes:
-        accepted: Rows that pass every rule, `epid` as int64 and `algorithm_id` as int16.
+        accepted: Rows that pass every rule, `epid` as int64 and `algorithm_id` as int16, without `AS_FOUND`.
         quarantined: The others, with `reasons`: the broken rules' names, comma-separated.
     """
 
@@ -72,6 +75,14 @@ def _repeats_the_key_before(drop: pd.DataFrame) -> pd.Series:
     return same
 
 
+def _is_readable(drop: pd.DataFrame, column: str) -> pd.Series:
+    if drop[AS_FOUND].isna().all():
+        return pd.Series(data=True, index=drop.index)
+    # A quote inside of a value is escaped there.
+    named = drop[AS_FOUND].str.contains(f'"{column}":', regex=False)
+    return ~named.fillna(value=False).astype("bool")
+
+
 def _rule(name: str, check: Callable[[Any], pd.Series]) -> pa.Check:
     return pa.Check(check, name=name, error=name, ignore_na=False)
 
@@ -103,11 +114,33 @@ _SCHEMA = pa.DataFrameSchema(
         ),
     },
     checks=[
+        *(
+            _rule(f"{column}_unreadable", functools.partial(_is_readable, column=column))
+            for column in VALIDATED
+        ),
         _rule("premier_date_missing_for_reach", _reach_has_premiere),
         _rule("duplicate", _is_first_of_equals),
         _rule("duplicate_with_other_dates", _agrees_with_its_twins),
     ],
 )
+
+
+# What cannot be read is missing as well, which then is no reason of its own.
+_CONSEQUENCES = {
+    "epid_missing": "epid_unreadable",
+    "algorithm_id_missing": "algorithm_id_unreadable",
+    "premier_date_missing_for_reach": "premier_date_unreadable",
+    "start_date_missing": "start_date_unreadable",
+}
+
+
+def _reasons(cases: pd.DataFrame) -> pd.Series:
+    """The names of the rules that each row breaks, by its place."""
+    cases = cases.drop_duplicates(["index", "check"]).astype({"index": "int64", "check": "str"})
+    broken = dict.fromkeys(zip(cases["index"], cases["check"], strict=True))  # in their order
+    own = [(row, check) for row, check in broken if (row, _CONSEQUENCES.get(check)) not in broken]
+    reasons = pd.DataFrame(own, columns=["index", "check"])
+    return reasons.groupby("index")["check"].agg(", ".join)
 
 
 def _settle_order(drop: pd.DataFrame) -> pd.DataFrame:
@@ -152,17 +185,20 @@ def validate_drop(drop: pd.DataFrame) -> ValidatedDrop:
 
     Args:
         drop: Columns as in the input table, in any order of rows; `epid` and `algorithm_id` nullable
-            integers, `premier_date` and `start_date` datetime64[s], each with missing values.
+            integers, `premier_date` and `start_date` datetime64[s], each with missing values; `AS_FOUND`
+            may be left out.
     """
+    if AS_FOUND not in drop:
+        drop = drop.assign(**{AS_FOUND: pd.Series(None, drop.index, "str")})
     drop = _settle_order(drop)
     try:
         _SCHEMA.validate(drop, lazy=True)
         broken = pd.Series([], dtype="str")
     except SchemaErrors as errors:
-        cases = errors.failure_cases.drop_duplicates(["index", "check"])
-        broken = cases["check"].astype("str").groupby(cases["index"].astype("int64")).agg(", ".join)
+        broken = _reasons(errors.failure_cases)
     refused = drop.index.isin(broken.index)
+    accepted = drop.loc[~refused].drop(columns=AS_FOUND).reset_index(drop=True)
     return ValidatedDrop(
-        accepted=drop.loc[~refused].reset_index(drop=True).astype({"epid": "int64", "algorithm_id": "int16"}),
+        accepted=accepted.astype({"epid": "int64", "algorithm_id": "int16"}),
         quarantined=drop.loc[refused].assign(reasons=broken).reset_index(drop=True),
     )

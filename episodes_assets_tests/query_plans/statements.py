@@ -17,7 +17,7 @@ from episodes_assets.accounts.identity import Identity, Role, Way
 from episodes_assets.accounts.sessions import Lifetimes
 from episodes_assets.databases.connections import Connection, connect
 from episodes_assets.databases.dsns import Purpose
-from episodes_assets.databases.planner import with_options
+from episodes_assets.databases.session_settings import SessionKind, pin_async
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import StateGap
 from episodes_assets.fleet import cancel, claims, fan_out, maintenance, presence, retry
@@ -402,7 +402,9 @@ def opened(
         runner = stack.enter_context(asyncio.Runner())
 
         async def open_worker() -> psycopg.AsyncConnection[Any]:
-            return await psycopg.AsyncConnection.connect(with_options(dsn(Purpose.WORKER)), autocommit=True)
+            opened = await psycopg.AsyncConnection.connect(dsn(Purpose.WORKER), autocommit=True)
+            await pin_async(opened, SessionKind.OURS)
+            return opened
 
         worker = runner.run(open_worker())
         stack.callback(lambda: runner.run(worker.close()))

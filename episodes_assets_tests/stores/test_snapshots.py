@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from episodes_assets.errors import SnapshotDamaged, SnapshotMissing, WrongEnvironment
@@ -47,6 +48,18 @@ def test_what_is_read_is_what_was_written(store: SnapshotStore) -> None:
     assert store.read_quarantine(snapshot)["reasons"].tolist() == ["epid_negative"]
     (some,) = store.read_drop(snapshot, ["algorithm_id", "epid"])
     assert list(some.columns) == ["algorithm_id", "epid"]
+
+
+def test_a_quarantine_of_an_older_release_is_read(
+    store: SnapshotStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = [field for field in drop_table.QUARANTINED if field.name != "as_found"]
+    narrow = [each.with_type(pa.int16()) if each.name == "algorithm_id" else each for each in older]
+    monkeypatch.setattr(drop_table, "QUARANTINED", pa.schema(narrow))
+    snapshot = write(store, 1)
+    (row,) = store.read_quarantine(snapshot).to_dict("records")
+    assert (row["epid"], row["algorithm_id"], row["reasons"]) == (-1, 0, "epid_negative")
+    assert pd.isna(row["as_found"])
 
 
 def test_a_day_without_snapshot_says_what_to_do(store: SnapshotStore) -> None:

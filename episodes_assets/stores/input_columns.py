@@ -1,0 +1,287 @@
+"""Which types the input's columns have, and how each is read exactly.
+
+Other teams make the tables, so their types differ: a number may be kept as `numeric` or as text, a time
+without a time zone. The columns are looked at in PostgreSQL's catalog before anything is read, where a
+statement finds the tables as well: through the role's search path, be they tables, views, partitioned or
+foreign. From that follow the expressions of the statements in `input_tables.py`:
+
+- What a type holds and ours does not (a fraction in an id, text that is no date) is told from what is missing
+  and handed on as it was found, so that the row can be quarantined with it.
+- A type of which not every value can be told is refused, by the names of column and type.
+- Columns that are only displayed are read as far as they can be, and are missing otherwise.
+
+The expressions are literals of this module, chosen by type; nothing from the catalog gets into a statement.
+How a drop's rows are judged is the business of `validation/drop.py`.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import LiteralString
+
+from psycopg.rows import dict_row
+
+from episodes_assets.databases.connections import connect_to_input, describe
+from episodes_assets.errors import InputUnreadable
+
+# A worker lives for weeks, and types may change under it. To look takes some milliseconds.
+GOOD_FOR_SECONDS = 60.0
+
+_FIND: LiteralString = """
+    WITH RECURSIVE named (name, relation) AS (
+        SELECT name, to_regclass(name)::oid FROM unnest(ARRAY['episodes', 'viewings']) AS name
+    ), found (name, relation, attname, type, declared, typmod) AS (
+        SELECT name, relation, attname, atttypid, atttypid, atttypmod
+        FROM named LEFT JOIN pg_catalog.pg_attribute
+            ON attrelid = relation AND attnum > 0 AND NOT attisdropped
+        UNION ALL
+        SELECT name, relation, attname, typbasetype, declared, typmod
+        FROM found JOIN pg_catalog.pg_type ON pg_type.oid = type WHERE typtype = 'd'
+    )
+    SELECT name AS "table", attname::text AS "column", format_type(declared, typmod) AS declared,
+        CASE WHEN typtype = 'e' THEN 'enum' ELSE typname::text END AS type
+    FROM found LEFT JOIN pg_catalog.pg_type ON pg_type.oid = type
+    WHERE relation IS NOT NULL AND typtype IS DISTINCT FROM 'd'
+"""
+
+# What a type is to us, by its name in PostgreSQL. A domain counts as what it is made of.
+_KINDS: Mapping[str, str] = {
+    **dict.fromkeys(("int2", "int4", "int8"), "integer"),
+    **dict.fromkeys(("text", "varchar", "bpchar", "name", "citext"), "text"),
+    **dict.fromkeys(("float4", "float8"), "float"),
+}
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How a type is read: `COLUMN` stands for the column.
+
+    Attributes:
+        value: Its value as we work with it.
+        is_whole: Whether it has one for each value of the type.
+    """
+
+    value: LiteralString
+    is_whole: bool = True
+
+
+# One spelling for each number, so that two that differ as text are two numbers. Braces are doubled because
+# parameters are filled in as well.
+_ID = {
+    "integer": _Reading("COLUMN::bigint"),
+    "numeric": _Reading(
+        "CASE WHEN COLUMN = trunc(COLUMN) AND COLUMN BETWEEN -9223372036854775808 AND 9223372036854775807"
+        " THEN COLUMN::bigint END",
+        is_whole=False,
+    ),
+    "text": _Reading(
+        "CASE WHEN COLUMN::text ~ '^(0|-?[1-9][0-9]{{0,18}})$'"
+        " THEN CASE WHEN COLUMN::text::numeric BETWEEN -9223372036854775808 AND 9223372036854775807"
+        " THEN COLUMN::text::bigint END END",
+        is_whole=False,
+    ),
+}
+# PostgreSQL's infinite dates have no calendar date; they are read as missing.
+_DATE = {
+    "date": _Reading("CASE WHEN isfinite(COLUMN) THEN COLUMN END"),
+    "timestamp": _Reading("CASE WHEN isfinite(COLUMN) THEN COLUMN::date END"),
+    "timestamptz": _Reading("CASE WHEN isfinite(COLUMN) THEN (COLUMN AT TIME ZONE 'UTC')::date END"),
+    # 2018-02-30 is shaped like a date, and PostgreSQL before 16 cannot be asked whether it is one.
+    "text": _Reading(
+        "CASE WHEN COLUMN::text ~ '^[0-9]{{4}}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$'"
+        " AND left(COLUMN::text, 4) <> '0000' THEN"
+        " CASE WHEN right(COLUMN::text, 2)::integer <= extract(day FROM"
+        " (left(COLUMN::text, 7) || '-01')::date + interval '1 month - 1 day')"
+        " THEN COLUMN::text::date END END",
+        is_whole=False,
+    ),
+}
+_MOMENT = {
+    "timestamptz": _Reading("COLUMN"),
+    "timestamp": _Reading("(COLUMN AT TIME ZONE 'UTC')"),
+    "date": _Reading("(COLUMN::timestamp AT TIME ZONE 'UTC')"),
+}
+# What is beyond a day counts as one, a fraction is cut off. To PostgreSQL, NaN is greater than all numbers.
+_CLAMPED = _Reading("CASE WHEN COLUMN <> 'NaN' THEN trunc(least(greatest(COLUMN, 0), 86400))::integer END")
+_SECONDS = {"integer": _Reading("COLUMN"), "numeric": _CLAMPED, "float": _CLAMPED}
+_ZERO_OR_ONE = _Reading("CASE COLUMN::text WHEN '1' THEN true WHEN '0' THEN false END", is_whole=False)
+_TRUTH = _Reading(
+    "CASE WHEN lower(btrim(COLUMN::text)) IN ('true', 't', 'yes', 'y', 'on', '1') THEN true"
+    " WHEN lower(btrim(COLUMN::text)) IN ('false', 'f', 'no', 'n', 'off', '0') THEN false END",
+    is_whole=False,
+)
+_COMPLETED = {
+    "bool": _Reading("COLUMN"),
+    "integer": _ZERO_OR_ONE,
+    "numeric": _Reading("CASE COLUMN WHEN 1 THEN true WHEN 0 THEN false END", is_whole=False),
+    "bit": _ZERO_OR_ONE,
+    "text": _TRUTH,
+    "enum": _TRUTH,
+}
+# Viewers are only told apart: what is equal to PostgreSQL is spelt alike.
+_VIEWER = {
+    "integer": _Reading("COLUMN::bigint"),
+    "numeric": _Reading("trim_scale(COLUMN)::text"),
+    "text": _Reading("COLUMN::text"),
+    "enum": _Reading("COLUMN::text"),
+    "uuid": _Reading("COLUMN::text"),
+    "bytea": _Reading("encode(COLUMN, 'hex')"),
+}
+_READINGS: Mapping[tuple[str, str], Mapping[str, _Reading]] = {
+    ("episodes", "batch_date"): _MOMENT,
+    ("episodes", "epid"): _ID,
+    ("episodes", "algorithm_id"): _ID,
+    ("episodes", "premier_date"): _DATE,
+    ("episodes", "start_date"): _DATE,
+    ("viewings", "epid"): _ID,
+    ("viewings", "viewer_id"): _VIEWER,
+    ("viewings", "viewed_at"): _MOMENT,
+    ("viewings", "seconds_watched"): _SECONDS,
+    ("viewings", "completed"): _COMPLETED,
+}
+
+_SMALL: LiteralString = "CASE WHEN COLUMN BETWEEN -2147483648 AND 2147483647 THEN COLUMN::integer END"
+_NUMBER_SHOWN: Mapping[str, LiteralString] = {
+    "integer": _SMALL,
+    "numeric": f"CASE WHEN COLUMN = trunc(COLUMN) THEN {_SMALL} END",
+    "float": f"CASE WHEN COLUMN = trunc(COLUMN) THEN {_SMALL} END",
+    "text": "CASE WHEN COLUMN::text ~ '^(0|-?[1-9][0-9]{{0,8}})$' THEN COLUMN::text::integer END",
+}
+# The date on which a moment lies, and the moment at which a date begins: as the column has it, so that an
+# index on it can be used. A time without a time zone is one in UTC.
+_DATE_OF: Mapping[str, LiteralString] = {
+    "timestamptz": "(MOMENT AT TIME ZONE 'UTC')::date",
+    "timestamp": "(MOMENT)::date",
+    "date": "(MOMENT)",
+}
+_BEGIN_OF: Mapping[str, LiteralString] = {
+    "timestamptz": "((DATE)::timestamp AT TIME ZONE 'UTC')",
+    "timestamp": "(DATE)::timestamp",
+    "date": "(DATE)::date",
+}
+# A number as `viewings.epid` has it, likewise.
+_AS_EPID: Mapping[str, LiteralString] = {
+    "integer": "NUMBER",
+    "numeric": "NUMBER::numeric",
+    "text": "NUMBER::text",
+}
+
+
+@dataclass(frozen=True)
+class InputColumns:
+    """How the columns of an input are read, as expressions for statements.
+
+    Attributes:
+        kinds: What each column's type is to us, by table and column. Those that are only displayed may be
+            missing; of the others there is one that can be read.
+    """
+
+    kinds: Mapping[tuple[str, str], str]
+
+    def value(self, table: LiteralString, column: LiteralString) -> LiteralString:
+        """A column's value as we work with it; NULL where there is none, or another."""
+        return self._reading(table, column).value.replace("COLUMN", f"{table}.{column}")
+
+    def as_found(self, table: LiteralString, column: LiteralString) -> LiteralString:
+        """What there is in place of a value, as text; NULL where `value` has it, or nothing is there."""
+        if self._reading(table, column).is_whole:
+            return "NULL::text"
+        is_text = self.kinds[table, column] == "text"
+        is_there: LiteralString = "COLUMN::text ~ '[^[:space:]]'" if is_text else "COLUMN IS NOT NULL"
+        found: LiteralString = f"CASE WHEN {is_there} AND (VALUE) IS NULL THEN COLUMN::text END"
+        found = found.replace("VALUE", self._reading(table, column).value)
+        return found.replace("COLUMN", f"{table}.{column}")
+
+    def number_shown(self, column: LiteralString) -> LiteralString:
+        """A number of `episodes` that is only displayed; NULL where there is none of 32 bits."""
+        kind = self.kinds.get(("episodes", column), "")
+        return _NUMBER_SHOWN.get(kind, "NULL::integer").replace("COLUMN", f"episodes.{column}")
+
+    def text_shown(self, column: LiteralString) -> LiteralString:
+        """Text of `episodes` that is only displayed; of whatever type it is, as PostgreSQL writes it."""
+        return f"episodes.{column}::text" if ("episodes", column) in self.kinds else "NULL::text"
+
+    def is_within(
+        self, table: LiteralString, column: LiteralString, first: LiteralString, last: LiteralString
+    ) -> LiteralString:
+        """Whether a moment lies on one of the UTC dates from the first to the last."""
+        moment = f"{table}.{column}"
+        if first == last and self.kinds[table, column] == "date":
+            return f"{moment} = {first}"
+        begin, end = (self.begin_of(table, column, date) for date in (first, f"{last} + 1"))
+        return f"{moment} >= {begin} AND {moment} < {end}"
+
+    def date_of(self, table: LiteralString, column: LiteralString, moment: LiteralString) -> LiteralString:
+        """The UTC date of a moment as a column has it."""
+        return _DATE_OF[self.kinds[table, column]].replace("MOMENT", moment)
+
+    def begin_of(self, table: LiteralString, column: LiteralString, date: LiteralString) -> LiteralString:
+        """The beginning of a UTC date as a column has it."""
+        return _BEGIN_OF[self.kinds[table, column]].replace("DATE", date)
+
+    def as_epid(self, number: LiteralString) -> LiteralString:
+        """A number as `viewings.epid` has it."""
+        return _AS_EPID[self.kinds["viewings", "epid"]].replace("NUMBER", number)
+
+    def _reading(self, table: str, column: str) -> _Reading:
+        return _READINGS[table, column][self.kinds[table, column]]
+
+
+_known: dict[str, tuple[float, InputColumns]] = {}
+
+
+def look_at_columns(dsn: str) -> InputColumns:
+    """Look at the columns as they are now; `input_columns` goes by it for a while.
+
+    Raises:
+        InputUnreadable: If a table or a column is missing, or of a type that cannot be read exactly.
+        DatabaseUnreachable: If the server does not answer or refuses, or goes away.
+    """
+    with connect_to_input(dsn) as connection, connection.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(_FIND).fetchall()
+    types = {(row["table"], row["column"]): row for row in rows}
+    for table in ("episodes", "viewings"):
+        if not any(row["table"] == table for row in rows):
+            raise InputUnreadable(
+                f"{describe(dsn)} has no table {table} that its role finds",
+                "have it made or let the role's search_path lead to it, with USAGE of its schema",
+            )
+    for (table, column), readings in _READINGS.items():
+        row = types.get((table, column))
+        if row is None:
+            raise InputUnreadable(
+                f"{describe(dsn)} has no column {table}.{column}",
+                "have it added, or put a view with all columns in the table's place",
+            )
+        if _kind(row) not in readings:
+            raise InputUnreadable(
+                f"{table}.{column} in {describe(dsn)} is of the type {row['declared']}, which cannot be read"
+                " exactly",
+                "docs/bad-input.md has the types that can; put a view of that name in the table's place"
+                f" which converts {column}",
+            )
+    columns = InputColumns({key: _kind(row) for key, row in types.items()})
+    _known[dsn] = time.monotonic(), columns
+    return columns
+
+
+def input_columns(dsn: str) -> InputColumns:
+    """The columns as they were a moment ago, or as they are now.
+
+    Raises:
+        InputUnreadable: As `look_at_columns`.
+        DatabaseUnreachable: If the server does not answer or refuses, or goes away.
+    """
+    looked_at, columns = _known.get(dsn, (0.0, None))
+    if columns is None or time.monotonic() - looked_at > GOOD_FOR_SECONDS:
+        return look_at_columns(dsn)
+    return columns
+
+
+def forget_columns(dsn: str) -> None:
+    """Look anew next time: reading has failed, perhaps because a type is another by now."""
+    _known.pop(dsn, None)
+
+
+def _kind(row: Mapping[str, str]) -> str:
+    return _KINDS.get(row["type"], row["type"])
