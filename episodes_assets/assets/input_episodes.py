@@ -95,7 +95,6 @@ def input_episodes(
     refused = sum(snapshot.quarantined_rows for snapshot in taken)
     yield from conclude(
         {
-            "dagster/row_count": rows - refused,
             "catalogue rows": rows,
             "quarantined": refused,
             "viewed episodes": sum(snapshot.viewed_episodes for snapshot in taken),
@@ -113,6 +112,7 @@ def input_episodes(
                     }
                     for snapshot in taken
                 ],
+                row_counts=[snapshot.accepted_rows for snapshot in taken],
             ),
             "snapshots reused": reused,
             "snapshots": dg.MetadataValue.path(store.shown),

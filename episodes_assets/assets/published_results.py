@@ -6,7 +6,7 @@ import dagster as dg
 
 from episodes_assets.assets.checks.published_results import CHECKS, judge_freshness
 from episodes_assets.assets.checks.verdict_events import Events, conclude
-from episodes_assets.assets.partitions import daily, days_with_ground, whole_range
+from episodes_assets.assets.partitions import daily, days_of, whole_range
 from episodes_assets.assets.reporting import TEAM, Stopwatch, days_table, plain_failures, preview
 from episodes_assets.assets.run_options import NO_OPTIONS
 from episodes_assets.gates.publication import published_rows_are_the_outcomes
@@ -48,7 +48,9 @@ def published_results(
         queue_database.connect() as queue,
         results_database.connect() as results,
     ):
-        for day in days_with_ground(context, lambda day: ledger.find_plan(queue, day) is not None):
+        for day in days_of(context):
+            ledger.require_plan(queue, day)
+        for day in days_of(context):
             manifest, changed = published.publish_day(queue, results, day, CODE_VERSION)
             context.log.info(f"{day}: {manifest.rows:,} rows{'' if changed else ' (unchanged)'}")
             if manifest.left_out:
@@ -64,7 +66,6 @@ def published_results(
     left_out = sum(day.left_out for day in days)
     yield from conclude(
         {
-            "dagster/row_count": rows,
             "rows published": rows,
             "left out": left_out,
             "preview": preview(first_rows),
@@ -74,7 +75,7 @@ def published_results(
                 [
                     {
                         "day": str(day.day),
-                        "rows": day.rows,
+                        "rows published": day.rows,
                         "left out": day.left_out,
                         "decision": day.decision,
                         "checksum": day.checksum,
@@ -82,6 +83,7 @@ def published_results(
                     }
                     for day in days
                 ],
+                row_counts=[day.rows for day in days],
             ),
             "seconds": clock.seconds,
         },
