@@ -36,6 +36,10 @@ _READ_VIEWINGS = """
     WHERE viewed_at < ({until}::date + 1)::timestamp AT TIME ZONE 'UTC'
     ORDER BY viewings.epid, viewed_at
 """
+_DROPS_BESIDE = """
+    SELECT (SELECT max(batch_date) FROM episodes WHERE batch_date >= %(min)s AND batch_date < %(day)s),
+        (SELECT min(batch_date) FROM episodes WHERE batch_date > %(day)s AND batch_date <= %(max)s)
+"""
 _READ_BEGIN = """
     SELECT (min(viewed_at) AT TIME ZONE 'UTC')::date AS begin FROM viewings WHERE viewed_at > '0001-01-02'
 """
@@ -78,11 +82,20 @@ def read_viewed(dsn: str, day: dt.date) -> npt.NDArray[np.int64]:
     return np.sort(viewed.astype(np.int64))
 
 
-def latest_drop(dsn: str) -> dt.date | None:
-    """The newest `batch_date`; None when there is no drop at all."""
+def drops_beside(dsn: str, day: dt.date) -> tuple[dt.date | None, dt.date | None]:
+    """The newest drop before a day and the next one after it; None where there is none.
+
+    Neither says that the day's own drop was there and is gone: drops arrive in any order, and a single row
+    with the date of a typing error is a drop as well. `infinity` and dates that Python lacks are left out.
+
+    Raises:
+        DatabaseUnreachable: If the server does not answer or refuses, or goes away.
+    """
     with connect_to_input(dsn) as connection:
-        row = connection.execute("SELECT max(batch_date) FROM episodes").fetchone()
-    return row[0] if row else None
+        row = connection.execute(
+            _DROPS_BESIDE, {"day": day, "min": dt.date.min, "max": dt.date.max}
+        ).fetchone()
+    return (row[0], row[1]) if row else (None, None)
 
 
 def viewings_begin(dsn: str) -> dt.date | None:
