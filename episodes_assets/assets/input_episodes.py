@@ -15,7 +15,7 @@ from episodes_assets.resources.databases import InputDatabase, ResultsDatabase
 from episodes_assets.resources.snapshots import Snapshots
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import tracked_state
-from episodes_assets.stores.input_tables import DropReading, drops_beside, read_viewed
+from episodes_assets.stores.input_tables import DropReading, drop_not_arrived, read_viewed
 from episodes_assets.stores.read_ahead import read_ahead
 from episodes_assets.stores.snapshot_manifest import Snapshot
 from episodes_assets.stores.snapshots import SnapshotStore
@@ -148,19 +148,8 @@ def _take_snapshot(day: dt.date, dsn: str, store: SnapshotStore, reason: str) ->
         for part in parts:
             snapshot.add(validate_drop(part))
         if not drop.rows:
-            raise _not_arrived(day, *drops_beside(dsn, day))
+            raise drop_not_arrived(dsn, day)
         return snapshot.finish(viewed, drop.rows)
-
-
-def _not_arrived(day: dt.date, before: dt.date | None, after: dt.date | None) -> DropNotArrived:
-    seen = [f"the newest one before it is of {before}"] if before else []
-    seen += [f"the next one after it is of {after}"] if after else []
-    return DropNotArrived(
-        f"the drop of {day} has not arrived in the input database, "
-        f"{'where ' + ' and '.join(seen) if seen else 'which has none of any other day either'}",
-        "try again later, or load it with `episodes input load` or `episodes input generate`; if it was "
-        "deleted there before a snapshot was taken, only its source can bring it back",
-    )
 
 
 def _known_to_be_gone(day: dt.date, store: SnapshotStore, results: ResultsDatabase) -> DropGone | None:

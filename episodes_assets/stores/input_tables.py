@@ -1,7 +1,7 @@
 """Reading the input database, which is other teams' and is never written by the pipeline."""
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import numpy as np
@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from episodes_assets.databases.arrow import read_arrow, stream_arrow
 from episodes_assets.databases.connections import connect_to_input
+from episodes_assets.errors import DropNotArrived
 from episodes_assets.stores import drop_table
 from episodes_assets.stores.episode_parts import DROP_PART_ROWS, whole_episodes
 
@@ -80,6 +81,38 @@ def read_viewed(dsn: str, day: dt.date) -> npt.NDArray[np.int64]:
     """Ascending epids that were viewed on a UTC day."""
     viewed = read_arrow(dsn, _READ_VIEWED, is_ours=False, day=day)["epid"].to_numpy()
     return np.sort(viewed.astype(np.int64))
+
+
+def days_with_drop(dsn: str, days: Sequence[dt.date]) -> set[dt.date]:
+    """Those of some days of which the input has any row.
+
+    Raises:
+        DatabaseUnreachable: If the server does not answer or refuses, or goes away.
+    """
+    with connect_to_input(dsn) as connection:
+        found = connection.execute(
+            "SELECT day FROM unnest(%s::date[]) AS day"
+            " WHERE EXISTS (SELECT FROM episodes WHERE batch_date = day)",
+            [list(days)],
+        ).fetchall()
+    return {day for (day,) in found}
+
+
+def drop_not_arrived(dsn: str, day: dt.date) -> DropNotArrived:
+    """What is said of a drop that is not there, with what is there of other days.
+
+    Raises:
+        DatabaseUnreachable: If the server does not answer or refuses, or goes away.
+    """
+    before, after = drops_beside(dsn, day)
+    seen = [f"the newest one before it is of {before}"] if before else []
+    seen += [f"the next one after it is of {after}"] if after else []
+    return DropNotArrived(
+        f"the drop of {day} has not arrived in the input database, "
+        f"{'where ' + ' and '.join(seen) if seen else 'which has none of any other day either'}",
+        "try again later, or load it with `episodes input load` or `episodes input generate`; if it was "
+        "deleted there before a snapshot was taken, only its source can bring it back",
+    )
 
 
 def drops_beside(dsn: str, day: dt.date) -> tuple[dt.date | None, dt.date | None]:
