@@ -62,11 +62,9 @@ def published_results(
             published_rows_are_the_outcomes(read_publication(queue, results, days)),
             judge_freshness(results, dt.datetime.now(dt.UTC), load_settings().published_by_hour),
         ]
-    rows = sum(day.rows for day in days)
     left_out = sum(day.left_out for day in days)
     yield from conclude(
         {
-            "rows published": rows,
             "left out": left_out,
             "preview": preview(first_rows),
             "days changed": changes,
@@ -75,7 +73,7 @@ def published_results(
                 [
                     {
                         "day": str(day.day),
-                        "rows published": day.rows,
+                        "rows": day.rows,
                         "left out": day.left_out,
                         "decision": day.decision,
                         "checksum": day.checksum,
@@ -84,6 +82,7 @@ def published_results(
                     for day in days
                 ],
                 row_counts=[day.rows for day in days],
+                counted="rows published",
             ),
             "seconds": clock.seconds,
         },

@@ -78,7 +78,11 @@ def table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
 
 
 def days_table(
-    context: dg.AssetExecutionContext, rows: Sequence[Mapping[str, Any]], *, row_counts: Sequence[int]
+    context: dg.AssetExecutionContext,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    row_counts: Sequence[int],
+    counted: str = "dagster/row_count",
 ) -> dict[str, Any]:
     """Metadata with a row for each day of a step.
 
@@ -90,14 +94,16 @@ def days_table(
         context: Of the step.
         rows: With equal keys, `day` among them, in order.
         row_counts: How many rows each of the days has, for `dagster/row_count`.
+        counted: Another name to show them by as well.
     """
     shown = {"days in this run": len(rows), "days": table(rows[-DAYS_SHOWN:])}
     if len(rows) == 1:
-        return {"dagster/row_count": row_counts[0], **shown}
+        return {"dagster/row_count": row_counts[0], counted: row_counts[0], **shown}
     for row, count in zip(rows, row_counts, strict=True):
         numbers = {name: value for name, value in row.items() if type(value) is int}
         context.add_asset_metadata(
-            {"dagster/row_count": count, **numbers, "this day": table([row])}, partition_key=str(row["day"])
+            {"dagster/row_count": count, counted: count, **numbers, "this day": table([row])},
+            partition_key=str(row["day"]),
         )
     return shown
 
