@@ -130,7 +130,7 @@ class DropNotArrived(EpisodesError):
 
 
 class DropGone(EpisodesError):
-    """The day's drop has been deleted upstream and no snapshot of it was kept."""
+    """The day's drop was in the input database when its snapshot was taken, and is not there any more."""
 
 
 class SnapshotMissing(EpisodesError):

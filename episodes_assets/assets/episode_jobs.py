@@ -11,7 +11,7 @@ from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.assets.checks.episode_jobs import CHECKS, read_history, warned_when_slow
 from episodes_assets.assets.checks.input_episodes import refuse_large_quarantine
 from episodes_assets.assets.checks.verdict_events import Events, conclude
-from episodes_assets.assets.partitions import daily, days_with_ground, one_day_before, whole_range
+from episodes_assets.assets.partitions import daily, days_of, whole_range
 from episodes_assets.assets.reporting import TEAM, Stopwatch, days_table, plain_failures, table
 from episodes_assets.assets.run_options import RunOptions
 from episodes_assets.days import ONE_DAY
@@ -42,10 +42,9 @@ class PlanOptions(RunOptions):
 
 
 @dg.asset(
-    deps=[
-        "input_episodes",
-        dg.AssetDep("tracked_episodes", partition_mapping=one_day_before),
-    ],
+    # Of the day itself: it holds what was tracked before the day as well, and `one_day_before` would have
+    # backfills ask for a day too many.
+    deps=["input_episodes", "tracked_episodes"],
     partitions_def=daily,
     backfill_policy=whole_range,
     group_name="planning",
@@ -80,10 +79,10 @@ def episode_jobs(
         results_database.connect_to_read() as state,
         queue_database.connect() as queue,
     ):
-        days = days_with_ground(context, lambda day: store.find(day) is not None)
+        days = days_of(context)
+        taken = store.require_all(days)
         tracked_state.state_before(state, days[0])
         yesterday = tracked_state.state_before(state, days[-1])
-        taken = store.require_all(days)
         refuse_large_quarantine(taken, settings.quarantine_limit)
         rows = sum(snapshot.accepted_rows for snapshot in taken)
         with warned_when_slow(context, len(days), rows, history):
@@ -120,7 +119,6 @@ def episode_jobs(
         ]
     yield from conclude(
         {
-            "dagster/row_count": sum(plan.jobs for plan in planned),
             "jobs": sum(plan.jobs for plan in planned),
             "jobs by algorithm": table(
                 [{"algorithm": name, "jobs": jobs} for name, jobs in by_algorithm.items()]
@@ -129,6 +127,7 @@ def episode_jobs(
             **days_table(
                 context,
                 [{"day": str(plan.day), "jobs": plan.jobs, "plan": plan.checksum[:16]} for plan in planned],
+                row_counts=[plan.jobs for plan in planned],
             ),
             "seconds": clock.seconds,
         },

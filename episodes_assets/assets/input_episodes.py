@@ -11,11 +11,12 @@ from episodes_assets.assets.partitions import daily, days_of, whole_range
 from episodes_assets.assets.reporting import TEAM, Stopwatch, days_table, plain_failures, table
 from episodes_assets.assets.run_options import RunOptions
 from episodes_assets.errors import DropGone, DropNotArrived, ReasonMissing
-from episodes_assets.resources.databases import InputDatabase
+from episodes_assets.resources.databases import InputDatabase, ResultsDatabase
 from episodes_assets.resources.snapshots import Snapshots
 from episodes_assets.settings import load_settings
+from episodes_assets.stores import tracked_state
 from episodes_assets.stores.input_columns import look_at_columns
-from episodes_assets.stores.input_tables import DropReading, latest_drop, read_viewed
+from episodes_assets.stores.input_tables import DropReading, drop_not_arrived, read_viewed
 from episodes_assets.stores.read_ahead import read_ahead
 from episodes_assets.stores.snapshot_manifest import Snapshot
 from episodes_assets.stores.snapshots import SnapshotStore
@@ -56,6 +57,7 @@ class DropOptions(RunOptions):
 def input_episodes(
     context: dg.AssetExecutionContext,
     input_database: InputDatabase,
+    results_database: ResultsDatabase,
     snapshots: Snapshots,
 ) -> Events:
     """The day's catalogue drop and the episodes viewed that day, as an immutable snapshot.
@@ -77,13 +79,16 @@ def input_episodes(
                 dsn = dsn or _readable(input_database.checked_dsn(context.log.warning))
             try:
                 snapshot = found or _take_snapshot(day, dsn, store, options.reason)
-            except DropNotArrived as error:
+            except DropNotArrived as missing:
+                error = _known_to_be_gone(day, store, results_database) or missing
+                if isinstance(error, DropGone):
+                    raise error from missing
                 if context.retry_number < options.arrival_retries:
                     context.log.warning(f"{error}; looking again later")
                     raise dg.RetryRequested(
                         max_retries=options.arrival_retries,
                         seconds_to_wait=options.arrival_retry_seconds,
-                    ) from error
+                    ) from missing
                 raise
             context.log.info(
                 f"{day}: {snapshot.drop_rows:,} rows, {snapshot.quarantined_rows:,} quarantined, "
@@ -96,7 +101,6 @@ def input_episodes(
     refused = sum(snapshot.quarantined_rows for snapshot in taken)
     yield from conclude(
         {
-            "dagster/row_count": rows - refused,
             "catalogue rows": rows,
             "quarantined": refused,
             "viewed episodes": sum(snapshot.viewed_episodes for snapshot in taken),
@@ -114,6 +118,7 @@ def input_episodes(
                     }
                     for snapshot in taken
                 ],
+                row_counts=[snapshot.accepted_rows for snapshot in taken],
             ),
             "snapshots reused": reused,
             "snapshots": dg.MetadataValue.path(store.shown),
@@ -150,26 +155,27 @@ def _take_snapshot(day: dt.date, dsn: str, store: SnapshotStore, reason: str) ->
         for part in parts:
             snapshot.add(validate_drop(part))
         if not drop.rows:
-            raise _explain_missing_drop(day, latest_drop(dsn), store)
+            raise drop_not_arrived(dsn, day)
         return snapshot.finish(viewed, drop.rows)
 
 
-def _explain_missing_drop(
-    day: dt.date, latest: dt.date | None, store: SnapshotStore
-) -> DropGone | DropNotArrived:
-    kept = store.find(day) is not None
-    if latest is not None and latest > day:
+def _known_to_be_gone(day: dt.date, store: SnapshotStore, results: ResultsDatabase) -> DropGone | None:
+    """A refusal to wait for a drop that was there before; what is there of other days says nothing."""
+    gone = f"the drop of {day} is gone from the input database"
+    if store.find(day) is not None:
         return DropGone(
-            f"the drop of {day} is gone from the input database and "
-            f"{'cannot be refreshed' if kept else 'no snapshot of it was kept'}",
-            "materialise it without `refresh` to use its snapshot"
-            if kept
-            else f"restore its snapshot below {store.shown}, or begin the history after it",
+            f"{gone} and cannot be refreshed", "materialise it without `refresh` to use its snapshot"
         )
-    return DropNotArrived(
-        f"the drop of {day} has not arrived in the input database"
-        f"{f', whose newest is of {latest}' if latest else ', which has no drop at all'}",
-        "try again later, or load it with `episodes input load` or `episodes input generate`",
+    with results.connect_to_read() as connection:
+        tracked = tracked_state.read_day(connection, day)
+    taken = {each.snapshot_id for each in store.versions(day)}
+    if tracked is not None and tracked.snapshot_id is not None:
+        taken.add(tracked.snapshot_id)
+    if not taken:
+        return None
+    return DropGone(
+        f"{gone}, and its snapshot {' or '.join(sorted(taken))} from the snapshots",
+        f"restore the folder day={day} with its manifest.json below {store.shown}",
     )
 
 

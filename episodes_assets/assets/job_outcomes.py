@@ -9,7 +9,7 @@ import dagster as dg
 from episodes_assets.assets.checks.job_outcomes import CHECKS
 from episodes_assets.assets.checks.verdict_events import Events, conclude
 from episodes_assets.assets.job_metadata import describe_work
-from episodes_assets.assets.partitions import daily, days_with_ground, whole_range
+from episodes_assets.assets.partitions import daily, days_of, whole_range
 from episodes_assets.assets.progress_events import ProgressReports
 from episodes_assets.assets.reporting import TEAM, Stopwatch, days_table, plain_failures
 from episodes_assets.assets.run_options import NO_OPTIONS
@@ -50,7 +50,9 @@ def job_outcomes(context: dg.AssetExecutionContext, queue_database: QueueDatabas
     """
     clock = Stopwatch()
     with plain_failures(), queue_database.connect() as queue:
-        days = days_with_ground(context, lambda day: ledger.find_plan(queue, day) is not None)
+        days = days_of(context)
+        for day in days:
+            ledger.require_plan(queue, day)
         for day in days:
             sent = fan_out_day(queue, day)
             context.log.info(f"{day}: {sent.jobs:,} jobs, {sent.messages:,} messages enqueued")
@@ -65,7 +67,6 @@ def job_outcomes(context: dg.AssetExecutionContext, queue_database: QueueDatabas
         verdict = every_job_has_one_outcome(count_outcomes(queue, [day.plan_id for day in progress]))
     yield from conclude(
         {
-            "dagster/row_count": sum(day.succeeded for day in progress),
             "succeeded": sum(day.succeeded for day in progress),
             "left out": sum(day.waived for day in progress),
             **work,
@@ -80,6 +81,7 @@ def job_outcomes(context: dg.AssetExecutionContext, queue_database: QueueDatabas
                     }
                     for day in progress
                 ],
+                row_counts=[day.succeeded for day in progress],
             ),
             "seconds": clock.seconds,
         },

@@ -6,7 +6,7 @@ import dagster as dg
 
 from episodes_assets.assets.checks.published_results import CHECKS, judge_freshness
 from episodes_assets.assets.checks.verdict_events import Events, conclude
-from episodes_assets.assets.partitions import daily, days_with_ground, whole_range
+from episodes_assets.assets.partitions import daily, days_of, whole_range
 from episodes_assets.assets.reporting import TEAM, Stopwatch, days_table, plain_failures, preview
 from episodes_assets.assets.run_options import NO_OPTIONS
 from episodes_assets.gates.publication import published_rows_are_the_outcomes
@@ -48,7 +48,9 @@ def published_results(
         queue_database.connect() as queue,
         results_database.connect() as results,
     ):
-        for day in days_with_ground(context, lambda day: ledger.find_plan(queue, day) is not None):
+        for day in days_of(context):
+            ledger.require_plan(queue, day)
+        for day in days_of(context):
             manifest, changed = published.publish_day(queue, results, day, CODE_VERSION)
             context.log.info(f"{day}: {manifest.rows:,} rows{'' if changed else ' (unchanged)'}")
             if manifest.left_out:
@@ -60,12 +62,9 @@ def published_results(
             published_rows_are_the_outcomes(read_publication(queue, results, days)),
             judge_freshness(results, dt.datetime.now(dt.UTC), load_settings().published_by_hour),
         ]
-    rows = sum(day.rows for day in days)
     left_out = sum(day.left_out for day in days)
     yield from conclude(
         {
-            "dagster/row_count": rows,
-            "rows published": rows,
             "left out": left_out,
             "preview": preview(first_rows),
             "days changed": changes,
@@ -82,6 +81,8 @@ def published_results(
                     }
                     for day in days
                 ],
+                row_counts=[day.rows for day in days],
+                counted="rows published",
             ),
             "seconds": clock.seconds,
         },

@@ -77,20 +77,35 @@ def table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
     )
 
 
-def days_table(context: dg.AssetExecutionContext, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def days_table(
+    context: dg.AssetExecutionContext,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    row_counts: Sequence[int],
+    counted: str = "dagster/row_count",
+) -> dict[str, Any]:
     """Metadata with a row for each day of a step.
 
     Dagster keeps all of a step's metadata with the event of each of its days. So a long range shows its
-    last `DAYS_SHOWN` days there, and each day by itself its own row.
+    last `DAYS_SHOWN` days there, and each day by itself its own row. The numbers of a day's row stand in
+    place of the whole range's of the same name: with its event, a partition shows its own.
 
     Args:
         context: Of the step.
         rows: With equal keys, `day` among them, in order.
+        row_counts: How many rows each of the days has, for `dagster/row_count`.
+        counted: Another name to show them by as well.
     """
-    if len(rows) > 1:
-        for row in rows:
-            context.add_asset_metadata({"this day": table([row])}, partition_key=str(row["day"]))
-    return {"days in this run": len(rows), "days": table(rows[-DAYS_SHOWN:])}
+    shown = {"days in this run": len(rows), "days": table(rows[-DAYS_SHOWN:])}
+    if len(rows) == 1:
+        return {"dagster/row_count": row_counts[0], counted: row_counts[0], **shown}
+    for row, count in zip(rows, row_counts, strict=True):
+        numbers = {name: value for name, value in row.items() if type(value) is int}
+        context.add_asset_metadata(
+            {"dagster/row_count": count, counted: count, **numbers, "this day": table([row])},
+            partition_key=str(row["day"]),
+        )
+    return shown
 
 
 def image(svg: str, name: str) -> dg.MarkdownMetadataValue:

@@ -55,13 +55,13 @@ def tracked_episodes(
         tracked_state.only_writer(lock),
     ):
         days = days_of(context)
+        snapshots_of_days = store.require_all(days)
         yesterday = tracked_state.state_before(connection, days[0])
         if yesterday is None:
             context.log.info(f"{days[0]} begins the history: nothing is tracked before it")
         tracked = tracked_state.read_tracked(results_database.dsn, yesterday)
         before = tracked.as_of(days[0] - ONE_DAY)
-        for day in days:
-            snapshot = store.require(day)
+        for day, snapshot in zip(days, snapshots_of_days, strict=True):
             refuse_large_quarantine([snapshot], quarantine_limit)
             parts = store.read_drop(snapshot, ["epid", "algorithm_id", "premier_date"])
             new = np.concatenate([newly_tracked(part, before, day) for part in parts])
@@ -83,7 +83,6 @@ def tracked_episodes(
         verdict = state_only_grows(read_state_days(connection, results_database.dsn, days), days)
     yield from conclude(
         {
-            "dagster/row_count": recorded[-1].total,
             "newly tracked": sum(day.newly_tracked for day in recorded),
             "tracked in all": recorded[-1].total,
             "origin": recorded[0].origin,
@@ -100,6 +99,7 @@ def tracked_episodes(
                     }
                     for day in recorded
                 ],
+                row_counts=[day.total for day in recorded],
             ),
             "seconds": clock.seconds,
         },

@@ -5,9 +5,11 @@ replayed day from ever running again.
 """
 
 import datetime as dt
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice, takewhile
 
+from episodes_assets.days import FIRST_DAY, ONE_DAY, days_between
 from episodes_assets.progress.reports import pause_between_reports
 from episodes_assets.stores.ledger import Progress
 from episodes_assets.stores.publications import PublishedFrom
@@ -19,18 +21,100 @@ SECONDS_BETWEEN_REPORTS = 28.0
 DAYS_NAMED = 10
 
 
+# A day is planned once it has been over for so long: what was viewed in its last minutes has arrived by then.
+REST_AFTER_A_DAY = dt.timedelta(hours=1)
+DAYS_PLANNED_AT_ONCE = 31
+LONGEST_PAUSE_OF_PLANNING = dt.timedelta(days=1)
+
+
 @dataclass(frozen=True)
 class Failures:
-    """Failed attempts to publish a day since it was published last."""
+    """Failed attempts at a day since the last one that succeeded."""
 
     count: int
     latest: dt.datetime
+    longest_pause: dt.timedelta = LONGEST_PAUSE
 
     @property
     def next_attempt(self) -> dt.datetime:
-        """When to try again: pauses double, so that a day that cannot be published stays quiet."""
+        """When to try again: exponential backoff, so that a day that always fails stays quiet."""
         doubled: dt.timedelta = FIRST_PAUSE * 2 ** min(self.count - 1, 10)
-        return self.latest + min(doubled, LONGEST_PAUSE)
+        return self.latest + min(doubled, self.longest_pause)
+
+
+def newest_day_to_plan(now: dt.datetime) -> dt.date:
+    """The newest day that has been over for long enough to be planned."""
+    return (now - REST_AFTER_A_DAY).astimezone(dt.UTC).date() - ONE_DAY
+
+
+def days_without_plan(
+    newest: dt.date, tracked: dt.date | None, unplanned: Collection[dt.date]
+) -> list[dt.date]:
+    """The days that the daily plan is still to work, in order and without a gap.
+
+    Args:
+        newest: The newest day that may be planned.
+        tracked: The newest day of the tracked history; with none at all, `newest` begins it.
+        unplanned: The days up to `tracked` that are tracked and were not planned, without a gap.
+
+    Returns:
+        At most `DAYS_PLANNED_AT_ONCE` of them, the earliest.
+    """
+    if tracked is None:
+        return [newest] if newest >= FIRST_DAY else []
+    days = days_between(min([tracked + ONE_DAY, *unplanned]), newest)
+    return list(islice(days, DAYS_PLANNED_AT_ONCE))
+
+
+def days_to_plan(
+    wanted: Sequence[dt.date],
+    with_input: Collection[dt.date],
+    in_flight: Collection[dt.date],
+    failures: Mapping[dt.date, Failures],
+    now: dt.datetime,
+) -> list[dt.date]:
+    """The days that one run is to plan now: the earliest wanted ones, as far as nothing is in their way.
+
+    A day builds on the one before it, so none is skipped. A day that failed is tried by itself, so that it
+    does not take the days beside it with it.
+
+    Args:
+        wanted: The days without plan, in order and without a gap.
+        with_input: Those that have a drop or a snapshot.
+        in_flight: Those that a run is working on already.
+        failures: Those that could not be planned, and since when.
+        now: The time.
+    """
+    ready = list(takewhile(lambda day: day in with_input and day not in in_flight, wanted))
+    if ready and ready[0] in failures:
+        return ready[:1] if failures[ready[0]].next_attempt <= now else []
+    return list(takewhile(lambda day: day not in failures, ready))
+
+
+def why_not_planned(
+    day: dt.date,
+    missing_input: str,
+    in_flight: Mapping[dt.date, str],
+    failures: Mapping[dt.date, Failures],
+) -> str:
+    """What keeps a day that wants to be planned from it.
+
+    Args:
+        day: The first one that is not planned now.
+        missing_input: What is said of its drop when that is not there; empty when it is.
+        in_flight: Days that a run is working on already, with its id.
+        failures: Days that could not be planned, and since when.
+    """
+    if run_id := in_flight.get(day):
+        return f"{day} waits for run {run_id}"
+    if missing_input:
+        return missing_input
+    if failed := failures.get(day):
+        return (
+            f"{day} could not be planned {failed.count} times and is tried again after "
+            f"{failed.next_attempt:%Y-%m-%d %H:%M} UTC, or by `episodes run {day}`"
+        )
+    return f"{day} is planned with the next run"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ plan_day = dg.define_asset_job(
     "plan_day",
     selection=["input_episodes", "tracked_episodes", "episode_jobs"],
     description="Take the day's snapshot, extend the tracked episodes, plan the jobs.",
-    # Six hours of waiting for the drop, and an hour to work.
+    # For whoever launches it to wait six hours for the drop, and an hour to work.
     tags={"dagster/max_runtime": str(7 * 3600)},
 )
 

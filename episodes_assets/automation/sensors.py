@@ -1,19 +1,20 @@
 """The sensors: thin around the decisions, and quiet when a database cannot be read."""
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 
 import dagster as dg
 
 from episodes_assets.assets.partitions import daily
 from episodes_assets.automation.decisions import (
+    LONGEST_PAUSE_OF_PLANNING,
     Failures,
     days_to_fan_out,
     days_to_publish,
     wants_publication,
     why_none_is_published,
 )
-from episodes_assets.automation.jobs import publish_day
+from episodes_assets.automation.jobs import plan_day, publish_day
 from episodes_assets.errors import EpisodesError
 from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
@@ -22,6 +23,8 @@ from episodes_assets.stores import ledger, publications
 # Dagster's daemon looks at sensors every 5 seconds. An interval of just that would miss every other look.
 SENSOR_SECONDS = 4
 DAYS_PER_TICK = 10
+# More failed runs than the longest pause between two takes.
+RUNS_LOOKED_AT = 50
 IN_PROGRESS = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -93,16 +96,20 @@ def days_in_flight(instance: dg.DagsterInstance, now: dt.datetime) -> dict[dt.da
     """
     days: dict[dt.date, str] = {}
     for record in instance.get_run_records(dg.RunsFilter(statuses=IN_PROGRESS)):
-        run = record.dagster_run
-        keys: Sequence[str] = []
-        if PARTITION in run.tags:
-            keys = [run.tags[PARTITION]]
-        elif RANGE_START in run.tags and RANGE_END in run.tags:
-            span = dg.PartitionKeyRange(run.tags[RANGE_START], run.tags[RANGE_END])
-            keys = daily.get_partition_keys_in_range(span)
-        if keys and not _is_silent(instance, record, now):
-            days |= {dt.date.fromisoformat(key): run.run_id for key in keys}
+        covered = days_of_run(record.dagster_run)
+        if covered and not _is_silent(instance, record, now):
+            days |= dict.fromkeys(covered, record.dagster_run.run_id)
     return days
+
+
+def days_of_run(run: dg.DagsterRun) -> list[dt.date]:
+    """The days that a run is to work on; none when it has no partition."""
+    if PARTITION in run.tags:
+        return [dt.date.fromisoformat(run.tags[PARTITION])]
+    if RANGE_START in run.tags and RANGE_END in run.tags:
+        span = dg.PartitionKeyRange(run.tags[RANGE_START], run.tags[RANGE_END])
+        return [dt.date.fromisoformat(key) for key in daily.get_partition_keys_in_range(span)]
+    return []
 
 
 def _is_silent(instance: dg.DagsterInstance, record: dg.RunRecord, now: dt.datetime) -> bool:
@@ -127,4 +134,26 @@ def failed_attempts(instance: dg.DagsterInstance, days: set[dt.date]) -> dict[dt
             failed.append(record.update_timestamp)
         if failed:
             found[day] = Failures(len(failed), failed[0])
+    return found
+
+
+def failed_plannings(
+    instance: dg.DagsterInstance, days: Collection[dt.date], in_flight: Collection[dt.date]
+) -> dict[dt.date, Failures]:
+    """For each day, the runs of `plan_day` since the last one that succeeded which ended without success.
+
+    One that was cancelled is among them, and so is one whose process was killed.
+    """
+    found: dict[dt.date, Failures] = {}
+    succeeded: set[dt.date] = set()
+    records = instance.get_run_records(dg.RunsFilter(job_name=plan_day.name), limit=RUNS_LOOKED_AT)
+    for record in records:
+        covered = (set(days_of_run(record.dagster_run)) & set(days)) - succeeded - set(in_flight)
+        if record.dagster_run.status is dg.DagsterRunStatus.SUCCESS:
+            succeeded |= covered
+            continue
+        for day in covered:
+            latest = found[day].latest if day in found else record.update_timestamp
+            count = found[day].count + 1 if day in found else 1
+            found[day] = Failures(count, latest, LONGEST_PAUSE_OF_PLANNING)
     return found

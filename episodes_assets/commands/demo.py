@@ -11,12 +11,13 @@ from episodes_assets.commands.dagster_runs import materialize_days, open_instanc
 from episodes_assets.commands.databases import ready_databases, writable_input
 from episodes_assets.commands.day_table import day_table
 from episodes_assets.commands.processes import temporary_workers
-from episodes_assets.databases.connections import connect_to_input, connect_to_read
+from episodes_assets.databases.connections import connect_to_read
 from episodes_assets.databases.dsns import Database, Dsns, Purpose
 from episodes_assets.days import FIRST_DAY, ONE_DAY, days_between
 from episodes_assets.errors import BadSetting
 from episodes_assets.sample.generate import generate_input
 from episodes_assets.settings import Settings, load_settings
+from episodes_assets.stores.input_tables import days_with_drop
 from episodes_assets.stores.publications import published_plans
 
 SEED = 1
@@ -65,13 +66,7 @@ def demo(
 
 def _ensure_input(settings: Settings, dsns: Dsns, days: list[dt.date], episodes: int) -> None:
     """Generate the sample days that the input lacks."""
-    with connect_to_input(dsns.require(Purpose.INPUT)) as connection:
-        found = connection.execute(
-            "SELECT day FROM unnest(%s::date[]) AS day"
-            " WHERE EXISTS (SELECT FROM episodes WHERE batch_date = day)",
-            [days],
-        ).fetchall()
-    missing = sorted(set(days) - {day for (day,) in found})
+    missing = sorted(set(days) - days_with_drop(dsns.require(Purpose.INPUT), days))
     if not missing:
         err.print("The sample input is there already: reused")
         return

@@ -1,7 +1,7 @@
 """Reading the input database, which is other teams' and is never written by the pipeline."""
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import LiteralString
 
 import numpy as np
@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from episodes_assets.databases.arrow import read_arrow, stream_arrow
 from episodes_assets.databases.connections import connect_to_input
-from episodes_assets.errors import ViewingUnreadable
+from episodes_assets.days import ONE_DAY
+from episodes_assets.errors import DropNotArrived, ViewingUnreadable
 from episodes_assets.stores import drop_table
 from episodes_assets.stores.episode_parts import DROP_PART_ROWS, whole_episodes
 from episodes_assets.stores.input_columns import InputColumns, input_columns
@@ -20,6 +21,9 @@ from episodes_assets.validation.drop import AS_FOUND, VALIDATED
 
 _UNREADABLE: LiteralString = "unreadable"
 _SHOWN_CHARACTERS = 80
+_EXTREMES: tuple[LiteralString, LiteralString] = ("min", "max")
+# The end of a day is the beginning of the next, which Python's last date lacks.
+_LAST_DATE = dt.date.max - ONE_DAY
 
 
 def _read_drop(columns: InputColumns) -> LiteralString:
@@ -105,11 +109,61 @@ def read_viewed(dsn: str, day: dt.date) -> npt.NDArray[np.int64]:
     return np.sort(viewed.astype(np.int64))
 
 
-def latest_drop(dsn: str) -> dt.date | None:
-    """The newest `batch_date`; None when there is no drop at all."""
+def days_with_drop(dsn: str, days: Sequence[dt.date]) -> set[dt.date]:
+    """Those of some days of which the input has any row.
+
+    Raises:
+        DatabaseUnreachable: If the server does not answer or refuses, or goes away.
+    """
+    is_there = input_columns(dsn).is_within("episodes", "batch_date", "day", "day")
     with connect_to_input(dsn) as connection:
-        row = connection.execute("SELECT max(batch_date) FROM episodes").fetchone()
-    return row[0] if row else None
+        found = connection.execute(
+            "SELECT day FROM unnest(%s::date[]) AS day"  # noqa: S608  literals alone
+            f" WHERE EXISTS (SELECT FROM episodes WHERE {is_there})",
+            [list(days)],
+        ).fetchall()
+    return {day for (day,) in found}
+
+
+def drop_not_arrived(dsn: str, day: dt.date) -> DropNotArrived:
+    """What is said of a drop that is not there, with what is there of other days.
+
+    Raises:
+        DatabaseUnreachable: If the server does not answer or refuses, or goes away.
+    """
+    before, after = drops_beside(dsn, day)
+    seen = [f"the newest one before it is of {before}"] if before else []
+    seen += [f"the next one after it is of {after}"] if after else []
+    return DropNotArrived(
+        f"the drop of {day} has not arrived in the input database, "
+        f"{'where ' + ' and '.join(seen) if seen else 'which has none of any other day either'}",
+        "try again later, or load it with `episodes input load` or `episodes input generate`; if it was "
+        "deleted there before a snapshot was taken, only its source can bring it back",
+    )
+
+
+def drops_beside(dsn: str, day: dt.date) -> tuple[dt.date | None, dt.date | None]:
+    """The newest drop before a day and the next one after it; None where there is none.
+
+    Neither says that the day's own drop was there and is gone: drops arrive in any order, and a single row
+    with the date of a typing error is a drop as well. `infinity` and dates that Python lacks are left out.
+
+    Raises:
+        DatabaseUnreachable: If the server does not answer or refuses, or goes away.
+    """
+    columns = input_columns(dsn)
+    first, last = (
+        columns.date_of("episodes", "batch_date", f"{which}(episodes.batch_date)") for which in _EXTREMES
+    )
+    before = columns.is_within("episodes", "batch_date", "%(min)s::date", "%(day)s::date - 1")
+    after = columns.is_within("episodes", "batch_date", "%(day)s::date + 1", "%(max)s::date")
+    with connect_to_input(dsn) as connection:
+        row = connection.execute(
+            f"SELECT (SELECT {last} FROM episodes WHERE {before}),"  # noqa: S608  literals alone
+            f" (SELECT {first} FROM episodes WHERE {after})",
+            {"day": day, "min": dt.date.min, "max": _LAST_DATE},
+        ).fetchone()
+    return (row[0], row[1]) if row else (None, None)
 
 
 def read_viewings(

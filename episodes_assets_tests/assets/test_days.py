@@ -2,7 +2,9 @@
 
 import base64
 import json
+import shutil
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -103,12 +105,12 @@ def test_a_day_with_neither_drop_nor_snapshot_fails_and_touches_nothing(system: 
     system.plan(day(1), day(2))
     system.query("input", "DELETE FROM episodes WHERE batch_date = %s", [day(3)])
     before = system.fingerprint()
-    gone = system.materialize(day(3))
-    assert not gone.success
-    assert "the drop of 2018-03-03 is gone from the input database" in failure(gone)
-    late = system.materialize(day(9))
-    assert "the drop of 2018-03-09 has not arrived" in failure(late)
-    assert "whose newest is of 2018-03-04" in failure(late)
+    missing = failure(system.materialize(day(3)))
+    assert "the drop of 2018-03-03 has not arrived in the input database" in missing
+    assert "the newest one before it is of 2018-03-02 and the next one after it is of 2018-03-04" in missing
+    late = failure(system.materialize(day(9)))
+    assert "the drop of 2018-03-09 has not arrived" in late
+    assert "where the newest one before it is of 2018-03-04: try again later" in late
     assert system.fingerprint() == before
 
 
@@ -218,6 +220,73 @@ def test_waiting_for_the_drop_leaves_retries_for_an_outage(
     result = system.materialize(day(1), select=["input_episodes"], config=waits)
     assert result.success, failure(result)
     assert looks == 6
+
+
+LATER_ROWS = {
+    "a typing error": ("2108-03-01",),
+    "infinity": ("infinity",),
+    "minus infinity": ("-infinity",),
+    "null": (None,),
+    "a year that Python lacks": ("12018-03-01",),
+    "the next day's drop": (str(day(2)),),
+    "many": (str(day(2)), str(day(3)), "infinity", "2108-03-01", None, "0044-03-15 BC"),
+}
+
+
+@pytest.mark.parametrize("dates", LATER_ROWS.values(), ids=LATER_ROWS)
+def test_a_drop_is_waited_for_whatever_is_there_of_other_days(
+    system: System, monkeypatch: pytest.MonkeyPatch, dates: Sequence[str | None]
+) -> None:
+    system.query(
+        "input", "INSERT INTO episodes (batch_date, epid) SELECT unnest(%s::date[]), 1", [list(dates)]
+    )
+    looks = 0
+
+    def look(*_: object) -> str:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            system.insert_drop(day(1), [(1, 0, "2018-02-01", "2018-02-01")])
+        return system.dsn(Purpose.INPUT)
+
+    monkeypatch.setattr(InputDatabase, "checked_dsn", look)
+    waits = {"arrival_retries": 9, "arrival_retry_seconds": 0.01}
+    result = system.materialize(day(1), select=["input_episodes"], config=waits)
+    assert result.success, failure(result)
+    assert looks == 3
+
+
+@pytest.mark.parametrize("is_known_by", ["its state", "an older version"])
+def test_a_drop_that_was_there_before_is_gone_and_not_waited_for(system: System, is_known_by: str) -> None:
+    system.generate(day(1), day(1))
+    system.plan(day(1))
+    kept = system.snapshots.require(day(1))
+    system.query("input", "DELETE FROM episodes")
+    waits = {"arrival_retries": 9, "arrival_retry_seconds": 600}
+    refresh = {"refresh": True, "reason": "r", **waits}
+    assert "cannot be refreshed" in failure(system.materialize(day(1), select=PLANNING, config=refresh))
+    folder = system.home / "snapshots" / f"day={day(1)}"
+    if is_known_by == "its state":
+        shutil.rmtree(folder)
+    else:
+        (folder / "manifest.json").unlink()
+        system.forget_everything()
+    gone = failure(system.materialize(day(1), select=PLANNING, config=waits))
+    assert (
+        f"and its snapshot {kept.snapshot_id} from the snapshots: restore the folder day=2018-03-01" in gone
+    )
+
+
+def test_a_very_old_day_of_a_history_that_began_of_late_may_still_arrive(system: System) -> None:
+    system.insert_drop(day(400), [(1, 0, "2018-02-01", "2018-02-01")])
+    system.plan(day(400))
+    missing = failure(system.materialize(day(1), select=["input_episodes"]))
+    assert f"has not arrived in the input database, where the next one after it is of {day(400)}" in missing
+
+
+def test_an_input_without_any_drop_says_so(system: System) -> None:
+    missing = failure(system.materialize(day(1), select=["input_episodes"]))
+    assert "has not arrived in the input database, which has none of any other day either" in missing
 
 
 def test_dates_that_no_calendar_has_are_quarantined_and_text_survives(

@@ -6,7 +6,6 @@ import time
 import dagster as dg
 import pytest
 
-from episodes_assets.automation.schedules import daily_plan
 from episodes_assets.automation.sensors import days_in_flight, fan_out
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.definitions import build_defs
@@ -43,11 +42,14 @@ def execute(instance: dg.DagsterInstance, job: str, request: dg.RunRequest) -> N
 def test_the_whole_chain(system: System) -> None:
     system.generate(day(1), day(1))
     with dg.DagsterInstance.get() as instance, system.workers():
+        defs = build_defs()
         schedule = dg.build_schedule_context(
-            instance=instance, scheduled_execution_time=dt.datetime(2018, 3, 2, 1, tzinfo=dt.UTC)
+            instance=instance,
+            scheduled_execution_time=dt.datetime(2018, 3, 2, 1, tzinfo=dt.UTC),
+            repository_def=defs.get_repository_def(),
+            resources=dict(defs.resources or {}),
         )
-        planned = daily_plan(schedule)
-        assert isinstance(planned, dg.RunRequest)
+        (planned,) = defs.resolve_schedule_def("daily_plan").evaluate_tick(schedule).run_requests or []
         assert planned.partition_key == "2018-03-01"
         execute(instance, "plan_day", planned)
         assert tick("publish_finished_days", instance) == []

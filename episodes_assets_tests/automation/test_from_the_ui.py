@@ -15,6 +15,7 @@ from episodes_assets_tests.automation.launchpad import (
     LOCATION,
     PARTITION,
     REPOSITORY,
+    START_BACKFILL,
     Launchpad,
     opened_ui,
 )
@@ -28,15 +29,6 @@ _JOB = """
         pipelineOrError(params: $selector) {
             ... on Pipeline { description isAssetJob partitionKeysOrError(limit: 1) {
                 ... on PartitionKeys { partitionKeys } } }
-        }
-    }
-"""
-_BACKFILL = """
-    mutation ($params: LaunchBackfillParams!) {
-        launchPartitionBackfill(backfillParams: $params) {
-            __typename
-            ... on LaunchBackfillSuccess { backfillId }
-            ... on PythonError { message }
         }
     }
 """
@@ -130,7 +122,7 @@ def test_a_month_is_backfilled(system: System) -> None:
     days = [str(day(number)) for number in range(1, 32)]
     with opened_ui() as ui, dg.DagsterInstance.get() as instance:
         answer = ui.ask(
-            _BACKFILL,
+            START_BACKFILL,
             params={
                 "assetSelection": [{"path": [name]} for name in GRAPH],
                 "partitionNames": days,

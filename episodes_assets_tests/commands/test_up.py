@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import httpx2
 import psutil
 import pytest
@@ -76,7 +77,7 @@ def eventually(check: Callable[[], bool], seconds: float) -> None:
 def test_a_backfill_through_the_daemon_publishes_what_a_range_does(system: System) -> None:
     """Of a month; `dashboard/browser/test_working_day.py` does the same with three days."""
     days = 30
-    system.generate(day(1), day(days), episodes=60)
+    system.generate(day(1), day(days + 1), episodes=60)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -107,6 +108,8 @@ def test_a_backfill_through_the_daemon_publishes_what_a_range_does(system: Syste
 
         eventually(lambda: status() not in ("REQUESTED", "COMPLETING"), 250)
         assert status() == "COMPLETED_SUCCESS", log.read_text()[-5000:]
+        with dg.DagsterInstance.get() as instance:
+            assert all(instance.get_materialized_partitions(dg.AssetKey(k)) == set(keys) for k in GRAPH)
         rows = system.published()
         assert rows["day"].nunique() == days
         children = psutil.Process(up.pid).children(recursive=True)
