@@ -66,9 +66,13 @@ def test_snapshots_below_a_url_with_a_password(system: System, monkeypatch: pyte
     assert event.materialization.metadata["snapshots"].value == f"memory://{folder}/x"
     with pytest.raises(SnapshotMissing, match=f"below memory://{folder}/x"):
         system.snapshots.require(day(2))
-    system.query("input", "DELETE FROM episodes WHERE batch_date = %s", [day(2)])
-    gone = failure(system.materialize(day(2), select=["input_episodes"]))
-    assert f"restore its snapshot below memory://{folder}/x" in gone
+    tracked = system.materialize(day(1), select=["tracked_episodes"])
+    assert tracked.success, failure(tracked)
+    files, root = system.snapshots._place
+    files.rm(f"{root}/day={day(1)}", recursive=True)
+    system.query("input", "DELETE FROM episodes WHERE batch_date = %s", [day(1)])
+    gone = failure(system.materialize(day(1), select=["input_episodes"]))
+    assert f"restore the folder day={day(1)} with its manifest.json below memory://{folder}/x" in gone
     with pytest.raises(WrongEnvironment, match=f"below memory://{folder}/x"):
         system.snapshots.restamp("staging", "production")
     said, _ = output("db", "stamp", "staging", "--from", "development", "--snapshots")

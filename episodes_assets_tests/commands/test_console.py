@@ -108,7 +108,7 @@ def test_everything_is_printed_by_the_two_consoles() -> None:
             if isinstance(node, ast.Call):
                 name = ast.unparse(node.func)
                 assert name not in ("print", "typer.echo", "typer.secho", "click.echo", "Console"), file
-                assert not name.startswith(("sys.stdout.", "sys.stderr.")), file
+                assert not (name.startswith(("sys.stdout.", "sys.stderr.")) and "write" in name), file
                 assert not name.endswith("from_markup"), file
                 given = {each.arg: ast.unparse(each.value) for each in node.keywords}
                 assert given.get("markup", "False") == "False", file
