@@ -143,6 +143,7 @@ def test_a_backfill_of_some_assets_works_those(
     agree(system, done)
 
 
+@pytest.mark.slow
 def test_a_backfill_up_to_the_last_day_of_the_calendar(system: System, ui: Launchpad) -> None:
     asked = [TODAY - 2 * ONE_DAY, TODAY - ONE_DAY]
     insert_days(system, *asked)

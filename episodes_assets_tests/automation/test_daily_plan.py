@@ -92,6 +92,7 @@ def test_days_whose_snapshots_are_there_need_no_drop(system: System, ui: Launchp
     assert tick(ui, night_after(3))[1] == [[day(2), day(3)]]
 
 
+@pytest.mark.slow
 def test_a_day_that_fails_is_tried_again_by_itself_with_backoff(system: System, ui: Launchpad) -> None:
     insert_drops(system, 1, 2, 4)
     tick(ui, night_after(1))
@@ -124,6 +125,7 @@ def test_a_day_that_fails_is_tried_again_by_itself_with_backoff(system: System, 
     assert planned(system) == [day(number) for number in range(1, 5)]
 
 
+@pytest.mark.slow
 def test_a_day_that_was_tracked_and_not_planned_is_not_forgotten(system: System, ui: Launchpad) -> None:
     insert_drops(system, 1, 2, 3, 4)
     tick(ui, night_after(1))
@@ -150,6 +152,7 @@ def test_without_a_history_the_newest_day_begins_one(system: System, ui: Launchp
     assert planned(system) == [day(3)]
 
 
+@pytest.mark.slow
 def test_never_are_there_two_runs_for_a_day(system: System, ui: Launchpad) -> None:
     insert_drops(system, 1, 2, 3)
     tick(ui, night_after(1))

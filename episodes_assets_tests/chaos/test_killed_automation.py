@@ -38,6 +38,7 @@ def test_a_fan_out_tick_killed_at_each_statement(system: System, chaos: Chaos) -
             assert messages(system) == calm
 
 
+@pytest.mark.slow
 def test_a_publishing_tick_killed_at_each_statement(system: System, chaos: Chaos) -> None:
     system.generate(day(1), day(2), episodes=40)
     system.plan(day(1), day(2))

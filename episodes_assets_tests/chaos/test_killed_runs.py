@@ -49,6 +49,7 @@ def finish(system: System, calm: Fingerprint) -> None:
     assert_same(fingerprint(system), calm)
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_each_asset_before_during_and_after_its_write(system: System, chaos: Chaos) -> None:
     with fleet(system, 1):
         instants, calm = calm_run(system)

@@ -59,7 +59,7 @@ def states(system: System) -> dict[int, str]:
     return dict(system.query("queue", "SELECT epid, state FROM ledger.job_states"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_worker_stops_cleanly(system: System, number: signal.Signals) -> None:
     plan(system, *range(1, 50))
     process = subprocess.Popen(
