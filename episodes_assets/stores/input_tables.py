@@ -113,6 +113,7 @@ def days_with_drop(dsn: str, days: Sequence[dt.date]) -> set[dt.date]:
     """Those of some days of which the input has any row.
 
     Raises:
+        InputUnreadable: If the columns cannot be read.
         DatabaseUnreachable: If the server does not answer or refuses, or goes away.
     """
     is_there = input_columns(dsn).is_within("episodes", "batch_date", "day", "day")
@@ -129,6 +130,7 @@ def drop_not_arrived(dsn: str, day: dt.date) -> DropNotArrived:
     """What is said of a drop that is not there, with what is there of other days.
 
     Raises:
+        InputUnreadable: If the columns cannot be read.
         DatabaseUnreachable: If the server does not answer or refuses, or goes away.
     """
     before, after = drops_beside(dsn, day)
@@ -149,6 +151,7 @@ def drops_beside(dsn: str, day: dt.date) -> tuple[dt.date | None, dt.date | None
     with the date of a typing error is a drop as well. `infinity` and dates that Python lacks are left out.
 
     Raises:
+        InputUnreadable: If the columns cannot be read.
         DatabaseUnreachable: If the server does not answer or refuses, or goes away.
     """
     columns = input_columns(dsn)

@@ -158,6 +158,10 @@ def test_a_drop_is_found_by_its_date_however_that_is_kept(system: System, declar
         literal = f"'{at} 00:00Z'" if declared == "timestamptz" else f"'{at}'"
         system.query("input", f"{INSERT} VALUES ({literal}, {at[-2:]}, 1, '2018-03-01')")
     assert read_drop(system, day(1))["epid"].tolist() == [1]
+    dsn = system.dsn(Purpose.INPUT)
+    assert input_tables.days_with_drop(dsn, [day(1), day(2), day(3)]) == {day(1), day(2)}
+    assert input_tables.drops_beside(dsn, day(1)) == (dt.date(2018, 2, 28), day(2))
+    assert input_tables.drops_beside(dsn, day(9)) == (day(2), None)
 
 
 @pytest.mark.parametrize("zone", ["America/New_York", "Asia/Kathmandu", "UTC"])
