@@ -16,6 +16,7 @@ def main() -> None:
     SIGTERM is taken even if the parent process ignored it; an ignored SIGINT stays so, which is how a shell
     keeps Ctrl-C from its background jobs.
     """
+    _open_closed_streams()
     _leave_at_once_on_signals()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     # For all that a command starts, Dagster's own processes included: in a shared folder, a `csv.py` is other
@@ -32,6 +33,16 @@ def main() -> None:
     finally:
         # What is left is the interpreter's own end, whose tracebacks nobody can catch.
         _leave_at_once_on_signals()
+
+
+def _open_closed_streams() -> None:
+    """Let standard streams that were closed (`>&-`) lead nowhere.
+
+    Else the next file or connection that is opened would get their number, and be written to.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 def _leave_at_once_on_signals() -> None:

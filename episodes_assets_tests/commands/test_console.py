@@ -1,4 +1,4 @@
-"""Whatever data holds, no escape sequence, hidden character, markup or forged line reaches the terminal."""
+"""What commands print: no escape sequence, hidden character, markup or forged line reaches the terminal."""
 
 import ast
 import io
@@ -176,3 +176,15 @@ def test_what_is_on_record_is_shown_as_it_is(system: System) -> None:
         assert "".join(SHOWN.split()) in joined or r"\nsucceeded" in joined
         assert ":x:" in joined
         assert not any(line.startswith("succeeded") for line in shown.splitlines())
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
+def test_closed_streams_are_no_error(closed: str) -> None:
+    """Of a shell, of a process that runs in the background, of cron."""
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" --help {closed}', Path(sys.executable).with_name("episodes")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
