@@ -121,6 +121,10 @@ class InputUnreadable(SystemFailure):
     """The input lacks a table or a column, or has one of a type that cannot be read exactly."""
 
 
+class InputUnwritable(EpisodesError):
+    """The input's tables cannot hold what is to be loaded as it is."""
+
+
 class ViewingUnreadable(EpisodesError):
     """A viewing holds a value that nobody can tell the meaning of."""
 

@@ -230,6 +230,28 @@ class InputColumns:
 _known: dict[str, tuple[float, InputColumns]] = {}
 
 
+def find_columns(dsn: str) -> dict[tuple[str, str], Mapping[str, str]]:
+    """The columns of `episodes` and `viewings` as they are now, by table and name.
+
+    Returns:
+        Of each, `declared`, its type as people write it, and `type`, that type's name in PostgreSQL, where
+        a domain counts as what it is made of.
+
+    Raises:
+        InputUnreadable: If a table is missing.
+        DatabaseUnreachable: If the server does not answer or refuses, or goes away.
+    """
+    with connect_to_input(dsn) as connection, connection.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(_FIND).fetchall()
+    for table in ("episodes", "viewings"):
+        if not any(row["table"] == table for row in rows):
+            raise InputUnreadable(
+                f"{describe(dsn)} has no table {table} that its role finds",
+                "have it made or let the role's search_path lead to it, with USAGE of its schema",
+            )
+    return {(row["table"], row["column"]): row for row in rows}
+
+
 def look_at_columns(dsn: str) -> InputColumns:
     """Look at the columns as they are now; `input_columns` goes by it for a while.
 
@@ -237,15 +259,7 @@ def look_at_columns(dsn: str) -> InputColumns:
         InputUnreadable: If a table or a column is missing, or of a type that cannot be read exactly.
         DatabaseUnreachable: If the server does not answer or refuses, or goes away.
     """
-    with connect_to_input(dsn) as connection, connection.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(_FIND).fetchall()
-    types = {(row["table"], row["column"]): row for row in rows}
-    for table in ("episodes", "viewings"):
-        if not any(row["table"] == table for row in rows):
-            raise InputUnreadable(
-                f"{describe(dsn)} has no table {table} that its role finds",
-                "have it made or let the role's search_path lead to it, with USAGE of its schema",
-            )
+    types = find_columns(dsn)
     for (table, column), readings in _READINGS.items():
         row = types.get((table, column))
         if row is None:
