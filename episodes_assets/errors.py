@@ -117,6 +117,10 @@ class InputWritable(EpisodesError):
     """The role that reads the input could write to it."""
 
 
+class StatementFailed(SystemFailure):
+    """A database ended a statement half-way, because of a row or a function of a view of its own."""
+
+
 class InputUnreadable(SystemFailure):
     """The input lacks a table or a column, or has one of a type that cannot be read exactly."""
 

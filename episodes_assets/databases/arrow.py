@@ -11,9 +11,11 @@ import adbc_driver_postgresql.dbapi as adbc
 import pyarrow as pa
 from psycopg import sql
 
+from episodes_assets import failures
 from episodes_assets.databases import session_settings
-from episodes_assets.databases.connections import unreachable
+from episodes_assets.databases.connections import describe, unreachable
 from episodes_assets.databases.session_settings import READ_ONLY, SessionKind
+from episodes_assets.errors import StatementFailed
 
 # Memory to sort a day's drop of 1.4 million rows without files, and a hint that its rows are cheap to hand
 # from process to process, so that it is sorted in parallel.
@@ -69,6 +71,7 @@ def stream_arrow(
 
     Raises:
         DatabaseUnreachable: If the server does not answer or refuses, or goes away inside the block.
+        StatementFailed: If a row, such as one that a view converts, ends the statement between two batches.
         SystemFailure: If it has no room left: a full disk, no memory.
     """
     statement = sql.SQL(query).format(**{name: sql.Literal(value) for name, value in values.items()})
@@ -81,7 +84,13 @@ def stream_arrow(
             cursor.execute(statement.as_string(None))
             yield cursor.fetch_record_batch()
     except BaseException as error:
+        failed = _is_between_batches(error) and failures.explain(error) is None and _is_alive(connection)
         connection.close()
+        if failed:
+            raise StatementFailed(
+                f"{describe(dsn)} cannot give all rows ({failures.reason(error)})",
+                "have that row, or the view that converts it, corrected",
+            ) from error
         if isinstance(error, Exception) and _is_outage(error):
             raise unreachable(dsn, error) from error
         raise
@@ -107,10 +116,15 @@ def _is_alive(connection: adbc.Connection) -> bool:
     return True
 
 
+def _is_between_batches(error: BaseException) -> bool:
+    """Whether Arrow's stream ended with it, which says neither the SQLSTATE nor whether the session ended."""
+    return isinstance(error, OSError) and "libpq" in str(error)
+
+
 def _is_outage(error: BaseException) -> bool:
     """Whether the server went away or has no room left, rather than refused the statement."""
-    if isinstance(error, OSError):  # from Arrow's stream, between two batches
-        return "libpq" in str(error)
+    if _is_between_batches(error):
+        return True
     if not isinstance(error, adbc_driver_manager.Error):
         return False
     if not error.sqlstate:

@@ -10,8 +10,15 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from episodes_assets.databases.arrow import read_arrow
 from episodes_assets.databases.purposes import Purpose
-from episodes_assets.errors import InputUnreadable, ViewingUnreadable
+from episodes_assets.errors import (
+    DatabaseUnreachable,
+    InputUnreadable,
+    StatementFailed,
+    TimedOut,
+    ViewingUnreadable,
+)
 from episodes_assets.fleet.guarded_ledger import INFRASTRUCTURE
 from episodes_assets.fleet.micro_batch import JobWindows, run_micro_batch
 from episodes_assets.stores import input_tables
@@ -461,3 +468,32 @@ def test_a_day_on_tables_of_other_types(system: System, monkeypatch: pytest.Monk
     assert [json.loads(row["as_found"]) for row in shown if row["reasons"] == "epid_unreadable"] == [
         {"epid": "7.5"}
     ]
+
+
+def test_a_row_that_a_view_cannot_convert_is_no_outage(system: System) -> None:
+    rows = "SELECT day(viewed_at) AS viewed_at, epid, viewer_id, seconds_watched, completed FROM kept"
+    alter(
+        system,
+        "ALTER TABLE viewings RENAME TO kept",
+        "ALTER TABLE kept ALTER viewed_at TYPE text",
+        "INSERT INTO kept VALUES (7, 1, '2018-03-01 20:15Z', 5, true), (7, 2, '2018-02-30 20:15Z', 5, true)",
+        "CREATE VIEW viewings AS " + rows.replace("day(viewed_at)", "viewed_at::timestamptz"),
+        "GRANT SELECT ON viewings TO episodes_input_reader",
+    )
+    with pytest.raises(StatementFailed, match=r'cannot give all rows \(.*"2018-02-30 20:15Z"\)') as raised:
+        read_viewings(system, [7])
+    assert isinstance(raised.value, INFRASTRUCTURE)  # no job is held for it
+
+
+def test_a_statement_that_takes_too_long_and_a_session_that_ends_are_told_as_before(system: System) -> None:
+    def read(expression: str) -> None:
+        read_arrow(system.dsn(Purpose.INPUT), f"SELECT {expression}::text", is_ours=False)
+
+    with pytest.raises(DatabaseUnreachable, match="terminating connection"):
+        read("pg_terminate_backend(pg_backend_pid())")
+    system.query("input", "ALTER ROLE episodes_input_reader SET statement_timeout = 300")
+    try:
+        with pytest.raises(TimedOut, match="statement timeout"):
+            read("pg_sleep(5)")
+    finally:
+        system.query("input", "ALTER ROLE episodes_input_reader RESET statement_timeout")
