@@ -41,7 +41,7 @@ def sign_in_at_provider(page: Page, name: str, password: str) -> None:
 
 def who(page: Page) -> Locator:
     """Where each page says who is signed in."""
-    return page.get_by_label("Account")
+    return page.get_by_label("Account", exact=True)  # Dagster has icons called account_circle
 
 
 def is_login(page: Page) -> None:
