@@ -25,7 +25,8 @@ _ONE_FIELD = re.compile(_FIELD)
 _ONE_LINE_END = re.compile(_ANY_LINE_END)
 # PostgreSQL holds no longer value, and pyarrow counts the bytes of a block in 32 bits.
 _LONGEST_ROW = 2**30 - 1
-_SMALLEST_BLOCK = 1 << 20
+# About as many bytes are split at a time, whole rows of them.
+BLOCK_BYTES = 1 << 20
 
 
 class BadCsv(Exception):
@@ -85,7 +86,7 @@ def read_csv_text(
     header = _HEADER.match(data)
     if header is None:
         raise _defect(data, 0, 0, "")
-    names = [_unquoted(_decoded(data, at, end)) for at, end in _fields(data, header.start(1), header.end(1))]
+    names = [_name(data[at:end]) for at, end in _fields(data, header.start(1), header.end(1))]
     check_header(names)
     line_end = _LINE_ENDS.get(header[2], _ANY_LINE_END) if is_text(names[-1]) else _ANY_LINE_END
     ends = np.fromiter(_row_ends(data, header.end(), len(names), line_end), np.int64)
@@ -115,12 +116,34 @@ def _split(data: bytes, ends: npt.NDArray[np.int64], names: list[str]) -> pa.Tab
     if longest > _LONGEST_ROW:
         row = int(np.diff(ends).argmax())
         raise BadCsv(_line_at(data, int(ends[row])), f"the row is {longest:,} bytes long", "shorten it")
+    return pa.concat_tables(
+        _split_block(data, ends[first : last + 1], schema) for first, last in _blocks(ends)
+    )
+
+
+def _blocks(ends: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Of each block, the first row and the one after the last."""
+    first = 0
+    while first < len(ends) - 1:
+        fits = int(np.searchsorted(ends, ends[first] + BLOCK_BYTES, side="right")) - 1
+        last = max(fits, first + 1)
+        yield first, last
+        first = last
+
+
+def _split_block(data: bytes, ends: npt.NDArray[np.int64], schema: pa.Schema) -> pa.Table:
+    r"""The rows between the ends, which pyarrow gets as one block of its own.
+
+    Where its blocks meet, it loses the `\n` of a `\r\n`. At the beginning it takes U+FEFF for a byte order
+    mark: of the one put there, it is right. Of a `""` without a line end it makes a missing value.
+    """
+    begin, end = int(ends[0]), int(ends[-1])
+    block = b"".join(
+        (_BOM, memoryview(data)[begin:end], b"" if data.endswith((b"\n", b"\r"), begin, end) else b"\n")
+    )
     columns = pyarrow.csv.read_csv(
-        pa.BufferReader(pa.py_buffer(data).slice(int(ends[0]))),
-        # A row may lie in two blocks, not in three.
-        read_options=pyarrow.csv.ReadOptions(
-            column_names=names, block_size=max(_SMALLEST_BLOCK, longest + 1)
-        ),
+        pa.BufferReader(block),
+        read_options=pyarrow.csv.ReadOptions(column_names=schema.names, block_size=len(block) + 1),
         parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
         convert_options=pyarrow.csv.ConvertOptions(
             column_types=schema,
@@ -130,7 +153,11 @@ def _split(data: bytes, ends: npt.NDArray[np.int64], names: list[str]) -> pa.Tab
         ),
     )
     if columns.num_rows != len(ends) - 1:
-        raise BadCsv(1, f"{len(ends) - 1:,} rows were read as {columns.num_rows:,}", "report this")
+        raise BadCsv(
+            _line_at(data, begin),
+            f"{len(ends) - 1:,} rows were read as {columns.num_rows:,}",
+            "report this",
+        )
     return columns
 
 
@@ -148,22 +175,19 @@ def _check_encoding(data: bytes, ends: npt.NDArray[np.int64], names: Sequence[st
         row = int(np.searchsorted(ends, error.start, side="right")) - 1
         begins = [at for at, _ in _fields(data, int(ends[row]), int(ends[row + 1]))]
         column = names[int(np.searchsorted(begins, error.start, side="right")) - 1]
-        raise _not_utf8(data, error.start, f", column {column}") from error
+        raise _not_utf8(f"{_line_at(data, int(ends[row]))}, column {column}", error) from error
 
 
-def _decoded(data: bytes, at: int, end: int) -> str:
+def _name(field: bytes) -> str:
     try:
-        return data[at:end].decode()
+        return _unquoted(field.decode())
     except UnicodeDecodeError as error:
-        raise _not_utf8(data, at + error.start, "") from error
+        raise _not_utf8("1", error) from error
 
 
-def _not_utf8(data: bytes, position: int, where: str) -> BadCsv:
-    return BadCsv(
-        f"{_line_at(data, position)}{where}",
-        f"it is not a CSV file in UTF-8 (byte 0x{data[position]:02x})",
-        "save it as UTF-8",
-    )
+def _not_utf8(place: str, error: UnicodeDecodeError) -> BadCsv:
+    byte = error.object[error.start]
+    return BadCsv(place, f"it is not a CSV file in UTF-8 (byte 0x{byte:02x})", "save it as UTF-8")
 
 
 def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int]]:

@@ -6,6 +6,7 @@ import io
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from episodes_assets.errors import BadFile
+from episodes_assets.stores import csv_text
 from episodes_assets.stores.csv_text import BadCsv, read_csv_text
 from episodes_assets.stores.input_files import read_input_file
 from episodes_assets.stores.input_writing import EPISODES_SCHEMA, VIEWINGS_SCHEMA
@@ -330,7 +332,7 @@ def test_text_that_the_database_cannot_hold(tmp_path: Path) -> None:
         tmp_path, rows[:-1] + b'\0",,\n', EPISODES_SCHEMA
     )
     # A surrogate, which UTF-8 does not know.
-    assert ", line 3, column premier_date: it is not a CSV file in UTF-8" in refused(
+    assert ", line 2, column premier_date: it is not a CSV file in UTF-8" in refused(
         tmp_path, rows + b",\xed\xa0\x80,\n", EPISODES_SCHEMA
     )
 
@@ -452,19 +454,63 @@ def test_a_damaged_parquet_file(tmp_path: Path) -> None:
         read_input_file(path, pa.schema({"x": pa.int64()}))
 
 
-_PIECES = st.sampled_from(["a", "1", '"', '""', ",", "\n", "\r\n", "\r", " ", "é", ""])
+_PIECES = st.sampled_from(["a", "1", '"', '""', ",", "\n", "\r\n", "\r", " ", "é", "\ufeff", ""])
+_TEXT = st.text(st.sampled_from('a",\r\né\ufeff'), max_size=6)
+_ROWS = st.lists(st.tuples(_TEXT, _TEXT), max_size=12)
 
 
+@pytest.mark.parametrize("block_bytes", [1, 8, 32, csv_text.BLOCK_BYTES])
 @settings(max_examples=400, deadline=None)
 @given(st.lists(_PIECES, max_size=25).map("".join))
-def test_what_is_accepted_is_what_a_strict_reader_reads(text: str) -> None:
+def test_what_is_accepted_is_what_a_strict_reader_reads(block_bytes: int, text: str) -> None:
     """Python's own reader, as strict as it gets, finds the same rows in whatever is accepted."""
     data = f"x,y\n{text}\n".encode()
     try:
-        read = read_csv_text(data, check_header=lambda _: None, is_text=lambda _: True)
+        with mock.patch.object(csv_text, "BLOCK_BYTES", block_bytes):
+            read = read_csv_text(data, check_header=lambda _: None, is_text=lambda _: True)
     except BadCsv:
         return
     names, *rows = csv.reader(io.StringIO(data.decode(), newline=""), strict=True)
     assert names == ["x", "y"]
     found = [[value or "" for value in row.values()] for row in read.columns.to_pylist()]
     assert found == rows
+
+
+@pytest.mark.parametrize("block_bytes", [1, 8, 32, csv_text.BLOCK_BYTES])
+@settings(max_examples=400, deadline=None)
+@given(_ROWS, st.sampled_from(["\n", "\r\n", "\r"]), st.sampled_from(["", "\ufeff"]), st.booleans())
+def test_texts_are_read_as_they_are_wherever_a_block_ends(
+    block_bytes: int, rows: list[tuple[str, str]], end: str, mark: str, ends_with_one: bool
+) -> None:
+    quoted = [",".join('"' + text.replace('"', '""') + '"' for text in row) for row in rows]
+    data = (mark + end.join(["x,y", *quoted]) + (end if ends_with_one else "")).encode()
+    with mock.patch.object(csv_text, "BLOCK_BYTES", block_bytes):
+        read = read_csv_text(data, check_header=lambda _: None, is_text=lambda _: True)
+    assert [tuple(row.values()) for row in read.columns.to_pylist()] == rows
+
+
+def test_a_line_break_in_a_text_at_the_end_of_a_block(tmp_path: Path) -> None:
+    """A megabyte, as pyarrow would read it at once, ends between the two characters."""
+    row, begin = "2018-03-01,1,0,,,,x,,\n", '2018-03-01,2,0,,,,"'
+    rows = row * ((2**20 - 100) // len(row))
+    title = "y" * (2**20 - len(rows) - len(begin) - 1) + "\r\nz"
+    read = load(tmp_path, f'{HEADER}\n{rows}{begin}{title}",,\n{row}', EPISODES_SCHEMA)
+    assert read[-2]["title"] == title
+
+
+def test_a_byte_order_mark_is_one_only_at_the_beginning_of_the_file(tmp_path: Path) -> None:
+    header = "title,batch_date,epid,algorithm_id,series,season,episode,premier_date,start_date"
+    for mark in ("", "\ufeff"):
+        read = load(tmp_path, f"{mark}{header}\n\ufeffa,2018-03-01,,,,,,,\n", EPISODES_SCHEMA)
+        assert read[0]["title"] == "\ufeffa"
+    said = refused(tmp_path, VIEWS + "\ufeff" + VIEW)
+    assert said.startswith(", line 2, column epid: '\\ufeff1' is not a whole number")
+
+
+def test_bytes_that_are_not_utf8_name_the_line_on_which_the_row_begins(tmp_path: Path) -> None:
+    for content, place in (
+        (f'{HEADER}\n{GOOD}\n2018-03-01,1,0,"a\nb","1\n2",,"\n\xe9",,\n', ", line 4, column title: "),
+        (f'{HEADER},"x\n\xe9"\n', ", line 1: "),
+    ):
+        said = refused(tmp_path, content.encode("latin-1"), EPISODES_SCHEMA)
+        assert said.startswith(f"{place}it is not a CSV file in UTF-8 (byte 0xe9)")
