@@ -16,9 +16,11 @@ def main() -> None:
     SIGTERM is taken even if the parent process ignored it; an ignored SIGINT stays so, which is how a shell
     keeps Ctrl-C from its background jobs.
     """
-    _open_closed_streams()
     _leave_at_once_on_signals()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+    from episodes_assets import descriptors
+
+    descriptors.take_over()
     # For all that a command starts, Dagster's own processes included: in a shared folder, a `csv.py` is other
     # people's code.
     os.environ["PYTHONSAFEPATH"] = "1"
@@ -33,16 +35,6 @@ def main() -> None:
     finally:
         # What is left is the interpreter's own end, whose tracebacks nobody can catch.
         _leave_at_once_on_signals()
-
-
-def _open_closed_streams() -> None:
-    """Let standard streams that were closed (`>&-`) lead nowhere.
-
-    Else the next file or connection that is opened would get their number, and be written to.
-    """
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 def _leave_at_once_on_signals() -> None:
@@ -68,7 +60,10 @@ def _exit(number: int, _frame: object) -> None:
 
 
 def _say_interrupted() -> None:
-    os.write(2, b"interrupted\n")
+    try:
+        os.write(2, b"interrupted\n")
+    except OSError:  # nobody reads it, or not now
+        return
 
 
 if __name__ == "__main__":

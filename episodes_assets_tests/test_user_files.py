@@ -1,25 +1,31 @@
 """Files and streams that a user names: written whole, never opened anew, read to their end."""
 
 import contextlib
+import fcntl
 import os
 import resource
 import socket
 import stat
+import struct
 import subprocess
 import sys
+import termios
 import threading
 from pathlib import Path
 
 import pytest
 
 from episodes_assets.errors import BadFile, EpisodesError
-from episodes_assets.user_files import names_a_stream, read_whole, written_whole
+from episodes_assets.user_files import names_a_stream, read_whole, user_path, written_whole
 
 WRITE = (
     "import sys; from pathlib import Path; from episodes_assets.user_files import written_whole\n"
     "with written_whole(Path(sys.argv[1])) as file: file.write(sys.argv[2].encode())"
 )
-STREAMS = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"]
+STREAMS = [
+    "-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "/proc/thread-self/fd/1", "/dev/fd/../fd/1",
+]  # fmt: skip
+TAKEN_OVER = "from episodes_assets import descriptors; descriptors.take_over()\n"
 
 
 def in_shell(script: str, folder: Path) -> None:
@@ -181,3 +187,137 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path) -> None:
     finally:
         stop.set()
         writer.join(30)
+
+
+def test_a_stream_by_the_names_of_process_and_thread(tmp_path: Path) -> None:
+    by_ids = WRITE.replace(
+        "sys.argv[1]", "sys.argv[1].format(pid=os.getpid(), tid=threading.get_native_id())"
+    )
+    in_thread = (
+        "import os, threading\ndef write():\n"
+        + "\n".join(f"    {line}" for line in by_ids.splitlines())
+        + "\nthread = threading.Thread(target=write)\nthread.start()\nthread.join()"
+    )
+    paths = [
+        "/proc/{pid}/fd/1",
+        "/proc/{tid}/fd/1",
+        "/proc/self/task/{tid}/fd/1",
+        "/proc/{pid}/task/{pid}/fd/1",
+    ]
+    for path in paths:
+        (tmp_path / "keep").write_text("old\n")
+        with (tmp_path / "keep").open("ab") as keep:
+            subprocess.run([sys.executable, "-c", in_thread, path, "new"], stdout=keep, check=True)
+        assert (tmp_path / "keep").read_text() == "old\nnew"
+
+
+def test_what_only_looks_like_a_descriptor(tmp_path: Path) -> None:
+    (tmp_path / "fd").mkdir()
+    (tmp_path / "fd" / "1").touch()
+    (tmp_path / "status").write_text(f"Tgid:\t{os.getpid()}\n")
+    (tmp_path / "loop").symlink_to("loop")
+    paths = [tmp_path / "fd" / "1", Path("/dev/fd/\u0661"), Path("/proc/self/fd/01"), tmp_path / "loop" / "x"]
+    assert not any(map(names_a_stream, paths))
+    for path in paths[1:]:
+        with pytest.raises(BadFile):
+            read_whole(path)
+
+
+@pytest.mark.parametrize("name", ["./-", "-/", ".//-"])
+def test_a_file_that_is_called_like_the_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert user_path("-") == Path("-")
+    assert user_path("./x") == Path("x")
+    assert user_path(name) == tmp_path / "-"
+
+
+@pytest.mark.parametrize("stream", ["-", "/dev/stdin"])
+def test_standard_input_that_does_not_wait_is_read_to_its_end(stream: str) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    argv = [sys.executable, "-c", TAKEN_OVER + READ, stream]
+    with subprocess.Popen(argv, stdin=reading, stdout=subprocess.PIPE, text=True) as process:
+        with os.fdopen(writing, "wb", buffering=0) as writer:
+            for part in (b"first\n", b"second\n"):
+                writer.write(part)
+                while unread(reading) and process.poll() is None:
+                    pass
+        os.close(reading)
+        assert process.stdout is not None
+        assert process.stdout.read() == "first\nsecond\n"
+        assert process.wait() == 0
+
+
+def test_a_line_of_standard_input_that_does_not_wait() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    argv = [sys.executable, "-c", TAKEN_OVER + "import sys; print(sys.stdin.readline())"]
+    with subprocess.Popen(argv, stdin=reading, stdout=subprocess.PIPE, text=True) as process:
+        with os.fdopen(writing, "wb", buffering=0) as writer:
+            for part in (b"a pass", b"word\n"):
+                writer.write(part)
+                while unread(reading) and process.poll() is None:
+                    pass
+        os.close(reading)
+        assert process.stdout is not None
+        assert process.stdout.read() == "a password\n\n"
+
+
+PRINT = "import sys; from episodes_assets.commands.console import out; out.print(sys.argv[2], soft_wrap=True)"
+
+
+@pytest.mark.parametrize("unbuffered", [[], ["-u"]])
+@pytest.mark.parametrize(("script", "stream"), [(WRITE, "-"), (WRITE, "/dev/stdout"), (PRINT, "")])
+def test_standard_output_that_does_not_wait_is_written_whole(
+    script: str, stream: str, unbuffered: list[str]
+) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    size = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    argv = [sys.executable, *unbuffered, "-c", TAKEN_OVER + script, stream, "x" * 100_000]
+    with subprocess.Popen(argv, stdout=writing) as process:
+        os.close(writing)
+        while unread(reading) < size and process.poll() is None:
+            pass
+        with os.fdopen(reading, "rb") as reader:
+            assert reader.read().strip() == b"x" * 100_000
+        assert process.wait() == 0
+
+
+def unread(pipe: int) -> int:
+    """How many bytes there are to be read."""
+    return int(struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4))[0])
+
+
+@pytest.mark.parametrize("stream", ["-", "/dev/stdout", "/dev/fd/1"])
+def test_data_for_closed_standard_output_is_an_error(stream: str) -> None:
+    argv = ["sh", "-c", '"$0" "$@" >&-', sys.executable, "-c", TAKEN_OVER + WRITE, stream, "x"]
+    ended = subprocess.run(argv, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 1
+    assert "BadFile: standard output is closed" in ended.stderr
+
+
+@pytest.mark.parametrize("stream", ["-", "/dev/stdin"])
+def test_closed_standard_input_is_no_empty_file(stream: str) -> None:
+    argv = ["sh", "-c", '"$0" "$@" <&-', sys.executable, "-c", TAKEN_OVER + READ, stream]
+    ended = subprocess.run(argv, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 1
+    assert "BadFile: standard input is closed" in ended.stderr
+
+
+def test_only_what_the_process_was_given_can_be_named(tmp_path: Path) -> None:
+    own = f"own = [open({str(tmp_path / 'own')!r}, 'a+b', 0) for _ in range(9)]\n"
+    argv = [sys.executable, "-c", TAKEN_OVER + own + WRITE, "/dev/fd/4", "x"]
+    ended = subprocess.run(argv, stderr=subprocess.PIPE, text=True, check=False)
+    assert "BadFile: /dev/fd/4 cannot be written (Bad file descriptor)" in ended.stderr
+    assert (tmp_path / "own").read_bytes() == b""
+    argv = [sys.executable, "-c", TAKEN_OVER + own + READ, "/dev/fd/4"]
+    ended = subprocess.run(argv, stderr=subprocess.PIPE, text=True, check=False)
+    assert "BadFile: /dev/fd/4 cannot be read (Bad file descriptor)" in ended.stderr
+    with (tmp_path / "given").open("wb") as given:
+        path = f"/dev/fd/{given.fileno()}"
+        argv = [sys.executable, "-c", TAKEN_OVER + own + WRITE, path, "x"]
+        subprocess.run(argv, pass_fds=[given.fileno()], check=True)
+    assert (tmp_path / "given").read_bytes() == b"x"

@@ -11,6 +11,7 @@ from episodes_assets.accounts import audit as account_audit
 from episodes_assets.commands.accounts import accounts
 from episodes_assets.commands.console import out
 from episodes_assets.days import parse_date
+from episodes_assets.user_files import require_standard_output
 
 
 def audit(
@@ -28,6 +29,7 @@ def audit(
     Example: episodes audit --since 2026-11-01 --who ada
     """
     begin = None if since is None else dt.datetime.combine(parse_date(since), dt.time(), dt.UTC)
+    require_standard_output()
     with accounts() as connection:
         found = account_audit.read(connection, limit, begin, who)
     table = Table(box=None)

@@ -23,6 +23,7 @@ from episodes_assets.stores.snapshot_manifest import Snapshot
 from episodes_assets.stores.snapshots import SnapshotStore
 from episodes_assets.stores.tracked_state import TrackedDay
 from episodes_assets.stores.waivers import Waiver, read_waivers
+from episodes_assets.user_files import require_standard_output
 
 SHORT = 16  # characters of a checksum
 
@@ -35,6 +36,7 @@ def history(day: Annotated[str, typer.Argument(help="The day, YYYY-MM-DD.")]) ->
     Example: episodes history 2018-03-01
     """
     parsed = parse_day(day)
+    require_standard_output()
     settings = load_settings()
     dsns = ready_databases(settings)
     store = SnapshotStore(settings.snapshots)

@@ -1,6 +1,7 @@
 """`episodes input`: fill an input database with a sample or with your own files."""
 
 import datetime as dt
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -16,12 +17,16 @@ from episodes_assets.sample.generate import generate_input
 from episodes_assets.settings import load_settings
 from episodes_assets.stores.input_files import read_input_file
 from episodes_assets.stores.input_writing import EPISODES_SCHEMA, VIEWINGS_SCHEMA, replace_input
+from episodes_assets.user_files import user_path
 
 app = typer.Typer(
     no_args_is_help=True,
     help="Fill an input database. Production input comes from other systems; this is for samples, "
     "trials and development copies, and needs a role that may write (EPISODES_INPUT_WRITER_DSN).",
 )
+
+Files = list[Path] | None
+_OF_TABLE = "CSV or Parquet of the table `{}`; may be given several times."
 
 
 @app.command()
@@ -68,26 +73,29 @@ def generate(
 
 @app.command()
 def load(
-    episodes: Annotated[Path | None, typer.Option(help="CSV or Parquet of the table `episodes`.")] = None,
-    viewings: Annotated[Path | None, typer.Option(help="CSV or Parquet of the table `viewings`.")] = None,
+    episodes: Annotated[
+        Files, typer.Option(parser=user_path, metavar="FILE", help=_OF_TABLE.format("episodes"))
+    ] = None,
+    viewings: Annotated[
+        Files, typer.Option(parser=user_path, metavar="FILE", help=_OF_TABLE.format("viewings"))
+    ] = None,
 ) -> None:
-    """Load your own files; all rows of both, or nothing.
+    """Load your own files; all rows of all of them, or nothing.
 
     A CSV is in UTF-8, separated by commas, with a header line that names the table's columns in any order.
     An empty field is a missing value, "" an empty text. A date is YYYY-MM-DD; a time is a date, T or a
     space, and hh:mm[:ss[.ffffff]], with Z or an offset, else in UTC. Nothing is guessed, rounded or
     repaired: a file with one wrong value, a row that is cut or a quote that is not closed is refused, with
-    the line and the column (docs/bad-input.md). Parquet is checked alike. '-' is stdin.
+    the line and the column (docs/bad-input.md). Parquet is checked alike. '-' is stdin, './-' a file.
 
-    The drops of the batch_dates in the file, and the viewings of its UTC days (or without a time), are
-    replaced, so loading a file twice changes nothing.
+    The drops of the batch_dates in the files, and the viewings of their UTC days (or without a time), are
+    replaced, so loading a file again changes nothing.
 
     Example: episodes input load --episodes drop.csv --viewings views.parquet
     """
-    if episodes is None and viewings is None:
+    if not episodes and not viewings:
         raise BadFile("no file was given", "name --episodes FILE, --viewings FILE, or both")
-    drops = None if episodes is None else read_input_file(episodes, EPISODES_SCHEMA)
-    views = None if viewings is None else read_input_file(viewings, VIEWINGS_SCHEMA)
+    drops, views = _read(episodes, EPISODES_SCHEMA), _read(viewings, VIEWINGS_SCHEMA)
     settings = load_settings()
     dsn = writable_input(settings, ready_databases(settings))
     replace_input(
@@ -100,6 +108,19 @@ def load(
     for name, table in (("episodes", drops), ("viewings", views)):
         if table is not None:
             out.print(f"{table.num_rows:,} rows loaded into {name}")
+
+
+def _read(files: Files, schema: pa.Schema) -> pa.Table | None:
+    """The rows of all of a table's files."""
+    if not files:
+        return None
+    seen = set()
+    for path in files:
+        file = "-" if str(path) == "-" else os.path.realpath(path)
+        if file in seen:
+            raise BadFile(f"{path} is named twice", "name it once; nothing was loaded")
+        seen.add(file)
+    return pa.concat_tables(read_input_file(path, schema) for path in files)
 
 
 def _utc_days(viewings: pa.Table) -> list[dt.date]:

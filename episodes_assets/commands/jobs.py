@@ -21,6 +21,7 @@ from episodes_assets.stores import ledger, waivers
 from episodes_assets.stores.fleet_progress import DayProgress, read_fleet_progress
 from episodes_assets.stores.stalls import open_days
 from episodes_assets.stores.workers import Worker, read_workers
+from episodes_assets.user_files import require_standard_output
 
 By = Annotated[
     str | None, typer.Option(help="Who decided it, when not you; it is recorded beside your user@host.")
@@ -43,6 +44,7 @@ def status(
     Example: episodes jobs status 2018-03-01 --traceback
     """
     days = None if day is None else [parse_day(day)]
+    require_standard_output()
     settings = load_settings()
     dsn = ready_databases(settings).require(Purpose.QUEUE)
     with connect_to_read(dsn, Database.QUEUE) as connection:

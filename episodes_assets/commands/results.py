@@ -12,16 +12,19 @@ from episodes_assets.commands.databases import ready_databases
 from episodes_assets.databases.connections import connect_to_read
 from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets.days import parse_day
-from episodes_assets.errors import NotPublished
+from episodes_assets.errors import BadFile, NotPublished
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import publications, published
-from episodes_assets.user_files import written_whole
+from episodes_assets.user_files import require_standard_output, user_path, written_whole
 
 
 def results(
     day: Annotated[str, typer.Argument(help="The day, YYYY-MM-DD.")],
     csv: Annotated[
-        Path | None, typer.Option(help="Write all rows to this file instead ('-': stdout).")
+        list[Path] | None,
+        typer.Option(
+            parser=user_path, metavar="FILE", help="Write all rows to this file instead ('-': stdout)."
+        ),
     ] = None,
     rows: Annotated[int, typer.Option(min=0, help="Rows to show for each algorithm.")] = 5,
 ) -> None:
@@ -34,6 +37,10 @@ def results(
     Example: episodes results 2018-03-01 --csv results.csv
     """
     parsed = parse_day(day)
+    if not csv:
+        require_standard_output()
+    elif len(csv) > 1:
+        raise BadFile("--csv is given more than once", "name one file")
     dsns = ready_databases(load_settings())
     # Read as a consumer would, where this process may.
     purpose = Purpose.CONSUMER if Purpose.CONSUMER in dsns.by_purpose else Purpose.RESULTS
@@ -45,10 +52,10 @@ def results(
                 f"run `episodes run {day}`, or see `episodes jobs status {day}`",
             )
         frame = published.read_rows(connection, parsed)
-    if csv is not None:
-        with written_whole(csv) as file:
+    if csv:
+        with written_whole(csv[0]) as file:
             frame.to_csv(file, index=False)
-        err.print(f"{len(frame):,} rows of {day} written to {csv}")
+        err.print(f"{len(frame):,} rows of {day} written to {csv[0]}")
         return
     out.print(
         f"{day}: {manifest.rows:,} rows, published {manifest.published_at:%Y-%m-%d %H:%M:%S %Z}, "

@@ -16,7 +16,7 @@ from episodes_assets.settings import load_settings
 from episodes_assets.stores import tracked_state
 from episodes_assets.stores.input_files import read_input_file
 from episodes_assets.stores.state_file import STATE_SCHEMA, check_state
-from episodes_assets.user_files import names_a_stream, written_whole
+from episodes_assets.user_files import names_a_stream, user_path, written_whole
 
 app = typer.Typer(no_args_is_help=True, help="Export and import the accumulated tracked episodes.")
 
@@ -27,7 +27,12 @@ CODE_VERSION = "import-1"
 @app.command()
 def export(
     file: Annotated[
-        Path, typer.Argument(help="Written as CSV, or as Parquet if so named; '-': CSV to stdout.")
+        Path,
+        typer.Argument(
+            parser=user_path,
+            metavar="FILE",
+            help="Written as CSV, or as Parquet if so named; '-': CSV to stdout.",
+        ),
     ],
     as_of: AsOf,
 ) -> None:
@@ -46,7 +51,7 @@ def export(
             )
     state = tracked_state.export_state(dsn, day)
     with written_whole(file) as opened:
-        if file.suffix == ".parquet":
+        if file.suffix.lower() == ".parquet":
             # In one piece: a pipe has no position, which the writer asks for.
             opened.write(state.to_parquet(index=False))
         else:
@@ -57,7 +62,12 @@ def export(
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="CSV or Parquet: epid, tracked_on; '-': stdin.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            parser=user_path, metavar="FILE", help="CSV or Parquet: epid, tracked_on; '-': stdin."
+        ),
+    ],
     as_of: AsOf,
 ) -> None:
     """Begin a history where another system's ended; the next day builds on it.

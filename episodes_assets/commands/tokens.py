@@ -12,6 +12,7 @@ from episodes_assets.accounts.identity import Role
 from episodes_assets.commands.accounts import accounts, recorded
 from episodes_assets.commands.console import err, out
 from episodes_assets.commands.users import instant
+from episodes_assets.user_files import require_standard_output
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,6 +32,7 @@ def create(
 
     Example: curl -H "Authorization: Bearer $(episodes tokens create ci --role viewer)" ...
     """
+    require_standard_output()
     name = names.require_name(name)
     ends = None if expires_days is None else dt.datetime.now(dt.UTC) + dt.timedelta(days=expires_days)
     with recorded("create token", name=name, role=role.value, expires_at=ends) as connection:
@@ -46,6 +48,7 @@ def list_() -> None:
 
     Revoked ones stay in the list; the tokens themselves cannot be shown again.
     """
+    require_standard_output()
     with accounts() as connection:
         found = account_tokens.list_tokens(connection)
     table = Table(box=None)

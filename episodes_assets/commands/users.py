@@ -14,6 +14,7 @@ from episodes_assets.accounts.identity import Role
 from episodes_assets.commands.accounts import accounts, recorded
 from episodes_assets.commands.console import err, out
 from episodes_assets.errors import BadAccount
+from episodes_assets.user_files import require_standard_output
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -56,6 +57,7 @@ def list_() -> None:
 
     People who log in with OpenID Connect are not among them: their provider knows them.
     """
+    require_standard_output()
     with accounts() as connection:
         found = account_users.list_users(connection)
     table = Table(box=None)
@@ -159,6 +161,7 @@ def _choose_password(*, generate: bool, from_stdin: bool) -> str:
     if generate and from_stdin:
         raise BadAccount("a password is either generated or read", "give --generate or --password-stdin")
     if generate:
+        require_standard_output()
         return passwords.generate_password()
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from episodes_assets import descriptors
 from episodes_assets.accounts import audit, sessions, throttle, tokens, users
 from episodes_assets.accounts.identity import Identity, Role, Way
 from episodes_assets.accounts.sessions import Lifetimes
@@ -55,6 +56,26 @@ def test_a_generated_password_is_shown_once(accounts: AccountsDatabase, connecti
     listed, _ = output("users", "list")
     assert password not in accounts.dump() + listed
     assert again.strip() not in accounts.dump() + listed
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["users", "add", "ada", "--role", "viewer", "--generate"],
+        ["tokens", "create", "ci", "--role", "viewer"],
+        ["users", "list"],
+        ["tokens", "list"],
+        ["audit"],
+    ],
+)
+def test_nothing_is_made_or_looked_up_that_nobody_would_see(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    """Standard output was closed when the command was started."""
+    monkeypatch.setattr(descriptors, "_inherited", frozenset({0, 2}))
+    assert "standard output is closed" in str(refusal(*command))
+    assert users.list_users(connection) == []
+    assert tokens.list_tokens(connection) == []
 
 
 def test_a_password_comes_from_stdin_or_a_terminal(connection: Connection) -> None:

@@ -140,6 +140,13 @@ def writes_to_standard_output_as_it_is(folder: Path) -> None:
             subprocess.run(episodes_argv(*arguments), stdout=file, check=True)
     assert keep.read_text() == wanted
 
+    # Data that were asked for and cannot be written are an error; a mere message is not.
+    for arguments in (results, [*results[:-1], "/dev/stdout"], state, results[:2], ["jobs", "status"]):
+        argv = ["sh", "-c", '"$0" "$@" >&-', *episodes_argv(*arguments)]
+        closed = subprocess.run(argv, stderr=subprocess.PIPE, text=True, check=False)
+        why = "standard output is closed: let it lead to a file or a pipe, or name a file"
+        assert (closed.returncode, closed.stderr) == (1, f"error: {why}\n")
+
     # Whoever read it has gone before the first row.
     reading, writing = os.pipe()
     os.close(reading)
@@ -156,7 +163,7 @@ def writes_to_standard_output_as_it_is(folder: Path) -> None:
     assert (ended.returncode, ended.stderr) == (1, f"error: {why}\n")
 
 
-def test_input_to_results(system: System, tmp_path: Path) -> None:
+def test_input_to_results(system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generated, _ = output("input", "generate", "--episodes", "60", "--days", "2", "--history", "2")
     assert "2 drops with" in generated
     ran = system.cli("run", "2018-03-01", "--workers", "1")
@@ -186,6 +193,13 @@ def test_input_to_results(system: System, tmp_path: Path) -> None:
     assert "yes" in output("jobs", "status")[0]
     assert "0 held jobs" in output("jobs", "retry", "2018-03-01")[0]
     assert "cannot be written" in str(refusal("results", "2018-03-01", "--csv", "/nowhere/x.csv"))
+    twice = ["results", "2018-03-01", "--csv", str(tmp_path / "x.csv"), "--csv", str(tmp_path / "y.csv")]
+    assert "--csv is given more than once" in str(refusal(*twice))
+    monkeypatch.chdir(tmp_path)
+    output("results", "2018-03-01", "--csv", "./-")
+    assert (tmp_path / "-").read_bytes() == file.read_bytes()
+    output("state", "export", "./-", "--as-of", "2018-03-01")
+    assert (tmp_path / "-").read_text().startswith("epid,tracked_on\n")
 
 
 HEADER = "batch_date,epid,algorithm_id,series,season,episode,title,premier_date,start_date\n"
@@ -208,6 +222,23 @@ def test_loading_files_takes_all_or_nothing(system: System, tmp_path: Path) -> N
     assert "column batch_date" in str(refusal("input", "load", "--episodes", str(episodes)))
     assert system.query("input", "SELECT count(*) FROM episodes") == [(1,)]
     assert "no file was given" in str(refusal("input", "load"))
+
+
+def test_loading_several_files_of_a_table(
+    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = "epid,viewer_id,viewed_at,seconds_watched,completed\n"
+    for number, name in enumerate(("a.csv", "b.csv", "-")):
+        (tmp_path / name).write_text(f"{header}{number},5,2018-03-01T10:00:00Z,60,true\n")
+    monkeypatch.chdir(tmp_path)
+    load = ["input", "load", "--viewings", "a.csv", "--viewings", "b.csv", "--viewings", "./-"]
+    assert "3 rows loaded into viewings" in output(*load)[0]
+    assert system.query("input", "SELECT epid FROM viewings ORDER BY epid") == [(0,), (1,), (2,)]
+    (tmp_path / "link").symlink_to("a.csv")
+    assert "link is named twice" in str(refusal(*load, "--viewings", "link"))
+    (tmp_path / "b.csv").write_text("x")
+    assert "b.csv, line 1" in str(refusal(*load))
+    assert system.query("input", "SELECT count(*) FROM viewings") == [(3,)]
 
 
 def test_the_state_moves_to_another_system(system: System, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from dagster._utils.interrupts import capture_interrupts
 
+from episodes_assets import __main__
 from episodes_assets.commands import dagster_runs
 from episodes_assets_tests.system import System, day
 
@@ -96,3 +97,19 @@ def test_a_request_to_terminate_counts_after_a_run_of_a_background_job() -> None
     finally:
         signal.signal(signal.SIGINT, before[0])
     assert after == before[1]
+
+
+@pytest.mark.parametrize("problem", [BlockingIOError, BrokenPipeError])
+def test_a_signal_ends_a_command_that_cannot_say_so(
+    monkeypatch: pytest.MonkeyPatch, problem: type[OSError]
+) -> None:
+    def write(descriptor: int, data: bytes) -> int:
+        raise problem
+
+    def leave(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(os, "write", write)
+    monkeypatch.setattr(os, "_exit", leave)
+    with pytest.raises(SystemExit, match="143"):
+        __main__._leave_at_once(signal.SIGTERM, None)
