@@ -14,8 +14,7 @@ from episodes_assets.days import parse_date, parse_day
 from episodes_assets.errors import StateGap
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import tracked_state
-from episodes_assets.stores.input_files import read_input_file
-from episodes_assets.stores.state_file import STATE_SCHEMA, check_state
+from episodes_assets.stores.state_file import read_state
 from episodes_assets.user_files import names_a_stream, user_path, written_whole
 
 app = typer.Typer(no_args_is_help=True, help="Export and import the accumulated tracked episodes.")
@@ -78,7 +77,7 @@ def import_(
     """
     day = parse_date(as_of)
     settings = load_settings()
-    state: pd.DataFrame = check_state(file, read_input_file(file, STATE_SCHEMA), day)
+    state: pd.DataFrame = read_state(file, day)
     dsn = ready_databases(settings).require(Purpose.RESULTS)
     with (
         connect_to_write(dsn, Database.RESULTS, settings.environment, autocommit=True) as connection,

@@ -8,6 +8,7 @@ years 0001 to 9999, in UTC.
 import datetime as dt
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from reprlib import Repr
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ _FIRST_DAY = (dt.date.min - _EPOCH).days
 _LAST_DAY = (dt.date.max - _EPOCH).days
 _PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 _MICROSECONDS = 1_000_000
+_MOST_DIGITS = 76  # of the widest decimal
 _SPACES = " \t"
 _TRUE = ["true", "t", "1", "yes"]
 _FALSE = ["false", "f", "0", "no"]
@@ -211,9 +213,13 @@ def _whole_number_of_integer(column: pa.ChunkedArray, target: pa.DataType) -> pa
 
 
 def _whole_number_of_decimal(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
-    wide = column.cast(pa.decimal256(76, column.type.scale))
+    scale = column.type.scale
+    if scale == _MOST_DIGITS:  # where there is no room for a whole number but 0
+        _refuse(pc.not_equal(column, pa.scalar(Decimal(0), column.type)), column, target)
+        return pc.if_else(column.is_valid(), pa.scalar(0, target), None)
+    wide = column.cast(pa.decimal256(_MOST_DIGITS, scale))
     _refuse(pc.not_equal(pc.trunc(wide), wide), column, target)
-    return _fitted(pc.trunc(wide).cast(pa.decimal256(76, 0)), column, target)
+    return _fitted(pc.trunc(wide).cast(pa.decimal256(_MOST_DIGITS, 0)), column, target)
 
 
 def _whole_number_of_float(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
@@ -334,5 +340,8 @@ def _refuse(
 def _shown(value: pa.Scalar) -> str:
     if _is_text(value.type):
         return _short.repr(value.as_py())
+    if pa.types.is_timestamp(value.type) and value.type.tz is not None:
+        # Nobody may know the zone; the instant is the same in UTC.
+        return f"{_shown(pa.scalar(value.value, pa.timestamp(value.type.unit)))}Z"
     # Some values have no counterpart in Python.
     return str(value.cast(pa.string()))

@@ -13,18 +13,10 @@ from episodes_assets.errors import BadFile
 from episodes_assets.failures import explain
 from episodes_assets.stores.csv_text import BadCsv, read_csv_text
 from episodes_assets.stores.exact_columns import BadValue, convert, is_complete
+from episodes_assets.stores.foreign_formats import foreign_format, padding
 from episodes_assets.user_files import read_whole
 
 _PARQUET = b"PAR1"
-_OTHER_FORMATS = {
-    b"\x1f\x8b": ("compressed with gzip", "unpack it"),
-    b"BZh": ("compressed with bzip2", "unpack it"),
-    b"\xfd7zXZ": ("compressed with xz", "unpack it"),
-    b"\x28\xb5\x2f\xfd": ("compressed with zstd", "unpack it"),
-    b"PK\x03\x04": ("a ZIP archive or a spreadsheet", "unpack it, or save it as CSV in UTF-8"),
-    b"\xff\xfe": ("text in UTF-16", "save it as UTF-8"),
-    b"\xfe\xff": ("text in UTF-16", "save it as UTF-8"),
-}
 _short = Repr()
 _short.maxstring = 100
 # The nanoseconds since 1970 that 64 bits hold, in seconds.
@@ -39,13 +31,32 @@ class _Source:
     place: Callable[[int], str]
 
 
-def read_input_file(path: Path, schema: pa.Schema) -> pa.Table:
+class BadRow(Exception):
+    """A row whose values do not go with those of others, or with what is asked for.
+
+    Args:
+        row: Counted from 0.
+        column: The column to look at.
+        what: What is wrong with it.
+    """
+
+    def __init__(self, row: int, column: str, what: str) -> None:
+        self.row = row
+        self.column = column
+        self.what = what
+        super().__init__(what)
+
+
+def read_input_file(
+    path: Path, schema: pa.Schema, check: Callable[[pa.Table], None] = lambda _: None
+) -> pa.Table:
     """Read a file with a header line (CSV) or a schema (Parquet) into a table.
 
     Args:
         path: Parquet, or CSV in UTF-8, by its content; `-` is standard input. An empty field is a
             missing value, a quoted empty one an empty text.
         schema: The columns, which may come in any order; no value may be missing where one is not nullable.
+        check: Raises `BadRow` for a table whose values cannot be right together.
 
     Raises:
         BadFile: If the file cannot be read, a column is missing, unknown or repeated, or a value
@@ -56,7 +67,9 @@ def read_input_file(path: Path, schema: pa.Schema) -> pa.Table:
     data = read_whole(path)
     try:
         read = _read_parquet if _is_parquet(path, data) else _read_csv
-        return _converted(path, read(path, data, schema), schema)
+        source = read(path, data, schema)
+        table = _converted(path, source, schema)
+        _checked(path, source, table, check)
     except BadCsv as error:
         raise _refusal(f"{path}, {error.place}: {error.what}", error.hint) from error
     except MemoryError:  # some are ArrowExceptions as well
@@ -65,6 +78,15 @@ def read_input_file(path: Path, schema: pa.Schema) -> pa.Table:
         if (cause := explain(error, str(path))) is not None:
             raise cause from error
         raise _refusal(f"{path} cannot be read ({error})", "get the file again") from error
+    return table
+
+
+def _checked(path: Path, source: _Source, table: pa.Table, check: Callable[[pa.Table], None]) -> None:
+    try:
+        check(table)
+    except BadRow as error:
+        place = f"{path}, {source.place(error.row)}, column {error.column}"
+        raise _refusal(f"{place}: {error.what}", "fix the file") from error
 
 
 def _converted(path: Path, source: _Source, schema: pa.Schema) -> pa.Table:
@@ -85,15 +107,17 @@ def _converted(path: Path, source: _Source, schema: pa.Schema) -> pa.Table:
 def _is_parquet(path: Path, data: bytes) -> bool:
     if not data:
         raise _refusal(f"{path} is empty", "a CSV file begins with the names of its columns")
-    for magic, (what, hint) in _OTHER_FORMATS.items():
-        if data.startswith(magic):
-            raise _refusal(f"{path} is not a CSV file in UTF-8 nor Parquet but {what}", hint)
-    if path.suffix == ".parquet" and not data.startswith(_PARQUET):
+    if (foreign := foreign_format(data)) is not None:
+        what, hint = foreign
+        raise _refusal(f"{path} is not a CSV file in UTF-8 nor Parquet but {what}", hint)
+    if path.suffix.lower() == ".parquet" and not data.startswith(_PARQUET):
         raise _refusal(f"{path} is not a Parquet file", "name a CSV file otherwise")
     return data.startswith(_PARQUET)
 
 
 def _read_csv(path: Path, data: bytes, schema: pa.Schema) -> _Source:
+    if (filling := padding(data)) is not None:
+        raise _refusal(f"{path} ends with {filling}", "get the file again, or remove them if it is complete")
     text = read_csv_text(
         data,
         check_header=lambda names: _check_columns(path, names, schema),
@@ -110,10 +134,33 @@ def _read_csv(path: Path, data: bytes, schema: pa.Schema) -> _Source:
 
 
 def _read_parquet(path: Path, data: bytes, schema: pa.Schema) -> _Source:
+    if _holds_another(data):
+        raise _refusal(
+            f"{path} is several Parquet files put together, of which readers find one",
+            "get each by itself; all can be loaded at once",
+        )
     file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
     _check_columns(path, file.schema_arrow.names, schema)
     table = _exact_int96(path, file, data)
     return _Source(table, lambda row: f"row {row + 1}")
+
+
+def _holds_another(data: bytes) -> bool:
+    """Whether a Parquet file ends with another one.
+
+    A reader takes the footer at the end, and its offsets from the beginning, where there may be pages that
+    fit. The format has no length to compare: footers leave out padding and the lengths of Bloom filters.
+    """
+    footer = len(data) - len(_PARQUET) - 4 - int.from_bytes(data[-8:-4], "little")
+    begin = len(_PARQUET)
+    while (begin := data.find(_PARQUET, begin, max(footer, 0))) >= 0:
+        try:
+            pq.ParquetFile(pa.BufferReader(pa.py_buffer(data).slice(begin))).read()
+        except (pa.ArrowException, OSError):
+            begin += 1
+        else:
+            return True
+    return False
 
 
 def _exact_int96(path: Path, file: pq.ParquetFile, data: bytes) -> pa.Table:

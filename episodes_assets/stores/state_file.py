@@ -6,35 +6,40 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from episodes_assets.errors import BadFile
+from episodes_assets.stores.input_files import BadRow, read_input_file
 
-STATE_SCHEMA = pa.schema([pa.field("epid", pa.int64(), nullable=False), ("tracked_on", pa.date32())])
+_SCHEMA = pa.schema([pa.field("epid", pa.int64(), nullable=False), ("tracked_on", pa.date32())])
+_IN_MEMORY = pa.schema({"epid": pa.int64(), "tracked_on": pa.timestamp("s")})
 
 
-def check_state(path: Path, table: pa.Table, as_of: dt.date) -> pd.DataFrame:
-    """A read state as `import_state` wants it.
+def read_state(path: Path, as_of: dt.date) -> pd.DataFrame:
+    """A state as `import_state` wants it.
 
     Args:
-        path: For messages.
-        table: With `STATE_SCHEMA`; a missing `tracked_on` counts as `as_of`.
+        path: CSV or Parquet; a missing `tracked_on` counts as `as_of`.
         as_of: The day whose end it describes.
 
     Raises:
-        BadFile: If an epid is negative or repeated, or was tracked after `as_of`.
+        BadFile: If the file cannot be read exactly, or an epid is negative or repeated, or was tracked after
+            `as_of`.
+        SystemFailure: If the machine does not let it be read.
     """
-    in_memory = pa.schema({"epid": pa.int64(), "tracked_on": pa.timestamp("s")})
-    state: pd.DataFrame = table.cast(in_memory).to_pandas()
-    day = pd.Timestamp(as_of).as_unit("s")
-    state["tracked_on"] = state["tracked_on"].fillna(day)
-    problems = {
-        "an epid is negative": state["epid"] < 0,
-        "an epid is repeated": state["epid"].duplicated(),
-        f"an episode was tracked after {as_of}": state["tracked_on"] > day,
-    }
-    for problem, rows in problems.items():
-        if rows.any():
-            raise BadFile(
-                f"{path}, row {int(rows.to_numpy().argmax()) + 1}: {problem}",
-                "fix the file; nothing was imported",
-            )
+    table = read_input_file(path, _SCHEMA, lambda table: _check(_frame(table, as_of), as_of))
+    return _frame(table, as_of)
+
+
+def _frame(table: pa.Table, as_of: dt.date) -> pd.DataFrame:
+    state: pd.DataFrame = table.cast(_IN_MEMORY).to_pandas()
+    state["tracked_on"] = state["tracked_on"].fillna(pd.Timestamp(as_of).as_unit("s"))
     return state
+
+
+def _check(state: pd.DataFrame, as_of: dt.date) -> None:
+    problems = [
+        ("epid", "it is negative", state["epid"] < 0),
+        ("epid", "it is repeated", state["epid"].duplicated()),
+        ("tracked_on", f"it is after {as_of}", state["tracked_on"] > pd.Timestamp(as_of)),
+    ]
+    for column, problem, rows in problems:
+        if rows.any():
+            raise BadRow(int(rows.to_numpy().argmax()), column, problem)

@@ -261,7 +261,7 @@ def test_the_state_moves_to_another_system(system: System, tmp_path: Path) -> No
     bad = tmp_path / "bad.csv"
     bad.write_text("epid,tracked_on\n1,2018-03-01\n1,2018-03-01\n")
     repeated = refusal("state", "import", str(bad), "--as-of", "2018-03-02")
-    assert "row 2: an epid is repeated" in str(repeated)
+    assert "bad.csv, line 3, column epid: it is repeated" in str(repeated)
 
 
 def test_db_status_and_init(system: System) -> None:

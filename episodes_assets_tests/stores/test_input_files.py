@@ -313,6 +313,27 @@ def test_rows_longer_than_a_block(tmp_path: Path) -> None:
         (b"\x1f\x8b\x08\0", "compressed with gzip"),
         (b"PK\x03\x04", "a ZIP archive or a spreadsheet"),
         (b"PAR1", "cannot be read"),
+        (b"PAR1PAR1", "cannot be read"),
+        (VIEWS.encode("utf-16-le"), "text in UTF-16"),
+        (VIEWS.encode("utf-16-be"), "text in UTF-16"),
+        (VIEWS.encode("utf-32"), "text in UTF-32"),
+        (VIEWS.encode("utf-32-le"), "text in UTF-32"),
+        (VIEWS.encode("utf-32-be"), "text in UTF-32"),
+        (b"\x1f\x9d\x90", "compressed with compress (.Z)"),
+        (b"LZIP\x01", "compressed with lzip"),
+        (b"\x04\x22\x4d\x18\0", "compressed with lz4"),
+        (b"\x50\x2a\x4d\x18\0", "compressed with lz4 or zstd"),
+        (b"\xff\x06\0\0sNaPpY", "compressed with snappy"),
+        (b"7z\xbc\xaf\x27\x1c\0", "a 7z archive"),
+        (b"PK\x05\x06" + b"\0" * 18, "an empty ZIP archive"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0", "a spreadsheet (.xls)"),
+        (b"ARROW1\0\0", "an Arrow or Feather file"),
+        (b"ORC\x0a", "an ORC file"),
+        (b"Obj\x01", "an Avro file"),
+        (b"PARE\0", "Parquet that is encrypted"),
+        (b"\0" * 40, " ends with 40 NUL bytes"),
+        (VIEWS.encode() + VIEW.encode() + b"\0" * 1000, " ends with 1,000 NUL bytes"),
+        (VIEWS.encode() + VIEW.encode() + b"\x1a", " ends with 1 end-of-file characters (Ctrl-Z"),
         (
             VIEWS.encode() + b"1,\xe9,,,\n",
             ", line 2, column viewer_id: it is not a CSV file in UTF-8 (byte 0xe9)",
@@ -367,6 +388,7 @@ def parquet(folder: Path, values: pa.Array, target: pa.DataType, **options: Any)
         (pa.array([2.0**53 - 1, None]), pa.int64(), [2**53 - 1, None]),
         (pa.array([-2048.0 + 1], pa.float16()), pa.int32(), [-2047]),
         (pa.array([Decimal("9007199254740993.00")]), pa.int64(), [9007199254740993]),
+        (pa.array([Decimal(0), None], pa.decimal256(76, 76)), pa.int64(), [0, None]),
         (pa.array([None, None]), pa.int64(), [None, None]),
         (pa.array(["12", "", None]), pa.int32(), [12, None, None]),
         (pa.array([FIRST, LAST]), pa.date32(), [FIRST, LAST]),
@@ -416,6 +438,10 @@ def test_parquet_types_that_are_exact(
         (pa.array(["a", "\0"]), pa.string(), "row 2, column x: '\\x00' is not text without NUL"),
         (pa.array(["12", "soon"]), UTC_TIME, "row 1, column x: '12' is not a time"),
         (pa.array([[1]]), pa.int64(), "column x: its type list<"),
+        (pa.array([1_000, 1], pa.timestamp("ns", "Foo/Bar")), UTC_TIME,
+         "row 2, column x: 1970-01-01 00:00:00.000000001Z is not a time in whole microseconds"),
+        (pa.array([2**62], pa.timestamp("us", "Foo/Bar")), UTC_TIME, "row 1, column x: "),
+        (pa.array([Decimal(0), Decimal("0.5")], pa.decimal256(76, 76)), pa.int64(), "row 2, column x: 0.5"),
     ],
 )  # fmt: skip
 def test_parquet_values_that_are_refused(
@@ -514,3 +540,19 @@ def test_bytes_that_are_not_utf8_name_the_line_on_which_the_row_begins(tmp_path:
     ):
         said = refused(tmp_path, content.encode("latin-1"), EPISODES_SCHEMA)
         assert said.startswith(f"{place}it is not a CSV file in UTF-8 (byte 0xe9)")
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+@pytest.mark.parametrize("sizes", [(1000, 1000), (1000, 10), (10, 1000), (5, 5, 5), (5, 0)])
+def test_parquet_files_put_together(tmp_path: Path, sizes: tuple[int, ...], compression: str) -> None:
+    """Readers find the last footer, and in the place of its pages those of the first file."""
+    path, whole = tmp_path / "file.parquet", b""
+    for size in sizes:
+        table = pa.table({"x": range(size), "title": ["PAR1"] * size})
+        pq.write_table(table, path, compression=compression, write_page_index=True, use_dictionary=False)
+        assert read_input_file(path, table.schema).num_rows == size
+        whole += path.read_bytes()
+    for beginning in (whole, b"PAR1" + bytes(50) + path.read_bytes()):
+        path.write_bytes(beginning)
+        with pytest.raises(BadFile, match="is several Parquet files put together"):
+            read_input_file(path, table.schema)
