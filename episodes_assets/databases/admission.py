@@ -9,7 +9,10 @@ from episodes_assets.databases import stamps, versions
 from episodes_assets.databases.purposes import Database
 from episodes_assets.errors import NotProvisioned
 
-READ = "SELECT (SELECT environment FROM environment_stamp), (SELECT version_num FROM episodes_schema_version)"
+READ = (
+    "SELECT (SELECT environment FROM public.environment_stamp),"
+    " (SELECT version_num FROM public.episodes_schema_version)"
+)
 
 
 def judge(found: Sequence[str | None], database: Database, environment: str, described: str) -> None:

@@ -36,11 +36,13 @@ def expected_mark(database: Database) -> str:
 
 def write_mark(admin: Connection, database: Database) -> None:
     """Mark a database as set up; the last statement of the transaction that does so."""
-    comment = sql.SQL("COMMENT ON TABLE episodes_schema_version IS {}")
+    comment = sql.SQL("COMMENT ON TABLE public.episodes_schema_version IS {}")
     admin.execute(comment.format(sql.Literal(expected_mark(database))))
 
 
 def read_mark(connection: Connection) -> str | None:
     """The mark of a database; None when it has none."""
-    row = connection.execute("SELECT obj_description(to_regclass('episodes_schema_version'))").fetchone()
+    row = connection.execute(
+        "SELECT obj_description(to_regclass('public.episodes_schema_version'))"
+    ).fetchone()
     return None if row is None or row[0] is None else str(row[0])

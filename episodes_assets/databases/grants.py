@@ -14,7 +14,7 @@ from episodes_assets.databases.purposes import Database, Purpose
 
 Roles = Mapping[Purpose, str]
 
-_STAMP = "GRANT SELECT ON environment_stamp, episodes_schema_version TO {role}"
+_STAMP = "GRANT SELECT ON public.environment_stamp, public.episodes_schema_version TO {role}"
 
 _RIGHTS: dict[Purpose, tuple[str, ...]] = {
     # Dagster migrates its own tables, in a schema that nobody else looks into: with a right to make

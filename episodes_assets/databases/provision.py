@@ -98,7 +98,7 @@ def _refuse_others(target: Target, environment: str) -> None:
         return
     with target.connect(read_only=True) as admin:
         stamp = stamps.read(admin)
-        version = admin.execute("SELECT to_regclass('episodes_schema_version')").fetchone()
+        version = admin.execute("SELECT to_regclass('public.episodes_schema_version')").fetchone()
         if stamp is not None:
             stamps.judge(stamp, environment, describe(target.admin_dsn))
         if version is not None and version[0] is not None:

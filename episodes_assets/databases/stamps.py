@@ -13,10 +13,10 @@ from episodes_assets.errors import NotProvisioned, WrongEnvironment
 
 def read(connection: psycopg.Connection[Any]) -> str | None:
     """The environment a database belongs to; None when it was never stamped."""
-    found = connection.execute("SELECT to_regclass('environment_stamp')").fetchone()
+    found = connection.execute("SELECT to_regclass('public.environment_stamp')").fetchone()
     if found is None or found[0] is None:
         return None
-    row = connection.execute("SELECT environment FROM environment_stamp").fetchone()
+    row = connection.execute("SELECT environment FROM public.environment_stamp").fetchone()
     return None if row is None else str(row[0])
 
 
@@ -44,7 +44,7 @@ def judge(stamp: str | None, environment: str, described: str) -> None:
 def write_first(connection: psycopg.Connection[Any], environment: str) -> None:
     """Stamp a database that has no stamp; one that has keeps it."""
     connection.execute(
-        "INSERT INTO environment_stamp (environment) VALUES (%s) ON CONFLICT DO NOTHING", [environment]
+        "INSERT INTO public.environment_stamp (environment) VALUES (%s) ON CONFLICT DO NOTHING", [environment]
     )
 
 
@@ -55,7 +55,7 @@ def replace(connection: psycopg.Connection[Any], old: str, new: str) -> bool:
         Whether `old` was what it was stamped with; if not, nothing is changed.
     """
     changed = connection.execute(
-        "UPDATE environment_stamp SET environment = %s, stamped_at = now() WHERE environment = %s",
+        "UPDATE public.environment_stamp SET environment = %s, stamped_at = now() WHERE environment = %s",
         [new, old],
     )
     return changed.rowcount == 1

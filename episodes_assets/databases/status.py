@@ -91,12 +91,12 @@ def _look(database: Database, dsn: str) -> DatabaseStatus:
 
 def _may_see(connection: Connection) -> bool:
     row = connection.execute(
-        "SELECT has_table_privilege(to_regclass('environment_stamp'), 'SELECT')"
-        " AND has_table_privilege(to_regclass('episodes_schema_version'), 'SELECT')"
+        "SELECT has_table_privilege(to_regclass('public.environment_stamp'), 'SELECT')"
+        " AND has_table_privilege(to_regclass('public.episodes_schema_version'), 'SELECT')"
     ).fetchone()
     return bool(row and row[0])
 
 
 def _schema_version(connection: Connection) -> str | None:
-    row = connection.execute("SELECT version_num FROM episodes_schema_version").fetchone()
+    row = connection.execute("SELECT version_num FROM public.episodes_schema_version").fetchone()
     return None if row is None else str(row[0])

@@ -47,11 +47,11 @@ class Target:
     def connect(self, *, read_only: bool = False, lock_seconds: float = LOCK_SECONDS) -> Iterator[Connection]:
         """An administrator's connection to the database itself, as `connections.connect`.
 
-        In which schema the input's tables are is said by whoever looks, as for the role that reads them.
+        In which schema the tables of other systems are is said by whoever looks, as for the role that reads
+        them; what is ours is made in `public`.
         """
-        is_ours = self.database is not Database.INPUT
         with connect(
-            self.admin_dsn, read_only=read_only, lock_seconds=lock_seconds, is_ours=is_ours
+            self.admin_dsn, read_only=read_only, lock_seconds=lock_seconds, is_ours=self.is_ours
         ) as connection:
             yield connection
 

@@ -16,7 +16,7 @@ from episodes_assets.errors import BadSetting, NotProvisioned, SchemaTooNew, Sch
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
-READ = "SELECT version_num FROM episodes_schema_version"
+READ = "SELECT version_num FROM public.episodes_schema_version"
 
 
 @cache

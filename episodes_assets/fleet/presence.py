@@ -104,12 +104,16 @@ class Presence:
     async def keep(self, stopped: asyncio.Event) -> None:
         """Give signs of life until the worker has stopped, and say so then.
 
-        A queue that is away, silent or another one's by now is tried again at the next beat. Nothing is
-        raised: the work itself says what is wrong.
+        A queue that is away, silent or another one's by now is tried again at the next beat, and once more
+        when the worker has stopped: the session may have ended while nothing was said. Nothing is raised: the
+        work itself says what is wrong.
         """
-        while not stopped.is_set():
+        is_last = False
+        while not is_last:
+            is_last = stopped.is_set()
             with suppress(psycopg.Error, EpisodesError, OSError):
                 await self._keep_once(stopped)
+                return
             await _wait(stopped, BEAT_SECONDS)
 
     async def _keep_once(self, stopped: asyncio.Event) -> None:

@@ -17,7 +17,7 @@ How a drop's rows are judged is the business of `validation/drop.py`.
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import LiteralString
+from typing import Any, LiteralString
 
 from psycopg.rows import dict_row
 
@@ -30,24 +30,29 @@ GOOD_FOR_SECONDS = 60.0
 _FIND: LiteralString = """
     WITH RECURSIVE named (name, relation) AS (
         SELECT name, to_regclass(name)::oid FROM unnest(ARRAY['episodes', 'viewings']) AS name
-    ), found (name, relation, attname, type, declared, typmod) AS (
-        SELECT name, relation, attname, atttypid, atttypid, atttypmod
+    ), found (name, relation, attname, collated, declared, typmod, type, modifier) AS (
+        SELECT name, relation, attname, attcollation, atttypid, atttypmod, atttypid, atttypmod
         FROM named LEFT JOIN pg_catalog.pg_attribute
             ON attrelid = relation AND attnum > 0 AND NOT attisdropped
         UNION ALL
-        SELECT name, relation, attname, typbasetype, declared, typmod
+        SELECT name, relation, attname, collated, declared, typmod, typbasetype,
+            CASE WHEN typtypmod < 0 THEN modifier ELSE typtypmod END
         FROM found JOIN pg_catalog.pg_type ON pg_type.oid = type WHERE typtype = 'd'
     )
     SELECT name AS "table", attname::text AS "column", format_type(declared, typmod) AS declared,
-        CASE WHEN typtype = 'e' THEN 'enum' ELSE typname::text END AS type
+        CASE WHEN typtype = 'e' THEN 'enum' ELSE typname::text END AS type, modifier,
+        nspname::text AS schema, CASE WHEN NOT collisdeterministic THEN collname::text END AS equating
     FROM found LEFT JOIN pg_catalog.pg_type ON pg_type.oid = type
+        LEFT JOIN pg_catalog.pg_collation ON pg_collation.oid = collated
+        LEFT JOIN pg_catalog.pg_class ON pg_class.oid = relation
+        LEFT JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
     WHERE relation IS NOT NULL AND typtype IS DISTINCT FROM 'd'
 """
 
 # What a type is to us, by its name in PostgreSQL. A domain counts as what it is made of.
 _KINDS: Mapping[str, str] = {
     **dict.fromkeys(("int2", "int4", "int8"), "integer"),
-    **dict.fromkeys(("text", "varchar", "bpchar", "name", "citext"), "text"),
+    **dict.fromkeys(("text", "varchar", "bpchar", "name"), "text"),
     **dict.fromkeys(("float4", "float8"), "float"),
 }
 
@@ -230,12 +235,14 @@ class InputColumns:
 _known: dict[str, tuple[float, InputColumns]] = {}
 
 
-def find_columns(dsn: str) -> dict[tuple[str, str], Mapping[str, str]]:
+def find_columns(dsn: str) -> dict[tuple[str, str], Mapping[str, Any]]:
     """The columns of `episodes` and `viewings` as they are now, by table and name.
 
     Returns:
-        Of each, `declared`, its type as people write it, and `type`, that type's name in PostgreSQL, where
-        a domain counts as what it is made of.
+        Of each, `declared`, its type as people write it; `type`, that type's name in PostgreSQL, and its
+        `modifier`, such as the 3 of `timestamptz(3)`, or -1, where a domain counts as what it is made of;
+        `schema`, where the table was found; and `equating`, the column's collation if that takes texts that
+        differ for equal.
 
     Raises:
         InputUnreadable: If a table is missing.
@@ -297,5 +304,5 @@ def forget_columns(dsn: str) -> None:
     _known.pop(dsn, None)
 
 
-def _kind(row: Mapping[str, str]) -> str:
+def _kind(row: Mapping[str, Any]) -> str:
     return _KINDS.get(row["type"], row["type"])

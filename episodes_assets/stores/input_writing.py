@@ -4,10 +4,18 @@ Only `episodes input` uses this, with a DSN that the pipeline itself never holds
 """
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, LiteralString
 
+import adbc_driver_manager
+import adbc_driver_postgresql.dbapi as adbc
 import pyarrow as pa
+import pyarrow.compute as pc
+from psycopg import sql
 
+from episodes_assets import failures
 from episodes_assets.databases.arrow import connect_arrow
 from episodes_assets.databases.connections import describe
 from episodes_assets.errors import InputUnwritable
@@ -45,6 +53,22 @@ _TAKEN_BY: Mapping[pa.DataType, frozenset[str]] = {
     pa.bool_(): frozenset({"bool"}),
 }
 
+# How what a column holds is read back, by its type, to be compared with what was loaded into it.
+_READ_BACK: Mapping[str, LiteralString] = {
+    **dict.fromkeys(_INTEGERS, "{column}::bigint"),
+    **dict.fromkeys(("text", "varchar", "citext"), "{column}::text"),
+    "numeric": "trim_scale({column})::text",
+}
+_IS_OF_DAYS: Mapping[str, LiteralString] = {
+    "episodes": "batch_date = day",
+    "viewings": "viewed_at >= day::timestamp AT TIME ZONE 'UTC'"
+    " AND viewed_at < (day + 1)::timestamp AT TIME ZONE 'UTC'",
+}
+_MICROSECOND_DIGITS = 6
+_COPYING = re.compile(r"^COPY [^,]+, \w+ \d+, \w+ (\w+)")
+
+Columns = Mapping[tuple[str, str], Mapping[str, Any]]
+
 
 def replace_input(
     dsn: str,
@@ -64,41 +88,131 @@ def replace_input(
         viewing_days: The UTC dates to replace.
 
     Raises:
-        InputUnwritable: If a table has a column of a type that does not take the values as they are, or none
-            of that name.
+        InputUnwritable: If a table cannot hold the values as they are, lacks a column, or refuses the rows.
+            Nothing is changed then.
         InputUnreadable: If a table is missing.
         DatabaseUnreachable: If the server does not answer or refuses, or goes away.
     """
     found = find_columns(dsn)
-    drops = None if drops is None else _as_declared(dsn, "episodes", drops, found)
-    viewings = None if viewings is None else _as_declared(dsn, "viewings", viewings, found)
+    given = (("episodes", drops, drop_days), ("viewings", viewings, viewing_days))
+    loads = [
+        (table, _as_declared(dsn, table, rows, found), days)
+        for table, rows, days in given
+        if rows is not None
+    ]
     with connect_arrow(dsn) as connection, connection.cursor() as cursor:
-        if drops is not None:
-            # Of two at once, neither would see the other's rows to replace them.
-            cursor.execute("LOCK TABLE episodes IN SHARE ROW EXCLUSIVE MODE")
-            days = [day.isoformat() for day in drop_days]
-            cursor.execute("DELETE FROM episodes WHERE batch_date = ANY ($1::text[]::date[])", (days,))
-            cursor.adbc_ingest("episodes", drops, mode="append")
-        if viewings is not None:
-            cursor.execute("LOCK TABLE viewings IN SHARE ROW EXCLUSIVE MODE")
-            days = [day.isoformat() for day in viewing_days]
-            cursor.execute(
-                """
-                DELETE FROM viewings USING unnest($1::text[]) AS day
-                WHERE viewed_at >= day::date::timestamp AT TIME ZONE 'UTC'
-                    AND viewed_at < (day::date + 1)::timestamp AT TIME ZONE 'UTC'
-                """,
-                (days,),
-            )
-            if viewings["viewed_at"].null_count:
-                cursor.execute("DELETE FROM viewings WHERE viewed_at IS NULL")
-            cursor.adbc_ingest("viewings", viewings, mode="append")
-        connection.commit()
+        for table, rows, days in loads:
+            with _refusals(dsn, table):
+                _replace(cursor, table, rows, days, found)
+                held = _read_back(cursor, table, rows, days, found)
+            _require_same(dsn, table, rows, held, found)
+        with _refusals(dsn, " or ".join(table for table, _, _ in loads)):  # what is checked at the end alone
+            connection.commit()
 
 
-def _as_declared(
-    dsn: str, table: str, rows: pa.Table, found: Mapping[tuple[str, str], Mapping[str, str]]
+def _replace(
+    cursor: adbc.Cursor, table: str, rows: pa.Table, days: Sequence[dt.date], found: Columns
+) -> None:
+    # Of two at once, neither would see the other's rows to replace them.
+    cursor.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")
+    cursor.execute(_of_days(f"DELETE FROM {table} USING", table, days))
+    if _has_no_day(rows):
+        cursor.execute(f"DELETE FROM {table} WHERE viewed_at IS NULL")
+    # Left to itself, it would take the first schema of the search path.
+    schema = next(each["schema"] for (name, _), each in found.items() if name == table)
+    cursor.adbc_ingest(table, rows, mode="append", db_schema_name=schema)
+
+
+def _read_back(
+    cursor: adbc.Cursor, table: str, rows: pa.Table, days: Sequence[dt.date], found: Columns
 ) -> pa.Table:
+    """What the table has of those days, in the transaction that has filled it; the lock keeps others out."""
+    columns = ", ".join(
+        f"{_READ_BACK.get(found[table, name]['type'], '{column}').format(column=name)} AS {name}"
+        for name in rows.column_names
+    )
+    query = _of_days(f"SELECT {columns} FROM {table},", table, days)
+    if _has_no_day(rows):
+        query += f" UNION ALL SELECT {columns} FROM {table} WHERE viewed_at IS NULL"
+    cursor.execute(query)
+    return cursor.fetch_arrow_table()
+
+
+def _of_days(begin: str, table: str, days: Sequence[dt.date]) -> str:
+    """A statement about a table's rows of some days; the dates stand in it, since ADBC streams such alone."""
+    listed = sql.Literal([day.isoformat() for day in days]).as_string(None)
+    return f"{begin} unnest({listed}::date[]) AS day WHERE {_IS_OF_DAYS[table]}"
+
+
+def _has_no_day(rows: pa.Table) -> bool:
+    return "viewed_at" in rows.column_names and rows["viewed_at"].null_count > 0
+
+
+def _require_same(dsn: str, table: str, rows: pa.Table, held: pa.Table, found: Columns) -> None:
+    """Refuse a load of which the table holds something else: rounded, cut, changed by a trigger.
+
+    Only PostgreSQL knows what each type, domain and trigger makes of a value.
+    """
+    if held.num_rows != rows.num_rows:
+        raise InputUnwritable(
+            f"{table} in {describe(dsn)} has kept {held.num_rows:,} of the {rows.num_rows:,} rows",
+            "see the triggers and rules of the table; nothing was loaded",
+        )
+    for name in rows.column_names:
+        there = found[table, name]
+        if _is_same(rows[name], held[name]):
+            continue
+        if there["modifier"] >= 0:
+            raise _does_not_hold(dsn, table, name, there)
+        raise InputUnwritable(
+            f"{table}.{name} in {describe(dsn)} has kept other values than those that were loaded",
+            "see the triggers and rules of the table; nothing was loaded",
+        )
+
+
+def _is_same(loaded: pa.ChunkedArray, held: pa.ChunkedArray) -> bool:
+    """Whether two columns have the same values, in whatever order."""
+    if pa.types.is_timestamp(loaded.type):
+        held = held.cast(loaded.type)
+    else:
+        loaded = loaded.cast(held.type)
+    return bool(loaded.equals(held) or _counted(loaded).equals(_counted(held)))
+
+
+def _counted(values: pa.ChunkedArray) -> pa.Table:
+    counted = pa.table({"value": values}).group_by("value").aggregate([([], "count_all")])
+    return counted.sort_by("value").combine_chunks()
+
+
+@contextmanager
+def _refusals(dsn: str, table: str) -> Iterator[None]:
+    """What the database refuses while a table is filled, as one line that names the table and the column."""
+    try:
+        yield
+    except adbc_driver_manager.Error as error:
+        if not (error.sqlstate or "").isalnum() or failures.explain(error) is not None:
+            raise
+        said = {name.decode(): text.decode(errors="replace") for name, text in error.details}
+        copying = _COPYING.match(said.get("PG_DIAG_CONTEXT", ""))
+        column = said.get("PG_DIAG_COLUMN_NAME") or (copying[1] if copying else "")
+        reason = failures.reason_of(said.get("PG_DIAG_MESSAGE_PRIMARY", "")) or failures.reason(error)
+        raise InputUnwritable(
+            f"{table}{'.' if column else ''}{column} in {describe(dsn)} does not take the rows ({reason})",
+            "correct the file, or have the table changed; nothing was loaded",
+        ) from error
+
+
+def _does_not_hold(
+    dsn: str, table: str, column: str, there: Mapping[str, Any], why: str = ""
+) -> InputUnwritable:
+    return InputUnwritable(
+        f"{table}.{column} in {describe(dsn)} is of the type {there['declared']}, which does not hold all"
+        f" values as they are{why and f' ({why})'}",
+        "have it changed to a wider type; nothing was loaded",
+    )
+
+
+def _as_declared(dsn: str, table: str, rows: pa.Table, found: Columns) -> pa.Table:
     """Rows with the types of a table's columns."""
     columns = []
     for field in rows.schema:
@@ -112,12 +226,20 @@ def _as_declared(
                 f" {field.type} is not loaded",
                 "have it changed to a type that holds such values as they are",
             )
+        # A time that is rounded may be the next day's, where nobody looks for it afterwards.
+        if pa.types.is_timestamp(field.type) and _has_finer(rows[field.name], there["modifier"]):
+            raise _does_not_hold(dsn, table, field.name, there)
         try:
             columns.append(rows[field.name].cast(_INTEGERS.get(kind, field.type)))
         except pa.ArrowInvalid as error:
-            raise InputUnwritable(
-                f"{table}.{field.name} in {describe(dsn)} is of the type {there['declared']}, which does not"
-                f" hold all values ({error})",
-                "have it changed to a wider type",
-            ) from error
+            raise _does_not_hold(dsn, table, field.name, there, str(error)) from error
     return pa.table(columns, rows.column_names)
+
+
+def _has_finer(times: pa.ChunkedArray, digits: int) -> bool:
+    """Whether a time has more decimals of a second than a type keeps; a negative number means all."""
+    if not 0 <= digits < _MICROSECOND_DIGITS:
+        return False
+    step = pa.scalar(10 ** (_MICROSECOND_DIGITS - digits), pa.int64())
+    ticks = times.cast(pa.int64())
+    return bool(pc.any(pc.not_equal(pc.multiply(pc.divide(ticks, step), step), ticks)).as_py())

@@ -135,6 +135,24 @@ def test_signs_of_life_come_again_after_the_connection_was_cut(
     keep_for(system, cut)
 
 
+def test_a_goodbye_is_said_though_the_session_has_ended(system: System) -> None:
+    name = system.query("queue", "SELECT current_database()")[0][0]
+    system.query("queue", f"ALTER DATABASE {name} SET idle_session_timeout = '100ms'")
+
+    def wait_until_it_has_ended() -> None:
+        eventually(lambda: len(workers(system)) == 1)
+        connected = (
+            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
+            " AND application_name = 'episodes presence'"
+        )
+        eventually(lambda: system.query("queue", connected) == [])
+
+    keep_for(system, wait_until_it_has_ended)
+    assert workers(system) == []
+    (gone,) = workers(system, dt.timedelta(minutes=5))
+    assert gone.stopped_at is not None
+
+
 def test_nothing_is_said_in_a_queue_of_another_environment(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
