@@ -123,11 +123,13 @@ _COMPLETED = {
     "text": _TRUTH,
     "enum": _TRUTH,
 }
-# Viewers are only told apart: what is equal to PostgreSQL is spelt alike.
+# Viewers are only told apart: what is equal to PostgreSQL is spelt alike. `citext` compares what `lower`
+# makes of it by the database's own collation, whatever the column's.
 _VIEWER = {
     "integer": _Reading("COLUMN::bigint"),
     "numeric": _Reading("trim_scale(COLUMN)::text"),
     "text": _Reading("COLUMN::text"),
+    "citext": _Reading('lower(COLUMN::text COLLATE "default")'),
     "enum": _Reading("COLUMN::text"),
     "uuid": _Reading("COLUMN::text"),
     "bytea": _Reading("encode(COLUMN, 'hex')"),
@@ -150,7 +152,9 @@ _NUMBER_SHOWN: Mapping[str, LiteralString] = {
     "integer": _SMALL,
     "numeric": f"CASE WHEN COLUMN = trunc(COLUMN) THEN {_SMALL} END",
     "float": f"CASE WHEN COLUMN = trunc(COLUMN) THEN {_SMALL} END",
-    "text": "CASE WHEN COLUMN::text ~ '^(0|-?[1-9][0-9]{{0,8}})$' THEN COLUMN::text::integer END",
+    # Some collations know no patterns.
+    "text": "CASE WHEN COLUMN::text COLLATE \"default\" ~ '^(0|-?[1-9][0-9]{{0,8}})$'"
+    " THEN COLUMN::text::integer END",
 }
 # The date on which a moment lies, and the moment at which a date begins: as the column has it, so that an
 # index on it can be used. A time without a time zone is one in UTC.
@@ -274,14 +278,23 @@ def look_at_columns(dsn: str) -> InputColumns:
                 f"{describe(dsn)} has no column {table}.{column}",
                 "have it added, or put a view with all columns in the table's place",
             )
-        if _kind(row) not in readings:
+        if row["equating"] is not None:
+            raise InputUnreadable(
+                f"{table}.{column} in {describe(dsn)} has the collation {row['equating']}, which takes"
+                " texts that differ for equal",
+                "put a view of that name in the table's place which gives equal ones one spelling, in the"
+                ' collation "C"',
+            )
+        if _kind(table, column, row) not in readings:
             raise InputUnreadable(
                 f"{table}.{column} in {describe(dsn)} is of the type {row['declared']}, which cannot be read"
                 " exactly",
                 "docs/bad-input.md has the types that can; put a view of that name in the table's place"
                 f" which converts {column}",
             )
-    columns = InputColumns({key: _kind(row) for key, row in types.items()})
+    columns = InputColumns(
+        {(table, column): _kind(table, column, row) for (table, column), row in types.items()}
+    )
     _known[dsn] = time.monotonic(), columns
     return columns
 
@@ -304,5 +317,7 @@ def forget_columns(dsn: str) -> None:
     _known.pop(dsn, None)
 
 
-def _kind(row: Mapping[str, Any]) -> str:
-    return _KINDS.get(row["type"], row["type"])
+def _kind(table: str, column: str, row: Mapping[str, Any]) -> str:
+    kind = _KINDS.get(row["type"], row["type"])
+    # Elsewhere citext is text: what is compared there has one spelling, or is shown as it is.
+    return "text" if kind == "citext" and "citext" not in _READINGS.get((table, column), {}) else kind

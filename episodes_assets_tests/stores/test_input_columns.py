@@ -497,3 +497,61 @@ def test_a_statement_that_takes_too_long_and_a_session_that_ends_are_told_as_bef
             read("pg_sleep(5)")
     finally:
         system.query("input", "ALTER ROLE episodes_input_reader RESET statement_timeout")
+
+
+VIEWED = "INSERT INTO viewings (epid, viewed_at, viewer_id) VALUES ('7', '2018-03-01Z', %s)"
+# The embedded server lacks the extension; this is how it makes its type.
+CITEXT = """
+    CREATE TYPE citext;
+    CREATE FUNCTION citextin(cstring) RETURNS citext AS 'textin' LANGUAGE internal IMMUTABLE STRICT;
+    CREATE FUNCTION citextout(citext) RETURNS cstring AS 'textout' LANGUAGE internal IMMUTABLE STRICT;
+    CREATE TYPE citext (
+        INPUT = citextin, OUTPUT = citextout, INTERNALLENGTH = VARIABLE, STORAGE = extended, COLLATABLE = true
+    );
+    CREATE CAST (citext AS text) WITHOUT FUNCTION AS IMPLICIT
+"""
+
+
+# Nor does it make collations of that kind, which ICU's alone may be.
+ANY_CASE = """
+    CREATE COLLATION anycase FROM "C";
+    SET allow_system_table_mods = on;
+    UPDATE pg_collation SET collisdeterministic = false WHERE collname = 'anycase'
+"""
+
+
+def test_viewers_that_citext_takes_for_one_are_one(system: System) -> None:
+    viewers = ["Ann", "ANN", "ÄNN", "änn", "ann "]
+    alter(system, CITEXT, retype("viewings", "viewer_id", "citext"), retype("viewings", "epid", "citext"))
+    for viewer in viewers:
+        system.query("input", VIEWED, [viewer])
+    assert set(read_viewings(system, [7])["viewer_id"].to_pylist()) == {"ann", "änn", "ann "}
+
+
+def test_viewers_of_any_other_text_are_told_apart_by_case(system: System) -> None:
+    alter(system, retype("viewings", "viewer_id", "text"), retype("viewings", "epid", "text"))
+    for viewer in ("Ann", "ann"):
+        system.query("input", VIEWED, [viewer])
+    assert sorted(read_viewings(system, [7])["viewer_id"].to_pylist()) == ["Ann", "ann"]
+
+
+@pytest.mark.parametrize(
+    ("table", "column"), [("viewings", "viewer_id"), ("viewings", "epid"), ("episodes", "start_date")]
+)
+def test_a_collation_that_equates_texts_is_refused_by_name(system: System, table: str, column: str) -> None:
+    system.query("input", ANY_CASE)
+    with pytest.raises(InputUnreadable, match=rf"{table}\.{column} in .* has the collation anycase, "):
+        alter(system, retype(table, column, "text COLLATE anycase"))
+
+
+def test_what_is_only_shown_may_have_any_collation(system: System) -> None:
+    system.query("input", ANY_CASE)
+    alter(
+        system,
+        retype("episodes", "season", "text COLLATE anycase"),
+        retype("episodes", "title", "text COLLATE anycase"),
+        "INSERT INTO episodes (batch_date, epid, algorithm_id, start_date, season, title)"
+        " VALUES ('2018-03-01', 7, 1, '2018-03-01', '3', 'A Title')",
+    )
+    shown = read_drop(system, day(1))
+    assert (shown["season"].tolist(), shown["title"].tolist()) == ([3], ["A Title"])
