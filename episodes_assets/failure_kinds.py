@@ -18,7 +18,7 @@ class Kind:
     Attributes:
         error: What it is raised as.
         what: What happened; `{place}` and `{reason}` are filled in.
-        hint: What to do about it.
+        hint: What to do about it; `{variables}` are those of libpq's environment variables that are set.
         sqlstates: What those that mean it begin with. Whole classes come after single ones.
         only_with: What the message must hold besides.
         errnos: Those that mean it.
@@ -106,6 +106,16 @@ KINDS = (
         sqlstates=("28",),
         texts=("password authentication failed", "no password supplied", "no pg_hba.conf entry",
                "authentication failed for user", "is not permitted to log in", "FATAL:  role "),
+    ),
+    Kind(
+        errors.DatabaseUnreachable,
+        "cannot reach {place} ({reason})",
+        "check the options of the DSN{variables}",
+        texts=('invalid value for parameter "', "unrecognized configuration parameter", ' value: "',
+               "permission denied to set parameter", "startup parameter", "channel binding required",
+               "authentication method requirement", "GSSAPI encryption required", "GSSAPI support is not",
+               "SSL was required", "request an SSL certificate", "hot standby mode", "session is read-only",
+               "session is not read-only"),
     ),
     Kind(
         errors.DatabaseUnreachable,

@@ -30,6 +30,17 @@ _NOISE = (
     "before or while processing", ". SQLSTATE", "LINE ", "^", "DETAIL:", "HINT:", "CONTEXT:", "WARNING:",
     "Multiple connection attempts failed", "The above exception",
 )  # fmt: skip
+# All that a client's libpq takes from its environment.
+_LIBPQ_VARIABLES = {
+    "PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGPASSFILE", "PGREQUIREAUTH",
+    "PGCHANNELBINDING", "PGSERVICE", "PGSERVICEFILE", "PGSYSCONFDIR", "PGLOCALEDIR", "PGOPTIONS", "PGAPPNAME",
+    "PGSSLMODE", "PGREQUIRESSL", "PGSSLNEGOTIATION", "PGSSLCOMPRESSION", "PGSSLCERT", "PGSSLKEY",
+    "PGSSLCERTMODE", "PGSSLROOTCERT", "PGSSLCRL", "PGSSLCRLDIR", "PGSSLSNI", "PGSSLMINPROTOCOLVERSION",
+    "PGSSLMAXPROTOCOLVERSION", "PGREQUIREPEER", "PGKRBSRVNAME", "PGGSSLIB", "PGGSSENCMODE",
+    "PGGSSDELEGATION", "PGCONNECT_TIMEOUT", "PGCLIENTENCODING", "PGDATESTYLE", "PGTZ", "PGGEQO",
+    "PGTARGETSESSIONATTRS", "PGLOADBALANCEHOSTS", "PGMINPROTOCOLVERSION", "PGMAXPROTOCOLVERSION",
+    "PGOAUTHDEBUG",
+}  # fmt: skip
 _SEVERE = re.compile(r"\b(?:PANIC|FATAL|ERROR): +(.*)")
 _PREFIX = re.compile(
     r"^(connection failed: |connection is bad: |IO: |\[libpq\] |Failed to connect: |\[Errno -?\d+\] |- )+"
@@ -141,9 +152,16 @@ def explain_connection(error: BaseException, place: str) -> SystemFailure:
     found = explain(error, place)
     if isinstance(found, SystemFailure):
         return found
+    doubt = _variables() + ("; else " if _variables() else "")
     return errors.DatabaseUnreachable(
-        f"cannot reach {place} ({reason(error)})", "see that the server is up; its log says more"
+        f"cannot reach {place} ({reason(error)})", f"{doubt}see that the server is up; its log says more"
     )
+
+
+def _variables() -> str:
+    """What to do about libpq's environment variables that are set: they count beside a DSN."""
+    found = sorted(name for name in os.environ if name in _LIBPQ_VARIABLES)
+    return f"correct or unset what the environment sets ({', '.join(found)})" if found else ""
 
 
 def reason(error: BaseException) -> str:
@@ -198,7 +216,9 @@ def _choose(links: list[_Link], place: str) -> SystemFailure | None:
     if not place and link.module.startswith("psycopg2"):
         place = "Dagster's own database"
     if "{place}" in kind.what:
-        return kind.error(kind.what.format(place=place or "the database", reason=said), kind.hint)
+        variables = _variables()
+        hint = kind.hint.replace("{variables}", variables and f", and {variables}")
+        return kind.error(kind.what.format(place=place or "the database", reason=said), hint)
     return kind.error(f"{kind.what} ({place + ': ' if place else ''}{said})", kind.hint)
 
 

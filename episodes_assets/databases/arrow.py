@@ -13,9 +13,10 @@ from psycopg import sql
 
 from episodes_assets import failures
 from episodes_assets.databases import session_settings
+from episodes_assets.databases.arrow_startup import with_startup_options
 from episodes_assets.databases.connections import describe, unreachable
 from episodes_assets.databases.session_settings import READ_ONLY, SessionKind
-from episodes_assets.errors import StatementFailed
+from episodes_assets.errors import DatabaseUnreachable, StatementFailed
 
 # Memory to sort a day's drop of 1.4 million rows without files, and a hint that its rows are cheap to hand
 # from process to process, so that it is sorted in parallel.
@@ -138,14 +139,26 @@ def _connect_to_read(dsn: str, *, is_ours: bool) -> adbc.Connection:
 
 
 def _connect(dsn: str, settings: str, *, autocommit: bool) -> adbc.Connection:
+    started = with_startup_options(dsn)
     try:
-        connection = adbc.connect(dsn, autocommit=autocommit)
+        try:
+            connection = adbc.connect(started, autocommit=autocommit)
+        except adbc_driver_manager.Error as error:
+            if started == dsn or "startup parameter" not in str(error):
+                raise
+            connection = adbc.connect(dsn, autocommit=autocommit)  # a pooler is in between
     except adbc_driver_manager.Error as error:
         raise unreachable(dsn, error) from error
     try:
         with connection.cursor() as cursor:
             cursor.execute(settings)
-            cursor.fetchone()
+            if isinstance((cursor.fetchone() or ("",))[0], bytes):
+                connection.close()
+                raise DatabaseUnreachable(
+                    f"{describe(dsn)} does not tell the driver of columns the names of its types",
+                    "let quote_all_identifiers be off, and search_path not name pg_catalog, for this role,"
+                    " this database and in PGOPTIONS",
+                )
         if not autocommit:
             connection.commit()
     except adbc_driver_manager.Error as error:

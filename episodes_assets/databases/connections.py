@@ -74,7 +74,7 @@ def connect(
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
         raise NotProvisioned(
             f"{describe(dsn)} lacks a table ({error.diag.message_primary})",
-            "run `episodes db init`",
+            "run `episodes db init`" if is_ours else "have it made, or let the role's search_path lead to it",
         ) from error
     except psycopg.Error as error:
         if (cause := cause_of(dsn, error, is_broken=connection.broken)) is None:

@@ -1,6 +1,8 @@
 """Who may do what: each role's rights, settings and connections, given anew at every `episodes db init`.
 
-A role may change its own settings and its own password, so both are put back as well.
+A role may change its own settings and its own password, so both are put back as well. Two things are left
+alone: the `search_path` of the input's roles, which says where its tables are, and all that the roles of an
+input of other systems have set, since those are not ours.
 """
 
 from collections.abc import Collection, Mapping
@@ -14,7 +16,7 @@ from episodes_assets.databases.purposes import Database, Purpose
 
 Roles = Mapping[Purpose, str]
 
-_STAMP = "GRANT SELECT ON public.environment_stamp, public.episodes_schema_version TO {role}"
+_STAMP = "GRANT SELECT ON environment_stamp, episodes_schema_version TO {role}"
 
 _RIGHTS: dict[Purpose, tuple[str, ...]] = {
     # Dagster migrates its own tables, in a schema that nobody else looks into: with a right to make
@@ -143,18 +145,25 @@ def connection_limit(purposes: Collection[Purpose], max_connections: int) -> int
 
 
 def grant(
-    admin: Connection, database: Database, database_name: str, roles: Roles, *, is_ours: bool = True
+    admin: Connection,
+    database: Database,
+    database_name: str,
+    roles: Roles,
+    *,
+    input_roles: Collection[str] = (),
+    is_ours: bool = True,
 ) -> None:
     """Give each role of a database its rights and settings and, where the database is ours, nobody else any.
 
-    What a role has set for itself, on the whole server or in this database, is reset.
+    What a role has set for itself, on the whole server or in this database, is reset where that is ours.
 
     Args:
         admin: An administrator's connection to that database.
         database: Which of the four it is.
         database_name: What it is called on its server.
         roles: The roles' names by purpose; those of other databases are ignored.
-        is_ours: Whether who else may come in is for us to say.
+        input_roles: Those that keep their `search_path`; one role may serve several databases.
+        is_ours: Whether who else may come in, and what roles set for themselves, is for us to say.
     """
     names = {"database": sql.Identifier(database_name)}
     is_superuser = admin.info.parameter_status("is_superuser") == "on"
@@ -163,19 +172,49 @@ def grant(
         _run(admin, "REVOKE CREATE ON SCHEMA public FROM PUBLIC", names)
         if is_superuser:
             _run(admin, _NO_LARGE_OBJECTS, names)
-    own = {purpose: sql.Identifier(role) for purpose, role in roles.items() if purpose.database is database}
-    for role in own.values():  # before any is set: one role may serve several purposes
-        _run(admin, "ALTER ROLE {role} RESET ALL", {"role": role})
-        _run(admin, "ALTER ROLE {role} IN DATABASE {database} RESET ALL", {**names, "role": role})
-        if is_ours:
-            _run(admin, "REVOKE ALL ON DATABASE {database} FROM {role}", {**names, "role": role})
+    own = {purpose: role for purpose, role in roles.items() if purpose.database is database}
+    for role in own.values() if is_ours else ():  # before any is set: one role may serve several purposes
+        _reset(admin, role, database_name, keeps_search_path=role in input_roles)
+        _run(admin, "REVOKE ALL ON DATABASE {database} FROM {role}", {**names, "role": sql.Identifier(role)})
     for purpose, role in own.items():
-        names["role"] = role
+        names["role"] = sql.Identifier(role)
         _run(admin, "GRANT CONNECT ON DATABASE {database} TO {role}", names)
         for right in _RIGHTS[purpose]:
             _run(admin, right, names)
         for setting in (*_SETTINGS[purpose], *(_LIMITS.get(purpose, ()) if is_superuser else ())):
             _run(admin, f"ALTER ROLE {{role}} IN DATABASE {{database}} SET {setting}", names)
+
+
+def _reset(admin: Connection, role: str, database_name: str, *, keeps_search_path: bool) -> None:
+    """Reset what a role has set for itself, on the whole server and in a database."""
+    names = {"role": sql.Identifier(role), "database": sql.Identifier(database_name)}
+    for alter, place in (
+        ("ALTER ROLE {role}", None),
+        ("ALTER ROLE {role} IN DATABASE {database}", database_name),
+    ):
+        kept = _search_path_of(admin, role, place) if keeps_search_path else None
+        _run(admin, f"{alter} RESET ALL", names)
+        if kept is not None:
+            # As PostgreSQL keeps it, which is how it takes it back; quoted anew it would be another one.
+            row = admin.execute("SELECT current_setting('search_path')").fetchone()
+            admin.execute("SELECT set_config('search_path', %s, false)", [kept])
+            _run(admin, f"{alter} SET search_path FROM CURRENT", names)
+            admin.execute("SELECT set_config('search_path', %s, false)", row)
+
+
+def _search_path_of(admin: Connection, role: str, database_name: str | None) -> str | None:
+    """The `search_path` that is set for a role, on the whole server or in a database; None if none is."""
+    row = admin.execute(
+        """
+        SELECT substr(setting, length('search_path=') + 1)
+        FROM pg_catalog.pg_db_role_setting
+        JOIN pg_catalog.pg_roles ON pg_roles.oid = setrole AND rolname = %(role)s
+        LEFT JOIN pg_catalog.pg_database ON pg_database.oid = setdatabase, unnest(setconfig) AS setting
+        WHERE datname IS NOT DISTINCT FROM %(database)s AND starts_with(setting, 'search_path=')
+        """,
+        {"role": role, "database": database_name},
+    ).fetchone()
+    return None if row is None else str(row[0])
 
 
 def _run(admin: psycopg.Connection, statement: str, names: Mapping[str, sql.Identifier]) -> None:

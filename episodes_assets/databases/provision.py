@@ -236,9 +236,17 @@ async def _install_pgqueuer(dsn: str) -> None:
 def _grant(admin: Connection, target: Target) -> None:
     try:
         with admin.transaction():
-            grant(admin, target.database, target.name, target.roles, is_ours=target.is_ours)
+            grant(
+                admin,
+                target.database,
+                target.name,
+                target.roles,
+                input_roles=target.input_roles,
+                is_ours=target.is_ours,
+            )
     except psycopg.errors.UndefinedTable as error:
         raise NotProvisioned(
-            f"{describe(target.admin_dsn)} has no table `episodes` or `viewings`",
+            f"{describe(target.admin_dsn)} has no table `episodes` or `viewings` where the administrator's"
+            " search_path leads",
             _THEIRS,
         ) from error

@@ -23,7 +23,7 @@ PUBLIC = "public, pg_temp"
 
 _NOTHING_MORE: Final[Mapping[str, str]] = MappingProxyType({})
 
-# The server's own defaults, of which one release differs from another in none.
+# The server's own defaults but for messages; of these one release differs from another in none.
 _PINNED = {
     # How values are written and read as text.
     "client_encoding": "UTF8",
@@ -33,6 +33,11 @@ _PINNED = {
     "extra_float_digits": "1",
     "bytea_output": "hex",
     "array_nulls": "on",
+    "quote_all_identifiers": "off",
+    # What else the server has to say: ADBC's libpq would write it on stderr, as it comes.
+    "client_min_messages": "error",
+    # An error that is expected ends its statement alone.
+    "exit_on_error": "off",
     # What a statement sees of what others commit. Row locks are waited for, and then rows are read anew.
     "default_transaction_isolation": "read committed",
     "default_transaction_deferrable": "off",

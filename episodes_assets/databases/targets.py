@@ -25,6 +25,7 @@ class Target:
         server: An administrator's DSN for the server.
         roles: The roles' names by purpose.
         passwords: Their passwords by purpose, where they have some.
+        input_roles: The roles of the input, whichever database this is.
     """
 
     database: Database
@@ -32,6 +33,7 @@ class Target:
     server: str
     roles: Mapping[Purpose, str]
     passwords: Mapping[Purpose, str | None]
+    input_roles: frozenset[str]
 
     @property
     def admin_dsn(self) -> str:
@@ -70,6 +72,11 @@ def find_targets(
     Raises:
         BadSetting: If a DSN that is needed is missing, or those of a database do not agree.
     """
+    input_roles = frozenset(
+        str(conninfo_to_dict(dsn)["user"])
+        for purpose, dsn in dsns.by_purpose.items()
+        if purpose.database is Database.INPUT
+    )
     for database in databases:
         given = {p: d for p, d in dsns.by_purpose.items() if p.database is database}
         if not given:
@@ -88,6 +95,7 @@ def find_targets(
             server=_administrator(settings, dsns, database),
             roles={purpose: str(part["user"]) for purpose, part in parts.items()},
             passwords={purpose: part.get("password") for purpose, part in parts.items()},  # type: ignore[misc]
+            input_roles=input_roles,
         )
 
 

@@ -4,8 +4,10 @@ import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
 
-from episodes_assets.databases.connections import connect_to_read, unreachable
+from episodes_assets.databases.connections import connect, connect_to_read, unreachable
 from episodes_assets.databases.dsns import Database, Purpose
+from episodes_assets.errors import DatabaseUnreachable
+from episodes_assets_tests.own_server import OwnServer
 from episodes_assets_tests.system import System
 
 
@@ -24,3 +26,39 @@ def test_who_reads_leaves_no_transaction_open_and_cannot_write(system: System) -
 def test_a_driver_that_says_nothing(text: str) -> None:
     error = unreachable("postgresql://me:secret@db.example/queue", ValueError(text))
     assert str(error).startswith("cannot reach me@db.example/queue (ValueError): ")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PGTZ", "Nowhere/Else"),
+        ("PGCLIENTENCODING", "KLINGON"),
+        ("PGCLIENTENCODING", "MULE_INTERNAL"),
+        ("PGDATESTYLE", "nonsense"),
+        ("PGSSLMODE", "bogus"),
+        ("PGSSLMODE", "require"),
+        ("PGTARGETSESSIONATTRS", "standby"),
+        ("PGCHANNELBINDING", "require"),
+        ("PGREQUIREAUTH", "none"),
+        ("PGGSSENCMODE", "require"),
+        ("PGGEQO", "perhaps"),
+        ("PGOPTIONS", "-c nonsense=1"),
+        ("PGOPTIONS", "-c port=1"),
+    ],
+)
+def test_a_variable_that_ends_the_session_is_named(
+    tcp_server: OwnServer, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("PGAPPNAME", "mine")
+    named = ", ".join(sorted([variable, "PGAPPNAME"]))
+    with (
+        pytest.raises(
+            DatabaseUnreachable, match=rf"orrect or unset what the environment sets \({named}\)"
+        ) as no,
+        connect(tcp_server.admin_dsn),
+    ):
+        pass
+    said = str(no.value)
+    assert tcp_server.password not in said
+    assert "see that the server is up" not in said or "; else see that" in said

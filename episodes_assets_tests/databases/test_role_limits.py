@@ -9,7 +9,7 @@ from psycopg.conninfo import make_conninfo
 
 from episodes_assets.databases import completion, grants
 from episodes_assets.databases.connections import connect_to_write
-from episodes_assets.databases.dsns import Database, Dsns, Purpose
+from episodes_assets.databases.dsns import Database, Dsns, Purpose, resolve_dsns
 from episodes_assets.databases.provision import provision
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.own_server import OwnServer
@@ -85,16 +85,21 @@ def test_what_a_role_has_set_for_itself_is_reset(
     tcp_server: OwnServer, provisioned: Callable[[], Dsns], purpose: Purpose
 ) -> None:
     dsn = provisioned().require(purpose)
+    planted = {
+        name: value
+        for name, value in PLANTED.items()
+        if name != "search_path" or purpose.database is not Database.INPUT
+    }
 
     def settings() -> dict[str, str]:
         with psycopg.connect(dsn) as connection:
-            found = [connection.execute(f"SHOW {name}").fetchone() for name in PLANTED]
-            return {name: row[0] for name, row in zip(PLANTED, found, strict=True) if row}
+            found = [connection.execute(f"SHOW {name}").fetchone() for name in planted]
+            return {name: row[0] for name, row in zip(planted, found, strict=True) if row}
 
     before = settings()
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("SET default_transaction_read_only = off")
-        for name, value in PLANTED.items():
+        for name, value in planted.items():
             connection.execute(
                 f"ALTER ROLE CURRENT_USER SET {name} = {value if ',' in value else repr(value)}"
             )
@@ -105,6 +110,59 @@ def test_what_a_role_has_set_for_itself_is_reset(
         connection.execute("ALTER ROLE CURRENT_USER PASSWORD 'another'")
     provisioned()
     assert settings() == before
+
+
+PATH = 'scratch, "Odd, Name", public'
+
+
+@pytest.mark.parametrize("purpose", [Purpose.INPUT, Purpose.INPUT_WRITER])
+@pytest.mark.parametrize("place", ["", " IN DATABASE prod_input"])
+def test_where_the_inputs_tables_are_is_said_by_its_roles(
+    tcp_server: OwnServer, provisioned: Callable[[], Dsns], purpose: Purpose, place: str
+) -> None:
+    dsn = provisioned().require(purpose)
+    with psycopg.connect(tcp_server.admin_dsn, autocommit=True) as admin:
+        alter = f"ALTER ROLE prod_{purpose}{place}"
+        admin.execute(f"{alter} SET search_path = {PATH}")
+        admin.execute(f"{alter} SET work_mem = '3MB'")
+        try:
+            provisioned()
+            with psycopg.connect(dsn) as connection:
+                assert connection.execute("SHOW search_path").fetchone() == (PATH,)
+                assert connection.execute("SHOW work_mem").fetchone() != ("3MB",)
+        finally:
+            admin.execute(f"{alter} RESET search_path")
+
+
+def test_what_roles_of_other_systems_have_set_is_theirs(
+    tcp_server: OwnServer, provisioned: Callable[[], Dsns], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dsn = provisioned().require(Purpose.INPUT)
+    monkeypatch.delenv(Purpose.INPUT_WRITER.setting)
+    with psycopg.connect(tcp_server.admin_dsn, autocommit=True) as admin:
+        admin.execute("ALTER ROLE prod_input SET work_mem = '3MB'")
+        admin.execute("ALTER ROLE prod_input SET default_transaction_read_only = off")
+        try:
+            provision(load_settings(), resolve_dsns(load_settings()), lambda _: None)
+            with psycopg.connect(dsn) as connection:
+                assert connection.execute("SHOW work_mem").fetchone() == ("3MB",)
+                assert connection.execute("SHOW transaction_read_only").fetchone() == ("on",)
+        finally:
+            admin.execute("ALTER ROLE prod_input RESET ALL")
+
+
+def test_tables_are_made_in_public_whatever_the_administrators_path(
+    tcp_server: OwnServer, provisioned: Callable[[], Dsns], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provisioned()
+    with psycopg.connect(tcp_server.admin_dsn, autocommit=True) as admin:
+        admin.execute("DROP DATABASE prod_input WITH (FORCE)")
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setenv("PGOPTIONS", "-c search_path=scratch")
+            dsn = provisioned().require(Purpose.INPUT)
+        with psycopg.connect(dsn) as connection:
+            connection.execute("SELECT FROM public.episodes, public.viewings")
 
 
 def test_what_consumers_sessions_begin_with(provisioned: Callable[[], Dsns]) -> None:

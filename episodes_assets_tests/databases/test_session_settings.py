@@ -11,17 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pyarrow as pa
 import pytest
+from adbc_driver_manager import AdbcStatusCode, OperationalError
+from adbc_driver_postgresql import dbapi as adbc
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import create_engine, text
 
 import episodes_assets
 from episodes_assets.accounts.pool import AccountsPool
+from episodes_assets.databases import arrow
 from episodes_assets.databases.arrow import connect_arrow, read_arrow
 from episodes_assets.databases.connections import connect, connect_to_input, connect_to_read, connect_to_write
 from episodes_assets.databases.purposes import Database, Purpose
 from episodes_assets.databases.sqlalchemy_url import to_sqlalchemy_url
+from episodes_assets.errors import DatabaseUnreachable
 from episodes_assets.fleet.activity import Activity
 from episodes_assets.fleet.message_figures import read_message_figures
 from episodes_assets.fleet.presence import Presence, WorkerName
@@ -41,6 +46,9 @@ SETTINGS = [
     ("array_nulls", "off", "on"),
     ("default_transaction_isolation", "serializable", "read committed"),
     ("default_transaction_deferrable", "on", "off"),
+    ("quote_all_identifiers", "on", "off"),
+    ("client_min_messages", "debug1", "error"),
+    ("exit_on_error", "on", "off"),
 ]
 ENVIRONMENT = {
     "PGTZ": "Asia/Kathmandu",
@@ -111,6 +119,7 @@ def test_days_are_worked_and_shown_right(system: System) -> None:
             done = system.cli(*arguments)
             assert done.returncode == 0, (arguments, done.stdout, done.stderr)
             assert shown in done.stdout, (arguments, done.stdout)
+            assert "DEBUG" not in done.stderr, (arguments, done.stderr)
         assert "2018-03-02" in get(client(system), "/fleet").text
         asyncio.run(read_message_figures(system.dsn(Purpose.QUEUE)))
     (second,) = [line for line in exported.read_text().splitlines() if line.startswith("2018-03-02,7,0,")]
@@ -207,6 +216,43 @@ def of_a_workers_session(system: System) -> Any:
 def test_sessions_pin_what_results_depend_on(system: System, ask: Show) -> None:
     with hostile(system):
         assert list(ask(system)) == WANTED
+
+
+def test_columns_are_read_and_written_though_identifiers_are_quoted_for_a_shell(
+    system: System, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(
+        "PGOPTIONS", "-c work_mem=7MB -c quote_all_identifiers=on -c client_min_messages=debug5"
+    )
+    shown = read_arrow(
+        system.dsn(Purpose.INPUT), "SELECT current_setting('work_mem') AS a, true AS b", is_ours=False
+    )
+    assert shown.schema.types == [pa.string(), pa.bool_()]
+    with connect_arrow(system.dsn(Purpose.INPUT_WRITER)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('work_mem')")
+        assert cursor.fetchone() == ("7MB",)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_pooler_between_is_refused_plainly_only_where_types_have_no_names(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dsn = system.dsn(Purpose.INPUT)
+    name = conninfo_to_dict(dsn)["dbname"]
+    connect_anyhow = adbc.connect
+
+    def refuse_options(uri: str, **rest: Any) -> Any:
+        if "options=" in uri:
+            raise OperationalError("unsupported startup parameter: options", status_code=AdbcStatusCode.IO)
+        return connect_anyhow(uri, **rest)
+
+    monkeypatch.setattr(adbc, "connect", refuse_options)
+    system.query("input", f"ALTER DATABASE {name} SET client_min_messages = debug1")
+    assert read_arrow(dsn, "SELECT 'x' AS a", is_ours=False).to_pylist() == [{"a": "x"}]
+    system.query("input", f"ALTER DATABASE {name} SET quote_all_identifiers = on")
+    arrow._kept.clear()
+    with pytest.raises(DatabaseUnreachable, match="let quote_all_identifiers be off"):
+        read_arrow(dsn, "SELECT 1", is_ours=False)
 
 
 DRIVERS = {
