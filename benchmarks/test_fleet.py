@@ -138,7 +138,7 @@ def catch_up(full_day: System, sizes: Sizes) -> int:
     days = [first + number * ONE_DAY for number in range(sizes.catch_up_days)]
     table = inputs.daily_viewings(days, inputs.epids(0, episodes), random)
     writer = full_day.dsn(Purpose.INPUT_WRITER)
-    replace_input(writer, drops=None, drop_days=[], viewings=table, viewing_days=[])
+    replace_input(writer, drops=None, drop_days=[], viewings=table, viewing_days=days)
     full_day.query("input", "VACUUM ANALYZE viewings")
     return episodes
 
