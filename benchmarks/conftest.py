@@ -10,6 +10,8 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
 from psycopg.conninfo import make_conninfo
 from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -21,6 +23,7 @@ from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets.databases.provision import ready_databases
 from episodes_assets.days import ONE_DAY
+from episodes_assets.lake import viewings
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import tracked_state
 from episodes_assets.stores.input_writing import replace_input
@@ -113,19 +116,20 @@ def full_day(system: System, sizes: Sizes) -> System:
     replace_input(writer, drops=drop, drop_days=[day], viewings=None, viewing_days=[])
     for back in range(VIEWING_DAYS):
         viewed_on = day - back * ONE_DAY
-        viewings = inputs.viewings(
+        viewed = inputs.viewings(
             viewed_on,
             sizes.viewings // VIEWING_DAYS,
             sizes.viewed if viewed_on == day else sizes.live,
             everyone=viewed_on == day,
         )
-        replace_input(writer, drops=None, drop_days=[], viewings=viewings, viewing_days=[viewed_on])
+        replace_input(writer, drops=None, drop_days=[], viewings=viewed, viewing_days=[viewed_on])
     system.query("input", "VACUUM ANALYZE")
+    system.take_viewings(day - (VIEWING_DAYS - 1) * ONE_DAY, day)
     return system
 
 
 def forget_days(system: System) -> None:
-    """Empty ledger, state, results and snapshots; the input stays."""
+    """Empty ledger, state, results and snapshots; the input and the lake stay."""
     system.query(
         "queue",
         "TRUNCATE ledger.plans, ledger.chunks, ledger.jobs, ledger.outcomes, ledger.lone_jobs,"
@@ -137,6 +141,12 @@ def forget_days(system: System) -> None:
     filesystem, _ = system.snapshots._place
     with contextlib.suppress(FileNotFoundError):
         filesystem.rm(system.settings.snapshots, recursive=True)
+
+
+def forget_viewings(system: System, day: dt.date) -> None:
+    """Let the lake lack a day, as before it was taken."""
+    with contextlib.suppress(TableNotFoundError):
+        DeltaTable(f"{system.settings.lake}/{viewings.NAME}").delete(f"day = '{day}'")
 
 
 def import_tracked(system: System, epids: inputs.Ints, as_of: dt.date) -> None:

@@ -49,7 +49,11 @@ def record_jobs(
     catching_up: int = 0,
     is_analysed: bool = True,
 ) -> Plan:
-    """Make them the day's plan; what is not analysed is new to the planner's statistics."""
+    """Make them the day's plan, on the newest version of the lake.
+
+    What is not analysed is new to the planner's statistics.
+    """
+    newest = system.viewings.newest()
     frame = jobs_frame(jobs, day=day, window_days=window_days, catching_up=catching_up)
     with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
         plan, _ = record_plan(
@@ -60,6 +64,7 @@ def record_jobs(
             snapshot_id="benchmark",
             code_version="benchmark",
             chunk_jobs=chunk_jobs,
+            viewings_version=newest.number if newest else None,
         )
     if is_analysed:
         system.query("queue", "VACUUM ANALYZE ledger.jobs, ledger.chunks, ledger.outcomes")

@@ -1,6 +1,6 @@
 """The same jobs under Procrastinate, one by one: `python -m benchmarks.procrastinate_app` is a worker.
 
-It ends when the queue is empty. BENCHMARK_QUEUE_DSN and EPISODES_INPUT_DSN name the databases.
+It ends when the queue is empty. BENCHMARK_QUEUE_DSN names the database, EPISODES_LAKE_URL the lake.
 """
 
 import datetime as dt
@@ -26,7 +26,7 @@ def ledger() -> psycopg.Connection:
 
 @app.task(name="run_job", queue="benchmark")
 def run_job(
-    *, plan_id: int, position: int, epid: int, algorithm_id: int, window_start: str, day: str
+    *, plan_id: int, position: int, epid: int, algorithm_id: int, window_start: str, day: str, version: int
 ) -> None:
     """Run one job and write its outcome."""
     window = JobWindows(
@@ -34,8 +34,8 @@ def run_job(
         np.array([algorithm_id], dtype=np.int16),
         np.array([window_start], dtype="datetime64[D]"),
     )
-    dsn = os.environ["EPISODES_INPUT_DSN"]
-    outcome = run_micro_batch(dsn, dt.date.fromisoformat(day), window).outcomes
+    lake = os.environ["EPISODES_LAKE_URL"]
+    outcome = run_micro_batch(lake, version, dt.date.fromisoformat(day), window).outcomes
     ledger().execute(
         "INSERT INTO procrastinate_outcomes (plan_id, position, covered_from, metrics, algorithm_version)"
         " VALUES (%s, %s, %s, %s, %s)",

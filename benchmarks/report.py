@@ -17,7 +17,7 @@ from benchmarks.figures import Figure, Run, read_runs
 ASSETS = ("input_episodes", "tracked_episodes", "episode_jobs", "job_outcomes", "published_results")
 
 
-_TRANSFERS = ("drop", "viewed", "state", "jobs_in")
+_TRANSFERS = ("drop", "viewings", "state", "jobs_in")
 # A figure whose slowest run is more than so many times its fastest is explained.
 WIDE = 1.5
 SPREAD_REASONS: Mapping[str, str] = {}
@@ -164,16 +164,17 @@ def _planning(run: Run) -> str:
     names = ("", "seconds", "input", "tracked", "jobs", "Dagster besides", "peak memory")
     return f"""## Planning a day, database to database
 
-Each time a process of its own runs the three assets through Dagster: read and validate the drop, write the
-snapshot, extend the state, plan and write {2 * run.sizes["viewed"]:,} jobs. The drop is read and planned in
-parts, so that memory does not grow with it; the server sorts it within `work_mem` of 256 MB.
+Each time a process of its own plans the day through Dagster: read and validate the drop, write the
+snapshot, take the viewings into the lake, extend the state, plan and write {2 * run.sizes["viewed"]:,} jobs.
+The drop is read and planned in parts, so that memory does not grow with it; the server sorts it within
+`work_mem` of 256 MB.
 
 {_table(names, rows)}
 
-The bare transfer moves the same rows and nothing else: drop, viewed episodes and state out through ADBC, the
+The bare transfer moves the same rows and nothing else: drop, viewings and state out through ADBC, the
 same jobs in through COPY.
 
-{_table(("", "seconds", "drop", "viewed", "state", "jobs in"), bare)}"""
+{_table(("", "seconds", "drop", "viewings", "state", "jobs in"), bare)}"""
 
 
 def _fan_out(run: Run) -> str:
@@ -191,7 +192,7 @@ def _fleet(run: Run) -> str:
     read = run.named("the fleet", "bare read")
     return f"""## The fleet on real jobs
 
-Read the viewings, compute, write the outcome: {2 * run.sizes["viewed"]:,} jobs over
+Read the viewings from the lake, compute, write the outcome: {2 * run.sizes["viewed"]:,} jobs over
 {run.sizes["viewings"]:,} viewings of four weeks; two workers, chunks of 2,000 jobs and windows of 3 days
 unless the line says otherwise. Chunks of 2,000 are the default: beyond them little is gained, and more is
 repeated when a worker is lost. A tenth that catches up makes it {read.facts["viewings"]:,} viewings over 400

@@ -1,6 +1,7 @@
 """Hundreds of days in one run: to planned jobs, and to published results."""
 
 import datetime as dt
+import shutil
 import time
 from typing import Any
 
@@ -36,6 +37,12 @@ def many_days(system: System, sizes: Sizes) -> list[dt.date]:
         )
     system.query("input", "VACUUM ANALYZE")
     return days
+
+
+def forget_all(system: System) -> None:
+    """As before the first day: the lake goes as well."""
+    forget_days(system)
+    shutil.rmtree(system.settings.lake, ignore_errors=True)
 
 
 def materialize(system: System, days: list[dt.date], assets: tuple[str, ...]) -> dict[str, Any]:
@@ -79,7 +86,7 @@ def test_to_planned_jobs(measure: Measure, system: System, sizes: Sizes, many_da
         }
 
     name = f"{len(many_days)} days to planned jobs"
-    measure("backfill", name, timed, before=lambda: forget_days(system), rounds=1, warm=False)
+    measure("backfill", name, timed, before=lambda: forget_all(system), rounds=1, warm=False)
 
 
 def test_to_published_results(
@@ -91,7 +98,7 @@ def test_to_published_results(
             "backfill",
             f"{len(days)} days to published results",
             lambda: materialize(system, days, ASSETS),
-            before=lambda: forget_days(system),
+            before=lambda: forget_all(system),
             rounds=1,
             warm=False,
         )

@@ -80,7 +80,7 @@ def test_procrastinate(measure: Measure, full_day: System, sizes: Sizes) -> None
     environment = {
         **os.environ,
         "BENCHMARK_QUEUE_DSN": admin,
-        "EPISODES_INPUT_DSN": full_day.dsn(Purpose.INPUT),
+        "EPISODES_LAKE_URL": full_day.settings.lake,
     }
     os.environ["BENCHMARK_QUEUE_DSN"] = admin
     from benchmarks.procrastinate_app import app, run_job
@@ -103,6 +103,7 @@ def test_procrastinate(measure: Measure, full_day: System, sizes: Sizes) -> None
                     "algorithm_id": algorithm_id,
                     "window_start": str(window_start),
                     "day": str(inputs.DAY),
+                    "version": plan.viewings_version,
                 }
                 for position, epid, algorithm_id, window_start in rows
             )
@@ -140,6 +141,7 @@ def catch_up(full_day: System, sizes: Sizes) -> int:
     writer = full_day.dsn(Purpose.INPUT_WRITER)
     replace_input(writer, drops=None, drop_days=[], viewings=table, viewing_days=days)
     full_day.query("input", "VACUUM ANALYZE viewings")
+    full_day.take_viewings(days[0], days[-1])
     return episodes
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import inputs
-from benchmarks.conftest import Measure, forget_days, import_tracked
+from benchmarks.conftest import Measure, forget_days, forget_viewings, import_tracked
 from benchmarks.ledger import record_jobs
 from benchmarks.plan_process import PLANNING
 from benchmarks.sizes import FULL, Sizes
@@ -39,6 +39,8 @@ def test_planning_a_day(measure: Measure, full_day: System, sizes: Sizes, what: 
 
     def before() -> None:
         forget_days(full_day)
+        if what == "planned":
+            forget_viewings(full_day, inputs.DAY)
         import_tracked(full_day, inputs.epids(0, max(tracked, sizes.live)), inputs.DAY - ONE_DAY)
         if what == "bare transfer":
             record_jobs(full_day, sizes.jobs)

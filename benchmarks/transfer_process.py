@@ -1,6 +1,6 @@
 """A process of its own that only moves a day's rows: `python -m benchmarks.transfer_process DAY DSN`.
 
-Out through ADBC: all columns of the drop, the viewed episodes, and the state. Into a table like the ledger's
+Out through ADBC: all columns of the drop, the day's viewings, and the state. Into a table like the ledger's
 through COPY: the day's jobs. DSN is an administrator's for the queue. Prints the seconds of each, as JSON.
 """
 
@@ -19,8 +19,8 @@ _DROP = """
     SELECT epid, algorithm_id, series, season, episode, title, premier_date, start_date
     FROM episodes WHERE batch_date = {day}::date
 """
-_VIEWED = """
-    SELECT DISTINCT epid FROM viewings
+_VIEWINGS = """
+    SELECT epid, viewer_id, viewed_at, seconds_watched, completed FROM viewings
     WHERE viewed_at >= {day}::date::timestamp AT TIME ZONE 'UTC'
         AND viewed_at < ({day}::date + 1)::timestamp AT TIME ZONE 'UTC'
 """
@@ -35,10 +35,10 @@ def main(day: str, admin_dsn: str) -> None:
     began = time.perf_counter()
     rows = read_arrow(dsn, _DROP, is_ours=False, day=day).num_rows
     drop = time.perf_counter() - began
-    read_arrow(dsn, _VIEWED, is_ours=False, day=day)
-    viewed = time.perf_counter() - began - drop
+    read_arrow(dsn, _VIEWINGS, is_ours=False, day=day)
+    viewings = time.perf_counter() - began - drop
     read_arrow(results, "SELECT epid, tracked_on FROM state.tracked_episodes")
-    state = time.perf_counter() - began - drop - viewed
+    state = time.perf_counter() - began - drop - viewings
     with psycopg.connect(admin_dsn, autocommit=True) as queue, queue.cursor() as cursor:
         with cursor.copy("COPY (SELECT * FROM ledger.jobs) TO STDOUT") as copy:
             jobs = io.BytesIO(b"".join(copy)).getvalue()
@@ -49,7 +49,7 @@ def main(day: str, admin_dsn: str) -> None:
             copy.write(jobs)
         into = time.perf_counter() - began
         cursor.execute("DROP TABLE bare_jobs")
-    seconds = {"drop": drop, "viewed": viewed, "state": state, "jobs_in": into}
+    seconds = {"drop": drop, "viewings": viewings, "state": state, "jobs_in": into}
     print(json.dumps({**seconds, "rows": rows, "jobs": jobs.count(b"\n"), "seconds": sum(seconds.values())}))
 
 

@@ -7,7 +7,7 @@ import dagster as dg
 
 from episodes_assets.assets.checks.day_progresses import each_open_day_progresses
 from episodes_assets.assets.episode_jobs import episode_jobs
-from episodes_assets.assets.input_episodes import input_episodes
+from episodes_assets.assets.input import take_input
 from episodes_assets.assets.job_outcomes import job_outcomes
 from episodes_assets.assets.published_results import published_results
 from episodes_assets.assets.tracked_episodes import tracked_episodes
@@ -19,13 +19,14 @@ from episodes_assets.automation.progress import report_progress
 from episodes_assets.automation.schedules import daily_plan, nightly_pruning
 from episodes_assets.automation.sensors import fan_out, publish_finished_days
 from episodes_assets.resources.databases import InputDatabase, QueueDatabase, ResultsDatabase
+from episodes_assets.resources.lake import Lake
 from episodes_assets.resources.snapshots import Snapshots
 
 # Steps store what they make by themselves. Dagster's own IO manager takes a folder to write to from
 # whoever launches a run; this one takes no configuration.
 nothing_stored = dg.IOManagerDefinition(lambda _: dg.InMemoryIOManager(), config_schema={})  # type: ignore[no-untyped-call]
 
-ASSETS = (input_episodes, tracked_episodes, episode_jobs, job_outcomes, published_results)
+ASSETS = (take_input, tracked_episodes, episode_jobs, job_outcomes, published_results)
 
 
 def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -39,6 +40,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
         "queue_database": QueueDatabase(),
         "results_database": ResultsDatabase(),
         "snapshots": Snapshots(),
+        "lake": Lake(),
         "io_manager": nothing_stored,
     }
     return dg.Definitions(

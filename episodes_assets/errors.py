@@ -149,6 +149,26 @@ class SnapshotDamaged(EpisodesError):
     """A snapshot's file is not the one its manifest describes."""
 
 
+class LakeDamaged(SystemFailure):
+    """A file of the lake is gone, or is not the one that was written."""
+
+
+class LakeMissing(SystemFailure):
+    """The lake lacks a version or a day that something was made from."""
+
+
+class ViewingsGone(EpisodesError):
+    """A published day cannot be computed again, since viewings of then are nowhere any more."""
+
+
+class LakeMismatch(EpisodesError):
+    """What is to be taken into the lake does not fit what it holds."""
+
+
+class LakeOvertaken(SystemFailure):
+    """Others keep writing to the lake at the same time."""
+
+
 class GateClosed(EpisodesError):
     """A day's data may not be built on."""
 

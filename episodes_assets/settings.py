@@ -33,7 +33,7 @@ class Settings(BaseSettings):
 
     home: Path = Field(
         default=PROJECT_FOLDER / ".episodes",
-        description="Folder of the embedded databases, local snapshots and Dagster's logs.",
+        description="Folder of the embedded databases, local snapshots, the lake and Dagster's logs.",
     )
     environment: str = Field(
         default="development",
@@ -43,7 +43,8 @@ class Settings(BaseSettings):
 
     allowed_hosts: str = Field(
         default="",
-        description="Hosts that DSNs and the snapshots' URL may name outside production, comma-separated.",
+        description="Hosts that DSNs and the URLs of snapshots and lake may name outside production, "
+        "comma-separated.",
     )
 
     dagster_dsn: SecretStr | None = Field(default=None, description="Dagster's own storage.")
@@ -71,6 +72,18 @@ class Settings(BaseSettings):
     snapshots_url: str = Field(
         default="",
         description="Where snapshots are kept: a folder or an fsspec URL. Default: in the home.",
+    )
+    lake_url: str = Field(
+        default="",
+        description="Where viewings are kept for ever: a folder or a URL such as s3://bucket/prefix, which "
+        "workers reach as well. Default: in the home.",
+    )
+
+    late_days: int = Field(
+        default=3,
+        ge=0,
+        le=366,
+        description="Days before a day whose viewings are looked at again, because some may arrive late.",
     )
 
     chunk_jobs: int = Field(
@@ -180,6 +193,11 @@ class Settings(BaseSettings):
     def snapshots(self) -> str:
         """The folder or fsspec URL below which snapshots are kept."""
         return self.snapshots_url or str(self.home / "snapshots")
+
+    @property
+    def lake(self) -> str:
+        """The folder or URL below which the lake's tables are kept."""
+        return self.lake_url or str(self.home / "lake")
 
     @property
     def dagster_home(self) -> Path:

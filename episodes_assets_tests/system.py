@@ -19,11 +19,14 @@ import psycopg
 
 from episodes_assets.commands.processes import episodes_argv, temporary_workers
 from episodes_assets.databases.dsns import Dsns, Purpose
-from episodes_assets.days import ONE_DAY
+from episodes_assets.days import ONE_DAY, days_between
 from episodes_assets.definitions import build_defs
+from episodes_assets.fleet.micro_batch import JobWindows, MicroBatch, run_micro_batch
+from episodes_assets.lake.viewings import Viewings
 from episodes_assets.private_files import make_folder, write_file
 from episodes_assets.sample.generate import generate_input
 from episodes_assets.settings import Settings, load_settings
+from episodes_assets.stores.input_tables import reading
 from episodes_assets.stores.snapshots import SnapshotStore
 
 _ROOM = 6 * 2**30
@@ -89,6 +92,26 @@ class System:
     def snapshots(self) -> SnapshotStore:
         return SnapshotStore(self.settings.snapshots)
 
+    @property
+    def viewings(self) -> Viewings:
+        """The lake's."""
+        return Viewings(self.settings.lake)
+
+    def take_viewings(self, first: dt.date, last: dt.date) -> int:
+        """Take the input's viewings of some days into the lake as they are now; the version with them."""
+        lake = self.viewings
+        taken = []
+        for each in days_between(first, last):
+            with reading(self.dsn(Purpose.INPUT), each) as source, source.viewings() as batches:
+                taken.append(lake.write(each, batches))
+        files = [each.file for each in taken]
+        environment = self.settings.environment
+        return lake.commit(taken[0].schema, lambda _: files, environment=environment, facts={}).number
+
+    def compute(self, of: dt.date, windows: JobWindows, since: dt.date | None = None) -> MicroBatch:
+        """The outcomes of some jobs, from the input's viewings since a day as they are now."""
+        return run_micro_batch(self.settings.lake, self.take_viewings(since or of, of), of, windows)
+
     def dsn(self, purpose: Purpose) -> str:
         return self.dsns.require(purpose)
 
@@ -138,6 +161,7 @@ class System:
         select: Sequence[str] | None = None,
         config: Mapping[str, Any] | None = None,
         rework: bool = False,
+        as_planned: bool = False,
     ) -> dg.ExecuteInProcessResult:
         """A Dagster run over a day or a range, in the real instance."""
         partitions: dict[str, Any] = (
@@ -156,12 +180,16 @@ class System:
                 .resolve_implicit_global_asset_job_def()
                 .execute_in_process(
                     instance=instance,
-                    asset_selection=[dg.AssetKey(key) for key in select] if select else None,
+                    asset_selection=[dg.AssetKey(key) for key in _whole_steps(select)] if select else None,
                     run_config={
                         "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
                         "ops": {
-                            **({"input_episodes": {"config": dict(config)}} if config else {}),
-                            **({"episode_jobs": {"config": {"rework": True}}} if rework else {}),
+                            **({"take_input": {"config": dict(config)}} if config else {}),
+                            **(
+                                {"episode_jobs": {"config": {"rework": True, "as_planned": as_planned}}}
+                                if rework
+                                else {}
+                            ),
                         },
                     },
                     raise_on_error=False,
@@ -274,6 +302,11 @@ class System:
             "days": self.query("results", "SELECT * FROM published.days ORDER BY day"),
             "history": self.query("results", "SELECT * FROM published.history ORDER BY 1"),
         }
+
+
+def _whole_steps(assets: Sequence[str]) -> list[str]:
+    """Some assets, and those that their steps make as well."""
+    return [*assets, *(["input_viewings"] if "input_episodes" in assets else [])]
 
 
 def failure(result: dg.ExecuteInProcessResult) -> str:

@@ -11,8 +11,9 @@ from episodes_assets.settings import PROJECT_FOLDER
 
 EXPECTED = {
     "input_episodes": ("input", set()),
+    "input_viewings": ("input", set()),
     "tracked_episodes": ("planning", {"input_episodes", "tracked_episodes"}),
-    "episode_jobs": ("planning", {"input_episodes", "tracked_episodes"}),
+    "episode_jobs": ("planning", {"input_episodes", "input_viewings", "tracked_episodes"}),
     "job_outcomes": ("fleet", {"episode_jobs"}),
     "published_results": ("results", {"job_outcomes"}),
 }
@@ -51,6 +52,7 @@ def test_the_graph() -> None:
 BLOCKING_GATES = {
     "snapshot_is_complete",
     "quarantine_is_small",
+    "viewings_are_complete",
     "state_only_grows_and_matches_its_manifest",
     "every_due_row_has_one_job",
     "every_job_has_one_outcome",
@@ -58,6 +60,9 @@ BLOCKING_GATES = {
 }
 WARNING_GATES = {
     "drop_size_is_usual",
+    "viewings_are_kept",
+    "viewings_count_is_usual",
+    "late_viewings_are_published",
     "job_count_is_usual",
     "planning_is_as_fast_as_usual",
     "yesterday_is_published",

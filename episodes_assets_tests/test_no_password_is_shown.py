@@ -2,6 +2,7 @@
 
 import uuid
 
+import dagster as dg
 import pytest
 
 from episodes_assets.databases.connections import connect, describe
@@ -62,7 +63,8 @@ def test_snapshots_below_a_url_with_a_password(system: System, monkeypatch: pyte
         system.insert_drop(day(number), [(1, 0, "2018-02-01", "2018-02-01")])
     taken = system.materialize(day(1), select=["input_episodes"])
     assert taken.success, failure(taken)
-    (event,) = taken.get_asset_materialization_events()
+    event = taken.get_asset_materialization_events()[0]
+    assert event.asset_key == dg.AssetKey("input_episodes")
     assert event.materialization.metadata["snapshots"].value == f"memory://{folder}/x"
     with pytest.raises(SnapshotMissing, match=f"below memory://{folder}/x"):
         system.snapshots.require(day(2))

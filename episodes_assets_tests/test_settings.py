@@ -24,7 +24,6 @@ def test_a_child_finds_no_dsn_in_the_env_file_that_was_withheld(
     read = settings.load_settings(_env_file=env_file)
     found = {name: value for name in every if (value := getattr(read, name)) is not None}
     assert {name: value.get_secret_value() for name, value in found.items()} == {
-        "input_dsn": "postgresql://y@/input",
         "worker_dsn": "postgresql://y@/worker",
     }
 

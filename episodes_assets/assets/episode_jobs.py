@@ -1,5 +1,6 @@
 """The day's jobs, planned and written to the ledger."""
 
+import datetime as dt
 from collections import Counter
 from functools import partial
 
@@ -14,19 +15,26 @@ from episodes_assets.assets.checks.verdict_events import Events, conclude
 from episodes_assets.assets.partitions import daily, days_of, whole_range
 from episodes_assets.assets.reporting import TEAM, Stopwatch, days_table, plain_failures, table
 from episodes_assets.assets.run_options import RunOptions
+from episodes_assets.databases.connections import Connection
 from episodes_assets.days import ONE_DAY
+from episodes_assets.errors import LakeMissing, PlanOvertaken
 from episodes_assets.gates.bands import HISTORY_DAYS
 from episodes_assets.gates.pace import Planning, planning_is_as_fast_as_usual
 from episodes_assets.gates.plans import every_due_row_has_one_job, job_count_is_usual
+from episodes_assets.gates.verdicts import name_days
+from episodes_assets.lake.tables import TableVersion
+from episodes_assets.lake.viewings import Viewings, require_day
 from episodes_assets.planning.checksums import plan_checksum
 from episodes_assets.planning.episode_set import EpisodeSet
 from episodes_assets.planning.jobs import plan_jobs
 from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
+from episodes_assets.resources.lake import Lake
 from episodes_assets.resources.snapshots import Snapshots
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import ledger, publications, tracked_state
 from episodes_assets.stores.plan_check import read_job_counts, read_ledger_days
-from episodes_assets.stores.plan_ground import read_grounds, require_same_ground
+from episodes_assets.stores.plan_ground import Ground, read_grounds, require_same_ground
+from episodes_assets.stores.recomputing import read_published_coverage, require_computable
 
 CODE_VERSION = "1"
 
@@ -37,14 +45,18 @@ class PlanOptions(RunOptions):
     rework: bool = Field(
         default=False,
         description="Supersede the day's plan even if it is the same, so that all its jobs are worked again: "
-        "for viewings that were corrected behind jobs that stay as they are.",
+        "for viewings that arrived late behind jobs that stay as they are.",
+    )
+    as_planned: bool = Field(
+        default=False,
+        description="With `rework`: from the version of the lake that the day's plan names, not the newest.",
     )
 
 
 @dg.asset(
     # Of the day itself: it holds what was tracked before the day as well, and `one_day_before` would have
     # backfills ask for a day too many.
-    deps=["input_episodes", "tracked_episodes"],
+    deps=["input_episodes", "input_viewings", "tracked_episodes"],
     partitions_def=daily,
     backfill_policy=whole_range,
     group_name="planning",
@@ -59,11 +71,13 @@ def episode_jobs(
     queue_database: QueueDatabase,
     results_database: ResultsDatabase,
     snapshots: Snapshots,
+    lake: Lake,
 ) -> Events:
     """The day's due rows as jobs in the ledger, each with the window it is to analyse.
 
-    A pure function of the day's snapshot and of yesterday's tracked episodes. Planning a day again
-    changes nothing unless the plan differs, or `rework` is configured; then the old one is superseded.
+    A pure function of the day's snapshot, the viewings in the lake and yesterday's tracked episodes. Planning
+    a day again changes nothing unless the plan differs, or `rework` is configured; then the old one is
+    superseded. The plan names the version of the lake that its jobs are computed from.
     """
     clock = Stopwatch()
     options = PlanOptions.read(context)
@@ -81,6 +95,8 @@ def episode_jobs(
     ):
         days = days_of(context)
         taken = store.require_all(days)
+        viewings = lake.viewings()
+        version = viewings.newest()
         tracked_state.state_before(state, days[0])
         yesterday = tracked_state.state_before(state, days[-1])
         refuse_large_quarantine(taken, settings.quarantine_limit)
@@ -89,7 +105,14 @@ def episode_jobs(
             grounds = read_grounds(state, days, taken)
             tracked = tracked_state.read_tracked(results_database.dsn, yesterday)
             for day, snapshot, ground in zip(days, taken, grounds, strict=True):
-                viewed = EpisodeSet.of(store.read_viewed(snapshot))
+                if options.as_planned:
+                    version = _version_as_planned(queue, viewings, ground)
+                in_lake = version is not None and day in version.files
+                viewed = EpisodeSet.of(
+                    viewings.episodes_of(version.number, day)
+                    if version is not None and in_lake
+                    else store.read_viewed(snapshot)  # of a release before the lake
+                )
                 before = tracked.as_of(day - ONE_DAY)
                 parts = store.read_drop(snapshot, ["epid", "algorithm_id", "premier_date", "start_date"])
                 jobs = pd.concat([plan_jobs(part, viewed, before, day) for part in parts], ignore_index=True)
@@ -101,16 +124,22 @@ def episode_jobs(
                     snapshot_id=snapshot.snapshot_id,
                     code_version=CODE_VERSION,
                     chunk_jobs=settings.chunk_jobs,
+                    viewings_version=version.number if version is not None and in_lake else None,
                     tracked_checksum=ground.yesterday,
                     above=publications.newest_plan(state),
                     rework=options.rework,
                     look_again=partial(require_same_ground, ground, state, store),
+                    before_new=partial(_require_viewings, state, day, version, viewings.shown),
                 )
                 for algorithm_id, count in jobs["algorithm_id"].value_counts().items():
                     by_algorithm[registry.name_of(int(str(algorithm_id)))] += int(count)
                 context.log.info(f"{day}: {plan.jobs:,} jobs{'' if changed else ' (unchanged)'}")
                 changes += changed
                 planned.append(plan)
+        newest = viewings.newest()
+        pinned = ledger.pin_viewings(queue, newest.number) if newest else []
+        if pinned:
+            context.log.info(f"{name_days(pinned)}, planned before the lake: worked from it now")
         step = Planning(len(days), rows, clock.seconds)
         verdicts = [
             every_due_row_has_one_job(read_ledger_days(queue, queue_database.dsn, planned)),
@@ -133,3 +162,27 @@ def episode_jobs(
         },
         verdicts,
     )
+
+
+def _version_as_planned(queue: Connection, viewings: Viewings, ground: Ground) -> TableVersion:
+    """The version of the lake that a day's plan names, provided that all else is as it was planned."""
+    plan = ledger.require_plan(queue, ground.day)
+    if plan.viewings_version is None:
+        raise LakeMissing(
+            f"the plan of {ground.day} is of a release before the lake, and names no version of it",
+            "work it again without `as_planned`",
+        )
+    if (plan.snapshot_id, plan.tracked_checksum) != (ground.snapshot_id, ground.yesterday):
+        raise PlanOvertaken(
+            f"{ground.day} has another snapshot than it was planned from, or builds on another yesterday",
+            "work it again without `as_planned`",
+        )
+    return viewings.at(plan.viewings_version)
+
+
+def _require_viewings(state: Connection, day: dt.date, version: TableVersion | None, shown: str) -> None:
+    """Refuse a new plan whose jobs could not be computed, or would give less than is published."""
+    require_computable(read_published_coverage(state, day, day), version)
+    if version is None:
+        raise LakeMissing(f"{shown} is empty", f"materialise input_viewings of {day}")
+    require_day(version, day, shown)

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
-from episodes_assets.errors import DatabaseUnreachable
+from episodes_assets.errors import HostUnreachable
 from episodes_assets.failures import explain
 from episodes_assets.settings import load_settings
 
@@ -25,8 +25,8 @@ DAYS_SHOWN = 31
 def plain_failures(retries_for_other_reasons: int = 0) -> Iterator[None]:
     """Turn an error whose cause is known into a failed step that says what to do.
 
-    Other errors are defects and pass. Only a database that went away is worth another try: it may be
-    restarting. What a step had committed by then, it finds done.
+    Other errors are defects and pass. Only a database or an object store that went away is worth another
+    try: it may be restarting. What a step had committed by then, it finds done.
 
     Args:
         retries_for_other_reasons: How often the step may be retried besides. Dagster counts all retries of a
@@ -42,7 +42,7 @@ def plain_failures(retries_for_other_reasons: int = 0) -> Iterator[None]:
             raise
         retries = dg.OpExecutionContext.get().retry_number
         limit = OUTAGE_RETRIES + retries_for_other_reasons
-        if isinstance(error, DatabaseUnreachable) and retries < limit:
+        if isinstance(error, HostUnreachable) and retries < limit:
             dg.OpExecutionContext.get().log.warning(f"{error.what}; trying again")
             seconds = load_settings().retry_seconds * 2 ** min(retries, OUTAGE_RETRIES - 1)
             raise dg.RetryRequested(max_retries=limit, seconds_to_wait=seconds) from raised
@@ -83,6 +83,7 @@ def days_table(
     *,
     row_counts: Sequence[int],
     counted: str = "dagster/row_count",
+    asset: str | None = None,
 ) -> dict[str, Any]:
     """Metadata with a row for each day of a step.
 
@@ -95,6 +96,7 @@ def days_table(
         rows: With equal keys, `day` among them, in order.
         row_counts: How many rows each of the days has, for `dagster/row_count`.
         counted: Another name to show them by as well.
+        asset: Whose they are, of a step that makes several.
     """
     shown = {"days in this run": len(rows), "days": table(rows[-DAYS_SHOWN:])}
     if len(rows) == 1:
@@ -103,6 +105,7 @@ def days_table(
         numbers = {name: value for name, value in row.items() if type(value) is int}
         context.add_asset_metadata(
             {"dagster/row_count": count, counted: count, **numbers, "this day": table([row])},
+            asset_key=asset,
             partition_key=str(row["day"]),
         )
     return shown

@@ -7,7 +7,7 @@ _REWORK = {"episode_jobs": {"config": {"rework": True}}}
 correct_day = dg.define_asset_job(
     "correct_day",
     selection=dg.AssetSelection.all(),
-    config={"ops": {"input_episodes": {"config": {"refresh": True, "reason": ""}}, **_REWORK}},
+    config={"ops": {"take_input": {"config": {"refresh": True, "reason": ""}}, **_REWORK}},
     description="Take a new snapshot of a day whose input was wrong, plan it anew, work all its jobs again, "
     "and publish it. Choose *Open launchpad* beside *Materialize all*, pick the day, say why under `reason`: "
     "without a reason it is refused. Every later day of the history was built on the wrong one: "

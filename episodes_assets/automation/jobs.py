@@ -10,8 +10,8 @@ from episodes_assets.settings import load_settings
 
 plan_day = dg.define_asset_job(
     "plan_day",
-    selection=["input_episodes", "tracked_episodes", "episode_jobs"],
-    description="Take the day's snapshot, extend the tracked episodes, plan the jobs.",
+    selection=["input_episodes", "input_viewings", "tracked_episodes", "episode_jobs"],
+    description="Take the day's drop and viewings, extend the tracked episodes, plan the jobs.",
     # For whoever launches it to wait six hours for the drop, and an hour to work.
     tags={"dagster/max_runtime": str(7 * 3600)},
 )

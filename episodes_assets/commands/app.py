@@ -8,7 +8,7 @@ import typer
 from rich.text import Text
 
 from episodes_assets import failures
-from episodes_assets.commands import db, jobs, state, tokens, users
+from episodes_assets.commands import db, jobs, lake, state, tokens, users
 from episodes_assets.commands import input as input_
 from episodes_assets.commands.audit import audit
 from episodes_assets.commands.console import err, escaped, show_defects_plainly
@@ -38,6 +38,7 @@ for command in (demo, up, run, backfill, correct, worker, webserver):
     app.command()(command)
 app.add_typer(db.app, name="db")
 app.add_typer(input_.app, name="input")
+app.add_typer(lake.app, name="lake")
 app.add_typer(state.app, name="state")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(users.app, name="users")

@@ -21,9 +21,11 @@ from episodes_assets.databases.connections import connect_to_read
 from episodes_assets.databases.dsns import Database, Dsns, Purpose
 from episodes_assets.days import ONE_DAY, days_between, parse_day
 from episodes_assets.errors import ReasonMissing, StateGap
-from episodes_assets.settings import load_settings
+from episodes_assets.lake.viewings import Viewings
+from episodes_assets.settings import Settings, load_settings
 from episodes_assets.stores import tracked_state
 from episodes_assets.stores.publications import PublishedDay, read_days
+from episodes_assets.stores.recomputing import read_published_coverage, require_computable
 
 
 def correct(
@@ -34,8 +36,8 @@ def correct(
     """Correct a day whose input was wrong, and every later day, and show what changed.
 
     Takes a new snapshot of the day, then plans, works and publishes it and all later days of the
-    history again; those use the snapshots they have, so their drops may be gone. Outcomes are computed
-    from the viewings that exist now. If it is interrupted, run it again.
+    history again; those use what is kept of them, so their input may be gone. Viewings that the input has
+    deleted stay in the lake. If it is interrupted, run it again.
 
     Example: episodes correct 2018-03-05 --reason "half of the drop was missing"
     """
@@ -47,7 +49,7 @@ def correct(
     announce_open_hosts(settings)
     refuse_writable_input(settings, dsns)
     require_reachable(dsns)
-    _last_day_built_on(dsns, first)  # or there is nothing to correct
+    _require_computable(settings, dsns, first, _last_day_built_on(dsns, first))
     before = _published(dsns, first, first)
     with (
         temporary_workers(settings, dsns, workers_of_ones_own(workers, dsns)),
@@ -79,6 +81,13 @@ def _last_day_built_on(dsns: Dsns, day: dt.date) -> dt.date:
             f"the history begins with the state imported as of {day}", "correct a later day, or import anew"
         )
     return latest.day
+
+
+def _require_computable(settings: Settings, dsns: Dsns, first: dt.date, last: dt.date) -> None:
+    """Refuse before anything changes what some step would refuse later on."""
+    with connect_to_read(dsns.require(Purpose.RESULTS), Database.RESULTS) as results:
+        published = read_published_coverage(results, first, last)
+    require_computable(published, Viewings(settings.lake).newest())
 
 
 def _published(dsns: Dsns, first: dt.date, last: dt.date) -> dict[dt.date, PublishedDay]:

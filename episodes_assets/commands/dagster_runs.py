@@ -28,8 +28,8 @@ from episodes_assets.stores.ledger import read_progress
 if TYPE_CHECKING:
     import dagster as dg
 
-STAGES = (
-    "input_episodes",
+STEPS = (
+    "take_input",
     "tracked_episodes",
     "episode_jobs",
     "job_outcomes",
@@ -219,7 +219,7 @@ def _shown_progress(
 
 def _current_stage(instance: "dg.DagsterInstance", run_id: str) -> str:
     begun = {step.step_key for step in instance.get_run_step_stats(run_id)}
-    return next((stage for stage in reversed(STAGES) if stage in begun), "starting")
+    return next((step for step in reversed(STEPS) if step in begun), "starting")
 
 
 def _finished_jobs(dsns: Dsns, first: dt.date, last: dt.date) -> tuple[int, int]:

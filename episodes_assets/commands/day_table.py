@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from episodes_assets.commands.dagster_runs import STAGES
 from episodes_assets.databases.connections import connect_to_read
 from episodes_assets.databases.dsns import Database, Dsns, Purpose
+from episodes_assets.lake.viewings import Viewings
 from episodes_assets.settings import Settings
 from episodes_assets.stores import ledger, publications, tracked_state
 from episodes_assets.stores.snapshots import SnapshotStore
@@ -19,13 +19,21 @@ if TYPE_CHECKING:
 _COUNTS = (
     "catalogue rows",
     "quarantined",
+    "viewings",
     "newly tracked",
     "jobs",
     "succeeded",
     "failed",
     "rows published",
 )
-_SHORT_STAGES = ("input", "tracked", "jobs", "outcomes", "publish")
+# The asset that has a stage's seconds, and what its column is called.
+STAGES = {
+    "input_episodes": "input",
+    "tracked_episodes": "tracked",
+    "episode_jobs": "jobs",
+    "job_outcomes": "outcomes",
+    "published_results": "publish",
+}
 
 
 def day_table(
@@ -33,6 +41,8 @@ def day_table(
 ) -> Table:
     """A row for each day; the stages' times are those of their latest materialisation."""
     store = SnapshotStore(settings.snapshots)
+    newest = Viewings(settings.lake).newest()
+    viewings = newest.files if newest else {}
     seconds = stage_seconds(instance, days)
     with (
         connect_to_read(dsns.require(Purpose.QUEUE), Database.QUEUE) as queue,
@@ -48,6 +58,7 @@ def day_table(
             counts = [
                 snapshot and snapshot.drop_rows,
                 snapshot and snapshot.quarantined_rows,
+                viewings[day].rows if day in viewings else None,
                 tracked and tracked.newly_tracked,
                 jobs and jobs.jobs,
                 jobs and jobs.succeeded,
@@ -64,7 +75,7 @@ def day_table(
             )
     table = Table(caption="The last five columns are seconds for each stage.", box=None, padding=(0, 1, 0, 0))
     table.add_column("day", no_wrap=True)
-    for name in (*_COUNTS, *_SHORT_STAGES):
+    for name in (*_COUNTS, *STAGES.values()):
         table.add_column(name, justify="right", vertical="bottom")
     for row in rows:
         table.add_row(*row)

@@ -17,6 +17,7 @@ from episodes_assets.databases.restamp import restamp
 from episodes_assets.databases.status import read_status
 from episodes_assets.errors import DatabasesDisagree, DatabaseUnreachable
 from episodes_assets.gates.consistency import compare
+from episodes_assets.lake.viewings import Viewings
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets.stores.consistency import read_records
 from episodes_assets.stores.snapshots import SnapshotStore
@@ -53,12 +54,13 @@ def stamp(
         list[Database] | None, typer.Option(help="Only this database; may be repeated.")
     ] = None,
     snapshots: Annotated[
-        bool, typer.Option("--snapshots", help="The snapshots' stamp too; alone, no database's.")
+        bool,
+        typer.Option("--snapshots", help="The snapshots' and the lake's stamp too; alone, no database's."),
     ] = False,
 ) -> None:
-    """Change which environment databases and snapshots belong to, say after restoring a copy.
+    """Change which environment databases, snapshots and lake belong to, say after restoring a copy.
 
-    Without options it is all four databases and the snapshots.
+    Without options it is all four databases, the snapshots and the lake.
 
     From then on only processes with EPISODES_ENVIRONMENT=NEW may write to them, so stop the others
     first. Nothing else changes a stamp. Refused, with nothing changed, when a database is not
@@ -72,11 +74,16 @@ def stamp(
     announce_open_hosts(settings)
     store = SnapshotStore(settings.snapshots)
     with_snapshots = (snapshots or not database) and store.restamp(old, new, look_only=True)
+    viewings = Viewings(settings.lake)
+    with_lake = (snapshots or not database) and viewings.restamp(old, new, look_only=True)
     if database or not snapshots:
         restamp(settings, dsns, database or (), old=old, new=new, report=out.print)
     if with_snapshots:
         store.restamp(old, new)
         out.print(f"snapshots: stamp of {store.shown} changed from {old} to {new}")
+    if with_lake:
+        viewings.restamp(old, new)
+        out.print(f"lake: stamp of {viewings.shown} changed from {old} to {new}")
     if new != settings.environment:
         err.print(f"This process belongs to {settings.environment!r}; set EPISODES_ENVIRONMENT={new}.")
 
@@ -151,7 +158,8 @@ def _compare(settings: Settings, dsns: Dsns) -> None:
         dagster = None
         if dsn := dsns.by_purpose.get(Purpose.DAGSTER):
             dagster = stack.enter_context(connect(dsn, read_only=True, autocommit=True))
-        records = read_records(queue, results, SnapshotStore(settings.snapshots), dagster)
+        store, viewings = SnapshotStore(settings.snapshots), Viewings(settings.lake)
+        records = read_records(queue, results, store, viewings, dagster)
     found = compare(records)
     for each in found:
         out.print(str(each), style="red" if each.is_error else "yellow", markup=False, soft_wrap=True)

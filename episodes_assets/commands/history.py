@@ -31,6 +31,8 @@ SHORT = 16  # characters of a checksum
 def history(day: Annotated[str, typer.Argument(help="The day, YYYY-MM-DD.")]) -> None:
     """Show a day's snapshots, its tracked state, its plans with their waivers, and its publications.
 
+    Plans and publications name the version of the lake's viewings that they were computed from.
+
     Everything that was ever recorded is shown, what is superseded included; nothing is changed.
 
     Example: episodes history 2018-03-01
@@ -96,6 +98,7 @@ def _plans(plans: Iterable[RecordedPlan], waivers: Iterable[Waiver]) -> list[dic
             "plan": _plan(plan.plan_id, plan.plan_uid),
             "jobs": f"{plan.jobs:,}",
             "snapshot": plan.snapshot_id,
+            "viewings": _version(plan.viewings_version),
             "code": plan.code_version,
             "planned": _time(plan.planned_at),
             "handed out": _time(plan.fanned_out_at),
@@ -113,6 +116,7 @@ def _publications(publications: Iterable[PublishedDay]) -> list[dict[str, str]]:
             "rows": f"{each.rows:,}",
             "left out": f"{each.left_out:,}",
             "snapshot": each.snapshot_id or "-",
+            "viewings": _version(each.viewings_version),
             "plan": _plan(each.plan_id, each.plan_uid),
             "code": each.code_version,
             "algorithms": ", ".join(f"{name} {'+'.join(v)}" for name, v in each.algorithm_versions.items()),
@@ -126,6 +130,10 @@ def _publications(publications: Iterable[PublishedDay]) -> list[dict[str, str]]:
 def _plan(number: int, uid: uuid.UUID | None) -> str:
     """A plan's number, and what tells it from another one that was once given the same."""
     return str(number) if uid is None else f"{number} ({uid.hex[:8]})"
+
+
+def _version(number: int | None) -> str:
+    return "-" if number is None else f"version {number}"
 
 
 def _time(moment: dt.datetime | None) -> str:

@@ -15,7 +15,8 @@ from episodes_assets.commands.databases import (
 from episodes_assets.commands.day_table import day_table
 from episodes_assets.commands.processes import temporary_workers
 from episodes_assets.databases.dsns import Dsns
-from episodes_assets.days import days_between, parse_day, parse_range
+from episodes_assets.days import days_between, parse_date, parse_day, parse_range
+from episodes_assets.errors import BadRunConfig
 from episodes_assets.settings import load_settings
 
 Workers = Annotated[
@@ -34,6 +35,22 @@ Rework = Annotated[
     bool,
     typer.Option("--rework", help="Work all jobs again although the days have the same ones."),
 ]
+AsPlanned = Annotated[
+    bool,
+    typer.Option(
+        "--as-planned",
+        help="With --rework: from the viewings that the days' plans name, whatever has been taken since.",
+    ),
+]
+Since = Annotated[
+    str,
+    typer.Option(
+        "--since",
+        metavar="DAY",
+        help="Where a history begins: the first day whose viewings are taken. Default: all that the input "
+        "still holds.",
+    ),
+]
 EMBEDDED_WORKERS = 2
 
 
@@ -42,6 +59,8 @@ def run(
     workers: Workers = None,
     refresh: Refresh = False,
     rework: Rework = False,
+    as_planned: AsPlanned = False,
+    since: Since = "",
 ) -> None:
     """Materialise the whole graph for one day and show what was published.
 
@@ -49,7 +68,7 @@ def run(
 
     Example: episodes run 2018-03-01
     """
-    _materialize(day, day, workers, refresh=refresh, rework=rework)
+    _materialize(day, day, workers, refresh=refresh, rework=rework, as_planned=as_planned, since=since)
 
 
 def backfill(
@@ -58,6 +77,8 @@ def backfill(
     workers: Workers = None,
     refresh: Refresh = False,
     rework: Rework = False,
+    as_planned: AsPlanned = False,
+    since: Since = "",
 ) -> None:
     """Materialise the whole graph for a range of days, in one Dagster run.
 
@@ -65,7 +86,7 @@ def backfill(
 
     Example: episodes backfill 2018-03-01 2018-03-31
     """
-    _materialize(first, last, workers, refresh=refresh, rework=rework)
+    _materialize(first, last, workers, refresh=refresh, rework=rework, as_planned=as_planned, since=since)
 
 
 def workers_of_ones_own(workers: int | None, dsns: Dsns) -> int:
@@ -75,17 +96,38 @@ def workers_of_ones_own(workers: int | None, dsns: Dsns) -> int:
     return workers
 
 
-def run_config(*, refresh: bool = False, reason: str = "", rework: bool = False) -> dict[str, Any]:
+def run_config(
+    *,
+    refresh: bool = False,
+    reason: str = "",
+    rework: bool = False,
+    as_planned: bool = False,
+    since: str = "",
+) -> dict[str, Any]:
     """The configuration of a run over the whole graph, as the launchpad takes it as well."""
+    only_if_said = {"viewings_since": since} if since else {}
     return {
         "ops": {
-            "input_episodes": {"config": {"refresh": refresh, "reason": reason}},
-            "episode_jobs": {"config": {"rework": rework}},
+            "take_input": {"config": {"refresh": refresh, "reason": reason, **only_if_said}},
+            "episode_jobs": {"config": {"rework": rework, **({"as_planned": True} if as_planned else {})}},
         }
     }
 
 
-def _materialize(first: str, last: str, workers: int | None, *, refresh: bool, rework: bool) -> None:
+def _materialize(
+    first: str,
+    last: str,
+    workers: int | None,
+    *,
+    refresh: bool,
+    rework: bool,
+    as_planned: bool,
+    since: str,
+) -> None:
+    if as_planned and (refresh or not rework):
+        raise BadRunConfig("--as-planned is for --rework alone", "give --rework with it, and not --refresh")
+    if since:
+        parse_date(since)
     start, end = (parse_day(first),) * 2 if first == last else parse_range(first, last)
     settings = load_settings()
     dsns = ready_databases(settings)
@@ -93,7 +135,7 @@ def _materialize(first: str, last: str, workers: int | None, *, refresh: bool, r
     refuse_writable_input(settings, dsns)
     require_reachable(dsns)
     reason = "asked for by `episodes run --refresh`" if refresh else ""
-    config = run_config(refresh=refresh, reason=reason, rework=rework)
+    config = run_config(refresh=refresh, reason=reason, rework=rework, as_planned=as_planned, since=since)
     with (
         temporary_workers(settings, dsns, workers_of_ones_own(workers, dsns)),
         open_instance(settings, dsns) as instance,

@@ -22,8 +22,8 @@ def worker(
 ) -> None:
     """Work jobs until SIGTERM or Ctrl-C, then finish the current batch and stop.
 
-    Needs EPISODES_WORKER_DSN and EPISODES_INPUT_DSN and nothing else; run as many as you like, on as
-    many machines as reach both databases. A second Ctrl-C stops at once and loses nothing either.
+    Needs EPISODES_WORKER_DSN and the lake at EPISODES_LAKE_URL and nothing else; run as many as you like, on
+    as many machines as reach both. A second Ctrl-C stops at once and loses nothing either.
     """
     log_to_stderr()
     logging.getLogger("episodes_assets").setLevel(logging.INFO)
@@ -33,12 +33,12 @@ def worker(
     dsns = resolve_dsns(settings)
     if stop_with_parent is None:  # which has said so itself
         announce_open_hosts(settings)
-    # Algorithms run in a child process. The input's DSN is handed to it, and no other secret.
+    # Algorithms run in a child process, which is handed no DSN.
     with dsns.as_environment(()):
         run_worker(
             WorkerConfig(
                 queue_dsn=dsns.require(Purpose.WORKER),
-                input_dsn=dsns.require(Purpose.INPUT),
+                lake_url=settings.lake,
                 environment=settings.environment,
                 max_starts=settings.max_starts,
                 retry_seconds=settings.retry_seconds,

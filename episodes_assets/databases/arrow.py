@@ -1,8 +1,9 @@
 """Whole columns from and to PostgreSQL as Arrow, through ADBC."""
 
 import copyreg
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, LiteralString
 
@@ -21,6 +22,8 @@ from episodes_assets.errors import DatabaseUnreachable, StatementFailed
 # Memory to sort a day's drop of 1.4 million rows without files, and a hint that its rows are cheap to hand
 # from process to process, so that it is sorted in parallel.
 _READER_SETTINGS = {**READ_ONLY, "work_mem": "256MB", "parallel_tuple_cost": "0.01"}
+
+_TRANSACTION_FAILED = "25P02"
 
 _kept: dict[tuple[str, bool], adbc.Connection] = {}
 
@@ -75,15 +78,71 @@ def stream_arrow(
         StatementFailed: If a row, such as one that a view converts, ends the statement between two batches.
         SystemFailure: If it has no room left: a full disk, no memory.
     """
-    statement = sql.SQL(query).format(**{name: sql.Literal(value) for name, value in values.items()})
+    with _lent(dsn, is_ours=is_ours) as connection, _streamed(connection, query, values) as batches:
+        yield batches
+
+
+@dataclass(frozen=True)
+class OneMoment:
+    """Readings of an input that all see what was committed at one moment."""
+
+    _connection: adbc.Connection
+
+    @contextmanager
+    def stream(self, query: LiteralString, **values: object) -> Iterator[pa.RecordBatchReader]:
+        """Read a query's result batch by batch, as `stream_arrow`; one at a time."""
+        with _streamed(self._connection, query, values) as batches:
+            yield batches
+
+
+@contextmanager
+def one_moment(dsn: str) -> Iterator[OneMoment]:
+    """A read-only transaction on the input, of the isolation level repeatable read.
+
+    Raises:
+        DatabaseUnreachable: If the server does not answer or refuses, or goes away inside the block.
+        StatementFailed: As `stream_arrow`.
+        SystemFailure: If it has no room left: a full disk, no memory.
+    """
+    with _lent(dsn, is_ours=False) as connection:
+        _execute(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        yield OneMoment(connection)
+        _execute(connection, "COMMIT")
+
+
+@contextmanager
+def _lent(dsn: str, *, is_ours: bool) -> Iterator[adbc.Connection]:
+    """The process's connection to a database, or another one while that is used."""
     connection = _kept.pop((dsn, is_ours), None)
     if connection is not None and not _is_alive(connection):
         connection = None
     connection = connection or _connect_to_read(dsn, is_ours=is_ours)
+    with _closed_on_error(dsn, connection):
+        yield connection
+    if _kept.setdefault((dsn, is_ours), connection) is not connection:  # another thread's reading ended first
+        connection.close()
+
+
+def _execute(connection: adbc.Connection, statement: LiteralString) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+
+
+@contextmanager
+def _streamed(
+    connection: adbc.Connection, query: LiteralString, values: Mapping[str, object]
+) -> Iterator[pa.RecordBatchReader]:
+    statement = sql.SQL(query).format(**{name: sql.Literal(value) for name, value in values.items()})
+    with connection.cursor() as cursor:
+        cursor.execute(statement.as_string(None))
+        yield cursor.fetch_record_batch()
+
+
+@contextmanager
+def _closed_on_error(dsn: str, connection: adbc.Connection) -> Iterator[None]:
+    """Close a connection in which something failed, and say why."""
     try:
-        with connection.cursor() as cursor:
-            cursor.execute(statement.as_string(None))
-            yield cursor.fetch_record_batch()
+        yield
     except BaseException as error:
         failed = _is_between_batches(error) and failures.explain(error) is None and _is_alive(connection)
         connection.close()
@@ -95,8 +154,6 @@ def stream_arrow(
         if isinstance(error, Exception) and _is_outage(error):
             raise unreachable(dsn, error) from error
         raise
-    if _kept.setdefault((dsn, is_ours), connection) is not connection:  # another thread's reading ended first
-        connection.close()
 
 
 def read_arrow(dsn: str, query: LiteralString, *, is_ours: bool = True, **values: object) -> pa.Table:
@@ -111,7 +168,9 @@ def _is_alive(connection: adbc.Connection) -> bool:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
             cursor.fetchone()
-    except adbc_driver_manager.Error:
+    except adbc_driver_manager.Error as error:
+        if error.sqlstate == _TRANSACTION_FAILED:
+            return True
         connection.close()
         return False
     return True

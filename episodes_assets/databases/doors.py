@@ -1,4 +1,4 @@
-"""Where on the network a process's settings lead: each DSN as libpq reads it, the snapshots as fsspec does.
+"""Where on the network a process's settings lead: DSNs as libpq reads them, other URLs as fsspec does.
 
 No process gets a DSN or opens a snapshot store without passing `require_allowed`.
 """
@@ -19,7 +19,10 @@ from episodes_assets.errors import BadSetting
 from episodes_assets.settings import Settings
 
 SNAPSHOTS = "EPISODES_SNAPSHOTS_URL"
+LAKE = "EPISODES_LAKE_URL"
 _DEFAULT_PORT = "5432"
+_S3 = {"s3", "s3a"}
+_S3_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _LOCAL = {"file", "local", "memory", "data"}
 # They work on what the rest of a chain names: `simplecache::s3://bucket/prefix`.
 _WRAPPERS = {"simplecache", "filecache", "blockcache", "cached", "dir", "zip", "tar"}
@@ -95,14 +98,26 @@ def without_user(url: str) -> str:
     return re.sub(r"(?<=://)[^/?#]*@", "", url)
 
 
-def of_url(setting: str, url: str) -> list[Door]:
+def of_url(setting: str, url: str, environ: Mapping[str, str] = os.environ) -> list[Door]:
     """The doors of a folder or an fsspec URL, chained or not; a local one has none.
+
+    A bucket lies where the environment says, so the host of an endpoint that it names is one as well.
 
     Raises:
         BadSetting: If its host cannot be read.
     """
     links = url.split("::")
-    return [door for link in links for door in _doors_of_link(setting, link, is_chained=len(links) > 1)]
+    doors = [door for link in links for door in _doors_of_link(setting, link, is_chained=len(links) > 1)]
+    endpoints = {environ[name] for name in _S3_ENDPOINTS if environ.get(name)}
+    if endpoints and any(door.protocol in _S3 for door in doors):
+        doors += [door for each in sorted(endpoints) for door in _doors_of_endpoint(setting, each)]
+    return doors
+
+
+def _doors_of_endpoint(setting: str, endpoint: str) -> Iterator[Door]:
+    for door in _doors_of_link(setting, endpoint, is_chained=False):
+        port = door.port or (80 if door.protocol == "http" else 443)
+        yield _door(setting, door.host, str(port))
 
 
 def _doors_of_link(setting: str, link: str, *, is_chained: bool) -> Iterator[Door]:
@@ -128,7 +143,7 @@ def requested(settings: Settings, environ: Mapping[str, str] = os.environ) -> li
     """Every door that the settings lead to, in the order of README's table.
 
     Raises:
-        BadSetting: If a DSN or the snapshots' URL cannot be read.
+        BadSetting: If a DSN, the snapshots' or the lake's URL cannot be read.
     """
     administrators = ["admin", *(f"{database.value}_admin" for database in Database)]
     found: list[Request] = []
@@ -138,7 +153,8 @@ def requested(settings: Settings, environ: Mapping[str, str] = os.environ) -> li
             setting = f"EPISODES_{name.upper()}_DSN"
             doors = of_dsn(setting, secret.get_secret_value(), environ)
             found += [Request(setting, door) for door in doors]
-    found += [Request(SNAPSHOTS, door) for door in of_url(SNAPSHOTS, settings.snapshots)]
+    for setting, url in ((SNAPSHOTS, settings.snapshots), (LAKE, settings.lake)):
+        found += [Request(setting, door) for door in of_url(setting, url)]
     return found
 
 
@@ -166,8 +182,8 @@ def require_allowed_dsn(settings: Settings, setting: str, dsn: str) -> None:
         allowed_hosts.require_allowed(requests, settings.allowed_hosts, settings.environment)
 
 
-def require_allowed_url(settings: Settings, url: str) -> None:
-    """Refuse one snapshot store, as `require_allowed`."""
+def require_allowed_url(settings: Settings, setting: str, url: str) -> None:
+    """Refuse one snapshot store or lake, as `require_allowed`."""
     if not settings.is_production:
-        requests = [Request(SNAPSHOTS, door) for door in of_url(SNAPSHOTS, url)]
+        requests = [Request(setting, door) for door in of_url(setting, url)]
         allowed_hosts.require_allowed(requests, settings.allowed_hosts, settings.environment)

@@ -62,5 +62,5 @@ _EMBEDDED_ROLES = {
 }
 
 ORCHESTRATOR = (Purpose.DAGSTER, Purpose.INPUT, Purpose.QUEUE, Purpose.RESULTS)
-FLEET = (Purpose.INPUT, Purpose.WORKER)
+FLEET = (Purpose.WORKER,)
 WEBSERVER = (Purpose.DAGSTER, Purpose.DASHBOARD, Purpose.QUEUE)

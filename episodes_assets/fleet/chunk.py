@@ -14,8 +14,7 @@ from pgqueuer.errors import RetryRequested
 
 from episodes_assets import failures
 from episodes_assets.algorithms.compute import AlgorithmFailed
-from episodes_assets.databases.connections import connect_to_input
-from episodes_assets.errors import EpisodesError
+from episodes_assets.errors import EpisodesError, LakeMissing
 from episodes_assets.fleet import claims
 from episodes_assets.fleet.activity import Activity, Work
 from episodes_assets.fleet.algorithm_imports import AlgorithmImports
@@ -26,6 +25,7 @@ from episodes_assets.fleet.guarded_ledger import INFRASTRUCTURE, GuardedLedger
 from episodes_assets.fleet.messages import ChunkMessage
 from episodes_assets.fleet.micro_batch import JobWindows, MicroBatch, run_micro_batch
 from episodes_assets.fleet.time_limits import TimeLimits
+from episodes_assets.lake.viewings import Viewings
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +44,14 @@ class ChunkRules:
 
     Attributes:
         worker: This worker's name.
-        input_dsn: The input database, read-only.
+        lake_url: The lake that viewings are read from.
         limits: How long jobs may take.
         max_starts: Starts after which a job without outcome is held.
         retry_seconds: Wait before a failed job's next start; doubles each time.
     """
 
     worker: str
-    input_dsn: str
+    lake_url: str
     limits: TimeLimits
     max_starts: int
     retry_seconds: float
@@ -269,12 +269,17 @@ class ChunkRunner:
         return None
 
     async def _compute(self, limit: float, claim: Claim, windows: JobWindows) -> MicroBatch:
-        dsn = self._rules.input_dsn
+        lake, version = self._rules.lake_url, claim.viewings_version
+        if version is None:
+            raise LakeMissing(
+                f"the plan of {claim.day} is of a release before the lake, and names no version of it",
+                f"materialise episode_jobs of {claim.day}, or of any later day",
+            )
         try:
-            return await self._process.run(limit, run_micro_batch, dsn, claim.day, windows)
+            return await self._process.run(limit, run_micro_batch, lake, version, claim.day, windows)
         except ComputationTooLong:
-            # Of jobs that waited for an input that does not answer, none is to blame.
-            await asyncio.to_thread(_require_answer, dsn)
+            # Of jobs that waited for a lake that does not answer, none is to blame.
+            await asyncio.to_thread(Viewings(lake).newest)
             raise
 
 
@@ -286,11 +291,6 @@ def _describe(error: Exception) -> str:
     if getattr(error, "sqlstate", None) and (cause := failures.explain(error, "the input")) is not None:
         return str(cause)
     return said
-
-
-def _require_answer(dsn: str) -> None:
-    with connect_to_input(dsn) as connection:
-        connection.execute("SELECT 1")
 
 
 class _Stopping(Exception):

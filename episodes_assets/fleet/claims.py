@@ -54,6 +54,8 @@ class Claim:
         day: The plan's day.
         starts: How often jobs of the chunk were started together.
         jobs: The open jobs, by position.
+        viewings_version: The version of the lake's viewings to compute them from; None for a plan from before
+            the lake that is not pinned yet.
     """
 
     token: uuid.UUID
@@ -62,6 +64,7 @@ class Claim:
     day: dt.date
     starts: int
     jobs: Sequence[ClaimedJob]
+    viewings_version: int | None
 
 
 @dataclass(frozen=True)
@@ -92,20 +95,20 @@ async def claim_chunk(connection: AsyncConnection, message: ChunkMessage, worker
     cursor = await connection.execute(
         """
         WITH plan AS MATERIALIZED (
-            SELECT day, superseded_at FROM ledger.plans WHERE plan_id = %(plan_id)s
+            SELECT day, viewings_version, superseded_at FROM ledger.plans WHERE plan_id = %(plan_id)s
         )
         UPDATE ledger.chunks SET claim = %(token)s, claimed_by = %(worker)s, claimed_at = now()
         FROM plan
         WHERE plan_id = %(plan_id)s AND chunk = %(chunk)s AND succeeded + held < jobs
             AND superseded_at IS NULL
-        RETURNING day, starts, first_position, first_position + jobs
+        RETURNING day, viewings_version, starts, first_position, first_position + jobs
         """,
         {"token": token, "worker": worker, "plan_id": message.plan_id, "chunk": message.chunk},
     )
     row = await cursor.fetchone()
     if row is None:
         return None
-    day, starts, first, end = row
+    day, viewings_version, starts, first, end = row
     # A statement of its own: it must see what the claim before this one has just written.
     cursor = await connection.execute(
         """
@@ -128,7 +131,7 @@ async def claim_chunk(connection: AsyncConnection, message: ChunkMessage, worker
         {"plan_id": message.plan_id, "first": first, "end": end},
     )
     jobs = [ClaimedJob(*row) for row in await cursor.fetchall()]
-    return Claim(token, message.plan_id, message.chunk, day, starts, jobs)
+    return Claim(token, message.plan_id, message.chunk, day, starts, jobs, viewings_version)
 
 
 async def count_start(connection: AsyncConnection, claim: Claim, jobs: Sequence[ClaimedJob]) -> None:

@@ -1,29 +1,21 @@
-"""One micro-batch: one read of the viewings for many jobs, computed in parts of bounded size.
+"""One micro-batch: one read of the lake for many jobs, computed in parts of bounded size.
 
 Runs in a process of its own, so that neither a long computation nor a crash in it stops the worker's
 heartbeats.
 """
 
 import datetime as dt
-from collections.abc import Iterable, Iterator
+import functools
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
 
 from episodes_assets.algorithms.compute import compute_outcomes
 from episodes_assets.algorithms.registry import load
-from episodes_assets.databases.arrow import read_arrow
-from episodes_assets.stores.episode_parts import whole_episodes
-from episodes_assets.stores.input_columns import forget_columns, look_at_columns
-from episodes_assets.stores.input_tables import read_viewings
-from episodes_assets.stores.viewings_coverage import viewings_begin
-
-# About 100 MB while it is computed. An episode with more viewings than that is computed by itself.
-PART_VIEWINGS = 1_000_000
+from episodes_assets.lake.viewings import Viewings, covered_from, require_day
 
 
 @dataclass(frozen=True)
@@ -55,15 +47,14 @@ class MicroBatch:
     seconds_by_algorithm: dict[int, float]
 
 
-def warm_up(input_dsn: str) -> None:
-    """Do once what the first micro-batch would wait for: imports and the connection.
+def warm_up(lake_url: str) -> None:
+    """Do once what the first micro-batch would wait for: imports, and a look at the lake.
 
     Raises:
-        InputUnreadable: If the input's columns cannot be read.
-        DatabaseUnreachable: If the input cannot be reached.
+        LakeDamaged: If the lake cannot be read.
+        SystemFailure: If it cannot be reached.
     """
-    look_at_columns(input_dsn)
-    read_arrow(input_dsn, "SELECT 1", is_ours=False)
+    _viewings(lake_url).newest()
 
 
 def import_algorithm(algorithm_id: int) -> None:
@@ -75,13 +66,20 @@ def import_algorithm(algorithm_id: int) -> None:
     load(algorithm_id)
 
 
-def run_micro_batch(input_dsn: str, day: dt.date, windows: JobWindows) -> MicroBatch:
+def run_micro_batch(lake_url: str, viewings_version: int, day: dt.date, windows: JobWindows) -> MicroBatch:
     """Compute the outcomes of many jobs of a day.
 
+    Args:
+        lake_url: The lake.
+        viewings_version: The version of its viewings that the day's plan names.
+        day: The day.
+        windows: Its jobs.
+
     Raises:
-        InputUnreadable: If the input's columns cannot be read.
+        LakeMissing: If the lake has no such version, or the version lacks the day.
+        LakeDamaged: If a file of the lake is gone, was cut or changed.
+        SystemFailure: If the lake cannot be reached.
         ViewingUnreadable: If it cannot be told of a viewing whether it was completed.
-        DatabaseUnreachable: If the input cannot be reached.
         AlgorithmFailed: If an algorithm raises something.
         BadAlgorithm: If an algorithm does not return what it declares.
     """
@@ -93,19 +91,21 @@ def run_micro_batch(input_dsn: str, day: dt.date, windows: JobWindows) -> MicroB
             "day": np.datetime64(day, "s"),
         }
     )
+    viewings = _viewings(lake_url)
+    version = viewings.at(viewings_version)
+    require_day(version, day, viewings.shown)
     earliest = jobs.groupby("epid")["window_start"].min()
-    since = windows.window_start.min().item()
-    try:
-        batches = read_viewings(input_dsn, earliest.index.to_numpy(), earliest.to_numpy(), day)
-        outcomes = [compute_outcomes(some, viewings) for some, viewings in _parts(jobs, batches)]
-    except Exception:
-        forget_columns(input_dsn)
-        raise
-    result = pd.concat(outcomes).reindex(jobs.index)
-    seconds = result["seconds"].groupby(jobs["algorithm_id"]).sum()
+    parts = viewings.read(viewings_version, earliest.index.to_numpy(), earliest.to_numpy(), day)
+    outcomes = []
+    for upto, table in parts:
+        is_in = jobs["epid"] <= upto
+        outcomes.append(compute_outcomes(jobs[is_in], table))
+        jobs = jobs[~is_in]
+    result = pd.concat(outcomes).sort_index()
+    seconds = result["seconds"].groupby(windows.algorithm_id).sum()
     return MicroBatch(
         outcomes={
-            "covered_from": _covered_from(windows.window_start, viewings_begin(input_dsn, day, since), day),
+            "covered_from": _covered_from(windows.window_start, covered_from(version, day)),
             "metrics": result["metrics"].tolist(),
             "algorithm_version": result["algorithm_version"].tolist(),
         },
@@ -113,22 +113,15 @@ def run_micro_batch(input_dsn: str, day: dt.date, windows: JobWindows) -> MicroB
     )
 
 
-def _parts(jobs: pd.DataFrame, viewings: Iterable[pa.RecordBatch]) -> Iterator[tuple[pd.DataFrame, pa.Table]]:
-    """Jobs with all of their viewings, in parts of bounded size."""
-    tables = whole_episodes(viewings, PART_VIEWINGS)
-    table = next(tables)
-    for following in tables:
-        upto = table["epid"][-1].as_py()
-        yield jobs[jobs["epid"] <= upto], table
-        jobs, table = jobs[jobs["epid"] > upto], following
-    yield jobs, table  # the last part has those without any viewing as well
+@functools.cache
+def _viewings(lake_url: str) -> Viewings:
+    """The process's own, which keeps what it has read of files' ends."""
+    return Viewings(lake_url)
 
 
-def _covered_from(
-    window_start: npt.NDArray[np.datetime64], viewings_begin: dt.date | None, day: dt.date
-) -> list[dt.date | None]:
-    """The first date of each window whose viewings still exist; None when none of them does."""
-    if viewings_begin is None or viewings_begin > day:
+def _covered_from(window_start: npt.NDArray[np.datetime64], begin: dt.date | None) -> list[dt.date | None]:
+    """The first date of each window whose viewings are there; None when those of none are."""
+    if begin is None:
         return [None] * len(window_start)
-    first: list[dt.date | None] = np.maximum(window_start, np.datetime64(viewings_begin, "D")).tolist()
+    first: list[dt.date | None] = np.maximum(window_start, np.datetime64(begin, "D")).tolist()
     return first

@@ -7,8 +7,7 @@ import signal
 from contextlib import suppress
 from dataclasses import dataclass
 
-from episodes_assets.databases.connections import connect_to_input, connect_to_write
-from episodes_assets.databases.input_role import check_input_role
+from episodes_assets.databases.connections import connect_to_write
 from episodes_assets.databases.purposes import Database
 from episodes_assets.fleet import presence
 from episodes_assets.fleet.activity import Activity
@@ -18,8 +17,7 @@ from episodes_assets.fleet.micro_batch import warm_up
 from episodes_assets.fleet.presence import Presence, WorkerName
 from episodes_assets.fleet.session import Sessions
 from episodes_assets.fleet.time_limits import TimeLimits
-from episodes_assets.settings import PRODUCTION
-from episodes_assets.stores.input_columns import look_at_columns
+from episodes_assets.lake.viewings import Viewings
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +27,7 @@ class WorkerConfig:
     """What a worker needs to know."""
 
     queue_dsn: str
-    input_dsn: str
+    lake_url: str
     environment: str
     max_starts: int
     retry_seconds: float
@@ -50,14 +48,12 @@ def run_worker(config: WorkerConfig) -> None:
         WrongEnvironment: If the queue belongs to another environment.
         SchemaTooOld: If the queue's schema is of an older release.
         SchemaTooNew: If the queue's schema is of a newer release.
-        InputWritable: In production, if the input role could write.
-        InputUnreadable: If the input lacks a column, or has one of a type that cannot be read exactly.
+        HostNotAllowed: Outside production, if the lake lies on a host that is not listed.
+        LakeDamaged: If the lake cannot be read.
     """
     with connect_to_write(config.queue_dsn, Database.QUEUE, config.environment):
         pass
-    with connect_to_input(config.input_dsn) as connection:
-        check_input_role(connection, is_production=config.environment == PRODUCTION, warn=log.warning)
-    look_at_columns(config.input_dsn)
+    Viewings(config.lake_url).newest()
     asyncio.run(_work(config))
 
 
@@ -70,7 +66,7 @@ async def _work(config: WorkerConfig) -> None:
     name, activity = WorkerName(), Activity()
     rules = ChunkRules(
         worker=str(name),
-        input_dsn=config.input_dsn,
+        lake_url=config.lake_url,
         limits=config.limits,
         max_starts=config.max_starts,
         retry_seconds=config.retry_seconds,
@@ -93,7 +89,7 @@ async def _work(config: WorkerConfig) -> None:
 
 async def _warm_up(process: ComputeProcess, config: WorkerConfig, stopping: asyncio.Event) -> None:
     """Let the first batch wait for less, within its time limit, unless the worker is to stop."""
-    warming = asyncio.create_task(process.run(config.limits.batch, warm_up, config.input_dsn))
+    warming = asyncio.create_task(process.run(config.limits.batch, warm_up, config.lake_url))
     told = asyncio.create_task(stopping.wait())
     await asyncio.wait({warming, told}, return_when=asyncio.FIRST_COMPLETED)
     told.cancel()

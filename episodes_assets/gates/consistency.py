@@ -1,4 +1,4 @@
-"""Whether the databases and the snapshots agree: after a restore of one of them they do not.
+"""Whether the databases, the snapshots and the lake agree: after a restore of one of them they do not.
 
 Pure comparisons of what each says of the others. What lies inside one of them, such as the rows behind a
 manifest, is for the asset checks.
@@ -24,6 +24,7 @@ class RecordedPlan:
     snapshot_id: str
     tracked_checksum: str | None
     is_current: bool
+    viewings_version: int | None = None
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class RecordedPublication:
     plan_uid: uuid.UUID | None
     plan_checksum: str
     snapshot_id: str | None
+    viewings_version: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Records:
         state: The tracked history, by day.
         snapshots: By day, of all days that the others name.
         recorded_by_dagster: The days whose publication Dagster has recorded; None when it was not asked.
+        viewings_version: The newest version of the lake's viewings; None when the lake is empty.
     """
 
     plans: Sequence[RecordedPlan]
@@ -77,6 +80,7 @@ class Records:
     state: Sequence[RecordedState]
     snapshots: Mapping[dt.date, DaySnapshots]
     recorded_by_dagster: Collection[dt.date] | None
+    viewings_version: int | None = None
 
     @property
     def current_plans(self) -> Sequence[RecordedPlan]:
@@ -180,6 +184,22 @@ def _is_older(records: Records, day: dt.date, snapshot_id: str) -> bool:
     return day in records.snapshots and records.snapshots[day].current not in (None, snapshot_id)
 
 
+def _missing_viewings(records: Records) -> Iterator[Disagreement]:
+    newest = -1 if records.viewings_version is None else records.viewings_version
+    named = [
+        *((each.day, each.viewings_version) for each in records.current_plans),
+        *((each.day, each.viewings_version) for each in records.publications),
+    ]
+    days = [day for day, version in named if version is not None and version > newest]
+    if days:
+        yield Disagreement(
+            f"the lake does not have the versions of the viewings that {_count(days)} made from",
+            "it is older than the databases, or another one: restore it, or let EPISODES_LAKE_URL name the"
+            " one that was written to",
+            is_error=True,
+        )
+
+
 def _missing_state(records: Records) -> Iterator[Disagreement]:
     checksums = {each.day: each.checksum for each in records.state}
     plans = records.current_plans
@@ -245,6 +265,7 @@ _LOOKS: Sequence[Callable[[Records], Iterator[Disagreement]]] = (
     _dagsters_record,
     _missing_state,
     _missing_snapshots,
+    _missing_viewings,
     _older_snapshots,
     _broken_chain,
     _numbers_to_be_skipped,

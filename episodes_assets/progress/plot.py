@@ -1,7 +1,7 @@
-"""Jobs finished over time, drawn as a small SVG that any browser shows by itself."""
+"""Counts over time, drawn as small SVGs that any browser shows by themselves."""
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 # Dagster's UI shows Markdown in its place only up to 1,000 characters, and base64 adds a third to these.
@@ -54,4 +54,33 @@ def jobs_over_time(points: Sequence[FinishedBy], planned: int) -> str:
         f"<text y='{TOP + 4}'>{most:,}</text><text y='{bottom}'>0</text>"
         f"<text x='{LEFT}' y='{HEIGHT - 6}'>{began:%Y-%m-%d %H:%M:%S} UTC</text>"
         f"<text x='{right}' y='{HEIGHT - 6}' text-anchor='end'>{ended:%H:%M:%S}</text></svg>"
+    )
+
+
+def counts_by_day(counts: Mapping[dt.date, int]) -> str:
+    """An SVG with a bar for each day from the first to the last, of at most `MOST_POINTS` days.
+
+    Args:
+        counts: By day; a day without one has no bar.
+    """
+    days = sorted(counts)[-MOST_POINTS:]
+    if not days:
+        return f"<svg xmlns='http://www.w3.org/2000/svg' width='{WIDTH}' height='{HEIGHT}'/>"
+    most = max(max(counts[day] for day in days), 1)
+    bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
+    step = (right - LEFT) / ((days[-1] - days[0]).days + 1)
+    width = max(round(step * 0.8), 1)
+    bars = "".join(
+        f"M{LEFT + round(step * (day - days[0]).days)} {bottom}"
+        f"v-{round((bottom - TOP) * counts[day] / most)}h{width}V{bottom}"
+        for day in days
+    )
+    return (
+        f"<svg xmlns='http://www.w3.org/2000/svg' width='{WIDTH}' height='{HEIGHT}'"
+        " font-size='11' fill='gray'>"
+        f"<path stroke='gray' stroke-opacity='.4' d='M{LEFT} {bottom}H{right}'/>"
+        f"<path fill='#4f43dd' d='{bars}'/>"
+        f"<text y='{TOP + 4}'>{most:,}</text><text y='{bottom}'>0</text>"
+        f"<text x='{LEFT}' y='{HEIGHT - 6}'>{days[0]}</text>"
+        f"<text x='{right}' y='{HEIGHT - 6}' text-anchor='end'>{days[-1]}</text></svg>"
     )

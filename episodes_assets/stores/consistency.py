@@ -1,4 +1,4 @@
-"""Reading what the databases and the snapshots say of each other; `gates/consistency.py` compares it."""
+"""What databases, snapshots and lake say of each other; `gates/consistency.py` compares it."""
 
 import datetime as dt
 from collections import defaultdict
@@ -13,20 +13,28 @@ from episodes_assets.gates.consistency import (
     RecordedState,
     Records,
 )
+from episodes_assets.lake.viewings import Viewings
 from episodes_assets.stores.publications import newest_plan
 from episodes_assets.stores.snapshots import SnapshotStore
 
 _PLANS = """
     SELECT plan_id, plan_uid, day, checksum, snapshot_id, tracked_checksum,
-        superseded_at IS NULL AS is_current
+        superseded_at IS NULL AS is_current, viewings_version
     FROM ledger.plans ORDER BY plan_id
 """
-_PUBLICATIONS = "SELECT day, plan_id, plan_uid, plan_checksum, snapshot_id FROM published.days ORDER BY day"
+_PUBLICATIONS = """
+    SELECT day, plan_id, plan_uid, plan_checksum, snapshot_id, viewings_version
+    FROM published.days ORDER BY day
+"""
 _STATE = "SELECT day, origin, checksum, previous_checksum, snapshot_id FROM state.tracked_days ORDER BY day"
 
 
 def read_records(
-    queue: Connection, results: Connection, store: SnapshotStore, dagster: Connection | None
+    queue: Connection,
+    results: Connection,
+    store: SnapshotStore,
+    viewings: Viewings,
+    dagster: Connection | None,
 ) -> Records:
     """What they say, of all days.
 
@@ -36,6 +44,7 @@ def read_records(
         queue: To `queue`, as the orchestrator.
         results: To `results`, as the publisher.
         store: The snapshots.
+        viewings: The lake's.
         dagster: To Dagster's own database; None not to ask it.
     """
     recorded = None if dagster is None else _read_recorded(dagster)
@@ -61,7 +70,12 @@ def read_records(
     named = defaultdict(set)
     for day, snapshot_id in found.named_snapshots:
         named[day].add(snapshot_id)
-    return replace(found, snapshots=store.find_named(named))
+    version = viewings.newest()
+    return replace(
+        found,
+        snapshots=store.find_named(named),
+        viewings_version=version.number if version else None,
+    )
 
 
 def _read_recorded(dagster: Connection) -> list[dt.date] | None:

@@ -2,25 +2,22 @@
 
 import datetime as dt
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import LiteralString
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from episodes_assets.databases.arrow import read_arrow, stream_arrow
+from episodes_assets.databases.arrow import OneMoment, one_moment
 from episodes_assets.databases.connections import connect_to_input
 from episodes_assets.days import ONE_DAY
-from episodes_assets.errors import DropNotArrived, ViewingUnreadable
+from episodes_assets.errors import DropNotArrived
+from episodes_assets.lake.viewings import UNREADABLE
 from episodes_assets.stores import drop_table
 from episodes_assets.stores.episode_parts import DROP_PART_ROWS, whole_episodes
-from episodes_assets.stores.input_columns import InputColumns, input_columns
+from episodes_assets.stores.input_columns import InputColumns, forget_columns, input_columns
 from episodes_assets.validation.drop import AS_FOUND, VALIDATED
 
-_UNREADABLE: LiteralString = "unreadable"
-_SHOWN_CHARACTERS = 80
 _EXTREMES: tuple[LiteralString, LiteralString] = ("min", "max")
 # The end of a day is the beginning of the next, which Python's last date lacks.
 _LAST_DATE = dt.date.max - ONE_DAY
@@ -46,53 +43,46 @@ def _read_drop(columns: InputColumns) -> LiteralString:
     """  # noqa: S608  literals alone
 
 
-def _read_viewed(columns: InputColumns) -> LiteralString:
-    epid = columns.value("viewings", "epid")
+def _read_day_of_viewings(columns: InputColumns) -> LiteralString:
+    """In no order: to sort them is no work for the server of others."""
     return f"""
-        SELECT DISTINCT {epid} AS epid FROM viewings
-        WHERE {columns.is_within("viewings", "viewed_at", "{day}::date", "{day}::date")}
-            AND ({epid}) IS NOT NULL
-    """  # noqa: S608  literals alone
-
-
-def _read_viewings(columns: InputColumns) -> LiteralString:
-    return f"""
-        SELECT wanted.epid, {columns.value("viewings", "viewer_id")} AS viewer_id,
+        SELECT {columns.value("viewings", "epid")} AS epid,
+            {columns.value("viewings", "viewer_id")} AS viewer_id,
             {columns.value("viewings", "viewed_at")} AS viewed_at,
-            {columns.value("viewings", "seconds_watched")} AS seconds_watched,
+            {columns.value("viewings", "seconds_watched")}::bigint AS seconds_watched,
             {columns.value("viewings", "completed")} AS completed,
-            {columns.as_found("viewings", "completed")} AS {_UNREADABLE}
-        FROM unnest({{epids}}::bigint[], {{since}}::date[]) AS wanted (epid, since)
-        JOIN viewings ON viewings.epid = {columns.as_epid("wanted.epid")}
-            AND {columns.is_within("viewings", "viewed_at", "wanted.since", "{until}::date")}
-        ORDER BY wanted.epid, viewings.viewed_at
+            {columns.as_found("viewings", "completed")} AS {UNREADABLE}
+        FROM viewings WHERE {columns.is_within("viewings", "viewed_at", "{day}::date", "{day}::date")}
     """  # noqa: S608  literals alone
 
 
-class DropReading:
-    """A day's drop, read once in parts by iterating over it.
+class DayReading:
+    """What the input has of a day, all of it as of one moment; `reading` makes it.
 
     Attributes:
-        rows: Rows that have come from the database so far, counted before they are cut or converted.
+        day: The day.
+        rows: Rows of the drop that have come from the database so far, before they are cut or converted.
     """
 
-    def __init__(self, dsn: str, day: dt.date) -> None:
-        self._dsn = dsn
-        self._day = day
+    def __init__(self, moment: OneMoment, columns: InputColumns, day: dt.date) -> None:
+        self.day = day
         self.rows = 0
+        self._moment = moment
+        self._columns = columns
 
-    def __iter__(self) -> Iterator[pd.DataFrame]:
-        """The parts, ordered by epid and algorithm, every episode in one part.
+    @contextmanager
+    def viewings(self) -> Iterator[pa.RecordBatchReader]:
+        """The day's viewings, in no order: `lake.viewings.schema_of` has the columns."""
+        with self._moment.stream(_read_day_of_viewings(self._columns), day=self.day) as batches:
+            yield batches
+
+    def drop(self) -> Iterator[pd.DataFrame]:
+        """The day's drop in parts, ordered by epid and algorithm, every episode in one part.
 
         Yields:
             The columns of `drop_table.SCHEMA`, and `AS_FOUND`; nothing when there is no drop of that day.
-
-        Raises:
-            InputUnreadable: If the columns cannot be read.
-            DatabaseUnreachable: If the server does not answer or refuses, or goes away.
         """
-        query = _read_drop(input_columns(self._dsn))
-        with stream_arrow(self._dsn, query, is_ours=False, day=self._day) as batches:
+        with self._moment.stream(_read_drop(self._columns), day=self.day) as batches:
             for part in whole_episodes(self._counted(batches), DROP_PART_ROWS):
                 yield drop_table.to_frame(part)
 
@@ -102,11 +92,39 @@ class DropReading:
             yield batch
 
 
-def read_viewed(dsn: str, day: dt.date) -> npt.NDArray[np.int64]:
-    """Ascending epids that were viewed on a UTC day."""
-    query = _read_viewed(input_columns(dsn))
-    viewed = read_arrow(dsn, query, is_ours=False, day=day)["epid"].to_numpy()
-    return np.sort(viewed.astype(np.int64))
+@contextmanager
+def reading(dsn: str, day: dt.date) -> Iterator[DayReading]:
+    """Read a day in one read-only transaction of the isolation level repeatable read.
+
+    Raises:
+        InputUnreadable: If the columns cannot be read.
+        StatementFailed: If a view cannot convert a row.
+        DatabaseUnreachable: If the server does not answer or refuses, or goes away inside the block.
+    """
+    columns = input_columns(dsn)
+    try:
+        with one_moment(dsn) as moment:
+            yield DayReading(moment, columns, day)
+    except Exception:
+        forget_columns(dsn)  # perhaps a type is another by now
+        raise
+
+
+def count_viewings(dsn: str, days: Sequence[dt.date]) -> dict[dt.date, int]:
+    """How many viewings the input has of some days.
+
+    Raises:
+        InputUnreadable: If the columns cannot be read.
+        DatabaseUnreachable: If the server does not answer or refuses, or goes away.
+    """
+    is_there = input_columns(dsn).is_within("viewings", "viewed_at", "day", "day")
+    with connect_to_input(dsn) as connection:
+        found = connection.execute(
+            "SELECT day, (SELECT count(*) FROM viewings"  # noqa: S608  literals alone
+            f" WHERE {is_there}) FROM unnest(%s::date[]) AS day",
+            [list(days)],
+        ).fetchall()
+    return dict(found)
 
 
 def days_with_drop(dsn: str, days: Sequence[dt.date]) -> set[dt.date]:
@@ -167,44 +185,3 @@ def drops_beside(dsn: str, day: dt.date) -> tuple[dt.date | None, dt.date | None
             {"day": day, "min": dt.date.min, "max": _LAST_DATE},
         ).fetchone()
     return (row[0], row[1]) if row else (None, None)
-
-
-def read_viewings(
-    dsn: str, epids: npt.NDArray[np.int64], since: npt.NDArray[np.datetime64], until: dt.date
-) -> Iterator[pa.RecordBatch]:
-    """The viewings of many episodes, each from a date of its own, ordered by epid and time.
-
-    Args:
-        dsn: The input database.
-        epids: Distinct episodes.
-        since: For each episode, the first UTC date wanted.
-        until: The last UTC date wanted.
-
-    Yields:
-        `epid` (int64), `viewer_id` (int64, or text), `viewed_at` (timestamp[us], UTC), `seconds_watched`
-        (an integer), `completed` (bool); at least one batch, which may be empty.
-
-    Raises:
-        InputUnreadable: If the columns cannot be read.
-        ViewingUnreadable: If it cannot be told of a viewing whether it was completed.
-        DatabaseUnreachable: If the server does not answer or refuses, or goes away.
-    """
-    wanted = {"epids": epids.tolist(), "since": since.astype("datetime64[D]").tolist(), "until": until}
-    query = _read_viewings(input_columns(dsn))
-    with stream_arrow(dsn, query, is_ours=False, **wanted) as batches:
-        yield _require_readable(pa.RecordBatch.from_pylist([], batches.schema))
-        for batch in batches:
-            yield _require_readable(batch)
-
-
-def _require_readable(viewings: pa.RecordBatch) -> pa.RecordBatch:
-    """The viewings without the column of what could not be read, which must be empty."""
-    found = viewings[_UNREADABLE]
-    if found.null_count < len(found):
-        row = int(pc.index(found.is_valid(), True).as_py())
-        raise ViewingUnreadable(
-            f"viewings.completed of epid {viewings['epid'][row]} at {viewings['viewed_at'][row]} holds"
-            f" {found[row].as_py()[:_SHOWN_CHARACTERS]!r}, which is neither true nor false",
-            "have it corrected in the input",
-        )
-    return viewings.drop_columns([_UNREADABLE])

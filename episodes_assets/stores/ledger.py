@@ -33,6 +33,10 @@ class Plan:
         checksum: Of those jobs.
         snapshot_id: The snapshot they were planned from.
         fanned_out_at: When the jobs were handed to the fleet; None before.
+        viewings_version: The version of the lake's viewings they are computed from; None for a plan from
+            before the lake.
+        tracked_checksum: Of the tracked episodes they were planned from; None when nothing was tracked, or
+            for a plan from before that was recorded.
     """
 
     plan_id: int
@@ -42,6 +46,8 @@ class Plan:
     checksum: str
     snapshot_id: str
     fanned_out_at: dt.datetime | None
+    viewings_version: int | None = None
+    tracked_checksum: str | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,9 @@ class HeldJob:
     is_waived: bool
 
 
-_PLAN = "plan_id, plan_uid, day, jobs, checksum, snapshot_id, fanned_out_at"
+_PLAN = (
+    "plan_id, plan_uid, day, jobs, checksum, snapshot_id, fanned_out_at, viewings_version, tracked_checksum"
+)
 
 
 def find_plan(connection: Connection, day: dt.date) -> Plan | None:
@@ -189,16 +197,18 @@ def record_plan(
     snapshot_id: str,
     code_version: str,
     chunk_jobs: int,
+    viewings_version: int | None = None,
     tracked_checksum: str | None = None,
     above: int = 0,
     rework: bool = False,
     look_again: Callable[[], None] = lambda: None,
+    before_new: Callable[[], None] = lambda: None,
 ) -> tuple[Plan, bool]:
     """Make `jobs` the day's plan, in one transaction.
 
-    A day that has this plan already keeps it, with whatever has been done of it; only the snapshot and
-    the tracked episodes that it names follow. Another plan is superseded: its jobs and outcomes go, its row
-    stays.
+    A day that has this plan already keeps it, with whatever has been done of it and the viewings that was
+    computed from; only the snapshot and the tracked episodes that it names follow. Another plan is
+    superseded: its jobs and outcomes go, its row stays.
 
     Args:
         connection: To `queue`, as the orchestrator.
@@ -208,11 +218,13 @@ def record_plan(
         snapshot_id: The snapshot they were planned from.
         code_version: Of the planning code.
         chunk_jobs: Jobs in a chunk of short windows.
+        viewings_version: The version of the lake's viewings they are to be computed from.
         tracked_checksum: Of the tracked episodes they were planned from; None when nothing was tracked.
         above: The newest plan that is known elsewhere; a new one gets a greater number.
         rework: Supersede a plan with the same jobs as well, so that all are worked again.
         look_again: Raises if what the jobs were planned from has changed since. It is called when no other
             planning of the day can come in between, and what it raises leaves the ledger as it is.
+        before_new: Raises if the day's jobs cannot be worked anew; called unless it keeps its plan.
 
     Returns:
         The day's plan, and whether it is a new one.
@@ -224,16 +236,19 @@ def record_plan(
         current = find_plan(connection, day)
         if current is not None and current.checksum == checksum and not rework:
             return _name_origin(connection, current, snapshot_id, tracked_checksum), False
+        before_new()
         if current is not None:
             _supersede(connection, current)
         _skip_numbers(connection, above)
         with connection.cursor(row_factory=class_row(Plan)) as cursor:
             cursor.execute(
                 f"""
-                INSERT INTO ledger.plans (day, jobs, checksum, snapshot_id, code_version, tracked_checksum)
-                VALUES (%s, %s, %s, %s, %s, %s) RETURNING {_PLAN}
+                INSERT INTO ledger.plans (
+                    day, jobs, checksum, snapshot_id, code_version, tracked_checksum, viewings_version
+                )
+                VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING {_PLAN}
                 """,  # noqa: S608
-                [day, len(jobs), checksum, snapshot_id, code_version, tracked_checksum],
+                [day, len(jobs), checksum, snapshot_id, code_version, tracked_checksum, viewings_version],
             )
             plan = cursor.fetchone()
         assert plan is not None  # noqa: S101  RETURNING
@@ -253,7 +268,29 @@ def _name_origin(connection: Connection, plan: Plan, snapshot_id: str, tracked_c
         """,
         {"snapshot": snapshot_id, "tracked": tracked_checksum, "plan_id": plan.plan_id},
     )
-    return replace(plan, snapshot_id=snapshot_id)
+    return replace(plan, snapshot_id=snapshot_id, tracked_checksum=tracked_checksum)
+
+
+def pin_viewings(connection: Connection, viewings_version: int) -> list[dt.date]:
+    """Let the plans from before the lake that are still to be worked be computed from a version of it.
+
+    Args:
+        connection: To `queue`, as the orchestrator.
+        viewings_version: The version of the lake's viewings.
+
+    Returns:
+        Their days.
+    """
+    found = connection.execute(
+        """
+        UPDATE ledger.plans SET viewings_version = %s
+        WHERE superseded_at IS NULL AND viewings_version IS NULL
+            AND EXISTS (SELECT FROM ledger.chunks WHERE chunks.plan_id = plans.plan_id AND succeeded < jobs)
+        RETURNING day
+        """,
+        [viewings_version],
+    ).fetchall()
+    return sorted(day for (day,) in found)
 
 
 def _skip_numbers(connection: Connection, above: int) -> None:

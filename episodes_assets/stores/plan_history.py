@@ -18,6 +18,7 @@ class RecordedPlan:
     jobs: int
     checksum: str
     snapshot_id: str
+    viewings_version: int | None
     code_version: str
     planned_at: dt.datetime
     fanned_out_at: dt.datetime | None
@@ -29,10 +30,18 @@ def read_plans(connection: Connection, day: dt.date) -> list[RecordedPlan]:
     with connection.cursor(row_factory=class_row(RecordedPlan)) as cursor:
         cursor.execute(
             """
-            SELECT plan_id, plan_uid, jobs, checksum, snapshot_id, code_version, planned_at, fanned_out_at,
-                superseded_at
+            SELECT plan_id, plan_uid, jobs, checksum, snapshot_id, viewings_version, code_version, planned_at,
+                fanned_out_at, superseded_at
             FROM ledger.plans WHERE day = %s ORDER BY plan_id
             """,
             [day],
         )
         return cursor.fetchall()
+
+
+def read_viewings_versions(connection: Connection) -> set[int]:
+    """The versions of the lake's viewings that any plan names, current or superseded."""
+    found = connection.execute(
+        "SELECT DISTINCT viewings_version FROM ledger.plans WHERE viewings_version IS NOT NULL"
+    ).fetchall()
+    return {version for (version,) in found}

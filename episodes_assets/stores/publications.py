@@ -35,6 +35,8 @@ class Publication:
         algorithm_versions: By the algorithm's name, the versions that computed its rows; one, unless the
             fleet changed meanwhile.
         plan_uid: The plan, whatever its number; None where it was not recorded.
+        viewings_version: The version of the lake's viewings that its rows were computed from; None for what
+            was published before the lake.
     """
 
     day: dt.date
@@ -49,6 +51,7 @@ class Publication:
     code_version: str
     algorithm_versions: AlgorithmVersions
     plan_uid: uuid.UUID | None
+    viewings_version: int | None
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,36 @@ def newest_plan(connection: Connection) -> int:
     """The greatest number of a plan that was ever published; 0 when none was."""
     row = connection.execute("SELECT max(plan_id) FROM published.history").fetchone()
     return int(row[0]) if row and row[0] else 0
+
+
+def read_older_than(connection: Connection, version: int, upto: dt.date, limit: int) -> dict[dt.date, int]:
+    """The last published days up to one that are computed from older viewings than a version of the lake's.
+
+    Args:
+        connection: To `results`.
+        version: The version.
+        upto: The last day that matters.
+        limit: At most so many days.
+
+    Returns:
+        The version of each, by day in order.
+    """
+    found = connection.execute(
+        """
+        SELECT day, viewings_version FROM published.days
+        WHERE day <= %s AND viewings_version < %s ORDER BY day DESC LIMIT %s
+        """,
+        [upto, version, limit],
+    ).fetchall()
+    return dict(reversed(found))
+
+
+def read_viewings_versions(connection: Connection) -> set[int]:
+    """The versions of the lake's viewings that anything that was ever published was computed from."""
+    found = connection.execute(
+        "SELECT DISTINCT viewings_version FROM published.history WHERE viewings_version IS NOT NULL"
+    ).fetchall()
+    return {version for (version,) in found}
 
 
 def record_publication(results: Connection, publication: Publication, *, rows_changed: bool) -> None:

@@ -78,7 +78,7 @@ class SnapshotStore:
 
     @cached_property
     def _place(self) -> tuple[Any, str]:
-        doors.require_allowed_url(load_settings(), self.url)
+        doors.require_allowed_url(load_settings(), doors.SNAPSHOTS, self.url)
         filesystem, root = fsspec.core.url_to_fs(self.url)
         if type(filesystem) is LocalFileSystem:
             filesystem = _PrivateFileSystem()

@@ -86,7 +86,7 @@ class OpenDay:
         if self.lost_messages:
             return "switch the sensor fan_out on, or materialise job_outcomes: both send them again"
         return (
-            "see that workers run (`episodes worker`) and reach the queue and the input, then "
+            "see that workers run (`episodes worker`) and reach the queue and the lake, then "
             "materialise job_outcomes again"
         )
 

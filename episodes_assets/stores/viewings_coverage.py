@@ -1,35 +1,15 @@
-"""From which date on the input still holds the viewings: what `covered_from` of a result goes by.
+"""How far back the input still holds viewings: where a lake begins.
 
-The input deletes old viewings, so what is left of them begins at some date. The oldest viewing does not tell
-which: one with a broken clock lies in 1970, or at `-infinity`, and says nothing of the dates between. So
-dates are gone through backwards from the day that is worked, and coverage reaches as far back as viewings go
-without a gap:
-
-- A date counts when it holds at least a fifth of what its neighbours usually hold: the upper quartile of the
-  dates up to `USUAL_DATES` before and after the day, each counted up to `COUNTED`. So ten viewings are enough
-  for any date of any service. Less are stray viewings, not a date whose viewings are there.
-- Where dates usually hold `COUNTED` or more, more than `DENSE_GAP` dates in a row do not lack viewings by
-  chance, and what lies before them is not covered, be it thousands of viewings at one wrong date. Where there
-  are few viewings, as in a sample, `SPARSE_GAP` dates may lie between two with viewings.
-
-Where the rule errs, it says that less is covered than is, but for one case: junk in plausible numbers right
-beside real viewings cannot be told from them. It takes two looks into the index on `viewed_at` for each date
-of the longest window, of `COUNTED` rows at most, however many viewings there are.
+It takes two looks into the index on `viewed_at` for each date of the time asked for, of `COUNTED` rows at
+most, however many viewings there are. What counts as held is decided in `validation/coverage.py`.
 """
 
 import datetime as dt
-from collections.abc import Sequence
 from typing import LiteralString
 
 from episodes_assets.databases.arrow import read_arrow
-from episodes_assets.days import ONE_DAY
 from episodes_assets.stores.input_columns import InputColumns, input_columns
-
-COUNTED = 50
-USUAL_DATES = 28
-LEAST_SHARE = 5
-DENSE_GAP = 3
-SPARSE_GAP = 31
+from episodes_assets.validation.coverage import COUNTED, SPARSE_GAP, USUAL_DATES, covered_since
 
 
 def _read_dates(columns: InputColumns) -> LiteralString:
@@ -82,24 +62,3 @@ def viewings_begin(dsn: str, day: dt.date, since: dt.date) -> dt.date | None:
     )
     dates, counts = found["viewed_on"].to_pylist(), found["viewings"].to_pylist()
     return covered_since(list(zip(dates, counts, strict=True)), day)
-
-
-def covered_since(dates: Sequence[tuple[dt.date, int]], day: dt.date) -> dt.date | None:
-    """The first date of those that lie before a day, or on it, without a gap; None when there is none.
-
-    Args:
-        dates: Dates with viewings, the newest first, and how many each holds, counted up to `COUNTED`; also
-            some after the day, which say what is usual.
-        day: The last date that matters.
-    """
-    near = sorted(count for date, count in dates if abs(date - day) <= USUAL_DATES * ONE_DAY)
-    usual = near[(len(near) - 1) * 3 // 4] if near else 1
-    gap = DENSE_GAP if usual >= COUNTED else SPARSE_GAP
-    begin, reached = None, day + ONE_DAY
-    for date, count in dates:
-        if date > day or count * LEAST_SHARE < usual:
-            continue
-        if reached - date > (gap + 1) * ONE_DAY:
-            break
-        begin = reached = date
-    return begin

@@ -60,7 +60,7 @@ def test_ordinary_days_pass_and_each_later_fault_is_found(system: System) -> Non
     assert published.success, failure(published)
     found = checks(planned) | checks(published)
     assert {name for name, check in found.items() if not check.passed} == set()
-    assert len(found) == 11
+    assert len(found) == 15
 
     assert_each_fault(
         system,

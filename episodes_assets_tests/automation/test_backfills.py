@@ -11,8 +11,15 @@ from episodes_assets.days import ONE_DAY, days_between
 from episodes_assets_tests.automation.launchpad import Launchpad, opened_ui
 from episodes_assets_tests.system import System, day, failure
 
-GRAPH = ("input_episodes", "tracked_episodes", "episode_jobs", "job_outcomes", "published_results")
-PLANNING = GRAPH[:3]
+GRAPH = (
+    "input_episodes",
+    "input_viewings",
+    "tracked_episodes",
+    "episode_jobs",
+    "job_outcomes",
+    "published_results",
+)
+PLANNING = GRAPH[:4]
 TODAY = dt.datetime.now(dt.UTC).date()
 
 TABLES = {
@@ -49,6 +56,9 @@ def ui(system: System) -> Iterator[Launchpad]:
 
 def worked(system: System, asset: str) -> set[dt.date]:
     """The days that the databases or the snapshots hold for an asset."""
+    if asset == "input_viewings":
+        newest = system.viewings.newest()
+        return {each for each in newest.files if each >= day(1)} if newest else set()
     if asset == "input_episodes":
         folders = (system.home / "snapshots").glob("day=*/manifest.json")
         return {dt.date.fromisoformat(path.parent.name.removeprefix("day=")) for path in folders}
@@ -56,6 +66,9 @@ def worked(system: System, asset: str) -> set[dt.date]:
 
 
 def rows_of(system: System, asset: str, of: dt.date) -> int:
+    if asset == "input_viewings":
+        newest = system.viewings.newest()
+        return newest.files[of].rows if newest else 0
     if asset == "input_episodes":
         return system.snapshots.require(of).accepted_rows
     database, statement = ROWS[asset]
@@ -106,7 +119,8 @@ def test_a_backfill_works_and_records_the_days_that_were_asked_for(
     ahead: dict[str, list[dt.date]] = {asset: [day(first - 1)] for asset in PLANNING}
     if following == "a snapshot":
         assert system.materialize(day(last + 1), select=["input_episodes"]).success
-        ahead["input_episodes"].append(day(last + 1))
+        for asset in ("input_episodes", "input_viewings"):
+            ahead[asset].append(day(last + 1))
     asked = list(days_between(day(first), day(last)))
     with system.workers():
         status, runs = ui.backfill(GRAPH, [str(each) for each in asked])
@@ -118,9 +132,9 @@ def test_a_backfill_works_and_records_the_days_that_were_asked_for(
 @pytest.mark.parametrize(
     "assets",
     [
-        GRAPH[1:3],
-        GRAPH[3:],
-        *(pytest.param(some, marks=pytest.mark.slow) for some in (PLANNING, GRAPH[1:2], GRAPH[2:3])),
+        GRAPH[2:4],
+        GRAPH[4:],
+        *(pytest.param(some, marks=pytest.mark.slow) for some in (PLANNING, GRAPH[2:3], GRAPH[3:4])),
     ],
     ids="+".join,
 )
@@ -168,7 +182,7 @@ def test_a_day_without_what_it_builds_on_is_refused_before_anything_is_written(
     """Whoever asks for it: a step cannot tell Dagster that it left a day out."""
     insert_days(system, day(1), day(3))
     system.plan(day(1))
-    needed = GRAPH[1 : GRAPH.index(asset)]
+    needed = GRAPH[2 : GRAPH.index(asset)]
     assert system.materialize(day(2), day(3), select=["input_episodes", *needed[:2]]).success
     if asset == "published_results":
         system.finish_jobs()

@@ -22,7 +22,14 @@ from episodes_assets_tests.automation.launchpad import (
 from episodes_assets_tests.automation.test_chain import execute, tick
 from episodes_assets_tests.system import System, day
 
-GRAPH = ("episode_jobs", "input_episodes", "job_outcomes", "published_results", "tracked_episodes")
+GRAPH = (
+    "episode_jobs",
+    "input_episodes",
+    "input_viewings",
+    "job_outcomes",
+    "published_results",
+    "tracked_episodes",
+)
 JOBS_OF_DAYS = ("plan_day", "publish_day", "correct_day", "rework_days", "retry_held_jobs", "waive_held_jobs")
 _JOB = """
     query ($selector: PipelineSelector!) {
@@ -76,7 +83,7 @@ def test_a_day_is_materialised_corrected_and_published_without_failed_jobs(syste
             refused = ui.launch("correct_day", config, tags)
             assert "only for a reason" in refused
             assert "Open launchpad" in refused
-            assert ui.launch("correct_day", fill_in(config, "input_episodes", reason="late"), tags) == ""
+            assert ui.launch("correct_day", fill_in(config, "take_input", reason="late"), tags) == ""
             assert len(system.published()) == 11
 
         # Worked again, and one fails.

@@ -57,6 +57,13 @@ TESTED = (
         ("assets.test_gates", "gates.test_verdicts"),
     ),
     TestedPromise(
+        "What a published day was computed from never changes and never goes away",
+        "viewings that the input deletes, that arrive late, that are changed; an interrupted beginning; "
+        "writers at once; files that are removed, cut or changed; an object store that goes away; homes from "
+        "before",
+        ("assets.test_input_viewings", "lake.test_viewings", "lake.test_object_store"),
+    ),
+    TestedPromise(
         "A wrong day is corrected with all later days, and what was published stays on record",
         "a refreshed drop whose successors were deleted, changed viewings, waived and retried jobs",
         (

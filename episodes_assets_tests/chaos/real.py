@@ -32,7 +32,8 @@ from episodes_assets.planning.checksums import plan_checksum
 from episodes_assets.planning.episode_set import EpisodeSet
 from episodes_assets.planning.jobs import plan_jobs
 from episodes_assets.planning.tracking import newly_tracked
-from episodes_assets.stores import input_tables, ledger, published, tracked_state, waivers
+from episodes_assets.stores import ledger, published, tracked_state, waivers
+from episodes_assets.stores.input_tables import reading
 from episodes_assets.validation.drop import ValidatedDrop
 from episodes_assets_tests.chaos.model import Input, Job
 from episodes_assets_tests.system import System
@@ -140,16 +141,21 @@ class Real:
         store = self.system.snapshots
         if not refresh and store.find(day) is not None:
             return
-        dsn = self.system.dsn(Purpose.INPUT)
-        drop = input_tables.DropReading(dsn, day)
-        with store.new(day, environment=self.system.settings.environment) as snapshot:
-            for part in drop:
+        lake, environment = self.system.viewings, self.system.settings.environment
+        with (
+            reading(self.system.dsn(Purpose.INPUT), day) as source,
+            store.new(day, environment=environment) as snapshot,
+        ):
+            with source.viewings() as batches:
+                found = lake.write(day, batches)
+            for part in source.drop():
                 accepted = part.astype({"epid": "int64", "algorithm_id": "int16"})
                 nothing = part.iloc[:0].assign(reasons=pd.Series(dtype="str"))
                 snapshot.add(ValidatedDrop(accepted, nothing))
             if not snapshot.rows:
                 raise DropNotArrived(f"there is no drop of {day}")
-            snapshot.finish(input_tables.read_viewed(dsn, day), drop.rows)
+            lake.commit(found.schema, lambda _: [found.file], environment=environment, facts={})
+            snapshot.finish(found.episodes, source.rows)
 
     def track(self, day: dt.date) -> None:
         store = self.system.snapshots
@@ -188,6 +194,7 @@ class Real:
             snapshot_id=snapshot.snapshot_id,
             code_version="1",
             chunk_jobs=CHUNK_JOBS,
+            viewings_version=0,
         )
 
     def fan_out(self, day: dt.date) -> None:
@@ -233,7 +240,7 @@ class Real:
         async def run() -> str | None:
             rules = ChunkRules(
                 worker="w",
-                input_dsn="",
+                lake_url="",
                 limits=TimeLimits(batch=60, job=60),
                 max_starts=self._max_starts,
                 retry_seconds=0,

@@ -157,7 +157,7 @@ def test_years_of_days_are_compared_quickly(system: System) -> None:
         connect(system.dsn(Purpose.DAGSTER), autocommit=True) as dagster,
     ):
         began = time.monotonic()
-        records = read_records(queue, results, system.snapshots, dagster)
+        records = read_records(queue, results, system.snapshots, system.viewings, dagster)
     assert time.monotonic() - began < 10
     assert (len(records.plans), len(records.publications), len(records.snapshots)) == (days,) * 3
     assert replace(records, snapshots={}).named_snapshots == records.named_snapshots

@@ -43,7 +43,14 @@ query ($id: String!) {
   partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } }
 }
 """
-GRAPH = ["input_episodes", "tracked_episodes", "episode_jobs", "job_outcomes", "published_results"]
+GRAPH = [
+    "input_episodes",
+    "input_viewings",
+    "tracked_episodes",
+    "episode_jobs",
+    "job_outcomes",
+    "published_results",
+]
 
 
 def sign_in(port: int, log: str) -> httpx2.Client:

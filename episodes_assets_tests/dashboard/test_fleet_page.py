@@ -90,7 +90,16 @@ def test_workers_and_jobs_that_fail_are_seen_and_tried_again(
     jobs = jobs_of(1, 2, 1, 2).assign(
         algorithm_id=np.array([0, 0, RAISES, RAISES], dtype=np.int16), window_start=POISONED
     )
-    ledger.record_plan(queue, day(1), jobs, checksum="c", snapshot_id="s", code_version="1", chunk_jobs=10)
+    ledger.record_plan(
+        queue,
+        day(1),
+        jobs,
+        checksum="c",
+        snapshot_id="s",
+        code_version="1",
+        chunk_jobs=10,
+        viewings_version=system.take_viewings(day(1), day(1)),
+    )
     fan_out_day(queue, day(1))
     browser = client(system)
     env = {

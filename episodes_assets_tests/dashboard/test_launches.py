@@ -243,7 +243,7 @@ def test_what_is_too_much_for_the_audit_log_is_not_launched(dashboard: Dashboard
 
 def test_a_backfill_of_years_is_on_record_by_its_ranges(dashboard: Dashboard) -> None:
     days = [str(day(number)) for number in range(1, 879) if number != 100]
-    params = {"assetSelection": [{"path": ["input_episodes"]}], "partitionNames": [*days, "2018-03-01"]}
+    params = {"assetSelection": [{"path": [name]} for name in INPUT], "partitionNames": [*days, "2018-03-01"]}
     backfill = send(dashboard, BACKFILL, params)["backfillId"]
     (call,) = begun(dashboard)["calls"]
     assert call["arguments"]["backfillParams"]["partitionNames"] == [
@@ -254,6 +254,7 @@ def test_a_backfill_of_years_is_on_record_by_its_ranges(dashboard: Dashboard) ->
     assert dashboard.events("graphql mutation")[-1][1]["launched"] == [backfill]
 
 
+INPUT = ("input_episodes", "input_viewings")  # made by one step
 MANY = (
     "mutation M($params: ExecutionParams!) {"
     " launchMultipleRuns(executionParamsList: [$params]) { __typename } }"

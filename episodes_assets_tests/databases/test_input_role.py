@@ -105,6 +105,7 @@ def test_every_start_looks(system: System, monkeypatch: pytest.MonkeyPatch) -> N
     system.query("input", f"GRANT INSERT ON episodes TO {READER}")
     for database in Database:
         system.query(database, "UPDATE environment_stamp SET environment = 'production'")
+    system.viewings.restamp("development", "production")
     monkeypatch.setenv("EPISODES_ENVIRONMENT", "production")
     monkeypatch.setattr(worker, "_work", _no_work)
     with socket.socket() as taken:
@@ -117,26 +118,20 @@ def test_every_start_looks(system: System, monkeypatch: pytest.MonkeyPatch) -> N
             error = refusal(*command)
             assert isinstance(error, InputWritable)
             assert "may INSERT episodes" in str(error)
-    with pytest.raises(InputWritable):
-        run_worker(worker_config(system, "production"))
+    run_worker(worker_config(system, "production"))  # which has nothing to do with the input
     step = system.materialize(day(2), select=["input_episodes"])
     assert "may INSERT episodes" in failure(step)
     # What is read from a snapshot needs no input, and so no role.
     assert system.materialize(day(1), select=["input_episodes"]).success
 
 
-def test_elsewhere_the_step_and_the_worker_warn(
-    system: System, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_elsewhere_the_step_warns(system: System) -> None:
     system.query("input", f"GRANT INSERT ON episodes TO {READER}")
     system.insert_drop(day(1), [(1, 0, "2018-02-01", "2018-02-01")])
     system.plan(day(1))
     logged = system.query("dagster", "SELECT count(*) FROM dagster.event_logs WHERE event LIKE %s",
                           ["%could write to the input%"])  # fmt: skip
     assert logged == [(1,)]
-    monkeypatch.setattr(worker, "_work", _no_work)
-    run_worker(worker_config(system, "development"))
-    assert "could write to the input: it may INSERT episodes" in caplog.text
 
 
 async def _no_work(_config: object) -> None:

@@ -42,7 +42,7 @@ def contents(system: System) -> dict[str, Any]:
 def worker_config(system: System, environment: str) -> WorkerConfig:
     return WorkerConfig(
         queue_dsn=system.dsn(Purpose.WORKER),
-        input_dsn=system.dsn(Purpose.INPUT),
+        lake_url=system.settings.lake,
         environment=environment,
         max_starts=1,
         retry_seconds=0.1,

@@ -1,6 +1,7 @@
 """Databases from before waivers and the publication history, with data and jobs in flight."""
 
 import asyncio
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,28 @@ from episodes_assets.databases.dsns import Database, Dsns, Purpose
 from episodes_assets.databases.migrate import downgrade
 from episodes_assets.databases.provision import provision
 from episodes_assets.fleet import claims
+from episodes_assets.fleet.claims import Claim, ClaimedJob
 from episodes_assets.fleet.fan_out import fan_out_day
-from episodes_assets.fleet.messages import ChunkMessage
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import ledger, publications, published, waivers
 from episodes_assets_tests.system import System, day
+
+
+async def claim_as_before(worker: claims.AsyncConnection, plan_id: int) -> Claim:
+    """What a worker of that release does: it knows nothing of a lake."""
+    token = uuid.uuid4()
+    await worker.execute(
+        "UPDATE ledger.chunks SET claim = %s, claimed_by = 'w', claimed_at = now()"
+        " WHERE plan_id = %s AND chunk = 0",
+        [token, plan_id],
+    )
+    cursor = await worker.execute(
+        "SELECT position, epid, algorithm_id, window_start, 0 FROM ledger.jobs"
+        " WHERE plan_id = %s AND epid <> 4 ORDER BY position",
+        [plan_id],
+    )
+    jobs = [ClaimedJob(*row) for row in await cursor.fetchall()]
+    return Claim(token, plan_id, 0, day(2), 0, jobs, viewings_version=None)
 
 
 def test_nothing_is_lost(system: System, server_home: Path) -> None:
@@ -51,9 +69,7 @@ def test_nothing_is_lost(system: System, server_home: Path) -> None:
     async def upgrade_meanwhile() -> None:
         dsn = system.dsn(Purpose.WORKER)
         async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as worker:
-            message = ChunkMessage(plan_id, 0)
-            claim = await claims.claim_chunk(worker, message, "w")
-            assert claim is not None
+            claim = await claim_as_before(worker, plan_id)
             await claims.count_start(worker, claim, claim.jobs)
             before = seen()
             states = [row[6] for row in before[5] if row[0] == plan_id]

@@ -50,8 +50,8 @@ def test_versions_are_those_of_alembic(database: Database) -> None:
 @pytest.mark.parametrize(
     ("version", "error", "says"),
     [
-        ("queue_0001", SchemaTooOld, "here is at queue_0001, this release needs queue_000"),
-        ("queue_9999", SchemaTooNew, "here is at queue_9999, this release knows it up to queue_000"),
+        ("queue_0001", SchemaTooOld, "here is at queue_0001, this release needs queue_00"),
+        ("queue_9999", SchemaTooNew, "here is at queue_9999, this release knows it up to queue_00"),
         ("results_0001", BadSetting, "so it is not the queue database"),
         (None, NotProvisioned, "run `episodes db init`"),
     ],

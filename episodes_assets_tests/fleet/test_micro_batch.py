@@ -1,11 +1,12 @@
 """A micro-batch gives the same outcomes however small the parts are that it computes in."""
 
+import datetime as dt
+
 import numpy as np
 import pytest
 
-from episodes_assets.databases.dsns import Purpose
-from episodes_assets.fleet import micro_batch
 from episodes_assets.fleet.micro_batch import JobWindows, run_micro_batch
+from episodes_assets.lake import viewings
 from episodes_assets_tests.system import System, day
 
 
@@ -19,13 +20,13 @@ def test_parts_of_any_size_compute_the_same(system: System, monkeypatch: pytest.
         algorithm_id=np.tile(np.array([0, 1, 2], dtype=np.int16), len(epids)),
         window_start=np.full(3 * len(epids), np.datetime64("2018-02-20")),
     )
-    dsn = system.dsn(Purpose.INPUT)
-    batch = run_micro_batch(dsn, day(1), windows)
+    version = system.take_viewings(day(1) - dt.timedelta(days=3), day(1))
+    batch = run_micro_batch(system.settings.lake, version, day(1), windows)
     assert set(batch.seconds_by_algorithm) == {0, 1, 2}
     assert all(seconds > 0 for seconds in batch.seconds_by_algorithm.values())
     whole = batch.outcomes
     assert len(whole["metrics"]) == 3 * len(epids)
     assert len(set(whole["metrics"])) > 10
     for part in (1, 7, 100):
-        monkeypatch.setattr(micro_batch, "PART_VIEWINGS", part)
-        assert run_micro_batch(dsn, day(1), windows).outcomes == whole
+        monkeypatch.setattr(viewings, "PART_VIEWINGS", part)
+        assert run_micro_batch(system.settings.lake, version, day(1), windows).outcomes == whole

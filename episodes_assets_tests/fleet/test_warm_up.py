@@ -1,4 +1,4 @@
-"""A worker's first look at the input: bounded, and left at once when the worker is to stop."""
+"""A worker's first look at the lake: bounded, and left at once when the worker is to stop."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ from episodes_assets.fleet.worker import WorkerConfig
 
 CONFIG = WorkerConfig(
     queue_dsn="",
-    input_dsn="",
+    lake_url="",
     environment="development",
     max_starts=1,
     retry_seconds=0,
@@ -24,12 +24,12 @@ CONFIG = WorkerConfig(
 )
 
 
-def hangs(_dsn: str) -> None:
-    """As an input does whose network is gone."""
+def hangs(_lake_url: str) -> None:
+    """As a lake does whose network is gone."""
     time.sleep(600)
 
 
-def dies(_dsn: str) -> None:
+def dies(_lake_url: str) -> None:
     """As a process does that the kernel kills for its memory."""
     os._exit(9)
 
@@ -47,13 +47,13 @@ async def warm_up(limits: TimeLimits, *, stop: bool = False) -> None:
 
 
 @pytest.mark.parametrize("function", [hangs, dies])
-def test_an_input_that_is_silent_or_fatal_is_left_to_the_first_batch(
+def test_a_lake_that_is_silent_or_fatal_is_left_to_the_first_batch(
     function: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "warm_up", function)
     asyncio.run(warm_up(TimeLimits(batch=0.1, job=0.1)))
 
 
-def test_a_worker_that_is_to_stop_waits_for_no_input(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_is_to_stop_waits_for_no_lake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "warm_up", hangs)
     asyncio.run(warm_up(TimeLimits(batch=600, job=600), stop=True))

@@ -25,6 +25,7 @@ from episodes_assets.fleet.activity import Activity
 from episodes_assets.fleet.claims import Claim, JobFailure, Took
 from episodes_assets.fleet.messages import ChunkMessage
 from episodes_assets.fleet.presence import WorkerName
+from episodes_assets.lake.viewings import Viewings
 from episodes_assets.stores import (
     durations,
     fleet_progress,
@@ -44,6 +45,7 @@ from episodes_assets.stores import (
     workers,
 )
 from episodes_assets.stores.consistency import read_records
+from episodes_assets.stores.recomputing import read_published_coverage
 from episodes_assets.stores.snapshots import SnapshotStore
 from episodes_assets_tests.query_plans.explained import (
     Executed,
@@ -149,6 +151,13 @@ def cases(jobs: int) -> list[Case]:
         Case("a day's held jobs", "queue", HELD, lambda to: ledger.read_held(to.queue, [THE_DAY], 20)),
         Case("the backlog", "queue", all_open, lambda to: ledger.backlog(to.queue)),
         Case("a day's plans", "queue", 1, lambda to: plan_history.read_plans(to.queue, THE_DAY)),
+        Case(
+            "versions that plans name",
+            "queue",
+            plans,
+            lambda to: plan_history.read_viewings_versions(to.queue),
+        ),
+        Case("plans pinned", "queue", plans + all_open, lambda to: ledger.pin_viewings(to.queue, 1)),
         Case(
             "planned jobs read back",
             "queue",
@@ -298,6 +307,25 @@ def cases(jobs: int) -> list[Case]:
         Case(
             "the newest published plan", "results", 3 * plans, lambda to: publications.newest_plan(to.results)
         ),
+        Case(
+            "versions that were published",
+            "results",
+            3 * plans,
+            lambda to: publications.read_viewings_versions(to.results),
+        ),
+        Case(
+            "since when a day has viewings",
+            "results",
+            jobs,
+            lambda to: read_published_coverage(to.results, THE_DAY, THE_DAY),
+            lie_together=True,
+        ),
+        Case(
+            "days of older viewings",
+            "results",
+            plans,
+            lambda to: publications.read_older_than(to.results, 1, THE_DAY, 35),
+        ),
         Case("what the databases say of each other", "queue", 4 * plans, _compare),
         # The state.
         Case(
@@ -445,7 +473,9 @@ def _plan_once_more(to: Open) -> None:
 
 
 def _compare(to: Open) -> None:
-    read_records(to.queue, to.results, SnapshotStore(str(to.tables.system.home / "snapshots")), None)
+    home = to.tables.system.home
+    store, viewings = SnapshotStore(str(home / "snapshots")), Viewings(str(home / "lake"))
+    read_records(to.queue, to.results, store, viewings, None)
 
 
 def _fan_out_anew(to: Open) -> None:

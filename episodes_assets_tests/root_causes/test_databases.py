@@ -253,18 +253,15 @@ def test_a_run_whose_role_lost_a_right(system: System) -> None:
     assert said == f"error: {step_failure(system, 1)}"
 
 
-def test_jobs_whose_input_the_worker_may_not_read(system: System) -> None:
-    """The process that computed them did not die: it was refused, and says so."""
+def test_viewings_that_the_step_may_not_read(system: System) -> None:
     system.insert_drop(day(1), [(1, 0, "2018-02-01", "2018-02-01")])
-    system.plan(day(1))
     system.query("input", f"REVOKE SELECT ON viewings FROM {Purpose.INPUT.embedded_role}")
-    limits = {"EPISODES_MAX_STARTS": "1", "EPISODES_RETRY_SECONDS": "0.05"}
     try:
-        said = the_error(system.cli("run", "2018-03-01", "--workers", "1", env=limits))
+        said = the_error(system.cli("run", "2018-03-01", "--workers", "0"))
     finally:
         system.query("input", f"GRANT SELECT ON viewings TO {Purpose.INPUT.embedded_role}")
-    assert "1 jobs are held" in said
-    assert "the database refuses this role (the input: permission denied for table viewings" in said
+    assert "the database refuses this role (" in said
+    assert "permission denied for table viewings" in said
 
 
 def test_connections_run_out_during_a_command(system: System) -> None:

@@ -69,6 +69,25 @@ def test_the_disk_of_the_snapshots(system: System, disk: NewDisk, monkeypatch: p
     system.plan(day(2))
 
 
+def test_the_disk_of_the_lake(system: System, disk: NewDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = disk(4)
+    monkeypatch.setenv("EPISODES_LAKE_URL", str(small.path / "lake"))
+    system.generate(day(1), day(2))
+    system.plan(day(1))
+    before = system.viewings.newest()
+    small.fill()
+    said = the_error(system.cli("run", "2018-03-02", "--workers", "0"))
+    assert "the disk is full" in said
+    assert f"{small.path}/lake/viewings" in said
+    assert "free space there" in said
+    assert said == f"error: {step_failure(system, 2)}"
+    # Nothing half done is seen, and freeing space is all it takes.
+    small.free()
+    assert system.viewings.newest() == before
+    assert system.snapshots.find(day(2)) is None
+    system.plan(day(2))
+
+
 @pytest.mark.slow
 def test_the_disk_of_the_home(system: System, disk: NewDisk) -> None:
     small = disk(1)

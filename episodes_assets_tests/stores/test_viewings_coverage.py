@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from episodes_assets.databases.purposes import Purpose
-from episodes_assets.fleet.micro_batch import JobWindows, run_micro_batch
+from episodes_assets.fleet.micro_batch import JobWindows
 from episodes_assets.stores.viewings_coverage import viewings_begin
 from episodes_assets_tests.system import System, day
 
@@ -126,7 +126,7 @@ def covered(system: System, starts: list[str]) -> list[dt.date | None]:
         algorithm_id=np.zeros(len(starts), dtype=np.int16),
         window_start=np.array(starts, dtype="datetime64[D]"),
     )
-    batch = run_micro_batch(system.dsn(Purpose.INPUT), day(1), windows)
+    batch = system.compute(day(1), windows, since=BEGIN - dt.timedelta(days=1))
     assert all(json.loads(text)["views"] for text in batch.outcomes["metrics"][:1])
     return batch.outcomes["covered_from"]
 

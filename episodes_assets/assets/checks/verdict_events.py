@@ -26,12 +26,25 @@ def conclude(metadata: Mapping[str, Any], verdicts: Sequence[Verdict]) -> Events
     Raises:
         dagster.Failure: If a gate is closed; it is not retried.
     """
-    results = [check_result(verdict) for verdict in verdicts]
-    closed = [verdict for verdict in verdicts if verdict.closes]
+    yield from _conclude({None: (metadata, verdicts)})
+
+
+def conclude_each(assets: Mapping[str, tuple[Mapping[str, Any], Sequence[Verdict]]]) -> Events:
+    """The same of a step that makes several assets, by their names: all of them, or none."""
+    yield from _conclude({dg.AssetKey(name): parts for name, parts in assets.items()})
+
+
+def _conclude(
+    assets: Mapping[dg.AssetKey | None, tuple[Mapping[str, Any], Sequence[Verdict]]],
+) -> Events:
+    results = {key: [check_result(each, key) for each in verdicts] for key, (_, verdicts) in assets.items()}
+    closed = [verdict for _, verdicts in assets.values() for verdict in verdicts if verdict.closes]
     if not closed:
-        yield dg.MaterializeResult(metadata=metadata, check_results=results)
+        for key, (metadata, _) in assets.items():
+            yield dg.MaterializeResult(asset_key=key, metadata=metadata, check_results=results[key])
         return
-    yield from results
+    for own in results.values():
+        yield from own
     raise dg.Failure(
         description="; ".join(f"{verdict.gate}: {verdict.message}" for verdict in closed),
         metadata={verdict.gate: verdict.message for verdict in closed},
@@ -39,9 +52,10 @@ def conclude(metadata: Mapping[str, Any], verdicts: Sequence[Verdict]) -> Events
     )
 
 
-def check_result(verdict: Verdict) -> dg.AssetCheckResult:
-    """A verdict as the result of the check of its name."""
+def check_result(verdict: Verdict, asset: dg.AssetKey | None = None) -> dg.AssetCheckResult:
+    """A verdict as the result of the check of its name; of a step that makes one asset, it is that one's."""
     return dg.AssetCheckResult(
+        asset_key=asset,
         check_name=verdict.gate,
         passed=verdict.passed,
         severity=severity(verdict),

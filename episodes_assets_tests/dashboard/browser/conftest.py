@@ -28,7 +28,7 @@ from episodes_assets_tests.dashboard.openid_provider.running import Provider, ru
 from episodes_assets_tests.system import System
 
 VIEWPORT = ViewportSize(width=1280, height=800)
-WIDE = ViewportSize(width=1760, height=700)
+WIDE = ViewportSize(width=2240, height=860)
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -77,10 +77,10 @@ class Running:
                 process.resume()
 
     @contextmanager
-    def locked_viewings(self) -> Iterator[None]:
-        """Nobody reads the viewings while the block lasts, so that workers are at work as long."""
-        with psycopg.connect(self.system.admin["input"]) as connection:
-            connection.execute("LOCK TABLE viewings IN ACCESS EXCLUSIVE MODE")
+    def locked_outcomes(self) -> Iterator[None]:
+        """Nobody writes outcomes while the block lasts, so that workers are at work as long."""
+        with psycopg.connect(self.system.admin["queue"]) as connection:
+            connection.execute("LOCK TABLE ledger.outcomes IN SHARE MODE")
             yield
 
 

@@ -30,7 +30,7 @@ def test_a_working_day(running: Running, person: Callable[[], Page], pictures: P
             sees_all_and_changes_nothing(person(), running)
             signs_in_through_the_provider(person(), running)
             sees_jobs_wait(operator)
-            until_seen.enter_context(running.locked_viewings())
+            until_seen.enter_context(running.locked_outcomes())
         sees_workers_at_work(operator, pictures)
     sees_the_backfill_published(operator, running)
     logs_out_and_finds_everything_closed(operator, running)

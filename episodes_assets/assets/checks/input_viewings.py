@@ -1,0 +1,123 @@
+"""The checks of `input_viewings`, and what its materialisation shows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+
+from episodes_assets.assets.reporting import days_table, image
+from episodes_assets.days import ONE_DAY
+from episodes_assets.gates import viewings as gates
+from episodes_assets.gates.bands import HISTORY_DAYS
+from episodes_assets.gates.verdicts import Verdict
+from episodes_assets.lake.viewings import Viewings
+from episodes_assets.progress.plot import counts_by_day
+from episodes_assets.stores.recomputing import OutdatedDay
+from episodes_assets.stores.taking import LateViewings, TakenDay
+
+CHECKS = [
+    dg.AssetCheckSpec(
+        gates.VIEWINGS_ARE_COMPLETE,
+        asset="input_viewings",
+        blocking=True,
+        description="The day's file in the lake holds the viewings that were taken.",
+    ),
+    dg.AssetCheckSpec(
+        gates.VIEWINGS_ARE_KEPT,
+        asset="input_viewings",
+        description="The lake has the day, and the input no fewer viewings than the lake: less never "
+        "replaces what was taken.",
+    ),
+    dg.AssetCheckSpec(
+        gates.VIEWINGS_COUNT_IS_USUAL,
+        asset="input_viewings",
+        description=f"Viewings are {gates.LEAST_VIEWINGS:g} to {gates.MOST_VIEWINGS:g} times the median of "
+        f"the {HISTORY_DAYS} days before.",
+    ),
+    dg.AssetCheckSpec(
+        gates.LATE_VIEWINGS_ARE_PUBLISHED,
+        asset="input_viewings",
+        description="The days published last were computed from the viewings that the lake has now.",
+    ),
+]
+
+
+def judge(
+    viewings: Viewings,
+    taken: Sequence[TakenDay],
+    late: Sequence[LateViewings],
+    outdated: Sequence[OutdatedDay],
+) -> list[Verdict]:
+    """The verdicts on the viewings of a step's days, which are in order.
+
+    Args:
+        viewings: The lake's table.
+        taken: The days.
+        late: Days before them that were looked at again.
+        outdated: Published days that were computed from other viewings.
+    """
+    rows = [
+        gates.ViewingsRows(
+            each.day,
+            each.viewings.rows if each.viewings else None,
+            viewings.count(each.viewings) if each.viewings else 0,
+            each.read,
+        )
+        for each in taken
+    ]
+    days = [each.day for each in taken]
+    newest = viewings.newest()
+    known = newest.between(days[0] - HISTORY_DAYS * ONE_DAY, days[-1]) if newest else []
+    return [
+        gates.viewings_are_complete(rows),
+        gates.viewings_are_kept(
+            rows, {each.day: (each.in_lake, each.in_input) for each in late if not each.was_taken}
+        ),
+        gates.viewings_count_is_usual({file.day: file.rows for file in known}, days),
+        gates.late_viewings_are_published({each.day: each.retaken for each in outdated}),
+    ]
+
+
+def metadata(
+    context: dg.AssetExecutionContext,
+    viewings: Viewings,
+    taken: Sequence[TakenDay],
+    late: Sequence[LateViewings],
+    earlier: int,
+) -> dict[str, Any]:
+    """What is shown of a step's days.
+
+    Args:
+        context: Of the step.
+        viewings: The lake's table.
+        taken: The days, in order.
+        late: Days before them that were looked at again.
+        earlier: Viewings that were taken of days before the history.
+    """
+    newest = viewings.newest()
+    files = [each.viewings for each in taken if each.viewings]
+    before = newest.between(taken[-1].day - HISTORY_DAYS * ONE_DAY, taken[-1].day) if newest else []
+    return {
+        "viewings": sum(file.rows for file in files),
+        "bytes": sum(file.size for file in files),
+        "viewings that arrived late": sum(each.in_input - each.in_lake for each in late if each.was_taken),
+        "viewings of earlier days": earlier,
+        "viewings by day": image(counts_by_day({file.day: file.rows for file in before}), "viewings by day"),
+        **days_table(
+            context,
+            [
+                {
+                    "day": str(each.day),
+                    "viewings": each.viewings.rows if each.viewings else 0,
+                    "viewed episodes": each.snapshot.viewed_episodes,
+                    "bytes": each.viewings.size if each.viewings else 0,
+                    "file": each.viewings.path if each.viewings else "",
+                }
+                for each in taken
+            ],
+            row_counts=[each.viewings.rows if each.viewings else 0 for each in taken],
+            asset="input_viewings",
+        ),
+        "lake version": newest.number if newest else 0,
+        "lake": dg.MetadataValue.path(viewings.shown),
+    }

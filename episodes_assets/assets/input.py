@@ -1,0 +1,247 @@
+"""The day's input: read once, validated, kept for ever."""
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from episodes_assets.assets.checks import input_episodes, input_viewings
+from episodes_assets.assets.checks.verdict_events import Events, conclude_each
+from episodes_assets.assets.partitions import daily, days_of, whole_range
+from episodes_assets.assets.reporting import TEAM, Stopwatch, days_table, plain_failures, table
+from episodes_assets.assets.run_options import RunOptions
+from episodes_assets.days import ONE_DAY, parse_date
+from episodes_assets.errors import DropGone, DropNotArrived, ReasonMissing
+from episodes_assets.resources.databases import InputDatabase, ResultsDatabase
+from episodes_assets.resources.lake import Lake
+from episodes_assets.resources.snapshots import Snapshots
+from episodes_assets.settings import load_settings
+from episodes_assets.stores import tracked_state
+from episodes_assets.stores.input_columns import look_at_columns
+from episodes_assets.stores.recomputing import (
+    LOOKED_AT,
+    read_outdated,
+    read_published_coverage,
+    require_computable,
+)
+from episodes_assets.stores.snapshot_manifest import Snapshot
+from episodes_assets.stores.snapshots import SnapshotStore
+from episodes_assets.stores.taking import TakenDay, Taking
+
+CODE_VERSION = "1"
+
+
+class InputOptions(RunOptions):
+    """How to get at the day's input. Every default is the safe choice."""
+
+    refresh: bool = Field(
+        default=False,
+        description="Take the day again although it is kept. Its jobs may then differ, and later days refuse "
+        "to build on it until they are materialised again. Fewer viewings never replace those that are kept.",
+    )
+    reason: str = Field(
+        default="",
+        description="Why a day that is kept is taken again, which must be said; kept with it and shown by "
+        "`episodes history`.",
+    )
+    viewings_since: str = Field(
+        default="",
+        description="Where a history begins: the first day, YYYY-MM-DD, whose viewings may be wanted. By "
+        "default all that the input still holds are taken.",
+    )
+    arrival_retries: int = Field(
+        default=0, ge=0, description="How often to look again when the drop has not arrived."
+    )
+    arrival_retry_seconds: float = Field(default=600, gt=0, description="Seconds between two looks.")
+
+
+@dg.multi_asset(
+    name="take_input",
+    specs=[
+        dg.AssetSpec(
+            "input_episodes",
+            description="The day's catalogue drop as an immutable snapshot. Rows that break a rule are "
+            "quarantined with the reason.",
+            group_name="input",
+            kinds={"postgres", "parquet", "pandas"},
+            owners=TEAM,
+            code_version=CODE_VERSION,
+        ),
+        dg.AssetSpec(
+            "input_viewings",
+            description="The day's viewings in the lake: each read once from the input, and kept for ever.",
+            group_name="input",
+            kinds={"postgres", "deltalake", "duckdb"},
+            owners=TEAM,
+            code_version=CODE_VERSION,
+        ),
+    ],
+    partitions_def=daily,
+    backfill_policy=whole_range,
+    check_specs=[*input_episodes.CHECKS, *input_viewings.CHECKS],
+    config_schema=InputOptions.config_schema(),
+)
+def take_input(
+    context: dg.AssetExecutionContext,
+    input_database: InputDatabase,
+    results_database: ResultsDatabase,
+    snapshots: Snapshots,
+    lake: Lake,
+) -> Events:
+    """Take what the input has of the day, as of one moment: the drop and the viewings.
+
+    A day that is kept is not read again, unless the run is configured to refresh it. Of the days just before,
+    viewings that have arrived since are taken as well; where a history begins, those that the input still
+    holds of all days before it.
+    """
+    clock = Stopwatch()
+    settings = load_settings()
+    store, viewings = snapshots.open(), lake.viewings()
+    options = InputOptions.read(context)
+    with plain_failures(options.arrival_retries):
+        days = days_of(context)
+        _require_reason(options, days, store)
+        taking = Taking(
+            lambda: _readable(input_database.checked_dsn(context.log.warning)),
+            store,
+            viewings,
+            settings.environment,
+        )
+        if options.refresh:
+            # All that was built on the day is to be worked again afterwards.
+            with results_database.connect_to_read() as results:
+                published = read_published_coverage(results, days[0], dt.date.max)
+            require_computable(published, viewings.newest())
+        earlier = _take_earlier(context, taking, days[0], options.viewings_since)
+        taken = []
+        for day in days:
+            try:
+                taken.append(taking.take(day, refresh=options.refresh, reason=options.reason))
+            except DropNotArrived as missing:
+                gone = _known_to_be_gone(day, store, results_database)
+                if gone or context.retry_number >= options.arrival_retries:
+                    raise gone or missing from missing
+                context.log.warning(f"{missing}; looking again later")
+                raise dg.RetryRequested(
+                    max_retries=options.arrival_retries, seconds_to_wait=options.arrival_retry_seconds
+                ) from missing
+            context.log.info(_line(taken[-1]))
+        late = (
+            []
+            if all(each.is_reused for each in taken)
+            else taking.take_late([days[0] - number * ONE_DAY for number in range(1, settings.late_days + 1)])
+        )
+        for each in late:
+            context.log.info(
+                f"{each.day}: {each.in_input:,} viewings in the input, {each.in_lake:,} were taken"
+                f"{': taken again' if each.was_taken else ', which are kept'}"
+            )
+        episode_verdicts = input_episodes.judge(
+            store, [each.snapshot for each in taken], settings.quarantine_limit
+        )
+        with results_database.connect_to_read() as results:
+            outdated = read_outdated(results, viewings, days[-1] + LOOKED_AT * ONE_DAY)
+        viewing_verdicts = input_viewings.judge(viewings, taken, late, outdated)
+    seconds = clock.seconds
+    yield from conclude_each(
+        {
+            "input_episodes": (_of_episodes(context, taken, store) | {"seconds": seconds}, episode_verdicts),
+            "input_viewings": (
+                input_viewings.metadata(context, viewings, taken, late, earlier) | {"seconds": seconds},
+                viewing_verdicts,
+            ),
+        }
+    )
+
+
+def _take_earlier(context: dg.AssetExecutionContext, taking: Taking, first: dt.date, since: str) -> int:
+    """Where a history begins, the viewings of the days before it; how many were taken."""
+    viewings = 0
+    for file in taking.take_earlier(first, parse_date(since) if since else dt.date.min):
+        context.log.info(f"{file.day}, before the first day: {file.rows:,} viewings taken")
+        viewings += file.rows
+    return viewings
+
+
+def _line(taken: TakenDay) -> str:
+    snapshot = taken.snapshot
+    viewings = f"{taken.viewings.rows:,} viewings" if taken.viewings else "viewings gone from the input"
+    return (
+        f"{taken.day}: {snapshot.drop_rows:,} rows, {snapshot.quarantined_rows:,} quarantined, "
+        f"{viewings} of {snapshot.viewed_episodes:,} episodes{' (kept before)' if taken.is_reused else ''}"
+    )
+
+
+def _of_episodes(
+    context: dg.AssetExecutionContext, taken: Sequence[TakenDay], store: SnapshotStore
+) -> dict[str, Any]:
+    snapshots = [each.snapshot for each in taken]
+    return {
+        "catalogue rows": sum(each.drop_rows for each in snapshots),
+        "quarantined": sum(each.quarantined_rows for each in snapshots),
+        "quarantine reasons": _reasons_table(snapshots),
+        **days_table(
+            context,
+            [
+                {
+                    "day": each.day,
+                    "catalogue rows": each.drop_rows,
+                    "quarantined": each.quarantined_rows,
+                    "viewed episodes": each.viewed_episodes,
+                    "snapshot": each.snapshot_id,
+                    "reason": each.reason,
+                }
+                for each in snapshots
+            ],
+            row_counts=[each.accepted_rows for each in snapshots],
+            asset="input_episodes",
+        ),
+        "snapshots reused": sum(each.is_reused for each in taken),
+        "snapshots": dg.MetadataValue.path(store.shown),
+    }
+
+
+def _require_reason(options: InputOptions, days: list[dt.date], store: SnapshotStore) -> None:
+    if options.refresh and not options.reason.strip() and any(store.find(day) is not None for day in days):
+        raise ReasonMissing(
+            "a day that has a snapshot gets another one only for a reason",
+            "launch it again by *Open launchpad* beside *Materialize*, pick the day, "
+            "and say why under `reason`",
+        )
+
+
+def _readable(dsn: str) -> str:
+    """An input, once it is known how its columns are read."""
+    look_at_columns(dsn)
+    return dsn
+
+
+def _known_to_be_gone(day: dt.date, store: SnapshotStore, results: ResultsDatabase) -> DropGone | None:
+    """A refusal to wait for a drop that was there before; what is there of other days says nothing."""
+    gone = f"the drop of {day} is gone from the input database"
+    if store.find(day) is not None:
+        return DropGone(
+            f"{gone} and cannot be refreshed", "materialise it without `refresh` to use its snapshot"
+        )
+    with results.connect_to_read() as connection:
+        tracked = tracked_state.read_day(connection, day)
+    taken = {each.snapshot_id for each in store.versions(day)}
+    if tracked is not None and tracked.snapshot_id is not None:
+        taken.add(tracked.snapshot_id)
+    if not taken:
+        return None
+    return DropGone(
+        f"{gone}, and its snapshot {' or '.join(sorted(taken))} from the snapshots",
+        f"restore the folder day={day} with its manifest.json below {store.shown}",
+    )
+
+
+def _reasons_table(snapshots: Sequence[Snapshot]) -> dg.TableMetadataValue:
+    counts: Counter[str] = Counter()
+    for snapshot in snapshots:
+        counts.update(snapshot.reasons)
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return table([{"reason": reason, "rows": count} for reason, count in ordered])

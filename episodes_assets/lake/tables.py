@@ -1,0 +1,570 @@
+"""One Delta Lake table of the lake, partitioned by day: files, versions, and commits that replace days.
+
+Delta Lake's protocol gives what a folder of files lacks: a commit of many files at once, versions that stay
+readable, and readers in Spark, Trino, Polars and DuckDB (https://delta.io). What is ours on top of it:
+
+- **A commit is a compare-and-set.** It is made on top of the version that was looked at or not at all, then
+  looked at again: two processes that take the same day at once do not both add it (optimistic concurrency).
+- **Files are named by the SHA-256 of their bytes.** The same content taken twice is one file and no new
+  version, and a file can be verified without asking anything else.
+- **Nothing expires.** Delta's clean-up of old versions and files is switched off in the table's properties.
+
+What the columns mean is no business of this module: `viewings.py` knows that.
+"""
+
+import datetime as dt
+import hashlib
+import json
+import os
+import re
+import tempfile
+import uuid
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction
+
+from episodes_assets import failures
+from episodes_assets.databases import doors
+from episodes_assets.errors import (
+    EpisodesError,
+    HostUnreachable,
+    LakeDamaged,
+    LakeMissing,
+    LakeOvertaken,
+    WrongEnvironment,
+)
+from episodes_assets.private_files import make_folder, private_opener
+from episodes_assets.settings import load_settings
+
+# Small enough that the jobs of a chunk read little else, large enough to compress.
+ROW_GROUP_ROWS = 16_384
+_PART = ".part"
+# What an error of several lines is drawn with.
+_DECORATION = re.compile(r"\x1b\[[0-9;]*m|↳")
+_MOST_COMMITS = 20
+_MOST_VERSIONS = 64
+_DIGEST_CHARACTERS = 40
+STAMP = "episodes.environment"
+_KEPT_FOR_EVER = {
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.logRetentionDuration": "interval 36500 days",
+    "delta.deletedFileRetentionDuration": "interval 36500 days",
+}
+# An object store that is away is given up before it looks like a computation that hangs.
+_PATIENCE = {"connect_timeout": "5s", "timeout": "60s", "max_retries": "3", "retry_timeout": "20s"}
+_MEND = "restore the lake from a backup; `episodes lake verify` looks at every file"
+
+
+@dataclass(frozen=True)
+class LakeFile:
+    """A file with all rows of a day.
+
+    Attributes:
+        day: The day.
+        path: Where it is, from the table's folder.
+        rows: Its rows.
+        size: Its bytes.
+    """
+
+    day: dt.date
+    path: str
+    rows: int
+    size: int
+
+    @property
+    def digest(self) -> str:
+        """The beginning of its SHA-256, as hexadecimal digits: what it is called."""
+        return self.path.rsplit("/", 1)[-1].partition(".")[0]
+
+
+@dataclass(frozen=True)
+class TableVersion:
+    """A version of a table.
+
+    Attributes:
+        number: The version.
+        schema: Its columns without `day`.
+        files: The file of each day that was taken, in order of the days.
+    """
+
+    number: int
+    schema: pa.Schema
+    files: Mapping[dt.date, LakeFile]
+
+    def between(self, first: dt.date, last: dt.date) -> list[LakeFile]:
+        """The files of some days, in order."""
+        return [file for day, file in self.files.items() if first <= day <= last]
+
+
+class LakeTable:
+    """A table below a folder or at an object store's URL.
+
+    Args:
+        lake_url: The lake: a folder, or a URL such as `s3://bucket/prefix`. Access to an object store is
+            configured by the environment, as its own tools expect it (`AWS_ACCESS_KEY_ID` and the like).
+        name: The table's folder in the lake.
+
+    Outside production, using one raises HostNotAllowed when its host is not listed.
+    """
+
+    def __init__(self, lake_url: str, name: str) -> None:
+        self.name = name
+        self.lake_url = lake_url
+        self._table: DeltaTable | None = None
+        self._known: dict[int, TableVersion] = {}
+
+    @property
+    def shown(self) -> str:
+        """Where it is, without user names and passwords, for messages."""
+        return f"{doors.without_user(self.lake_url).rstrip('/')}/{self.name}"
+
+    @cached_property
+    def _folder(self) -> Path | None:
+        """Where it is on this machine; None in an object store."""
+        doors.require_allowed_url(load_settings(), doors.LAKE, self.lake_url)
+        parts = urlsplit(self.lake_url)
+        if parts.scheme == "file":
+            return Path(parts.path) / self.name
+        return None if parts.scheme else Path(self.lake_url).absolute() / self.name
+
+    @cached_property
+    def _uri(self) -> str:
+        return str(self._folder or f"{self.lake_url.rstrip('/')}/{self.name}")
+
+    @cached_property
+    def _options(self) -> dict[str, str] | None:
+        return dict(_PATIENCE) if self._folder is None else None
+
+    def _load(self) -> DeltaTable:
+        """The table at its newest version, of which only what is new is read each time."""
+        table, self._table = self._table, None  # an error leaves none behind
+        if table is None:
+            table = DeltaTable(self._uri, storage_options=self._options)
+        else:
+            table.update_incremental()
+        self._table = table
+        return table
+
+    @cached_property
+    def _filesystem(self) -> pafs.FileSystem:
+        """The files by their paths from the table's folder."""
+        if self._folder is not None:
+            return pafs.SubTreeFileSystem(str(self._folder), pafs.LocalFileSystem(use_mmap=True))
+        filesystem, root = pafs.FileSystem.from_uri(self._uri)
+        return pafs.SubTreeFileSystem(root, filesystem)
+
+    def newest(self) -> TableVersion | None:
+        """The newest version; None when the table was never written to.
+
+        Raises:
+            LakeDamaged: If Delta's log cannot be read.
+            SystemFailure: If the lake cannot be reached.
+        """
+        with self._plainly():
+            try:
+                table = self._load()
+            except TableNotFoundError:
+                return None
+            return self._describe(table)
+
+    def at(self, version: int) -> TableVersion:
+        """A version that was recorded somewhere.
+
+        Raises:
+            LakeMissing: If there is no such version, or no such table.
+            LakeDamaged: If Delta's log cannot be read.
+            SystemFailure: If the lake cannot be reached.
+        """
+        if version in self._known:
+            return self._known[version]
+        with self._plainly():
+            try:
+                return self._describe(DeltaTable(self._uri, version, self._options))
+            except DeltaError as error:
+                newest = self.newest()
+                if newest is not None and version <= newest.number:
+                    raise
+                raise LakeMissing(
+                    f"{self.shown} has no version {version}"
+                    + (f", its newest is {newest.number}" if newest else ": it is empty"),
+                    "see that EPISODES_LAKE_URL names the lake that was written to, or restore it",
+                ) from error
+
+    def _describe(self, table: DeltaTable) -> TableVersion:
+        number = table.version()
+        if number not in self._known:
+            actions = pa.table(table.get_add_actions(flatten=True))
+            names = ("partition.day", "path", "num_records", "size_bytes")
+            rows = sorted(zip(*(actions[name].to_pylist() for name in names), strict=True))
+            columns = pa.schema(table.schema().to_arrow())
+            self._known[number] = TableVersion(
+                number,
+                pa.schema([field for field in columns if field.name != "day"]),
+                {day: LakeFile(day, path, count, size) for day, path, count, size in rows},
+            )
+            if len(self._known) > _MOST_VERSIONS:
+                del self._known[next(iter(self._known))]
+        return self._known[number]
+
+    def environment(self) -> str | None:
+        """The environment that the table belongs to; None when it was never written to."""
+        with self._plainly():
+            try:
+                return self._load().metadata().configuration.get(STAMP)
+            except TableNotFoundError:
+                return None
+
+    def unnamed(self, named: Collection[str], older_than: dt.timedelta) -> list[tuple[str, int]]:
+        """The data files that are not among some, with their bytes; what was written lately is left out.
+
+        Files that a killed process has left are among them.
+        """
+        before = dt.datetime.now(dt.UTC) - older_than
+        with self._plainly():
+            found = self._filesystem.get_file_info(pafs.FileSelector("", recursive=True))
+            return sorted(
+                (each.path, each.size)
+                for each in found
+                if each.type == pafs.FileType.File
+                and not each.path.startswith("_delta_log/")
+                and each.path not in named
+                and each.mtime is not None
+                and each.mtime < before
+            )
+
+    def remove(self, path: str) -> None:
+        """Remove a data file."""
+        with self._plainly():
+            self._filesystem.delete_file(path)
+
+    def verify_environment(self, environment: str) -> None:
+        """Refuse a table of another environment; one that was never written to belongs to nobody yet.
+
+        As with the databases, a copy carries its stamp along. Reading needs none: a development process may
+        replay production's days.
+
+        Raises:
+            WrongEnvironment: If its stamp differs.
+        """
+        with self._plainly(), suppress(TableNotFoundError):
+            self._require_environment(self._load(), environment)
+
+    def _require_environment(self, table: DeltaTable, environment: str) -> None:
+        stamp = table.metadata().configuration.get(STAMP)
+        if stamp != environment:
+            raise WrongEnvironment(
+                f"the lake at {self.shown} belongs to {stamp!r}, this process to {environment!r}",
+                "set EPISODES_LAKE_URL to a lake of your own, or EPISODES_ENVIRONMENT if you mean this one",
+            )
+
+    def restamp(self, old: str, new: str, *, look_only: bool = False) -> bool:
+        """Let the table belong to another environment, on an explicit word.
+
+        Args:
+            old: What it must be stamped with.
+            new: What it shall be stamped with.
+            look_only: Only say whether it can be.
+
+        Returns:
+            Whether it was ever written to; otherwise there is nothing to change.
+
+        Raises:
+            WrongEnvironment: If it is stamped with something else than `old`.
+        """
+        with self._plainly():
+            try:
+                table = self._load()
+            except TableNotFoundError:
+                return False
+            self._require_environment(table, old)
+            if not look_only:
+                table.alter.set_table_properties({STAMP: new}, raise_if_not_exists=False)
+        return True
+
+    @contextmanager
+    def writer(
+        self, day: dt.date, schema: pa.Schema, encodings: Mapping[str, str] | None = None
+    ) -> Iterator["DayWriter"]:
+        """Write a day's file; what a failure leaves of it is removed, and no reader ever sees it.
+
+        Args:
+            day: The day.
+            schema: The columns without `day`.
+            encodings: Parquet's encodings by column, in place of dictionaries for all.
+
+        Raises:
+            SystemFailure: If it cannot be written: a full disk, a missing right and the like.
+        """
+        with self._plainly(), tempfile.TemporaryDirectory(prefix="episodes-lake-") as elsewhere:
+            # On one file system with its place, so that a rename puts it there; uploaded to an object store.
+            folder = make_folder(self._folder / f"day={day}") if self._folder else Path(elsewhere)
+            part = folder / f"{uuid.uuid4().hex}{_PART}"
+            writer = DayWriter(day, part, schema, encodings or {}, self._put)
+            try:
+                yield writer
+            finally:
+                try:
+                    writer.close()
+                finally:
+                    part.unlink(missing_ok=True)
+
+    def _put(self, part: Path, path: str) -> None:
+        """Move a finished file to where it belongs; one that is there has the same content."""
+        if self._folder is not None:
+            part.replace(self._folder / path)
+            return
+        if self._filesystem.get_file_info(path).type == pafs.FileType.NotFound:
+            with part.open("rb") as source, self._filesystem.open_output_stream(path) as target:
+                while block := source.read(1 << 23):
+                    target.write(block)
+
+    def commit(
+        self,
+        schema: pa.Schema,
+        choose: Callable[[Mapping[dt.date, LakeFile]], Collection[LakeFile]],
+        *,
+        environment: str,
+        facts: Mapping[str, str],
+    ) -> TableVersion:
+        """Make files the ones of their days, all at once, on top of what others have committed meanwhile.
+
+        Args:
+            schema: The columns without `day`; the table is made with them when there is none.
+            choose: Is told the newest version's files, and says which to put: it may be asked again.
+            environment: This process's; a table that is made gets it.
+            facts: What is kept of the commit in the table's history.
+
+        Returns:
+            The version that has them: the newest one as it is when each of the days has its file already.
+
+        Raises:
+            WrongEnvironment: If the table belongs to another environment.
+            LakeOvertaken: If others keep committing in between.
+            LakeDamaged: If Delta's log cannot be read.
+            SystemFailure: If the lake cannot be written.
+        """
+        with self._plainly():
+            for _ in range(_MOST_COMMITS):
+                table = self._open_or_make(schema, environment)
+                self._require_environment(table, environment)
+                newest = self._describe(table)
+                files = [each for each in choose(newest.files) if newest.files.get(each.day) != each]
+                if not files:
+                    return newest
+                try:
+                    self._commit(table, newest.schema, files, facts)
+                except CommitFailedError:
+                    if self._load().version() == newest.number:  # nobody else has: it cannot be written
+                        raise
+                else:
+                    return self._describe(self._load())
+        raise LakeOvertaken(f"others keep writing to {self.shown}", "try again when they are done")
+
+    def _open_or_make(self, schema: pa.Schema, environment: str) -> DeltaTable:
+        try:
+            return self._load()
+        except TableNotFoundError:
+            if self._folder is not None:
+                make_folder(self._folder)
+            columns = pa.schema([pa.field("day", pa.date32()), *schema])
+            # Of two who make it at once, one does.
+            with suppress(CommitFailedError), self._for_its_owner():
+                DeltaTable.create(
+                    self._uri,
+                    columns,
+                    mode="ignore",
+                    partition_by=["day"],
+                    name=self.name,
+                    storage_options=self._options,
+                    configuration={**_KEPT_FOR_EVER, STAMP: environment},
+                    raise_if_key_not_exists=False,
+                )
+            return self._load()
+
+    def _commit(
+        self, table: DeltaTable, schema: pa.Schema, files: Collection[LakeFile], facts: Mapping[str, str]
+    ) -> None:
+        now = int(dt.datetime.now(dt.UTC).timestamp() * 1000)
+        actions: list[AddAction | RemoveAction] = [
+            AddAction(
+                each.path,
+                each.size,
+                {"day": each.day.isoformat()},
+                now,
+                data_change=True,
+                stats=json.dumps({"numRecords": each.rows}),
+            )
+            for each in files
+        ]
+        number = table.version() + 1
+        with self._for_its_owner():
+            table.create_write_transaction(
+                actions,
+                "overwrite",
+                pa.schema([pa.field("day", pa.date32()), *schema]),
+                ["day"],
+                partition_filters=[("day", "in", [each.day.isoformat() for each in files])],
+                commit_properties=CommitProperties(custom_metadata=dict(facts), max_commit_retries=0),
+                post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=False),
+            )
+        if self._folder is not None:
+            # A database may name this version from now on, so a crash of the machine must not lose it.
+            log = self._folder / "_delta_log"
+            _sync(log / f"{number:020}.json", log, *(self._folder / each.path for each in files))
+            _sync(*{(self._folder / each.path).parent for each in files}, self._folder)
+
+    @contextmanager
+    def _for_its_owner(self) -> Iterator[None]:
+        """Let what Delta writes on this machine be for its owner alone, whatever the umask."""
+        before = os.umask(0o077) if self._folder is not None else None
+        try:
+            yield
+        finally:
+            if before is not None:
+                os.umask(before)
+
+    @contextmanager
+    def open(self, file: LakeFile, metadata: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:
+        """A day's file, whose pages are checked against their checksums as they are read.
+
+        Raises:
+            LakeDamaged: If it is gone, was cut or changed, also while the block reads it.
+            SystemFailure: If the lake cannot be reached.
+        """
+        with self._plainly(file):
+            try:
+                info = self._filesystem.get_file_info(file.path)
+                if info.size != file.size:
+                    said = "is gone" if info.type == pafs.FileType.NotFound else "was cut or changed"
+                    raise LakeDamaged(f"{self.shown}/{file.path} {said}", _MEND)
+                with pq.ParquetFile(
+                    file.path,
+                    metadata=metadata,
+                    filesystem=self._filesystem,
+                    page_checksum_verification=True,
+                    pre_buffer=self._folder is None,
+                ) as opened:
+                    yield opened
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                raise LakeDamaged(
+                    f"{self.shown}/{file.path} was changed ({failures.reason(error)})", _MEND
+                ) from error
+
+    def is_whole(self, file: LakeFile) -> bool:
+        """Whether a file's bytes are those that were written.
+
+        Raises:
+            LakeDamaged: If it is gone.
+            SystemFailure: If the lake cannot be reached.
+        """
+        with self._plainly(file):
+            try:
+                stream = self._filesystem.open_input_stream(file.path)
+            except FileNotFoundError as error:
+                raise LakeDamaged(f"{self.shown}/{file.path} is gone", _MEND) from error
+            digest = hashlib.sha256()
+            with stream:
+                while block := stream.read(1 << 22):
+                    digest.update(block)
+            return digest.hexdigest().startswith(file.digest)
+
+    @contextmanager
+    def _plainly(self, file: LakeFile | None = None) -> Iterator[None]:
+        """What Delta, Arrow and the object store say, as one of our errors."""
+        where = f"{self.shown}/{file.path}" if file else self.shown
+        try:
+            yield
+        except OSError as error:
+            if "libpq" in str(error):
+                raise  # of the input that is read from meanwhile
+            if "CRC checksum" in str(error):
+                raise LakeDamaged(f"{where} was changed (a page's checksum differs)", _MEND) from error
+            raise self._explain(error, where) from error
+        except DeltaError as error:
+            raise self._explain(error, where) from error
+
+    def _explain(self, error: OSError | DeltaError, where: str) -> EpisodesError:
+        if cause := failures.explain(error, where):
+            return cause
+        said = str(error)
+        if self._folder is None and ("Generic " in said or "AWS Error" in said):
+            lines = [_DECORATION.sub("", line).strip() for line in said.splitlines()]
+            told = [line for line in lines if line]
+            return HostUnreachable(
+                f"the object store of {where} does not answer, or refuses ({told[-1]})",
+                "see that it is up, that the bucket is there, and that the environment has its credentials",
+            )
+        return LakeDamaged(f"{where} cannot be read ({failures.reason(error)})", _MEND)
+
+
+def _sync(*paths: Path) -> None:
+    """Have files, and what folders say of theirs, on disk."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+class DayWriter:
+    """A day's file that is being written; `LakeTable.writer` makes it.
+
+    Attributes:
+        rows: Rows written so far.
+    """
+
+    def __init__(
+        self,
+        day: dt.date,
+        part: Path,
+        schema: pa.Schema,
+        encodings: Mapping[str, str],
+        put: Callable[[Path, str], None],
+    ) -> None:
+        self.rows = 0
+        self._day = day
+        self._part = part
+        self._put = put
+        self._handle = open(part, "wb", opener=private_opener)  # noqa: SIM115  `close` closes it
+        self._writer = pq.ParquetWriter(
+            self._handle,
+            schema,
+            compression="zstd",
+            use_dictionary=not encodings,
+            column_encoding=dict(encodings) or None,
+            write_page_checksum=True,
+            store_schema=False,
+        )
+
+    def write(self, batches: Iterable[pa.RecordBatch]) -> None:
+        """Add rows."""
+        for batch in batches:
+            self._writer.write_batch(batch, row_group_size=ROW_GROUP_ROWS)
+            self.rows += batch.num_rows
+
+    def finish(self) -> LakeFile:
+        """Put the file where it belongs; `LakeTable.commit` makes it the day's."""
+        self.close()
+        with self._part.open("rb") as handle:
+            digest = hashlib.file_digest(handle, "sha256").hexdigest()
+        size = self._part.stat().st_size
+        path = f"day={self._day}/{digest[:_DIGEST_CHARACTERS]}.parquet"
+        self._put(self._part, path)
+        return LakeFile(self._day, path, self.rows, size)
+
+    def close(self) -> None:
+        """Close the file; once is enough."""
+        if not self._handle.closed:
+            self._writer.close()
+            self._handle.close()

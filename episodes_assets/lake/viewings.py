@@ -1,0 +1,382 @@
+"""The lake's viewings: each one once, in the file of the UTC date on which it was viewed.
+
+A file is ordered by `epid` and `viewed_at` and cut into small row groups, so that the jobs of a chunk read
+little else than their own. A day without any viewing has an empty file: that it was taken is known.
+
+Here they are ordered, written, and read for many episodes at once. Which days are taken, and when, is decided
+by whoever calls.
+"""
+
+import datetime as dt
+import errno
+import itertools
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import LiteralString
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from episodes_assets import failures
+from episodes_assets.errors import LakeMismatch, LakeMissing, OutOfMemory, ViewingUnreadable
+from episodes_assets.lake.tables import ROW_GROUP_ROWS, LakeFile, LakeTable, TableVersion
+from episodes_assets.validation.coverage import COUNTED, covered_since
+
+NAME = "viewings"
+# What stands in place of a `completed` that is neither true nor false.
+UNREADABLE: LiteralString = "completed_as_found"
+COLUMNS = ("epid", "viewer_id", "viewed_at", "seconds_watched", "completed")
+
+# About 100 MB while it is computed. An episode with more viewings than that is computed by itself.
+PART_VIEWINGS = 1_000_000
+# About 100 MB when they are ordered at once. Of more, DuckDB holds so much and puts the rest on disk.
+IN_MEMORY_VIEWINGS = 1_000_000
+SORT_MEMORY = "300MB"
+_SHOWN_CHARACTERS = 80
+# Half the bytes of dictionaries, and half the time to read: most numbers occur once in a row group.
+_PACKED = "DELTA_BINARY_PACKED"
+_PACKED_TYPES = (pa.int64(), pa.timestamp("us", "UTC"))
+_INT64 = np.iinfo(np.int64)
+_MOST_FOOTERS = 2_000
+
+
+def schema_of(viewer_id: pa.DataType) -> pa.Schema:
+    """The columns of the table: viewers are told apart by a number, or by text where the input has that."""
+    return pa.schema(
+        {
+            "epid": pa.int64(),
+            "viewer_id": pa.string() if pa.types.is_string(viewer_id) else pa.int64(),
+            "viewed_at": pa.timestamp("us", "UTC"),
+            "seconds_watched": pa.int64(),
+            "completed": pa.bool_(),
+            UNREADABLE: pa.string(),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class DayOfViewings:
+    """What was taken of a day.
+
+    Attributes:
+        file: The file with it, which is no day's before it is committed.
+        schema: Its columns.
+        episodes: Distinct episodes that were viewed, ascending.
+    """
+
+    file: LakeFile
+    schema: pa.Schema
+    episodes: npt.NDArray[np.int64]
+
+
+class Viewings(LakeTable):
+    """The table of viewings in a lake."""
+
+    def __init__(self, lake_url: str) -> None:
+        super().__init__(lake_url, NAME)
+        self._footers: dict[str, _Footer] = {}
+
+    def write(self, day: dt.date, viewings: pa.RecordBatchReader) -> DayOfViewings:
+        """Order a day's viewings and write them to a file, in bounded memory however many they are.
+
+        Args:
+            day: The day.
+            viewings: The columns of `schema_of`, in any order of rows.
+
+        Raises:
+            LakeMismatch: If the lake tells viewers apart in another way.
+            SystemFailure: If it cannot be written: a full disk, a missing right and the like.
+        """
+        schema = schema_of(viewings.schema.field("viewer_id").type)
+        newest = self.newest()
+        if newest is not None and newest.schema.field("viewer_id") != schema.field("viewer_id"):
+            raise LakeMismatch(
+                f"viewings.viewer_id of the input is read as {schema.field('viewer_id').type}, but "
+                f"{self.shown} holds it as {newest.schema.field('viewer_id').type}",
+                "put a view in the table's place that has viewer_id as it was before",
+            )
+        packed = {field.name: _PACKED for field in schema if field.type in _PACKED_TYPES}
+        with (
+            self.writer(day, schema, packed) as writer,
+            tempfile.TemporaryDirectory(prefix="episodes-sort-") as folder,
+        ):
+            episodes = []
+            for batch in _ordered(viewings, folder):
+                writer.write([batch.cast(schema)])
+                episodes.append(pc.unique(batch["epid"].drop_null()))
+            found = pa.chunked_array(episodes, pa.int64()).unique().to_numpy()
+            return DayOfViewings(writer.finish(), schema, found)
+
+    def read(
+        self,
+        version: int,
+        epids: npt.NDArray[np.int64],
+        since: npt.NDArray[np.datetime64],
+        until: dt.date,
+    ) -> Iterator[tuple[int, pa.Table]]:
+        """The viewings of many episodes, each from a date of its own.
+
+        Args:
+            version: The table's.
+            epids: Distinct episodes, ascending; at least one.
+            since: For each episode, the first UTC date wanted (datetime64[D]).
+            until: The last UTC date wanted.
+
+        Yields:
+            Parts of bounded size, each with all viewings of its episodes, ordered by epid and time: the
+            last episode of the part, and the columns `COLUMNS`. Together the parts have all episodes, those
+            without any viewing included.
+
+        Raises:
+            LakeMissing: If there is no such version.
+            LakeDamaged: If a file is gone, was cut or changed.
+            ViewingUnreadable: If it cannot be told of a viewing whether it was completed.
+            SystemFailure: If the lake cannot be reached.
+        """
+        table = self.at(version)
+        since = since.astype("datetime64[D]")
+        found = []
+        for file in table.between(since.min().item(), until):
+            is_wanted = since <= np.datetime64(file.day, "D")
+            found.append(_find(self, self._footer(file), epids, is_wanted))
+        counts = np.array([each.counts for each in found], np.int64).reshape(len(found), len(epids))
+        for begin, end in _cut(counts.sum(axis=0)):
+            rows = [each.read(self, table.schema, begin, end) for each in found]
+            part = pa.concat_tables([table.schema.empty_table(), *rows]).combine_chunks()
+            in_order = part.take(_by_episode(counts[:, begin:end]))
+            own = np.repeat(epids[begin:end], counts[:, begin:end].sum(axis=0))
+            yield int(epids[end - 1]), _readable(in_order.set_column(0, "epid", pa.array(own, pa.int64())))
+
+    def episodes_of(self, version: int, day: dt.date) -> npt.NDArray[np.int64]:
+        """The ascending epids that were viewed on a day that was taken.
+
+        Raises:
+            LakeMissing: If there is no such version, or it lacks the day.
+            LakeDamaged: If the day's file is gone, was cut or changed.
+            SystemFailure: If the lake cannot be reached.
+        """
+        with self.open(require_day(self.at(version), day, self.shown)) as file:
+            each = [pc.unique(file.read_row_group(n, ["epid"])["epid"]) for n in range(file.num_row_groups)]
+        epids: npt.NDArray[np.int64] = pa.chunked_array(each, pa.int64()).unique().drop_null().to_numpy()
+        return epids
+
+    def count(self, file: LakeFile) -> int:
+        """The rows that a file holds by its own end, whatever the table's log says.
+
+        Raises:
+            LakeDamaged: If it is gone, was cut or changed.
+            SystemFailure: If the lake cannot be reached.
+        """
+        return int(self._footer(file).metadata.num_rows)
+
+    def _footer(self, file: LakeFile) -> "_Footer":
+        """What a file's end says; it is read once, since a file never changes."""
+        if file.path not in self._footers:
+            with self.open(file) as opened:
+                self._footers[file.path] = _Footer.of(file, opened.metadata)
+            if len(self._footers) > _MOST_FOOTERS:
+                del self._footers[next(iter(self._footers))]
+        return self._footers[file.path]
+
+
+def require_day(version: TableVersion, day: dt.date, shown: str) -> LakeFile:
+    """A day's file.
+
+    Raises:
+        LakeMissing: If the day was not taken.
+    """
+    if day not in version.files:
+        raise LakeMissing(
+            f"{shown} has no viewings of {day} in its version {version.number}",
+            f"materialise input_viewings of {day}",
+        )
+    return version.files[day]
+
+
+def covered_from(version: TableVersion, day: dt.date) -> dt.date | None:
+    """The first date of those up to a day whose viewings are there; None when those of none are.
+
+    What was taken of later days says nothing here, so that a day computed again is covered as it was.
+    """
+    earlier = reversed([file for file in version.files.values() if file.day <= day and file.rows])
+    return covered_since([(file.day, min(file.rows, COUNTED)) for file in earlier], day)
+
+
+def _ordered(viewings: pa.RecordBatchReader, folder: str) -> Iterator[pa.RecordBatch]:
+    """By episode and time, those without an episode last; in memory where they are few."""
+    first: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in viewings:
+        first.append(batch)
+        rows += batch.num_rows
+        if rows > IN_MEMORY_VIEWINGS:
+            yield from _ordered_on_disk(itertools.chain(first, viewings), viewings.schema, folder)
+            return
+    order = [("epid", "ascending"), ("viewed_at", "ascending")]
+    ordered = pa.Table.from_batches(first, viewings.schema).sort_by(order)
+    yield from ordered.combine_chunks().to_batches(8 * ROW_GROUP_ROWS)
+
+
+def _ordered_on_disk(
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema, folder: str
+) -> Iterator[pa.RecordBatch]:
+    """The same with DuckDB, which puts into a folder what its memory does not hold."""
+    import duckdb  # many megabytes, and only large days need it
+
+    limits = {"memory_limit": SORT_MEMORY, "temp_directory": folder, "threads": "2"}
+    with duckdb.connect(config={**limits}) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.register("viewings", pa.RecordBatchReader.from_batches(schema, batches))
+        ordered = connection.sql("FROM viewings ORDER BY epid NULLS LAST, viewed_at")
+        try:
+            yield from ordered.to_arrow_reader(8 * ROW_GROUP_ROWS)
+        except duckdb.OutOfMemoryException as error:
+            said = f"no memory to order viewings ({failures.reason(error)})"
+            raise OutOfMemory(said, "free some, then run it again") from error
+        except duckdb.Error as error:
+            # What the stream that it reads has raised, it knows as text; so it does a full disk.
+            if "No space left" in str(error):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder) from error
+            raise OSError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class _Footer:
+    """What a file's end says of its row groups.
+
+    Attributes:
+        file: The file.
+        metadata: All that it says.
+        sizes: For each row group, its rows.
+        lowest: For each row group, its lowest epid; where it has none, more than any.
+        highest: Its highest epid; where it has none, less than any.
+    """
+
+    file: LakeFile
+    metadata: pq.FileMetaData
+    sizes: npt.NDArray[np.int64]
+    lowest: npt.NDArray[np.int64]
+    highest: npt.NDArray[np.int64]
+
+    @cached_property
+    def ends(self) -> npt.NDArray[np.int64]:
+        """For each row group, the rows up to its end."""
+        return np.cumsum(self.sizes)
+
+    def begin_of(self, group: int) -> int:
+        """The first row of a row group."""
+        return int(self.ends[group] - self.sizes[group])
+
+    def group_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
+        """The row groups that some rows lie in."""
+        return np.searchsorted(self.ends, rows, side="right")
+
+    @staticmethod
+    def of(file: LakeFile, metadata: pq.FileMetaData) -> "_Footer":
+        groups = [metadata.row_group(n) for n in range(metadata.num_row_groups)]
+        columns = [group.column(0).statistics for group in groups]
+        extremes = [
+            (each.min, each.max) if each.has_min_max else (_INT64.max, _INT64.min) for each in columns
+        ]
+        lowest, highest = np.array(extremes, np.int64).reshape(-1, 2).T
+        return _Footer(
+            file, metadata, np.array([group.num_rows for group in groups], np.int64), lowest, highest
+        )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Where in a file the viewings of some episodes are.
+
+    Attributes:
+        footer: The file.
+        starts: For each episode, its first row in the file.
+        counts: For each episode, its rows there; they lie together.
+    """
+
+    footer: _Footer
+    starts: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+
+    def read(self, table: LakeTable, schema: pa.Schema, begin: int, end: int) -> pa.Table:
+        """The rows of the episodes from one to another, in the file's order."""
+        is_there = self.counts[begin:end] > 0
+        starts, counts = self.starts[begin:end][is_there], self.counts[begin:end][is_there]
+        if not len(counts):
+            return schema.empty_table()
+        footer = self.footer
+        first, last = footer.group_of(starts), footer.group_of(starts + counts - 1)
+        opened = np.bincount(first, minlength=len(footer.ends) + 1)
+        closed = np.bincount(last + 1, minlength=len(footer.ends) + 1)
+        is_needed = (np.cumsum(opened - closed) > 0)[:-1]
+        with table.open(footer.file, footer.metadata) as file:
+            rows = file.read_row_groups(np.flatnonzero(is_needed).tolist(), use_threads=False)
+        left_out = np.cumsum(np.where(is_needed, 0, footer.sizes))
+        starts = starts - left_out[first]
+        if (starts[1:] == (starts + counts)[:-1]).all():
+            return rows.slice(starts[0], counts.sum())
+        return rows.take(_ranges(starts, counts))
+
+
+def _find(
+    table: LakeTable, footer: _Footer, epids: npt.NDArray[np.int64], is_wanted: npt.NDArray[np.bool_]
+) -> _Found:
+    """Find some of many episodes in a file, one row group after the other."""
+    starts, counts = np.zeros(len(epids), np.int64), np.zeros(len(epids), np.int64)
+    wanted = np.flatnonzero(is_wanted)
+    own = epids[wanted]
+    has_some = np.searchsorted(own, footer.highest, "right") > np.searchsorted(own, footer.lowest, "left")
+    if has_some.any():
+        with table.open(footer.file, footer.metadata) as file:
+            for group in np.flatnonzero(has_some).tolist():
+                column = (
+                    file.read_row_group(group, ["epid"], use_threads=False)["epid"].drop_null().to_numpy()
+                )
+                lower, upper = np.searchsorted(column, own, "left"), np.searchsorted(column, own, "right")
+                is_here = upper > lower
+                is_first = is_here & (counts[wanted] == 0)
+                starts[wanted[is_first]] = footer.begin_of(group) + lower[is_first]
+                counts[wanted] += upper - lower
+    return _Found(footer, starts, counts)
+
+
+def _cut(counts: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Ranges of episodes whose viewings are read together, of about `PART_VIEWINGS` at most."""
+    label = (np.cumsum(counts) - counts) // PART_VIEWINGS
+    edges = [*np.flatnonzero(np.diff(label, prepend=-1)).tolist(), len(counts)]
+    return list(itertools.pairwise(edges))
+
+
+def _by_episode(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Where to take rows from, that lie file by file, so that they lie episode by episode.
+
+    Args:
+        counts: The rows of each episode (second axis) in each file (first axis).
+    """
+    lengths = counts.ravel()
+    starts = (np.cumsum(lengths) - lengths).reshape(counts.shape)
+    return _ranges(starts.T.ravel(), counts.T.ravel())
+
+
+def _ranges(starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The numbers `starts[0]`, `starts[0] + 1` and so on, `counts[0]` of them, then those of the next."""
+    return np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+
+
+def _readable(viewings: pa.Table) -> pa.Table:
+    """The viewings without the column of what could not be read, which must be empty."""
+    found = viewings[UNREADABLE]
+    if found.null_count < len(found):
+        row = int(pc.index(found.is_valid(), True).as_py())
+        raise ViewingUnreadable(
+            f"viewings.completed of epid {viewings['epid'][row]} at {viewings['viewed_at'][row]} holds"
+            f" {found[row].as_py()[:_SHOWN_CHARACTERS]!r}, which is neither true nor false",
+            "have it corrected in the input, then materialise input_viewings of its day with `refresh`",
+        )
+    return viewings.select(list(COLUMNS))

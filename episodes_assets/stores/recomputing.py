@@ -1,0 +1,98 @@
+"""Whether published days can be computed again without losing anything, and which of them should be.
+
+A day is computed from the viewings of its jobs' windows. Where the lake lacks some that were there when the
+day was published, because that was before the lake and the input has deleted them since, computing it again
+would publish less. So that is refused before anything changes.
+"""
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from episodes_assets.databases.connections import Connection
+from episodes_assets.days import ONE_DAY
+from episodes_assets.errors import ViewingsGone
+from episodes_assets.gates.verdicts import name_days
+from episodes_assets.lake.tables import TableVersion
+from episodes_assets.lake.viewings import Viewings, covered_from
+from episodes_assets.planning.chunks import LONG_WINDOW_DAYS
+from episodes_assets.stores.publications import read_older_than
+
+LOOKED_AT = 35
+
+
+def read_published_coverage(results: Connection, first: dt.date, last: dt.date) -> dict[dt.date, dt.date]:
+    """Since when each published day of a range has viewings; days without any are left out."""
+    found = results.execute(
+        """
+        SELECT day, begin FROM published.days
+        CROSS JOIN LATERAL (
+            SELECT min(covered_from) AS begin FROM published.results WHERE results.day = days.day OFFSET 0
+        ) AS published
+        WHERE day BETWEEN %s AND %s AND begin IS NOT NULL
+        """,
+        [first, last],
+    ).fetchall()
+    return dict(found)
+
+
+@dataclass(frozen=True)
+class OutdatedDay:
+    """A published day, and the days whose viewings have been taken again since it was computed."""
+
+    day: dt.date
+    retaken: Sequence[dt.date]
+
+
+def read_outdated(results: Connection, viewings: Viewings, upto: dt.date) -> list[OutdatedDay]:
+    """Which of the last published days were computed from other viewings than the lake has by now.
+
+    Args:
+        results: To `results`.
+        viewings: The lake's.
+        upto: The last day to look at; the `LOOKED_AT` published days up to then are.
+    """
+    newest = viewings.newest()
+    if newest is None:
+        return []
+    published = read_older_than(results, newest.number, upto, LOOKED_AT)
+    found = []
+    for day, version in published.items():
+        used = viewings.at(version).files
+        retaken = [
+            file.day
+            for file in newest.between(day - LONG_WINDOW_DAYS * ONE_DAY, day)
+            if used.get(file.day) != file
+        ]
+        if retaken:
+            found.append(OutdatedDay(day, retaken))
+    return found
+
+
+def require_computable(published: Mapping[dt.date, dt.date], viewings: TableVersion | None) -> None:
+    """Refuse to compute days again that would lose viewings.
+
+    Args:
+        published: Since when each of the days has viewings, as published.
+        viewings: What the lake has; None for nothing.
+
+    Raises:
+        ViewingsGone: If the lake lacks some of them.
+    """
+    lost = [day for day, begin in sorted(published.items()) if not _has(viewings, day, begin)]
+    if lost:
+        begin = covered_from(viewings, lost[0]) if viewings and lost[0] in viewings.files else None
+        raise ViewingsGone(
+            f"{name_days(lost)} cannot be computed again: {lost[0]} was published from viewings since "
+            f"{published[lost[0]]}, and the lake has those of then "
+            + (f"since {begin} alone" if begin else "not at all"),
+            "what is published stays as it is; if the input still has them, materialise input_viewings of "
+            f"{lost[0]} with `viewings_since`, or restore the lake from a backup",
+        )
+
+
+def _has(viewings: TableVersion | None, day: dt.date, begin: dt.date) -> bool:
+    if viewings is None or day not in viewings.files:
+        return False
+    covered = covered_from(viewings, day)
+    return covered is not None and covered <= begin

@@ -1,0 +1,194 @@
+"""Taking a day's input: its drop as a snapshot, its viewings into the lake, both as of one moment.
+
+What was taken is never replaced by less: where the input has fewer viewings of a day than the lake, because
+it has deleted them or by a mishap there, the lake keeps its own. Which days are to be taken is decided by
+whoever calls; what a drop's rows are worth by `validation/drop.py`.
+"""
+
+import datetime as dt
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from episodes_assets.days import ONE_DAY, days_between
+from episodes_assets.lake.tables import LakeFile
+from episodes_assets.lake.viewings import DayOfViewings, Viewings
+from episodes_assets.stores.input_tables import DayReading, count_viewings, drop_not_arrived, reading
+from episodes_assets.stores.read_ahead import read_ahead
+from episodes_assets.stores.snapshot_manifest import Snapshot
+from episodes_assets.stores.snapshots import SnapshotStore
+from episodes_assets.stores.viewings_coverage import viewings_begin
+from episodes_assets.validation.drop import prepare_rules, validate_drop
+
+
+@dataclass(frozen=True)
+class TakenDay:
+    """A day whose input is kept.
+
+    Attributes:
+        day: The day.
+        snapshot: Its drop.
+        viewings: Its viewings; None when the input had deleted them before the lake was begun.
+        read: Viewings that were read from the input; None when none were, because the lake has the day.
+        is_reused: Whether everything was there already.
+    """
+
+    day: dt.date
+    snapshot: Snapshot
+    viewings: LakeFile | None
+    read: int | None
+    is_reused: bool
+
+
+@dataclass(frozen=True)
+class LateViewings:
+    """A day of which the input has another number of viewings than was taken."""
+
+    day: dt.date
+    in_lake: int
+    in_input: int
+
+    @property
+    def was_taken(self) -> bool:
+        """Whether the day was taken again: less never replaces what there is."""
+        return self.in_input > self.in_lake
+
+
+class Taking:
+    """Takes days from one input into one snapshot store and one lake.
+
+    Args:
+        open_input: Gives the input's DSN; it is asked when a day has to be read, since those that are kept
+            need no input.
+        store: The snapshots.
+        viewings: The lake's viewings.
+        environment: This process's.
+    """
+
+    def __init__(
+        self, open_input: Callable[[], str], store: SnapshotStore, viewings: Viewings, environment: str
+    ) -> None:
+        self._open_input = open_input
+        self._opened = ""
+        self._store = store
+        self._viewings = viewings
+        self._environment = environment
+        viewings.verify_environment(environment)
+
+    def take(self, day: dt.date, *, refresh: bool = False, reason: str = "") -> TakenDay:
+        """A day as it is kept; what is not kept yet is taken, or with `refresh` all of it anew.
+
+        Args:
+            day: The day.
+            refresh: Take it again although it is kept.
+            reason: Why, for the record.
+
+        Raises:
+            DropNotArrived: If there is no drop of the day.
+            InputUnreadable: If the input's columns cannot be read.
+            LakeMismatch: If the lake tells viewers apart in another way.
+            SystemFailure: If the input or the lake cannot be reached, or there is no room.
+        """
+        snapshot = None if refresh else self._store.find(day)
+        kept = self._files().get(day)
+        if snapshot is not None and kept is not None:
+            return TakenDay(day, snapshot, kept, None, is_reused=True)
+        with reading(self._dsn(), day) as source:
+            found = self._write_viewings(source) if kept is None or refresh else None
+            if snapshot is None:
+                snapshot = self._take_drop(source, found, reason)
+            elif found and len(found.episodes) >= snapshot.viewed_episodes:
+                self._commit([found], reason or f"viewings of {day}")
+        return TakenDay(
+            day, snapshot, self._files().get(day), found.file.rows if found else None, is_reused=False
+        )
+
+    def take_earlier(self, day: dt.date, since: dt.date) -> Iterator[LakeFile]:
+        """Where a history begins, take what the input still holds of the days before it.
+
+        The oldest day comes first, and each is kept as soon as it is taken, so that what is interrupted goes
+        on where it was.
+
+        Args:
+            day: The first day of the history, or the first one after a gap.
+            since: The first day that may be wanted.
+
+        Yields:
+            What was taken, day by day; nothing when the lake has the day, or the day before.
+
+        Raises:
+            As `take`.
+        """
+        if not self._files().keys().isdisjoint((day, day - ONE_DAY)):
+            return
+        begin = viewings_begin(self._dsn(), day - ONE_DAY, since)
+        for earlier in days_between(max(begin, since), day - ONE_DAY) if begin else ():
+            if earlier not in self._files():
+                with reading(self._dsn(), earlier) as source:
+                    found = self._write_viewings(source)
+                self._commit([found], f"held by the input when {day} was taken")
+                yield found.file
+
+    def take_late(self, days: Sequence[dt.date]) -> list[LateViewings]:
+        """Look again at days that were taken; take those anew of which the input has more viewings by now.
+
+        Args:
+            days: The days; those that the lake lacks are left out.
+
+        Returns:
+            The days with another number than was taken.
+
+        Raises:
+            As `take`.
+        """
+        kept = {day: file.rows for day, file in self._files().items() if day in days}
+        if not kept:
+            return []
+        now = count_viewings(self._dsn(), list(kept))
+        changed = [LateViewings(day, rows, now[day]) for day, rows in kept.items() if now[day] != rows]
+        for late in changed:
+            if late.was_taken:
+                with reading(self._dsn(), late.day) as source:
+                    found = self._write_viewings(source)
+                self._commit([found], f"{late.in_input - late.in_lake:,} viewings arrived late")
+        return changed
+
+    def _dsn(self) -> str:
+        """The input's, which is opened once."""
+        self._opened = self._opened or self._open_input()
+        return self._opened
+
+    def _files(self) -> Mapping[dt.date, LakeFile]:
+        newest = self._viewings.newest()
+        return newest.files if newest else {}
+
+    def _write_viewings(self, source: DayReading) -> DayOfViewings:
+        with source.viewings() as batches:
+            return self._viewings.write(source.day, batches)
+
+    def _commit(self, found: Sequence[DayOfViewings], reason: str) -> None:
+        """Keep what was taken, but where there is more by now."""
+
+        def not_less(kept: Mapping[dt.date, LakeFile]) -> list[LakeFile]:
+            files = [each.file for each in found]
+            return [each for each in files if each.day not in kept or kept[each.day].rows <= each.rows]
+
+        facts = {"episodes.reason": reason}
+        self._viewings.commit(found[0].schema, not_less, environment=self._environment, facts=facts)
+
+    def _take_drop(self, source: DayReading, found: DayOfViewings | None, reason: str) -> Snapshot:
+        """Take the drop; its snapshot is the day's once its viewings are kept."""
+        day = source.day
+        with (
+            self._store.new(day, environment=self._environment, reason=reason) as snapshot,
+            read_ahead(source.drop()) as parts,
+        ):
+            prepare_rules()
+            for part in parts:
+                snapshot.add(validate_drop(part))
+            if not source.rows:
+                raise drop_not_arrived(self._dsn(), day)
+            if found:
+                self._commit([found], reason or f"taken with the drop of {day}")
+            newest = self._viewings.newest()
+            assert newest is not None  # noqa: S101  the day is in it
+            return snapshot.finish(self._viewings.episodes_of(newest.number, day), source.rows)

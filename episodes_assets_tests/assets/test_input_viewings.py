@@ -1,0 +1,325 @@
+"""Viewings are read once and kept for ever: whatever the input loses, gains or changes afterwards."""
+
+import datetime as dt
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from episodes_assets.commands.correct import correct
+from episodes_assets.commands.processes import worker_environment
+from episodes_assets.databases.connections import connect
+from episodes_assets.databases.purposes import Purpose
+from episodes_assets.errors import ViewingsGone
+from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.lake.viewings import Viewings
+from episodes_assets.settings import WITHHELD
+from episodes_assets.stores import input_tables, taking
+from episodes_assets_tests.assets.test_days import PLANNING
+from episodes_assets_tests.system import System, day, failure
+
+ONE_DAY = dt.timedelta(days=1)
+BEFORE = day(1) - ONE_DAY
+
+
+def fill(system: System, first: dt.date, last: dt.date, viewers: int = 3) -> None:
+    """Five episodes that everybody watches on each day; drops from day 1 on."""
+    for number in range((last - first).days + 1):
+        date = first + number * ONE_DAY
+        if date >= day(1):
+            system.insert_drop(date, [(epid, 0, "2018-02-01", "2018-02-20") for epid in range(1, 6)])
+        watch(system, date, viewers)
+
+
+def watch(system: System, date: dt.date, viewers: int, *, first: int = 0) -> None:
+    system.insert_viewings(
+        [
+            (epid, viewer, f"{date} 12:00+00", 60, True)
+            for epid in range(1, 6)
+            for viewer in range(first, first + viewers)
+        ]
+    )
+
+
+def retain(system: System, since: dt.date) -> None:
+    """What other teams do with old viewings."""
+    system.query("input", "DELETE FROM viewings WHERE viewed_at < %s", [f"{since}Z"])
+
+
+def materialize(system: System, first: dt.date, last: dt.date | None = None, **options: Any) -> Any:
+    result = system.materialize(first, last, **options)
+    assert result.success, failure(result)
+    return result
+
+
+def rows(system: System) -> dict[dt.date, int]:
+    newest = system.viewings.newest()
+    return {date: file.rows for date, file in newest.files.items()} if newest else {}
+
+
+def verdicts(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
+    return {each.check_name: each for each in result.get_asset_check_evaluations()}
+
+
+def test_days_are_computed_again_from_viewings_that_the_input_has_deleted(
+    system: System, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(system, BEFORE - 3 * ONE_DAY, day(4))
+    with system.workers():
+        materialize(system, day(1), day(4))
+        before = system.published()
+        assert before["covered"].min() == BEFORE - 3 * ONE_DAY
+        retain(system, day(4))
+        correct(str(day(3)), reason="the drop was wrong", workers=0)
+        assert "0 of 2 days changed" in capsys.readouterr().err
+        assert system.published().equals(before)
+        # Nor is the input needed at all.
+        system.query("input", "DROP TABLE viewings")
+        materialize(system, day(1), day(4), rework=True)
+    assert system.published().equals(before)
+
+
+def test_workers_are_given_no_way_to_the_input(system: System) -> None:
+    environment = worker_environment(system.settings, system.dsns)
+    assert environment[Purpose.WORKER.setting] == system.dsn(Purpose.WORKER)
+    given = {each for each in Purpose if environment.get(each.setting, WITHHELD) != WITHHELD}
+    assert given == {Purpose.WORKER}
+
+
+def test_a_history_begins_with_what_the_input_still_holds(system: System) -> None:
+    fill(system, BEFORE - 9 * ONE_DAY, day(2))
+    result = materialize(system, day(1), select=PLANNING)
+    assert rows(system) == {BEFORE - number * ONE_DAY: 15 for number in range(10)} | {day(1): 15}
+    (shown,) = [
+        event.materialization.metadata
+        for event in result.get_asset_materialization_events()
+        if event.asset_key == dg.AssetKey("input_viewings")
+    ]
+    assert (shown["viewings"].value, shown["viewings of earlier days"].value) == (15, 150)
+    assert "data:image/svg+xml;base64," in str(shown["viewings by day"].value)
+    # Later days have the day before: nothing is looked for any more.
+    materialize(system, day(2), select=PLANNING)
+    assert min(rows(system)) == BEFORE - 9 * ONE_DAY
+
+
+def test_how_far_back_it_begins_may_be_said(system: System) -> None:
+    fill(system, BEFORE - 9 * ONE_DAY, day(1))
+    materialize(system, day(1), select=PLANNING, config={"viewings_since": str(BEFORE - ONE_DAY)})
+    assert min(rows(system)) == BEFORE - ONE_DAY
+    result = system.materialize(day(1), select=PLANNING, config={"viewings_since": "yesterday"})
+    assert "'yesterday' is not a day" in failure(result)
+    refused = system.cli("backfill", str(day(1)), str(day(2)), "--since", "yesterday", "--workers", "0")
+    assert (refused.returncode, "'yesterday' is not a day" in refused.stderr) == (1, True)
+
+
+def test_an_interrupted_beginning_goes_on_where_it_was(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(system, BEFORE - 5 * ONE_DAY, day(1))
+    read: list[dt.date] = []
+
+    def reading(dsn: str, date: dt.date, most: int = 3) -> Any:
+        if len(read) == most:
+            raise KeyboardInterrupt
+        read.append(date)
+        return input_tables.reading(dsn, date)
+
+    monkeypatch.setattr(taking, "reading", reading)
+    with pytest.raises(BaseException, match=""):  # noqa: PT011  Dagster's own, or the interrupt
+        materialize(system, day(1), select=PLANNING)
+    assert len(rows(system)) == 3
+    first = set(rows(system))
+    read.clear()
+    monkeypatch.setattr(taking, "reading", partial(reading, most=99))
+    materialize(system, day(1), select=PLANNING)
+    assert len(rows(system)) == 7
+    assert first.isdisjoint(read)
+
+
+def test_viewings_that_arrive_late_are_taken_with_the_next_day(system: System) -> None:
+    fill(system, BEFORE, day(3))
+    with system.workers():
+        materialize(system, day(1))
+        before = system.published()
+        pinned = system.query("queue", "SELECT viewings_version FROM ledger.plans")
+        watch(system, day(1), 2, first=10)
+        late = verdicts(materialize(system, day(2)))["late_viewings_are_published"]
+    assert not late.passed
+    assert late.severity is dg.AssetCheckSeverity.WARN
+    assert "`episodes run 2018-03-01 --rework`" in str(late.description)
+    assert rows(system)[day(1)] == 25
+    # What was published does not change by itself, and can be computed as it was.
+    assert system.published().query("day == @day(1)").equals(before)
+    ((version,),) = pinned
+    assert system.viewings.at(version).files[day(1)].rows == 15
+    history = system.query("queue", "SELECT viewings_version FROM ledger.plans ORDER BY day")
+    assert history[0] == pinned[0] != history[1]
+    # A range looks before its first day alone: what lies in it has just been taken.
+    watch(system, day(1), 1, first=20)
+    late = verdicts(materialize(system, day(3), select=PLANNING))["late_viewings_are_published"]
+    assert "`episodes backfill 2018-03-01 2018-03-02 --rework`" in str(late.description)
+    assert rows(system)[day(1)] == 30
+    with system.workers():
+        materialize(system, day(1), day(2), rework=True)
+    assert verdicts(materialize(system, day(3), select=PLANNING))["late_viewings_are_published"].passed
+    assert '"viewers": 6' in system.published()["metrics"].iloc[0]
+
+
+def test_a_day_is_computed_as_it_was_planned_or_from_what_is_there_now(system: System) -> None:
+    fill(system, BEFORE, day(2))
+    with system.workers():
+        materialize(system, day(1), day(2))
+        before = system.published()
+        system.query("input", "UPDATE viewings SET seconds_watched = 90")
+        watch(system, day(1), 2, first=10)
+        config = {"refresh": True, "reason": "they were counted wrongly"}
+        materialize(system, day(1), select=["input_episodes"], config=config)
+        materialize(system, day(1), day(2), rework=True, as_planned=True)
+        assert system.published().equals(before)
+        materialize(system, day(1), day(2), rework=True)
+        assert not system.published().equals(before)
+        after = system.published()
+        materialize(system, day(1), day(2), rework=True, as_planned=True)
+        assert system.published().equals(after)
+
+
+def test_only_a_plan_that_still_fits_is_worked_as_planned(system: System) -> None:
+    fill(system, BEFORE, day(1))
+    materialize(system, day(1), select=PLANNING)
+    system.insert_drop(day(1), [(9, 0, "2018-02-01", "2018-02-20")])
+    config = {"refresh": True, "reason": "an episode was missing"}
+    materialize(system, day(1), select=["input_episodes"], config=config)
+    result = system.materialize(day(1), select=["episode_jobs"], rework=True, as_planned=True)
+    assert "another snapshot than it was planned from" in failure(result)
+    before_the_lake(system)
+    materialize(system, day(1), select=["input_episodes"])
+    result = system.materialize(day(1), select=["episode_jobs"], rework=True, as_planned=True)
+    assert "names no version" in failure(result)
+    shown = system.cli("run", str(day(1)), "--as-planned")
+    assert (shown.returncode, "--as-planned is for --rework alone" in shown.stderr) == (1, True)
+
+
+def test_late_viewings_are_looked_for_as_long_as_is_said(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPISODES_LATE_DAYS", "1")
+    fill(system, BEFORE, day(3))
+    materialize(system, day(1), day(2), select=PLANNING)
+    for number in (1, 2):
+        watch(system, day(number), 1, first=10)
+    materialize(system, day(3), select=PLANNING)
+    assert rows(system) == {BEFORE: 15, day(1): 15, day(2): 20, day(3): 15}
+
+
+def test_less_never_replaces_what_was_taken(system: System) -> None:
+    fill(system, BEFORE, day(3))
+    materialize(system, day(1), day(2), select=PLANNING)
+    system.query("input", "DELETE FROM viewings WHERE viewer_id = 1")
+    kept = verdicts(materialize(system, day(3), select=PLANNING))["viewings_are_kept"]
+    assert not kept.passed
+    assert kept.severity is dg.AssetCheckSeverity.WARN
+    assert "fewer viewings than were taken on 2018-02-28, 2018-03-01, 2018-03-02" in str(kept.description)
+    assert rows(system) == {BEFORE: 15, day(1): 15, day(2): 15, day(3): 10}
+    config = {"refresh": True, "reason": "the drop was wrong"}
+    kept = verdicts(materialize(system, day(2), select=PLANNING, config=config))["viewings_are_kept"]
+    assert not kept.passed
+    assert rows(system)[day(2)] == 15
+
+
+def test_as_many_or_more_replace_it_when_a_day_is_refreshed(system: System) -> None:
+    fill(system, BEFORE, day(1))
+    materialize(system, day(1), select=PLANNING)
+    system.query("input", "UPDATE viewings SET seconds_watched = 90")
+    config = {"refresh": True, "reason": "they were counted wrongly"}
+    with system.workers():
+        materialize(system, day(1), config=config, rework=True)
+    # Three viewers on that day, and the day before as they were.
+    assert f'"seconds_watched": {3 * 90 + 3 * 60}' in system.published()["metrics"].iloc[0]
+
+
+def test_drop_and_viewings_are_of_one_moment(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(system, BEFORE, day(1))
+    write = Viewings.write
+
+    def meanwhile(self: Any, date: dt.date, batches: Any) -> Any:
+        found = write(self, date, batches)
+        if date == day(1):  # others write once the viewings were read
+            system.insert_drop(day(1), [(99, 0, "2018-02-01", "2018-02-20")])
+            watch(system, day(1), 1, first=10)
+        return found
+
+    monkeypatch.setattr(Viewings, "write", meanwhile)
+    materialize(system, day(1), select=PLANNING)
+    assert (system.snapshots.require(day(1)).drop_rows, rows(system)[day(1)]) == (5, 15)
+
+
+def before_the_lake(system: System) -> None:
+    """What a release from before the lake leaves: no lake, and nothing that names a version of it."""
+    shutil.rmtree(system.settings.lake)
+    system.query("queue", "UPDATE ledger.plans SET viewings_version = NULL")
+    for table in ("days", "history"):
+        system.query("results", f"UPDATE published.{table} SET viewings_version = NULL")
+
+
+def test_a_plan_from_before_the_lake_is_worked_from_it(system: System) -> None:
+    fill(system, BEFORE, day(3))
+    with system.workers():
+        materialize(system, day(1))
+    materialize(system, day(2), select=PLANNING)
+    before_the_lake(system)
+    with system.workers():
+        with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
+            fan_out_day(queue, day(2))  # workers can do nothing with it yet
+        materialize(system, day(3))
+        materialize(system, day(2))
+    assert rows(system) == {BEFORE: 15, day(1): 15, day(2): 15, day(3): 15}
+    published = system.published()
+    assert set(published["day"]) == {day(1), day(2), day(3)}
+    assert set(published["covered"]) == {BEFORE}
+
+
+def test_a_day_whose_viewings_went_before_the_lake_is_left_as_it_is(
+    system: System, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(system, BEFORE - 3 * ONE_DAY, day(3))
+    with system.workers():
+        materialize(system, day(1), day(2))
+        before = system.published()
+        before_the_lake(system)
+        retain(system, day(2))
+        changed = system.fingerprint()
+        # Run again, nothing changes.
+        kept = verdicts(materialize(system, day(1), day(2)))["viewings_are_kept"]
+        assert "had deleted viewings before they were taken into the lake on 2018-03-01" in str(
+            kept.description
+        )
+        assert system.published().equals(before)
+        assert system.fingerprint() == changed
+        for number in (1, 2):
+            for config in ({}, {"refresh": True, "reason": "it was wrong"}):
+                result = system.materialize(day(number), config=config, rework=True)
+                assert "cannot be computed again" in failure(result)
+                assert f"published from viewings since {BEFORE - 3 * ONE_DAY}" in failure(result)
+        with pytest.raises(ViewingsGone, match="2018-03-01, 2018-03-02 cannot be computed again"):
+            correct(str(day(1)), reason="it was wrong", workers=0)
+        assert system.published().equals(before)
+        assert system.fingerprint() == changed
+        # The history goes on.
+        materialize(system, day(3))
+    assert system.published().query("day == @day(3)")["covered"].min() == day(2)
+
+
+def test_a_lake_that_was_lost_is_told(system: System, tmp_path: Path) -> None:
+    fill(system, BEFORE, day(2))
+    with system.workers():
+        materialize(system, day(1))
+        before = system.published()
+        shutil.move(system.settings.lake, tmp_path / "elsewhere")
+        retain(system, day(2))
+        result = system.materialize(day(1), rework=True)
+        assert "cannot be computed again" in failure(result)
+    assert system.published().equals(before)
+    assert "the lake does not have the versions" in system.cli("db", "status").stdout

@@ -1,0 +1,140 @@
+"""The lake in an object store: a real S3 server on loopback, and real processes."""
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import pytest
+
+from episodes_assets.errors import HostNotAllowed, HostUnreachable, LakeDamaged
+from episodes_assets.lake.viewings import Viewings
+from episodes_assets_tests.lake.test_viewings import FIRST, ONE_DAY, read, rows_of, take
+from episodes_assets_tests.system import System, day, failure
+
+URL = "s3://lake/of/tests"
+MAIN = "from moto.server import main; main()"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The address of an S3 server with a bucket."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-P",
+            "-c",
+            MAIN,
+            "-H",
+            "127.0.0.1",
+            "-p",
+            str(port),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        request = urllib.request.Request(f"{address}/lake", method="PUT")
+        while process.poll() is None:
+            with suppress(urllib.error.URLError), urllib.request.urlopen(request, timeout=5):
+                break
+            assert time.monotonic() < deadline
+        yield address
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def url(server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """A lake of its own in it."""
+    connect(monkeypatch, server)
+    return f"{URL}/{request.node.name}"
+
+
+def connect(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    for name, value in {
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ACCESS_KEY_ID": "somebody",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1",
+        "AWS_ALLOW_HTTP": "true",
+        "EPISODES_ALLOWED_HOSTS": f"s3://lake, {address.removeprefix('http://')}",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_versions_and_damage(url: str, server: str) -> None:
+    lake = Viewings(url)
+    assert lake.newest() is None
+    first = take(lake, rows_of(FIRST, (1, 10), (2, 20)), days=[FIRST])
+    second = take(lake, rows_of(FIRST, (1, 10), (1, 20)), days=[FIRST], reason="one came late")
+    reader = Viewings(url)
+    assert [read(reader, version, {1: FIRST}, FIRST)[0].num_rows for version in (first, second)] == [1, 2]
+    file = lake.at(second).files[FIRST]
+    assert lake.is_whole(file)
+    path = f"{server}/lake/{url.removeprefix('s3://lake/')}/viewings/{file.path}"
+    with urllib.request.urlopen(urllib.request.Request(path, method="DELETE"), timeout=5):
+        pass
+    with pytest.raises(LakeDamaged, match=f"{file.path} is gone"):
+        read(Viewings(url), second, {1: FIRST}, FIRST)
+
+
+def test_of_many_who_write_at_once_none_is_lost(url: str) -> None:
+    def one(number: int) -> None:
+        take(Viewings(url), rows_of(FIRST + number * ONE_DAY, (number, 1)), days=[FIRST + number * ONE_DAY])
+
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(one, range(6)))
+    newest = Viewings(url).newest()
+    assert newest is not None
+    assert list(newest.files) == [FIRST + number * ONE_DAY for number in range(6)]
+
+
+@pytest.mark.slow
+def test_a_day_from_the_input_to_its_results(
+    system: System, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system.generate(day(1), day(2))
+    with system.workers():
+        result = system.materialize(day(1), day(2))
+        assert result.success, failure(result)
+    local = system.published()
+    system.forget_everything()
+    monkeypatch.setenv("EPISODES_LAKE_URL", url)
+    with system.workers():
+        result = system.materialize(day(1), day(2))
+        assert result.success, failure(result)
+    assert system.published().equals(local)
+    assert "viewings" in system.cli("lake", "status").stdout
+    assert "are whole" in system.cli("lake", "verify").stdout
+
+
+def test_a_store_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        connect(monkeypatch, f"http://127.0.0.1:{free.getsockname()[1]}")
+    with pytest.raises(HostUnreachable, match="object store of s3://lake/of/tests/viewings does not answer"):
+        Viewings(URL).newest()
+
+
+def test_a_bucket_or_an_endpoint_that_nobody_opened_is_not_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(HostNotAllowed, match="EPISODES_LAKE_URL -> s3://lake denied"):
+        Viewings(URL).newest()
+    connect(monkeypatch, "http://127.0.0.1:9")
+    monkeypatch.setenv("EPISODES_ALLOWED_HOSTS", "s3://lake")
+    with pytest.raises(HostNotAllowed, match=r"EPISODES_LAKE_URL -> 127\.0\.0\.1:9 denied"):
+        Viewings(URL).newest()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://store.example")
+    with pytest.raises(HostNotAllowed, match=r"EPISODES_LAKE_URL -> store\.example:443 denied"):
+        Viewings(URL).newest()

@@ -1,0 +1,343 @@
+"""What is read of many episodes is what was taken, whatever their windows and however the days are cut."""
+
+import datetime as dt
+import multiprocessing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from episodes_assets.errors import (
+    LakeDamaged,
+    LakeMismatch,
+    LakeMissing,
+    ViewingUnreadable,
+    WrongEnvironment,
+)
+from episodes_assets.lake import tables
+from episodes_assets.lake import viewings as lake_viewings
+from episodes_assets.lake.tables import LakeFile, TableVersion
+from episodes_assets.lake.viewings import Viewings, covered_from, schema_of
+
+FIRST = dt.date(2018, 3, 1)
+ONE_DAY = dt.timedelta(days=1)
+SCHEMA = schema_of(pa.int64())
+
+
+def rows_of(day: dt.date, *viewings: tuple[int | None, int], unreadable: str | None = None) -> pa.Table:
+    """Viewings of a day: each of an episode, so many seconds after midnight."""
+    midnight = dt.datetime.combine(day, dt.time(), dt.UTC)
+    return pa.Table.from_pylist(
+        [
+            {
+                "epid": epid,
+                "viewer_id": number,
+                "viewed_at": midnight + dt.timedelta(seconds=second),
+                "seconds_watched": second,
+                "completed": None if unreadable else number % 2 == 0,
+                "completed_as_found": unreadable,
+            }
+            for number, (epid, second) in enumerate(viewings)
+        ],
+        SCHEMA,
+    )
+
+
+def take(lake: Viewings, *taken: pa.Table, days: list[dt.date], **facts: str) -> int:
+    files = [
+        lake.write(day, pa.RecordBatchReader.from_batches(each.schema, each.to_batches())).file
+        for day, each in zip(days, taken, strict=True)
+    ]
+    return lake.commit(taken[0].schema, lambda _: files, environment="development", facts=facts).number
+
+
+def read(lake: Viewings, version: int, since: dict[int, dt.date], until: dt.date) -> list[pa.Table]:
+    epids = np.array(sorted(since), np.int64)
+    begins = np.array([since[int(epid)] for epid in epids], "datetime64[D]")
+    parts = list(lake.read(version, epids, begins, until))
+    assert [upto for upto, _ in parts] == sorted({upto for upto, _ in parts})
+    assert parts[-1][0] == epids[-1]
+    for upto, table in parts:
+        assert all(epid <= upto for epid in table["epid"].to_pylist())
+    return [table for _, table in parts]
+
+
+DAYS = 4
+EPISODE = st.integers(0, 12) | st.sampled_from([np.iinfo(np.int64).max, np.iinfo(np.int64).min])
+VIEWING = st.tuples(st.none() | EPISODE, st.integers(0, 86_399))
+
+
+@given(
+    days=st.lists(st.lists(VIEWING, max_size=60), min_size=DAYS, max_size=DAYS),
+    wanted=st.dictionaries(EPISODE, st.integers(-1, DAYS), min_size=1),
+    until=st.integers(0, DAYS),
+    part=st.integers(1, 40),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_read_is_what_was_taken(
+    tmp_path_factory: pytest.TempPathFactory,
+    days: list[list[tuple[int | None, int]]],
+    wanted: dict[int, int],
+    until: int,
+    part: int,
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (tables, lake_viewings):
+            patch.setattr(module, "ROW_GROUP_ROWS", 7)
+        patch.setattr(lake_viewings, "PART_VIEWINGS", part)
+        lake = Viewings(str(tmp_path_factory.mktemp("lake")))
+        dates = [FIRST + number * ONE_DAY for number in range(DAYS)]
+        version = take(
+            lake, *(rows_of(day, *each) for day, each in zip(dates, days, strict=True)), days=dates
+        )
+        since = {epid: FIRST + number * ONE_DAY for epid, number in wanted.items()}
+        last = FIRST + until * ONE_DAY
+        parts = read(lake, version, since, last)
+        expected = [
+            (epid, day, second, number)
+            for day, viewings in zip(dates, days, strict=True)
+            for number, (epid, second) in enumerate(viewings)
+            if epid in since and since[epid] <= day <= last
+        ]
+        found = [row for table in parts for row in table.to_pylist()]
+        keys = [(row["epid"], row["viewed_at"]) for row in found]
+        assert keys == sorted(keys)
+        assert sorted(
+            (row["epid"], row["viewed_at"].date(), row["seconds_watched"], row["viewer_id"]) for row in found
+        ) == sorted(expected)
+        for table in parts:  # no more than one episode beyond the bound
+            counts = pd.Series(table["epid"].to_pylist(), dtype="object").value_counts(sort=False)
+            assert len(counts) <= 1 or counts.iloc[:-1].sum() < part
+        for number, day in enumerate(dates):
+            viewed = sorted({epid for epid, _ in days[number] if epid is not None})
+            assert lake.episodes_of(version, day).tolist() == viewed
+
+
+def test_versions_stay_readable(tmp_path: Path) -> None:
+    lake = Viewings(str(tmp_path))
+    first = take(lake, rows_of(FIRST, (1, 10)), days=[FIRST])
+    second = take(lake, rows_of(FIRST, (1, 10), (1, 20)), days=[FIRST], reason="one came later")
+    (before,), (after,) = (read(Viewings(str(tmp_path)), each, {1: FIRST}, FIRST) for each in (first, second))
+    assert (before.num_rows, after.num_rows) == (1, 2)
+    assert (
+        take(lake, rows_of(FIRST, (1, 20), (1, 10)), days=[FIRST]) > second
+    )  # other viewers in other seconds
+    again = take(lake, rows_of(FIRST, (1, 10)), days=[FIRST])
+    assert read(lake, again, {1: FIRST}, FIRST) == [before]
+    assert take(lake, rows_of(FIRST, (1, 10)), days=[FIRST]) == again  # the same content is no new version
+    with pytest.raises(LakeMissing, match=f"has no version 99, its newest is {again}"):
+        lake.at(99)
+    with pytest.raises(LakeMissing, match="it is empty"):
+        Viewings(str(tmp_path / "elsewhere")).at(0)
+
+
+def test_coverage_is_what_was_taken_without_a_gap(tmp_path: Path) -> None:
+    lake = Viewings(str(tmp_path))
+    days = [FIRST, *(FIRST + number * ONE_DAY for number in (40, 41, 42, 60))]
+    taken = [rows_of(day, (1, 1)) for day in days]
+    taken[2] = rows_of(days[2])  # nobody watched, which is known
+    version = lake.at(take(lake, *taken, days=days))
+    assert covered_from(version, FIRST) == FIRST
+    assert covered_from(version, days[2]) == covered_from(version, days[3]) == days[1]
+    assert covered_from(version, FIRST - ONE_DAY) is None
+    assert lake.episodes_of(version.number, days[2]).tolist() == []
+    with pytest.raises(LakeMissing, match="no viewings of 2018-03-02"):
+        lake.episodes_of(version.number, FIRST + ONE_DAY)
+
+
+@given(
+    counts=st.lists(st.integers(0, 200), min_size=1, max_size=50),
+    later=st.lists(st.integers(0, 200), max_size=40),
+)
+@settings(max_examples=100, deadline=None)
+def test_later_days_do_not_change_what_is_covered(counts: list[int], later: list[int]) -> None:
+    def version(of: list[int]) -> TableVersion:
+        days = [FIRST + number * ONE_DAY for number in range(len(of))]
+        files = {day: LakeFile(day, "x", rows, 1) for day, rows in zip(days, of, strict=True)}
+        return TableVersion(0, SCHEMA, files)
+
+    day = FIRST + (len(counts) - 1) * ONE_DAY
+    assert covered_from(version(counts), day) == covered_from(version(counts + later), day)
+
+
+def test_a_lake_of_another_environment_is_read_and_not_written(tmp_path: Path) -> None:
+    lake = Viewings(str(tmp_path))
+    lake.verify_environment("production")  # nobody's yet
+    assert lake.restamp("development", "staging") is False
+    version = take(lake, rows_of(FIRST, (1, 1)), days=[FIRST])
+    with pytest.raises(WrongEnvironment, match="belongs to 'development', this process to 'production'"):
+        lake.verify_environment("production")
+    with pytest.raises(WrongEnvironment, match="EPISODES_LAKE_URL"):
+        lake.commit(SCHEMA, lambda _: [], environment="production", facts={})
+    with pytest.raises(WrongEnvironment):
+        lake.restamp("production", "staging")
+    assert lake.restamp("development", "staging", look_only=True) is True
+    lake.verify_environment("development")
+    assert lake.restamp("development", "staging") is True
+    lake.verify_environment("staging")
+    assert read(Viewings(str(tmp_path)), version, {1: FIRST}, FIRST)[0].num_rows == 1
+    newest = lake.newest()
+    assert newest is not None
+    assert list(newest.files) == [FIRST]
+
+
+def _take_one(url: str, number: int) -> None:
+    day = FIRST + number * ONE_DAY
+    take(Viewings(url), rows_of(day, (number, 1)), days=[day])
+
+
+def test_of_many_who_write_at_once_none_is_lost(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_take_one, args=(str(tmp_path), number)) for number in range(6)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(120)
+    assert [writer.exitcode for writer in writers] == [0] * len(writers)
+    newest = Viewings(str(tmp_path)).newest()
+    assert newest is not None
+    assert list(newest.files) == [FIRST + number * ONE_DAY for number in range(6)]
+
+
+def test_who_was_overtaken_decides_again(tmp_path: Path) -> None:
+    lake, other = Viewings(str(tmp_path)), Viewings(str(tmp_path))
+    take(lake, rows_of(FIRST, (1, 1)), days=[FIRST])
+    mine = lake.write(FIRST, rows_of(FIRST, (2, 2)).to_reader()).file
+    asked = []
+
+    def choose(files: Any) -> list[LakeFile]:
+        asked.append(dict(files))
+        if len(asked) == 1:  # somebody commits after we have looked
+            take(other, rows_of(FIRST, (3, 3)), days=[FIRST])
+            return [mine]
+        return []
+
+    kept = lake.commit(SCHEMA, choose, environment="development", facts={})
+    assert len(asked) == 2
+    assert asked[0] != asked[1] == kept.files
+    assert lake.episodes_of(kept.number, FIRST).tolist() == [3]
+
+
+@pytest.mark.parametrize("damage", ["removed", "cut", "changed", "replaced"])
+def test_a_damaged_file_is_refused_by_name(tmp_path: Path, damage: str) -> None:
+    lake = Viewings(str(tmp_path))
+    version = take(lake, rows_of(FIRST, *((epid, epid) for epid in range(2_000))), days=[FIRST])
+    file = lake.at(version).files[FIRST]
+    path = tmp_path / "viewings" / file.path
+    content = path.read_bytes()
+    assert lake.is_whole(file)
+    if damage == "removed":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(content[:-1])
+    elif damage == "changed":
+        path.write_bytes(content[:200] + bytes([content[200] ^ 1]) + content[201:])
+    else:
+        path.write_bytes(b"x" * len(content))
+    reader = Viewings(str(tmp_path))
+    with pytest.raises(LakeDamaged, match=f"{file.path} (is gone|was cut or changed|was changed)"):
+        read(reader, version, dict.fromkeys(range(2_000), FIRST), FIRST)
+    if damage == "removed":
+        with pytest.raises(LakeDamaged, match="is gone"):
+            reader.is_whole(file)
+    else:
+        assert not reader.is_whole(file)
+
+
+def test_a_file_that_vanishes_after_it_was_read_once_is_refused(tmp_path: Path) -> None:
+    lake = Viewings(str(tmp_path))
+    version = take(lake, rows_of(FIRST, (1, 1)), days=[FIRST])
+    read(lake, version, {1: FIRST}, FIRST)
+    (tmp_path / "viewings" / lake.at(version).files[FIRST].path).unlink()
+    with pytest.raises(LakeDamaged, match="is gone"):
+        read(lake, version, {1: FIRST}, FIRST)
+
+
+def test_a_log_that_is_damaged_is_told(tmp_path: Path) -> None:
+    take(Viewings(str(tmp_path)), rows_of(FIRST, (1, 1)), days=[FIRST])
+    (tmp_path / "viewings" / "_delta_log" / f"{1:020}.json").write_text("{")
+    with pytest.raises(LakeDamaged, match="viewings cannot be read"):
+        Viewings(str(tmp_path)).newest()
+
+
+def test_a_completed_that_cannot_be_told_fails_who_reads_it_and_nobody_else(tmp_path: Path) -> None:
+    lake = Viewings(str(tmp_path))
+    odd = rows_of(FIRST, (1, 5), unreadable="perhaps")
+    version = take(lake, pa.concat_tables([odd, rows_of(FIRST, (2, 5))]), days=[FIRST])
+    assert read(lake, version, {2: FIRST}, FIRST)[0].num_rows == 1
+    with pytest.raises(ViewingUnreadable, match=r"epid 1 at 2018-03-01 00:00:05.*'perhaps'"):
+        read(lake, version, {1: FIRST, 2: FIRST}, FIRST)
+
+
+def test_viewers_are_told_apart_in_one_way(tmp_path: Path) -> None:
+    lake = Viewings(str(tmp_path))
+    text = rows_of(FIRST, (1, 1)).cast(schema_of(pa.string()))
+    version = take(lake, text, days=[FIRST])
+    assert read(lake, version, {1: FIRST}, FIRST)[0]["viewer_id"].to_pylist() == ["0"]
+    with pytest.raises(
+        LakeMismatch, match=r"viewer_id of the input is read as int64, but .* holds it as string"
+    ):
+        lake.write(FIRST, rows_of(FIRST, (1, 1)).to_reader())
+
+
+def test_a_failed_taking_leaves_nothing(tmp_path: Path) -> None:
+    lake = Viewings(str(tmp_path))
+
+    def broken() -> Any:
+        yield rows_of(FIRST, (1, 1)).to_batches()[0]
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(Exception, match="No space left"):
+        lake.write(FIRST, pa.RecordBatchReader.from_batches(SCHEMA, broken()))
+    assert lake.newest() is None
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_more_viewings_than_memory_holds_are_ordered_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lake_viewings, "SORT_MEMORY", "64MB")
+    random = np.random.default_rng(7)
+    midnight = np.datetime64(FIRST, "us")
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for _ in range(24):
+            at = midnight + random.integers(0, 86_400_000_000, 50_000).astype("timedelta64[us]")
+            yield pa.record_batch(
+                [
+                    pa.array(random.integers(0, 9_000, 50_000)),
+                    pa.array(random.integers(0, 10**12, 50_000)),
+                    pa.array(at, pa.timestamp("us", "UTC")),
+                    pa.array(random.integers(0, 3_600, 50_000)),
+                    pa.array(random.random(50_000) < 0.5),
+                    pa.nulls(50_000, pa.string()),
+                ],
+                schema=SCHEMA,
+            )
+
+    taken = list(batches())
+    random = np.random.default_rng(7)
+    lake = Viewings(str(tmp_path))
+    found = lake.write(FIRST, pa.RecordBatchReader.from_batches(SCHEMA, batches()))
+    lake.commit(SCHEMA, lambda _: [found.file], environment="development", facts={})
+    table = pq.read_table(tmp_path / "viewings" / found.file.path, partitioning=None)
+    expected = pa.Table.from_batches(taken).sort_by([("epid", "ascending"), ("viewed_at", "ascending")])
+    keys = ["epid", "viewed_at"]
+    assert table.select(keys).equals(expected.select(keys))
+    by_all = [(name, "ascending") for name in SCHEMA.names]
+    assert table.sort_by(by_all).equals(expected.sort_by(by_all))
+    assert found.episodes.tolist() == list(range(9_000))
+
+
+def test_the_lake_is_for_its_owner_alone(tmp_path: Path) -> None:
+    home = tmp_path / "lake"
+    lake = Viewings(str(home))
+    take(lake, rows_of(FIRST, (1, 1)), days=[FIRST])
+    assert {path.stat().st_mode & 0o777 for path in (home, home / "viewings")} == {0o700}
