@@ -96,7 +96,7 @@ def episode_jobs(
         days = days_of(context)
         taken = store.require_all(days)
         viewings = lake.viewings()
-        version = viewings.newest()
+        newest = viewings.newest()
         tracked_state.state_before(state, days[0])
         yesterday = tracked_state.state_before(state, days[-1])
         refuse_large_quarantine(taken, settings.quarantine_limit)
@@ -106,7 +106,11 @@ def episode_jobs(
             tracked = tracked_state.read_tracked(results_database.dsn, yesterday)
             for day, snapshot, ground in zip(days, taken, grounds, strict=True):
                 if options.as_planned:
-                    version = _version_as_planned(queue, viewings, ground)
+                    version: TableVersion | None = _require_as_planned(queue, viewings, ground)
+                else:
+                    version = newest
+                    if not options.rework:
+                        version = _version_as_planned(queue, viewings, ground) or newest
                 in_lake = version is not None and day in version.files
                 viewed = EpisodeSet.of(
                     viewings.episodes_of(version.number, day)
@@ -136,8 +140,7 @@ def episode_jobs(
                 context.log.info(f"{day}: {plan.jobs:,} jobs{'' if changed else ' (unchanged)'}")
                 changes += changed
                 planned.append(plan)
-        newest = viewings.newest()
-        pinned = ledger.pin_viewings(queue, newest.number) if newest else []
+        pinned = ledger.pin_viewings(queue, newest.number, newest.files.keys()) if newest else []
         if pinned:
             context.log.info(f"{name_days(pinned)}, planned before the lake: worked from it now")
         step = Planning(len(days), rows, clock.seconds)
@@ -164,20 +167,33 @@ def episode_jobs(
     )
 
 
-def _version_as_planned(queue: Connection, viewings: Viewings, ground: Ground) -> TableVersion:
-    """The version of the lake that a day's plan names, provided that all else is as it was planned."""
+def _version_as_planned(queue: Connection, viewings: Viewings, ground: Ground) -> TableVersion | None:
+    """The version of the lake that a day's plan names, if all else is as it was planned; None otherwise.
+
+    So planning a day again changes nothing: late viewings take `rework`.
+    """
+    plan = ledger.find_plan(queue, ground.day)
+    if plan is None or plan.viewings_version is None:
+        return None
+    if (plan.snapshot_id, plan.tracked_checksum) != (ground.snapshot_id, ground.yesterday):
+        return None
+    return viewings.at(plan.viewings_version)
+
+
+def _require_as_planned(queue: Connection, viewings: Viewings, ground: Ground) -> TableVersion:
+    """The same, or an error that says why there is none."""
     plan = ledger.require_plan(queue, ground.day)
+    if version := _version_as_planned(queue, viewings, ground):
+        return version
     if plan.viewings_version is None:
         raise LakeMissing(
             f"the plan of {ground.day} is of a release before the lake, and names no version of it",
             "work it again without `as_planned`",
         )
-    if (plan.snapshot_id, plan.tracked_checksum) != (ground.snapshot_id, ground.yesterday):
-        raise PlanOvertaken(
-            f"{ground.day} has another snapshot than it was planned from, or builds on another yesterday",
-            "work it again without `as_planned`",
-        )
-    return viewings.at(plan.viewings_version)
+    raise PlanOvertaken(
+        f"{ground.day} has another snapshot than it was planned from, or builds on another yesterday",
+        "work it again without `as_planned`",
+    )
 
 
 def _require_viewings(state: Connection, day: dt.date, version: TableVersion | None, shown: str) -> None:

@@ -49,8 +49,8 @@ class InputOptions(RunOptions):
     )
     viewings_since: str = Field(
         default="",
-        description="Where a history begins: the first day, YYYY-MM-DD, whose viewings may be wanted. By "
-        "default all that the input still holds are taken.",
+        description="Take the viewings of earlier days from this one on, YYYY-MM-DD. By default all that "
+        "the input still holds are taken where a history begins.",
     )
     arrival_retries: int = Field(
         default=0, ge=0, description="How often to look again when the drop has not arrived."
@@ -160,7 +160,7 @@ def take_input(
 def _take_earlier(context: dg.AssetExecutionContext, taking: Taking, first: dt.date, since: str) -> int:
     """Where a history begins, the viewings of the days before it; how many were taken."""
     viewings = 0
-    for file in taking.take_earlier(first, parse_date(since) if since else dt.date.min):
+    for file in taking.take_earlier(first, parse_date(since) if since else None):
         context.log.info(f"{file.day}, before the first day: {file.rows:,} viewings taken")
         viewings += file.rows
     return viewings

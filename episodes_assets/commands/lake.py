@@ -85,7 +85,8 @@ def verify() -> None:
 @app.command()
 def vacuum(
     days: Annotated[
-        int, typer.Option("--older-than", min=1, help="Days for which a file that nobody names stays.")
+        int,
+        typer.Option("--older-than", min=1, help="Days for which a file stays that nobody names."),
     ] = 7,
     remove: Annotated[
         bool, typer.Option("--remove", help="Remove them; without it they are only listed.")
@@ -103,10 +104,13 @@ def vacuum(
     keep = _named_versions(ready_databases(settings))
     viewings.verify_environment(settings.environment)
     files, size = 0, 0
+    older_than = dt.timedelta(days=days)
+    # A plan that is about to be recorded may name one of these.
+    keep |= {*viewings.versions_since(dt.datetime.now(dt.UTC) - older_than)}
     kept = {file.path for file in upkeep.files_of(viewings, keep)}
-    for path, bytes_ in viewings.unnamed(kept, dt.timedelta(days=days)):
-        if remove:
-            viewings.remove(path)
+    for path, bytes_ in viewings.unnamed(kept, older_than):
+        if remove and not viewings.remove_unnamed(path, older_than):
+            continue  # a day's again meanwhile
         out.print(path, markup=False, highlight=False)
         files, size = files + 1, size + bytes_
     said = "removed" if remove else "could be removed: run it with --remove"

@@ -47,8 +47,8 @@ Since = Annotated[
     typer.Option(
         "--since",
         metavar="DAY",
-        help="Where a history begins: the first day whose viewings are taken. Default: all that the input "
-        "still holds.",
+        help="Take the viewings of earlier days from this one on. Default: where a history begins, all that "
+        "the input still holds.",
     ),
 ]
 EMBEDDED_WORKERS = 2

@@ -18,6 +18,7 @@ import json
 import os
 import re
 import tempfile
+import threading
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -62,6 +63,7 @@ _KEPT_FOR_EVER = {
 }
 # An object store that is away is given up before it looks like a computation that hangs.
 _PATIENCE = {"connect_timeout": "5s", "timeout": "60s", "max_retries": "3", "retry_timeout": "20s"}
+_umask_lock = threading.Lock()
 _MEND = "restore the lake from a backup; `episodes lake verify` looks at every file"
 
 
@@ -159,7 +161,7 @@ class LakeTable:
     def _filesystem(self) -> pafs.FileSystem:
         """The files by their paths from the table's folder."""
         if self._folder is not None:
-            return pafs.SubTreeFileSystem(str(self._folder), pafs.LocalFileSystem(use_mmap=True))
+            return pafs.SubTreeFileSystem(str(self._folder), pafs.LocalFileSystem())
         filesystem, root = pafs.FileSystem.from_uri(self._uri)
         return pafs.SubTreeFileSystem(root, filesystem)
 
@@ -231,7 +233,9 @@ class LakeTable:
         """
         before = dt.datetime.now(dt.UTC) - older_than
         with self._plainly():
-            found = self._filesystem.get_file_info(pafs.FileSelector("", recursive=True))
+            found = self._filesystem.get_file_info(
+                pafs.FileSelector("", recursive=True, allow_not_found=True)
+            )
             return sorted(
                 (each.path, each.size)
                 for each in found
@@ -242,10 +246,28 @@ class LakeTable:
                 and each.mtime < before
             )
 
-    def remove(self, path: str) -> None:
-        """Remove a data file."""
+    def versions_since(self, moment: dt.datetime) -> list[int]:
+        """The versions that were the newest one at some time since a moment."""
         with self._plainly():
+            try:
+                commits = self._load().history()  # the newest first
+            except TableNotFoundError:
+                return []
+        since = moment.timestamp() * 1000
+        later = [int(commit["version"]) for commit in commits if commit["timestamp"] >= since]
+        before = [int(commit["version"]) for commit in commits if commit["timestamp"] < since]
+        return later + before[:1]
+
+    def remove_unnamed(self, path: str, older_than: dt.timedelta) -> bool:
+        """Remove a data file, unless it was written again or is a day's meanwhile; whether it was removed."""
+        newest = self.newest()
+        with self._plainly():
+            (info,) = self._filesystem.get_file_info([path])
+            is_a_days = newest is not None and any(file.path == path for file in newest.files.values())
+            if is_a_days or info.mtime is None or info.mtime >= dt.datetime.now(dt.UTC) - older_than:
+                return False
             self._filesystem.delete_file(path)
+            return True
 
     def verify_environment(self, environment: str) -> None:
         """Refuse a table of another environment; one that was never written to belongs to nobody yet.
@@ -288,7 +310,8 @@ class LakeTable:
                 return False
             self._require_environment(table, old)
             if not look_only:
-                table.alter.set_table_properties({STAMP: new}, raise_if_not_exists=False)
+                with self._for_its_owner():
+                    table.alter.set_table_properties({STAMP: new}, raise_if_not_exists=False)
         return True
 
     @contextmanager
@@ -321,12 +344,15 @@ class LakeTable:
     def _put(self, part: Path, path: str) -> None:
         """Move a finished file to where it belongs; one that is there has the same content."""
         if self._folder is not None:
-            part.replace(self._folder / path)
+            target = self._folder / path
+            part.replace(target)
+            # A version that names it must not outlive it in a crash of the machine.
+            _sync(target, target.parent, self._folder)
             return
-        if self._filesystem.get_file_info(path).type == pafs.FileType.NotFound:
-            with part.open("rb") as source, self._filesystem.open_output_stream(path) as target:
-                while block := source.read(1 << 23):
-                    target.write(block)
+        # Again if it is there: it may be cut, and vacuum goes by when it was written.
+        with part.open("rb") as source, self._filesystem.open_output_stream(path) as stream:
+            while block := source.read(1 << 23):
+                stream.write(block)
 
     def commit(
         self,
@@ -389,6 +415,9 @@ class LakeTable:
                     configuration={**_KEPT_FOR_EVER, STAMP: environment},
                     raise_if_key_not_exists=False,
                 )
+            if self._folder is not None:
+                log = self._folder / "_delta_log"
+                _sync(log / f"{0:020}.json", log, self._folder, *self._folder.parents[:2])
             return self._load()
 
     def _commit(
@@ -420,17 +449,19 @@ class LakeTable:
         if self._folder is not None:
             # A database may name this version from now on, so a crash of the machine must not lose it.
             log = self._folder / "_delta_log"
-            _sync(log / f"{number:020}.json", log, *(self._folder / each.path for each in files))
-            _sync(*{(self._folder / each.path).parent for each in files}, self._folder)
+            _sync(log / f"{number:020}.json", log)
 
     @contextmanager
     def _for_its_owner(self) -> Iterator[None]:
         """Let what Delta writes on this machine be for its owner alone, whatever the umask."""
-        before = os.umask(0o077) if self._folder is not None else None
-        try:
+        if self._folder is None:
             yield
-        finally:
-            if before is not None:
+            return
+        with _umask_lock:  # it is the whole process's
+            before = os.umask(0o077)
+            try:
+                yield
+            finally:
                 os.umask(before)
 
     @contextmanager

@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from episodes_assets import failures
+from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import LakeMismatch, LakeMissing, OutOfMemory, ViewingUnreadable
 from episodes_assets.lake.tables import ROW_GROUP_ROWS, LakeFile, LakeTable, TableVersion
 from episodes_assets.validation.coverage import COUNTED, covered_since
@@ -32,6 +33,9 @@ NAME = "viewings"
 # What stands in place of a `completed` that is neither true nor false.
 UNREADABLE: LiteralString = "completed_as_found"
 COLUMNS = ("epid", "viewer_id", "viewed_at", "seconds_watched", "completed")
+
+# By episode and time for who reads them, by all the rest so that equal viewings make equal files.
+_ORDER = ("epid", "viewed_at", "viewer_id", "seconds_watched", "completed", UNREADABLE)
 
 # About 100 MB while it is computed. An episode with more viewings than that is computed by itself.
 PART_VIEWINGS = 1_000_000
@@ -204,8 +208,12 @@ def covered_from(version: TableVersion, day: dt.date) -> dt.date | None:
 
     What was taken of later days says nothing here, so that a day computed again is covered as it was.
     """
-    earlier = reversed([file for file in version.files.values() if file.day <= day and file.rows])
-    return covered_since([(file.day, min(file.rows, COUNTED)) for file in earlier], day)
+    taken = []
+    date = day
+    while date in version.files:  # of a day that was not taken nothing is known, so it is no quiet one
+        taken.append((date, min(version.files[date].rows, COUNTED)))
+        date -= ONE_DAY
+    return covered_since([(date, rows) for date, rows in taken if rows], day)
 
 
 def _ordered(viewings: pa.RecordBatchReader, folder: str) -> Iterator[pa.RecordBatch]:
@@ -218,7 +226,7 @@ def _ordered(viewings: pa.RecordBatchReader, folder: str) -> Iterator[pa.RecordB
         if rows > IN_MEMORY_VIEWINGS:
             yield from _ordered_on_disk(itertools.chain(first, viewings), viewings.schema, folder)
             return
-    order = [("epid", "ascending"), ("viewed_at", "ascending")]
+    order = [(name, "ascending") for name in _ORDER]
     ordered = pa.Table.from_batches(first, viewings.schema).sort_by(order)
     yield from ordered.combine_chunks().to_batches(8 * ROW_GROUP_ROWS)
 
@@ -233,7 +241,8 @@ def _ordered_on_disk(
     with duckdb.connect(config={**limits}) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("viewings", pa.RecordBatchReader.from_batches(schema, batches))
-        ordered = connection.sql("FROM viewings ORDER BY epid NULLS LAST, viewed_at")
+        order = ", ".join(f"{name} NULLS LAST" for name in _ORDER)
+        ordered = connection.sql(f"FROM viewings ORDER BY {order}")
         try:
             yield from ordered.to_arrow_reader(8 * ROW_GROUP_ROWS)
         except duckdb.OutOfMemoryException as error:

@@ -70,6 +70,13 @@ class DayReading:
         self._moment = moment
         self._columns = columns
 
+    def has_drop(self) -> bool:
+        """Whether there is any row of the day's drop."""
+        within = self._columns.is_within("episodes", "batch_date", "{day}::date", "{day}::date")
+        query: LiteralString = f"SELECT 1 AS found FROM episodes WHERE {within} LIMIT 1"  # noqa: S608
+        with self._moment.stream(query, day=self.day) as batches:
+            return bool(batches.read_all().num_rows)
+
     @contextmanager
     def viewings(self) -> Iterator[pa.RecordBatchReader]:
         """The day's viewings, in no order: `lake.viewings.schema_of` has the columns."""

@@ -6,7 +6,7 @@
 import datetime as dt
 import io
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -271,24 +271,25 @@ def _name_origin(connection: Connection, plan: Plan, snapshot_id: str, tracked_c
     return replace(plan, snapshot_id=snapshot_id, tracked_checksum=tracked_checksum)
 
 
-def pin_viewings(connection: Connection, viewings_version: int) -> list[dt.date]:
+def pin_viewings(connection: Connection, viewings_version: int, days: Collection[dt.date]) -> list[dt.date]:
     """Let the plans from before the lake that are still to be worked be computed from a version of it.
 
     Args:
         connection: To `queue`, as the orchestrator.
         viewings_version: The version of the lake's viewings.
+        days: The days that it has.
 
     Returns:
-        Their days.
+        The days of the plans that were pinned.
     """
     found = connection.execute(
         """
         UPDATE ledger.plans SET viewings_version = %s
-        WHERE superseded_at IS NULL AND viewings_version IS NULL
+        WHERE superseded_at IS NULL AND viewings_version IS NULL AND day = ANY (%s)
             AND EXISTS (SELECT FROM ledger.chunks WHERE chunks.plan_id = plans.plan_id AND succeeded < jobs)
         RETURNING day
         """,
-        [viewings_version],
+        [viewings_version, list(days)],
     ).fetchall()
     return sorted(day for (day,) in found)
 

@@ -9,7 +9,10 @@ import datetime as dt
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from episodes_assets.days import ONE_DAY, days_between
+from episodes_assets.errors import ViewingsGone
 from episodes_assets.lake.tables import LakeFile
 from episodes_assets.lake.viewings import DayOfViewings, Viewings
 from episodes_assets.stores.input_tables import DayReading, count_viewings, drop_not_arrived, reading
@@ -88,21 +91,27 @@ class Taking:
             LakeMismatch: If the lake tells viewers apart in another way.
             SystemFailure: If the input or the lake cannot be reached, or there is no room.
         """
-        snapshot = None if refresh else self._store.find(day)
+        snapshot = self._store.find(day)
         kept = self._files().get(day)
-        if snapshot is not None and kept is not None:
+        if snapshot is not None and kept is not None and not refresh:
             return TakenDay(day, snapshot, kept, None, is_reused=True)
         with reading(self._dsn(), day) as source:
-            found = self._write_viewings(source) if kept is None or refresh else None
-            if snapshot is None:
+            if (snapshot is None or refresh) and not source.has_drop():
+                raise drop_not_arrived(self._dsn(), day)
+            found = self._write_viewings(source)
+            is_whole = kept is not None or self._holds_all(found, snapshot)
+            if snapshot is None or refresh:
+                if not is_whole:
+                    raise ViewingsGone(
+                        f"the input has deleted viewings of {day} since its snapshot was taken",
+                        "materialise it without `refresh`: it keeps its snapshot",
+                    )
                 snapshot = self._take_drop(source, found, reason)
-            elif found and len(found.episodes) >= snapshot.viewed_episodes:
-                self._commit([found], reason or f"viewings of {day}")
-        return TakenDay(
-            day, snapshot, self._files().get(day), found.file.rows if found else None, is_reused=False
-        )
+            elif is_whole:
+                self._commit(found, reason or f"viewings of {day}")
+        return TakenDay(day, snapshot, self._files().get(day), found.file.rows, is_reused=False)
 
-    def take_earlier(self, day: dt.date, since: dt.date) -> Iterator[LakeFile]:
+    def take_earlier(self, day: dt.date, since: dt.date | None = None) -> Iterator[LakeFile]:
         """Where a history begins, take what the input still holds of the days before it.
 
         The oldest day comes first, and each is kept as soon as it is taken, so that what is interrupted goes
@@ -110,23 +119,26 @@ class Taking:
 
         Args:
             day: The first day of the history, or the first one after a gap.
-            since: The first day that may be wanted.
+            since: The first day that may be wanted. When it is said, days are taken also where the lake has
+                the day or the day before; otherwise it is known to have what there was.
 
         Yields:
-            What was taken, day by day; nothing when the lake has the day, or the day before.
+            What was taken, day by day.
 
         Raises:
             As `take`.
         """
-        if not self._files().keys().isdisjoint((day, day - ONE_DAY)):
+        if since is None and not self._files().keys().isdisjoint((day, day - ONE_DAY)):
             return
-        begin = viewings_begin(self._dsn(), day - ONE_DAY, since)
-        for earlier in days_between(max(begin, since), day - ONE_DAY) if begin else ():
+        first = since or dt.date.min
+        begin = viewings_begin(self._dsn(), day - ONE_DAY, first)
+        for earlier in days_between(max(begin, first), day - ONE_DAY) if begin else ():
             if earlier not in self._files():
                 with reading(self._dsn(), earlier) as source:
                     found = self._write_viewings(source)
-                self._commit([found], f"held by the input when {day} was taken")
-                yield found.file
+                if self._holds_all(found, self._store.find(earlier)):
+                    self._commit(found, f"held by the input when {day} was taken")
+                    yield found.file
 
     def take_late(self, days: Sequence[dt.date]) -> list[LateViewings]:
         """Look again at days that were taken; take those anew of which the input has more viewings by now.
@@ -149,7 +161,7 @@ class Taking:
             if late.was_taken:
                 with reading(self._dsn(), late.day) as source:
                     found = self._write_viewings(source)
-                self._commit([found], f"{late.in_input - late.in_lake:,} viewings arrived late")
+                self._commit(found, f"{late.in_input - late.in_lake:,} viewings arrived late")
         return changed
 
     def _dsn(self) -> str:
@@ -165,17 +177,24 @@ class Taking:
         with source.viewings() as batches:
             return self._viewings.write(source.day, batches)
 
-    def _commit(self, found: Sequence[DayOfViewings], reason: str) -> None:
+    def _holds_all(self, found: DayOfViewings, snapshot: Snapshot | None) -> bool:
+        """Whether each episode was viewed that was when a release before the lake took the snapshot.
+
+        Where it was not, the input has deleted viewings since. Less than a whole episode cannot be told.
+        """
+        return snapshot is None or bool(np.isin(self._store.read_viewed(snapshot), found.episodes).all())
+
+    def _commit(self, found: DayOfViewings, reason: str) -> None:
         """Keep what was taken, but where there is more by now."""
 
         def not_less(kept: Mapping[dt.date, LakeFile]) -> list[LakeFile]:
-            files = [each.file for each in found]
-            return [each for each in files if each.day not in kept or kept[each.day].rows <= each.rows]
+            file = found.file
+            return [] if file.day in kept and kept[file.day].rows > file.rows else [file]
 
         facts = {"episodes.reason": reason}
-        self._viewings.commit(found[0].schema, not_less, environment=self._environment, facts=facts)
+        self._viewings.commit(found.schema, not_less, environment=self._environment, facts=facts)
 
-    def _take_drop(self, source: DayReading, found: DayOfViewings | None, reason: str) -> Snapshot:
+    def _take_drop(self, source: DayReading, found: DayOfViewings, reason: str) -> Snapshot:
         """Take the drop; its snapshot is the day's once its viewings are kept."""
         day = source.day
         with (
@@ -185,10 +204,7 @@ class Taking:
             prepare_rules()
             for part in parts:
                 snapshot.add(validate_drop(part))
-            if not source.rows:
-                raise drop_not_arrived(self._dsn(), day)
-            if found:
-                self._commit([found], reason or f"taken with the drop of {day}")
+            self._commit(found, reason or f"taken with the drop of {day}")
             newest = self._viewings.newest()
             assert newest is not None  # noqa: S101  the day is in it
             return snapshot.finish(self._viewings.episodes_of(newest.number, day), source.rows)

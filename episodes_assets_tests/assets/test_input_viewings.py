@@ -115,6 +115,14 @@ def test_how_far_back_it_begins_may_be_said(system: System) -> None:
     assert (refused.returncode, "'yesterday' is not a day" in refused.stderr) == (1, True)
 
 
+def test_more_of_the_beginning_is_taken_when_it_is_asked_for(system: System) -> None:
+    fill(system, BEFORE - 9 * ONE_DAY, day(1))
+    materialize(system, day(1), select=PLANNING, config={"viewings_since": str(BEFORE)})
+    assert min(rows(system)) == BEFORE
+    materialize(system, day(1), select=PLANNING, config={"viewings_since": str(BEFORE - 4 * ONE_DAY)})
+    assert min(rows(system)) == BEFORE - 4 * ONE_DAY
+
+
 def test_an_interrupted_beginning_goes_on_where_it_was(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +159,11 @@ def test_viewings_that_arrive_late_are_taken_with_the_next_day(system: System) -
     assert late.severity is dg.AssetCheckSeverity.WARN
     assert "`episodes run 2018-03-01 --rework`" in str(late.description)
     assert rows(system)[day(1)] == 25
+    # Not even when the day is run again.
+    unchanged = system.fingerprint()
+    system.query("input", "INSERT INTO viewings VALUES (9, 1, '2018-03-01 12:00Z', 1, true)")
+    materialize(system, day(1), day(1), select=PLANNING)
+    assert system.fingerprint()["plans"] == unchanged["plans"]
     # What was published does not change by itself, and can be computed as it was.
     assert system.published().query("day == @day(1)").equals(before)
     ((version,),) = pinned
@@ -161,7 +174,7 @@ def test_viewings_that_arrive_late_are_taken_with_the_next_day(system: System) -
     watch(system, day(1), 1, first=20)
     late = verdicts(materialize(system, day(3), select=PLANNING))["late_viewings_are_published"]
     assert "`episodes backfill 2018-03-01 2018-03-02 --rework`" in str(late.description)
-    assert rows(system)[day(1)] == 30
+    assert rows(system)[day(1)] == 31
     with system.workers():
         materialize(system, day(1), day(2), rework=True)
     assert verdicts(materialize(system, day(3), select=PLANNING))["late_viewings_are_published"].passed
@@ -310,6 +323,22 @@ def test_a_day_whose_viewings_went_before_the_lake_is_left_as_it_is(
         # The history goes on.
         materialize(system, day(3))
     assert system.published().query("day == @day(3)")["covered"].min() == day(2)
+
+
+def test_a_day_of_which_the_input_has_lost_some_before_the_lake_is_not_taken(system: System) -> None:
+    fill(system, BEFORE, day(3))
+    with system.workers():
+        materialize(system, day(1), day(2))
+    before = system.published()
+    before_the_lake(system)
+    system.query("input", "DELETE FROM viewings WHERE epid = 3 AND viewed_at < '2018-03-02Z'")
+    with system.workers():
+        materialize(system, day(3))
+        assert sorted(rows(system)) == [BEFORE, day(2), day(3)]
+        for config in ({}, {"refresh": True, "reason": "it was wrong"}):
+            result = system.materialize(day(2), config=config, rework=True)
+            assert "cannot be computed again" in failure(result)
+    assert system.published().query("day < @day(3)").equals(before)
 
 
 def test_a_lake_that_was_lost_is_told(system: System, tmp_path: Path) -> None:

@@ -144,6 +144,7 @@ def test_coverage_is_what_was_taken_without_a_gap(tmp_path: Path) -> None:
     taken = [rows_of(day, (1, 1)) for day in days]
     taken[2] = rows_of(days[2])  # nobody watched, which is known
     version = lake.at(take(lake, *taken, days=days))
+    assert covered_from(version, days[4]) == days[4]  # of the days before it nothing is known
     assert covered_from(version, FIRST) == FIRST
     assert covered_from(version, days[2]) == covered_from(version, days[3]) == days[1]
     assert covered_from(version, FIRST - ONE_DAY) is None
@@ -165,6 +166,22 @@ def test_later_days_do_not_change_what_is_covered(counts: list[int], later: list
 
     day = FIRST + (len(counts) - 1) * ONE_DAY
     assert covered_from(version(counts), day) == covered_from(version(counts + later), day)
+
+
+def test_equal_viewings_make_equal_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of one second and those of no episode included, in whatever order they come."""
+    table = rows_of(
+        FIRST, *((epid, second) for epid in (1, 2, None) for second in (5, 5, 5, 9) for _ in range(40))
+    )
+    random = np.random.default_rng(1)
+    digests = set()
+    for beyond_memory in (10**6, 100):
+        monkeypatch.setattr(lake_viewings, "IN_MEMORY_VIEWINGS", beyond_memory)
+        for number in range(3):
+            lake = Viewings(str(tmp_path / f"{beyond_memory}-{number}"))
+            shuffled = table.take(random.permutation(len(table)))
+            digests.add(lake.write(FIRST, shuffled.to_reader(max_chunksize=50)).file.digest)
+    assert len(digests) == 1
 
 
 def test_a_lake_of_another_environment_is_read_and_not_written(tmp_path: Path) -> None:

@@ -157,7 +157,9 @@ def cases(jobs: int) -> list[Case]:
             plans,
             lambda to: plan_history.read_viewings_versions(to.queue),
         ),
-        Case("plans pinned", "queue", plans + all_open, lambda to: ledger.pin_viewings(to.queue, 1)),
+        Case(
+            "plans pinned", "queue", plans + all_open, lambda to: ledger.pin_viewings(to.queue, 1, [THE_DAY])
+        ),
         Case(
             "planned jobs read back",
             "queue",

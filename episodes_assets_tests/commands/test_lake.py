@@ -1,0 +1,78 @@
+"""`episodes lake`: what an operator sees of the lake, and what vacuum leaves alone."""
+
+import datetime as dt
+import os
+import time
+from pathlib import Path
+
+from episodes_assets.lake.viewings import Viewings
+from episodes_assets_tests.assets.test_input_viewings import fill, watch
+from episodes_assets_tests.system import System, day, failure
+
+BEFORE = day(1) - dt.timedelta(days=1)
+
+
+def age(folder: Path, days: int) -> None:
+    """Let everything in it be written so many days ago."""
+    then = time.time() - days * 86_400
+    for path in folder.rglob("*.parquet*"):
+        os.utime(path, (then, then))
+
+
+def worked(system: System, first: dt.date, last: dt.date) -> None:
+    result = system.materialize(first, last)
+    assert result.success, failure(result)
+
+
+def test_the_lake_is_described_and_verified(system: System) -> None:
+    assert "is empty" in system.cli("lake", "status").stdout
+    fill(system, BEFORE, day(2))
+    with system.workers():
+        worked(system, day(1), day(2))
+    shown = system.cli("lake", "status").stdout.split()
+    assert {"viewings", "development", "2018-02-28", "2018-03-02", "45"} <= set(shown)
+    assert "3 files with 45 viewings are whole" in system.cli("lake", "verify").stdout
+    file = system.viewings.at(1).files[BEFORE]
+    path = Path(system.settings.lake, "viewings", file.path)
+    path.write_bytes(path.read_bytes()[:-9] + b"x" * 9)
+    verified = system.cli("lake", "verify")
+    assert verified.returncode == 1
+    assert f"{file.path} was cut or changed" in verified.stdout.replace("\n", "")
+    assert "1 of 3 files are damaged" in verified.stderr
+
+
+def test_vacuum_removes_what_nothing_names(system: System) -> None:
+    fill(system, BEFORE, day(3))
+    folder = Path(system.settings.lake, "viewings")
+    with system.workers():
+        worked(system, day(1), day(2))
+    named = {path.name for path in folder.rglob("*.parquet")}
+    # Two more versions of day 2: of the first nothing is made, the second is the newest.
+    for first in (10, 20):
+        watch(system, day(2), 1, first=first)
+        system.take_viewings(day(2), day(2))
+    (folder / "day=2018-03-01" / "0123.part").touch()  # of a process that was killed
+    files = {path.name for path in folder.rglob("*") if path.is_file() and "_delta_log" not in str(path)}
+    assert len(files) == len(named) + 3
+    age(folder, 30)
+    os.utime(folder / "day=2018-03-01" / "0123.part", (0, 0))
+    listed = system.cli("lake", "vacuum")
+    # Versions of late stay, whatever the age of their files: somebody may be planning from them.
+    assert listed.stdout.split() == ["day=2018-03-01/0123.part"]
+    assert "1 files of 0 bytes could be removed" in listed.stderr
+    for path in (folder / "_delta_log").glob("*.json"):
+        text = path.read_text(encoding="utf-8")
+        stamp = str(int(time.time() * 1000))[:4]
+        path.write_text(text.replace(f'"timestamp":{stamp}', '"timestamp":1000'), encoding="utf-8")
+    removed = system.cli("lake", "vacuum", "--remove")
+    assert "2 files" in removed.stderr
+    left = {path.name for path in folder.rglob("*") if path.is_file() and "_delta_log" not in str(path)}
+    newest = Viewings(system.settings.lake).newest()
+    assert newest is not None
+    assert left == named | {file.path.rsplit("/", 1)[-1] for file in newest.files.values()}
+    # Every day that was published can still be computed as it was.
+    before = system.published()
+    with system.workers():
+        result = system.materialize(day(1), day(2), rework=True, as_planned=True)
+        assert result.success, failure(result)
+    assert system.published().equals(before)
