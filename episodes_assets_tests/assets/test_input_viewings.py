@@ -105,6 +105,7 @@ def test_a_history_begins_with_what_the_input_still_holds(system: System) -> Non
     assert min(rows(system)) == BEFORE - 9 * ONE_DAY
 
 
+@pytest.mark.slow
 def test_how_far_back_it_begins_may_be_said(system: System) -> None:
     fill(system, BEFORE - 9 * ONE_DAY, day(1))
     materialize(system, day(1), select=PLANNING, config={"viewings_since": str(BEFORE - ONE_DAY)})
@@ -115,6 +116,7 @@ def test_how_far_back_it_begins_may_be_said(system: System) -> None:
     assert (refused.returncode, "'yesterday' is not a day" in refused.stderr) == (1, True)
 
 
+@pytest.mark.slow
 def test_more_of_the_beginning_is_taken_when_it_is_asked_for(system: System) -> None:
     fill(system, BEFORE - 9 * ONE_DAY, day(1))
     materialize(system, day(1), select=PLANNING, config={"viewings_since": str(BEFORE)})
@@ -199,6 +201,7 @@ def test_a_day_is_computed_as_it_was_planned_or_from_what_is_there_now(system: S
         assert system.published().equals(after)
 
 
+@pytest.mark.slow
 def test_only_a_plan_that_still_fits_is_worked_as_planned(system: System) -> None:
     fill(system, BEFORE, day(1))
     materialize(system, day(1), select=PLANNING)
@@ -215,6 +218,7 @@ def test_only_a_plan_that_still_fits_is_worked_as_planned(system: System) -> Non
     assert (shown.returncode, "--as-planned is for --rework alone" in shown.stderr) == (1, True)
 
 
+@pytest.mark.slow
 def test_late_viewings_are_looked_for_as_long_as_is_said(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,6 +345,7 @@ def test_a_day_of_which_the_input_has_lost_some_before_the_lake_is_not_taken(sys
     assert system.published().query("day < @day(3)").equals(before)
 
 
+@pytest.mark.slow
 def test_a_lake_that_was_lost_is_told(system: System, tmp_path: Path) -> None:
     fill(system, BEFORE, day(2))
     with system.workers():
