@@ -20,7 +20,7 @@ import re
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -44,17 +44,15 @@ from episodes_assets.errors import (
     LakeOvertaken,
     WrongEnvironment,
 )
-from episodes_assets.private_files import make_folder, private_opener
+from episodes_assets.lake.day_file import DayWriter, LakeFile, sync
+from episodes_assets.private_files import make_folder
 from episodes_assets.settings import load_settings
 
-# Small enough that the jobs of a chunk read little else, large enough to compress.
-ROW_GROUP_ROWS = 16_384
 _PART = ".part"
 # What an error of several lines is drawn with.
 _DECORATION = re.compile(r"\x1b\[[0-9;]*m|↳")
 _MOST_COMMITS = 20
 _MOST_VERSIONS = 64
-_DIGEST_CHARACTERS = 40
 STAMP = "episodes.environment"
 _KEPT_FOR_EVER = {
     "delta.enableExpiredLogCleanup": "false",
@@ -65,28 +63,6 @@ _KEPT_FOR_EVER = {
 _PATIENCE = {"connect_timeout": "5s", "timeout": "60s", "max_retries": "3", "retry_timeout": "20s"}
 _umask_lock = threading.Lock()
 _MEND = "restore the lake from a backup; `episodes lake verify` looks at every file"
-
-
-@dataclass(frozen=True)
-class LakeFile:
-    """A file with all rows of a day.
-
-    Attributes:
-        day: The day.
-        path: Where it is, from the table's folder.
-        rows: Its rows.
-        size: Its bytes.
-    """
-
-    day: dt.date
-    path: str
-    rows: int
-    size: int
-
-    @property
-    def digest(self) -> str:
-        """The beginning of its SHA-256, as hexadecimal digits: what it is called."""
-        return self.path.rsplit("/", 1)[-1].partition(".")[0]
 
 
 @dataclass(frozen=True)
@@ -317,7 +293,7 @@ class LakeTable:
     @contextmanager
     def writer(
         self, day: dt.date, schema: pa.Schema, encodings: Mapping[str, str] | None = None
-    ) -> Iterator["DayWriter"]:
+    ) -> Iterator[DayWriter]:
         """Write a day's file; what a failure leaves of it is removed, and no reader ever sees it.
 
         Args:
@@ -347,7 +323,7 @@ class LakeTable:
             target = self._folder / path
             part.replace(target)
             # A version that names it must not outlive it in a crash of the machine.
-            _sync(target, target.parent, self._folder)
+            sync(target, target.parent, self._folder)
             return
         # Again if it is there: it may be cut, and vacuum goes by when it was written.
         with part.open("rb") as source, self._filesystem.open_output_stream(path) as stream:
@@ -417,7 +393,7 @@ class LakeTable:
                 )
             if self._folder is not None:
                 log = self._folder / "_delta_log"
-                _sync(log / f"{0:020}.json", log, self._folder, *self._folder.parents[:2])
+                sync(log / f"{0:020}.json", log, self._folder, *self._folder.parents[:2])
             return self._load()
 
     def _commit(
@@ -449,7 +425,7 @@ class LakeTable:
         if self._folder is not None:
             # A database may name this version from now on, so a crash of the machine must not lose it.
             log = self._folder / "_delta_log"
-            _sync(log / f"{number:020}.json", log)
+            sync(log / f"{number:020}.json", log)
 
     @contextmanager
     def _for_its_owner(self) -> Iterator[None]:
@@ -536,66 +512,3 @@ class LakeTable:
                 "see that it is up, that the bucket is there, and that the environment has its credentials",
             )
         return LakeDamaged(f"{where} cannot be read ({failures.reason(error)})", _MEND)
-
-
-def _sync(*paths: Path) -> None:
-    """Have files, and what folders say of theirs, on disk."""
-    for path in paths:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-class DayWriter:
-    """A day's file that is being written; `LakeTable.writer` makes it.
-
-    Attributes:
-        rows: Rows written so far.
-    """
-
-    def __init__(
-        self,
-        day: dt.date,
-        part: Path,
-        schema: pa.Schema,
-        encodings: Mapping[str, str],
-        put: Callable[[Path, str], None],
-    ) -> None:
-        self.rows = 0
-        self._day = day
-        self._part = part
-        self._put = put
-        self._handle = open(part, "wb", opener=private_opener)  # noqa: SIM115  `close` closes it
-        self._writer = pq.ParquetWriter(
-            self._handle,
-            schema,
-            compression="zstd",
-            use_dictionary=not encodings,
-            column_encoding=dict(encodings) or None,
-            write_page_checksum=True,
-            store_schema=False,
-        )
-
-    def write(self, batches: Iterable[pa.RecordBatch]) -> None:
-        """Add rows."""
-        for batch in batches:
-            self._writer.write_batch(batch, row_group_size=ROW_GROUP_ROWS)
-            self.rows += batch.num_rows
-
-    def finish(self) -> LakeFile:
-        """Put the file where it belongs; `LakeTable.commit` makes it the day's."""
-        self.close()
-        with self._part.open("rb") as handle:
-            digest = hashlib.file_digest(handle, "sha256").hexdigest()
-        size = self._part.stat().st_size
-        path = f"day={self._day}/{digest[:_DIGEST_CHARACTERS]}.parquet"
-        self._put(self._part, path)
-        return LakeFile(self._day, path, self.rows, size)
-
-    def close(self) -> None:
-        """Close the file; once is enough."""
-        if not self._handle.closed:
-            self._writer.close()
-            self._handle.close()

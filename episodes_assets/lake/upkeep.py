@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import LakeDamaged
-from episodes_assets.lake.tables import LakeFile, LakeTable
+from episodes_assets.lake.day_file import LakeFile
+from episodes_assets.lake.tables import LakeTable
 
 
 @dataclass(frozen=True)

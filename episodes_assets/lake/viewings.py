@@ -26,7 +26,8 @@ import pyarrow.parquet as pq
 from episodes_assets import failures
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import LakeMismatch, LakeMissing, OutOfMemory, ViewingUnreadable
-from episodes_assets.lake.tables import ROW_GROUP_ROWS, LakeFile, LakeTable, TableVersion
+from episodes_assets.lake.day_file import ROW_GROUP_ROWS, LakeFile
+from episodes_assets.lake.tables import LakeTable, TableVersion
 from episodes_assets.validation.coverage import COUNTED, covered_since
 
 NAME = "viewings"

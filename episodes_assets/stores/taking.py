@@ -13,7 +13,7 @@ import numpy as np
 
 from episodes_assets.days import ONE_DAY, days_between
 from episodes_assets.errors import ViewingsGone
-from episodes_assets.lake.tables import LakeFile
+from episodes_assets.lake.day_file import LakeFile
 from episodes_assets.lake.viewings import DayOfViewings, Viewings
 from episodes_assets.stores.input_tables import DayReading, count_viewings, drop_not_arrived, reading
 from episodes_assets.stores.read_ahead import read_ahead

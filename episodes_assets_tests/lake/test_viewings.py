@@ -21,9 +21,10 @@ from episodes_assets.errors import (
     ViewingUnreadable,
     WrongEnvironment,
 )
-from episodes_assets.lake import tables
+from episodes_assets.lake import day_file
 from episodes_assets.lake import viewings as lake_viewings
-from episodes_assets.lake.tables import LakeFile, TableVersion
+from episodes_assets.lake.day_file import LakeFile
+from episodes_assets.lake.tables import TableVersion
 from episodes_assets.lake.viewings import Viewings, covered_from, schema_of
 
 FIRST = dt.date(2018, 3, 1)
@@ -89,7 +90,7 @@ def test_what_is_read_is_what_was_taken(
     part: int,
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (tables, lake_viewings):
+        for module in (day_file, lake_viewings):
             patch.setattr(module, "ROW_GROUP_ROWS", 7)
         patch.setattr(lake_viewings, "PART_VIEWINGS", part)
         lake = Viewings(str(tmp_path_factory.mktemp("lake")))
