@@ -168,12 +168,6 @@ _BEGIN_OF: Mapping[str, LiteralString] = {
     "timestamp": "(DATE)::timestamp",
     "date": "(DATE)::date",
 }
-# A number as `viewings.epid` has it, likewise.
-_AS_EPID: Mapping[str, LiteralString] = {
-    "integer": "NUMBER",
-    "numeric": "NUMBER::numeric",
-    "text": "NUMBER::text",
-}
 
 
 @dataclass(frozen=True)
@@ -227,10 +221,6 @@ class InputColumns:
     def begin_of(self, table: LiteralString, column: LiteralString, date: LiteralString) -> LiteralString:
         """The beginning of a UTC date as a column has it."""
         return _BEGIN_OF[self.kinds[table, column]].replace("DATE", date)
-
-    def as_epid(self, number: LiteralString) -> LiteralString:
-        """A number as `viewings.epid` has it."""
-        return _AS_EPID[self.kinds["viewings", "epid"]].replace("NUMBER", number)
 
     def _reading(self, table: str, column: str) -> _Reading:
         return _READINGS[table, column][self.kinds[table, column]]
