@@ -21,6 +21,7 @@ from episodes_assets.lake.viewings import Viewings
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets.stores.consistency import read_records
 from episodes_assets.stores.snapshots import SnapshotStore
+from episodes_assets.user_files import require_standard_output
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -96,6 +97,7 @@ def status() -> None:
     the databases and the snapshots are compared with each other, for what a restore of one of them leaves
     behind; it fails if they contradict each other.
     """
+    require_standard_output()
     settings = load_settings()
     dsns = resolve_dsns(settings)
     announce_open_hosts(settings)

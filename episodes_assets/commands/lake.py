@@ -17,6 +17,7 @@ from episodes_assets.lake import upkeep
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets.stores import plan_history, publications
+from episodes_assets.user_files import require_standard_output
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,6 +32,7 @@ def status() -> None:
 
     Example: episodes lake status
     """
+    require_standard_output()
     settings = _settings()
     table = Table(box=None)
     for name in ("table", "version", "environment", "days", "first", "last", "missing between"):
@@ -64,6 +66,7 @@ def verify() -> None:
 
     Example: episodes lake verify
     """
+    require_standard_output()
     settings = _settings()
     viewings = _viewings(settings)
     files = upkeep.files_of(viewings, _named_versions(ready_databases(settings)))
@@ -99,6 +102,7 @@ def vacuum(
 
     Example: episodes lake vacuum --remove
     """
+    require_standard_output()
     settings = _settings()
     viewings = _viewings(settings)
     keep = _named_versions(ready_databases(settings))

@@ -37,9 +37,9 @@ def create(
     ends = None if expires_days is None else dt.datetime.now(dt.UTC) + dt.timedelta(days=expires_days)
     with recorded("create token", name=name, role=role.value, expires_at=ends) as connection:
         token = account_tokens.create_token(connection, name, role, ends)
-    until = "never" if ends is None else f"{instant(ends)} UTC"
-    err.print(f"The {role}'s token {name}, which is shown this once; it ends: {until}")
-    out.print(token, soft_wrap=True)
+        until = "never" if ends is None else f"{instant(ends)} UTC"
+        err.print(f"The {role}'s token {name}, which is shown this once; it ends: {until}")
+        out.print(token, soft_wrap=True)  # before it is committed: one that cannot be shown is nobody's
 
 
 @app.command("list")

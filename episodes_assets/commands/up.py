@@ -19,7 +19,7 @@ import typer
 import yaml
 from rich.text import Text
 
-from episodes_assets.accounts.first_operator import first_operator
+from episodes_assets.accounts.first_operator import add_first_operator
 from episodes_assets.commands.console import child_line, out
 from episodes_assets.commands.dagster_home import prepare_dagster_home
 from episodes_assets.commands.databases import (
@@ -44,6 +44,7 @@ from episodes_assets.databases.dsns import ORCHESTRATOR, WEBSERVER, Database, Ds
 from episodes_assets.errors import ProcessFailed
 from episodes_assets.private_files import write_file
 from episodes_assets.settings import PROJECT_FOLDER, Settings, load_settings
+from episodes_assets.user_files import require_standard_output
 
 LOOPBACK = "127.0.0.1"
 WATCH_SECONDS = 1.0
@@ -65,6 +66,7 @@ def up(
     code location, the daemon or the UI ends before all were ready, all are stopped with the reason. One `up`
     runs in a home.
     """
+    require_standard_output()  # the first operator's password is shown there, once
     settings = load_settings()
     configuration = read_configuration(settings, host=LOOPBACK, port=port)
     with only_system(settings.home, configuration.address):
@@ -115,16 +117,17 @@ def _announce_first_operator(settings: Settings, dsns: Dsns) -> None:
     with connect_to_write(
         dsns.require(Purpose.DASHBOARD), Database.DAGSTER, settings.environment, autocommit=True
     ) as connection:
-        made = first_operator(connection)
-    if made is not None:
-        name, password = made
-        out.print(
-            Text.assemble(
-                "Sign in as ", (name, "bold"), " with the password ", (password, "bold"),
-                " (shown this once; `episodes users` makes others)",
-            ),
-            soft_wrap=True,
-        )  # fmt: skip
+        add_first_operator(connection, _show_first_operator)
+
+
+def _show_first_operator(name: str, password: str) -> None:
+    out.print(
+        Text.assemble(
+            "Sign in as ", (name, "bold"), " with the password ", (password, "bold"),
+            " (shown this once; `episodes users` makes others)",
+        ),
+        soft_wrap=True,
+    )  # fmt: skip
 
 
 def _start(

@@ -47,8 +47,8 @@ def add(name: Name, role: ToBe, generate: Generate = False, password_stdin: From
     password = _choose_password(generate=generate, from_stdin=password_stdin)
     with recorded("add user", name=name, role=role.value) as connection:
         account_users.add_user(connection, name, role, password)
+        _show_generated(password if generate else None)
     err.print(f"Added the {role} {name}.")
-    _show_generated(password if generate else None)
 
 
 @app.command("list")
@@ -82,8 +82,8 @@ def password(name: Name, generate: Generate = False, password_stdin: FromStdin =
     with recorded("set password", name=name) as connection:
         account_users.set_password(connection, name, chosen)
         throttle.forget_failures(connection, name)
+        _show_generated(chosen if generate else None)
     err.print(f"{name} has another password; their sessions have ended.")
-    _show_generated(chosen if generate else None)
 
 
 @app.command()
@@ -173,6 +173,7 @@ def _choose_password(*, generate: bool, from_stdin: bool) -> str:
 
 
 def _show_generated(generated: str | None) -> None:
+    """Show a password before it is committed: one that cannot be shown is nobody's."""
     if generated is not None:
         err.print("The password, which is shown this once:")
         out.print(generated)

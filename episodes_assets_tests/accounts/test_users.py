@@ -8,7 +8,7 @@ import pytest
 from argon2 import PasswordHasher
 
 from episodes_assets.accounts import audit, passwords, users
-from episodes_assets.accounts.first_operator import first_operator
+from episodes_assets.accounts.first_operator import add_first_operator
 from episodes_assets.accounts.identity import Identity, Role, Way
 from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import AccountExists, BadAccount, LastOperator, NoSuchAccount
@@ -171,14 +171,25 @@ def test_two_operators_cannot_remove_each_other(accounts: AccountsDatabase, conn
 
 
 def test_the_first_operator_is_made_once(accounts: AccountsDatabase, connection: Connection) -> None:
-    made: list[tuple[str, str] | None] = []
-    second = accounts.overlapping(lambda c: made.append(first_operator(c)), first_operator)
-    assert second is None
-    (first,) = made
-    assert first is not None
-    name, password = first
+    shown: list[tuple[str, str]] = []
+
+    def add(own: Connection) -> bool:
+        return add_first_operator(own, lambda *made: shown.append(made))
+
+    assert accounts.overlapping(add, add) is False
+    ((name, password),) = shown
     assert users.log_in(connection, name, password) == Identity("operator", Role.OPERATOR, Way.PASSWORD)
-    assert first_operator(connection) is None
+    assert add(connection) is False
     (event,) = audit.read(connection)
     assert (event.who, event.what, event.detail["name"]) == ("first start", "add user", "operator")
     assert password not in accounts.dump()
+
+
+def test_an_operator_whose_password_nobody_saw_is_not_made(connection: Connection) -> None:
+    def cannot_show(_name: str, _password: str) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        add_first_operator(connection, cannot_show)
+    assert users.list_users(connection) == []
+    assert audit.read(connection) == []

@@ -66,6 +66,11 @@ def test_a_generated_password_is_shown_once(accounts: AccountsDatabase, connecti
         ["users", "list"],
         ["tokens", "list"],
         ["audit"],
+        ["db", "status"],
+        ["lake", "status"],
+        ["lake", "verify"],
+        ["lake", "vacuum"],
+        ["up"],
     ],
 )
 def test_nothing_is_made_or_looked_up_that_nobody_would_see(
@@ -76,6 +81,34 @@ def test_nothing_is_made_or_looked_up_that_nobody_would_see(
     assert "standard output is closed" in str(refusal(*command))
     assert users.list_users(connection) == []
     assert tokens.list_tokens(connection) == []
+
+
+def test_a_secret_that_cannot_be_shown_is_not_made(connection: Connection) -> None:
+    """Standard output takes nothing: its disk is full, or whoever read it has gone."""
+    add("ada", "viewer")
+    ours, gone = os.pipe()
+    os.close(ours)
+    try:
+        for arguments in (
+            ["users", "add", "eve", "--role", "viewer", "--generate"],
+            ["users", "password", "ada", "--generate"],
+            ["tokens", "create", "ci", "--role", "viewer"],
+        ):
+            command = episodes_argv(*arguments)
+            assert subprocess.run(command, stdout=gone, env=os.environ, check=False).returncode != 0
+            with Path("/dev/full").open("w") as full:
+                ended = subprocess.run(
+                    command, stdout=full, stderr=subprocess.PIPE, text=True, env=os.environ, check=False
+                )
+            assert ended.returncode == 1
+            assert "No space left on device" in ended.stderr
+            assert "Traceback" not in ended.stderr
+    finally:
+        os.close(gone)
+    assert [user.name for user in users.list_users(connection)] == ["ada"]
+    assert users.log_in(connection, "ada", GOOD) is not None
+    assert tokens.list_tokens(connection) == []
+    assert [event.what for event in audit.read(connection)].count("add user") == 1
 
 
 def test_a_password_comes_from_stdin_or_a_terminal(connection: Connection) -> None:
