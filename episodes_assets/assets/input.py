@@ -168,10 +168,10 @@ def _take_earlier(context: dg.AssetExecutionContext, taking: Taking, first: dt.d
 
 def _line(taken: TakenDay) -> str:
     snapshot = taken.snapshot
-    viewings = f"{taken.viewings.rows:,} viewings" if taken.viewings else "viewings gone from the input"
+    kept = " (kept before)" if taken.is_reused else ""
     return (
         f"{taken.day}: {snapshot.drop_rows:,} rows, {snapshot.quarantined_rows:,} quarantined, "
-        f"{viewings} of {snapshot.viewed_episodes:,} episodes{' (kept before)' if taken.is_reused else ''}"
+        f"{taken.viewings.rows:,} viewings of {snapshot.viewed_episodes:,} episodes{kept}"
     )
 
 

@@ -21,13 +21,13 @@ class ViewingsRows:
 
     Attributes:
         day: The day.
-        recorded: Rows by the lake's log; None when the day was not taken.
+        recorded: Rows by the lake's log.
         stored: Rows in the file of the day.
         read: Rows that came from the input just now; None when none were read.
     """
 
     day: dt.date
-    recorded: int | None
+    recorded: int
     stored: int
     read: int | None
 
@@ -39,7 +39,7 @@ def viewings_are_complete(days: Sequence[ViewingsRows]) -> Verdict:
         [
             {"day": str(each.day), "by the log": each.recorded, "in the file": each.stored}
             for each in days
-            if each.recorded is not None and each.recorded != each.stored
+            if each.recorded != each.stored
         ],
         fault="the file in the lake does not hold the viewings that were taken",
         mend="restore the lake from a backup; `episodes lake verify` looks at every file",
@@ -48,26 +48,16 @@ def viewings_are_complete(days: Sequence[ViewingsRows]) -> Verdict:
 
 
 def viewings_are_kept(days: Sequence[ViewingsRows], fewer: Mapping[dt.date, tuple[int, int]]) -> Verdict:
-    """Whether the lake has all days, and the input at least the viewings that the lake has; a warning if not.
+    """Whether the input has at least the viewings that the lake has; a warning if not.
 
     Args:
         days: The days of the step.
         fewer: Days that were looked at again and of which the input has fewer: in the lake, in the input.
     """
-    missing = [{"day": str(each.day), "in the input": each.read} for each in days if each.recorded is None]
-    if missing:
-        return judge_days(
-            VIEWINGS_ARE_KEPT,
-            missing,
-            fault="the input had deleted viewings before they were taken into the lake",
-            mend="nothing is lost of what was published of {day}, but it cannot be computed again",
-            facts={"days that were not taken": len(missing)},
-            is_error=False,
-        )
     shrunk = dict(fewer) | {
         each.day: (each.recorded, each.read)
         for each in days
-        if each.recorded is not None and each.read is not None and each.read < each.recorded
+        if each.read is not None and each.read < each.recorded
     }
     return judge_days(
         VIEWINGS_ARE_KEPT,

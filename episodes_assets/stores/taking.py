@@ -30,14 +30,14 @@ class TakenDay:
     Attributes:
         day: The day.
         snapshot: Its drop.
-        viewings: Its viewings; None when the input had deleted them before the lake was begun.
+        viewings: Its viewings.
         read: Viewings that were read from the input; None when none were, because the lake has the day.
         is_reused: Whether everything was there already.
     """
 
     day: dt.date
     snapshot: Snapshot
-    viewings: LakeFile | None
+    viewings: LakeFile
     read: int | None
     is_reused: bool
 
@@ -89,6 +89,8 @@ class Taking:
             DropNotArrived: If there is no drop of the day.
             InputUnreadable: If the input's columns cannot be read.
             LakeMismatch: If the lake tells viewers apart in another way.
+            ViewingsGone: If the lake lacks the day's viewings, and the input has deleted some since its
+                snapshot was taken: the day stays as it is.
             SystemFailure: If the input or the lake cannot be reached, or there is no room.
         """
         snapshot = self._store.find(day)
@@ -99,17 +101,17 @@ class Taking:
             if (snapshot is None or refresh) and not source.has_drop():
                 raise drop_not_arrived(self._dsn(), day)
             found = self._write_viewings(source)
-            is_whole = kept is not None or self._holds_all(found, snapshot)
+            if kept is None and not self._holds_all(found, snapshot):
+                raise ViewingsGone(
+                    f"the input has deleted viewings of {day} since its snapshot was taken, before the lake "
+                    "had them",
+                    "leave the day out: what is published of it stays, but it cannot be computed again",
+                )
             if snapshot is None or refresh:
-                if not is_whole:
-                    raise ViewingsGone(
-                        f"the input has deleted viewings of {day} since its snapshot was taken",
-                        "materialise it without `refresh`: it keeps its snapshot",
-                    )
                 snapshot = self._take_drop(source, found, reason)
-            elif is_whole:
+            else:
                 self._commit(found, reason or f"viewings of {day}")
-        return TakenDay(day, snapshot, self._files().get(day), found.file.rows, is_reused=False)
+        return TakenDay(day, snapshot, self._files()[day], found.file.rows, is_reused=False)
 
     def take_earlier(self, day: dt.date, since: dt.date | None = None) -> Iterator[LakeFile]:
         """Where a history begins, take what the input still holds of the days before it.

@@ -308,18 +308,18 @@ def test_a_day_whose_viewings_went_before_the_lake_is_left_as_it_is(
         before_the_lake(system)
         retain(system, day(2))
         changed = system.fingerprint()
-        # Run again, nothing changes.
-        kept = verdicts(materialize(system, day(1), day(2)))["viewings_are_kept"]
-        assert "had deleted viewings before they were taken into the lake on 2018-03-01" in str(
-            kept.description
-        )
+        # What is not in the lake is not recorded as taken.
+        refused = system.materialize(day(1), day(2))
+        assert "the input has deleted viewings of 2018-03-01" in failure(refused)
+        assert refused.get_asset_materialization_events() == []
         assert system.published().equals(before)
         assert system.fingerprint() == changed
         for number in (1, 2):
             for config in ({}, {"refresh": True, "reason": "it was wrong"}):
                 result = system.materialize(day(number), config=config, rework=True)
                 assert "cannot be computed again" in failure(result)
-                assert f"published from viewings since {BEFORE - 3 * ONE_DAY}" in failure(result)
+                if config or number == 2:  # the lake has day 2
+                    assert f"published from viewings since {BEFORE - 3 * ONE_DAY}" in failure(result)
         with pytest.raises(ViewingsGone, match="2018-03-01, 2018-03-02 cannot be computed again"):
             correct(str(day(1)), reason="it was wrong", workers=0)
         assert system.published().equals(before)
@@ -339,6 +339,7 @@ def test_a_day_of_which_the_input_has_lost_some_before_the_lake_is_not_taken(sys
     with system.workers():
         materialize(system, day(3))
         assert sorted(rows(system)) == [BEFORE, day(2), day(3)]
+        assert "the input has deleted viewings of 2018-03-01" in failure(system.materialize(day(1)))
         for config in ({}, {"refresh": True, "reason": "it was wrong"}):
             result = system.materialize(day(2), config=config, rework=True)
             assert "cannot be computed again" in failure(result)

@@ -25,8 +25,7 @@ CHECKS = [
     dg.AssetCheckSpec(
         gates.VIEWINGS_ARE_KEPT,
         asset="input_viewings",
-        description="The lake has the day, and the input no fewer viewings than the lake: less never "
-        "replaces what was taken.",
+        description="The input has no fewer viewings than the lake: less never replaces what was taken.",
     ),
     dg.AssetCheckSpec(
         gates.VIEWINGS_COUNT_IS_USUAL,
@@ -59,8 +58,8 @@ def judge(
     rows = [
         gates.ViewingsRows(
             each.day,
-            each.viewings.rows if each.viewings else None,
-            viewings.count(each.viewings) if each.viewings else 0,
+            each.viewings.rows,
+            viewings.count(each.viewings),
             each.read,
         )
         for each in taken
@@ -95,7 +94,7 @@ def metadata(
         earlier: Viewings that were taken of days before the history.
     """
     newest = viewings.newest()
-    files = [each.viewings for each in taken if each.viewings]
+    files = [each.viewings for each in taken]
     before = newest.between(taken[-1].day - HISTORY_DAYS * ONE_DAY, taken[-1].day) if newest else []
     return {
         "viewings": sum(file.rows for file in files),
@@ -108,14 +107,14 @@ def metadata(
             [
                 {
                     "day": str(each.day),
-                    "viewings": each.viewings.rows if each.viewings else 0,
+                    "viewings": each.viewings.rows,
                     "viewed episodes": each.snapshot.viewed_episodes,
-                    "bytes": each.viewings.size if each.viewings else 0,
-                    "file": each.viewings.path if each.viewings else "",
+                    "bytes": each.viewings.size,
+                    "file": each.viewings.path,
                 }
                 for each in taken
             ],
-            row_counts=[each.viewings.rows if each.viewings else 0 for each in taken],
+            row_counts=[file.rows for file in files],
             asset="input_viewings",
         ),
         "lake version": newest.number if newest else 0,
