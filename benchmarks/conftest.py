@@ -21,7 +21,7 @@ from episodes_assets.commands.dagster_home import prepare_dagster_home
 from episodes_assets.databases import embedded
 from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Database, Purpose
-from episodes_assets.databases.provision import ready_databases
+from episodes_assets.databases.status import ready_databases
 from episodes_assets.days import ONE_DAY
 from episodes_assets.lake import viewings
 from episodes_assets.settings import load_settings

@@ -26,16 +26,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 import episodes_assets.algorithms as package
-from episodes_assets.algorithms.base import Algorithm, Declaration, Metric
+from episodes_assets.algorithms.declaration import Declaration, Metric
+
+if TYPE_CHECKING:
+    from episodes_assets.algorithms.base import Algorithm
 
 log = logging.getLogger(__name__)
 
-_NOT_ALGORITHMS = {"base", "registry", "compute"}
+_NOT_ALGORITHMS = {"base", "declaration", "registry", "compute"}
 _ID = re.compile(r"\balgorithm_id\s*=\s*(\d+)")
 _LARGEST_ID = 32_767
 
@@ -123,12 +126,14 @@ def get_registry() -> Registry:
 
 
 @functools.cache
-def load(algorithm_id: int) -> Algorithm:
+def load(algorithm_id: int) -> "Algorithm":
     """Import an algorithm's module: for the compute processes of workers alone.
 
     Raises:
         AlgorithmUnavailable: If it does not import, or makes something else than its text declares.
     """
+    from episodes_assets.algorithms.base import Algorithm  # with pandas, as the module itself
+
     registry = get_registry()
     declared = registry.require_usable(algorithm_id)
     try:
@@ -228,7 +233,7 @@ def _find_arguments(tree: ast.Module) -> dict[str, ast.expr]:
     if len(found) > 1:
         raise _NotDeclared(found[1].lineno, "ALGORITHM is assigned a second time")
     value = found[0].value
-    if not isinstance(value, ast.Call) or _last_name(value.func) != Algorithm.__name__:
+    if not isinstance(value, ast.Call) or _last_name(value.func) != "Algorithm":
         raise _NotDeclared(found[0].lineno, "ALGORITHM is not assigned as Algorithm(...)")
     if value.args or any(keyword.arg is None for keyword in value.keywords):
         raise _NotDeclared(value.lineno, "each argument of Algorithm(...) must be given by its name")

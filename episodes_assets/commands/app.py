@@ -1,51 +1,127 @@
 """The `episodes` command itself."""
 
+import importlib
 import signal
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 from rich.text import Text
+from typer.core import TyperCommand, TyperGroup
 
-from episodes_assets import failures
-from episodes_assets.commands import db, jobs, lake, state, tokens, users
-from episodes_assets.commands import input as input_
-from episodes_assets.commands.audit import audit
 from episodes_assets.commands.console import err, escaped, show_defects_plainly
-from episodes_assets.commands.correct import correct
-from episodes_assets.commands.demo import demo
-from episodes_assets.commands.history import history
 from episodes_assets.commands.one_line_log import keep_unconfigured_logs_to_one_line
-from episodes_assets.commands.results import results
-from episodes_assets.commands.run import backfill, run
-from episodes_assets.commands.tracebacks import keep_traceback
-from episodes_assets.commands.up import up
-from episodes_assets.commands.webserver import webserver
-from episodes_assets.commands.worker import worker
 from episodes_assets.errors import EpisodesError
 
 INTERRUPTED = 128 + signal.SIGINT
 
+# Where each command is, and what the list of commands says of it: the first paragraph of its own help.
+COMMANDS = {
+    "demo": (
+        "demo:demo",
+        "Run the main job from nothing, on the embedded databases with a sample of input.",
+    ),
+    "up": (
+        "up:up",
+        "Run the whole system until Ctrl-C: databases, code location, daemon, web UI and workers.",
+    ),
+    "run": ("run:run", "Materialise the whole graph for one day and show what was published."),
+    "backfill": ("run:backfill", "Materialise the whole graph for a range of days, in one Dagster run."),
+    "correct": (
+        "correct:correct",
+        "Correct a day whose input was wrong, and every later day, and show what changed.",
+    ),
+    "worker": (
+        "worker:worker",
+        "Work jobs until SIGTERM or Ctrl-C, then finish the current batch and stop.",
+    ),
+    "webserver": ("webserver:webserver", "Serve Dagster's web UI behind a login until Ctrl-C."),
+    "results": ("results:results", "Show what was published for a day, or write it all to a CSV file."),
+    "history": (
+        "history:history",
+        "Show a day's snapshots, its tracked state, its plans with their waivers, and its publications.",
+    ),
+    "audit": (
+        "audit:audit",
+        "Show logins and changes, the newest last: when, who, how they proved it, what, from where.",
+    ),
+    "db": (
+        "db:app",
+        "Set the four databases up, see how they are, and say which environment they belong to.",
+    ),
+    "input": (
+        "input:app",
+        (
+            "Fill an input database. Production input comes from other systems; this is for samples, trials "
+            "and development copies, and needs a role that may write (EPISODES_INPUT_WRITER_DSN)."
+        ),
+    ),
+    "lake": (
+        "lake:app",
+        (
+            "Look after the lake: the input's viewings as Delta Lake tables, of which plans and publications "
+            "name versions."
+        ),
+    ),
+    "state": ("state:app", "Export and import the accumulated tracked episodes."),
+    "jobs": ("jobs:app", "See how far the fleet is; retry, waive or cancel jobs."),
+    "users": (
+        "users:app",
+        "Say who may log in to the dashboard with a password, and what they may do there.",
+    ),
+    "tokens": (
+        "tokens:app",
+        "Make and revoke service tokens: scripts send one as `Authorization: Bearer TOKEN`.",
+    ),
+}
+
+
+class LazyGroup(TyperGroup):
+    """Imports a command when it is run, since all of them together take more than a second.
+
+    The pattern is Click's for lazily loaded subcommands.
+    """
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401  those of TyperGroup
+        super().__init__(**options)
+        for name, (_, summary) in COMMANDS.items():
+            self.add_command(TyperCommand(name, help=summary))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:  # noqa: ANN401
+        """The command that is to be run."""
+        name, listed, rest = super().resolve_command(ctx, args)
+        return name, listed and load(str(listed.name)), rest
+
+
+def load(name: str) -> Any:  # noqa: ANN401  Typer keeps its own copy of Click, which is not public
+    """A command or group of commands with all that it needs."""
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    found = getattr(importlib.import_module(f"episodes_assets.commands.{module}"), attribute)
+    if isinstance(found, typer.Typer):
+        command: Any = typer.main.get_group(found)
+    else:
+        single = typer.Typer(add_completion=False)
+        single.command(name)(found)
+        command = typer.main.get_command(single)
+    command.name = name
+    return command
+
+
 app = typer.Typer(
+    cls=LazyGroup,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    help="Track episodes: a day's catalogue drop becomes jobs, outcomes and published results. "
-    "Begin with `episodes demo`; settings are EPISODES_* variables (see README).",
 )
-for command in (demo, up, run, backfill, correct, worker, webserver):
-    app.command()(command)
-app.add_typer(db.app, name="db")
-app.add_typer(input_.app, name="input")
-app.add_typer(lake.app, name="lake")
-app.add_typer(state.app, name="state")
-app.add_typer(jobs.app, name="jobs")
-app.add_typer(users.app, name="users")
-app.add_typer(tokens.app, name="tokens")
-app.command()(results)
-app.command()(history)
-app.command()(audit)
+
+
+@app.callback()
+def episodes() -> None:
+    """Track episodes: a day's catalogue drop becomes jobs, outcomes and published results.
+
+    Begin with `episodes demo`; settings are EPISODES_* variables (see README).
+    """
 
 
 def invoke() -> None:
@@ -61,6 +137,9 @@ def invoke() -> None:
     except EpisodesError as error:
         _fail(str(error))
     except Exception as error:  # noqa: BLE001  whatever it is, its cause is told
+        from episodes_assets import failures
+        from episodes_assets.commands.tracebacks import keep_traceback
+
         traceback_is = keep_traceback()
         cause = failures.explain(error)
         _fail(f"{cause or failures.name_defect(error)} ({traceback_is})")

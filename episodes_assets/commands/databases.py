@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 from episodes_assets.commands.console import err
-from episodes_assets.databases import provision
+from episodes_assets.databases import status
 from episodes_assets.databases.allowed_hosts import SETTING, describe_open
 from episodes_assets.databases.connections import connect_to_input, connect_to_read, connect_to_write
 from episodes_assets.databases.doors import require_allowed
@@ -20,7 +20,7 @@ def ready_databases(settings: Settings) -> Dsns:
         DatabaseUnreachable: If the embedded server does not start.
         HostNotAllowed: Outside production, if a setting names a host that is not listed.
     """
-    return provision.ready_databases(settings, lambda step: err.print(step, style="dim"))
+    return status.ready_databases(settings, lambda step: err.print(step, style="dim"))
 
 
 def require_reachable(dsns: Dsns) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from psycopg import sql
 
-from episodes_assets.algorithms.base import Declaration, Metric
+from episodes_assets.algorithms.declaration import Declaration, Metric
 from episodes_assets.databases.connections import Connection
 
 _SQL_TYPES = {Metric.INTEGER: "bigint", Metric.REAL: "double precision"}

@@ -9,7 +9,7 @@ roles that several databases share, there is no such lock: who meets the other t
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import LiteralString
 
@@ -22,41 +22,20 @@ from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.databases import completion, migrate, stamps, versions
 from episodes_assets.databases.connections import Connection, connect, describe
 from episodes_assets.databases.consumer_views import create_views
-from episodes_assets.databases.dsns import Dsns, resolve_dsns
+from episodes_assets.databases.dsns import Dsns
 from episodes_assets.databases.grants import connection_limit, grant
 from episodes_assets.databases.lock_waits import SCHEMA_LOCK_SECONDS, LockWatch, lock_settings
 from episodes_assets.databases.purposes import Database, Purpose
 from episodes_assets.databases.session_settings import SessionKind, pin_async
-from episodes_assets.databases.status import read_status
+from episodes_assets.databases.status import Report
 from episodes_assets.databases.targets import Target, find_targets
 from episodes_assets.errors import NotProvisioned, SchemaTooOld
 from episodes_assets.settings import Settings
-
-Report = Callable[[str], None]
 
 # An upgrade of large tables takes its time, and another `db init` waits for it.
 _TURN_SECONDS = 600.0
 _TRIES = 5
 _THEIRS = "the input belongs to other systems; to have it made all the same, set EPISODES_INPUT_WRITER_DSN"
-
-
-def ready_databases(settings: Settings, report: Report) -> Dsns:
-    """Find the databases; set the embedded ones up when they are not.
-
-    Configured databases are set up by `episodes db init` alone, which needs an administrator.
-
-    Args:
-        settings: Say where the databases are.
-        report: Is told each step of setting up, as one line; of nothing when all is ready.
-
-    Raises:
-        DatabaseUnreachable: If the embedded server does not start.
-    """
-    dsns = resolve_dsns(settings)
-    if dsns.is_embedded and not all(status.is_current for status in read_status(dsns)):
-        report(f"Setting up the embedded databases in {settings.home}")
-        provision(settings, dsns, lambda step: report(f"  {step}"))
-    return dsns
 
 
 def provision(settings: Settings, dsns: Dsns, report: Report) -> None:

@@ -1,13 +1,21 @@
-"""`episodes db status`: what is where, in which version, of which environment."""
+"""`episodes db status`: what is where, in which version, of which environment; and whether it is ready.
 
+Every command looks whether the embedded databases are ready, so this loads nothing that only setting them up
+needs.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from episodes_assets.databases import completion, stamps
 from episodes_assets.databases.connections import Connection, connect, describe
-from episodes_assets.databases.dsns import Dsns
+from episodes_assets.databases.dsns import Dsns, resolve_dsns
 from episodes_assets.databases.purposes import Database, Purpose
 from episodes_assets.databases.versions import known_versions, needed_version
 from episodes_assets.errors import DatabaseUnreachable, EpisodesError
+from episodes_assets.settings import Settings
+
+Report = Callable[[str], None]
 
 # The role that may see the most in each database.
 _SEEN_BY = {
@@ -53,6 +61,27 @@ class DatabaseStatus:
     def is_newer(self) -> bool:
         """Whether a newer release has set it up."""
         return self.schema_version is not None and self.schema_version not in known_versions(self.database)
+
+
+def ready_databases(settings: Settings, report: Report) -> Dsns:
+    """Find the databases; set the embedded ones up when they are not.
+
+    Configured databases are set up by `episodes db init` alone, which needs an administrator.
+
+    Args:
+        settings: Say where the databases are.
+        report: Is told each step of setting up, as one line; of nothing when all is ready.
+
+    Raises:
+        DatabaseUnreachable: If the embedded server does not start.
+    """
+    dsns = resolve_dsns(settings)
+    if dsns.is_embedded and not all(status.is_current for status in read_status(dsns)):
+        from episodes_assets.databases.provision import provision  # with Alembic and PgQueuer
+
+        report(f"Setting up the embedded databases in {settings.home}")
+        provision(settings, dsns, lambda step: report(f"  {step}"))
+    return dsns
 
 
 def read_status(dsns: Dsns) -> list[DatabaseStatus]:

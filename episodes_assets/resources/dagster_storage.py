@@ -12,8 +12,8 @@ from dagster_postgres import DagsterPostgresStorage
 
 from episodes_assets.databases.connections import connect_to_write
 from episodes_assets.databases.dsns import Database, Purpose
-from episodes_assets.databases.provision import ready_databases
 from episodes_assets.databases.sqlalchemy_url import to_sqlalchemy_url
+from episodes_assets.databases.status import ready_databases
 from episodes_assets.resources.launched_by import LaunchRecordingRunStorage
 from episodes_assets.settings import load_settings
 

@@ -124,7 +124,7 @@ def test_neither_the_code_location_nor_the_web_server_nor_a_worker_imports_an_al
         check=True,
         timeout=60,
     )
-    own = ["base", "compute", "registry"]
+    own = ["base", "compute", "declaration", "registry"]
     assert loaded.stdout == f"{[f'episodes_assets.algorithms.{name}' for name in own]}\n"
     assert modules.seen == []
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from episodes_assets import algorithms
-from episodes_assets.algorithms.base import Metric
+from episodes_assets.algorithms.declaration import Metric
 from episodes_assets.algorithms.registry import AlgorithmUnavailable, Registry, get_registry, load
 
 Read = Callable[..., Registry]

@@ -7,11 +7,13 @@ import re
 import signal
 import stat
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from episodes_assets.commands import app
 from episodes_assets.commands.processes import episodes_argv
 from episodes_assets.databases.clusters import find_cluster
 from episodes_assets.databases.dsns import Database, Purpose
@@ -53,6 +55,37 @@ def test_help_teaches(command: tuple[str, ...]) -> None:
     shown, _ = output(*command, "--help")
     assert "Usage" in shown
     assert len(shown.split()) > 25
+
+
+@pytest.mark.parametrize("name", app.COMMANDS)
+def test_the_list_of_commands_says_what_each_does(name: str) -> None:
+    first, _, _ = app.load(name).help.partition("\n\n")
+    assert app.COMMANDS[name][1] == first.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("command", "needed"),
+    [
+        (["--help"], set()),
+        (["audit", "--help"], {"psycopg"}),
+        (["results", "--help"], {"psycopg", "numpy", "pandas", "pyarrow"}),
+    ],
+)
+def test_a_command_loads_no_more_than_it_needs(command: list[str], needed: set[str]) -> None:
+    """Dagster takes a second, Alembic and PgQueuer half of one."""
+    told = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "episodes_assets", *command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stderr
+    packages = {line.rpartition("|")[2].strip().partition(".")[0] for line in told.splitlines()}
+    heavy = {
+        "adbc_driver_postgresql", "alembic", "dagster", "deltalake", "duckdb", "fsspec", "matplotlib",
+        "numpy", "pandas", "pandera", "pgqueuer", "psycopg", "pyarrow", "sqlalchemy", "starlette",
+    }  # fmt: skip
+    assert packages & heavy == needed
 
 
 def refused(system: System, *arguments: str, env: dict[str, str] | None = None) -> str:

@@ -24,7 +24,7 @@ from episodes_assets.databases import embedded, postgres_programs, postmaster
 from episodes_assets.databases.clusters import Cluster, find_cluster
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.databases.postgres_programs import Account, Programs, programs_for_initdb
-from episodes_assets.databases.provision import ready_databases
+from episodes_assets.databases.status import ready_databases
 from episodes_assets.errors import DatabaseUnreachable, LockTimeout
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.other_user import do_as, needs_root, other_user, require_programs

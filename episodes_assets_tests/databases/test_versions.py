@@ -14,7 +14,7 @@ import pytest
 from alembic.script import ScriptDirectory
 
 from episodes_assets.algorithms.registry import get_registry
-from episodes_assets.databases import completion, migrate, provision, versions
+from episodes_assets.databases import completion, migrate, provision, status, versions
 from episodes_assets.databases.connections import connect_to_read, connect_to_write
 from episodes_assets.databases.dsns import Database, Dsns, Purpose
 from episodes_assets.databases.migrate import downgrade
@@ -208,14 +208,14 @@ def test_what_an_older_init_left_half_done_is_mended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It migrated first and granted later, each by itself, and left no mark."""
-    monkeypatch.setattr(provision, "resolve_dsns", lambda _: embedded_dsns)
+    monkeypatch.setattr(status, "resolve_dsns", lambda _: embedded_dsns)
     steps: list[str] = []
-    provision.ready_databases(embedded_settings, steps.append)
+    status.ready_databases(embedded_settings, steps.append)
     assert steps == []
     system.query("queue", "COMMENT ON TABLE episodes_schema_version IS NULL")
     system.query("queue", "REVOKE ALL ON ledger.chunks FROM episodes_worker")
     assert "Not set up by this release, or not to the end: queue" in output("db", "status")[1]
-    provision.ready_databases(embedded_settings, steps.append)
+    status.ready_databases(embedded_settings, steps.append)
     assert steps
     with connect_to_write(system.dsn(Purpose.WORKER), Database.QUEUE, "development") as connection:
         connection.execute("SELECT FROM ledger.chunks")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from episodes_assets.algorithms.base import Declaration, Metric
+from episodes_assets.algorithms.declaration import Declaration, Metric
 from episodes_assets.algorithms.registry import Registry
 from episodes_assets.fleet.time_limits import TimeLimits
 from episodes_assets_tests.system import System, day
