@@ -64,7 +64,7 @@ def record_jobs(
             snapshot_id="benchmark",
             code_version="benchmark",
             chunk_jobs=chunk_jobs,
-            viewings_version=newest.number if newest else None,
+            viewings=newest.pinned if newest else None,
         )
     if is_analysed:
         system.query("queue", "VACUUM ANALYZE ledger.jobs, ledger.chunks, ledger.outcomes")

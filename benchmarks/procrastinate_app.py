@@ -12,6 +12,7 @@ import procrastinate
 import psycopg
 
 from episodes_assets.fleet.micro_batch import JobWindows, run_micro_batch
+from episodes_assets.lake.tables import PinnedVersion
 
 QUEUE_DSN = os.environ.get("BENCHMARK_QUEUE_DSN", "")
 
@@ -35,7 +36,7 @@ def run_job(
         np.array([window_start], dtype="datetime64[D]"),
     )
     lake = os.environ["EPISODES_LAKE_URL"]
-    outcome = run_micro_batch(lake, version, dt.date.fromisoformat(day), window).outcomes
+    outcome = run_micro_batch(lake, PinnedVersion(version, None), dt.date.fromisoformat(day), window).outcomes
     ledger().execute(
         "INSERT INTO procrastinate_outcomes (plan_id, position, covered_from, metrics, algorithm_version)"
         " VALUES (%s, %s, %s, %s, %s)",

@@ -157,6 +157,10 @@ class LakeMissing(SystemFailure):
     """The lake lacks a version or a day that something was made from."""
 
 
+class LakeReplaced(LakeMissing):
+    """The lake has a version of the number that something was made from, and it is of another lake."""
+
+
 class ViewingsGone(EpisodesError):
     """A published day cannot be computed again, since viewings of then are nowhere any more."""
 

@@ -22,6 +22,7 @@ from episodes_assets.databases.dsns import Dsns, Purpose
 from episodes_assets.days import ONE_DAY, days_between
 from episodes_assets.definitions import build_defs
 from episodes_assets.fleet.micro_batch import JobWindows, MicroBatch, run_micro_batch
+from episodes_assets.lake.tables import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.private_files import make_folder, write_file
 from episodes_assets.sample.generate import generate_input
@@ -97,7 +98,7 @@ class System:
         """The lake's."""
         return Viewings(self.settings.lake)
 
-    def take_viewings(self, first: dt.date, last: dt.date) -> int:
+    def take_viewings(self, first: dt.date, last: dt.date) -> PinnedVersion:
         """Take the input's viewings of some days into the lake as they are now; the version with them."""
         lake = self.viewings
         taken = []
@@ -106,7 +107,7 @@ class System:
                 taken.append(lake.write(each, batches))
         files = [each.file for each in taken]
         environment = self.settings.environment
-        return lake.commit(taken[0].schema, lambda _: files, environment=environment, facts={}).number
+        return lake.commit(taken[0].schema, lambda _: files, environment=environment, facts={}).pinned
 
     def compute(self, of: dt.date, windows: JobWindows, since: dt.date | None = None) -> MicroBatch:
         """The outcomes of some jobs, from the input's viewings since a day as they are now."""

@@ -128,7 +128,7 @@ def episode_jobs(
                     snapshot_id=snapshot.snapshot_id,
                     code_version=CODE_VERSION,
                     chunk_jobs=settings.chunk_jobs,
-                    viewings_version=version.number if version is not None and in_lake else None,
+                    viewings=version.pinned if version is not None and in_lake else None,
                     tracked_checksum=ground.yesterday,
                     above=publications.newest_plan(state),
                     rework=options.rework,
@@ -140,7 +140,7 @@ def episode_jobs(
                 context.log.info(f"{day}: {plan.jobs:,} jobs{'' if changed else ' (unchanged)'}")
                 changes += changed
                 planned.append(plan)
-        pinned = ledger.pin_viewings(queue, newest.number, newest.files.keys()) if newest else []
+        pinned = ledger.pin_viewings(queue, newest.pinned, newest.files.keys()) if newest else []
         if pinned:
             context.log.info(f"{name_days(pinned)}, planned before the lake: worked from it now")
         step = Planning(len(days), rows, clock.seconds)
@@ -177,7 +177,8 @@ def _version_as_planned(queue: Connection, viewings: Viewings, ground: Ground) -
         return None
     if (plan.snapshot_id, plan.tracked_checksum) != (ground.snapshot_id, ground.yesterday):
         return None
-    return viewings.at(plan.viewings_version)
+    by = f"the plan of {ground.day}"
+    return viewings.at(plan.viewings_version, plan.viewings_digest, by)
 
 
 def _require_as_planned(queue: Connection, viewings: Viewings, ground: Ground) -> TableVersion:

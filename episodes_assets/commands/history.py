@@ -98,7 +98,7 @@ def _plans(plans: Iterable[RecordedPlan], waivers: Iterable[Waiver]) -> list[dic
             "plan": _plan(plan.plan_id, plan.plan_uid),
             "jobs": f"{plan.jobs:,}",
             "snapshot": plan.snapshot_id,
-            "viewings": _version(plan.viewings_version),
+            "viewings": _version(plan.viewings_version, plan.viewings_digest),
             "code": plan.code_version,
             "planned": _time(plan.planned_at),
             "handed out": _time(plan.fanned_out_at),
@@ -116,7 +116,7 @@ def _publications(publications: Iterable[PublishedDay]) -> list[dict[str, str]]:
             "rows": f"{each.rows:,}",
             "left out": f"{each.left_out:,}",
             "snapshot": each.snapshot_id or "-",
-            "viewings": _version(each.viewings_version),
+            "viewings": _version(each.viewings_version, each.viewings_digest),
             "plan": _plan(each.plan_id, each.plan_uid),
             "code": each.code_version,
             "algorithms": ", ".join(f"{name} {'+'.join(v)}" for name, v in each.algorithm_versions.items()),
@@ -132,8 +132,11 @@ def _plan(number: int, uid: uuid.UUID | None) -> str:
     return str(number) if uid is None else f"{number} ({uid.hex[:8]})"
 
 
-def _version(number: int | None) -> str:
-    return "-" if number is None else f"version {number}"
+def _version(number: int | None, digest: str | None) -> str:
+    """A version's number, and what tells it from another lake's of the same number."""
+    if number is None:
+        return "-"
+    return f"version {number}" + (f" ({digest[:8]})" if digest else "")
 
 
 def _time(moment: dt.datetime | None) -> str:

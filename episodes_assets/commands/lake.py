@@ -1,6 +1,7 @@
 """`episodes lake`: look after the copies of the input that are kept for ever."""
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -12,8 +13,9 @@ from episodes_assets.commands.console import err, out
 from episodes_assets.commands.databases import announce_open_hosts, ready_databases
 from episodes_assets.databases.connections import connect_to_read
 from episodes_assets.databases.dsns import Database, Dsns, Purpose
-from episodes_assets.errors import LakeDamaged
+from episodes_assets.errors import LakeDamaged, LakeReplaced
 from episodes_assets.lake import upkeep
+from episodes_assets.lake.tables import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets.stores import plan_history, publications
@@ -30,18 +32,23 @@ app = typer.Typer(
 def status() -> None:
     """Show each table: its version, its days, its rows and its bytes.
 
+    It fails if the lake is not the one that plans and publications name versions of.
+
     Example: episodes lake status
     """
     require_standard_output()
     settings = _settings()
+    viewings = _viewings(settings)
+    missing = upkeep.missing_of(viewings, _named_versions(ready_databases(settings)))
     table = Table(box=None)
     for name in ("table", "version", "environment", "days", "first", "last", "missing between"):
         table.add_column(name)
     for name in ("rows", "size", "bytes a row"):
         table.add_column(name, justify="right")
-    found = upkeep.describe(_viewings(settings))
+    found = upkeep.describe(viewings)
     if found is None:
-        out.print(f"The lake at {_viewings(settings).shown} is empty: the first run of a day fills it.")
+        _require_all(viewings, missing)
+        out.print(f"The lake at {viewings.shown} is empty: the first run of a day fills it.")
         return
     table.add_row(
         found.name,
@@ -56,6 +63,7 @@ def status() -> None:
         f"{found.size / found.rows:.1f}" if found.rows else "-",
     )
     out.print(table)
+    _require_all(viewings, missing)
 
 
 @app.command()
@@ -69,7 +77,9 @@ def verify() -> None:
     require_standard_output()
     settings = _settings()
     viewings = _viewings(settings)
-    files = upkeep.files_of(viewings, _named_versions(ready_databases(settings)))
+    named = _named_versions(ready_databases(settings))
+    missing = upkeep.missing_of(viewings, named)
+    files = upkeep.files_of(viewings, named - {*missing})
     damaged = []
     with Progress(console=err, transient=True) as bar:
         task = bar.add_task("verifying", total=sum(file.size for file in files))
@@ -82,6 +92,7 @@ def verify() -> None:
         raise LakeDamaged(
             f"{len(damaged)} of {len(files)} files are damaged", "restore those above from a backup"
         )
+    _require_all(viewings, missing)
     out.print(f"{len(files):,} files with {sum(file.rows for file in files):,} viewings are whole.")
 
 
@@ -110,7 +121,7 @@ def vacuum(
     files, size = 0, 0
     older_than = dt.timedelta(days=days)
     # A plan that is about to be recorded may name one of these.
-    keep |= {*viewings.versions_since(dt.datetime.now(dt.UTC) - older_than)}
+    keep |= {PinnedVersion(n, None) for n in viewings.versions_since(dt.datetime.now(dt.UTC) - older_than)}
     kept = {file.path for file in upkeep.files_of(viewings, keep)}
     for path, bytes_ in viewings.unnamed(kept, older_than):
         if remove and not viewings.remove_unnamed(path, older_than):
@@ -131,7 +142,18 @@ def _viewings(settings: Settings) -> Viewings:
     return Viewings(settings.lake)
 
 
-def _named_versions(dsns: Dsns) -> set[int]:
+def _require_all(viewings: Viewings, missing: Sequence[PinnedVersion]) -> None:
+    """Refuse a lake that is not the one that plans and publications name versions of."""
+    if missing:
+        raise LakeReplaced(
+            f"the lake at {viewings.shown} is not the one that plans and publications were made from:"
+            f" {len(missing)} of the versions that they name are not there, or have other files, the first"
+            f" version {missing[0].number}",
+            "restore that lake, or let EPISODES_LAKE_URL name it; `episodes db status` names the days",
+        )
+
+
+def _named_versions(dsns: Dsns) -> set[PinnedVersion]:
     """What may never be removed, by both databases: one may have been restored to an earlier moment."""
     with connect_to_read(dsns.require(Purpose.QUEUE), Database.QUEUE) as queue:
         named = plan_history.read_viewings_versions(queue)

@@ -25,6 +25,7 @@ from episodes_assets.fleet.guarded_ledger import INFRASTRUCTURE, GuardedLedger
 from episodes_assets.fleet.messages import ChunkMessage
 from episodes_assets.fleet.micro_batch import JobWindows, MicroBatch, run_micro_batch
 from episodes_assets.fleet.time_limits import TimeLimits
+from episodes_assets.lake.tables import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
 
 log = logging.getLogger(__name__)
@@ -275,8 +276,9 @@ class ChunkRunner:
                 f"the plan of {claim.day} is of a release before the lake, and names no version of it",
                 f"materialise episode_jobs of {claim.day}, or of any later day",
             )
+        pinned = PinnedVersion(version, claim.viewings_digest)
         try:
-            return await self._process.run(limit, run_micro_batch, lake, version, claim.day, windows)
+            return await self._process.run(limit, run_micro_batch, lake, pinned, claim.day, windows)
         except ComputationTooLong:
             # Of jobs that waited for a lake that does not answer, none is to blame.
             await asyncio.to_thread(Viewings(lake).newest)

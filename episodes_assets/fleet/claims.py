@@ -55,7 +55,8 @@ class Claim:
         starts: How often jobs of the chunk were started together.
         jobs: The open jobs, by position.
         viewings_version: The version of the lake's viewings to compute them from; None for a plan from before
-            the lake that is not pinned yet.
+            the lake.
+        viewings_digest: Of that version's content; None where it was not recorded.
     """
 
     token: uuid.UUID
@@ -65,6 +66,7 @@ class Claim:
     starts: int
     jobs: Sequence[ClaimedJob]
     viewings_version: int | None
+    viewings_digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,20 +97,21 @@ async def claim_chunk(connection: AsyncConnection, message: ChunkMessage, worker
     cursor = await connection.execute(
         """
         WITH plan AS MATERIALIZED (
-            SELECT day, viewings_version, superseded_at FROM ledger.plans WHERE plan_id = %(plan_id)s
+            SELECT day, viewings_version, viewings_digest, superseded_at
+            FROM ledger.plans WHERE plan_id = %(plan_id)s
         )
         UPDATE ledger.chunks SET claim = %(token)s, claimed_by = %(worker)s, claimed_at = now()
         FROM plan
         WHERE plan_id = %(plan_id)s AND chunk = %(chunk)s AND succeeded + held < jobs
             AND superseded_at IS NULL
-        RETURNING day, viewings_version, starts, first_position, first_position + jobs
+        RETURNING day, viewings_version, viewings_digest, starts, first_position, first_position + jobs
         """,
         {"token": token, "worker": worker, "plan_id": message.plan_id, "chunk": message.chunk},
     )
     row = await cursor.fetchone()
     if row is None:
         return None
-    day, viewings_version, starts, first, end = row
+    day, viewings_version, viewings_digest, starts, first, end = row
     # A statement of its own: it must see what the claim before this one has just written.
     cursor = await connection.execute(
         """
@@ -131,7 +134,7 @@ async def claim_chunk(connection: AsyncConnection, message: ChunkMessage, worker
         {"plan_id": message.plan_id, "first": first, "end": end},
     )
     jobs = [ClaimedJob(*row) for row in await cursor.fetchall()]
-    return Claim(token, message.plan_id, message.chunk, day, starts, jobs, viewings_version)
+    return Claim(token, message.plan_id, message.chunk, day, starts, jobs, viewings_version, viewings_digest)
 
 
 async def count_start(connection: AsyncConnection, claim: Claim, jobs: Sequence[ClaimedJob]) -> None:

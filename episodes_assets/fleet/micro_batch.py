@@ -15,6 +15,7 @@ import pandas as pd
 
 from episodes_assets.algorithms.compute import compute_outcomes
 from episodes_assets.algorithms.registry import load
+from episodes_assets.lake.tables import PinnedVersion
 from episodes_assets.lake.viewings import Viewings, covered_from, require_day
 
 
@@ -66,17 +67,18 @@ def import_algorithm(algorithm_id: int) -> None:
     load(algorithm_id)
 
 
-def run_micro_batch(lake_url: str, viewings_version: int, day: dt.date, windows: JobWindows) -> MicroBatch:
+def run_micro_batch(lake_url: str, pinned: PinnedVersion, day: dt.date, windows: JobWindows) -> MicroBatch:
     """Compute the outcomes of many jobs of a day.
 
     Args:
         lake_url: The lake.
-        viewings_version: The version of its viewings that the day's plan names.
+        pinned: The version of its viewings that the day's plan names.
         day: The day.
         windows: Its jobs.
 
     Raises:
         LakeMissing: If the lake has no such version, or the version lacks the day.
+        LakeReplaced: If the lake is not the one that the plan was made from.
         LakeDamaged: If a file of the lake is gone, was cut or changed.
         SystemFailure: If the lake cannot be reached.
         ViewingUnreadable: If it cannot be told of a viewing whether it was completed.
@@ -92,10 +94,10 @@ def run_micro_batch(lake_url: str, viewings_version: int, day: dt.date, windows:
         }
     )
     viewings = _viewings(lake_url)
-    version = viewings.at(viewings_version)
+    version = viewings.at(*pinned, by=f"the plan of {day}")
     require_day(version, day, viewings.shown)
     earliest = jobs.groupby("epid")["window_start"].min()
-    parts = viewings.read(viewings_version, earliest.index.to_numpy(), earliest.to_numpy(), day)
+    parts = viewings.read(version.number, earliest.index.to_numpy(), earliest.to_numpy(), day)
     outcomes = []
     for upto, table in parts:
         is_in = jobs["epid"] <= upto

@@ -7,7 +7,7 @@ manifest, is for the asset checks.
 import datetime as dt
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from episodes_assets.days import ONE_DAY
 from episodes_assets.gates.verdicts import name_days
@@ -25,6 +25,7 @@ class RecordedPlan:
     tracked_checksum: str | None
     is_current: bool
     viewings_version: int | None = None
+    viewings_digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class RecordedPublication:
     plan_checksum: str
     snapshot_id: str | None
     viewings_version: int | None = None
+    viewings_digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Records:
         snapshots: By day, of all days that the others name.
         recorded_by_dagster: The days whose publication Dagster has recorded; None when it was not asked.
         viewings_version: The newest version of the lake's viewings; None when the lake is empty.
+        viewings_digests: Of the content that the lake has now under the numbers of `named_versions`.
     """
 
     plans: Sequence[RecordedPlan]
@@ -81,6 +84,7 @@ class Records:
     snapshots: Mapping[dt.date, DaySnapshots]
     recorded_by_dagster: Collection[dt.date] | None
     viewings_version: int | None = None
+    viewings_digests: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def current_plans(self) -> Sequence[RecordedPlan]:
@@ -96,6 +100,15 @@ class Records:
             *((each.day, each.snapshot_id) for each in self.state),
         ]
         return {(day, snapshot_id) for day, snapshot_id in named if snapshot_id}
+
+    @property
+    def named_versions(self) -> set[tuple[int, str]]:
+        """The versions of the lake's viewings that days were made from, where their content is on record."""
+        named = [
+            *((each.viewings_version, each.viewings_digest) for each in self.current_plans),
+            *((each.viewings_version, each.viewings_digest) for each in self.publications),
+        ]
+        return {(version, digest) for version, digest in named if version is not None and digest}
 
 
 @dataclass(frozen=True)
@@ -200,6 +213,26 @@ def _missing_viewings(records: Records) -> Iterator[Disagreement]:
         )
 
 
+def _replaced_viewings(records: Records) -> Iterator[Disagreement]:
+    there = records.viewings_digests
+    named = [
+        *((each.day, each.viewings_version, each.viewings_digest) for each in records.current_plans),
+        *((each.day, each.viewings_version, each.viewings_digest) for each in records.publications),
+    ]
+    days = [
+        day
+        for day, version, digest in named
+        if version is not None and digest is not None and there.get(version, digest) != digest
+    ]
+    if days:
+        yield Disagreement(
+            f"the lake is not the one that {_count(days)} made from: it has versions of its own under their"
+            " numbers",
+            "restore that lake, or let EPISODES_LAKE_URL name it",
+            is_error=True,
+        )
+
+
 def _missing_state(records: Records) -> Iterator[Disagreement]:
     checksums = {each.day: each.checksum for each in records.state}
     plans = records.current_plans
@@ -266,6 +299,7 @@ _LOOKS: Sequence[Callable[[Records], Iterator[Disagreement]]] = (
     _missing_state,
     _missing_snapshots,
     _missing_viewings,
+    _replaced_viewings,
     _older_snapshots,
     _broken_chain,
     _numbers_to_be_skipped,

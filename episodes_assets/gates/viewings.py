@@ -94,12 +94,25 @@ def viewings_count_is_usual(counts: Mapping[dt.date, int], days: Sequence[dt.dat
     )
 
 
-def late_viewings_are_published(outdated: Mapping[dt.date, Sequence[dt.date]]) -> Verdict:
+def late_viewings_are_published(
+    outdated: Mapping[dt.date, Sequence[dt.date]], of_another_lake: Sequence[dt.date] = ()
+) -> Verdict:
     """Whether published days were computed from the viewings that the lake has now; a warning if not.
 
     Args:
         outdated: By published day, the days whose viewings have been taken again since.
+        of_another_lake: Published days that were computed from a lake which is not this one. A warning too:
+            a history whose lake was lost goes on, and what is published of it stays.
     """
+    if of_another_lake:
+        return judge_days(
+            LATE_VIEWINGS_ARE_PUBLISHED,
+            [{"day": str(day), "computed from": "another lake"} for day in of_another_lake],
+            fault="the lake is not the one from which the days were computed, which are published",
+            mend="restore that lake, or let EPISODES_LAKE_URL name it; what is published stays as it is",
+            facts={"published days of another lake": len(of_another_lake)},
+            is_error=False,
+        )
     days = sorted(outdated)
     span = f"{days[0]} {days[-1]}" if len(days) > 1 else "".join(str(day) for day in days)
     command = f"episodes {'backfill' if len(days) > 1 else 'run'} {span} --rework"

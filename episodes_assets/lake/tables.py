@@ -7,6 +7,9 @@ readable, and readers in Spark, Trino, Polars and DuckDB (https://delta.io). Wha
   looked at again: two processes that take the same day at once do not both add it (optimistic concurrency).
 - **Files are named by the SHA-256 of their bytes.** The same content taken twice is one file and no new
   version, and a file can be verified without asking anything else.
+- **A version is known by its content.** A lake that was lost and grew again, or was restored to an earlier
+  moment and went on, gives the same numbers to other content. So whoever names a version keeps its digest
+  beside the number, and it is compared whenever that version is opened.
 - **Nothing expires.** Delta's clean-up of old versions and files is switched off in the table's properties.
 
 What the columns mean is no business of this module: `viewings.py` knows that.
@@ -22,9 +25,10 @@ import threading
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -42,6 +46,7 @@ from episodes_assets.errors import (
     LakeDamaged,
     LakeMissing,
     LakeOvertaken,
+    LakeReplaced,
     WrongEnvironment,
 )
 from episodes_assets.lake.day_file import DayWriter, LakeFile, sync
@@ -54,6 +59,8 @@ _DECORATION = re.compile(r"\x1b\[[0-9;]*m|↳")
 _MOST_COMMITS = 20
 _MOST_VERSIONS = 64
 STAMP = "episodes.environment"
+# What each commit says of itself in the table's history: one look at that tells what many versions are.
+DIGEST, DAYS = "episodes.digest", "episodes.days"
 _KEPT_FOR_EVER = {
     "delta.enableExpiredLogCleanup": "false",
     "delta.logRetentionDuration": "interval 36500 days",
@@ -63,6 +70,35 @@ _KEPT_FOR_EVER = {
 _PATIENCE = {"connect_timeout": "5s", "timeout": "60s", "max_retries": "3", "retry_timeout": "20s"}
 _umask_lock = threading.Lock()
 _MEND = "restore the lake from a backup; `episodes lake verify` looks at every file"
+
+
+class PinnedVersion(NamedTuple):
+    """A version as a plan or a publication names it.
+
+    Attributes:
+        number: Its number, which a lake that replaced another one gives again.
+        digest: Of its content, which tells it from that; None where it was not recorded.
+    """
+
+    number: int
+    digest: str | None
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What the table's history says of a commit.
+
+    Attributes:
+        number: The version that it made.
+        at: When.
+        days: The days whose files it put; None where that was not recorded.
+        facts: What else was kept of it.
+    """
+
+    number: int
+    at: dt.datetime
+    days: Collection[dt.date] | None
+    facts: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -83,6 +119,20 @@ class TableVersion:
         """The files of some days, in order."""
         return [file for day, file in self.files.items() if first <= day <= last]
 
+    @cached_property
+    def digest(self) -> str:
+        """What tells its content from any other: a SHA-256 of its days and of what their files are called.
+
+        That is by the digests of their bytes, so two versions of one digest hold the same, in whatever lake.
+        """
+        named = "".join(f"{day} {file.path}\n" for day, file in sorted(self.files.items()))
+        return hashlib.sha256(named.encode()).hexdigest()
+
+    @property
+    def pinned(self) -> PinnedVersion:
+        """As plans and publications name it."""
+        return PinnedVersion(self.number, self.digest)
+
 
 class LakeTable:
     """A table below a folder or at an object store's URL.
@@ -99,6 +149,7 @@ class LakeTable:
         self.name = name
         self.lake_url = lake_url
         self._table: DeltaTable | None = None
+        self._seen = (-1, b"")
         self._known: dict[int, TableVersion] = {}
 
     @property
@@ -126,12 +177,26 @@ class LakeTable:
     def _load(self) -> DeltaTable:
         """The table at its newest version, of which only what is new is read each time."""
         table, self._table = self._table, None  # an error leaves none behind
-        if table is None:
-            table = DeltaTable(self._uri, storage_options=self._options)
-        else:
+        number, entry = self._seen
+        is_same = table is not None and self._log_entry(number) == entry
+        if table is not None and is_same:
             table.update_incremental()
+        else:
+            # There was none, or another lake has been put into the place of the one that was seen.
+            self._known.clear()
+            table = DeltaTable(self._uri, storage_options=self._options)
+        if table.version() != number or not is_same:
+            self._seen = (table.version(), self._log_entry(table.version()))
         self._table = table
         return table
+
+    def _log_entry(self, number: int) -> bytes:
+        """What the log says of a commit; empty when it has no such commit."""
+        try:
+            with self._filesystem.open_input_stream(f"_delta_log/{number:020}.json") as stream:
+                return hashlib.sha256(stream.read()).digest()
+        except FileNotFoundError:
+            return b""
 
     @cached_property
     def _filesystem(self) -> pafs.FileSystem:
@@ -155,16 +220,35 @@ class LakeTable:
                 return None
             return self._describe(table)
 
-    def at(self, version: int) -> TableVersion:
+    def at(self, version: int, digest: str | None = None, by: str = "what names it") -> TableVersion:
         """A version that was recorded somewhere.
+
+        Args:
+            version: Its number.
+            digest: Of its content, as it was recorded; None where it was not, and nothing is compared.
+            by: What names it, for the error.
 
         Raises:
             LakeMissing: If there is no such version, or no such table.
+            LakeReplaced: If the version has other content than was recorded: the lake is another one.
             LakeDamaged: If Delta's log cannot be read.
             SystemFailure: If the lake cannot be reached.
         """
-        if version in self._known:
-            return self._known[version]
+        known = self._known.get(version)
+        if known is not None and digest in (None, known.digest):
+            return known
+        # One with another digest may be of a lake that has been replaced since.
+        self._known.pop(version, None)
+        found = self._open(version)
+        if digest not in (None, found.digest):
+            raise LakeReplaced(
+                f"the lake at {self.shown} is not the one that {by} was made from: "
+                f"its version {version} has other files",
+                "restore that lake, or let EPISODES_LAKE_URL name it",
+            )
+        return found
+
+    def _open(self, version: int) -> TableVersion:
         with self._plainly():
             try:
                 return self._describe(DeltaTable(self._uri, version, self._options))
@@ -193,6 +277,38 @@ class LakeTable:
             if len(self._known) > _MOST_VERSIONS:
                 del self._known[next(iter(self._known))]
         return self._known[number]
+
+    def digests(self, numbers: Collection[int]) -> dict[int, str]:
+        """The digests of some versions' content, from one look at the log; those that it lacks are left out.
+
+        Raises:
+            LakeDamaged: If Delta's log cannot be read.
+            SystemFailure: If the lake cannot be reached.
+        """
+        newest = self.newest()
+        wanted = {number for number in numbers if newest is not None and number <= newest.number}
+        recorded, digest = {}, None
+        for commit in self.commits(min(wanted)) if wanted else ():
+            # One that put no file, such as a change of the stamp, has the content of the one before.
+            digest = commit.facts.get(DIGEST, None if commit.days is None else digest)
+            recorded[commit.number] = digest
+        return {number: recorded.get(number) or self.at(number).digest for number in sorted(wanted)}
+
+    def commits(self, first: int = 0) -> list[Commit]:
+        """What the table's history says of its commits from one version on, in order.
+
+        Raises:
+            LakeDamaged: If Delta's log cannot be read.
+            SystemFailure: If the lake cannot be reached.
+        """
+        with self._plainly():
+            try:
+                table = self._load()
+            except TableNotFoundError:
+                return []
+            limit = table.version() - first + 1
+            found = table.history(limit) if limit > 0 else []
+        return [_commit(each) for each in sorted(found, key=lambda each: int(each["version"]))]
 
     def environment(self) -> str | None:
         """The environment that the table belongs to; None when it was never written to."""
@@ -224,15 +340,10 @@ class LakeTable:
 
     def versions_since(self, moment: dt.datetime) -> list[int]:
         """The versions that were the newest one at some time since a moment."""
-        with self._plainly():
-            try:
-                commits = self._load().history()  # the newest first
-            except TableNotFoundError:
-                return []
-        since = moment.timestamp() * 1000
-        later = [int(commit["version"]) for commit in commits if commit["timestamp"] >= since]
-        before = [int(commit["version"]) for commit in commits if commit["timestamp"] < since]
-        return later + before[:1]
+        commits = self.commits()
+        later = [each.number for each in commits if each.at >= moment]
+        before = [each.number for each in commits if each.at < moment]
+        return later + before[-1:]
 
     def remove_unnamed(self, path: str, older_than: dt.timedelta) -> bool:
         """Remove a data file, unless it was written again or is a day's meanwhile; whether it was removed."""
@@ -364,7 +475,9 @@ class LakeTable:
                 if not files:
                     return newest
                 try:
-                    self._commit(table, newest.schema, files, facts)
+                    after = replace(newest, files={**newest.files, **{each.day: each for each in files}})
+                    own = {DIGEST: after.digest, DAYS: " ".join(str(each.day) for each in files)}
+                    self._commit(table, newest.schema, files, {**facts, **own})
                 except CommitFailedError:
                     if self._load().version() == newest.number:  # nobody else has: it cannot be written
                         raise
@@ -512,3 +625,15 @@ class LakeTable:
                 "see that it is up, that the bucket is there, and that the environment has its credentials",
             )
         return LakeDamaged(f"{where} cannot be read ({failures.reason(error)})", _MEND)
+
+
+def _commit(said: Mapping[str, Any]) -> Commit:
+    """A commit as the table's history has it."""
+    facts = {name: text for name, text in said.items() if name.startswith("episodes.")}
+    days: Collection[dt.date] | None = None
+    if said["operation"] != "WRITE":
+        days = ()
+    elif DAYS in facts:
+        days = [dt.date.fromisoformat(each) for each in facts[DAYS].split()]
+    moment = dt.datetime.fromtimestamp(said["timestamp"] / 1000, dt.UTC)
+    return Commit(int(said["version"]), moment, days, facts)

@@ -1,13 +1,13 @@
 """What an operator looks at in a table of the lake: what it has, and whether its files are whole."""
 
 import datetime as dt
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import LakeDamaged
 from episodes_assets.lake.day_file import LakeFile
-from episodes_assets.lake.tables import LakeTable
+from episodes_assets.lake.tables import LakeTable, PinnedVersion
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,38 @@ def describe(table: LakeTable) -> TableStatus | None:
     )
 
 
-def files_of(table: LakeTable, versions: Collection[int]) -> list[LakeFile]:
+def missing_of(table: LakeTable, pinned: Iterable[PinnedVersion]) -> list[PinnedVersion]:
+    """Those of some versions that the table does not have, or has with other content, in order.
+
+    Raises:
+        LakeDamaged: If Delta's log cannot be read.
+        SystemFailure: If the lake cannot be reached.
+    """
+    distinct = set(pinned)
+    newest = table.newest()
+    last = newest.number if newest else -1
+    there = table.digests({each.number for each in distinct if each.digest is not None})
+    return sorted(
+        (
+            each
+            for each in distinct
+            if each.number > last or (each.digest is not None and each.digest != there[each.number])
+        ),
+        key=lambda each: (each.number, each.digest or ""),
+    )
+
+
+def files_of(table: LakeTable, pinned: Collection[PinnedVersion]) -> list[LakeFile]:
     """The files of some versions and of the newest one, each once, by day.
 
     Raises:
         LakeMissing: If there is no such version.
+        LakeReplaced: If one of them has other content than was recorded.
         LakeDamaged: If Delta's log cannot be read.
         SystemFailure: If the lake cannot be reached.
     """
     newest = table.newest()
-    kept = {file for each in sorted(versions) for file in table.at(each).files.values()}
+    kept = {file for each in pinned for file in table.at(*each, by="a plan or a publication").files.values()}
     kept |= set(newest.files.values()) if newest else set()
     return sorted(kept, key=lambda file: (file.day, file.path))
 

@@ -19,11 +19,11 @@ from episodes_assets.stores.snapshots import SnapshotStore
 
 _PLANS = """
     SELECT plan_id, plan_uid, day, checksum, snapshot_id, tracked_checksum,
-        superseded_at IS NULL AS is_current, viewings_version
+        superseded_at IS NULL AS is_current, viewings_version, viewings_digest
     FROM ledger.plans ORDER BY plan_id
 """
 _PUBLICATIONS = """
-    SELECT day, plan_id, plan_uid, plan_checksum, snapshot_id, viewings_version
+    SELECT day, plan_id, plan_uid, plan_checksum, snapshot_id, viewings_version, viewings_digest
     FROM published.days ORDER BY day
 """
 _STATE = "SELECT day, origin, checksum, previous_checksum, snapshot_id FROM state.tracked_days ORDER BY day"
@@ -75,6 +75,7 @@ def read_records(
         found,
         snapshots=store.find_named(named),
         viewings_version=version.number if version else None,
+        viewings_digests=viewings.digests({pinned for pinned, _ in found.named_versions}),
     )
 
 

@@ -18,6 +18,7 @@ from psycopg.rows import class_row
 from episodes_assets.databases import row_locks
 from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import DayNotPlanned, PlanOvertaken
+from episodes_assets.lake.tables import PinnedVersion
 from episodes_assets.planning.chunks import into_chunks
 
 
@@ -37,6 +38,7 @@ class Plan:
             before the lake.
         tracked_checksum: Of the tracked episodes they were planned from; None when nothing was tracked, or
             for a plan from before that was recorded.
+        viewings_digest: Of that version's content; None for a plan from before that was recorded.
     """
 
     plan_id: int
@@ -48,6 +50,7 @@ class Plan:
     fanned_out_at: dt.datetime | None
     viewings_version: int | None = None
     tracked_checksum: str | None = None
+    viewings_digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,8 @@ class HeldJob:
 
 
 _PLAN = (
-    "plan_id, plan_uid, day, jobs, checksum, snapshot_id, fanned_out_at, viewings_version, tracked_checksum"
+    "plan_id, plan_uid, day, jobs, checksum, snapshot_id, fanned_out_at, viewings_version, tracked_checksum,"
+    " viewings_digest"
 )
 
 
@@ -197,7 +201,7 @@ def record_plan(
     snapshot_id: str,
     code_version: str,
     chunk_jobs: int,
-    viewings_version: int | None = None,
+    viewings: PinnedVersion | None = None,
     tracked_checksum: str | None = None,
     above: int = 0,
     rework: bool = False,
@@ -218,7 +222,7 @@ def record_plan(
         snapshot_id: The snapshot they were planned from.
         code_version: Of the planning code.
         chunk_jobs: Jobs in a chunk of short windows.
-        viewings_version: The version of the lake's viewings they are to be computed from.
+        viewings: The version of the lake's viewings they are to be computed from.
         tracked_checksum: Of the tracked episodes they were planned from; None when nothing was tracked.
         above: The newest plan that is known elsewhere; a new one gets a greater number.
         rework: Supersede a plan with the same jobs as well, so that all are worked again.
@@ -244,11 +248,20 @@ def record_plan(
             cursor.execute(
                 f"""
                 INSERT INTO ledger.plans (
-                    day, jobs, checksum, snapshot_id, code_version, tracked_checksum, viewings_version
+                    day, jobs, checksum, snapshot_id, code_version, tracked_checksum, viewings_version,
+                    viewings_digest
                 )
-                VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING {_PLAN}
+                VALUES (%s, %s, %s, %s, %s, %s, %s, %s) RETURNING {_PLAN}
                 """,  # noqa: S608
-                [day, len(jobs), checksum, snapshot_id, code_version, tracked_checksum, viewings_version],
+                [
+                    day,
+                    len(jobs),
+                    checksum,
+                    snapshot_id,
+                    code_version,
+                    tracked_checksum,
+                    *(viewings or (None, None)),
+                ],
             )
             plan = cursor.fetchone()
         assert plan is not None  # noqa: S101  RETURNING
@@ -271,12 +284,12 @@ def _name_origin(connection: Connection, plan: Plan, snapshot_id: str, tracked_c
     return replace(plan, snapshot_id=snapshot_id, tracked_checksum=tracked_checksum)
 
 
-def pin_viewings(connection: Connection, viewings_version: int, days: Collection[dt.date]) -> list[dt.date]:
+def pin_viewings(connection: Connection, pinned: PinnedVersion, days: Collection[dt.date]) -> list[dt.date]:
     """Let the plans from before the lake that are still to be worked be computed from a version of it.
 
     Args:
         connection: To `queue`, as the orchestrator.
-        viewings_version: The version of the lake's viewings.
+        pinned: The version of the lake's viewings.
         days: The days that it has.
 
     Returns:
@@ -284,12 +297,12 @@ def pin_viewings(connection: Connection, viewings_version: int, days: Collection
     """
     found = connection.execute(
         """
-        UPDATE ledger.plans SET viewings_version = %s
+        UPDATE ledger.plans SET viewings_version = %s, viewings_digest = %s
         WHERE superseded_at IS NULL AND viewings_version IS NULL AND day = ANY (%s)
             AND EXISTS (SELECT FROM ledger.chunks WHERE chunks.plan_id = plans.plan_id AND succeeded < jobs)
         RETURNING day
         """,
-        [viewings_version, list(days)],
+        [*pinned, list(days)],
     ).fetchall()
     return sorted(day for (day,) in found)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from psycopg.rows import class_row
 
 from episodes_assets.databases.connections import Connection
+from episodes_assets.lake.tables import PinnedVersion
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class RecordedPlan:
     checksum: str
     snapshot_id: str
     viewings_version: int | None
+    viewings_digest: str | None
     code_version: str
     planned_at: dt.datetime
     fanned_out_at: dt.datetime | None
@@ -30,8 +32,8 @@ def read_plans(connection: Connection, day: dt.date) -> list[RecordedPlan]:
     with connection.cursor(row_factory=class_row(RecordedPlan)) as cursor:
         cursor.execute(
             """
-            SELECT plan_id, plan_uid, jobs, checksum, snapshot_id, viewings_version, code_version, planned_at,
-                fanned_out_at, superseded_at
+            SELECT plan_id, plan_uid, jobs, checksum, snapshot_id, viewings_version, viewings_digest,
+                code_version, planned_at, fanned_out_at, superseded_at
             FROM ledger.plans WHERE day = %s ORDER BY plan_id
             """,
             [day],
@@ -39,9 +41,10 @@ def read_plans(connection: Connection, day: dt.date) -> list[RecordedPlan]:
         return cursor.fetchall()
 
 
-def read_viewings_versions(connection: Connection) -> set[int]:
+def read_viewings_versions(connection: Connection) -> set[PinnedVersion]:
     """The versions of the lake's viewings that any plan names, current or superseded."""
     found = connection.execute(
-        "SELECT DISTINCT viewings_version FROM ledger.plans WHERE viewings_version IS NOT NULL"
+        "SELECT DISTINCT viewings_version, viewings_digest FROM ledger.plans"
+        " WHERE viewings_version IS NOT NULL"
     ).fetchall()
-    return {version for (version,) in found}
+    return {PinnedVersion(*each) for each in found}

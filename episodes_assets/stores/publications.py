@@ -13,6 +13,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from episodes_assets.databases.connections import Connection
+from episodes_assets.lake.tables import PinnedVersion
 
 AlgorithmVersions = Mapping[str, Sequence[str]]
 
@@ -37,6 +38,7 @@ class Publication:
         plan_uid: The plan, whatever its number; None where it was not recorded.
         viewings_version: The version of the lake's viewings that its rows were computed from; None for what
             was published before the lake.
+        viewings_digest: Of that version's content; None where it was not recorded.
     """
 
     day: dt.date
@@ -52,6 +54,7 @@ class Publication:
     algorithm_versions: AlgorithmVersions
     plan_uid: uuid.UUID | None
     viewings_version: int | None
+    viewings_digest: str | None
 
 
 @dataclass(frozen=True)
@@ -135,12 +138,14 @@ def newest_plan(connection: Connection) -> int:
     return int(row[0]) if row and row[0] else 0
 
 
-def read_older_than(connection: Connection, version: int, upto: dt.date, limit: int) -> dict[dt.date, int]:
-    """The last published days up to one that are computed from older viewings than a version of the lake's.
+def read_other_than(
+    connection: Connection, newest: PinnedVersion, upto: dt.date, limit: int
+) -> dict[dt.date, PinnedVersion]:
+    """The last published days up to one that are computed from another version of the lake's viewings.
 
     Args:
         connection: To `results`.
-        version: The version.
+        newest: The version.
         upto: The last day that matters.
         limit: At most so many days.
 
@@ -149,20 +154,21 @@ def read_older_than(connection: Connection, version: int, upto: dt.date, limit: 
     """
     found = connection.execute(
         """
-        SELECT day, viewings_version FROM published.days
-        WHERE day <= %s AND viewings_version < %s ORDER BY day DESC LIMIT %s
+        SELECT day, viewings_version, viewings_digest FROM published.days
+        WHERE day <= %s AND (viewings_version <> %s OR viewings_digest <> %s) ORDER BY day DESC LIMIT %s
         """,
-        [upto, version, limit],
+        [upto, *newest, limit],
     ).fetchall()
-    return dict(reversed(found))
+    return {day: PinnedVersion(*pinned) for day, *pinned in reversed(found)}
 
 
-def read_viewings_versions(connection: Connection) -> set[int]:
+def read_viewings_versions(connection: Connection) -> set[PinnedVersion]:
     """The versions of the lake's viewings that anything that was ever published was computed from."""
     found = connection.execute(
-        "SELECT DISTINCT viewings_version FROM published.history WHERE viewings_version IS NOT NULL"
+        "SELECT DISTINCT viewings_version, viewings_digest FROM published.history"
+        " WHERE viewings_version IS NOT NULL"
     ).fetchall()
-    return {version for (version,) in found}
+    return {PinnedVersion(*each) for each in found}
 
 
 def record_publication(results: Connection, publication: Publication, *, rows_changed: bool) -> None:

@@ -94,6 +94,7 @@ def publish_day(
             plan_checksum=plan.checksum,
             plan_uid=plan.plan_uid,
             viewings_version=plan.viewings_version,
+            viewings_digest=plan.viewings_digest,
             code_version=code_version,
             # Only new outcomes bring other versions, and those are of another plan or other rows.
             algorithm_versions=current.algorithm_versions

@@ -14,9 +14,10 @@ from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import ViewingsGone
 from episodes_assets.gates.verdicts import name_days
 from episodes_assets.lake.tables import TableVersion
+from episodes_assets.lake.upkeep import missing_of
 from episodes_assets.lake.viewings import Viewings, covered_from
 from episodes_assets.planning.chunks import LONG_WINDOW_DAYS
-from episodes_assets.stores.publications import read_older_than
+from episodes_assets.stores.publications import read_other_than
 
 LOOKED_AT = 35
 
@@ -38,14 +39,25 @@ def read_published_coverage(results: Connection, first: dt.date, last: dt.date) 
 
 @dataclass(frozen=True)
 class OutdatedDay:
-    """A published day, and the days whose viewings have been taken again since it was computed."""
+    """A published day that was computed from other viewings than the lake has by now.
+
+    Attributes:
+        day: The day.
+        retaken: The days whose viewings have been taken again since.
+        is_of_another_lake: Whether the lake is not the one that it was computed from, which says nothing of
+            the days.
+    """
 
     day: dt.date
     retaken: Sequence[dt.date]
+    is_of_another_lake: bool = False
 
 
 def read_outdated(results: Connection, viewings: Viewings, upto: dt.date) -> list[OutdatedDay]:
     """Which of the last published days were computed from other viewings than the lake has by now.
+
+    The lake's log says which days each commit put. So no version is opened but those of days whose viewings
+    were taken again since, few as those are.
 
     Args:
         results: To `results`.
@@ -55,16 +67,21 @@ def read_outdated(results: Connection, viewings: Viewings, upto: dt.date) -> lis
     newest = viewings.newest()
     if newest is None:
         return []
-    published = read_older_than(results, newest.number, upto, LOOKED_AT)
+    published = read_other_than(results, newest.pinned, upto, LOOKED_AT)
+    if not published:
+        return []
+    missing = missing_of(viewings, published.values())
+    commits = viewings.commits(min(pinned.number for pinned in published.values()) + 1)
     found = []
-    for day, version in published.items():
-        used = viewings.at(version).files
-        retaken = [
-            file.day
-            for file in newest.between(day - LONG_WINDOW_DAYS * ONE_DAY, day)
-            if used.get(file.day) != file
-        ]
-        if retaken:
+    for day, pinned in published.items():
+        if pinned in missing:
+            found.append(OutdatedDay(day, [], is_of_another_lake=True))
+            continue
+        since = [commit.days for commit in commits if commit.number > pinned.number]
+        window = newest.between(day - LONG_WINDOW_DAYS * ONE_DAY, day)
+        again = [file for file in window if any(days is None or file.day in days for days in since)]
+        used = viewings.at(*pinned).files if again else {}
+        if retaken := [file.day for file in again if used.get(file.day) != file]:
             found.append(OutdatedDay(day, retaken))
     return found
 

@@ -358,3 +358,47 @@ def test_a_lake_that_was_lost_is_told(system: System, tmp_path: Path) -> None:
         assert "cannot be computed again" in failure(result)
     assert system.published().equals(before)
     assert "the lake does not have the versions" in system.cli("db", "status").stdout
+
+
+def test_a_lake_that_was_lost_and_grew_again_is_not_taken_for_the_one_before(
+    system: System, tmp_path: Path
+) -> None:
+    """Its versions have the same numbers, so it is by their content that they are told apart."""
+    fill(system, BEFORE, day(3))
+    with system.workers():
+        materialize(system, day(1), day(2))
+        before = system.published()
+        system.plan(day(3))
+        shutil.move(system.settings.lake, tmp_path / "before")
+        system.query("input", "UPDATE viewings SET seconds_watched = 90")
+        system.take_viewings(BEFORE, day(3))
+        for number in range(4):  # as many versions as the one before
+            system.query("input", "UPDATE viewings SET seconds_watched = %s", [91 + number])
+            system.take_viewings(day(3), day(3))
+        newest = system.viewings.newest()
+        assert newest is not None
+        ((highest,),) = system.query("queue", "SELECT max(viewings_version) FROM ledger.plans")
+        assert newest.number >= highest
+        for again in (True, False):
+            result = system.materialize(day(2), select=["episode_jobs"], rework=again, as_planned=again)
+            assert "is not the one that the plan of 2018-03-02 was made from" in failure(result)
+        late = verdicts(materialize(system, day(3), select=["input_episodes"]))["late_viewings_are_published"]
+        assert not late.passed
+        assert "the lake is not the one from which the days were computed" in str(late.description)
+        told = system.cli("db", "status")
+        assert told.returncode == 1
+        assert "the lake is not the one that 3 days (2018-03-01" in told.stdout
+        for command in ("status", "verify", "vacuum"):
+            told = system.cli("lake", command)
+            assert told.returncode == 1
+            assert "is not the one that" in told.stderr
+        # A fleet that was there before it was replaced computes nothing from it.
+        with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
+            fan_out_day(queue, day(3))
+        assert system.published().equals(before)
+        shutil.rmtree(system.settings.lake)
+        shutil.move(tmp_path / "before", system.settings.lake)
+        materialize(system, day(1), day(3))
+    assert system.published().query("day < @day(3)").equals(before)
+    assert '"seconds_watched": 720' in system.published().query("day == @day(3)")["metrics"].iloc[0]
+    assert system.cli("lake", "status").returncode == 0

@@ -98,7 +98,7 @@ def test_workers_and_jobs_that_fail_are_seen_and_tried_again(
         snapshot_id="s",
         code_version="1",
         chunk_jobs=10,
-        viewings_version=system.take_viewings(day(1), day(1)),
+        viewings=system.take_viewings(day(1), day(1)),
     )
     fan_out_day(queue, day(1))
     browser = client(system)

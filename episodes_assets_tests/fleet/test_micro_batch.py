@@ -1,10 +1,12 @@
 """A micro-batch gives the same outcomes however small the parts are that it computes in."""
 
 import datetime as dt
+import shutil
 
 import numpy as np
 import pytest
 
+from episodes_assets.errors import LakeReplaced
 from episodes_assets.fleet.micro_batch import JobWindows, run_micro_batch
 from episodes_assets.lake import viewings
 from episodes_assets_tests.system import System, day
@@ -30,3 +32,21 @@ def test_parts_of_any_size_compute_the_same(system: System, monkeypatch: pytest.
     for part in (1, 7, 100):
         monkeypatch.setattr(viewings, "PART_VIEWINGS", part)
         assert run_micro_batch(system.settings.lake, version, day(1), windows).outcomes == whole
+
+
+def test_a_process_that_keeps_running_computes_nothing_from_a_lake_that_was_replaced(system: System) -> None:
+    system.generate(day(1), day(1), episodes=12)
+    windows = JobWindows(
+        epid=np.array([1], dtype=np.int64),
+        algorithm_id=np.array([0], dtype=np.int16),
+        window_start=np.full(1, np.datetime64("2018-03-01")),
+    )
+    version = system.take_viewings(day(1), day(1))
+    run_micro_batch(system.settings.lake, version, day(1), windows)
+    shutil.rmtree(system.settings.lake)
+    system.query("input", "UPDATE viewings SET seconds_watched = 1")
+    other = system.take_viewings(day(1), day(1))
+    assert other.number == version.number
+    run_micro_batch(system.settings.lake, other, day(1), windows)
+    with pytest.raises(LakeReplaced, match="not the one that the plan of 2018-03-01 was made from"):
+        run_micro_batch(system.settings.lake, version, day(1), windows)

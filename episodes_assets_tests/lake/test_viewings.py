@@ -2,6 +2,7 @@
 
 import datetime as dt
 import multiprocessing
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,15 @@ from episodes_assets.errors import (
     LakeDamaged,
     LakeMismatch,
     LakeMissing,
+    LakeReplaced,
     ViewingUnreadable,
     WrongEnvironment,
 )
 from episodes_assets.lake import day_file
 from episodes_assets.lake import viewings as lake_viewings
 from episodes_assets.lake.day_file import LakeFile
-from episodes_assets.lake.tables import TableVersion
+from episodes_assets.lake.tables import PinnedVersion, TableVersion
+from episodes_assets.lake.upkeep import missing_of
 from episodes_assets.lake.viewings import Viewings, covered_from, schema_of
 
 FIRST = dt.date(2018, 3, 1)
@@ -359,3 +362,46 @@ def test_the_lake_is_for_its_owner_alone(tmp_path: Path) -> None:
     lake = Viewings(str(home))
     take(lake, rows_of(FIRST, (1, 1)), days=[FIRST])
     assert {path.stat().st_mode & 0o777 for path in (home, home / "viewings")} == {0o700}
+
+
+def test_a_lake_in_the_place_of_another_is_told_by_its_content(tmp_path: Path) -> None:
+    """Also by who has read the one before, and keeps what it has read of it."""
+    lake = Viewings(str(tmp_path / "lake"))
+    second = FIRST + ONE_DAY
+    take(lake, rows_of(FIRST, (1, 10)), days=[FIRST])
+    kept = lake.at(take(lake, rows_of(second, (1, 10)), days=[second]))
+    assert lake.at(*kept.pinned) == kept
+    shutil.move(tmp_path / "lake", tmp_path / "before")
+    other = Viewings(str(tmp_path / "lake"))
+    for number in range(3):
+        take(other, rows_of(FIRST + number * ONE_DAY, (2, 20)), days=[FIRST + number * ONE_DAY])
+    newest = lake.newest()
+    assert newest is not None
+    assert newest.files == other.at(3).files  # none of them of the lake before
+    for reader in (lake, Viewings(str(tmp_path / "lake"))):
+        with pytest.raises(LakeReplaced, match="is not the one that the plan of today was made from"):
+            reader.at(*kept.pinned, by="the plan of today")
+    assert missing_of(lake, [kept.pinned, newest.pinned, PinnedVersion(9, None)]) == [
+        kept.pinned,
+        PinnedVersion(9, None),
+    ]
+    # What was read of another lake does not stand in the way of this one.
+    shutil.rmtree(tmp_path / "lake")
+    shutil.move(tmp_path / "before", tmp_path / "lake")
+    assert lake.at(*kept.pinned) == kept
+    with pytest.raises(LakeReplaced):
+        lake.at(2, other.at(3).digest)
+
+
+def test_the_same_content_is_the_same_whatever_the_lake(tmp_path: Path) -> None:
+    digests = []
+    for name in ("a", "b"):
+        lake = Viewings(str(tmp_path / name))
+        for number in range(2):
+            day = FIRST + number * ONE_DAY
+            take(lake, rows_of(day, (1, number)), days=[day])
+        digests.append(lake.digests(range(9)))
+        assert digests[-1] == {n: Viewings(str(tmp_path / name)).at(n).digest for n in range(3)}
+    assert digests[0] == digests[1]
+    assert lake.restamp("development", "staging")
+    assert lake.digests([3]) == {3: digests[0][2]}

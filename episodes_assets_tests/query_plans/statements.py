@@ -25,6 +25,7 @@ from episodes_assets.fleet.activity import Activity
 from episodes_assets.fleet.claims import Claim, JobFailure, Took
 from episodes_assets.fleet.messages import ChunkMessage
 from episodes_assets.fleet.presence import WorkerName
+from episodes_assets.lake.tables import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.stores import (
     durations,
@@ -158,7 +159,10 @@ def cases(jobs: int) -> list[Case]:
             lambda to: plan_history.read_viewings_versions(to.queue),
         ),
         Case(
-            "plans pinned", "queue", plans + all_open, lambda to: ledger.pin_viewings(to.queue, 1, [THE_DAY])
+            "plans pinned",
+            "queue",
+            plans + all_open,
+            lambda to: ledger.pin_viewings(to.queue, PinnedVersion(1, "0"), [THE_DAY]),
         ),
         Case(
             "planned jobs read back",
@@ -326,7 +330,7 @@ def cases(jobs: int) -> list[Case]:
             "days of older viewings",
             "results",
             plans,
-            lambda to: publications.read_older_than(to.results, 1, THE_DAY, 35),
+            lambda to: publications.read_other_than(to.results, PinnedVersion(1, "0"), THE_DAY, 35),
         ),
         Case("what the databases say of each other", "queue", 4 * plans, _compare),
         # The state.

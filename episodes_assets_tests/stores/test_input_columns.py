@@ -47,14 +47,14 @@ def read_drop(system: System, of: dt.date) -> pd.DataFrame:
 
 def read_viewings(system: System, epids: list[int], since: str = "2018-03-01") -> pa.Table:
     """What comes out of the lake that is taken from the input of the first two days."""
-    version = system.take_viewings(day(1), day(2))
+    version = system.take_viewings(day(1), day(2)).number
     wanted = np.array(epids, dtype=np.int64), np.full(len(epids), np.datetime64(since))
     ((_, found),) = system.viewings.read(version, *wanted, day(2))
     return found
 
 
 def read_viewed(system: System, of: dt.date) -> list[int]:
-    return [int(epid) for epid in system.viewings.episodes_of(system.take_viewings(of, of), of)]
+    return [int(epid) for epid in system.viewings.episodes_of(system.take_viewings(of, of).number, of)]
 
 
 WHOLE = 2**63 - 1

@@ -73,7 +73,10 @@ def judge(
             rows, {each.day: (each.in_lake, each.in_input) for each in late if not each.was_taken}
         ),
         gates.viewings_count_is_usual({file.day: file.rows for file in known}, days),
-        gates.late_viewings_are_published({each.day: each.retaken for each in outdated}),
+        gates.late_viewings_are_published(
+            {each.day: each.retaken for each in outdated},
+            [each.day for each in outdated if each.is_of_another_lake],
+        ),
     ]
 
 
