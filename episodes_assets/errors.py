@@ -165,6 +165,10 @@ class ViewingsGone(EpisodesError):
     """A published day cannot be computed again, since viewings of then are nowhere any more."""
 
 
+class ViewingsLost(EpisodesError):
+    """The input lacks viewings of a day that is to be taken again, and nobody has accepted that."""
+
+
 class LakeMismatch(EpisodesError):
     """What is to be taken into the lake does not fit what it holds."""
 

@@ -14,7 +14,7 @@ from episodes_assets.assets.partitions import daily, days_of, whole_range
 from episodes_assets.assets.reporting import TEAM, Stopwatch, days_table, plain_failures, table
 from episodes_assets.assets.run_options import RunOptions
 from episodes_assets.days import ONE_DAY, parse_date
-from episodes_assets.errors import DropGone, DropNotArrived, ReasonMissing
+from episodes_assets.errors import BadRunConfig, DropGone, DropNotArrived, ReasonMissing
 from episodes_assets.resources.databases import InputDatabase, ResultsDatabase
 from episodes_assets.resources.lake import Lake
 from episodes_assets.resources.snapshots import Snapshots
@@ -29,7 +29,7 @@ from episodes_assets.stores.recomputing import (
 )
 from episodes_assets.stores.snapshot_manifest import Snapshot
 from episodes_assets.stores.snapshots import SnapshotStore
-from episodes_assets.stores.taking import TakenDay, Taking
+from episodes_assets.stores.taking import LateViewings, TakenDay, Taking
 
 CODE_VERSION = "1"
 
@@ -40,7 +40,13 @@ class InputOptions(RunOptions):
     refresh: bool = Field(
         default=False,
         description="Take the day again although it is kept. Its jobs may then differ, and later days refuse "
-        "to build on it until they are materialised again. Fewer viewings never replace those that are kept.",
+        "to build on it until they are materialised again.",
+    )
+    accept_lost_viewings: bool = Field(
+        default=False,
+        description="With `refresh`: take the viewings that the input has now although some that are kept "
+        "are gone from it. Without this the day is refused when the input has new ones besides, and keeps "
+        "its viewings when it has none. What was taken before stays readable; the numbers are on record.",
     )
     reason: str = Field(
         default="",
@@ -104,6 +110,8 @@ def take_input(
     with plain_failures(options.arrival_retries):
         days = days_of(context)
         _require_reason(options, days, store)
+        if options.accept_lost_viewings and not options.refresh:
+            raise BadRunConfig("`accept_lost_viewings` is for `refresh` alone", "launch it with both")
         taking = Taking(
             lambda: _readable(input_database.checked_dsn(context.log.warning)),
             store,
@@ -116,29 +124,34 @@ def take_input(
                 published = read_published_coverage(results, days[0], dt.date.max)
             require_computable(published, viewings.newest())
         earlier = _take_earlier(context, taking, days[0], options.viewings_since)
-        taken = []
-        for day in days:
-            try:
-                taken.append(taking.take(day, refresh=options.refresh, reason=options.reason))
-            except DropNotArrived as missing:
-                gone = _known_to_be_gone(day, store, results_database)
-                if gone or context.retry_number >= options.arrival_retries:
-                    raise gone or missing from missing
-                context.log.warning(f"{missing}; looking again later")
-                raise dg.RetryRequested(
-                    max_retries=options.arrival_retries, seconds_to_wait=options.arrival_retry_seconds
-                ) from missing
-            context.log.info(_line(taken[-1]))
-        late = (
-            []
-            if all(each.is_reused for each in taken)
-            else taking.take_late([days[0] - number * ONE_DAY for number in range(1, settings.late_days + 1)])
-        )
-        for each in late:
-            context.log.info(
-                f"{each.day}: {each.in_input:,} viewings in the input, {each.in_lake:,} were taken"
-                f"{': taken again' if each.was_taken else ', which are kept'}"
-            )
+        taken: list[TakenDay] = []
+        late: list[LateViewings] = []
+
+        def look_again(first: dt.date) -> None:
+            # Before the first day is taken: a day that is kept has been looked back from, whatever fails.
+            before = [first - number * ONE_DAY for number in range(1, settings.late_days + 1)]
+            late.extend(taking.take_late(before))
+            for each in late:
+                context.log.info(_late_line(each))
+
+        try:
+            for each in taking.take(
+                days,
+                refresh=options.refresh,
+                reason=options.reason,
+                accept_lost=options.accept_lost_viewings,
+                before_reading=look_again,
+            ):
+                taken.append(each)
+                context.log.info(_line(each))
+        except DropNotArrived as missing:
+            gone = _known_to_be_gone(days[len(taken)], store, results_database)
+            if gone or context.retry_number >= options.arrival_retries:
+                raise gone or missing from missing
+            context.log.warning(f"{missing}; looking again later")
+            raise dg.RetryRequested(
+                max_retries=options.arrival_retries, seconds_to_wait=options.arrival_retry_seconds
+            ) from missing
         episode_verdicts = input_episodes.judge(
             store, [each.snapshot for each in taken], settings.quarantine_limit
         )
@@ -169,9 +182,21 @@ def _take_earlier(context: dg.AssetExecutionContext, taking: Taking, first: dt.d
 def _line(taken: TakenDay) -> str:
     snapshot = taken.snapshot
     kept = " (kept before)" if taken.is_reused else ""
+    gone, new = taken.difference
+    changed = f"; {gone:,} are gone from the input and {new:,} are new there" if gone or new else ""
+    if changed and not taken.is_as_read:
+        changed += ", so those of before are kept"
     return (
         f"{taken.day}: {snapshot.drop_rows:,} rows, {snapshot.quarantined_rows:,} quarantined, "
-        f"{taken.viewings.rows:,} viewings of {snapshot.viewed_episodes:,} episodes{kept}"
+        f"{taken.viewings.rows:,} viewings of {snapshot.viewed_episodes:,} episodes{kept}{changed}"
+    )
+
+
+def _late_line(late: LateViewings) -> str:
+    gone, new = late.difference
+    return (
+        f"{late.day}: {late.in_lake:,} viewings were taken; {gone:,} of them are gone from the input, and"
+        f" {new:,} are new there: {'taken again' if late.was_taken else 'those of before are kept'}"
     )
 
 

@@ -16,7 +16,7 @@ from episodes_assets.commands.databases import (
     require_reachable,
 )
 from episodes_assets.commands.processes import temporary_workers
-from episodes_assets.commands.run import Workers, run_config, workers_of_ones_own
+from episodes_assets.commands.run import AcceptLost, Workers, run_config, workers_of_ones_own
 from episodes_assets.databases.connections import connect_to_read
 from episodes_assets.databases.dsns import Database, Dsns, Purpose
 from episodes_assets.days import ONE_DAY, days_between, parse_day
@@ -32,12 +32,14 @@ def correct(
     day: Annotated[str, typer.Argument(help="The day whose input was wrong, YYYY-MM-DD.")],
     reason: Annotated[str, typer.Option(help="What was wrong; kept with the new snapshot.")],
     workers: Workers = None,
+    accept_lost_viewings: AcceptLost = False,
 ) -> None:
     """Correct a day whose input was wrong, and every later day, and show what changed.
 
     Takes a new snapshot of the day, then plans, works and publishes it and all later days of the
     history again; those use what is kept of them, so their input may be gone. Viewings that the input has
-    deleted stay in the lake. If it is interrupted, run it again.
+    deleted stay in the lake; a day of which it has new ones besides is refused, unless it is said that the
+    deleted ones shall be lost. If it is interrupted, run it again.
 
     Example: episodes correct 2018-03-05 --reason "half of the drop was missing"
     """
@@ -55,7 +57,9 @@ def correct(
         temporary_workers(settings, dsns, workers_of_ones_own(workers, dsns)),
         open_instance(settings, dsns) as instance,
     ):
-        config = run_config(refresh=True, reason=reason.strip(), rework=True)
+        config = run_config(
+            refresh=True, reason=reason.strip(), rework=True, accept_lost=accept_lost_viewings
+        )
         materialize_days(instance, dsns, first, first, config)
         corrected, last = first, _last_day_built_on(dsns, first)
         while corrected < last:  # a daily run may have added days, on what was tracked before

@@ -15,12 +15,14 @@ from episodes_assets.commands.databases import ready_databases
 from episodes_assets.databases.connections import connect_to_read
 from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets.days import parse_day
+from episodes_assets.lake.viewings import Viewings
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import tracked_state
 from episodes_assets.stores.plan_history import RecordedPlan, read_plans
 from episodes_assets.stores.publications import PublishedDay, read_history
 from episodes_assets.stores.snapshot_manifest import Snapshot
 from episodes_assets.stores.snapshots import SnapshotStore
+from episodes_assets.stores.taking import REASON, lost_by
 from episodes_assets.stores.tracked_state import TrackedDay
 from episodes_assets.stores.waivers import Waiver, read_waivers
 from episodes_assets.user_files import require_standard_output
@@ -29,7 +31,7 @@ SHORT = 16  # characters of a checksum
 
 
 def history(day: Annotated[str, typer.Argument(help="The day, YYYY-MM-DD.")]) -> None:
-    """Show a day's snapshots, its tracked state, its plans with their waivers, and its publications.
+    """Show a day's snapshots, its viewings, its tracked state, its plans with waivers, and its publications.
 
     Plans and publications name the version of the lake's viewings that they were computed from.
 
@@ -50,6 +52,7 @@ def history(day: Annotated[str, typer.Argument(help="The day, YYYY-MM-DD.")]) ->
         is_stale = tracked is not None and tracked_state.built_on_another_past(results, tracked)
         publications = read_history(results, parsed)
     _print("snapshots", _snapshots(store.versions(parsed), store.find(parsed)))
+    _print("viewings in the lake", _viewings(Viewings(settings.lake), parsed))
     _print("tracked episodes", _tracked(tracked, is_stale=is_stale))
     _print("plans", _plans(plans, waivers))
     _print("publications", _publications(publications))
@@ -67,6 +70,24 @@ def _snapshots(versions: Sequence[Snapshot], current: Snapshot | None) -> list[d
         }
         for each in versions
     ]
+
+
+def _viewings(viewings: Viewings, day: dt.date) -> list[dict[str, str]]:
+    """The commits that took the day, as far as they have recorded their days."""
+    taken = []
+    for commit in viewings.commits():
+        if commit.days and day in commit.days:
+            gone, new = lost_by(commit).get(day, (0, 0))
+            taken.append(
+                {
+                    "version": str(commit.number),
+                    "taken": _time(commit.at),
+                    "accepted as lost": f"{gone:,}",
+                    "new instead": f"{new:,}",
+                    "reason": commit.facts.get(REASON, ""),
+                }
+            )
+    return taken
 
 
 def _tracked(tracked: TrackedDay | None, *, is_stale: bool) -> list[dict[str, str]]:

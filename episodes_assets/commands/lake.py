@@ -19,6 +19,7 @@ from episodes_assets.lake.tables import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets.stores import plan_history, publications
+from episodes_assets.stores.taking import REASON, lost_by
 from episodes_assets.user_files import require_standard_output
 
 app = typer.Typer(
@@ -30,7 +31,7 @@ app = typer.Typer(
 
 @app.command()
 def status() -> None:
-    """Show each table: its version, its days, its rows and its bytes.
+    """Show each table: its version, its days, rows and bytes, and which viewings were accepted as lost.
 
     It fails if the lake is not the one that plans and publications name versions of.
 
@@ -63,6 +64,15 @@ def status() -> None:
         f"{found.size / found.rows:.1f}" if found.rows else "-",
     )
     out.print(table)
+    for commit in viewings.commits():
+        for day, (gone, new) in sorted(lost_by(commit).items()):
+            out.print(
+                f"Version {commit.number} of {commit.at:%Y-%m-%d %H:%M} has {new:,} other viewings of {day}"
+                f" in place of {gone:,} that were accepted as lost: {commit.facts.get(REASON, '')}",
+                style="yellow",
+                markup=False,
+                soft_wrap=True,
+            )
     _require_all(viewings, missing)
 
 

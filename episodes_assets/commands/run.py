@@ -51,6 +51,13 @@ Since = Annotated[
         "the input still holds.",
     ),
 ]
+AcceptLost = Annotated[
+    bool,
+    typer.Option(
+        "--accept-lost-viewings",
+        help="Take the input's viewings although some that were taken before are gone from it.",
+    ),
+]
 EMBEDDED_WORKERS = 2
 
 
@@ -61,6 +68,7 @@ def run(
     rework: Rework = False,
     as_planned: AsPlanned = False,
     since: Since = "",
+    accept_lost_viewings: AcceptLost = False,
 ) -> None:
     """Materialise the whole graph for one day and show what was published.
 
@@ -68,7 +76,8 @@ def run(
 
     Example: episodes run 2018-03-01
     """
-    _materialize(day, day, workers, refresh=refresh, rework=rework, as_planned=as_planned, since=since)
+    config = _config(refresh, rework, as_planned, since, accept_lost_viewings)
+    _materialize(day, day, workers, config)
 
 
 def backfill(
@@ -79,6 +88,7 @@ def backfill(
     rework: Rework = False,
     as_planned: AsPlanned = False,
     since: Since = "",
+    accept_lost_viewings: AcceptLost = False,
 ) -> None:
     """Materialise the whole graph for a range of days, in one Dagster run.
 
@@ -86,7 +96,8 @@ def backfill(
 
     Example: episodes backfill 2018-03-01 2018-03-31
     """
-    _materialize(first, last, workers, refresh=refresh, rework=rework, as_planned=as_planned, since=since)
+    config = _config(refresh, rework, as_planned, since, accept_lost_viewings)
+    _materialize(first, last, workers, config)
 
 
 def workers_of_ones_own(workers: int | None, dsns: Dsns) -> int:
@@ -103,9 +114,12 @@ def run_config(
     rework: bool = False,
     as_planned: bool = False,
     since: str = "",
+    accept_lost: bool = False,
 ) -> dict[str, Any]:
     """The configuration of a run over the whole graph, as the launchpad takes it as well."""
-    only_if_said = {"viewings_since": since} if since else {}
+    only_if_said: dict[str, Any] = {"viewings_since": since} if since else {}
+    if accept_lost:
+        only_if_said["accept_lost_viewings"] = True
     return {
         "ops": {
             "take_input": {"config": {"refresh": refresh, "reason": reason, **only_if_said}},
@@ -114,28 +128,37 @@ def run_config(
     }
 
 
-def _materialize(
-    first: str,
-    last: str,
-    workers: int | None,
-    *,
+def _config(
     refresh: bool,
     rework: bool,
     as_planned: bool,
     since: str,
-) -> None:
+    accept_lost: bool,
+) -> dict[str, Any]:
     if as_planned and (refresh or not rework):
         raise BadRunConfig("--as-planned is for --rework alone", "give --rework with it, and not --refresh")
+    if accept_lost and not refresh:
+        raise BadRunConfig("--accept-lost-viewings is for --refresh alone", "give --refresh with it")
     if since:
         parse_date(since)
+    reason = "asked for by `episodes run --refresh`" if refresh else ""
+    return run_config(
+        refresh=refresh,
+        reason=reason,
+        rework=rework,
+        as_planned=as_planned,
+        since=since,
+        accept_lost=accept_lost,
+    )
+
+
+def _materialize(first: str, last: str, workers: int | None, config: dict[str, Any]) -> None:
     start, end = (parse_day(first),) * 2 if first == last else parse_range(first, last)
     settings = load_settings()
     dsns = ready_databases(settings)
     announce_open_hosts(settings)
     refuse_writable_input(settings, dsns)
     require_reachable(dsns)
-    reason = "asked for by `episodes run --refresh`" if refresh else ""
-    config = run_config(refresh=refresh, reason=reason, rework=rework, as_planned=as_planned, since=since)
     with (
         temporary_workers(settings, dsns, workers_of_ones_own(workers, dsns)),
         open_instance(settings, dsns) as instance,

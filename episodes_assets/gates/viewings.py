@@ -23,13 +23,11 @@ class ViewingsRows:
         day: The day.
         recorded: Rows by the lake's log.
         stored: Rows in the file of the day.
-        read: Rows that came from the input just now; None when none were read.
     """
 
     day: dt.date
     recorded: int
     stored: int
-    read: int | None
 
 
 def viewings_are_complete(days: Sequence[ViewingsRows]) -> Verdict:
@@ -47,27 +45,24 @@ def viewings_are_complete(days: Sequence[ViewingsRows]) -> Verdict:
     )
 
 
-def viewings_are_kept(days: Sequence[ViewingsRows], fewer: Mapping[dt.date, tuple[int, int]]) -> Verdict:
-    """Whether the input has at least the viewings that the lake has; a warning if not.
+def viewings_are_kept(lost: Mapping[dt.date, tuple[int, int]]) -> Verdict:
+    """Whether the input has all viewings that the lake has; a warning if not.
 
     Args:
-        days: The days of the step.
-        fewer: Days that were looked at again and of which the input has fewer: in the lake, in the input.
+        lost: Days of which the lake keeps what it has, since viewings of it are gone from the input: how many
+            are, and how many are new there.
     """
-    shrunk = dict(fewer) | {
-        each.day: (each.recorded, each.read)
-        for each in days
-        if each.read is not None and each.read < each.recorded
-    }
+    gone, new = (sum(each[number] for each in lost.values()) for number in (0, 1))
     return judge_days(
         VIEWINGS_ARE_KEPT,
         [
-            {"day": str(day), "in the lake": in_lake, "in the input": in_input}
-            for day, (in_lake, in_input) in sorted(shrunk.items())
+            {"day": str(day), "gone from the input": day_gone, "new there": day_new}
+            for day, (day_gone, day_new) in sorted(lost.items())
         ],
-        fault="the input has fewer viewings than were taken",
-        mend="the lake keeps those of {day}; ask whoever fills the input whether they were meant to go",
-        facts={"days with fewer in the input": len(shrunk)},
+        fault=f"of the viewings that were taken {gone:,} are gone from the input, which has {new:,} new,",
+        mend="the lake keeps those of {day}; ask whoever fills the input whether that is right; "
+        "if so, `episodes correct {day} --accept-lost-viewings --reason ...` takes what it has now",
+        facts={"viewings gone from the input": gone, "new viewings that were not taken": new},
         is_error=False,
     )
 

@@ -455,7 +455,7 @@ class LakeTable:
             schema: The columns without `day`; the table is made with them when there is none.
             choose: Is told the newest version's files, and says which to put: it may be asked again.
             environment: This process's; a table that is made gets it.
-            facts: What is kept of the commit in the table's history.
+            facts: What is kept of the commit in the table's history; `choose` may change it.
 
         Returns:
             The version that has them: the newest one as it is when each of the days has its file already.

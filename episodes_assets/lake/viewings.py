@@ -36,7 +36,7 @@ UNREADABLE: LiteralString = "completed_as_found"
 COLUMNS = ("epid", "viewer_id", "viewed_at", "seconds_watched", "completed")
 
 # By episode and time for who reads them, by all the rest so that equal viewings make equal files.
-_ORDER = ("epid", "viewed_at", "viewer_id", "seconds_watched", "completed", UNREADABLE)
+ORDER = ("epid", "viewed_at", "viewer_id", "seconds_watched", "completed", UNREADABLE)
 
 # About 100 MB while it is computed. An episode with more viewings than that is computed by itself.
 PART_VIEWINGS = 1_000_000
@@ -227,7 +227,7 @@ def _ordered(viewings: pa.RecordBatchReader, folder: str) -> Iterator[pa.RecordB
         if rows > IN_MEMORY_VIEWINGS:
             yield from _ordered_on_disk(itertools.chain(first, viewings), viewings.schema, folder)
             return
-    order = [(name, "ascending") for name in _ORDER]
+    order = [(name, "ascending") for name in ORDER]
     ordered = pa.Table.from_batches(first, viewings.schema).sort_by(order)
     yield from ordered.combine_chunks().to_batches(8 * ROW_GROUP_ROWS)
 
@@ -242,7 +242,7 @@ def _ordered_on_disk(
     with duckdb.connect(config={**limits}) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("viewings", pa.RecordBatchReader.from_batches(schema, batches))
-        order = ", ".join(f"{name} NULLS LAST" for name in _ORDER)
+        order = ", ".join(f"{name} NULLS LAST" for name in ORDER)
         ordered = connection.sql(f"FROM viewings ORDER BY {order}")
         try:
             yield from ordered.to_arrow_reader(8 * ROW_GROUP_ROWS)

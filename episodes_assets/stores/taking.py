@@ -1,26 +1,46 @@
 """Taking a day's input: its drop as a snapshot, its viewings into the lake, both as of one moment.
 
-What was taken is never replaced by less: where the input has fewer viewings of a day than the lake, because
-it has deleted them or by a mishap there, the lake keeps its own. Which days are to be taken is decided by
-whoever calls; what a drop's rows are worth by `validation/drop.py`.
+What was taken is not lost by taking it again. The viewings that the input has now are compared with those of
+the lake, one by one: where some of these are gone from the input, because it has deleted them or by a mishap
+there, the lake keeps what it has, unless an operator accepts that they are lost. Whoever commits second
+compares with what is newest then.
+
+Which days are to be taken is decided by whoever calls; what a drop's rows are worth by `validation/drop.py`.
 """
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from episodes_assets.days import ONE_DAY, days_between
-from episodes_assets.errors import ViewingsGone
+from episodes_assets.errors import ViewingsGone, ViewingsLost
+from episodes_assets.lake.comparing import Difference, difference
 from episodes_assets.lake.day_file import LakeFile
-from episodes_assets.lake.viewings import DayOfViewings, Viewings
+from episodes_assets.lake.tables import Commit, TableVersion
+from episodes_assets.lake.viewings import ORDER, DayOfViewings, Viewings
 from episodes_assets.stores.input_tables import DayReading, count_viewings, drop_not_arrived, reading
 from episodes_assets.stores.read_ahead import read_ahead
 from episodes_assets.stores.snapshot_manifest import Snapshot
+from episodes_assets.stores.snapshot_writing import SnapshotWriter
 from episodes_assets.stores.snapshots import SnapshotStore
 from episodes_assets.stores.viewings_coverage import viewings_begin
 from episodes_assets.validation.drop import prepare_rules, validate_drop
+
+# Of a range, so many days are committed together: what an interrupted run has to read again.
+MOST_DAYS = 64
+MOST_SECONDS = 5.0
+# What each commit of ours says of itself in the table's history.
+REASON, _LOST = "episodes.reason", "episodes.lost"
+_SAME = Difference(0, 0)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -31,29 +51,55 @@ class TakenDay:
         day: The day.
         snapshot: Its drop.
         viewings: Its viewings.
-        read: Viewings that were read from the input; None when none were, because the lake has the day.
         is_reused: Whether everything was there already.
+        difference: From the viewings that the lake had to those that were read.
+        is_as_read: Whether the lake has those that were read.
     """
 
     day: dt.date
     snapshot: Snapshot
     viewings: LakeFile
-    read: int | None
     is_reused: bool
+    difference: Difference = _SAME
+    is_as_read: bool = True
 
 
 @dataclass(frozen=True)
 class LateViewings:
-    """A day of which the input has another number of viewings than was taken."""
+    """A day of which the input has another number of viewings than was taken.
+
+    Attributes:
+        day: The day.
+        in_lake: Viewings that were taken.
+        in_input: Viewings that the input has now.
+        difference: From those to these.
+        was_taken: Whether the lake has these now.
+    """
 
     day: dt.date
     in_lake: int
     in_input: int
+    difference: Difference
+    was_taken: bool
 
-    @property
-    def was_taken(self) -> bool:
-        """Whether the day was taken again: less never replaces what there is."""
-        return self.in_input > self.in_lake
+
+@dataclass(frozen=True)
+class _Read:
+    """A day that was read from the input and is not kept yet, or was kept before.
+
+    Attributes:
+        day: The day.
+        snapshot: Its drop, where that was kept before.
+        found: Its viewings, as they were read; None when none were.
+        writer: The drop as it is being written; None when it was kept before.
+        drop_rows: Rows that came from the drop.
+    """
+
+    day: dt.date
+    snapshot: Snapshot | None
+    found: DayOfViewings | None = None
+    writer: SnapshotWriter | None = None
+    drop_rows: int = 0
 
 
 class Taking:
@@ -77,47 +123,61 @@ class Taking:
         self._environment = environment
         viewings.verify_environment(environment)
 
-    def take(self, day: dt.date, *, refresh: bool = False, reason: str = "") -> TakenDay:
-        """A day as it is kept; what is not kept yet is taken, or with `refresh` all of it anew.
+    def take(
+        self,
+        days: Sequence[dt.date],
+        *,
+        refresh: bool = False,
+        reason: str = "",
+        accept_lost: bool = False,
+        before_reading: Callable[[dt.date], None] = lambda _: None,
+    ) -> Iterator[TakenDay]:
+        """Days as they are kept; what is not kept yet is taken, or with `refresh` all of it anew.
+
+        Several are kept at once. When one cannot be taken, those before it are kept.
 
         Args:
-            day: The day.
-            refresh: Take it again although it is kept.
+            days: The days, in order.
+            refresh: Take them again although they are kept.
             reason: Why, for the record.
+            accept_lost: With `refresh`, keep what the input has now also where viewings of the lake are gone
+                from it.
+            before_reading: Is told the first day that is read, before it is: what it raises leaves the day
+                to be taken.
+
+        Yields:
+            Each day.
 
         Raises:
-            DropNotArrived: If there is no drop of the day.
+            DropNotArrived: If there is no drop of a day.
             InputUnreadable: If the input's columns cannot be read.
             LakeMismatch: If the lake tells viewers apart in another way.
-            ViewingsGone: If the lake lacks the day's viewings, and the input has deleted some since its
+            ViewingsGone: If the lake lacks a day's viewings, and the input has deleted some since its
                 snapshot was taken: the day stays as it is.
+            ViewingsLost: If a day is to be taken again, and the input has new viewings of it and lacks others
+                that the lake has.
             SystemFailure: If the input or the lake cannot be reached, or there is no room.
         """
-        snapshot = self._store.find(day)
-        kept = self._files().get(day)
-        if snapshot is not None and kept is not None and not refresh:
-            return TakenDay(day, snapshot, kept, None, is_reused=True)
-        with reading(self._dsn(), day) as source:
-            if (snapshot is None or refresh) and not source.has_drop():
-                raise drop_not_arrived(self._dsn(), day)
-            found = self._write_viewings(source)
-            if kept is None and not self._holds_all(found, snapshot):
-                raise ViewingsGone(
-                    f"the input has deleted viewings of {day} since its snapshot was taken, before the lake "
-                    "had them",
-                    "leave the day out: what is published of it stays, but it cannot be computed again",
-                )
-            if snapshot is None or refresh:
-                snapshot = self._take_drop(source, found, reason)
-            else:
-                self._commit(found, reason or f"viewings of {day}")
-        return TakenDay(day, snapshot, self._files()[day], found.file.rows, is_reused=False)
+        told: list[dt.date] = []
+
+        def read(day: dt.date, opened: ExitStack) -> _Read:
+            snapshot = self._store.find(day)
+            if snapshot is not None and not refresh and day in self._files():
+                return _Read(day, snapshot)
+            if not told:
+                before_reading(day)
+                told.append(day)
+            return self._read(day, snapshot, opened, refresh=refresh, reason=reason, accept_lost=accept_lost)
+
+        def keep(group: Sequence[_Read]) -> list[TakenDay]:
+            return self._keep(group, reason=reason, refresh=refresh, accept_lost=accept_lost)
+
+        yield from _in_groups(days, read, keep)
 
     def take_earlier(self, day: dt.date, since: dt.date | None = None) -> Iterator[LakeFile]:
         """Where a history begins, take what the input still holds of the days before it.
 
-        The oldest day comes first, and each is kept as soon as it is taken, so that what is interrupted goes
-        on where it was.
+        The oldest day comes first, and some are kept at once: what is interrupted goes on where it was.
 
         Args:
             day: The first day of the history, or the first one after a gap.
@@ -134,16 +194,27 @@ class Taking:
             return
         first = since or dt.date.min
         begin = viewings_begin(self._dsn(), day - ONE_DAY, first)
-        for earlier in days_between(max(begin, first), day - ONE_DAY) if begin else ():
-            if earlier not in self._files():
-                with reading(self._dsn(), earlier) as source:
-                    found = self._write_viewings(source)
-                if self._holds_all(found, self._store.find(earlier)):
-                    self._commit(found, f"held by the input when {day} was taken")
-                    yield found.file
+        there = self._files()
+
+        def read(earlier: dt.date, _: ExitStack) -> DayOfViewings | None:
+            with reading(self._dsn(), earlier) as source:
+                found = self._write_viewings(source)
+            return found if self._holds_all(found, self._store.find(earlier)) else None
+
+        def keep(group: Sequence[DayOfViewings | None]) -> list[LakeFile]:
+            taken = [each for each in group if each is not None]
+            if taken:
+                self._commit(taken, f"held by the input when {day} was taken")
+            return [each.file for each in taken]
+
+        earlier = days_between(max(begin, first), day - ONE_DAY) if begin else ()
+        yield from _in_groups([each for each in earlier if each not in there], read, keep)
 
     def take_late(self, days: Sequence[dt.date]) -> list[LateViewings]:
         """Look again at days that were taken; take those anew of which the input has more viewings by now.
+
+        One of which viewings are gone from the input is left as it is, whatever is new. A day of which the
+        input has as many viewings as the lake is not read.
 
         Args:
             days: The days; those that the lake lacks are left out.
@@ -158,13 +229,29 @@ class Taking:
         if not kept:
             return []
         now = count_viewings(self._dsn(), list(kept))
-        changed = [LateViewings(day, rows, now[day]) for day, rows in kept.items() if now[day] != rows]
-        for late in changed:
-            if late.was_taken:
-                with reading(self._dsn(), late.day) as source:
-                    found = self._write_viewings(source)
-                self._commit(found, f"{late.in_input - late.in_lake:,} viewings arrived late")
-        return changed
+        changed = [day for day, rows in kept.items() if now[day] != rows]
+        taken = []
+        for day in changed:
+            if now[day]:
+                with reading(self._dsn(), day) as source:
+                    taken.append(self._write_viewings(source))
+        differences: dict[dt.date, Difference] = {}
+        kept_now: Mapping[dt.date, LakeFile] = {}
+        if taken:
+            version, differences = self._commit(taken, "viewings arrived late")
+            kept_now = version.files
+        read = {each.file.day: each.file for each in taken}
+        late = [
+            LateViewings(
+                day,
+                kept[day],
+                read[day].rows if day in read else 0,
+                differences.get(day, Difference(kept[day], 0)),
+                was_taken=day in read and kept_now[day] == read[day],
+            )
+            for day in changed
+        ]
+        return [each for each in late if each.difference != _SAME]  # of another number for a moment alone
 
     def _dsn(self) -> str:
         """The input's, which is opened once."""
@@ -186,27 +273,173 @@ class Taking:
         """
         return snapshot is None or bool(np.isin(self._store.read_viewed(snapshot), found.episodes).all())
 
-    def _commit(self, found: DayOfViewings, reason: str) -> None:
-        """Keep what was taken, but where there is more by now."""
+    def _read(
+        self,
+        day: dt.date,
+        snapshot: Snapshot | None,
+        opened: ExitStack,
+        *,
+        refresh: bool,
+        reason: str,
+        accept_lost: bool,
+    ) -> _Read:
+        """Read a day, and its drop if that is to be taken; nothing of it is the day's yet."""
+        with reading(self._dsn(), day) as source:
+            wants_drop = snapshot is None or refresh
+            if wants_drop and not source.has_drop():
+                raise drop_not_arrived(self._dsn(), day)
+            found = self._write_viewings(source)
+            kept = self._files().get(day)
+            if kept is None and not self._holds_all(found, snapshot):
+                raise ViewingsGone(
+                    f"the input has deleted viewings of {day} since its snapshot was taken, before the lake "
+                    "had them",
+                    "leave the day out: what is published of it stays, but it cannot be computed again",
+                )
+            if not wants_drop:
+                return _Read(day, snapshot, found)
+            if refresh and kept is not None and not accept_lost:
+                _require_none_lost(day, difference(self._viewings, kept, found.file, ORDER))
+            new = self._store.new(day, environment=self._environment, reason=reason)
+            writer = opened.enter_context(new)
+            with read_ahead(source.drop()) as parts:
+                prepare_rules()
+                for part in parts:
+                    writer.add(validate_drop(part))
+            return _Read(day, None, found, writer, source.rows)
 
-        def not_less(kept: Mapping[dt.date, LakeFile]) -> list[LakeFile]:
-            file = found.file
-            return [] if file.day in kept and kept[file.day].rows > file.rows else [file]
+    def _keep(
+        self, group: Sequence[_Read], *, reason: str, refresh: bool, accept_lost: bool
+    ) -> list[TakenDay]:
+        """Make what was read the days': first the viewings of all of them, then their snapshots."""
+        found = {each.day: each.found for each in group if each.found is not None}
+        differences: dict[dt.date, Difference] = {}
+        if found:
+            _, differences = self._commit(
+                list(found.values()),
+                reason or _viewings_of(list(found)),
+                refresh=refresh,
+                accept_lost=accept_lost,
+            )
+        newest = self._viewings.newest()
+        taken = []
+        for each in group:
+            assert newest is not None  # noqa: S101  the days are in it
+            snapshot, file = each.snapshot, newest.files[each.day]
+            if each.writer is not None and each.found is not None:
+                is_own = file == each.found.file
+                viewed = (
+                    each.found.episodes if is_own else self._viewings.episodes_of(newest.number, each.day)
+                )
+                snapshot = each.writer.finish(viewed, each.drop_rows)
+            assert snapshot is not None  # noqa: S101  it was there, or is written with the viewings
+            taken.append(
+                TakenDay(
+                    each.day,
+                    snapshot,
+                    file,
+                    is_reused=each.found is None,
+                    difference=differences.get(each.day, _SAME),
+                    is_as_read=each.found is None or file == each.found.file,
+                )
+            )
+        return taken
 
-        facts = {"episodes.reason": reason}
-        self._viewings.commit(found.schema, not_less, environment=self._environment, facts=facts)
+    def _commit(
+        self, taken: Sequence[DayOfViewings], reason: str, *, refresh: bool = False, accept_lost: bool = False
+    ) -> tuple[TableVersion, dict[dt.date, Difference]]:
+        """Keep what was read, but for days of which viewings would be lost.
 
-    def _take_drop(self, source: DayReading, found: DayOfViewings, reason: str) -> Snapshot:
-        """Take the drop; its snapshot is the day's once its viewings are kept."""
-        day = source.day
-        with (
-            self._store.new(day, environment=self._environment, reason=reason) as snapshot,
-            read_ahead(source.drop()) as parts,
-        ):
-            prepare_rules()
-            for part in parts:
-                snapshot.add(validate_drop(part))
-            self._commit(found, reason or f"taken with the drop of {day}")
-            newest = self._viewings.newest()
-            assert newest is not None  # noqa: S101  the day is in it
-            return snapshot.finish(self._viewings.episodes_of(newest.number, day), source.rows)
+        Returns:
+            The version with it, and how what was read differs from what the lake had, by day.
+
+        Raises:
+            ViewingsLost: If a day was to be taken again for a reason, and has both lost and gained some.
+        """
+        found: dict[dt.date, Difference] = {}
+        compared: dict[tuple[str, str], Difference] = {}
+        facts = {REASON: reason}
+
+        def choose(kept: Mapping[dt.date, LakeFile]) -> list[LakeFile]:
+            found.clear()
+            facts.pop(_LOST, None)
+            chosen = []
+            for each in taken:
+                day, file = each.file.day, each.file
+                if day in kept:
+                    pair = (kept[day].path, file.path)
+                    if pair not in compared:
+                        compared[pair] = difference(self._viewings, kept[day], file, ORDER)
+                    found[day] = compared[pair]
+                    if refresh and not accept_lost:
+                        _require_none_lost(day, found[day])
+                if accept_lost or not found.get(day, _SAME).gone:
+                    chosen.append(file)
+            if lost := {str(file.day): found[file.day] for file in chosen if found.get(file.day, _SAME).gone}:
+                facts[_LOST] = json.dumps(lost)
+            return chosen
+
+        schema = taken[0].schema
+        return self._viewings.commit(schema, choose, environment=self._environment, facts=facts), found
+
+
+def lost_by(commit: Commit) -> dict[dt.date, Difference]:
+    """The days whose viewings a commit has replaced although some were gone from the input."""
+    said: dict[str, list[int]] = json.loads(commit.facts.get(_LOST, "{}"))
+    return {dt.date.fromisoformat(day): Difference(*counts) for day, counts in said.items()}
+
+
+def _require_none_lost(day: dt.date, found: Difference) -> None:
+    """Refuse to choose between what the lake has alone and what the input has alone.
+
+    Where the input has nothing new of the day, there is nothing to choose: the lake keeps what it has.
+    """
+    if found.gone and found.new:
+        raise ViewingsLost(
+            f"{day} is not taken again: of the viewings that were taken {found.gone:,} are gone from the"
+            f" input, and it has {found.new:,} new ones",
+            "ask whoever fills the input whether they were meant to go; if so, take it again with"
+            " `accept_lost_viewings` (`--accept-lost-viewings`)",
+        )
+
+
+def _viewings_of(days: Sequence[dt.date]) -> str:
+    return f"viewings of {days[0]}" + (f" to {days[-1]}" if len(days) > 1 else "")
+
+
+def _in_groups(
+    days: Iterable[dt.date],
+    read: Callable[[dt.date, ExitStack], Item],
+    keep: Callable[[Sequence[Item]], Sequence[Result]],
+) -> Iterator[Result]:
+    """Read days one by one, and keep some at once.
+
+    When reading one fails, those that were read before it are kept all the same.
+
+    Args:
+        days: The days.
+        read: Reads one; what it opens stays open until its group is kept.
+        keep: Keeps some.
+    """
+    left = deque(days)
+    while left:
+        failure: BaseException | None = None
+        kept: Sequence[Result] = []
+        with ExitStack() as opened:
+            group: list[Item] = []
+            end = time.monotonic() + MOST_SECONDS
+            while left and len(group) < MOST_DAYS and time.monotonic() < end:
+                try:
+                    group.append(read(left[0], opened))
+                except BaseException as error:  # noqa: BLE001  raised below; an interrupt too
+                    failure = error
+                    break
+                left.popleft()
+            try:
+                kept = keep(group)
+            except Exception:
+                if failure is None:
+                    raise
+        yield from kept
+        if failure is not None:
+            raise failure

@@ -13,8 +13,9 @@ from episodes_assets.commands.correct import correct
 from episodes_assets.commands.processes import worker_environment
 from episodes_assets.databases.connections import connect
 from episodes_assets.databases.purposes import Purpose
-from episodes_assets.errors import ViewingsGone
+from episodes_assets.errors import InputUnreadable, ViewingsGone
 from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.lake.tables import LakeTable
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.settings import WITHHELD
 from episodes_assets.stores import input_tables, taking
@@ -190,7 +191,7 @@ def test_a_day_is_computed_as_it_was_planned_or_from_what_is_there_now(system: S
         before = system.published()
         system.query("input", "UPDATE viewings SET seconds_watched = 90")
         watch(system, day(1), 2, first=10)
-        config = {"refresh": True, "reason": "they were counted wrongly"}
+        config = {"refresh": True, "reason": "they were counted wrongly", "accept_lost_viewings": True}
         materialize(system, day(1), select=["input_episodes"], config=config)
         materialize(system, day(1), day(2), rework=True, as_planned=True)
         assert system.published().equals(before)
@@ -238,7 +239,9 @@ def test_less_never_replaces_what_was_taken(system: System) -> None:
     kept = verdicts(materialize(system, day(3), select=PLANNING))["viewings_are_kept"]
     assert not kept.passed
     assert kept.severity is dg.AssetCheckSeverity.WARN
-    assert "fewer viewings than were taken on 2018-02-28, 2018-03-01, 2018-03-02" in str(kept.description)
+    assert "15 are gone from the input, which has 0 new, on 2018-02-28, 2018-03-01, 2018-03-02" in str(
+        kept.description
+    )
     assert rows(system) == {BEFORE: 15, day(1): 15, day(2): 15, day(3): 10}
     config = {"refresh": True, "reason": "the drop was wrong"}
     kept = verdicts(materialize(system, day(2), select=PLANNING, config=config))["viewings_are_kept"]
@@ -246,11 +249,123 @@ def test_less_never_replaces_what_was_taken(system: System) -> None:
     assert rows(system)[day(2)] == 15
 
 
-def test_as_many_or_more_replace_it_when_a_day_is_refreshed(system: System) -> None:
+def test_more_that_arrive_do_not_make_up_for_what_is_gone(system: System) -> None:
+    """Neither by themselves nor when the day is refreshed, unless an operator says so."""
+    fill(system, BEFORE, day(4))
+    materialize(system, day(1), day(2), select=PLANNING)
+    system.query("input", "DELETE FROM viewings WHERE viewer_id = 1 AND viewed_at < '2018-03-02Z'")
+    watch(system, day(1), 4, first=10)
+    before = system.viewings.newest()
+    kept = verdicts(materialize(system, day(3), select=PLANNING))["viewings_are_kept"]
+    assert not kept.passed
+    assert "10 are gone from the input, which has 20 new, on 2018-02-28, 2018-03-01" in str(kept.description)
+    assert rows(system) == {BEFORE: 15, day(1): 15, day(2): 15, day(3): 15}
+    version, unchanged = system.viewings.newest(), system.fingerprint()
+    config = {"refresh": True, "reason": "half of them were counted twice"}
+    result = system.materialize(day(1), config=config, rework=True)
+    assert "5 are gone from the input, and it has 20 new ones" in failure(result)
+    with pytest.raises(BaseException, match="accept-lost-viewings"):
+        correct(str(day(1)), reason="half of them were counted twice", workers=0)
+    assert (system.viewings.newest(), system.fingerprint()) == (version, unchanged)
+    materialize(system, day(1), select=PLANNING, config=config | {"accept_lost_viewings": True})
+    assert rows(system)[day(1)] == 30
+    assert before is not None
+    assert system.viewings.at(*before.pinned) == before  # what was there stays readable
+    # With that word it may also be fewer.
+    system.query("input", "DELETE FROM viewings WHERE viewer_id > 0 AND viewed_at < '2018-03-02Z'")
+    kept = verdicts(materialize(system, day(1), select=PLANNING, config=config))["viewings_are_kept"]
+    assert "35 are gone from the input, which has 0 new, on 2018-02-28, 2018-03-01" in str(kept.description)
+    assert rows(system)[day(1)] == 30
+    materialize(system, day(1), select=PLANNING, config=config | {"accept_lost_viewings": True})
+    assert rows(system)[day(1)] == 5
+    shown = system.cli("lake", "status").stdout
+    assert "20 other viewings of 2018-03-01 in place of 5 that were accepted as lost: half of them" in shown
+    assert "0 other viewings of 2018-03-01 in place of 25" in shown
+    assert "accepted as lost" in system.cli("history", str(day(1))).stdout
+    refused = system.cli("run", str(day(1)), "--accept-lost-viewings")
+    assert (refused.returncode, "--accept-lost-viewings is for --refresh" in refused.stderr) == (1, True)
+
+
+def test_of_two_who_take_a_day_at_once_the_second_compares_with_the_first(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(system, BEFORE, day(2))
+    materialize(system, day(1), select=PLANNING)
+    watch(system, day(1), 1, first=10)
+    write = Viewings.write
+
+    def meanwhile(self: Any, date: dt.date, batches: Any) -> Any:
+        found = write(self, date, batches)
+        if date == day(1):  # another one takes a viewing that was gone before, and is gone again
+            monkeypatch.setattr(Viewings, "write", write)
+            watch(system, day(1), 1, first=20)
+            system.take_viewings(day(1), day(1))
+            system.query("input", "DELETE FROM viewings WHERE viewer_id = 20")
+        return found
+
+    monkeypatch.setattr(Viewings, "write", meanwhile)
+    result = materialize(system, day(2), select=PLANNING)
+    assert rows(system)[day(1)] == 25
+    assert "5 are gone from the input, which has 0 new" in str(
+        verdicts(result)["viewings_are_kept"].description
+    )
+
+
+def test_days_of_a_range_are_committed_together_and_kept_when_a_later_one_fails(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(system, BEFORE - 5 * ONE_DAY, day(6))
+    system.query("input", "DELETE FROM episodes WHERE batch_date = %s", [day(6)])
+    monkeypatch.setattr(taking, "MOST_DAYS", 4)
+    result = system.materialize(day(1), day(6), select=PLANNING)
+    assert "the drop of 2018-03-06 has not arrived" in failure(result)
+    assert len(rows(system)) == 11
+    newest = system.viewings.newest()
+    assert newest is not None
+    # The table, then 6 days before the history and 5 of it, of which the last one stands alone.
+    assert newest.number == 4
+    assert [system.snapshots.find(day(number)) is not None for number in range(1, 7)] == [True] * 5 + [False]
+
+
+def test_a_look_back_that_failed_is_made_up_for(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(system, BEFORE, day(2))
+    materialize(system, day(1), select=PLANNING)
+    watch(system, day(1), 1, first=10)
+    count = input_tables.count_viewings
+
+    def fails(dsn: str, days: Any) -> Any:
+        monkeypatch.setattr(taking, "count_viewings", count)
+        raise InputUnreadable("a column of the input is another one", "put it right")
+
+    monkeypatch.setattr(taking, "count_viewings", fails)
+    assert "a column of the input is another one" in failure(system.materialize(day(2), select=PLANNING))
+    materialize(system, day(2), select=PLANNING)
+    assert rows(system)[day(1)] == 20
+    # What is kept needs no input.
+    system.query("input", "DROP TABLE viewings")
+    materialize(system, day(1), day(2), select=PLANNING)
+
+
+def test_no_version_is_opened_to_see_that_nothing_arrived_late(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(system, BEFORE, day(3))
+    with system.workers():
+        for number in (1, 2):
+            materialize(system, day(number))
+
+    def never(self: Any, version: int) -> Any:
+        raise AssertionError(version)
+
+    monkeypatch.setattr(LakeTable, "_open", never)
+    assert verdicts(materialize(system, day(3), select=PLANNING))["late_viewings_are_published"].passed
+
+
+def test_viewings_that_have_changed_replace_others_when_a_day_is_refreshed(system: System) -> None:
     fill(system, BEFORE, day(1))
     materialize(system, day(1), select=PLANNING)
     system.query("input", "UPDATE viewings SET seconds_watched = 90")
-    config = {"refresh": True, "reason": "they were counted wrongly"}
+    config = {"refresh": True, "reason": "they were counted wrongly", "accept_lost_viewings": True}
     with system.workers():
         materialize(system, day(1), config=config, rework=True)
     # Three viewers on that day, and the day before as they were.

@@ -25,7 +25,8 @@ CHECKS = [
     dg.AssetCheckSpec(
         gates.VIEWINGS_ARE_KEPT,
         asset="input_viewings",
-        description="The input has no fewer viewings than the lake: less never replaces what was taken.",
+        description="The input has all viewings that were taken: those that are gone from there stay in the "
+        "lake.",
     ),
     dg.AssetCheckSpec(
         gates.VIEWINGS_COUNT_IS_USUAL,
@@ -60,7 +61,6 @@ def judge(
             each.day,
             each.viewings.rows,
             viewings.count(each.viewings),
-            each.read,
         )
         for each in taken
     ]
@@ -70,7 +70,8 @@ def judge(
     return [
         gates.viewings_are_complete(rows),
         gates.viewings_are_kept(
-            rows, {each.day: (each.in_lake, each.in_input) for each in late if not each.was_taken}
+            {each.day: each.difference for each in late if not each.was_taken}
+            | {each.day: each.difference for each in taken if not each.is_as_read},
         ),
         gates.viewings_count_is_usual({file.day: file.rows for file in known}, days),
         gates.late_viewings_are_published(
@@ -102,7 +103,8 @@ def metadata(
     return {
         "viewings": sum(file.rows for file in files),
         "bytes": sum(file.size for file in files),
-        "viewings that arrived late": sum(each.in_input - each.in_lake for each in late if each.was_taken),
+        "viewings that arrived late": sum(each.difference.new for each in late if each.was_taken),
+        "viewings accepted as lost": sum(each.difference.gone for each in taken if each.is_as_read),
         "viewings of earlier days": earlier,
         "viewings by day": image(counts_by_day({file.day: file.rows for file in before}), "viewings by day"),
         **days_table(
