@@ -21,7 +21,6 @@ from episodes_assets.errors import LakeMissing, PlanOvertaken
 from episodes_assets.gates.bands import HISTORY_DAYS
 from episodes_assets.gates.pace import Planning, planning_is_as_fast_as_usual
 from episodes_assets.gates.plans import every_due_row_has_one_job, job_count_is_usual
-from episodes_assets.gates.verdicts import name_days
 from episodes_assets.lake.tables import TableVersion
 from episodes_assets.lake.viewings import Viewings, require_day
 from episodes_assets.planning.checksums import plan_checksum
@@ -132,6 +131,7 @@ def episode_jobs(
                     tracked_checksum=ground.yesterday,
                     above=publications.newest_plan(state),
                     rework=options.rework,
+                    from_lake=True,
                     look_again=partial(require_same_ground, ground, state, store),
                     before_new=partial(_require_viewings, state, day, version, viewings.shown),
                 )
@@ -140,9 +140,6 @@ def episode_jobs(
                 context.log.info(f"{day}: {plan.jobs:,} jobs{'' if changed else ' (unchanged)'}")
                 changes += changed
                 planned.append(plan)
-        pinned = ledger.pin_viewings(queue, newest.pinned, newest.files.keys()) if newest else []
-        if pinned:
-            context.log.info(f"{name_days(pinned)}, planned before the lake: worked from it now")
         step = Planning(len(days), rows, clock.seconds)
         verdicts = [
             every_due_row_has_one_job(read_ledger_days(queue, queue_database.dsn, planned)),

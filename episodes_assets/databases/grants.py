@@ -53,8 +53,8 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
         "REVOKE DELETE ON ledger.plans, ledger.waivers FROM {role}",
         "REVOKE UPDATE ON ledger.waivers, ledger.plans FROM {role}",
         (
-            "GRANT UPDATE (snapshot_id, tracked_checksum, viewings_version, viewings_digest, fanned_out_at,"
-            " superseded_at) ON ledger.plans TO {role}"
+            "GRANT UPDATE (snapshot_id, tracked_checksum, fanned_out_at, superseded_at)"
+            " ON ledger.plans TO {role}"
         ),
         "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}",
         "GRANT USAGE, SELECT ON SEQUENCE ledger.plans_plan_id_seq TO {role}",

@@ -274,7 +274,7 @@ class ChunkRunner:
         if version is None:
             raise LakeMissing(
                 f"the plan of {claim.day} is of a release before the lake, and names no version of it",
-                f"materialise episode_jobs of {claim.day}, or of any later day",
+                f"run `episodes run {claim.day}`, which plans the day anew from the lake",
             )
         pinned = PinnedVersion(version, claim.viewings_digest)
         try:

@@ -6,7 +6,7 @@
 import datetime as dt
 import io
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -205,6 +205,7 @@ def record_plan(
     tracked_checksum: str | None = None,
     above: int = 0,
     rework: bool = False,
+    from_lake: bool = False,
     look_again: Callable[[], None] = lambda: None,
     before_new: Callable[[], None] = lambda: None,
 ) -> tuple[Plan, bool]:
@@ -226,6 +227,8 @@ def record_plan(
         tracked_checksum: Of the tracked episodes they were planned from; None when nothing was tracked.
         above: The newest plan that is known elsewhere; a new one gets a greater number.
         rework: Supersede a plan with the same jobs as well, so that all are worked again.
+        from_lake: Supersede one that is of a release before the lake, and not finished, as well: its jobs are
+            worked from one version of the lake, and none from what that release read.
         look_again: Raises if what the jobs were planned from has changed since. It is called when no other
             planning of the day can come in between, and what it raises leaves the ledger as it is.
         before_new: Raises if the day's jobs cannot be worked anew; called unless it keeps its plan.
@@ -238,7 +241,10 @@ def record_plan(
         row_locks.lock(connection, row_locks.LEDGER, f"plan {day}")
         look_again()
         current = find_plan(connection, day)
-        if current is not None and current.checksum == checksum and not rework:
+        is_kept = current is not None and current.checksum == checksum and not rework
+        if current is not None and is_kept and from_lake:
+            is_kept = not _is_unfinished_before_the_lake(connection, current)
+        if current is not None and is_kept:
             return _name_origin(connection, current, snapshot_id, tracked_checksum), False
         before_new()
         if current is not None:
@@ -284,27 +290,11 @@ def _name_origin(connection: Connection, plan: Plan, snapshot_id: str, tracked_c
     return replace(plan, snapshot_id=snapshot_id, tracked_checksum=tracked_checksum)
 
 
-def pin_viewings(connection: Connection, pinned: PinnedVersion, days: Collection[dt.date]) -> list[dt.date]:
-    """Let the plans from before the lake that are still to be worked be computed from a version of it.
-
-    Args:
-        connection: To `queue`, as the orchestrator.
-        pinned: The version of the lake's viewings.
-        days: The days that it has.
-
-    Returns:
-        The days of the plans that were pinned.
-    """
-    found = connection.execute(
-        """
-        UPDATE ledger.plans SET viewings_version = %s, viewings_digest = %s
-        WHERE superseded_at IS NULL AND viewings_version IS NULL AND day = ANY (%s)
-            AND EXISTS (SELECT FROM ledger.chunks WHERE chunks.plan_id = plans.plan_id AND succeeded < jobs)
-        RETURNING day
-        """,
-        [*pinned, list(days)],
-    ).fetchall()
-    return sorted(day for (day,) in found)
+def _is_unfinished_before_the_lake(connection: Connection, plan: Plan) -> bool:
+    """Whether a plan names no version of the lake, and jobs of it are still to be worked."""
+    if plan.viewings_version is not None:
+        return False
+    return not all(progress.is_done for progress in read_progress(connection, [plan.day]))
 
 
 def _skip_numbers(connection: Connection, above: int) -> None:

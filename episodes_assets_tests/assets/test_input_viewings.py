@@ -13,7 +13,7 @@ from episodes_assets.commands.correct import correct
 from episodes_assets.commands.processes import worker_environment
 from episodes_assets.databases.connections import connect
 from episodes_assets.databases.purposes import Purpose
-from episodes_assets.errors import InputUnreadable, ViewingsGone
+from episodes_assets.errors import LakeMismatch, ViewingsGone
 from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.lake.tables import LakeTable
 from episodes_assets.lake.viewings import Viewings
@@ -335,7 +335,7 @@ def test_a_look_back_that_failed_is_made_up_for(system: System, monkeypatch: pyt
 
     def fails(dsn: str, days: Any) -> Any:
         monkeypatch.setattr(taking, "count_viewings", count)
-        raise InputUnreadable("a column of the input is another one", "put it right")
+        raise LakeMismatch("a column of the input is another one", "put it right")
 
     monkeypatch.setattr(taking, "count_viewings", fails)
     assert "a column of the input is another one" in failure(system.materialize(day(2), select=PLANNING))
@@ -391,26 +391,54 @@ def test_drop_and_viewings_are_of_one_moment(system: System, monkeypatch: pytest
 def before_the_lake(system: System) -> None:
     """What a release from before the lake leaves: no lake, and nothing that names a version of it."""
     shutil.rmtree(system.settings.lake)
-    system.query("queue", "UPDATE ledger.plans SET viewings_version = NULL")
+    system.query("queue", "UPDATE ledger.plans SET viewings_version = NULL, viewings_digest = NULL")
     for table in ("days", "history"):
-        system.query("results", f"UPDATE published.{table} SET viewings_version = NULL")
+        nothing = "viewings_version = NULL, viewings_digest = NULL"
+        system.query("results", f"UPDATE published.{table} SET {nothing}")
 
 
-def test_a_plan_from_before_the_lake_is_worked_from_it(system: System) -> None:
+def half_worked_before_the_lake(system: System) -> None:
+    """Day 1 published, day 2 in flight: two of its jobs have outcomes of the release before."""
     fill(system, BEFORE, day(3))
     with system.workers():
         materialize(system, day(1))
     materialize(system, day(2), select=PLANNING)
     before_the_lake(system)
-    with system.workers():
-        with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
-            fan_out_day(queue, day(2))  # workers can do nothing with it yet
+    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
+        fan_out_day(queue, day(2))
+    system.finish_jobs("position < 2 AND plan_id = (SELECT max(plan_id) FROM ledger.plans)", views=77_777)
+
+
+def test_a_plan_in_flight_from_before_the_lake_is_worked_from_it_as_a_whole(system: System) -> None:
+    half_worked_before_the_lake(system)
+    with system.workers():  # they can do nothing with it yet
         materialize(system, day(3))
+        assert system.jobs(day(2))
         materialize(system, day(2))
     assert rows(system) == {BEFORE: 15, day(1): 15, day(2): 15, day(3): 15}
     published = system.published()
     assert set(published["day"]) == {day(1), day(2), day(3)}
     assert set(published["covered"]) == {BEFORE}
+    assert not published["metrics"].str.contains("77777").any()
+    plans = system.query(
+        "queue",
+        "SELECT viewings_version IS NULL, superseded_at IS NULL FROM ledger.plans WHERE day = %s"
+        " ORDER BY plan_id",
+        [day(2)],
+    )
+    assert plans == [(True, False), (False, True)]
+
+
+def test_a_plan_in_flight_whose_viewings_went_before_the_lake_is_refused(system: System) -> None:
+    half_worked_before_the_lake(system)
+    system.query("input", "DELETE FROM viewings WHERE epid = 3 AND viewed_at >= '2018-03-02Z'")
+    system.query("input", "INSERT INTO viewings SELECT 3, 1, '2018-03-03 12:00Z', 60, true")
+    materialize(system, day(3), select=PLANNING)
+    unchanged = system.fingerprint()
+    assert "has deleted viewings of 2018-03-02" in failure(system.materialize(day(2), select=PLANNING))
+    result = system.materialize(day(2), select=["episode_jobs"])
+    assert "has no viewings of 2018-03-02" in failure(result)
+    assert system.fingerprint() == unchanged
 
 
 def test_a_day_whose_viewings_went_before_the_lake_is_left_as_it_is(

@@ -159,12 +159,6 @@ def cases(jobs: int) -> list[Case]:
             lambda to: plan_history.read_viewings_versions(to.queue),
         ),
         Case(
-            "plans pinned",
-            "queue",
-            plans + all_open,
-            lambda to: ledger.pin_viewings(to.queue, PinnedVersion(1, "0"), [THE_DAY]),
-        ),
-        Case(
             "planned jobs read back",
             "queue",
             jobs,
