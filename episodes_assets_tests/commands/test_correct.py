@@ -64,6 +64,7 @@ def test_a_correction_reaches_every_later_day(system: System, capsys: pytest.Cap
         # As the command leaves it that is interrupted between its two runs: the first, launched in the UI.
         config = launchpad("correct_day")
         config["take_input"]["config"]["reason"] = "an episode was [missing]"
+        config["take_input"]["config"]["accept_lost_viewings"] = True  # they were changed
         with dg.DagsterInstance.get() as instance:
             launched = (
                 build_defs()
@@ -86,7 +87,7 @@ def test_a_correction_reaches_every_later_day(system: System, capsys: pytest.Cap
     assert corrected.query("day == @day(1)").equals(wrong.query("day == @day(1)"))
     assert "stale" not in shown_of(capsys, 3)
     shown = " ".join(shown_of(capsys, 2).split())
-    assert shown.count("an episode was [missing]") == 1
+    assert shown.count("an episode was [missing]") == 2  # of the snapshot, and of the viewings
     snapshots = [snapshot.snapshot_id for snapshot in system.snapshots.versions(day(2))]
     assert len(snapshots) == 2
     assert all(snapshot in shown for snapshot in snapshots)
