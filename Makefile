@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # Not the scripts beside it: they name this folder to a shell, which misreads a quote or a dollar in it.
 PYTHON_IN := $(BIN)/python -P -m
 
-.PHONY: help run up test screenshots test-slow chaos lint format bench bench-quick clean
+.PHONY: help run up test screenshots test-slow chaos lint format bench bench-large bench-quick clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -67,12 +67,18 @@ RUNS ?= 3
 
 bench: $(BENCH_INSTALLED) ## Everything at production size (an hour; RUNS=1: 20 minutes; 8 GB of disk), into docs/benchmarks.md
 	@rm -f $(VENV)/bench-run-*.json
-	for run in $$(seq $(RUNS)); do $(BENCH) --benchmark-json=$(VENV)/bench-run-$$run.json || exit 1; done
+	for run in $$(seq $(RUNS)); do $(BENCH) -m "not large" --benchmark-json=$(VENV)/bench-run-$$run.json || exit 1; done
 	$(BIN)/python -m benchmarks.report docs README.md $(VENV)/bench-run-*.json
 
+bench-large: $(BENCH_INSTALLED) ## Days of 100 million viewings and of 5 million jobs (half an hour; 30 GB of disk), into docs/benchmarks.md
+	$(BENCH) -m large --benchmark-json=$(VENV)/bench-large.json
+	$(BIN)/python -m benchmarks.report --large docs $(VENV)/bench-large.json
+
 bench-quick: $(BENCH_INSTALLED) ## The same at small sizes (a minute), to see that it still runs
-	$(BENCH) --quick --benchmark-json=$(VENV)/bench-quick.json
+	$(BENCH) -m "not large" --quick --benchmark-json=$(VENV)/bench-quick.json
+	$(BENCH) -m large --quick --benchmark-json=$(VENV)/bench-quick-large.json
 	$(BIN)/python -m benchmarks.report $(VENV)/bench-quick - $(VENV)/bench-quick.json
+	$(BIN)/python -m benchmarks.report --large $(VENV)/bench-quick $(VENV)/bench-quick-large.json
 
 clean: ## Remove the environment and everything the embedded system wrote
 	@if [ -L .episodes/postgres ]; then rm -rf "$$(readlink .episodes/postgres)"; fi  # root's databases

@@ -3,6 +3,7 @@
 import contextlib
 import datetime as dt
 import os
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,10 @@ Measure = Callable[..., None]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="small sizes, to see that all of it still runs")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "large: takes many minutes and tens of GB; by `make bench-large`")
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
@@ -141,6 +146,12 @@ def forget_days(system: System) -> None:
     filesystem, _ = system.snapshots._place
     with contextlib.suppress(FileNotFoundError):
         filesystem.rm(system.settings.snapshots, recursive=True)
+
+
+def forget_all(system: System) -> None:
+    """As before the first day: the lake goes as well."""
+    forget_days(system)
+    shutil.rmtree(system.settings.lake, ignore_errors=True)
 
 
 def forget_viewings(system: System, day: dt.date) -> None:

@@ -4,9 +4,12 @@ import datetime as dt
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+import psutil
 
 from benchmarks import inputs
+from benchmarks.assets_process import peak_memory
 from episodes_assets.commands.processes import ProcessGroup, episodes_argv, worker_environment
 from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Purpose
@@ -49,6 +52,16 @@ def work_off(system: System, day: dt.date = inputs.DAY) -> float:
         seconds = time.perf_counter() - began
     assert progress.is_done, "jobs were held"
     return seconds
+
+
+def workers_peak_memory() -> int:
+    """The most memory that one of our workers, or of their computations, ever had, in bytes."""
+    peaks = [0]
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess, FileNotFoundError):
+            if "postgres" not in process.name():
+                peaks.append(peak_memory(process.pid))
+    return max(peaks)
 
 
 def metrics_by_job(system: System, table: str = "ledger.outcomes") -> dict[tuple[int, int], object]:

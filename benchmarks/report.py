@@ -3,15 +3,18 @@
 Writes into the folder `benchmarks.json` (the figures, the machine, the versions), `benchmarks.md` and
 the plots it shows; and the few figures that a README has between its two marks. A README that is `-` is left
 alone.
+
+`python -m benchmarks.report --large FOLDER RAW` does so for the large days, which are run by themselves:
+it writes `benchmarks-large.json` and their section of the page, which the other report keeps as it is.
 """
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import plots
-from benchmarks.aims import for_a_day, judge, rate, seconds, size
+from benchmarks.aims import Aim, for_a_day, judge, judge_large, octets, rate, seconds, size, times
 from benchmarks.figures import Figure, Run, read_runs
 
 ASSETS = ("input_episodes", "tracked_episodes", "episode_jobs", "job_outcomes", "published_results")
@@ -22,17 +25,65 @@ _TRANSFERS = ("drop", "viewings", "state", "jobs_in")
 WIDE = 1.5
 SPREAD_REASONS: Mapping[str, str] = {}
 MARKS = ("<!-- figures of make bench -->", "<!-- end of figures -->")
+LARGE_MARKS = ("<!-- figures of make bench-large -->", "<!-- end of the large days -->")
+PAGE, LARGE_FIGURES = "benchmarks.md", "benchmarks-large.json"
+_KEPT = ("ledger.jobs", "ledger.outcomes", "published.results")
+_NOT_RUN = "## Large days\n\nNot run yet: `make bench-large`."
 
 
 def main(folder: str, readme: str, *raw_paths: str) -> None:
     """Write the report."""
-    run = read_runs([json.loads(Path(path).read_text(encoding="utf-8")) for path in raw_paths])
+    run = _read(raw_paths)
     target = Path(folder)
     images = target / "images"
     images.mkdir(parents=True, exist_ok=True)
     plots.start_dates(run.find("start dates"), run.sizes["drop_rows"], images / "benchmark-start-dates.svg")
     plots.backfill(run.named("backfill", "planned"), images / "benchmark-backfill.svg")
     plots.fleet(run.find("the fleet"), images / "benchmark-fleet.svg")
+    _write_figures(run, target / "benchmarks.json")
+    sections = (
+        _head,
+        _aims,
+        _spread,
+        _start_dates,
+        _planning,
+        _fan_out,
+        _fleet,
+        _engines,
+        _lake,
+        _nights,
+        _backfill,
+        _rest,
+    )
+    page = target / PAGE
+    parts = [section(run) for section in sections]
+    if page.exists() and LARGE_MARKS[0] in (before := page.read_text(encoding="utf-8")):
+        large = before.split(LARGE_MARKS[0])[1].split(LARGE_MARKS[1])[0].strip()
+    else:
+        large = _NOT_RUN
+    parts.append(f"{LARGE_MARKS[0]}\n{large}\n{LARGE_MARKS[1]}")
+    page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    if readme != "-":
+        _put_between(Path(readme), MARKS, _summary(run))
+
+
+def main_large(folder: str, *raw_paths: str) -> None:
+    """Write the large days' part of the report."""
+    run = _read(raw_paths)
+    target = Path(folder)
+    _write_figures(run, target / LARGE_FIGURES)
+    page = target / PAGE
+    if LARGE_MARKS[0] not in page.read_text(encoding="utf-8"):
+        with page.open("a", encoding="utf-8") as end:
+            end.write(f"\n{LARGE_MARKS[0]}\n{LARGE_MARKS[1]}\n")
+    _put_between(page, LARGE_MARKS, _large(run))
+
+
+def _read(raw_paths: Sequence[str]) -> Run:
+    return read_runs([json.loads(Path(path).read_text(encoding="utf-8")) for path in raw_paths])
+
+
+def _write_figures(run: Run, path: Path) -> None:
     content = {
         "date": run.when,
         "machine": run.machine,
@@ -40,14 +91,13 @@ def main(folder: str, readme: str, *raw_paths: str) -> None:
         "runs": run.runs,
         "figures": [vars(figure) for figure in run.figures],
     }
-    (target / "benchmarks.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    sections = (_head, _aims, _spread, _start_dates, _planning, _fan_out, _fleet, _nights, _backfill, _rest)
-    page = "\n\n".join(section(run) for section in sections)
-    (target / "benchmarks.md").write_text(page + "\n", encoding="utf-8")
-    if readme != "-":
-        text = Path(readme).read_text(encoding="utf-8")
-        before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
-        Path(readme).write_text(f"{before}{MARKS[0]}\n{_summary(run)}\n{MARKS[1]}{after}", encoding="utf-8")
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _put_between(path: Path, marks: tuple[str, str], new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    before, after = text.split(marks[0])[0], text.split(marks[1])[1]
+    path.write_text(f"{before}{marks[0]}\n{new}\n{marks[1]}{after}", encoding="utf-8")
 
 
 def _summary(run: Run) -> str:
@@ -84,6 +134,7 @@ def _summary(run: Run) -> str:
 {_table(("", "measured"), lines)}
 
 [docs/benchmarks.md](docs/benchmarks.md) has all figures, what they are compared with, and the plots;
+[docs/scale.md](docs/scale.md) what breaks first at ten, a hundred and a thousand times of them;
 [docs/designs-tried.md](docs/designs-tried.md) what else was tried."""
 
 
@@ -102,8 +153,12 @@ same cores. All implementations that are compared agreed on the same rows before
 
 
 def _aims(run: Run) -> str:
-    rows = [(aim.what, aim.reach, aim.measured, "yes" if aim.is_reached else "**no**") for aim in judge(run)]
-    return "## What was to be reached\n\n" + _table(("", "to reach", "measured", "reached"), rows)
+    return f"## What was to be reached\n\n{_aims_table(judge(run))}"
+
+
+def _aims_table(aims: Iterable[Aim]) -> str:
+    lines = [(aim.what, aim.reach, aim.measured, "yes" if aim.is_reached else "**no**") for aim in aims]
+    return _table(("", "to reach", "measured", "reached"), lines)
 
 
 def _runs(run: Run) -> str:
@@ -203,6 +258,113 @@ days; those jobs go last and in smaller chunks.
 ![Jobs per second](images/benchmark-fleet.svg)"""
 
 
+def _engines(run: Run) -> str:
+    figures = run.find("engines")
+    lines = [
+        (
+            figure.name,
+            f"{figure.facts['jobs']:,}",
+            seconds(figure.seconds),
+            seconds(figure.fastest),
+            seconds(figure.slowest),
+            times(fleet.seconds / figure.seconds),
+        )
+        for figure in figures
+        for fleet in figures
+        if fleet.name.startswith("two workers") and fleet.facts["window_days"] == figure.facts["window_days"]
+    ]
+    return f"""## The fleet beside one statement of another engine
+
+The engines take turns, round by round. Two workers read the lake, compute all jobs and write the outcome of
+each; a statement computes `reach` alone, for the jobs that ask for it, and writes nothing. PostgreSQL reads
+the input's own `viewings` with its indexes, in a session with `work_mem` of 256 MB and parallel workers;
+DuckDB reads the lake's own Parquet files with two threads. What both find equals `published.reach`.
+
+{_table(("", "jobs", "seconds", "fastest run", "slowest run", "the fleet takes"), lines)}"""
+
+
+def _lake(run: Run) -> str:
+    (read,) = run.find("input reads")
+    (taken,) = run.find("the lake")
+    facts = read.facts
+    each = [
+        ("rows fetched from the table", facts["rows"]),
+        ("index entries passed", facts["entries"]),
+        ("viewings that the jobs for `reach` were computed from", facts["analysed"]),
+    ]
+    lines = [(what, f"{count:,}", f"{count / facts['viewings']:.3g}") for what, count in each]
+    of_lake = taken.facts
+    return f"""## What is read from the input, and what the lake takes
+
+{read.name}, worked to published results one after the other, with {facts["viewings"]:,} viewings in the
+input. The first day takes those of the days before it. What the input's own server counted for `viewings`:
+
+{_table(("", "in all", "for each viewing"), lines)}
+
+Index entries are passed to find the rows of a day, once, and to count a day's viewings again on each of the
+{facts["late_days"]} days after it, since some may arrive late.
+
+A day of {of_lake["taken"]:,} viewings is read, ordered, written and committed in {seconds(taken.seconds)}
+(fastest run {seconds(taken.fastest)}, slowest {seconds(taken.slowest)}). {of_lake["viewings"]:,} viewings of
+{of_lake["days"]} days are {size(of_lake["bytes"])} in the lake:
+{octets(of_lake["bytes"] / of_lake["viewings"])} each."""
+
+
+def _large(run: Run) -> str:
+    viewings = [
+        (
+            figure.name,
+            seconds(figure.facts["input_episodes"]),
+            f"{1e6 * figure.seconds / figure.facts['viewings']:.3g}",
+            size(figure.facts["peak_bytes"]),
+            size(figure.facts["bytes"]),
+            f"{figure.facts['bytes'] / figure.facts['viewings']:.3g}",
+        )
+        for figure in run.find("large: viewings")
+    ]
+    jobs = [
+        (
+            f"{figure.facts['jobs']:,} jobs: {part}",
+            seconds(figure.facts[part]),
+            f"{1e6 * figure.facts[part] / figure.facts['jobs']:.3g}",
+            size(figure.facts[f"{process}_peak_bytes"]),
+        )
+        for figure in run.find("large: jobs")
+        for part, process in (("planned", "planning"), ("worked", "workers"), ("published", "publishing"))
+    ]
+    kept = [
+        (
+            f"{figure.facts['jobs']:,} jobs",
+            *(f"{figure.facts[f'{table}_bytes'] / figure.facts['jobs']:,.0f}" for table in _KEPT),
+        )
+        for figure in run.find("large: jobs")
+    ]
+    names = ("", "seconds", "µs a viewing", "peak memory", "in the lake", "bytes a viewing")
+    return f"""## Large days
+
+Measured on {run.when} by `make bench-large`, {_runs(run)}, on {run.machine["cores"]} shared cores
+({run.machine["processor"]}), {run.machine["memory_gib"]} GiB;
+[{LARGE_FIGURES}]({LARGE_FIGURES}) has every figure. Each day begins with an empty lake and no history, and
+runs through Dagster in processes of its own. Peak memory is that of the process (`VmHWM`); PostgreSQL's is
+not in it.
+
+{_aims_table(judge_large(run))}
+
+A day's viewings taken into the lake, with a drop of 20,000 rows:
+
+{_table(names, viewings)}
+
+A day's jobs, windows of 3 days and four viewings of each episode, two workers. `worked` is from the fan-out
+to the last outcome, its memory that of the largest process of the workers; `published` is `job_outcomes` and
+`published_results` with their checks:
+
+{_table(("", "seconds", "µs a job", "peak memory"), jobs)}
+
+What PostgreSQL keeps of each job, indexes included, in bytes:
+
+{_table(("", *_KEPT), kept)}"""
+
+
 def _nights(run: Run) -> str:
     facts = run.find("nights")[0].facts
     parts = ("planned", "worked", "published", "checked")
@@ -260,4 +422,7 @@ def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if sys.argv[1] == "--large":
+        main_large(*sys.argv[2:])
+    else:
+        main(*sys.argv[1:])

@@ -20,6 +20,11 @@ class Sizes:
         slow_jobs: Jobs for engines that are too slow for all.
         dynamic_outputs: For Dagster's own fan-out.
         fan_out_jobs: Planned jobs that one tick hands out.
+        compared_windows: Days of the windows for which other engines compute the same.
+        read_days: Days worked one after the other, with windows of as many days, while reads are counted.
+        read_viewings: Viewings of each of them.
+        large_viewings: Viewings of a large day, one day after the other.
+        large_jobs: Jobs of a large day, one day after the other.
         backfill_days: Days of the backfill to planned jobs.
         backfill_rows: Catalogue rows of each.
         published_days: Days of the backfill to published results.
@@ -44,6 +49,11 @@ class Sizes:
     chunk_jobs: tuple[int, ...] = (100, 500, 1_000, 2_000, 5_000, 10_000)
     workers: tuple[int, ...] = (1, 2, 3)
     window_days: tuple[int, ...] = (1, 3, 7, 28)
+    compared_windows: tuple[int, ...] = (28, 3)
+    read_days: int = 28
+    read_viewings: int = 50_000
+    large_viewings: tuple[int, ...] = (1_000_000, 10_000_000, 100_000_000)
+    large_jobs: tuple[int, ...] = (50_000, 500_000, 5_000_000)
     backfill_days: int = 878
     backfill_rows: int = 10_000
     published_days: int = 878
@@ -76,6 +86,11 @@ QUICK = Sizes(
     chunk_jobs=(100, 2_000),
     workers=(2,),
     window_days=(3,),
+    compared_windows=(28, 3),
+    read_days=3,
+    read_viewings=2_000,
+    large_viewings=(2_000, 20_000),
+    large_jobs=(200, 2_000),
     backfill_days=4,
     backfill_rows=300,
     published_days=2,

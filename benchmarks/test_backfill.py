@@ -1,16 +1,16 @@
 """Hundreds of days in one run: to planned jobs, and to published results."""
 
 import datetime as dt
-import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks import inputs
-from benchmarks.conftest import Measure, forget_days
-from benchmarks.plan_process import PLANNING
+from benchmarks.assets_process import FINISHING, PLANNING
+from benchmarks.conftest import Measure, forget_all
 from benchmarks.sizes import Sizes
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.days import FIRST_DAY, ONE_DAY
@@ -19,7 +19,7 @@ from episodes_assets_tests.system import System, failure
 
 VIEWED = 50
 VIEWINGS = 200
-ASSETS = (*PLANNING, "job_outcomes", "published_results")
+ASSETS = (*PLANNING, *FINISHING)
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +39,6 @@ def many_days(system: System, sizes: Sizes) -> list[dt.date]:
     return days
 
 
-def forget_all(system: System) -> None:
-    """As before the first day: the lake goes as well."""
-    forget_days(system)
-    shutil.rmtree(system.settings.lake, ignore_errors=True)
-
-
 def materialize(system: System, days: list[dt.date], assets: tuple[str, ...]) -> dict[str, Any]:
     began = time.perf_counter()
     result = system.materialize(days[0], days[-1], select=assets)
@@ -60,15 +54,17 @@ def materialize(system: System, days: list[dt.date], assets: tuple[str, ...]) ->
 
 def day_costs(system: System, days: list[dt.date]) -> list[float]:
     """Seconds that each day but the first took, over the three planning assets."""
-    folder = system.home / "snapshots"
-    written = [(folder / f"day={day}" / "manifest.json").stat().st_mtime for day in days]
+    newest = system.viewings.newest()
+    assert newest is not None
+    folder = Path(system.settings.lake) / system.viewings.name
+    taken = [(folder / newest.files[day].path).stat().st_mtime for day in days]
     recorded = system.query(
         "results", "SELECT extract(epoch FROM recorded_at)::float8 FROM state.tracked_days ORDER BY day"
     )
     planned = system.query(
         "queue", "SELECT extract(epoch FROM planned_at)::float8 FROM ledger.plans ORDER BY day"
     )
-    ends = np.array([written, [at for (at,) in recorded], [at for (at,) in planned]])
+    ends = np.array([taken, [at for (at,) in recorded], [at for (at,) in planned]])
     costs: list[float] = np.diff(ends, axis=1).sum(axis=0).round(5).tolist()
     return costs
 

@@ -1,35 +1,19 @@
 """Planning a day from database to database, against moving the same rows and nothing else."""
 
-import datetime as dt
-import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
 from benchmarks import inputs
+from benchmarks.assets_process import PLANNING
 from benchmarks.conftest import Measure, forget_days, forget_viewings, import_tracked
 from benchmarks.ledger import record_jobs
-from benchmarks.plan_process import PLANNING
+from benchmarks.processes import in_a_process, run_assets
 from benchmarks.sizes import FULL, Sizes
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.days import ONE_DAY
 from episodes_assets.stores.input_writing import replace_input
 from episodes_assets_tests.system import System
-
-
-def in_a_process(module: str, *arguments: str) -> dict[str, Any]:
-    output = subprocess.run(
-        [sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True, check=True
-    ).stdout
-    found: dict[str, Any] = json.loads(output.splitlines()[-1])
-    return found
-
-
-def plan_once(day: dt.date) -> dict[str, Any]:
-    found = in_a_process("benchmarks.plan_process", str(day))
-    return {**found, "seconds": sum(found[asset] for asset in PLANNING)}
 
 
 @pytest.mark.parametrize("tracked", FULL.tracked)
@@ -47,7 +31,7 @@ def test_planning_a_day(measure: Measure, full_day: System, sizes: Sizes, what: 
 
     def timed() -> dict[str, Any]:
         if what == "planned":
-            return plan_once(inputs.DAY)
+            return run_assets(inputs.DAY, PLANNING)
         found = in_a_process("benchmarks.transfer_process", str(inputs.DAY), full_day.admin["queue"])
         assert (found["rows"], found["jobs"]) == (sizes.drop_rows, sizes.jobs)
         return found
@@ -69,6 +53,6 @@ def test_a_day_many_times_as_big(measure: Measure, full_day: System, sizes: Size
     del drop
     full_day.query("input", "VACUUM ANALYZE episodes")
     name = f"planned, {rows:,} rows"
-    measure("a big day", name, lambda: plan_once(day), warm=False, rounds=1, rows=rows)
+    measure("a big day", name, lambda: run_assets(day, PLANNING), warm=False, rounds=1, rows=rows)
     full_day.query("input", "DELETE FROM episodes WHERE batch_date = %s", [day])
     full_day.query("input", "VACUUM FULL episodes")
