@@ -21,15 +21,24 @@ from episodes_assets_tests.system import System
 COLUMNS = ("epid", "views", "viewers", "seconds_watched", "completed_views")
 THREADS = 2  # as many as there are workers
 
-# An episode that nobody watched in its window has a row as well, so the jobs come first.
+# An episode that nobody watched in its window has a row as well.
 _REACH = """
-    SELECT jobs.epid, count(viewed_at) AS views, count(DISTINCT viewer_id) AS viewers,
-        coalesce(sum(seconds_watched), 0)::bigint AS seconds_watched,
-        count(viewed_at) FILTER (WHERE completed) AS completed_views
-    FROM jobs LEFT JOIN {viewings} AS viewings
-        ON viewings.epid = jobs.epid AND viewed_at >= window_begin AND viewed_at < window_end
-    GROUP BY jobs.epid
+    SELECT epid, coalesce(views, 0) AS views, coalesce(viewers, 0) AS viewers,
+        coalesce(seconds_watched, 0)::bigint AS seconds_watched,
+        coalesce(completed_views, 0) AS completed_views
+    FROM {jobs} LEFT JOIN (
+        SELECT epid, count(*) AS views, count(DISTINCT viewer_id) AS viewers,
+            sum(seconds_watched) AS seconds_watched, count(*) FILTER (WHERE completed) AS completed_views
+        FROM {jobs} AS jobs JOIN {viewings} AS viewings USING (epid)
+        WHERE viewed_at >= window_begin AND viewed_at < window_end
+        GROUP BY epid
+    ) AS reached USING (epid)
 """
+# The fastest of what was tried. A left join with the viewings themselves is not done in parallel (1.8 x the
+# time). The planner expects a sixth of the viewings in a window, so by itself it looks up each job in the
+# index by a nested loop (2.6 x).
+_SETTINGS = "SET work_mem = '256MB'; SET enable_nestloop = off; SET jit = off"
+_TABLE = "benchmark_jobs"  # no temporary one, which parallel workers cannot read
 
 Statement = Callable[[], pd.DataFrame]
 
@@ -54,25 +63,28 @@ def reach_jobs(system: System, day: dt.date) -> pa.Table:
 
 @contextmanager
 def in_postgresql(system: System, jobs: pa.Table) -> Iterator[Statement]:
-    """One statement on the input's own `viewings`, with the indexes they have there.
+    """One statement on the input's own `viewings`, with the indexes they have there, beside a table of jobs.
 
     The session may sort and hash within 256 MB, as our own reading of the input may, and starts as many
     parallel workers as PostgreSQL's defaults let it.
     """
     with psycopg.connect(system.admin["input"], autocommit=True) as connection:
         connection.execute(
-            "CREATE TEMPORARY TABLE jobs (epid bigint, window_begin timestamptz, window_end timestamptz)"
+            f"CREATE TABLE {_TABLE} (epid bigint, window_begin timestamptz, window_end timestamptz)"
         )
-        with connection.cursor() as cursor, cursor.copy("COPY jobs FROM STDIN") as copy:
-            for row in zip(*(column.to_pylist() for column in jobs.columns), strict=True):
-                copy.write_row(row)
-        connection.execute("ANALYZE jobs")
-        connection.execute("SET work_mem = '256MB'")
-        yield partial(_ask_postgresql, connection)
+        try:
+            with connection.cursor() as cursor, cursor.copy(f"COPY {_TABLE} FROM STDIN") as copy:
+                for row in zip(*(column.to_pylist() for column in jobs.columns), strict=True):
+                    copy.write_row(row)
+            connection.execute(f"VACUUM ANALYZE {_TABLE}")
+            connection.execute(_SETTINGS)
+            yield partial(_ask_postgresql, connection)
+        finally:
+            connection.execute(f"DROP TABLE {_TABLE}")
 
 
 def _ask_postgresql(connection: psycopg.Connection) -> pd.DataFrame:
-    rows = connection.execute(_REACH.format(viewings="viewings")).fetchall()
+    rows = connection.execute(_REACH.format(jobs=_TABLE, viewings="viewings")).fetchall()
     return in_order(pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
@@ -91,7 +103,7 @@ def in_duckdb(system: System, version: int, jobs: pa.Table, day: dt.date) -> Ite
 def _ask_duckdb(connection: duckdb.DuckDBPyConnection, files: list[str]) -> pd.DataFrame:
     named = ", ".join(f"'{file}'" for file in files)
     parquet = f"read_parquet([{named}], hive_partitioning = false)"
-    return in_order(connection.execute(_REACH.format(viewings=parquet)).df())
+    return in_order(connection.execute(_REACH.format(jobs="jobs", viewings=parquet)).df())
 
 
 def published_reach(system: System, day: dt.date) -> pd.DataFrame:
