@@ -46,6 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     """Keep what explains a figure and nothing that names the machine."""
     del machine_info["node"]
+    machine_info["load"] = round(os.getloadavg()[2], 1)
 
 
 def pytest_benchmark_update_json(

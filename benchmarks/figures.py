@@ -89,6 +89,8 @@ def read_runs(raws: Sequence[Mapping[str, Any]]) -> Run:
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "system": f"{raw['machine_info']['system']} {raw['machine_info']['release']}",
         "python": raw["machine_info"]["python_version"],
+        # Of the last fifteen minutes; the benchmarks alone make it about the number of cores.
+        "load": max((each["machine_info"].get("load", 0) for each in raws), default=0),
         "packages": {name: version(name) for name in PACKAGES},
     }
     when = dt.datetime.fromisoformat(raw["datetime"]).date().isoformat()

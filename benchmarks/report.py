@@ -144,8 +144,8 @@ def _head(run: Run) -> str:
     return f"""# Benchmarks
 
 Measured on {run.when} by `make bench`, {_runs(run)}, on {machine["cores"]} shared cores
-({machine["processor"]}), {machine["memory_gib"]} GiB, {machine["system"]}, Python {machine["python"]},
-{packages}.
+({machine["processor"]}, load average {machine["load"]}), {machine["memory_gib"]} GiB, {machine["system"]},
+Python {machine["python"]}, {packages}.
 
 PostgreSQL is the embedded one with durable settings (fsync, synchronous commits, logged tables), on the
 same cores. All implementations that are compared agreed on the same rows before a time counted.
@@ -343,10 +343,10 @@ def _large(run: Run) -> str:
     return f"""## Large days
 
 Measured on {run.when} by `make bench-large`, {_runs(run)}, on {run.machine["cores"]} shared cores
-({run.machine["processor"]}), {run.machine["memory_gib"]} GiB;
+({run.machine["processor"]}, load average {run.machine["load"]}), {run.machine["memory_gib"]} GiB;
 [{LARGE_FIGURES}]({LARGE_FIGURES}) has every figure. Each day begins with an empty lake and no history, and
 runs through Dagster in processes of its own. Peak memory is that of the process (`VmHWM`); PostgreSQL's is
-not in it.
+not in it.{_not_measured(run)}
 
 {_aims_table(judge_large(run))}
 
@@ -363,6 +363,16 @@ to the last outcome, its memory that of the largest process of the workers; `pub
 What PostgreSQL keeps of each job, indexes included, in bytes:
 
 {_table(("", *_KEPT), kept)}"""
+
+
+def _not_measured(run: Run) -> str:
+    lacking = [
+        f"{count:,} {what}"
+        for what in ("viewings", "jobs")
+        for count in run.sizes[f"large_{what}"]
+        if not run.find(f"large: {what}", **{what: count})
+    ]
+    return f"\n\n**Not measured yet**: days of {' and of '.join(lacking)}." if lacking else ""
 
 
 def _nights(run: Run) -> str:
