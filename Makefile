@@ -65,7 +65,7 @@ format: $(INSTALLED) ## Let ruff format and mend what it can
 
 RUNS ?= 3
 
-bench: $(BENCH_INSTALLED) ## Everything at production size (an hour; RUNS=1: 20 minutes; 8 GB of disk), into docs/benchmarks.md
+bench: $(BENCH_INSTALLED) ## Everything at production size (75 minutes; RUNS=1: 25 minutes; 8 GB of disk), into docs/benchmarks.md
 	@rm -f $(VENV)/bench-run-*.json
 	for run in $$(seq $(RUNS)); do $(BENCH) -m "not large" --benchmark-json=$(VENV)/bench-run-$$run.json || exit 1; done
 	$(BIN)/python -m benchmarks.report docs README.md $(VENV)/bench-run-*.json
@@ -74,7 +74,7 @@ bench-large: $(BENCH_INSTALLED) ## Days of 100 million viewings and of 5 million
 	$(BENCH) -m large --benchmark-json=$(VENV)/bench-large.json
 	$(BIN)/python -m benchmarks.report --large docs $(VENV)/bench-large.json
 
-bench-quick: $(BENCH_INSTALLED) ## The same at small sizes (a minute), to see that it still runs
+bench-quick: $(BENCH_INSTALLED) ## The same at small sizes (two minutes), to see that it still runs
 	$(BENCH) -m "not large" --quick --benchmark-json=$(VENV)/bench-quick.json
 	$(BENCH) -m large --quick --benchmark-json=$(VENV)/bench-quick-large.json
 	$(BIN)/python -m benchmarks.report $(VENV)/bench-quick - $(VENV)/bench-quick.json

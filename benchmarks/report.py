@@ -14,7 +14,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import plots
-from benchmarks.aims import Aim, for_a_day, judge, judge_large, octets, rate, seconds, size, times
+from benchmarks.aims import (
+    LONG_WINDOW,
+    Aim,
+    for_a_day,
+    judge,
+    judge_large,
+    octets,
+    rate,
+    seconds,
+    size,
+    times,
+)
 from benchmarks.figures import Figure, Run, read_runs
 
 ASSETS = ("input_episodes", "tracked_episodes", "episode_jobs", "job_outcomes", "published_results")
@@ -110,6 +121,8 @@ def _summary(run: Run) -> str:
     tick = run.named("fan-out", "tick, 50,000 jobs")
     fleet, other = run.named("the fleet", "workers: 2"), run.named("the fleet", "Procrastinate")
     big = run.find("a big day")[0]
+    long, *statements = run.find("engines", window_days=LONG_WINDOW)
+    others = ", ".join(f"{each.name.split(',')[0]}: {seconds(each.seconds)}" for each in statements)
     lines = [
         (f"start dates of {rows:,} rows, {tracked:,} episodes tracked", start["whole columns"]),
         ("the same row by row, tracked episodes in a set", start["row-wise set"]),
@@ -124,6 +137,10 @@ def _summary(run: Run) -> str:
         ),
         ("handing 50,000 jobs to the fleet", seconds(tick.seconds)),
         ("two workers on 50,000 jobs", f"{rate(fleet.rate)} (Procrastinate: {rate(other.rate)})"),
+        (
+            f"the same with windows of {LONG_WINDOW} days",
+            f"{seconds(long.seconds)} (`reach` alone in {others})",
+        ),
         ("publishing 50,000 outcomes", seconds(run.named("publishing", "published").seconds)),
         *((figure.name, seconds(figure.seconds)) for figure in run.find("backfill")),
         *((figure.name, seconds(figure.seconds)) for figure in run.find("demo")),
