@@ -4,6 +4,7 @@ import itertools
 import json
 import time
 import traceback
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -29,20 +30,31 @@ class MissingValue(BadAlgorithm):
     """An algorithm returned no value, or an infinite one, where there must be one."""
 
 
-def compute_outcomes(jobs: pd.DataFrame, viewings: pa.Table) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Computed:
+    """What came of many jobs, in their order.
+
+    Attributes:
+        metrics: Of each a JSON object, as text in one line.
+        versions: The version of its algorithm.
+        seconds: Its share of what its algorithm took for all of them.
+    """
+
+    metrics: npt.NDArray[np.object_]
+    versions: npt.NDArray[np.object_]
+    seconds: npt.NDArray[np.float64]
+
+
+def compute_outcomes(jobs: pd.DataFrame, viewings: pa.Table) -> Computed:
     """The metrics of many jobs.
 
     Args:
-        jobs: Unique index; `epid` (int64), `algorithm_id` (int), `window_start` and `day`
+        jobs: `epid` (int64), `algorithm_id` (int), `window_start` and `day`
             (datetime64[s]).
-        viewings: Ordered by `epid` and `viewed_at`: `epid` (int64), `viewer_id` (int64, or text, for which
-            algorithms get a number that tells viewers of one call apart), `viewed_at` (timestamp, UTC),
-            `seconds_watched` (int, may be missing or absurd), `completed` (bool); all but `epid` and
-            `viewed_at` may be missing.
-
-    Returns:
-        The jobs' index with `metrics` (a JSON object as text), `algorithm_version` and `seconds`: a
-        job's share of what its algorithm took for all of them.
+        viewings: Ordered by `epid` and `viewed_on`: `epid` (int64), `viewer_id` (int64, or text, for which
+            algorithms get a number that tells viewers of one call apart), `viewed_on` (timestamp[s], the UTC
+            date), `seconds_watched` (int, may be missing or absurd), `completed` (bool); all but `epid` and
+            `viewed_on` may be missing.
 
     Raises:
         BadAlgorithm: If an algorithm does not return what it declares.
@@ -50,28 +62,46 @@ def compute_outcomes(jobs: pd.DataFrame, viewings: pa.Table) -> pd.DataFrame:
         AlgorithmFailed: If an algorithm raises anything else.
     """
     clean = _clean(viewings)
-    begins = np.flatnonzero(np.diff(clean["epid"], prepend=-1))
-    episodes = clean["epid"][begins]
-    episode_of = np.repeat(np.arange(len(begins)), np.diff(begins, append=len(clean["epid"])))
-    parts = [
-        _compute_one(load(int(str(algorithm_id))), own_jobs, episodes, episode_of, clean)
-        for algorithm_id, own_jobs in jobs.groupby("algorithm_id")
-    ]
-    empty = pd.DataFrame({"metrics": [], "algorithm_version": []}, dtype="str").assign(seconds=0.0)
-    return pd.concat(parts).reindex(jobs.index) if parts else empty
+    epids = viewings["epid"].to_numpy()
+    begins = np.flatnonzero(np.diff(epids, prepend=epids[:1] - 1))
+    episodes = _Episodes(pd.Index(epids[begins]), begins, np.append(begins[1:], len(epids)))
+    algorithm_ids = jobs["algorithm_id"].to_numpy()
+    found = Computed(np.empty(len(jobs), object), np.empty(len(jobs), object), np.zeros(len(jobs)))
+    for algorithm_id in np.unique(algorithm_ids).tolist():
+        own = np.flatnonzero(algorithm_ids == algorithm_id)
+        began = time.perf_counter()
+        algorithm = load(algorithm_id)
+        found.metrics[own] = _compute_one(algorithm, jobs.iloc[own], episodes, clean)
+        found.versions[own] = algorithm.version
+        found.seconds[own] = (time.perf_counter() - began) / len(own)
+    return found
 
 
-def _clean(viewings: pa.Table) -> dict[str, npt.NDArray[np.generic]]:
+@dataclass(frozen=True)
+class _Episodes:
+    """Where the viewings of each episode are, ordered by time.
+
+    Attributes:
+        epids: The episodes.
+        begins: The first row of each.
+        ends: The row after its last one.
+    """
+
+    epids: pd.Index
+    begins: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
+
+
+def _clean(viewings: pa.Table) -> pd.DataFrame:
     """Bring what other systems wrote into the shape algorithms are promised."""
-    at = viewings["viewed_at"].cast(pa.timestamp("us")).to_numpy()
     seconds = pc.fill_null(viewings["seconds_watched"], 0).to_numpy()
-    return {
-        "epid": viewings["epid"].to_numpy(),
+    columns = {
         "viewer_id": _viewers(viewings["viewer_id"]),
-        "viewed_on": at.astype("datetime64[D]").astype("datetime64[s]"),
-        "seconds_watched": seconds.clip(0, MAX_SECONDS_WATCHED).astype(np.int64),
+        "viewed_on": viewings["viewed_on"].to_numpy(),
+        "seconds_watched": seconds.clip(0, MAX_SECONDS_WATCHED).astype(np.int64, copy=False),
         "completed": pc.fill_null(viewings["completed"], False).to_numpy(),  # noqa: FBT003
     }
+    return pd.DataFrame(columns, copy=False)
 
 
 def _viewers(ids: pa.ChunkedArray) -> npt.NDArray[np.int64]:
@@ -92,38 +122,51 @@ def _first_free(ids: pa.ChunkedArray) -> int:
 
 
 def _compute_one(
-    algorithm: Algorithm,
-    jobs: pd.DataFrame,
-    episodes: npt.NDArray[np.generic],
-    episode_of: npt.NDArray[np.intp],
-    clean: dict[str, npt.NDArray[np.generic]],
-) -> pd.DataFrame:
-    began = time.perf_counter()
+    algorithm: Algorithm, jobs: pd.DataFrame, episodes: _Episodes, clean: pd.DataFrame
+) -> list[str]:
     # An algorithm has at most one job for each episode.
-    job_of_episode = pd.Index(jobs["epid"]).get_indexer(pd.Index(episodes))
-    job = job_of_episode[episode_of]
-    wanted = np.flatnonzero(job >= 0)
-    job, viewed_on = job[wanted], clean["viewed_on"][wanted]
-    inside = (viewed_on >= jobs["window_start"].to_numpy()[job]) & (viewed_on <= jobs["day"].to_numpy()[job])
-    wanted = wanted[inside]
-    viewings = pd.DataFrame(
-        {
-            "job": job[inside],
-            "viewer_id": clean["viewer_id"][wanted],
-            "viewed_on": viewed_on[inside],
-            "seconds_watched": clean["seconds_watched"][wanted],
-            "completed": clean["completed"][wanted],
-        }
-    )
-    texts = _compute_texts(algorithm, viewings, jobs[["window_start", "day"]].reset_index(drop=True))
-    return pd.DataFrame(
-        {
-            "metrics": texts,
-            "algorithm_version": algorithm.version,
-            "seconds": (time.perf_counter() - began) / len(jobs),
-        },
-        index=jobs.index,
-    )
+    job = pd.Index(jobs["epid"]).get_indexer(episodes.epids)
+    is_asked = job >= 0
+    job, starts, ends = job[is_asked], episodes.begins[is_asked], episodes.ends[is_asked]
+    if (np.diff(job) < 0).any():
+        order = np.argsort(job)
+        job, starts, ends = job[order], starts[order], ends[order]
+    first, last = jobs["window_start"].to_numpy()[job], jobs["day"].to_numpy()[job]
+    viewed_on = clean["viewed_on"].to_numpy()
+    starts, ends = _inside(viewed_on, starts, ends, first, last)
+    counts = ends - starts
+    if len(job) and (starts[1:] == ends[:-1]).all():
+        rows = clean.iloc[starts[0] : ends[-1]].reset_index(drop=True)
+    else:
+        rows = clean.take(_ranges(starts, counts)).reset_index(drop=True)
+    rows.insert(0, "job", np.repeat(job, counts))
+    return _compute_texts(algorithm, rows, jobs[["window_start", "day"]].reset_index(drop=True))
+
+
+def _inside(
+    viewed_on: npt.NDArray[np.datetime64],
+    starts: npt.NDArray[np.int64],
+    ends: npt.NDArray[np.int64],
+    first: npt.NDArray[np.datetime64],
+    last: npt.NDArray[np.datetime64],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The rows of each episode whose dates lie in its window: as they are ordered, those between two."""
+    reaches_out = np.flatnonzero((viewed_on[starts] < first) | (viewed_on[ends - 1] > last))
+    if not len(reaches_out):
+        return starts, ends
+    begins, counts = starts[reaches_out], ends[reaches_out] - starts[reaches_out]
+    dates = viewed_on[_ranges(begins, counts)]
+    edges = np.cumsum(counts) - counts
+    too_early = np.add.reduceat(dates < np.repeat(first[reaches_out], counts), edges, dtype=np.int64)
+    too_late = np.add.reduceat(dates > np.repeat(last[reaches_out], counts), edges, dtype=np.int64)
+    starts, ends = starts.copy(), ends.copy()
+    starts[reaches_out] += too_early
+    ends[reaches_out] -= too_late
+    return starts, np.maximum(starts, ends)
+
+
+def _ranges(starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
 
 
 def _compute_texts(algorithm: Algorithm, viewings: pd.DataFrame, jobs: pd.DataFrame) -> list[str]:

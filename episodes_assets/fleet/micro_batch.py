@@ -98,20 +98,23 @@ def run_micro_batch(lake_url: str, pinned: PinnedVersion, day: dt.date, windows:
     require_day(version, day, viewings.shown)
     earliest = jobs.groupby("epid")["window_start"].min()
     parts = viewings.read(version.number, earliest.index.to_numpy(), earliest.to_numpy(), day)
-    outcomes = []
+    metrics, versions = np.empty(len(jobs), object), np.empty(len(jobs), object)
+    seconds = np.zeros(len(jobs))
+    is_left = np.ones(len(jobs), np.bool_)
     for upto, table in parts:
-        is_in = jobs["epid"] <= upto
-        outcomes.append(compute_outcomes(jobs[is_in], table))
-        jobs = jobs[~is_in]
-    result = pd.concat(outcomes).sort_index()
-    seconds = result["seconds"].groupby(windows.algorithm_id).sum()
+        own = np.flatnonzero(is_left & (windows.epid <= upto))
+        computed = compute_outcomes(jobs.iloc[own], table)
+        metrics[own], versions[own], seconds[own] = computed.metrics, computed.versions, computed.seconds
+        is_left[own] = False
+    algorithm_ids, algorithm = np.unique(windows.algorithm_id, return_inverse=True)
+    totals = np.bincount(algorithm, seconds)
     return MicroBatch(
         outcomes={
             "covered_from": _covered_from(windows.window_start, covered_from(version, day)),
-            "metrics": result["metrics"].tolist(),
-            "algorithm_version": result["algorithm_version"].tolist(),
+            "metrics": metrics.tolist(),
+            "algorithm_version": versions.tolist(),
         },
-        seconds_by_algorithm={int(str(each)): float(total) for each, total in seconds.items()},
+        seconds_by_algorithm=dict(zip(algorithm_ids.tolist(), totals.tolist(), strict=True)),
     )
 
 

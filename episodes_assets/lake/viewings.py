@@ -33,13 +33,17 @@ from episodes_assets.validation.coverage import COUNTED, covered_since
 NAME = "viewings"
 # What stands in place of a `completed` that is neither true nor false.
 UNREADABLE: LiteralString = "completed_as_found"
-COLUMNS = ("epid", "viewer_id", "viewed_at", "seconds_watched", "completed")
+# What readers get of a viewing beside its episode and its date, which are known without reading them.
+_READ = ("viewer_id", "seconds_watched", "completed")
+COLUMNS = ("epid", "viewed_on", *_READ)
 
 # By episode and time for who reads them, by all the rest so that equal viewings make equal files.
 ORDER = ("epid", "viewed_at", "viewer_id", "seconds_watched", "completed", UNREADABLE)
 
 # About 100 MB while it is computed. An episode with more viewings than that is computed by itself.
 PART_VIEWINGS = 1_000_000
+# Of a file, so many rows are decoded at once, about 4 MB; what nobody asked for of them is let go.
+RUN_ROWS = 8 * ROW_GROUP_ROWS
 # About 100 MB when they are ordered at once. Of more, DuckDB holds so much and puts the rest on disk.
 IN_MEMORY_VIEWINGS = 1_000_000
 SORT_MEMORY = "300MB"
@@ -48,7 +52,10 @@ _SHOWN_CHARACTERS = 80
 _PACKED = "DELTA_BINARY_PACKED"
 _PACKED_TYPES = (pa.int64(), pa.timestamp("us", "UTC"))
 _INT64 = np.iinfo(np.int64)
-_MOST_FOOTERS = 2_000
+# What Arrow holds of a row group of six columns once a file's end is read: measured, as it does not tell.
+_ROW_GROUP_BYTES = 5_000
+# The ends of files with 430 million viewings; each chunk reads them anew where its days have more.
+FOOTER_BYTES = 128 << 20
 
 
 def schema_of(viewer_id: pa.DataType) -> pa.Schema:
@@ -85,7 +92,7 @@ class Viewings(LakeTable):
 
     def __init__(self, lake_url: str) -> None:
         super().__init__(lake_url, NAME)
-        self._footers: dict[str, _Footer] = {}
+        self._footers = _Footers()
 
     def write(self, day: dt.date, viewings: pa.RecordBatchReader) -> DayOfViewings:
         """Order a day's viewings and write them to a file, in bounded memory however many they are.
@@ -134,9 +141,11 @@ class Viewings(LakeTable):
             until: The last UTC date wanted.
 
         Yields:
-            Parts of bounded size, each with all viewings of its episodes, ordered by epid and time: the
-            last episode of the part, and the columns `COLUMNS`. Together the parts have all episodes, those
-            without any viewing included.
+            Parts of at most `PART_VIEWINGS` rows, or of one episode. Each has all viewings of its episodes,
+            ordered by epid and time: the last episode of the part, and the columns `COLUMNS`, of which
+            `viewed_on` is the UTC date (timestamp[s]). Together the parts have all episodes, those without
+            any viewing included. While one is put together, no more is held than twice its rows and
+            `RUN_ROWS`, however far apart its episodes lie.
 
         Raises:
             LakeMissing: If there is no such version.
@@ -150,13 +159,14 @@ class Viewings(LakeTable):
         for file in table.between(since.min().item(), until):
             is_wanted = since <= np.datetime64(file.day, "D")
             found.append(_find(self, self._footer(file), epids, is_wanted))
+        days = np.array([each.footer.file.day for each in found], "datetime64[s]")
         counts = np.array([each.counts for each in found], np.int64).reshape(len(found), len(epids))
-        for begin, end in _cut(counts.sum(axis=0)):
-            rows = [each.read(self, table.schema, begin, end) for each in found]
-            part = pa.concat_tables([table.schema.empty_table(), *rows]).combine_chunks()
-            in_order = part.take(_by_episode(counts[:, begin:end]))
-            own = np.repeat(epids[begin:end], counts[:, begin:end].sum(axis=0))
-            yield int(epids[end - 1]), _readable(in_order.set_column(0, "epid", pa.array(own, pa.int64())))
+        for begin, end in _cut(counts.sum(axis=0), PART_VIEWINGS):
+            runs = [run for each in found for run in each.read(self, begin, end)]
+            yield (
+                int(epids[end - 1]),
+                _part(table.schema, runs, epids[begin:end], days, counts[:, begin:end]),
+            )
 
     def episodes_of(self, version: int, day: dt.date) -> npt.NDArray[np.int64]:
         """The ascending epids that were viewed on a day that was taken.
@@ -181,13 +191,13 @@ class Viewings(LakeTable):
         return int(self._footer(file).metadata.num_rows)
 
     def _footer(self, file: LakeFile) -> "_Footer":
-        """What a file's end says; it is read once, since a file never changes."""
-        if file.path not in self._footers:
+        """What a file's end says; it is kept, since a file never changes."""
+        footer = self._footers.get(file)
+        if footer is None:
             with self.open(file) as opened:
-                self._footers[file.path] = _Footer.of(file, opened.metadata)
-            if len(self._footers) > _MOST_FOOTERS:
-                del self._footers[next(iter(self._footers))]
-        return self._footers[file.path]
+                footer = _Footer.of(file, opened.metadata)
+            self._footers.keep(footer)
+        return footer
 
 
 def require_day(version: TableVersion, day: dt.date, shown: str) -> LakeFile:
@@ -266,6 +276,7 @@ class _Footer:
         sizes: For each row group, its rows.
         lowest: For each row group, its lowest epid; where it has none, more than any.
         highest: Its highest epid; where it has none, less than any.
+        is_readable: Whether it can be told of each of its viewings whether it was completed.
     """
 
     file: LakeFile
@@ -273,11 +284,17 @@ class _Footer:
     sizes: npt.NDArray[np.int64]
     lowest: npt.NDArray[np.int64]
     highest: npt.NDArray[np.int64]
+    is_readable: npt.NDArray[np.bool_]
 
     @cached_property
     def ends(self) -> npt.NDArray[np.int64]:
         """For each row group, the rows up to its end."""
         return np.cumsum(self.sizes)
+
+    @property
+    def bytes(self) -> int:
+        """About how much memory it takes."""
+        return (len(self.sizes) + 1) * _ROW_GROUP_BYTES
 
     def begin_of(self, group: int) -> int:
         """The first row of a row group."""
@@ -295,9 +312,32 @@ class _Footer:
             (each.min, each.max) if each.has_min_max else (_INT64.max, _INT64.min) for each in columns
         ]
         lowest, highest = np.array(extremes, np.int64).reshape(-1, 2).T
-        return _Footer(
-            file, metadata, np.array([group.num_rows for group in groups], np.int64), lowest, highest
-        )
+        as_found = metadata.schema.names.index(UNREADABLE)
+        nulls = [group.column(as_found).statistics.null_count for group in groups]
+        sizes = np.array([group.num_rows for group in groups], np.int64)
+        return _Footer(file, metadata, sizes, lowest, highest, np.array(nulls, np.int64) == sizes)
+
+
+class _Footers:
+    """The ends of files that were read lately, within `FOOTER_BYTES`."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, _Footer] = {}
+        self._bytes = 0
+
+    def get(self, file: LakeFile) -> _Footer | None:
+        """That of a file, if it is kept."""
+        footer = self._kept.pop(file.path, None)
+        if footer is not None:
+            self._kept[file.path] = footer  # the last to be let go
+        return footer
+
+    def keep(self, footer: _Footer) -> None:
+        """Keep one more, and let go those that were not asked for the longest."""
+        self._kept[footer.file.path] = footer
+        self._bytes += footer.bytes
+        while self._bytes > FOOTER_BYTES:
+            self._bytes -= self._kept.pop(next(iter(self._kept))).bytes
 
 
 @dataclass(frozen=True)
@@ -314,24 +354,39 @@ class _Found:
     starts: npt.NDArray[np.int64]
     counts: npt.NDArray[np.int64]
 
-    def read(self, table: LakeTable, schema: pa.Schema, begin: int, end: int) -> pa.Table:
-        """The rows of the episodes from one to another, in the file's order."""
+    def read(self, table: LakeTable, begin: int, end: int) -> Iterator[pa.Table]:
+        """The rows of the episodes from one to another, in the file's order and without their epid.
+
+        Raises:
+            ViewingUnreadable: If it cannot be told of one whether it was completed.
+        """
         is_there = self.counts[begin:end] > 0
         starts, counts = self.starts[begin:end][is_there], self.counts[begin:end][is_there]
         if not len(counts):
-            return schema.empty_table()
+            return
         footer = self.footer
         first, last = footer.group_of(starts), footer.group_of(starts + counts - 1)
         opened = np.bincount(first, minlength=len(footer.ends) + 1)
         closed = np.bincount(last + 1, minlength=len(footer.ends) + 1)
         is_needed = (np.cumsum(opened - closed) > 0)[:-1]
+        # From here on, rows are numbered within the row groups that are needed.
+        starts = starts - np.cumsum(np.where(is_needed, 0, footer.sizes))[first]
+        ends = starts + counts
+        groups = np.flatnonzero(is_needed)
+        up_to = np.cumsum(footer.sizes[groups])
         with table.open(footer.file, footer.metadata) as file:
-            rows = file.read_row_groups(np.flatnonzero(is_needed).tolist(), use_threads=False)
-        left_out = np.cumsum(np.where(is_needed, 0, footer.sizes))
-        starts = starts - left_out[first]
-        if (starts[1:] == (starts + counts)[:-1]).all():
-            return rows.slice(starts[0], counts.sum())
-        return rows.take(_ranges(starts, counts))
+            for low, high in _cut(footer.sizes[groups], RUN_ROWS):
+                own = groups[low:high]
+                origin, limit = up_to[low] - footer.sizes[own[0]], up_to[high - 1]
+                some = slice(np.searchsorted(ends, origin, "right"), np.searchsorted(starts, limit, "left"))
+                from_row = starts[some].clip(origin) - origin
+                rows = ends[some].clip(max=limit) - origin - from_row
+                if footer.is_readable[own].all():
+                    run = file.read_row_groups(own.tolist(), [*_READ], use_threads=False)
+                    yield _rows(run, from_row, rows)
+                else:
+                    run = file.read_row_groups(own.tolist(), use_threads=False)
+                    yield _readable(_rows(run, from_row, rows))
 
 
 def _find(
@@ -341,26 +396,65 @@ def _find(
     starts, counts = np.zeros(len(epids), np.int64), np.zeros(len(epids), np.int64)
     wanted = np.flatnonzero(is_wanted)
     own = epids[wanted]
-    has_some = np.searchsorted(own, footer.highest, "right") > np.searchsorted(own, footer.lowest, "left")
-    if has_some.any():
+    begins, ends = np.searchsorted(own, footer.lowest, "left"), np.searchsorted(own, footer.highest, "right")
+    has_some = np.flatnonzero(ends > begins)
+    if len(has_some):
         with table.open(footer.file, footer.metadata) as file:
-            for group in np.flatnonzero(has_some).tolist():
+            for group in has_some.tolist():
                 column = (
                     file.read_row_group(group, ["epid"], use_threads=False)["epid"].drop_null().to_numpy()
                 )
-                lower, upper = np.searchsorted(column, own, "left"), np.searchsorted(column, own, "right")
-                is_here = upper > lower
-                is_first = is_here & (counts[wanted] == 0)
-                starts[wanted[is_first]] = footer.begin_of(group) + lower[is_first]
-                counts[wanted] += upper - lower
+                some = wanted[begins[group] : ends[group]]
+                lower = np.searchsorted(column, epids[some], "left")
+                rows = np.searchsorted(column, epids[some], "right") - lower
+                is_first = (rows > 0) & (counts[some] == 0)
+                starts[some[is_first]] = footer.begin_of(group) + lower[is_first]
+                counts[some] += rows
     return _Found(footer, starts, counts)
 
 
-def _cut(counts: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Ranges of episodes whose viewings are read together, of about `PART_VIEWINGS` at most."""
-    label = (np.cumsum(counts) - counts) // PART_VIEWINGS
-    edges = [*np.flatnonzero(np.diff(label, prepend=-1)).tolist(), len(counts)]
-    return list(itertools.pairwise(edges))
+def _rows(run: pa.Table, starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> pa.Table:
+    """Some rows of what was read, that no longer hold the others where these are most of it."""
+    wanted = int(counts.sum())
+    if 2 * wanted >= len(run) and (starts[1:] == (starts + counts)[:-1]).all():
+        return run.slice(starts[0], wanted)
+    return run.take(_ranges(starts, counts))
+
+
+def _part(
+    schema: pa.Schema,
+    runs: list[pa.Table],
+    epids: npt.NDArray[np.int64],
+    days: npt.NDArray[np.datetime64],
+    counts: npt.NDArray[np.int64],
+) -> pa.Table:
+    """Put together what was read of some episodes, file by file, in the order of episodes and days.
+
+    Args:
+        schema: Of the files.
+        runs: What was read of the first file, and so on.
+        epids: The episodes.
+        days: The files' days.
+        counts: The rows of each episode (second axis) in each file (first axis).
+    """
+    read = pa.schema([schema.field(name) for name in _READ])
+    rows = pa.concat_tables([read.empty_table(), *runs]).combine_chunks().take(_by_episode(counts))
+    lengths = counts.T.ravel()
+    known = (
+        np.repeat(epids, counts.sum(axis=0)),
+        np.repeat(np.broadcast_to(days, counts.T.shape).ravel(), lengths),
+    )
+    return pa.table([pa.array(known[0]), pa.array(known[1]), *rows.columns], [*COLUMNS])
+
+
+def _cut(counts: npt.NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
+    """Ranges with at most so much together, or of a single one that is more than that."""
+    ends = np.cumsum(counts)
+    begin, before = 0, 0
+    while begin < len(counts):
+        end = max(int(np.searchsorted(ends, before + most, "right")), begin + 1)
+        yield begin, end
+        begin, before = end, int(ends[end - 1])
 
 
 def _by_episode(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -380,7 +474,7 @@ def _ranges(starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> npt
 
 
 def _readable(viewings: pa.Table) -> pa.Table:
-    """The viewings without the column of what could not be read, which must be empty."""
+    """Rows of a file without the column of what could not be read, which must be empty."""
     found = viewings[UNREADABLE]
     if found.null_count < len(found):
         row = int(pc.index(found.is_valid(), True).as_py())
@@ -389,4 +483,4 @@ def _readable(viewings: pa.Table) -> pa.Table:
             f" {found[row].as_py()[:_SHOWN_CHARACTERS]!r}, which is neither true nor false",
             "have it corrected in the input, then materialise input_viewings of its day with `refresh`",
         )
-    return viewings.select(list(COLUMNS))
+    return viewings.select(list(_READ))

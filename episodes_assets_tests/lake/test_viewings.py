@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -83,19 +82,27 @@ VIEWING = st.tuples(st.none() | EPISODE, st.integers(0, 86_399))
     wanted=st.dictionaries(EPISODE, st.integers(-1, DAYS), min_size=1),
     until=st.integers(0, DAYS),
     part=st.integers(1, 40),
+    row_group=st.integers(1, 20),
+    run=st.integers(1, 60),
+    footers=st.sampled_from([0, 3 * lake_viewings._ROW_GROUP_BYTES, lake_viewings.FOOTER_BYTES]),
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_read_is_what_was_taken(
     tmp_path_factory: pytest.TempPathFactory,
     days: list[list[tuple[int | None, int]]],
     wanted: dict[int, int],
     until: int,
     part: int,
+    row_group: int,
+    run: int,
+    footers: int,
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for module in (day_file, lake_viewings):
-            patch.setattr(module, "ROW_GROUP_ROWS", 7)
+            patch.setattr(module, "ROW_GROUP_ROWS", row_group)
         patch.setattr(lake_viewings, "PART_VIEWINGS", part)
+        patch.setattr(lake_viewings, "RUN_ROWS", run)
+        patch.setattr(lake_viewings, "FOOTER_BYTES", footers)
         lake = Viewings(str(tmp_path_factory.mktemp("lake")))
         dates = [FIRST + number * ONE_DAY for number in range(DAYS)]
         version = take(
@@ -111,17 +118,83 @@ def test_what_is_read_is_what_was_taken(
             if epid in since and since[epid] <= day <= last
         ]
         found = [row for table in parts for row in table.to_pylist()]
-        keys = [(row["epid"], row["viewed_at"]) for row in found]
+        keys = [(row["epid"], row["viewed_on"], row["seconds_watched"]) for row in found]
         assert keys == sorted(keys)
         assert sorted(
-            (row["epid"], row["viewed_at"].date(), row["seconds_watched"], row["viewer_id"]) for row in found
+            (row["epid"], row["viewed_on"].date(), row["seconds_watched"], row["viewer_id"]) for row in found
         ) == sorted(expected)
-        for table in parts:  # no more than one episode beyond the bound
-            counts = pd.Series(table["epid"].to_pylist(), dtype="object").value_counts(sort=False)
-            assert len(counts) <= 1 or counts.iloc[:-1].sum() < part
+        assert all(row["completed"] == (row["viewer_id"] % 2 == 0) for row in found)
+        for table in parts:
+            assert len(table) <= part or len(table["epid"].unique()) == 1
+        assert sum(each.bytes for each in lake._footers._kept.values()) == lake._footers._bytes <= footers
         for number, day in enumerate(dates):
             viewed = sorted({epid for epid, _ in days[number] if epid is not None})
             assert lake.episodes_of(version, day).tolist() == viewed
+
+
+def _peak_of_reading(folder: str, version: int, epids: list[int], days: list[dt.date], told: Any) -> None:
+    begins = np.full(len(epids), days[0], "datetime64[D]")
+    lake = Viewings(folder)
+    for day in days:  # what is kept of files' ends is not what is asked about here
+        lake.count(lake.at(version).files[day])
+    before = pa.total_allocated_bytes()
+    rows = sum(len(part) for _, part in lake.read(version, np.array(epids), begins, days[-1]))
+    told.put((rows, pa.default_memory_pool().max_memory() - before))
+
+
+@pytest.mark.parametrize(
+    ("count", "episodes", "epids"),
+    [(1, 400_000, list(range(0, 400_000, 4_000))), (50, 8_000, list(range(8)))],
+    ids=["far apart in a file", "together in each of many files"],
+)
+def test_little_is_held_beside_what_is_asked_for(
+    tmp_path: Path, count: int, episodes: int, epids: list[int]
+) -> None:
+    """Row groups with 1.6 and 0.8 million viewings have to be looked at for some hundreds."""
+    of = 4
+    dates = [FIRST + number * ONE_DAY for number in range(count)]
+    lake = Viewings(str(tmp_path))
+    number = np.arange(of * episodes)
+    table = pa.table(
+        {
+            "epid": number // of,
+            "viewer_id": number * 7_919 % 1_000_003,
+            "viewed_at": (np.datetime64(FIRST, "us") + number).astype("datetime64[us]"),
+            "seconds_watched": number % 3_600,
+            "completed": number % 5 == 0,
+            "completed_as_found": pa.nulls(len(number), pa.string()),
+        }
+    )
+    version = take(lake, *[table.cast(SCHEMA)] * count, days=dates)
+    context = multiprocessing.get_context("spawn")
+    told = context.Queue()
+    reader = context.Process(target=_peak_of_reading, args=(str(tmp_path), version, epids, dates, told))
+    reader.start()
+    rows, peak = told.get(timeout=120)
+    reader.join(120)
+    assert rows == of * len(epids) * count
+    assert peak < 12 << 20
+
+
+def test_the_ends_of_files_are_kept_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lake_viewings, "ROW_GROUP_ROWS", 5)
+    monkeypatch.setattr(day_file, "ROW_GROUP_ROWS", 5)
+    lake = Viewings(str(tmp_path))
+    dates = [FIRST + number * ONE_DAY for number in range(6)]
+    large, small = [(1, n) for n in range(100)], [(1, 1)]
+    days = [rows_of(day, *(large if day == dates[2] else small)) for day in dates]
+    files = lake.at(take(lake, *days, days=dates)).files
+
+    def kept() -> list[dt.date]:
+        return [each.file.day for each in lake._footers._kept.values()]
+
+    monkeypatch.setattr(lake_viewings, "FOOTER_BYTES", 6 * lake_viewings._ROW_GROUP_BYTES)
+    for day in (dates[0], dates[1], dates[3], dates[0], dates[4]):
+        assert lake.count(files[day]) == 1
+    assert kept() == [dates[3], dates[0], dates[4]]
+    assert lake.count(files[dates[2]]) == 100  # by itself more than is kept
+    assert kept() == []
+    assert read(lake, lake.newest().number, {1: FIRST}, dates[-1])[0].num_rows == 105  # type: ignore[union-attr]
 
 
 def test_versions_stay_readable(tmp_path: Path) -> None:
