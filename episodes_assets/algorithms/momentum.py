@@ -20,16 +20,12 @@ def compute(viewings: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
     The slope is the least-squares line through the daily views of those of the last fourteen days
     that lie in the window, in views a day for each day; a window of one day has none.
     """
-    day = viewings["job"].map(jobs["day"])
-    age = (day - viewings["viewed_on"]).dt.days
-    recent = viewings.loc[age < DAYS, ["job"]].assign(age=age)
-    daily = (  # ages x jobs, newest first
-        recent.groupby(["age", "job"])
-        .size()
-        .unstack(fill_value=0)
-        .reindex(index=range(DAYS), columns=jobs.index, fill_value=0)
-        .to_numpy(dtype="float64")
-    )
+    job = viewings["job"].to_numpy()
+    age = (jobs["day"].to_numpy()[job] - viewings["viewed_on"].to_numpy()) // np.timedelta64(1, "D")
+    is_recent = age < DAYS
+    cell = age[is_recent] * len(jobs) + job[is_recent]
+    # Ages x jobs, newest first.
+    daily = np.bincount(cell, minlength=DAYS * len(jobs)).reshape(DAYS, len(jobs)).astype(np.float64)
     days_in_window = ((jobs["day"] - jobs["window_start"]).dt.days + 1).clip(1, DAYS).to_numpy()
     return pd.DataFrame(
         {
