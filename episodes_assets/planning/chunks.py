@@ -9,14 +9,18 @@ LONG_WINDOW_DAYS = 35
 # Few inputs keep viewings for longer: a premiere long ago is no more work than this.
 MOST_WINDOW_DAYS = 400
 SHORT_FIRST = 1
+# Up to this window a chunk has as many jobs as an ordinary one; of 400 days about half of them. Each day's
+# file is opened and decoded for a chunk anew: with fewer jobs that takes longer than all the rest.
+LONG_WORK_DAYS = 6 * LONG_WINDOW_DAYS
 
 
 def into_chunks(jobs: pd.DataFrame, day: dt.date, chunk_jobs: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Cut a day's jobs into chunks of about equal work.
+    """Cut a day's jobs into chunks of bounded work.
 
     Jobs that look back for more than `LONG_WINDOW_DAYS` get chunks of their own, with fewer jobs the
-    further they look back, and yield to the others: a catch-up must not keep a day's ordinary jobs
-    waiting. Within a chunk jobs are ordered by epid, so that what it reads of the viewings lies together.
+    further they look back beyond `LONG_WORK_DAYS`, and yield to the others: a catch-up must not keep a day's
+    ordinary jobs waiting. Within a chunk jobs are ordered by epid, so that what it reads of the viewings lies
+    together.
 
     Args:
         jobs: As `plan_jobs` returns them.
@@ -31,8 +35,8 @@ def into_chunks(jobs: pd.DataFrame, day: dt.date, chunk_jobs: int) -> tuple[pd.D
     is_long = window_days > LONG_WINDOW_DAYS
     order = np.argsort(is_long, kind="stable")
     short = int((~is_long).sum())
-    work = window_days[order[short:]].clip(max=MOST_WINDOW_DAYS)
-    bin_of_work = (np.cumsum(work) - work) // (chunk_jobs * LONG_WINDOW_DAYS)
+    work = window_days[order[short:]].clip(LONG_WORK_DAYS, MOST_WINDOW_DAYS)
+    bin_of_work = (np.cumsum(work) - work) // (chunk_jobs * LONG_WORK_DAYS)
     label = np.concatenate([np.arange(short) // chunk_jobs, (short // chunk_jobs + 1) + bin_of_work])
     first = np.flatnonzero(np.diff(label, prepend=-1))
     chunks = pd.DataFrame(
