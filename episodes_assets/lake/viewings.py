@@ -159,10 +159,10 @@ class Viewings(LakeTable):
         for file in table.between(since.min().item(), until):
             is_wanted = since <= np.datetime64(file.day, "D")
             found.append(_find(self, self._footer(file), epids, is_wanted))
-        days = np.array([each.footer.file.day for each in found], "datetime64[s]")
+        days = np.array([each.file.day for each in found], "datetime64[s]")
         counts = np.array([each.counts for each in found], np.int64).reshape(len(found), len(epids))
         for begin, end in _cut(counts.sum(axis=0), PART_VIEWINGS):
-            runs = [run for each in found for run in each.read(self, begin, end)]
+            runs = [run for each in found for run in each.read(self, self._footer(each.file), begin, end)]
             yield (
                 int(epids[end - 1]),
                 _part(table.schema, runs, epids[begin:end], days, counts[:, begin:end]),
@@ -345,16 +345,16 @@ class _Found:
     """Where in a file the viewings of some episodes are.
 
     Attributes:
-        footer: The file.
+        file: The file.
         starts: For each episode, its first row in the file.
         counts: For each episode, its rows there; they lie together.
     """
 
-    footer: _Footer
+    file: LakeFile
     starts: npt.NDArray[np.int64]
     counts: npt.NDArray[np.int64]
 
-    def read(self, table: LakeTable, begin: int, end: int) -> Iterator[pa.Table]:
+    def read(self, table: LakeTable, footer: _Footer, begin: int, end: int) -> Iterator[pa.Table]:
         """The rows of the episodes from one to another, in the file's order and without their epid.
 
         Raises:
@@ -364,7 +364,6 @@ class _Found:
         starts, counts = self.starts[begin:end][is_there], self.counts[begin:end][is_there]
         if not len(counts):
             return
-        footer = self.footer
         first, last = footer.group_of(starts), footer.group_of(starts + counts - 1)
         opened = np.bincount(first, minlength=len(footer.ends) + 1)
         closed = np.bincount(last + 1, minlength=len(footer.ends) + 1)
@@ -374,7 +373,7 @@ class _Found:
         ends = starts + counts
         groups = np.flatnonzero(is_needed)
         up_to = np.cumsum(footer.sizes[groups])
-        with table.open(footer.file, footer.metadata) as file:
+        with table.open(self.file, footer.metadata) as file:
             for low, high in _cut(footer.sizes[groups], RUN_ROWS):
                 own = groups[low:high]
                 origin, limit = up_to[low] - footer.sizes[own[0]], up_to[high - 1]
@@ -410,7 +409,7 @@ def _find(
                 is_first = (rows > 0) & (counts[some] == 0)
                 starts[some[is_first]] = footer.begin_of(group) + lower[is_first]
                 counts[some] += rows
-    return _Found(footer, starts, counts)
+    return _Found(footer.file, starts, counts)
 
 
 def _rows(run: pa.Table, starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> pa.Table:
