@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from episodes_assets import failures
 from episodes_assets.days import ONE_DAY
-from episodes_assets.errors import LakeMismatch, LakeMissing, OutOfMemory, ViewingUnreadable
+from episodes_assets.errors import DiskFull, LakeMismatch, LakeMissing, OutOfMemory, ViewingUnreadable
 from episodes_assets.lake.day_file import ROW_GROUP_ROWS, LakeFile
 from episodes_assets.lake.tables import LakeTable, TableVersion
 from episodes_assets.validation.coverage import COUNTED, covered_since
@@ -256,13 +256,19 @@ def _ordered_on_disk(
         ordered = connection.sql(f"FROM viewings ORDER BY {order}")
         try:
             yield from ordered.to_arrow_reader(8 * ROW_GROUP_ROWS)
-        except duckdb.OutOfMemoryException as error:
-            said = f"no memory to order viewings ({failures.reason(error)})"
-            raise OutOfMemory(said, "free some, then run it again") from error
         except duckdb.Error as error:
-            # What the stream that it reads has raised, it knows as text; so it does a full disk.
-            if "No space left" in str(error):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder) from error
+            # It knows a full disk as text alone; of one nearly full it takes nine tenths, and then says
+            # that memory is full.
+            said = str(error)
+            if "No space left" in said or "failed to offload" in said:
+                raise DiskFull(
+                    f"the disk is full ({folder}: {os.strerror(errno.ENOSPC)})",
+                    "free space there, then run it again; TMPDIR names another place to order viewings in",
+                ) from error
+            if isinstance(error, duckdb.OutOfMemoryException):
+                said = f"no memory to order viewings ({failures.reason(error)})"
+                raise OutOfMemory(said, "free some, then run it again") from error
+            # What the stream that it reads has raised, it knows as text.
             raise OSError(str(error)) from error
 
 

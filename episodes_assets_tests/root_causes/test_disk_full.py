@@ -3,6 +3,7 @@
 import contextlib
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import psycopg
+import pyarrow as pa
 import pytest
 
 from episodes_assets.commands.processes import episodes_argv
@@ -20,6 +23,8 @@ from episodes_assets.databases.dsns import Database, Dsns, Purpose
 from episodes_assets.databases.provision import provision
 from episodes_assets.errors import DiskFull
 from episodes_assets.failures import explain_connection, explain_server_log
+from episodes_assets.lake import viewings as lake_viewings
+from episodes_assets.lake.viewings import Viewings
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.chaos.fleet import eventually
 from episodes_assets_tests.own_server import OwnServer, own_server
@@ -86,6 +91,39 @@ def test_the_disk_of_the_lake(system: System, disk: NewDisk, monkeypatch: pytest
     assert system.viewings.newest() == before
     assert system.snapshots.find(day(2)) is None
     system.plan(day(2))
+
+
+@pytest.mark.slow
+def test_the_disk_on_which_viewings_are_ordered(
+    tmp_path: Path, disk: NewDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a day that memory does not hold; its file lies on another disk."""
+    small = disk(256)
+    monkeypatch.setattr(tempfile, "tempdir", str(small.path))
+    monkeypatch.setattr(lake_viewings, "IN_MEMORY_VIEWINGS", 1_000)
+    monkeypatch.setattr(lake_viewings, "SORT_MEMORY", "64MB")
+    lake, rows = Viewings(str(tmp_path / "lake")), 1_500_000
+    random = np.random.default_rng(1)
+    columns = {
+        "epid": random.permutation(rows),
+        "viewer_id": random.integers(0, 2**62, rows),
+        "viewed_at": pa.array(random.integers(0, 86_400_000_000, rows), pa.timestamp("us", "UTC")),
+        "seconds_watched": random.integers(0, 2**62, rows),
+        "completed": pa.nulls(rows, pa.bool_()),
+        "completed_as_found": pa.nulls(rows, pa.string()),
+    }
+    table = pa.table(columns, schema=lake_viewings.schema_of(pa.int64()))
+    small.fill(leave=1 << 20)
+    with pytest.raises(DiskFull) as raised:
+        lake.write(day(1), table.to_reader(max_chunksize=50_000))
+    assert_plain(str(raised.value))
+    assert f"the disk is full ({small.path}/episodes-sort-" in str(raised.value)
+    assert "No space left on device" in str(raised.value)
+    assert "free space there" in str(raised.value)
+    assert [path for path in small.path.iterdir() if path != small.filler] == []
+    assert [path for path in (tmp_path / "lake").rglob("*") if path.is_file()] == []
+    small.free()
+    assert lake.write(day(1), table.to_reader(max_chunksize=50_000)).file.rows == rows
 
 
 @pytest.mark.slow
