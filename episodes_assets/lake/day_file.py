@@ -1,14 +1,17 @@
-"""A day's file of a lake's table: Parquet, called by the beginning of the SHA-256 of its bytes.
+"""A day's file of a lake's table: Parquet, called by the SHA-256 of its bytes and by that of its end.
 
-Where it is put and when it becomes its day's is decided in `tables.py`.
+The end of a Parquet file says where its pages are and what is in them, so a single byte of it that differs
+has rows left out, or ends the process that reads it; only pages have checksums of their own. Where a file is
+put and when it becomes its day's is decided in `tables.py`.
 """
 
 import datetime as dt
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +21,11 @@ from episodes_assets.private_files import private_opener
 # Small enough that the jobs of a chunk read little else, large enough to compress.
 ROW_GROUP_ROWS = 16_384
 _DIGEST_CHARACTERS = 40
+_END_DIGEST_CHARACTERS = 16
+# Two numbers at the very end: how long it is, and what kind of file.
+_TRAILER = 8
+# Read at once, as it is of most files less than that.
+_USUAL_END = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,59 @@ class LakeFile:
     def digest(self) -> str:
         """The beginning of its SHA-256, as hexadecimal digits: what it is called."""
         return self.path.rsplit("/", 1)[-1].partition(".")[0]
+
+    @property
+    def end_digest(self) -> str:
+        """The same of its end; empty when it is called by its whole bytes alone, as older ones are."""
+        _, *more = self.path.rsplit("/", 1)[-1].split(".")
+        return more[0] if len(more) > 1 else ""
+
+
+class CheckedFile(pq.ParquetFile):  # type: ignore[misc]
+    """A Parquet file whose row groups have the rows that its end says.
+
+    A page whose header was changed is passed over by Arrow without a word.
+    """
+
+    def read_row_group(self, i: int, *args: Any, **kwargs: Any) -> pa.Table:  # noqa: ANN401
+        """As the one of Arrow; raises ArrowInvalid when rows are missing."""
+        return self._checked([i], super().read_row_group(i, *args, **kwargs))
+
+    def read_row_groups(self, row_groups: Sequence[int], *args: Any, **kwargs: Any) -> pa.Table:  # noqa: ANN401
+        """As the one of Arrow; raises ArrowInvalid when rows are missing."""
+        return self._checked(row_groups, super().read_row_groups(row_groups, *args, **kwargs))
+
+    def read(self, *args: Any, **kwargs: Any) -> pa.Table:  # noqa: ANN401
+        """As the one of Arrow; raises ArrowInvalid when rows are missing."""
+        return self._checked(range(self.num_row_groups), super().read(*args, **kwargs))
+
+    def _checked(self, row_groups: Sequence[int], table: pa.Table) -> pa.Table:
+        expected = sum(self.metadata.row_group(each).num_rows for each in row_groups)
+        if table.num_rows != expected:
+            raise pa.ArrowInvalid(f"{table.num_rows} rows in place of {expected}")
+        return table
+
+
+def read_end(file: pa.NativeFile, size: int) -> bytes:
+    """The end of a Parquet file: what it says of its rows.
+
+    Args:
+        file: The file.
+        size: Its bytes.
+
+    Raises:
+        ArrowInvalid: If it has none.
+    """
+    tail: bytes = file.read_at(min(size, _USUAL_END), max(size - _USUAL_END, 0))
+    length = int.from_bytes(tail[-_TRAILER:][:4], "little") + _TRAILER
+    if len(tail) < _TRAILER or length > size:
+        raise pa.ArrowInvalid("it has no end")
+    return tail[-length:] if length <= len(tail) else bytes(file.read_at(length, size - length))
+
+
+def digest_of_end(end: bytes) -> str:
+    """What a file is called by its end."""
+    return hashlib.sha256(end).hexdigest()[:_END_DIGEST_CHARACTERS]
 
 
 def sync(*paths: Path) -> None:
@@ -94,7 +155,9 @@ class DayWriter:
         with self._part.open("rb") as handle:
             digest = hashlib.file_digest(handle, "sha256").hexdigest()
         size = self._part.stat().st_size
-        path = f"day={self._day}/{digest[:_DIGEST_CHARACTERS]}.parquet"
+        with pa.OSFile(str(self._part)) as handle:
+            end = digest_of_end(read_end(handle, size))
+        path = f"day={self._day}/{digest[:_DIGEST_CHARACTERS]}.{end}.parquet"
         self._put(self._part, path)
         return LakeFile(self._day, path, self.rows, size)
 

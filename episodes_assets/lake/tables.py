@@ -23,6 +23,7 @@ import re
 import tempfile
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -49,15 +50,28 @@ from episodes_assets.errors import (
     LakeReplaced,
     WrongEnvironment,
 )
-from episodes_assets.lake.day_file import DayWriter, LakeFile, sync
+from episodes_assets.lake.day_file import (
+    CheckedFile,
+    DayWriter,
+    LakeFile,
+    digest_of_end,
+    read_end,
+    sync,
+)
 from episodes_assets.private_files import make_folder
 from episodes_assets.settings import load_settings
 
 _PART = ".part"
 # What an error of several lines is drawn with.
 _DECORATION = re.compile(r"\x1b\[[0-9;]*m|↳")
+# What both clients of object stores say when it is the store: the last is a refusal for want of rights.
+_STORE_FAILED = ("Generic ", "AWS Error", "The operation lacked ")
+# How Rust tells an error of the operating system.
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _MOST_COMMITS = 20
 _MOST_VERSIONS = 64
+# An entry of Delta's log is written under such a name, and is one once it is linked to its own.
+_UNFINISHED_ENTRY = re.compile(r"_delta_log/[^/]+#\d+")
 STAMP = "episodes.environment"
 # What each commit says of itself in the table's history: one look at that tells what many versions are.
 DIGEST, DAYS = "episodes.digest", "episodes.days"
@@ -268,12 +282,18 @@ class LakeTable:
             actions = pa.table(table.get_add_actions(flatten=True))
             names = ("partition.day", "path", "num_records", "size_bytes")
             rows = sorted(zip(*(actions[name].to_pylist() for name in names), strict=True))
+            self._require_sound(number, rows)
             columns = pa.schema(table.schema().to_arrow())
-            self._known[number] = TableVersion(
+            version = TableVersion(
                 number,
                 pa.schema([field for field in columns if field.name != "day"]),
                 {day: LakeFile(day, path, count, size) for day, path, count, size in rows},
             )
+            if self._recorded_digest(number) not in (None, version.digest):
+                raise LakeDamaged(
+                    f"{self.shown}: version {number} is not what its log's entry says that it is", _MEND
+                )
+            self._known[number] = version
             if len(self._known) > _MOST_VERSIONS:
                 del self._known[next(iter(self._known))]
         return self._known[number]
@@ -310,6 +330,27 @@ class LakeTable:
             found = table.history(limit) if limit > 0 else []
         return [_commit(each) for each in sorted(found, key=lambda each: int(each["version"]))]
 
+    def _recorded_digest(self, number: int) -> str | None:
+        """What the log's entry of a version says that its content is; None where it changed no file.
+
+        An entry that was emptied, as by a crash of the machine, Delta reads without a word.
+        """
+        try:
+            with self._filesystem.open_input_stream(f"_delta_log/{number:020}.json") as stream:
+                actions = [json.loads(line) for line in stream.read().splitlines()]
+        except FileNotFoundError:  # before a checkpoint, Delta does without it
+            return None
+        said = [action["commitInfo"] for action in actions if "commitInfo" in action]
+        return said[0].get(DIGEST) if said else ""
+
+    def _require_sound(self, number: int, rows: Collection[tuple[Any, ...]]) -> None:
+        """Refuse a log that was changed where Delta sees no fault in it."""
+        files = Counter(day for day, *_ in rows)
+        for day, path, count, size in rows:
+            if not path.startswith(f"day={day}/") or count is None or size is None or files[day] > 1:
+                said = f"{self.shown}: what its log says of {day} in version {number} does not add up"
+                raise LakeDamaged(said, _MEND)
+
     def environment(self) -> str | None:
         """The environment that the table belongs to; None when it was never written to."""
         with self._plainly():
@@ -321,7 +362,7 @@ class LakeTable:
     def unnamed(self, named: Collection[str], older_than: dt.timedelta) -> list[tuple[str, int]]:
         """The data files that are not among some, with their bytes; what was written lately is left out.
 
-        Files that a killed process has left are among them.
+        Files that a killed process has left are among them, also in Delta's log.
         """
         before = dt.datetime.now(dt.UTC) - older_than
         with self._plainly():
@@ -332,7 +373,7 @@ class LakeTable:
                 (each.path, each.size)
                 for each in found
                 if each.type == pafs.FileType.File
-                and not each.path.startswith("_delta_log/")
+                and (not each.path.startswith("_delta_log/") or _UNFINISHED_ENTRY.fullmatch(each.path))
                 and each.path not in named
                 and each.mtime is not None
                 and each.mtime < before
@@ -555,7 +596,11 @@ class LakeTable:
 
     @contextmanager
     def open(self, file: LakeFile, metadata: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:
-        """A day's file, whose pages are checked against their checksums as they are read.
+        """A day's file, whose end and pages are checked against their checksums as they are read.
+
+        Args:
+            file: The file.
+            metadata: What its end said when it was opened before.
 
         Raises:
             LakeDamaged: If it is gone, was cut or changed, also while the block reads it.
@@ -567,9 +612,9 @@ class LakeTable:
                 if info.size != file.size:
                     said = "is gone" if info.type == pafs.FileType.NotFound else "was cut or changed"
                     raise LakeDamaged(f"{self.shown}/{file.path} {said}", _MEND)
-                with pq.ParquetFile(
+                with CheckedFile(
                     file.path,
-                    metadata=metadata,
+                    metadata=metadata or self._read_metadata(file),
                     filesystem=self._filesystem,
                     page_checksum_verification=True,
                     pre_buffer=self._folder is None,
@@ -579,6 +624,13 @@ class LakeTable:
                 raise LakeDamaged(
                     f"{self.shown}/{file.path} was changed ({failures.reason(error)})", _MEND
                 ) from error
+
+    def _read_metadata(self, file: LakeFile) -> pq.FileMetaData:
+        with self._filesystem.open_input_file(file.path) as opened:
+            end = read_end(opened, file.size)
+        if file.end_digest and digest_of_end(end) != file.end_digest:
+            raise LakeDamaged(f"{self.shown}/{file.path} was changed (its end differs)", _MEND)
+        return pq.read_metadata(pa.BufferReader(end))
 
     def is_whole(self, file: LakeFile) -> bool:
         """Whether a file's bytes are those that were written.
@@ -614,10 +666,13 @@ class LakeTable:
             raise self._explain(error, where) from error
 
     def _explain(self, error: OSError | DeltaError, where: str) -> EpisodesError:
-        if cause := failures.explain(error, where):
-            return cause
         said = str(error)
-        if self._folder is None and ("Generic " in said or "AWS Error" in said):
+        # Of an error in native code the number is in the text alone.
+        number = _OS_ERROR.search(said) if self._folder is not None else None
+        raised = OSError(int(number[1]), os.strerror(int(number[1]))) if number else error
+        if cause := failures.explain(raised, where):
+            return cause
+        if self._folder is None and any(text in said for text in _STORE_FAILED):
             lines = [_DECORATION.sub("", line).strip() for line in said.splitlines()]
             told = [line for line in lines if line]
             return HostUnreachable(

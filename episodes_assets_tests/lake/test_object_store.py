@@ -1,58 +1,26 @@
 """The lake in an object store: a real S3 server on loopback, and real processes."""
 
 import socket
-import subprocess
-import sys
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 import pytest
 
 from episodes_assets.errors import HostNotAllowed, HostUnreachable, LakeDamaged
 from episodes_assets.lake.viewings import Viewings
+from episodes_assets_tests.lake.object_store import connect, object_store
 from episodes_assets_tests.lake.test_viewings import FIRST, ONE_DAY, read, rows_of, take
 from episodes_assets_tests.system import System, day, failure
 
 URL = "s3://lake/of/tests"
-MAIN = "from moto.server import main; main()"
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """The address of an S3 server with a bucket."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-P",
-            "-c",
-            MAIN,
-            "-H",
-            "127.0.0.1",
-            "-p",
-            str(port),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 60
-        request = urllib.request.Request(f"{address}/lake", method="PUT")
-        while process.poll() is None:
-            with suppress(urllib.error.URLError), urllib.request.urlopen(request, timeout=5):
-                break
-            assert time.monotonic() < deadline
-        yield address
-    finally:
-        process.kill()
-        process.wait()
+    with object_store() as store:
+        yield store.address
 
 
 @pytest.fixture
@@ -60,18 +28,6 @@ def url(server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReq
     """A lake of its own in it."""
     connect(monkeypatch, server)
     return f"{URL}/{request.node.name}"
-
-
-def connect(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    for name, value in {
-        "AWS_ENDPOINT_URL": address,
-        "AWS_ACCESS_KEY_ID": "somebody",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_REGION": "us-east-1",
-        "AWS_ALLOW_HTTP": "true",
-        "EPISODES_ALLOWED_HOSTS": f"s3://lake, {address.removeprefix('http://')}",
-    }.items():
-        monkeypatch.setenv(name, value)
 
 
 def test_versions_and_damage(url: str, server: str) -> None:
