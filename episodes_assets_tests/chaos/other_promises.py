@@ -59,9 +59,26 @@ TESTED = (
     TestedPromise(
         "What a published day was computed from never changes and never goes away",
         "viewings that the input deletes, that arrive late, that are changed; an interrupted beginning; "
-        "writers at once; files that are removed, cut or changed; an object store that goes away; homes from "
+        "writers at once; files and log entries that are removed, cut or changed, byte by byte; homes from "
         "before",
-        ("assets.test_input_viewings", "lake.test_viewings", "lake.test_object_store"),
+        ("assets.test_input_viewings", "lake.test_viewings", "lake.test_object_store", "commands.test_lake"),
+    ),
+    TestedPromise(
+        "What is written to the lake is seen whole or not at all, and vacuum removes what is left over",
+        "SIGKILL and a full disk at each system call that changes a file, also those of native code",
+        ("lake.test_killed_writer",),
+    ),
+    TestedPromise(
+        "An object store that goes away is named within a stated time, and nothing is lost",
+        "each request refused, answered with 500 or 503, cut off, done without an answer; a server that "
+        "stands still",
+        ("lake.test_object_store_faults",),
+    ),
+    TestedPromise(
+        "A day is the same bytes whoever takes and computes it",
+        "two homes with other hash seeds, time zones, locales and thread counts; input rows in another "
+        "order; an input that is gone",
+        ("lake.test_reproducible",),
     ),
     TestedPromise(
         "A wrong day is corrected with all later days, and what was published stays on record",

@@ -17,6 +17,7 @@ class Promise(StrEnum):
     OUTAGE = "When a database goes away, runs say so and end well when run again; workers come back alone"
     STALL = "A worker cut off from the queue loses its jobs to others, and its late writes change nothing"
     TWO = "Two of anything at once end as one: no deadlock, no lost update, no traceback"
+    LAKE = "A day whose taking is killed, cut off or out of room is taken again to the same bytes"
     ORDER = "In whatever order things happen and fail, each job of a current plan has at most one outcome"
 
 

@@ -33,9 +33,11 @@ def run_days(
     last: dt.date | None = None,
     select: Sequence[str] | None = None,
     config: Mapping[str, Any] | None = None,
+    *,
+    rework: bool = False,
 ) -> RunEnd:
     """A Dagster run over a day or a range."""
-    result = system.materialize(first, last, select=select, config=config)
+    result = system.materialize(first, last, select=select, config=config, rework=rework)
     failures = [event.step_failure_data for event in result.all_events if event.is_step_failure]
     return RunEnd(
         success=result.success,
