@@ -595,4 +595,4 @@ def test_a_byte_that_differs_is_refused_or_changes_nothing(
         with path.open("r+b") as file:
             file.seek(at)
             file.write(bytes([byte]))
-    assert refused > 0.8 * len(content)
+    assert refused > 0.5 * len(content)  # pages of columns that are not read are none of them
