@@ -135,7 +135,7 @@ def full_day(system: System, sizes: Sizes) -> System:
 
 
 def forget_days(system: System) -> None:
-    """Empty ledger, state, results and snapshots; the input and the lake stay."""
+    """Empty ledger, state, results and the lake's drops; the input and the lake's viewings stay."""
     system.query(
         "queue",
         "TRUNCATE ledger.plans, ledger.chunks, ledger.jobs, ledger.outcomes, ledger.lone_jobs,"
@@ -144,9 +144,8 @@ def forget_days(system: System) -> None:
     system.query("queue", "TRUNCATE pgqueuer, pgqueuer_log")
     for table in ("state.tracked_days", "state.tracked_episodes", "published.days", "published.results"):
         system.query("results", f"TRUNCATE {table}")
-    filesystem, _ = system.snapshots._place
-    with contextlib.suppress(FileNotFoundError):
-        filesystem.rm(system.settings.snapshots, recursive=True)
+    for each in system.drops.tables:
+        shutil.rmtree(f"{system.settings.lake}/{each.name}", ignore_errors=True)
 
 
 def forget_all(system: System) -> None:

@@ -236,8 +236,8 @@ def _planning(run: Run) -> str:
     names = ("", "seconds", "input", "tracked", "jobs", "Dagster besides", "peak memory")
     return f"""## Planning a day, database to database
 
-Each time a process of its own plans the day through Dagster: read and validate the drop, write the
-snapshot, take the viewings into the lake, extend the state, plan and write {2 * run.sizes["viewed"]:,} jobs.
+Each time a process of its own plans the day through Dagster: read and validate the drop, take it and the
+viewings into the lake, extend the state, plan and write {2 * run.sizes["viewed"]:,} jobs.
 The drop is read and planned in parts, so that memory does not grow with it; the server sorts it within
 `work_mem` of 256 MB.
 

@@ -10,9 +10,9 @@ import pytest
 from benchmarks import inputs
 from benchmarks.conftest import Measure
 from benchmarks.sizes import FULL, Sizes
+from episodes_assets.lake import drop_table
 from episodes_assets.planning.episode_set import EpisodeSet
 from episodes_assets.planning.jobs import window_starts
-from episodes_assets.stores import drop_table
 from episodes_assets_tests.planning.reference import window_starts_reference
 
 COLUMNS = ["epid", "algorithm_id", "premier_date", "start_date"]

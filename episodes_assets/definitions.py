@@ -20,7 +20,6 @@ from episodes_assets.automation.schedules import daily_plan, nightly_pruning
 from episodes_assets.automation.sensors import fan_out, publish_finished_days
 from episodes_assets.resources.databases import InputDatabase, QueueDatabase, ResultsDatabase
 from episodes_assets.resources.lake import Lake
-from episodes_assets.resources.snapshots import Snapshots
 
 # Steps store what they make by themselves. Dagster's own IO manager takes a folder to write to from
 # whoever launches a run; this one takes no configuration.
@@ -39,7 +38,6 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
         "input_database": InputDatabase(),
         "queue_database": QueueDatabase(),
         "results_database": ResultsDatabase(),
-        "snapshots": Snapshots(),
         "lake": Lake(),
         "io_manager": nothing_stored,
     }

@@ -98,7 +98,7 @@ class NotProvisioned(EpisodesError):
 
 
 class WrongEnvironment(EpisodesError):
-    """A database or snapshot store is stamped with another environment than this process belongs to."""
+    """A database or lake is stamped with another environment than this process belongs to."""
 
 
 class SchemaTooNew(EpisodesError):
@@ -138,15 +138,19 @@ class DropNotArrived(EpisodesError):
 
 
 class DropGone(EpisodesError):
-    """The day's drop was in the input database when its snapshot was taken, and is not there any more."""
+    """The day's drop was in the input database when the lake took it, and is not there any more."""
 
 
-class SnapshotMissing(EpisodesError):
-    """The day has no snapshot to work from."""
+class DropMissing(EpisodesError):
+    """The lake has no drop of the day to work from."""
 
 
 class SnapshotDamaged(EpisodesError):
-    """A snapshot's file is not the one its manifest describes."""
+    """A file of a snapshot that an older release has left is not the one its manifest describes."""
+
+
+class NotBroughtIn(EpisodesError):
+    """Snapshots that an older release has left are not in the lake yet."""
 
 
 class LakeDamaged(SystemFailure):
@@ -190,7 +194,7 @@ class LedgerBehind(EpisodesError):
 
 
 class DatabasesDisagree(EpisodesError):
-    """The databases and the snapshots contradict each other."""
+    """The databases and the lake contradict each other."""
 
 
 class DayNotPlanned(EpisodesError):

@@ -135,7 +135,7 @@ KINDS = (
         errors.ReadOnly,
         "the file system is read-only",
         "mount it so that it can be written, or name another folder in EPISODES_HOME or "
-        "EPISODES_SNAPSHOTS_URL",
+        "EPISODES_LAKE_URL",
         errnos=(errno.EROFS,),
     ),
     Kind(

@@ -33,7 +33,7 @@ class Settings(BaseSettings):
 
     home: Path = Field(
         default=PROJECT_FOLDER / ".episodes",
-        description="Folder of the embedded databases, local snapshots, the lake and Dagster's logs.",
+        description="Folder of the embedded databases, the lake and Dagster's logs.",
     )
     environment: str = Field(
         default="development",
@@ -43,8 +43,7 @@ class Settings(BaseSettings):
 
     allowed_hosts: str = Field(
         default="",
-        description="Hosts that DSNs and the URLs of snapshots and lake may name outside production, "
-        "comma-separated.",
+        description="Hosts that DSNs and the lake's URL may name outside production, comma-separated.",
     )
 
     dagster_dsn: SecretStr | None = Field(default=None, description="Dagster's own storage.")
@@ -71,12 +70,13 @@ class Settings(BaseSettings):
 
     snapshots_url: str = Field(
         default="",
-        description="Where snapshots are kept: a folder or an fsspec URL. Default: in the home.",
+        description="Where an older release kept snapshots, a folder or an fsspec URL: `episodes db init` "
+        "brings them into the lake. Default: in the home.",
     )
     lake_url: str = Field(
         default="",
-        description="Where viewings are kept for ever: a folder or a URL such as s3://bucket/prefix, which "
-        "workers reach as well. Default: in the home.",
+        description="Where drops and viewings are kept for ever: a folder or a URL such as "
+        "s3://bucket/prefix, which workers reach as well. Default: in the home.",
     )
 
     late_days: int = Field(
@@ -191,7 +191,7 @@ class Settings(BaseSettings):
 
     @property
     def snapshots(self) -> str:
-        """The folder or fsspec URL below which snapshots are kept."""
+        """The folder or fsspec URL below which an older release kept snapshots."""
         return self.snapshots_url or str(self.home / "snapshots")
 
     @property

@@ -22,13 +22,13 @@ from episodes_assets.databases.dsns import Dsns, Purpose
 from episodes_assets.days import ONE_DAY, days_between
 from episodes_assets.definitions import build_defs
 from episodes_assets.fleet.micro_batch import JobWindows, MicroBatch, run_micro_batch
+from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.tables import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.private_files import make_folder, write_file
 from episodes_assets.sample.generate import generate_input
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets.stores.input_tables import reading
-from episodes_assets.stores.snapshots import SnapshotStore
 
 _ROOM = 6 * 2**30
 FIRST = dt.date(2018, 3, 1)
@@ -90,8 +90,9 @@ class System:
         return load_settings()
 
     @property
-    def snapshots(self) -> SnapshotStore:
-        return SnapshotStore(self.settings.snapshots)
+    def drops(self) -> Drops:
+        """The lake's."""
+        return Drops(self.settings.lake)
 
     @property
     def viewings(self) -> Viewings:
@@ -281,7 +282,7 @@ class System:
             )
 
     def forget_everything(self) -> None:
-        """Empty state, ledger and results; the snapshots and the input stay."""
+        """Empty state, ledger and results; the lake and the input stay."""
         self.forget_plans()
         for table in ("state.tracked_days", "state.tracked_episodes"):
             self.query("results", f"DELETE FROM {table}")

@@ -50,7 +50,7 @@ def test_the_graph() -> None:
 
 
 BLOCKING_GATES = {
-    "snapshot_is_complete",
+    "drop_is_complete",
     "quarantine_is_small",
     "viewings_are_complete",
     "state_only_grows_and_matches_its_manifest",

@@ -1,15 +1,15 @@
-"""What a DSN or the snapshots' URL is shown as: never with its password."""
+"""What a DSN or a URL is shown as: never with its password."""
 
 import uuid
 
-import dagster as dg
 import pytest
 
 from episodes_assets.databases.connections import connect, describe
-from episodes_assets.errors import BadSetting, SnapshotMissing, WrongEnvironment
-from episodes_assets.stores.snapshots import SnapshotStore
-from episodes_assets_tests.commands.invoke import output
-from episodes_assets_tests.system import System, day, failure
+from episodes_assets.errors import BadSetting, NotBroughtIn
+from episodes_assets.lake.drops import Drops
+from episodes_assets.lake.older_snapshots import OlderSnapshots
+from episodes_assets.lake.viewings import Viewings
+from episodes_assets_tests.system import System
 
 
 @pytest.mark.parametrize(
@@ -52,30 +52,19 @@ def test_hosts_of_every_kind_are_described(dsn: str, shown: str) -> None:
         ("/a/folder@home", "/a/folder@home"),
     ],
 )
-def test_a_snapshots_url_without_its_user(url: str, shown: str) -> None:
-    assert SnapshotStore(url).shown == shown
+def test_a_url_without_its_user(url: str, shown: str) -> None:
+    assert OlderSnapshots(url).shown == shown
+    assert Drops(url).shown == shown
+    assert Viewings(url).shown == f"{shown}/viewings"
 
 
 def test_snapshots_below_a_url_with_a_password(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = uuid.uuid4()
     monkeypatch.setenv("EPISODES_SNAPSHOTS_URL", f"memory://me:secret@{folder}/x")
-    for number in (1, 2, 3):
-        system.insert_drop(day(number), [(1, 0, "2018-02-01", "2018-02-01")])
-    taken = system.materialize(day(1), select=["input_episodes"])
-    assert taken.success, failure(taken)
-    event = taken.get_asset_materialization_events()[0]
-    assert event.asset_key == dg.AssetKey("input_episodes")
-    assert event.materialization.metadata["snapshots"].value == f"memory://{folder}/x"
-    with pytest.raises(SnapshotMissing, match=f"below memory://{folder}/x"):
-        system.snapshots.require(day(2))
-    tracked = system.materialize(day(1), select=["tracked_episodes"])
-    assert tracked.success, failure(tracked)
-    files, root = system.snapshots._place
-    files.rm(f"{root}/day={day(1)}", recursive=True)
-    system.query("input", "DELETE FROM episodes WHERE batch_date = %s", [day(1)])
-    gone = failure(system.materialize(day(1), select=["input_episodes"]))
-    assert f"restore the folder day={day(1)} with its manifest.json below memory://{folder}/x" in gone
-    with pytest.raises(WrongEnvironment, match=f"below memory://{folder}/x"):
-        system.snapshots.restamp("staging", "production")
-    said, _ = output("db", "stamp", "staging", "--from", "development", "--snapshots")
-    assert said.replace("\n", " ").startswith(f"snapshots: stamp of memory://{folder}/x changed from")
+    older = OlderSnapshots(system.settings.snapshots)
+    files, root = older._place
+    files.pipe_file(f"{root}/day=2018-03-01/manifest.json", b"{}")
+    with pytest.raises(NotBroughtIn, match=f"below memory://{folder}/x are not in the lake"):
+        older.require_brought_in(system.drops)
+    files.rm(f"{root}/day=2018-03-01", recursive=True)
+    older.require_brought_in(system.drops)

@@ -28,7 +28,6 @@ from episodes_assets.planning.episode_set import EpisodeSet
 from episodes_assets.planning.jobs import plan_jobs
 from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
 from episodes_assets.resources.lake import Lake
-from episodes_assets.resources.snapshots import Snapshots
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import ledger, publications, tracked_state
 from episodes_assets.stores.plan_check import read_job_counts, read_ledger_days
@@ -69,18 +68,16 @@ def episode_jobs(
     context: dg.AssetExecutionContext,
     queue_database: QueueDatabase,
     results_database: ResultsDatabase,
-    snapshots: Snapshots,
     lake: Lake,
 ) -> Events:
     """The day's due rows as jobs in the ledger, each with the window it is to analyse.
 
-    A pure function of the day's snapshot, the viewings in the lake and yesterday's tracked episodes. Planning
+    A pure function of the day's drop and viewings in the lake and yesterday's tracked episodes. Planning
     a day again changes nothing unless the plan differs, or `rework` is configured; then the old one is
     superseded. The plan names the version of the lake that its jobs are computed from.
     """
     clock = Stopwatch()
     options = PlanOptions.read(context)
-    store = snapshots.open()
     settings = load_settings()
     history = read_history(context.instance)
     planned: list[ledger.Plan] = []
@@ -93,17 +90,18 @@ def episode_jobs(
         queue_database.connect() as queue,
     ):
         days = days_of(context)
-        taken = store.require_all(days)
+        drops = lake.drops()
+        taken = drops.require_all(days)
         viewings = lake.viewings()
         newest = viewings.newest()
         tracked_state.state_before(state, days[0])
         yesterday = tracked_state.state_before(state, days[-1])
         refuse_large_quarantine(taken, settings.quarantine_limit)
-        rows = sum(snapshot.accepted_rows for snapshot in taken)
+        rows = sum(drop.accepted_rows for drop in taken)
         with warned_when_slow(context, len(days), rows, history):
             grounds = read_grounds(state, days, taken)
             tracked = tracked_state.read_tracked(results_database.dsn, yesterday)
-            for day, snapshot, ground in zip(days, taken, grounds, strict=True):
+            for day, drop, ground in zip(days, taken, grounds, strict=True):
                 if options.as_planned:
                     version: TableVersion | None = _require_as_planned(queue, viewings, ground)
                 else:
@@ -114,17 +112,17 @@ def episode_jobs(
                 viewed = EpisodeSet.of(
                     viewings.episodes_of(version.number, day)
                     if version is not None and in_lake
-                    else store.read_viewed(snapshot)  # of a release before the lake
+                    else drops.read_viewed(drop)  # of a release before the lake
                 )
                 before = tracked.as_of(day - ONE_DAY)
-                parts = store.read_drop(snapshot, ["epid", "algorithm_id", "premier_date", "start_date"])
+                parts = drops.read_drop(drop, ["epid", "algorithm_id", "premier_date", "start_date"])
                 jobs = pd.concat([plan_jobs(part, viewed, before, day) for part in parts], ignore_index=True)
                 plan, changed = ledger.record_plan(
                     queue,
                     day,
                     jobs,
                     checksum=plan_checksum(jobs),
-                    snapshot_id=snapshot.snapshot_id,
+                    snapshot_id=drop.snapshot_id,
                     code_version=CODE_VERSION,
                     chunk_jobs=settings.chunk_jobs,
                     viewings=version.pinned if version is not None and in_lake else None,
@@ -132,7 +130,7 @@ def episode_jobs(
                     above=publications.newest_plan(state),
                     rework=options.rework,
                     from_lake=True,
-                    look_again=partial(require_same_ground, ground, state, store),
+                    look_again=partial(require_same_ground, ground, state, drops),
                     before_new=partial(_require_viewings, state, day, version, viewings.shown),
                 )
                 for algorithm_id, count in jobs["algorithm_id"].value_counts().items():
@@ -189,7 +187,7 @@ def _require_as_planned(queue: Connection, viewings: Viewings, ground: Ground) -
             "work it again without `as_planned`",
         )
     raise PlanOvertaken(
-        f"{ground.day} has another snapshot than it was planned from, or builds on another yesterday",
+        f"{ground.day} has another drop than it was planned from, or builds on another yesterday",
         "work it again without `as_planned`",
     )
 

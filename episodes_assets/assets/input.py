@@ -15,9 +15,9 @@ from episodes_assets.assets.reporting import TEAM, Stopwatch, days_table, plain_
 from episodes_assets.assets.run_options import RunOptions
 from episodes_assets.days import ONE_DAY, parse_date
 from episodes_assets.errors import BadRunConfig, DropGone, DropNotArrived, ReasonMissing
+from episodes_assets.lake.drops import Drop, Drops
 from episodes_assets.resources.databases import InputDatabase, ResultsDatabase
 from episodes_assets.resources.lake import Lake
-from episodes_assets.resources.snapshots import Snapshots
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import tracked_state
 from episodes_assets.stores.input_columns import look_at_columns
@@ -27,8 +27,6 @@ from episodes_assets.stores.recomputing import (
     read_published_coverage,
     require_computable,
 )
-from episodes_assets.stores.snapshot_manifest import Snapshot
-from episodes_assets.stores.snapshots import SnapshotStore
 from episodes_assets.stores.taking import LateViewings, TakenDay, Taking
 
 CODE_VERSION = "1"
@@ -69,10 +67,10 @@ class InputOptions(RunOptions):
     specs=[
         dg.AssetSpec(
             "input_episodes",
-            description="The day's catalogue drop as an immutable snapshot. Rows that break a rule are "
+            description="The day's catalogue drop in the lake, kept for ever. Rows that break a rule are "
             "quarantined with the reason.",
             group_name="input",
-            kinds={"postgres", "parquet", "pandas"},
+            kinds={"postgres", "deltalake", "pandas"},
             owners=TEAM,
             code_version=CODE_VERSION,
         ),
@@ -94,7 +92,6 @@ def take_input(
     context: dg.AssetExecutionContext,
     input_database: InputDatabase,
     results_database: ResultsDatabase,
-    snapshots: Snapshots,
     lake: Lake,
 ) -> Events:
     """Take what the input has of the day, as of one moment: the drop and the viewings.
@@ -105,16 +102,16 @@ def take_input(
     """
     clock = Stopwatch()
     settings = load_settings()
-    store, viewings = snapshots.open(), lake.viewings()
     options = InputOptions.read(context)
     with plain_failures(options.arrival_retries):
         days = days_of(context)
-        _require_reason(options, days, store)
+        drops, viewings = lake.drops(), lake.viewings()
+        _require_reason(options, days, drops)
         if options.accept_lost_viewings and not options.refresh:
             raise BadRunConfig("`accept_lost_viewings` is for `refresh` alone", "launch it with both")
         taking = Taking(
             lambda: _readable(input_database.checked_dsn(context.log.warning)),
-            store,
+            drops,
             viewings,
             settings.environment,
         )
@@ -145,7 +142,7 @@ def take_input(
                 taken.append(each)
                 context.log.info(_line(each))
         except DropNotArrived as missing:
-            gone = _known_to_be_gone(days[len(taken)], store, results_database)
+            gone = _known_to_be_gone(days[len(taken)], drops, results_database)
             if gone or context.retry_number >= options.arrival_retries:
                 raise gone or missing from missing
             context.log.warning(f"{missing}; looking again later")
@@ -153,7 +150,7 @@ def take_input(
                 max_retries=options.arrival_retries, seconds_to_wait=options.arrival_retry_seconds
             ) from missing
         episode_verdicts = input_episodes.judge(
-            store, [each.snapshot for each in taken], settings.quarantine_limit
+            drops, [each.drop for each in taken], settings.quarantine_limit
         )
         with results_database.connect_to_read() as results:
             outdated = read_outdated(results, viewings, days[-1] + LOOKED_AT * ONE_DAY)
@@ -161,7 +158,7 @@ def take_input(
     seconds = clock.seconds
     yield from conclude_each(
         {
-            "input_episodes": (_of_episodes(context, taken, store) | {"seconds": seconds}, episode_verdicts),
+            "input_episodes": (_of_episodes(context, taken, drops) | {"seconds": seconds}, episode_verdicts),
             "input_viewings": (
                 input_viewings.metadata(context, viewings, taken, late, earlier) | {"seconds": seconds},
                 viewing_verdicts,
@@ -180,15 +177,15 @@ def _take_earlier(context: dg.AssetExecutionContext, taking: Taking, first: dt.d
 
 
 def _line(taken: TakenDay) -> str:
-    snapshot = taken.snapshot
+    drop = taken.drop
     kept = " (kept before)" if taken.is_reused else ""
     gone, new = taken.difference
     changed = f"; {gone:,} are gone from the input and {new:,} are new there" if gone or new else ""
     if changed and not taken.is_as_read:
         changed += ", so those of before are kept"
     return (
-        f"{taken.day}: {snapshot.drop_rows:,} rows, {snapshot.quarantined_rows:,} quarantined, "
-        f"{taken.viewings.rows:,} viewings of {snapshot.viewed_episodes:,} episodes{kept}{changed}"
+        f"{taken.day}: {drop.drop_rows:,} rows, {drop.quarantined_rows:,} quarantined, "
+        f"{taken.viewings.rows:,} viewings of {drop.viewed_episodes:,} episodes{kept}{changed}"
     )
 
 
@@ -201,38 +198,38 @@ def _late_line(late: LateViewings) -> str:
 
 
 def _of_episodes(
-    context: dg.AssetExecutionContext, taken: Sequence[TakenDay], store: SnapshotStore
+    context: dg.AssetExecutionContext, taken: Sequence[TakenDay], drops: Drops
 ) -> dict[str, Any]:
-    snapshots = [each.snapshot for each in taken]
+    found = [each.drop for each in taken]
     return {
-        "catalogue rows": sum(each.drop_rows for each in snapshots),
-        "quarantined": sum(each.quarantined_rows for each in snapshots),
-        "quarantine reasons": _reasons_table(snapshots),
+        "catalogue rows": sum(each.drop_rows for each in found),
+        "quarantined": sum(each.quarantined_rows for each in found),
+        "quarantine reasons": _reasons_table(found),
         **days_table(
             context,
             [
                 {
-                    "day": each.day,
+                    "day": str(each.day),
                     "catalogue rows": each.drop_rows,
                     "quarantined": each.quarantined_rows,
                     "viewed episodes": each.viewed_episodes,
                     "snapshot": each.snapshot_id,
                     "reason": each.reason,
                 }
-                for each in snapshots
+                for each in found
             ],
-            row_counts=[each.accepted_rows for each in snapshots],
+            row_counts=[each.accepted_rows for each in found],
             asset="input_episodes",
         ),
-        "snapshots reused": sum(each.is_reused for each in taken),
-        "snapshots": dg.MetadataValue.path(store.shown),
+        "days kept before": sum(each.is_reused for each in taken),
+        "lake": dg.MetadataValue.path(drops.shown),
     }
 
 
-def _require_reason(options: InputOptions, days: list[dt.date], store: SnapshotStore) -> None:
-    if options.refresh and not options.reason.strip() and any(store.find(day) is not None for day in days):
+def _require_reason(options: InputOptions, days: list[dt.date], drops: Drops) -> None:
+    if options.refresh and not options.reason.strip() and not {*days}.isdisjoint(drops.days()):
         raise ReasonMissing(
-            "a day that has a snapshot gets another one only for a reason",
+            "a day that is kept is taken again only for a reason",
             "launch it again by *Open launchpad* beside *Materialize*, pick the day, "
             "and say why under `reason`",
         )
@@ -244,29 +241,29 @@ def _readable(dsn: str) -> str:
     return dsn
 
 
-def _known_to_be_gone(day: dt.date, store: SnapshotStore, results: ResultsDatabase) -> DropGone | None:
+def _known_to_be_gone(day: dt.date, drops: Drops, results: ResultsDatabase) -> DropGone | None:
     """A refusal to wait for a drop that was there before; what is there of other days says nothing."""
     gone = f"the drop of {day} is gone from the input database"
-    if store.find(day) is not None:
+    if drops.find(day) is not None:
         return DropGone(
-            f"{gone} and cannot be refreshed", "materialise it without `refresh` to use its snapshot"
+            f"{gone} and cannot be refreshed", "materialise it without `refresh` to use what is kept of it"
         )
     with results.connect_to_read() as connection:
         tracked = tracked_state.read_day(connection, day)
-    taken = {each.snapshot_id for each in store.versions(day)}
+    taken = {each.snapshot_id for each in drops.versions(day)}
     if tracked is not None and tracked.snapshot_id is not None:
         taken.add(tracked.snapshot_id)
     if not taken:
         return None
     return DropGone(
-        f"{gone}, and its snapshot {' or '.join(sorted(taken))} from the snapshots",
-        f"restore the folder day={day} with its manifest.json below {store.shown}",
+        f"{gone}, and what was taken of it ({' or '.join(sorted(taken))}) from the lake",
+        f"restore the lake at {drops.shown} from a backup",
     )
 
 
-def _reasons_table(snapshots: Sequence[Snapshot]) -> dg.TableMetadataValue:
+def _reasons_table(drops: Sequence[Drop]) -> dg.TableMetadataValue:
     counts: Counter[str] = Counter()
-    for snapshot in snapshots:
-        counts.update(snapshot.reasons)
+    for drop in drops:
+        counts.update(drop.reasons)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return table([{"reason": reason, "rows": count} for reason, count in ordered])

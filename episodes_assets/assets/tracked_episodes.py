@@ -13,7 +13,7 @@ from episodes_assets.days import ONE_DAY
 from episodes_assets.gates.state import state_only_grows
 from episodes_assets.planning.tracking import newly_tracked
 from episodes_assets.resources.databases import ResultsDatabase
-from episodes_assets.resources.snapshots import Snapshots
+from episodes_assets.resources.lake import Lake
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import tracked_state
 from episodes_assets.stores.state_check import read_state_days
@@ -36,7 +36,7 @@ CODE_VERSION = "1"
     config_schema=NO_OPTIONS,
 )
 def tracked_episodes(
-    context: dg.AssetExecutionContext, results_database: ResultsDatabase, snapshots: Snapshots
+    context: dg.AssetExecutionContext, results_database: ResultsDatabase, lake: Lake
 ) -> Events:
     """All episodes tracked as of the day: yesterday's, and those of `reach` that have premiered.
 
@@ -44,7 +44,6 @@ def tracked_episodes(
     different yesterday; with no history at all it begins one.
     """
     clock = Stopwatch()
-    store = snapshots.open()
     quarantine_limit = load_settings().quarantine_limit
     recorded: list[tracked_state.TrackedDay] = []
     changes = 0
@@ -55,22 +54,23 @@ def tracked_episodes(
         tracked_state.only_writer(lock),
     ):
         days = days_of(context)
-        snapshots_of_days = store.require_all(days)
+        drops = lake.drops()
+        taken = drops.require_all(days)
         yesterday = tracked_state.state_before(connection, days[0])
         if yesterday is None:
             context.log.info(f"{days[0]} begins the history: nothing is tracked before it")
         tracked = tracked_state.read_tracked(results_database.dsn, yesterday)
         before = tracked.as_of(days[0] - ONE_DAY)
-        for day, snapshot in zip(days, snapshots_of_days, strict=True):
-            refuse_large_quarantine([snapshot], quarantine_limit)
-            parts = store.read_drop(snapshot, ["epid", "algorithm_id", "premier_date"])
+        for day, drop in zip(days, taken, strict=True):
+            refuse_large_quarantine([drop], quarantine_limit)
+            parts = drops.read_drop(drop, ["epid", "algorithm_id", "premier_date"])
             new = np.concatenate([newly_tracked(part, before, day) for part in parts])
             yesterday, changed = tracked_state.record_day(
                 connection,
                 day,
                 new,
                 yesterday=yesterday,
-                snapshot_id=snapshot.snapshot_id,
+                snapshot_id=drop.snapshot_id,
                 code_version=CODE_VERSION,
             )
             context.log.info(

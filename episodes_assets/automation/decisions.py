@@ -80,7 +80,7 @@ def days_to_plan(
 
     Args:
         wanted: The days without plan, in order and without a gap.
-        with_input: Those that have a drop or a snapshot.
+        with_input: Those that have a drop, in the input or in the lake.
         in_flight: Those that a run is working on already.
         failures: Those that could not be planned, and since when.
         now: The time.
@@ -180,14 +180,14 @@ def days_to_fan_out(progress: Iterable[Progress]) -> list[dt.date]:
 def wants_publication(day: Progress, published: PublishedFrom | None) -> bool:
     """Whether a day's jobs are all done, and what is published is not made of them.
 
-    The plan, its snapshot and what is left out by decision are looked at: when waived jobs were retried and
+    The plan, its drop and what is left out by decision are looked at: when waived jobs were retried and
     have succeeded, the day is published again with their rows.
     """
     if not (day.is_done and day.is_fanned_out):
         return False
     if published is None:
         return True
-    # Days published before snapshots and plans' uids were recorded are left as they are.
+    # Days published before drops and plans' uids were recorded are left as they are.
     recorded = ((published.snapshot_id, day.snapshot_id), (published.plan_uid, day.plan_uid))
     if any(then is not None and then != now for then, now in recorded):
         return True

@@ -22,7 +22,7 @@ from episodes_assets.automation.sensors import (
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import EpisodesError
 from episodes_assets.resources.databases import InputDatabase, QueueDatabase, ResultsDatabase
-from episodes_assets.resources.snapshots import Snapshots
+from episodes_assets.resources.lake import Lake
 from episodes_assets.stores import ledger, tracked_state
 from episodes_assets.stores.input_tables import days_with_drop, drop_not_arrived
 
@@ -41,7 +41,7 @@ def daily_plan(
     input_database: InputDatabase,
     queue_database: QueueDatabase,
     results_database: ResultsDatabase,
-    snapshots: Snapshots,
+    lake: Lake,
 ) -> dg.RunRequest | dg.SkipReason:
     """Request one run for the next days, or say what the first of them waits for.
 
@@ -53,7 +53,7 @@ def daily_plan(
         wanted = _days_without_plan(newest, queue_database, results_database)
         if not wanted:
             return dg.SkipReason(f"each day up to {newest} is planned")
-        with_input = {*snapshots.open().find_all(wanted)}
+        with_input = {*wanted} & {*lake.drops().days()}
         with_input |= days_with_drop(input_database.dsn, [day for day in wanted if day not in with_input])
         in_flight = days_in_flight(context.instance, now)
         failures = failed_plannings(context.instance, wanted, in_flight)

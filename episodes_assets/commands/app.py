@@ -39,7 +39,7 @@ COMMANDS = {
     "results": ("results:results", "Show what was published for a day, or write it all to a CSV file."),
     "history": (
         "history:history",
-        "Show a day's snapshots, its tracked state, its plans with their waivers, and its publications.",
+        "Show a day's drops, its viewings, its tracked state, its plans with waivers, and its publications.",
     ),
     "audit": (
         "audit:audit",
@@ -59,8 +59,8 @@ COMMANDS = {
     "lake": (
         "lake:app",
         (
-            "Look after the lake: the input's viewings as Delta Lake tables, of which plans and publications "
-            "name versions."
+            "Look after the lake: the input's drops and viewings as Delta Lake tables, of which plans "
+            "and publications name versions."
         ),
     ),
     "state": ("state:app", "Export and import the accumulated tracked episodes."),

@@ -30,13 +30,13 @@ from episodes_assets.stores.recomputing import read_published_coverage, require_
 
 def correct(
     day: Annotated[str, typer.Argument(help="The day whose input was wrong, YYYY-MM-DD.")],
-    reason: Annotated[str, typer.Option(help="What was wrong; kept with the new snapshot.")],
+    reason: Annotated[str, typer.Option(help="What was wrong; kept with what is taken anew.")],
     workers: Workers = None,
     accept_lost_viewings: AcceptLost = False,
 ) -> None:
     """Correct a day whose input was wrong, and every later day, and show what changed.
 
-    Takes a new snapshot of the day, then plans, works and publishes it and all later days of the
+    Takes the day anew, then plans, works and publishes it and all later days of the
     history again; those use what is kept of them, so their input may be gone. Viewings that the input has
     deleted stay in the lake; a day of which it has new ones besides is refused, unless it is said that the
     deleted ones shall be lost. If it is interrupted, run it again.

@@ -1,6 +1,8 @@
 """Getting at the databases from a command."""
 
 from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from episodes_assets.commands.console import err
 from episodes_assets.databases import status
@@ -12,15 +14,55 @@ from episodes_assets.databases.input_role import check_input_role
 from episodes_assets.errors import DatabaseUnreachable
 from episodes_assets.settings import Settings
 
+if TYPE_CHECKING:
+    from episodes_assets.lake.drops import Drops
+
 
 def ready_databases(settings: Settings) -> Dsns:
     """Find the databases; set the embedded ones up when they are not, saying so.
+
+    With them goes the lake in the home: what an older release has left as snapshots is brought in.
 
     Raises:
         DatabaseUnreachable: If the embedded server does not start.
         HostNotAllowed: Outside production, if a setting names a host that is not listed.
     """
-    return status.ready_databases(settings, lambda step: err.print(step, style="dim"))
+    dsns = status.ready_databases(settings, _say)
+    if dsns.is_embedded and (settings.snapshots_url or Path(settings.snapshots).exists()):
+        bring_in_older_snapshots(settings)
+    return dsns
+
+
+def bring_in_older_snapshots(settings: Settings) -> None:
+    """Bring what an older release has left as snapshots into the lake, if that was not done, saying so.
+
+    Raises:
+        SnapshotDamaged: If a snapshot is not what was written.
+        WrongEnvironment: If the lake belongs to another environment.
+        SystemFailure: If the snapshots or the lake cannot be reached.
+    """
+    from episodes_assets.lake.drops import Drops  # a second, and few have such snapshots
+    from episodes_assets.lake.older_snapshots import OlderSnapshots
+
+    OlderSnapshots(settings.snapshots).bring_in(Drops(settings.lake), settings.environment, _say)
+
+
+def open_drops(settings: Settings) -> "Drops":
+    """The lake's drops.
+
+    Raises:
+        NotBroughtIn: If an older release has left snapshots that are not in the lake.
+    """
+    from episodes_assets.lake.drops import Drops  # a second
+    from episodes_assets.lake.older_snapshots import OlderSnapshots
+
+    drops = Drops(settings.lake)
+    OlderSnapshots(settings.snapshots).require_brought_in(drops)
+    return drops
+
+
+def _say(step: str) -> None:
+    err.print(step, style="dim")
 
 
 def require_reachable(dsns: Dsns) -> None:
@@ -45,7 +87,7 @@ def announce_open_hosts(settings: Settings) -> None:
 def refuse_writable_input(settings: Settings, dsns: Dsns) -> None:
     """Refuse, in production, an input role that could write; warn of it elsewhere.
 
-    An input that cannot be reached is left to the step that reads it: days with snapshots need none.
+    An input that cannot be reached is left to the step that reads it: days that are kept need none.
 
     Raises:
         InputWritable: In production, if the role could write.

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from episodes_assets.commands.databases import open_drops
 from episodes_assets.databases.connections import connect_to_read
 from episodes_assets.databases.dsns import Database, Dsns, Purpose
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.settings import Settings
 from episodes_assets.stores import ledger, publications, tracked_state
-from episodes_assets.stores.snapshots import SnapshotStore
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -40,7 +40,7 @@ def day_table(
     settings: Settings, dsns: Dsns, instance: "dg.DagsterInstance", days: Sequence[dt.date]
 ) -> Table:
     """A row for each day; the stages' times are those of their latest materialisation."""
-    store = SnapshotStore(settings.snapshots)
+    drops = open_drops(settings).find_all(days)
     newest = Viewings(settings.lake).newest()
     viewings = newest.files if newest else {}
     seconds = stage_seconds(instance, days)
@@ -51,13 +51,13 @@ def day_table(
         progress = {each.day: each for each in ledger.read_progress(queue, days)}
         rows = []
         for day in days:
-            snapshot = store.find(day)
+            drop = drops.get(day)
             tracked = tracked_state.read_day(results, day)
             jobs = progress.get(day)
             publication = publications.find_day(results, day)
             counts = [
-                snapshot and snapshot.drop_rows,
-                snapshot and snapshot.quarantined_rows,
+                drop and drop.drop_rows,
+                drop and drop.quarantined_rows,
                 viewings[day].rows if day in viewings else None,
                 tracked and tracked.newly_tracked,
                 jobs and jobs.jobs,

@@ -9,7 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from episodes_assets.commands.console import err, escaped, out
-from episodes_assets.commands.databases import announce_open_hosts
+from episodes_assets.commands.databases import (
+    announce_open_hosts,
+    bring_in_older_snapshots,
+    open_drops,
+)
 from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Database, Dsns, Purpose, resolve_dsns
 from episodes_assets.databases.provision import provision
@@ -17,10 +21,10 @@ from episodes_assets.databases.restamp import restamp
 from episodes_assets.databases.status import read_status
 from episodes_assets.errors import DatabasesDisagree, DatabaseUnreachable
 from episodes_assets.gates.consistency import compare
+from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets.stores.consistency import read_records
-from episodes_assets.stores.snapshots import SnapshotStore
 from episodes_assets.user_files import require_standard_output
 
 app = typer.Typer(
@@ -39,11 +43,15 @@ def init() -> None:
 
     A database without a stamp is stamped with EPISODES_ENVIRONMENT; one that another environment's
     processes write to is refused, and so is one that a newer release has set up.
+
+    Snapshots that an older release has left, where EPISODES_SNAPSHOTS_URL says, are brought into the lake;
+    they themselves stay as they are.
     """
     settings = load_settings()
     dsns = resolve_dsns(settings)
     announce_open_hosts(settings)
     provision(settings, dsns, out.print)
+    bring_in_older_snapshots(settings)
     out.print(f"All databases are ready for environment {settings.environment!r}.")
 
 
@@ -54,14 +62,14 @@ def stamp(
     database: Annotated[
         list[Database] | None, typer.Option(help="Only this database; may be repeated.")
     ] = None,
-    snapshots: Annotated[
+    lake: Annotated[
         bool,
-        typer.Option("--snapshots", help="The snapshots' and the lake's stamp too; alone, no database's."),
+        typer.Option("--lake", "--snapshots", help="The lake's stamp too; alone, no database's."),
     ] = False,
 ) -> None:
-    """Change which environment databases, snapshots and lake belong to, say after restoring a copy.
+    """Change which environment databases and lake belong to, say after restoring a copy.
 
-    Without options it is all four databases, the snapshots and the lake.
+    Without options it is all four databases and the lake.
 
     From then on only processes with EPISODES_ENVIRONMENT=NEW may write to them, so stop the others
     first. Nothing else changes a stamp. Refused, with nothing changed, when a database is not
@@ -73,18 +81,13 @@ def stamp(
     settings = load_settings()
     dsns = resolve_dsns(settings)
     announce_open_hosts(settings)
-    store = SnapshotStore(settings.snapshots)
-    with_snapshots = (snapshots or not database) and store.restamp(old, new, look_only=True)
-    viewings = Viewings(settings.lake)
-    with_lake = (snapshots or not database) and viewings.restamp(old, new, look_only=True)
-    if database or not snapshots:
+    tables = [Viewings(settings.lake), *Drops(settings.lake).tables] if lake or not database else []
+    written = [table for table in tables if table.restamp(old, new, look_only=True)]
+    if database or not lake:
         restamp(settings, dsns, database or (), old=old, new=new, report=out.print)
-    if with_snapshots:
-        store.restamp(old, new)
-        out.print(f"snapshots: stamp of {store.shown} changed from {old} to {new}")
-    if with_lake:
-        viewings.restamp(old, new)
-        out.print(f"lake: stamp of {viewings.shown} changed from {old} to {new}")
+    for table in written:
+        table.restamp(old, new)
+        out.print(f"lake: stamp of {table.shown} changed from {old} to {new}", soft_wrap=True)
     if new != settings.environment:
         err.print(f"This process belongs to {settings.environment!r}; set EPISODES_ENVIRONMENT={new}.")
 
@@ -94,7 +97,7 @@ def status() -> None:
     """Show each database: where it is, its versions, its size and its environment stamp.
 
     Databases that another environment's processes or another release's may write to are pointed out. Then
-    the databases and the snapshots are compared with each other, for what a restore of one of them leaves
+    the databases and the lake are compared with each other, for what a restore of one of them leaves
     behind; it fails if they contradict each other.
     """
     require_standard_output()
@@ -145,7 +148,7 @@ def status() -> None:
 
 
 def _compare(settings: Settings, dsns: Dsns) -> None:
-    """Print where the databases and the snapshots disagree.
+    """Print where the databases and the lake disagree.
 
     Raises:
         DatabasesDisagree: If something that one of them names is not there.
@@ -160,16 +163,15 @@ def _compare(settings: Settings, dsns: Dsns) -> None:
         dagster = None
         if dsn := dsns.by_purpose.get(Purpose.DAGSTER):
             dagster = stack.enter_context(connect(dsn, read_only=True, autocommit=True))
-        store, viewings = SnapshotStore(settings.snapshots), Viewings(settings.lake)
-        records = read_records(queue, results, store, viewings, dagster)
+        records = read_records(queue, results, open_drops(settings), Viewings(settings.lake), dagster)
     found = compare(records)
     for each in found:
         out.print(str(each), style="red" if each.is_error else "yellow", markup=False, soft_wrap=True)
     if any(each.is_error for each in found):
         raise DatabasesDisagree(
-            "the databases and the snapshots contradict each other",
+            "the databases and the lake contradict each other",
             "do what is said above; docs/environments.md has more on restoring one of them",
         )
     if not found:
         days = f"{len(records.publications):,} published days, {len(records.state):,} tracked days"
-        out.print(f"The databases and the snapshots agree ({days}).")
+        out.print(f"The databases and the lake agree ({days}).")

@@ -11,17 +11,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from episodes_assets.commands.console import out
-from episodes_assets.commands.databases import ready_databases
+from episodes_assets.commands.databases import open_drops, ready_databases
 from episodes_assets.databases.connections import connect_to_read
 from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets.days import parse_day
+from episodes_assets.lake.drops import Drop
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import tracked_state
 from episodes_assets.stores.plan_history import RecordedPlan, read_plans
 from episodes_assets.stores.publications import PublishedDay, read_history
-from episodes_assets.stores.snapshot_manifest import Snapshot
-from episodes_assets.stores.snapshots import SnapshotStore
 from episodes_assets.stores.taking import REASON, lost_by
 from episodes_assets.stores.tracked_state import TrackedDay
 from episodes_assets.stores.waivers import Waiver, read_waivers
@@ -31,7 +30,7 @@ SHORT = 16  # characters of a checksum
 
 
 def history(day: Annotated[str, typer.Argument(help="The day, YYYY-MM-DD.")]) -> None:
-    """Show a day's snapshots, its viewings, its tracked state, its plans with waivers, and its publications.
+    """Show a day's drops, its viewings, its tracked state, its plans with waivers, and its publications.
 
     Plans and publications name the version of the lake's viewings that they were computed from.
 
@@ -43,7 +42,7 @@ def history(day: Annotated[str, typer.Argument(help="The day, YYYY-MM-DD.")]) ->
     require_standard_output()
     settings = load_settings()
     dsns = ready_databases(settings)
-    store = SnapshotStore(settings.snapshots)
+    drops = open_drops(settings)
     with connect_to_read(dsns.require(Purpose.QUEUE), Database.QUEUE) as queue:
         plans = read_plans(queue, parsed)
         waivers = read_waivers(queue, [plan.plan_id for plan in plans])
@@ -51,14 +50,14 @@ def history(day: Annotated[str, typer.Argument(help="The day, YYYY-MM-DD.")]) ->
         tracked = tracked_state.read_day(results, parsed)
         is_stale = tracked is not None and tracked_state.built_on_another_past(results, tracked)
         publications = read_history(results, parsed)
-    _print("snapshots", _snapshots(store.versions(parsed), store.find(parsed)))
+    _print("drops", _drops(drops.versions(parsed), drops.find(parsed)))
     _print("viewings in the lake", _viewings(Viewings(settings.lake), parsed))
     _print("tracked episodes", _tracked(tracked, is_stale=is_stale))
     _print("plans", _plans(plans, waivers))
     _print("publications", _publications(publications))
 
 
-def _snapshots(versions: Sequence[Snapshot], current: Snapshot | None) -> list[dict[str, str]]:
+def _drops(versions: Sequence[Drop], current: Drop | None) -> list[dict[str, str]]:
     return [
         {
             "version": each.snapshot_id,

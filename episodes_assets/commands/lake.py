@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -10,22 +11,24 @@ from rich.progress import Progress
 from rich.table import Table
 
 from episodes_assets.commands.console import err, out
-from episodes_assets.commands.databases import announce_open_hosts, ready_databases
+from episodes_assets.commands.databases import announce_open_hosts, open_drops, ready_databases
 from episodes_assets.databases.connections import connect_to_read
 from episodes_assets.databases.dsns import Database, Dsns, Purpose
 from episodes_assets.errors import LakeDamaged, LakeReplaced
 from episodes_assets.lake import upkeep
-from episodes_assets.lake.tables import PinnedVersion
+from episodes_assets.lake.day_file import LakeFile
+from episodes_assets.lake.drops import Drops
+from episodes_assets.lake.tables import LakeTable, PinnedVersion
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.settings import Settings, load_settings
-from episodes_assets.stores import plan_history, publications
+from episodes_assets.stores import plan_history, publications, tracked_state
 from episodes_assets.stores.taking import REASON, lost_by
 from episodes_assets.user_files import require_standard_output
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Look after the lake: the input's viewings as Delta Lake tables, of which plans and publications "
-    "name versions.",
+    help="Look after the lake: the input's drops and viewings as Delta Lake tables, of which plans and "
+    "publications name versions.",
 )
 
 
@@ -39,31 +42,33 @@ def status() -> None:
     """
     require_standard_output()
     settings = _settings()
-    viewings = _viewings(settings)
-    missing = upkeep.missing_of(viewings, _named_versions(ready_databases(settings)))
-    table = Table(box=None)
+    viewings = Viewings(settings.lake)
+    missing = upkeep.missing_of(viewings, _named(ready_databases(settings)).viewings_versions)
+    shown = Table(box=None)
     for name in ("table", "version", "environment", "days", "first", "last", "missing between"):
-        table.add_column(name)
+        shown.add_column(name)
     for name in ("rows", "size", "bytes a row"):
-        table.add_column(name, justify="right")
-    found = upkeep.describe(viewings)
-    if found is None:
+        shown.add_column(name, justify="right")
+    for found in map(upkeep.describe, (*Drops(settings.lake).tables, viewings)):
+        if found is not None:
+            shown.add_row(
+                found.name,
+                str(found.version),
+                found.environment,
+                f"{found.days:,}",
+                str(found.first or "-"),
+                str(found.last or "-"),
+                f"{found.gaps:,}",
+                f"{found.rows:,}",
+                decimal(found.size),
+                f"{found.size / found.rows:.1f}" if found.rows else "-",
+            )
+    if not shown.rows:
         _require_all(viewings, missing)
-        out.print(f"The lake at {viewings.shown} is empty: the first run of a day fills it.")
+        where = Drops(settings.lake).shown
+        out.print(f"The lake at {where} is empty: the first run of a day fills it.")
         return
-    table.add_row(
-        found.name,
-        str(found.version),
-        found.environment,
-        f"{found.days:,}",
-        str(found.first or "-"),
-        str(found.last or "-"),
-        f"{found.gaps:,}",
-        f"{found.rows:,}",
-        decimal(found.size),
-        f"{found.size / found.rows:.1f}" if found.rows else "-",
-    )
-    out.print(table)
+    out.print(shown)
     for commit in viewings.commits():
         for day, (gone, new) in sorted(lost_by(commit).items()):
             out.print(
@@ -78,7 +83,7 @@ def status() -> None:
 
 @app.command()
 def verify() -> None:
-    """Read every file of the newest version and of those that plans and publications name.
+    """Read every file of the newest versions and of those that plans, publications and tracked days name.
 
     Its digest must be the one that was written. All that are gone, cut or changed are named, and it fails.
 
@@ -86,24 +91,29 @@ def verify() -> None:
     """
     require_standard_output()
     settings = _settings()
-    viewings = _viewings(settings)
-    named = _named_versions(ready_databases(settings))
-    missing = upkeep.missing_of(viewings, named)
-    files = upkeep.files_of(viewings, named - {*missing})
-    damaged = []
+    viewings = Viewings(settings.lake)
+    named = _named(ready_databases(settings))
+    missing = upkeep.missing_of(viewings, named.viewings_versions)
+    tables: list[tuple[LakeTable, list[LakeFile]]] = [
+        *upkeep.files_of_drops(Drops(settings.lake), named.snapshot_ids),
+        (viewings, upkeep.files_of(viewings, named.viewings_versions - {*missing})),
+    ]
+    files = [file for _, some in tables for file in some]
+    damaged = 0
     with Progress(console=err, transient=True) as bar:
         task = bar.add_task("verifying", total=sum(file.size for file in files))
-        for file, fault in upkeep.verify(viewings, files):
-            bar.update(task, advance=file.size, description=str(file.day))
-            if fault:
-                damaged.append(file)
-                out.print(f"{viewings.shown}/{file.path} {fault}", markup=False, soft_wrap=True, style="red")
+        for table, some in tables:
+            for file, fault in upkeep.verify(table, some):
+                bar.update(task, advance=file.size, description=f"{table.name} of {file.day}")
+                if fault:
+                    damaged += 1
+                    said = f"{table.shown}/{file.path} {fault}"
+                    out.print(said, markup=False, soft_wrap=True, style="red")
     if damaged:
-        raise LakeDamaged(
-            f"{len(damaged)} of {len(files)} files are damaged", "restore those above from a backup"
-        )
+        raise LakeDamaged(f"{damaged} of {len(files)} files are damaged", "restore those above from a backup")
     _require_all(viewings, missing)
-    out.print(f"{len(files):,} files with {sum(file.rows for file in files):,} viewings are whole.")
+    counts = ", ".join(f"{sum(file.rows for file in some):,} {table.name}" for table, some in tables if some)
+    out.print(f"{len(files):,} files are whole, with the rows of: {counts or 'no table'}.")
 
 
 @app.command()
@@ -116,28 +126,34 @@ def vacuum(
         bool, typer.Option("--remove", help="Remove them; without it they are only listed.")
     ] = False,
 ) -> None:
-    """List, or remove, files that neither the newest version has nor any plan or publication names.
+    """List, or remove, files that neither the newest versions have nor anything names.
 
-    Late viewings and refreshed days leave such files behind, and so do killed processes. What a published day
-    was computed from always stays.
+    Plans, publications and tracked days name what they were made from: that always stays. Late viewings and
+    refreshed days leave other files behind, and so do killed processes.
 
     Example: episodes lake vacuum --remove
     """
     require_standard_output()
     settings = _settings()
-    viewings = _viewings(settings)
-    keep = _named_versions(ready_databases(settings))
-    viewings.verify_environment(settings.environment)
+    viewings, drops = Viewings(settings.lake), open_drops(settings)
+    named = _named(ready_databases(settings))
     files, size = 0, 0
     older_than = dt.timedelta(days=days)
     # A plan that is about to be recorded may name one of these.
-    keep |= {PinnedVersion(n, None) for n in viewings.versions_since(dt.datetime.now(dt.UTC) - older_than)}
-    kept = {file.path for file in upkeep.files_of(viewings, keep)}
-    for path, bytes_ in viewings.unnamed(kept, older_than):
-        if remove and not viewings.remove_unnamed(path, older_than):
-            continue  # a day's again meanwhile
-        out.print(path, markup=False, highlight=False)
-        files, size = files + 1, size + bytes_
+    since = dt.datetime.now(dt.UTC) - older_than
+    late = {PinnedVersion(number, None) for number in viewings.versions_since(since)}
+    kept: list[tuple[LakeTable, list[LakeFile]]] = [
+        *upkeep.files_of_drops(drops, named.snapshot_ids, since),
+        (viewings, upkeep.files_of(viewings, named.viewings_versions | late)),
+    ]
+    for table, _ in kept:
+        table.verify_environment(settings.environment)
+    for table, some in kept:
+        for path, bytes_ in table.unnamed({file.path for file in some}, older_than):
+            if remove and not table.remove_unnamed(path, older_than):
+                continue  # a day's again meanwhile
+            out.print(f"{table.name}/{path}", markup=False, highlight=False)
+            files, size = files + 1, size + bytes_
     said = "removed" if remove else "could be removed: run it with --remove"
     err.print(f"{files:,} files of {decimal(size)} {said}")
 
@@ -148,8 +164,17 @@ def _settings() -> Settings:
     return settings
 
 
-def _viewings(settings: Settings) -> Viewings:
-    return Viewings(settings.lake)
+@dataclass(frozen=True)
+class _Named:
+    """What may never be removed, by all databases: one may have been restored to an earlier moment.
+
+    Attributes:
+        viewings_versions: Versions of the viewings.
+        snapshot_ids: Drops.
+    """
+
+    viewings_versions: set[PinnedVersion]
+    snapshot_ids: set[str]
 
 
 def _require_all(viewings: Viewings, missing: Sequence[PinnedVersion]) -> None:
@@ -163,9 +188,11 @@ def _require_all(viewings: Viewings, missing: Sequence[PinnedVersion]) -> None:
         )
 
 
-def _named_versions(dsns: Dsns) -> set[PinnedVersion]:
-    """What may never be removed, by both databases: one may have been restored to an earlier moment."""
+def _named(dsns: Dsns) -> _Named:
     with connect_to_read(dsns.require(Purpose.QUEUE), Database.QUEUE) as queue:
-        named = plan_history.read_viewings_versions(queue)
+        versions = plan_history.read_viewings_versions(queue)
+        ids = plan_history.read_snapshot_ids(queue)
     with connect_to_read(dsns.require(Purpose.RESULTS), Database.RESULTS) as results:
-        return named | publications.read_viewings_versions(results)
+        versions |= publications.read_viewings_versions(results)
+        ids |= publications.read_snapshot_ids(results) | tracked_state.read_snapshot_ids(results)
+    return _Named(versions, ids)

@@ -29,7 +29,7 @@ Workers = Annotated[
 ]
 Refresh = Annotated[
     bool,
-    typer.Option("--refresh", help="Take new snapshots although the days have some."),
+    typer.Option("--refresh", help="Take the days anew although they are kept."),
 ]
 Rework = Annotated[
     bool,

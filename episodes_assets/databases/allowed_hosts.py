@@ -29,7 +29,7 @@ class Door:
     """A place on the network.
 
     Attributes:
-        protocol: Of a snapshot store, such as `s3`; empty for a database.
+        protocol: Of a lake, such as `s3`; empty for a database.
         host: A host or an address, or a bucket; in lower case.
         port: Its port; None stands for every port.
     """

@@ -1,6 +1,6 @@
 """Where on the network a process's settings lead: DSNs as libpq reads them, other URLs as fsspec does.
 
-No process gets a DSN or opens a snapshot store without passing `require_allowed`.
+No process gets a DSN or opens a lake without passing `require_allowed`.
 """
 
 import itertools
@@ -183,7 +183,7 @@ def require_allowed_dsn(settings: Settings, setting: str, dsn: str) -> None:
 
 
 def require_allowed_url(settings: Settings, setting: str, url: str) -> None:
-    """Refuse one snapshot store or lake, as `require_allowed`."""
+    """Refuse a lake, or the snapshots of an older release, as `require_allowed`."""
     if not settings.is_production:
         requests = [Request(setting, door) for door in of_url(setting, url)]
         allowed_hosts.require_allowed(requests, settings.allowed_hosts, settings.environment)

@@ -1,4 +1,4 @@
-"""Whether the databases, the snapshots and the lake agree: after a restore of one of them they do not.
+"""Whether the databases and the lake agree: after a restore of one of them they do not.
 
 Pure comparisons of what each says of the others. What lies inside one of them, such as the rows behind a
 manifest, is for the asset checks.
@@ -53,8 +53,8 @@ class RecordedState:
 
 
 @dataclass(frozen=True)
-class DaySnapshots:
-    """The snapshot that is a day's now, and those of the named ones whose files are there."""
+class DayDrops:
+    """The drop that is a day's now, and those of the named ones whose files are there."""
 
     current: str | None
     existing: Collection[str]
@@ -62,7 +62,7 @@ class DaySnapshots:
 
 @dataclass(frozen=True)
 class Records:
-    """What the databases and the snapshots say.
+    """What the databases and the lake say.
 
     Attributes:
         plans: All that the ledger has.
@@ -70,7 +70,7 @@ class Records:
         publications: Of the days that are published.
         newest_published_plan: The greatest number of a plan that was ever published; 0 for none.
         state: The tracked history, by day.
-        snapshots: By day, of all days that the others name.
+        drops: What the lake has, by day, of all days that the others name.
         recorded_by_dagster: The days whose publication Dagster has recorded; None when it was not asked.
         viewings_version: The newest version of the lake's viewings; None when the lake is empty.
         viewings_digests: Of the content that the lake has now under the numbers of `named_versions`.
@@ -81,7 +81,7 @@ class Records:
     publications: Sequence[RecordedPublication]
     newest_published_plan: int
     state: Sequence[RecordedState]
-    snapshots: Mapping[dt.date, DaySnapshots]
+    drops: Mapping[dt.date, DayDrops]
     recorded_by_dagster: Collection[dt.date] | None
     viewings_version: int | None = None
     viewings_digests: Mapping[int, str] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class Records:
         return [plan for plan in self.plans if plan.is_current]
 
     @property
-    def named_snapshots(self) -> set[tuple[dt.date, str]]:
+    def named_drops(self) -> set[tuple[dt.date, str]]:
         """What has to be there to work the days again."""
         named = [
             *((each.day, each.snapshot_id) for each in self.current_plans),
@@ -162,24 +162,24 @@ def _numbers_to_be_skipped(records: Records) -> Iterator[Disagreement]:
         )
 
 
-def _missing_snapshots(records: Records) -> Iterator[Disagreement]:
-    there = records.snapshots
+def _missing_drops(records: Records) -> Iterator[Disagreement]:
+    there = records.drops
     gone = sorted(
         (day, snapshot_id)
-        for day, snapshot_id in records.named_snapshots
+        for day, snapshot_id in records.named_drops
         if day not in there or snapshot_id not in there[day].existing
     )
     if gone:
         day, snapshot_id = gone[0]
         yield Disagreement(
-            f"the snapshots that {_count([day for day, _ in gone])} made from are gone",
-            f"restore `day={day}/{snapshot_id}` and the like from a backup of the snapshots; while its drop"
-            f" is in the input, `episodes correct {day} --reason ...` takes a new one instead",
+            f"the lake does not have the drops that {_count([day for day, _ in gone])} made from",
+            f"restore the lake from a backup ({snapshot_id} of {day} and the like); while a drop is in the"
+            f" input, `episodes correct {day} --reason ...` takes it anew instead",
             is_error=True,
         )
 
 
-def _older_snapshots(records: Records) -> Iterator[Disagreement]:
+def _older_drops(records: Records) -> Iterator[Disagreement]:
     named = [
         *((each.day, each.snapshot_id) for each in records.current_plans),
         *((each.day, each.snapshot_id) for each in records.state),
@@ -187,14 +187,14 @@ def _older_snapshots(records: Records) -> Iterator[Disagreement]:
     days = [day for day, snapshot_id in named if snapshot_id and _is_older(records, day, snapshot_id)]
     if days:
         yield Disagreement(
-            f"there are newer snapshots than those that {_count(days)} made from",
+            f"there are newer drops than those that {_count(days)} made from",
             f"{_backfill(days)} uses them, if no run is at it",
             is_error=False,
         )
 
 
 def _is_older(records: Records, day: dt.date, snapshot_id: str) -> bool:
-    return day in records.snapshots and records.snapshots[day].current not in (None, snapshot_id)
+    return day in records.drops and records.drops[day].current not in (None, snapshot_id)
 
 
 def _missing_viewings(records: Records) -> Iterator[Disagreement]:
@@ -248,7 +248,7 @@ def _missing_state(records: Records) -> Iterator[Disagreement]:
         yield Disagreement(
             f"`results` does not have the tracked episodes that {_count(missing)} planned from",
             f"`results` is older than `queue`: {_backfill([min(missing) - ONE_DAY, max(missing)])} builds"
-            " them anew from the snapshots",
+            " them anew from the lake",
             is_error=True,
         )
     if stale:
@@ -297,10 +297,10 @@ _LOOKS: Sequence[Callable[[Records], Iterator[Disagreement]]] = (
     _published_from_unknown_plans,
     _dagsters_record,
     _missing_state,
-    _missing_snapshots,
+    _missing_drops,
     _missing_viewings,
     _replaced_viewings,
-    _older_snapshots,
+    _older_drops,
     _broken_chain,
     _numbers_to_be_skipped,
 )

@@ -149,6 +149,22 @@ class DayWriter:
             self._writer.write_batch(batch, row_group_size=ROW_GROUP_ROWS)
             self.rows += batch.num_rows
 
+    def write_group(self, table: pa.Table) -> None:
+        """Add rows as a row group of their own."""
+        if table.num_rows:
+            self._writer.write_table(table, row_group_size=table.num_rows)
+            self.rows += table.num_rows
+
+    def content_digest(self) -> str:
+        """The SHA-256 of the rows written so far, as they are encoded: of the file without its end."""
+        self._handle.flush()
+        with self._part.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+
+    def describe(self, metadata: Mapping[str, str]) -> None:
+        """Let the file's end say something of it, as Parquet's key-value metadata."""
+        self._writer.add_key_value_metadata(dict(metadata))
+
     def finish(self) -> LakeFile:
         """Put the file where it belongs; `LakeTable.commit` makes it the day's."""
         self.close()

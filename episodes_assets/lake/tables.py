@@ -24,7 +24,8 @@ import tempfile
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -72,6 +73,7 @@ _MOST_COMMITS = 20
 _MOST_VERSIONS = 64
 # An entry of Delta's log is written under such a name, and is one once it is linked to its own.
 _UNFINISHED_ENTRY = re.compile(r"_delta_log/[^/]+#\d+")
+_SYNCED_AT_ONCE = 8
 STAMP = "episodes.environment"
 # What each commit says of itself in the table's history: one look at that tells what many versions are.
 DIGEST, DAYS = "episodes.digest", "episodes.days"
@@ -353,11 +355,34 @@ class LakeTable:
 
     def environment(self) -> str | None:
         """The environment that the table belongs to; None when it was never written to."""
+        return self.find_property(STAMP)
+
+    def find_property(self, name: str) -> str | None:
+        """What the table's properties say; None when they do not, or it was never written to."""
         with self._plainly():
             try:
-                return self._load().metadata().configuration.get(STAMP)
+                return self._load().metadata().configuration.get(name)
             except TableNotFoundError:
                 return None
+
+    def set_property(self, name: str, value: str, schema: pa.Schema, environment: str) -> None:
+        """Let the table's properties say something; a table that is missing is made with a schema.
+
+        Raises:
+            WrongEnvironment: If the table belongs to another environment.
+            SystemFailure: If the lake cannot be written.
+        """
+        with self._plainly():
+            table = self._open_or_make(schema, environment)
+            self._require_environment(table, environment)
+            with self._for_its_owner():
+                table.alter.set_table_properties({name: value}, raise_if_not_exists=False)
+
+    def present(self, files: Sequence[LakeFile]) -> list[bool]:
+        """Which of some files are there with all their bytes."""
+        with self._plainly():
+            found = self._filesystem.get_file_info([file.path for file in files])
+            return [info.size == file.size for info, file in zip(found, files, strict=True)]
 
     def unnamed(self, named: Collection[str], older_than: dt.timedelta) -> list[tuple[str, int]]:
         """The data files that are not among some, with their bytes; what was written lately is left out.
@@ -473,9 +498,10 @@ class LakeTable:
         """Move a finished file to where it belongs; one that is there has the same content."""
         if self._folder is not None:
             target = self._folder / path
+            is_there = target.exists()
             part.replace(target)
-            # A version that names it must not outlive it in a crash of the machine.
-            sync(target, target.parent, self._folder)
+            if is_there:  # some version names it, whatever is committed now; other files are synced then
+                sync(target, target.parent)
             return
         # Again if it is there: it may be cut, and vacuum goes by when it was written.
         with part.open("rb") as source, self._filesystem.open_output_stream(path) as stream:
@@ -553,6 +579,9 @@ class LakeTable:
     def _commit(
         self, table: DeltaTable, schema: pa.Schema, files: Collection[LakeFile], facts: Mapping[str, str]
     ) -> None:
+        if self._folder is not None:
+            # A version that names them must not outlive them in a crash of the machine.
+            self._sync(self._folder, files)
         now = int(dt.datetime.now(dt.UTC).timestamp() * 1000)
         actions: list[AddAction | RemoveAction] = [
             AddAction(
@@ -580,6 +609,14 @@ class LakeTable:
             # A database may name this version from now on, so a crash of the machine must not lose it.
             log = self._folder / "_delta_log"
             sync(log / f"{number:020}.json", log)
+
+    def _sync(self, folder: Path, files: Collection[LakeFile]) -> None:
+        """Have files on disk; of many, one waits with the other."""
+        paths = [folder / each.path for each in files]
+        with ThreadPoolExecutor(_SYNCED_AT_ONCE) as pool:
+            list(pool.map(sync, paths))
+            list(pool.map(sync, {path.parent for path in paths}))
+        sync(folder)
 
     @contextmanager
     def _for_its_owner(self) -> Iterator[None]:

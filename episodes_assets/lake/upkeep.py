@@ -1,4 +1,4 @@
-"""What an operator looks at in a table of the lake: what it has, and whether its files are whole."""
+"""What an operator looks at in the lake: what its tables have, which files must stay, which are whole."""
 
 import datetime as dt
 from collections.abc import Collection, Iterable, Iterator
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import LakeDamaged
 from episodes_assets.lake.day_file import LakeFile
+from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.tables import LakeTable, PinnedVersion
 
 
@@ -97,6 +98,39 @@ def files_of(table: LakeTable, pinned: Collection[PinnedVersion]) -> list[LakeFi
     kept = {file for each in pinned for file in table.at(*each, by="a plan or a publication").files.values()}
     kept |= set(newest.files.values()) if newest else set()
     return sorted(kept, key=lambda file: (file.day, file.path))
+
+
+def files_of_drops(
+    drops: Drops, snapshot_ids: Collection[str], since: dt.datetime | None = None
+) -> list[tuple[LakeTable, list[LakeFile]]]:
+    """The files of some drops, of those that are their days' now, and of those that were lately.
+
+    Args:
+        drops: The lake's.
+        snapshot_ids: The drops.
+        since: From when on any version's files are wanted; None for those of no older version.
+
+    Returns:
+        For each table its files, each once, by day.
+
+    Raises:
+        LakeDamaged: If Delta's log cannot be read.
+        SystemFailure: If the lake cannot be reached.
+    """
+    newest = drops.episodes.newest()
+    current = {*newest.files.values()} if newest else set()
+    kept = [drop for drop in drops.history() if drop.snapshot_id in snapshot_ids or drop.episodes in current]
+    named = {
+        drops.episodes: {drop.episodes for drop in kept},
+        drops.quarantine: {drop.quarantine for drop in kept},
+        drops.viewed: {drop.viewed for drop in kept if drop.viewed},
+    }
+    found = []
+    for table, files in named.items():
+        late = [PinnedVersion(number, None) for number in table.versions_since(since)] if since else []
+        files |= {*files_of(table, late)}
+        found.append((table, sorted(files, key=lambda file: (file.day, file.path))))
+    return found
 
 
 def verify(table: LakeTable, files: Collection[LakeFile]) -> Iterator[tuple[LakeFile, str]]:

@@ -1,4 +1,4 @@
-"""What databases, snapshots and lake say of each other; `gates/consistency.py` compares it."""
+"""What databases and lake say of each other; `gates/consistency.py` compares it."""
 
 import datetime as dt
 from collections import defaultdict
@@ -13,9 +13,9 @@ from episodes_assets.gates.consistency import (
     RecordedState,
     Records,
 )
+from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.stores.publications import newest_plan
-from episodes_assets.stores.snapshots import SnapshotStore
 
 _PLANS = """
     SELECT plan_id, plan_uid, day, checksum, snapshot_id, tracked_checksum,
@@ -32,7 +32,7 @@ _STATE = "SELECT day, origin, checksum, previous_checksum, snapshot_id FROM stat
 def read_records(
     queue: Connection,
     results: Connection,
-    store: SnapshotStore,
+    drops: Drops,
     viewings: Viewings,
     dagster: Connection | None,
 ) -> Records:
@@ -43,7 +43,7 @@ def read_records(
     Args:
         queue: To `queue`, as the orchestrator.
         results: To `results`, as the publisher.
-        store: The snapshots.
+        drops: The lake's.
         viewings: The lake's.
         dagster: To Dagster's own database; None not to ask it.
     """
@@ -64,16 +64,16 @@ def read_records(
         publications=publications,
         newest_published_plan=newest,
         state=state,
-        snapshots={},
+        drops={},
         recorded_by_dagster=recorded,
     )
     named = defaultdict(set)
-    for day, snapshot_id in found.named_snapshots:
+    for day, snapshot_id in found.named_drops:
         named[day].add(snapshot_id)
     version = viewings.newest()
     return replace(
         found,
-        snapshots=store.find_named(named),
+        drops=drops.find_named(named),
         viewings_version=version.number if version else None,
         viewings_digests=viewings.digests({pinned for pinned, _ in found.named_versions}),
     )

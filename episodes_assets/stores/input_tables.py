@@ -12,9 +12,9 @@ from episodes_assets.databases.arrow import OneMoment, one_moment
 from episodes_assets.databases.connections import connect_to_input
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import DropNotArrived
+from episodes_assets.lake import drop_table
+from episodes_assets.lake.episode_parts import DROP_PART_ROWS, whole_episodes
 from episodes_assets.lake.viewings import UNREADABLE
-from episodes_assets.stores import drop_table
-from episodes_assets.stores.episode_parts import DROP_PART_ROWS, whole_episodes
 from episodes_assets.stores.input_columns import InputColumns, forget_columns, input_columns
 from episodes_assets.validation.drop import AS_FOUND, VALIDATED
 
@@ -165,7 +165,7 @@ def drop_not_arrived(dsn: str, day: dt.date) -> DropNotArrived:
         f"the drop of {day} has not arrived in the input database, "
         f"{'where ' + ' and '.join(seen) if seen else 'which has none of any other day either'}",
         "try again later, or load it with `episodes input load` or `episodes input generate`; if it was "
-        "deleted there before a snapshot was taken, only its source can bring it back",
+        "deleted there before it was taken, only its source can bring it back",
     )
 
 

@@ -32,7 +32,7 @@ class Plan:
         day: The day.
         jobs: How many jobs it has.
         checksum: Of those jobs.
-        snapshot_id: The snapshot they were planned from.
+        snapshot_id: The drop they were planned from.
         fanned_out_at: When the jobs were handed to the fleet; None before.
         viewings_version: The version of the lake's viewings they are computed from; None for a plan from
             before the lake.
@@ -66,7 +66,7 @@ class Progress:
         succeeded: With an outcome.
         held: Failed for the last time, and in the way of publishing the day.
         is_fanned_out: Whether the fleet has them.
-        snapshot_id: The snapshot they were planned from.
+        snapshot_id: The drop they were planned from.
         waived: Failed for the last time, and left out by a recorded decision.
         decision: Why they are left out, and who decided it; empty when none is.
         plan_uid: The plan, whatever its number.
@@ -212,7 +212,7 @@ def record_plan(
     """Make `jobs` the day's plan, in one transaction.
 
     A day that has this plan already keeps it, with whatever has been done of it and the viewings that was
-    computed from; only the snapshot and the tracked episodes that it names follow. Another plan is
+    computed from; only the drop and the tracked episodes that it names follow. Another plan is
     superseded: its jobs and outcomes go, its row stays.
 
     Args:
@@ -220,7 +220,7 @@ def record_plan(
         day: The day.
         jobs: As `plan_jobs` returns them.
         checksum: Of `jobs`.
-        snapshot_id: The snapshot they were planned from.
+        snapshot_id: The drop they were planned from.
         code_version: Of the planning code.
         chunk_jobs: Jobs in a chunk of short windows.
         viewings: The version of the lake's viewings they are to be computed from.
@@ -278,7 +278,7 @@ def record_plan(
 
 
 def _name_origin(connection: Connection, plan: Plan, snapshot_id: str, tracked_checksum: str | None) -> Plan:
-    """Let a plan name the newest snapshot and tracked episodes that give it."""
+    """Let a plan name the newest drop and tracked episodes that give it."""
     connection.execute(
         """
         UPDATE ledger.plans SET snapshot_id = %(snapshot)s, tracked_checksum = %(tracked)s

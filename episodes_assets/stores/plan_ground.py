@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from episodes_assets.databases.connections import Connection
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import PlanOvertaken
-from episodes_assets.stores.snapshot_manifest import Snapshot
-from episodes_assets.stores.snapshots import SnapshotStore
+from episodes_assets.lake.drops import Drop, Drops
 from episodes_assets.stores.tracked_state import read_checksums, state_before
 
 
@@ -22,7 +21,7 @@ class Ground:
 
     Attributes:
         day: The day.
-        snapshot_id: Its snapshot.
+        snapshot_id: Its drop.
         yesterday: The checksum of what was tracked the day before; None when nothing was.
     """
 
@@ -31,39 +30,39 @@ class Ground:
     yesterday: str | None
 
 
-def read_grounds(state: Connection, days: Sequence[dt.date], taken: Sequence[Snapshot]) -> list[Ground]:
+def read_grounds(state: Connection, days: Sequence[dt.date], taken: Sequence[Drop]) -> list[Ground]:
     """What some days are planned from; read it before the tracked episodes.
 
     Args:
         state: To `results`.
         days: The days, in order.
-        taken: Their snapshots.
+        taken: Their drops.
     """
     checksums = read_checksums(state, days[0] - ONE_DAY, days[-1] - ONE_DAY)
     return [
-        Ground(day, snapshot.snapshot_id, checksums.get(day - ONE_DAY))
-        for day, snapshot in zip(days, taken, strict=True)
+        Ground(day, drop.snapshot_id, checksums.get(day - ONE_DAY))
+        for day, drop in zip(days, taken, strict=True)
     ]
 
 
-def require_same_ground(ground: Ground, state: Connection, store: SnapshotStore) -> None:
+def require_same_ground(ground: Ground, state: Connection, drops: Drops) -> None:
     """Refuse a plan whose ground is not the day's any more.
 
     Args:
         ground: What the plan was made from.
         state: To `results`; it must see what others have committed meanwhile.
-        store: The snapshots.
+        drops: The lake's.
 
     Raises:
-        PlanOvertaken: If the day has another snapshot, or builds on another yesterday.
+        PlanOvertaken: If the day has another drop, or builds on another yesterday.
         StateGap: If its yesterday is gone, or was built on another past.
-        SnapshotMissing: If its snapshot is gone.
+        DropMissing: If its drop is gone.
     """
     yesterday = state_before(state, ground.day)
     checksum = yesterday.checksum if yesterday else None
-    if (store.require(ground.day).snapshot_id, checksum) != (ground.snapshot_id, ground.yesterday):
+    if (drops.require(ground.day).snapshot_id, checksum) != (ground.snapshot_id, ground.yesterday):
         raise PlanOvertaken(
-            f"{ground.day} has changed while it was planned: another run has taken a new snapshot of it, or "
+            f"{ground.day} has changed while it was planned: another run has taken a new drop of it, or "
             "tracks other episodes up to the day before",
             f"let that run end, then materialise episode_jobs from {ground.day} on again",
         )

@@ -48,3 +48,9 @@ def read_viewings_versions(connection: Connection) -> set[PinnedVersion]:
         " WHERE viewings_version IS NOT NULL"
     ).fetchall()
     return {PinnedVersion(*each) for each in found}
+
+
+def read_snapshot_ids(connection: Connection) -> set[str]:
+    """The drops that any plan was made from, current or superseded."""
+    found = connection.execute("SELECT DISTINCT snapshot_id FROM ledger.plans").fetchall()
+    return {snapshot_id for (snapshot_id,) in found}

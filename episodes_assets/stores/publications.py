@@ -29,7 +29,7 @@ class Publication:
         left_out: Held jobs that a recorded decision left out.
         decision: Why, and who decided it; empty when none is left out.
         checksum: Of all its rows.
-        snapshot_id: The snapshot that the jobs were planned from; None where it was not recorded.
+        snapshot_id: The drop that the jobs were planned from; None where it was not recorded.
         plan_id: The plan.
         plan_checksum: That plan's checksum.
         code_version: Of the publishing code.
@@ -169,6 +169,14 @@ def read_viewings_versions(connection: Connection) -> set[PinnedVersion]:
         " WHERE viewings_version IS NOT NULL"
     ).fetchall()
     return {PinnedVersion(*each) for each in found}
+
+
+def read_snapshot_ids(connection: Connection) -> set[str]:
+    """The drops that anything that was ever published was made from, as far as it was recorded."""
+    found = connection.execute(
+        "SELECT DISTINCT snapshot_id FROM published.history WHERE snapshot_id IS NOT NULL"
+    ).fetchall()
+    return {snapshot_id for (snapshot_id,) in found}
 
 
 def record_publication(results: Connection, publication: Publication, *, rows_changed: bool) -> None:

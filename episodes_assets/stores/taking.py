@@ -1,4 +1,4 @@
-"""Taking a day's input: its drop as a snapshot, its viewings into the lake, both as of one moment.
+"""Taking a day's input into the lake: its drop and its viewings, both as of one moment.
 
 What was taken is not lost by taking it again. The viewings that the input has now are compared with those of
 the lake, one by one: where some of these are gone from the input, because it has deleted them or by a mishap
@@ -23,13 +23,11 @@ from episodes_assets.days import ONE_DAY, days_between
 from episodes_assets.errors import ViewingsGone, ViewingsLost
 from episodes_assets.lake.comparing import Difference, difference
 from episodes_assets.lake.day_file import LakeFile
+from episodes_assets.lake.drops import Drop, Drops, DropWriter
 from episodes_assets.lake.tables import Commit, TableVersion
 from episodes_assets.lake.viewings import ORDER, DayOfViewings, Viewings
 from episodes_assets.stores.input_tables import DayReading, count_viewings, drop_not_arrived, reading
 from episodes_assets.stores.read_ahead import read_ahead
-from episodes_assets.stores.snapshot_manifest import Snapshot
-from episodes_assets.stores.snapshot_writing import SnapshotWriter
-from episodes_assets.stores.snapshots import SnapshotStore
 from episodes_assets.stores.viewings_coverage import viewings_begin
 from episodes_assets.validation.drop import prepare_rules, validate_drop
 
@@ -49,7 +47,7 @@ class TakenDay:
 
     Attributes:
         day: The day.
-        snapshot: Its drop.
+        drop: Its drop.
         viewings: Its viewings.
         is_reused: Whether everything was there already.
         difference: From the viewings that the lake had to those that were read.
@@ -57,7 +55,7 @@ class TakenDay:
     """
 
     day: dt.date
-    snapshot: Snapshot
+    drop: Drop
     viewings: LakeFile
     is_reused: bool
     difference: Difference = _SAME
@@ -89,39 +87,40 @@ class _Read:
 
     Attributes:
         day: The day.
-        snapshot: Its drop, where that was kept before.
+        drop: Its drop, where that was kept before.
         found: Its viewings, as they were read; None when none were.
         writer: The drop as it is being written; None when it was kept before.
         drop_rows: Rows that came from the drop.
     """
 
     day: dt.date
-    snapshot: Snapshot | None
+    drop: Drop | None
     found: DayOfViewings | None = None
-    writer: SnapshotWriter | None = None
+    writer: DropWriter | None = None
     drop_rows: int = 0
 
 
 class Taking:
-    """Takes days from one input into one snapshot store and one lake.
+    """Takes days from one input into one lake.
 
     Args:
         open_input: Gives the input's DSN; it is asked when a day has to be read, since those that are kept
             need no input.
-        store: The snapshots.
-        viewings: The lake's viewings.
+        drops: The lake's drops.
+        viewings: Its viewings.
         environment: This process's.
     """
 
     def __init__(
-        self, open_input: Callable[[], str], store: SnapshotStore, viewings: Viewings, environment: str
+        self, open_input: Callable[[], str], drops: Drops, viewings: Viewings, environment: str
     ) -> None:
         self._open_input = open_input
         self._opened = ""
-        self._store = store
+        self._drops = drops
         self._viewings = viewings
         self._environment = environment
         viewings.verify_environment(environment)
+        drops.verify_environment(environment)
 
     def take(
         self,
@@ -153,7 +152,7 @@ class Taking:
             InputUnreadable: If the input's columns cannot be read.
             LakeMismatch: If the lake tells viewers apart in another way.
             ViewingsGone: If the lake lacks a day's viewings, and the input has deleted some since its
-                snapshot was taken: the day stays as it is.
+                drop was taken: the day stays as it is.
             ViewingsLost: If a day is to be taken again, and the input has new viewings of it and lacks others
                 that the lake has.
             SystemFailure: If the input or the lake cannot be reached, or there is no room.
@@ -161,13 +160,13 @@ class Taking:
         told: list[dt.date] = []
 
         def read(day: dt.date, opened: ExitStack) -> _Read:
-            snapshot = self._store.find(day)
-            if snapshot is not None and not refresh and day in self._files():
-                return _Read(day, snapshot)
+            drop = self._drops.find(day)
+            if drop is not None and not refresh and day in self._files():
+                return _Read(day, drop)
             if not told:
                 before_reading(day)
                 told.append(day)
-            return self._read(day, snapshot, opened, refresh=refresh, reason=reason, accept_lost=accept_lost)
+            return self._read(day, drop, opened, refresh=refresh, reason=reason, accept_lost=accept_lost)
 
         def keep(group: Sequence[_Read]) -> list[TakenDay]:
             return self._keep(group, reason=reason, refresh=refresh, accept_lost=accept_lost)
@@ -199,7 +198,7 @@ class Taking:
         def read(earlier: dt.date, _: ExitStack) -> DayOfViewings | None:
             with reading(self._dsn(), earlier) as source:
                 found = self._write_viewings(source)
-            return found if self._holds_all(found, self._store.find(earlier)) else None
+            return found if self._holds_all(found, self._drops.find(earlier)) else None
 
         def keep(group: Sequence[DayOfViewings | None]) -> list[LakeFile]:
             taken = [each for each in group if each is not None]
@@ -266,17 +265,19 @@ class Taking:
         with source.viewings() as batches:
             return self._viewings.write(source.day, batches)
 
-    def _holds_all(self, found: DayOfViewings, snapshot: Snapshot | None) -> bool:
-        """Whether each episode was viewed that was when a release before the lake took the snapshot.
+    def _holds_all(self, found: DayOfViewings, drop: Drop | None) -> bool:
+        """Whether each episode was viewed that was when the drop was taken, if the lake lacks the viewings.
 
         Where it was not, the input has deleted viewings since. Less than a whole episode cannot be told.
         """
-        return snapshot is None or bool(np.isin(self._store.read_viewed(snapshot), found.episodes).all())
+        if drop is None or drop.viewed is None:
+            return drop is None or len(found.episodes) >= drop.viewed_episodes
+        return bool(np.isin(self._drops.read_viewed(drop), found.episodes).all())
 
     def _read(
         self,
         day: dt.date,
-        snapshot: Snapshot | None,
+        drop: Drop | None,
         opened: ExitStack,
         *,
         refresh: bool,
@@ -285,23 +286,22 @@ class Taking:
     ) -> _Read:
         """Read a day, and its drop if that is to be taken; nothing of it is the day's yet."""
         with reading(self._dsn(), day) as source:
-            wants_drop = snapshot is None or refresh
+            wants_drop = drop is None or refresh
             if wants_drop and not source.has_drop():
                 raise drop_not_arrived(self._dsn(), day)
             found = self._write_viewings(source)
             kept = self._files().get(day)
-            if kept is None and not self._holds_all(found, snapshot):
+            if kept is None and not self._holds_all(found, drop):
                 raise ViewingsGone(
-                    f"the input has deleted viewings of {day} since its snapshot was taken, before the lake "
+                    f"the input has deleted viewings of {day} since its drop was taken, before the lake "
                     "had them",
                     "leave the day out: what is published of it stays, but it cannot be computed again",
                 )
             if not wants_drop:
-                return _Read(day, snapshot, found)
+                return _Read(day, drop, found)
             if refresh and kept is not None and not accept_lost:
                 _require_none_lost(day, difference(self._viewings, kept, found.file, ORDER))
-            new = self._store.new(day, environment=self._environment, reason=reason)
-            writer = opened.enter_context(new)
+            writer = opened.enter_context(self._drops.writer(day, reason=reason))
             with read_ahead(source.drop()) as parts:
                 prepare_rules()
                 for part in parts:
@@ -311,7 +311,7 @@ class Taking:
     def _keep(
         self, group: Sequence[_Read], *, reason: str, refresh: bool, accept_lost: bool
     ) -> list[TakenDay]:
-        """Make what was read the days': first the viewings of all of them, then their snapshots."""
+        """Make what was read the days': first the viewings of all of them, then their drops."""
         found = {each.day: each.found for each in group if each.found is not None}
         differences: dict[dt.date, Difference] = {}
         if found:
@@ -322,27 +322,30 @@ class Taking:
                 accept_lost=accept_lost,
             )
         newest = self._viewings.newest()
-        taken = []
+        taken, new = [], []
         for each in group:
             assert newest is not None  # noqa: S101  the days are in it
-            snapshot, file = each.snapshot, newest.files[each.day]
+            drop, file = each.drop, newest.files[each.day]
             if each.writer is not None and each.found is not None:
                 is_own = file == each.found.file
                 viewed = (
                     each.found.episodes if is_own else self._viewings.episodes_of(newest.number, each.day)
                 )
-                snapshot = each.writer.finish(viewed, each.drop_rows)
-            assert snapshot is not None  # noqa: S101  it was there, or is written with the viewings
+                drop = each.writer.finish(viewed, each.drop_rows)
+                new.append(drop)
+            assert drop is not None  # noqa: S101  it was there, or is written with the viewings
             taken.append(
                 TakenDay(
                     each.day,
-                    snapshot,
+                    drop,
                     file,
                     is_reused=each.found is None,
                     difference=differences.get(each.day, _SAME),
                     is_as_read=each.found is None or file == each.found.file,
                 )
             )
+        self._drops.commit(new, self._environment)
+        self._drops.settle([each.day for each in group if each.writer is None], self._environment)
         return taken
 
     def _commit(

@@ -36,7 +36,7 @@ class TrackedDay:
         total: Episodes tracked as of the day.
         checksum: Of all episodes tracked as of the day, chained from day to day.
         previous_checksum: The checksum of the day before that it was built on.
-        snapshot_id: The snapshot it came from.
+        snapshot_id: The drop it came from.
     """
 
     day: dt.date
@@ -81,6 +81,14 @@ def built_on_another_past(connection: Connection, tracked: TrackedDay) -> bool:
         return False
     yesterday = read_day(connection, tracked.day - ONE_DAY)
     return yesterday is None or yesterday.checksum != tracked.previous_checksum
+
+
+def read_snapshot_ids(connection: Connection) -> set[str]:
+    """The drops that the days of the history came from."""
+    found = connection.execute(
+        "SELECT DISTINCT snapshot_id FROM state.tracked_days WHERE snapshot_id IS NOT NULL"
+    ).fetchall()
+    return {snapshot_id for (snapshot_id,) in found}
 
 
 def latest_day(connection: Connection) -> TrackedDay | None:

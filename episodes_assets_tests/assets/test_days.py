@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 
 import dagster as dg
 import pytest
+from deltalake import DeltaTable
 
 from episodes_assets.assets import reporting
 from episodes_assets.assets.job_outcomes import _explain_stall, _refuse_held
@@ -94,13 +95,13 @@ def test_old_drops_may_be_deleted_upstream(system: System) -> None:
     jobs = [system.jobs(day(n)) for n in (1, 2, 3)]
     system.query("input", "DELETE FROM episodes")
     system.query("input", "DELETE FROM viewings")
-    # A ledger that is lost is planned again from the snapshots alone.
+    # A ledger that is lost is planned again from the lake alone.
     system.forget_plans()
     system.plan(day(1), day(3))
     assert [system.jobs(day(n)) for n in (1, 2, 3)] == jobs
 
 
-def test_a_day_with_neither_drop_nor_snapshot_fails_and_touches_nothing(system: System) -> None:
+def test_a_day_with_no_drop_anywhere_fails_and_touches_nothing(system: System) -> None:
     system.generate(day(1), day(4))
     system.plan(day(1), day(2))
     system.query("input", "DELETE FROM episodes WHERE batch_date = %s", [day(3)])
@@ -123,7 +124,7 @@ def test_a_gap_is_refused_before_anything_is_planned(system: System) -> None:
     assert system.jobs(day(4)) == []
 
 
-def test_a_refresh_takes_a_new_snapshot_and_stops_what_was_built_on_the_old(system: System) -> None:
+def test_a_refresh_takes_a_new_drop_and_stops_what_was_built_on_the_old(system: System) -> None:
     system.generate(day(1), day(3))
     system.plan(day(1), day(2))
     system.insert_drop(day(1), [(999_999_999, 0, day(1), day(1))])
@@ -136,14 +137,14 @@ def test_a_refresh_takes_a_new_snapshot_and_stops_what_was_built_on_the_old(syst
     system.plan(day(2), day(3))
 
 
-def test_a_refresh_without_a_drop_keeps_the_snapshot(system: System) -> None:
+def test_a_refresh_without_a_drop_keeps_what_was_taken(system: System) -> None:
     system.generate(day(1), day(2))
     system.plan(day(1))
-    snapshot = system.snapshots.require(day(1))
+    kept = system.drops.require(day(1))
     system.query("input", "DELETE FROM episodes WHERE batch_date = %s", [day(1)])
     refreshed = system.materialize(day(1), select=PLANNING, config={"refresh": True, "reason": "r"})
     assert "cannot be refreshed" in failure(refreshed)
-    assert system.snapshots.require(day(1)) == snapshot
+    assert system.drops.require(day(1)) == kept
 
 
 def test_publishing_looks_at_what_it_depends_on(system: System) -> None:
@@ -260,21 +261,18 @@ def test_a_drop_is_waited_for_whatever_is_there_of_other_days(
 def test_a_drop_that_was_there_before_is_gone_and_not_waited_for(system: System, is_known_by: str) -> None:
     system.generate(day(1), day(1))
     system.plan(day(1))
-    kept = system.snapshots.require(day(1))
+    kept = system.drops.require(day(1))
     system.query("input", "DELETE FROM episodes")
     waits = {"arrival_retries": 9, "arrival_retry_seconds": 600}
     refresh = {"refresh": True, "reason": "r", **waits}
     assert "cannot be refreshed" in failure(system.materialize(day(1), select=PLANNING, config=refresh))
-    folder = system.home / "snapshots" / f"day={day(1)}"
     if is_known_by == "its state":
-        shutil.rmtree(folder)
+        shutil.rmtree(system.settings.lake)
     else:
-        (folder / "manifest.json").unlink()
+        DeltaTable(f"{system.settings.lake}/episodes").delete("day = '2018-03-01'")
         system.forget_everything()
     gone = failure(system.materialize(day(1), select=PLANNING, config=waits))
-    assert (
-        f"and its snapshot {kept.snapshot_id} from the snapshots: restore the folder day=2018-03-01" in gone
-    )
+    assert f"and what was taken of it ({kept.snapshot_id}) from the lake: restore the lake at" in gone
 
 
 def test_a_very_old_day_of_a_history_that_began_of_late_may_still_arrive(system: System) -> None:
@@ -298,9 +296,9 @@ def test_dates_that_no_calendar_has_are_quarantined_and_text_survives(
     system.insert_drop(day(1), [(3, 0, day(1), "-infinity"), (4, 0, "9999-12-31", day(1))])
     system.query("input", "UPDATE episodes SET title = %s", [title])
     system.plan(day(1))
-    snapshot = system.snapshots.require(day(1))
-    assert [part["title"].tolist() for part in system.snapshots.read_drop(snapshot, ["title"])] == [[title]]
-    assert snapshot.reasons == {
+    kept = system.drops.require(day(1))
+    assert [part["title"].tolist() for part in system.drops.read_drop(kept, ["title"])] == [[title]]
+    assert kept.reasons == {
         "premier_date_implausible": 1,
         "premier_date_missing_for_reach": 1,
         "start_date_missing": 1,
@@ -355,12 +353,13 @@ def test_days_at_once_publish_what_single_days_publish(system: System) -> None:
     assert system.published().equals(rows)
 
 
-def test_a_snapshot_elsewhere_than_in_the_home(
+def test_a_lake_elsewhere_than_in_the_home(
     system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("EPISODES_SNAPSHOTS_URL", f"file://{tmp_path}/elsewhere")
+    monkeypatch.setenv("EPISODES_LAKE_URL", f"file://{tmp_path}/elsewhere")
     system.generate(day(1), day(1))
     system.plan(day(1))
-    assert (tmp_path / "elsewhere" / "day=2018-03-01" / "manifest.json").exists()
+    for table in ("episodes", "quarantine", "viewings"):
+        assert list((tmp_path / "elsewhere" / table / "day=2018-03-01").glob("*.parquet"))
     with system.workers():
         assert system.materialize(day(1), select=["job_outcomes", "published_results"]).success

@@ -2,16 +2,18 @@
 
 import datetime as dt
 import time
+from dataclasses import asdict
 
 import dagster as dg
-import pyarrow.parquet as pq
 import pytest
 
 from episodes_assets.automation import alerts
 from episodes_assets.gates import pace
+from episodes_assets.lake import drop_table
+from episodes_assets.lake.episode_parts import whole_episodes
 from episodes_assets.resources.databases import ResultsDatabase
 from episodes_assets.stores import input_tables, ledger
-from episodes_assets.stores.episode_parts import whole_episodes
+from episodes_assets.validation.drop import ValidatedDrop
 from episodes_assets_tests.assets.test_days import PLANNING
 from episodes_assets_tests.system import System, day, failure
 
@@ -151,8 +153,11 @@ def test_outcomes_that_are_missing_or_of_a_superseded_plan(system: System) -> No
     assert mended.success, failure(mended)
 
 
+FILES = ("episodes", "quarantine", "viewed")
+
+
 @pytest.mark.parametrize("fault", ["a row lost while reading", "a row lost in the file"])
-def test_a_snapshot_that_lost_a_row(system: System, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+def test_a_drop_that_lost_a_row(system: System, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     insert_episodes(system, 1, 5)
     insert_episodes(system, 2, 6)
     if fault == "a row lost while reading":
@@ -161,10 +166,15 @@ def test_a_snapshot_that_lost_a_row(system: System, monkeypatch: pytest.MonkeyPa
         )
     else:
         assert system.materialize(day(1), day(2), select=["input_episodes"]).success
-        (file,) = (system.home / "snapshots" / "day=2018-03-02").glob("*/episodes.parquet")
-        pq.write_table(pq.read_table(file)[1:], file)
+        drops = system.drops
+        lost = drops.require(day(2))
+        with drops.writer(day(2)) as writer:
+            (part,) = drops.read_drop(lost, drop_table.SCHEMA.names)
+            writer.add(ValidatedDrop(part[1:], drops.read_quarantine(lost)))
+            said = {name: value for name, value in asdict(lost).items() if name not in ("day", *FILES)}
+            drops.commit([writer.finish_as(said, writer.quarantine.finish())], "development")
     result = system.materialize(day(1), day(2))
-    assert_closed(result, "snapshot_is_complete", day(2))
+    assert_closed(result, "drop_is_complete", day(2))
     assert materialized(result) == set()
     assert system.query("results", "SELECT FROM state.tracked_days") == []
 

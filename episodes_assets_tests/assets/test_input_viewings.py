@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 
 from episodes_assets.commands.correct import correct
+from episodes_assets.commands.databases import bring_in_older_snapshots
 from episodes_assets.commands.processes import worker_environment
 from episodes_assets.databases.connections import connect
 from episodes_assets.databases.purposes import Purpose
@@ -20,6 +21,7 @@ from episodes_assets.lake.viewings import Viewings
 from episodes_assets.settings import WITHHELD
 from episodes_assets.stores import input_tables, taking
 from episodes_assets_tests.assets.test_days import PLANNING
+from episodes_assets_tests.older_release import become_older
 from episodes_assets_tests.system import System, day, failure
 
 ONE_DAY = dt.timedelta(days=1)
@@ -210,7 +212,7 @@ def test_only_a_plan_that_still_fits_is_worked_as_planned(system: System) -> Non
     config = {"refresh": True, "reason": "an episode was missing"}
     materialize(system, day(1), select=["input_episodes"], config=config)
     result = system.materialize(day(1), select=["episode_jobs"], rework=True, as_planned=True)
-    assert "another snapshot than it was planned from" in failure(result)
+    assert "another drop than it was planned from" in failure(result)
     before_the_lake(system)
     materialize(system, day(1), select=["input_episodes"])
     result = system.materialize(day(1), select=["episode_jobs"], rework=True, as_planned=True)
@@ -324,7 +326,7 @@ def test_days_of_a_range_are_committed_together_and_kept_when_a_later_one_fails(
     assert newest is not None
     # The table, then 6 days before the history and 5 of it, of which the last one stands alone.
     assert newest.number == 4
-    assert [system.snapshots.find(day(number)) is not None for number in range(1, 7)] == [True] * 5 + [False]
+    assert [system.drops.find(day(number)) is not None for number in range(1, 7)] == [True] * 5 + [False]
 
 
 def test_a_look_back_that_failed_is_made_up_for(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -385,16 +387,13 @@ def test_drop_and_viewings_are_of_one_moment(system: System, monkeypatch: pytest
 
     monkeypatch.setattr(Viewings, "write", meanwhile)
     materialize(system, day(1), select=PLANNING)
-    assert (system.snapshots.require(day(1)).drop_rows, rows(system)[day(1)]) == (5, 15)
+    assert (system.drops.require(day(1)).drop_rows, rows(system)[day(1)]) == (5, 15)
 
 
 def before_the_lake(system: System) -> None:
-    """What a release from before the lake leaves: no lake, and nothing that names a version of it."""
-    shutil.rmtree(system.settings.lake)
-    system.query("queue", "UPDATE ledger.plans SET viewings_version = NULL, viewings_digest = NULL")
-    for table in ("days", "history"):
-        nothing = "viewings_version = NULL, viewings_digest = NULL"
-        system.query("results", f"UPDATE published.{table} SET {nothing}")
+    """What a release from before the lake leaves, once its snapshots were brought in."""
+    become_older(system, with_viewings=False)
+    bring_in_older_snapshots(system.settings)
 
 
 def half_worked_before_the_lake(system: System) -> None:

@@ -55,13 +55,12 @@ def ui(system: System) -> Iterator[Launchpad]:
 
 
 def worked(system: System, asset: str) -> set[dt.date]:
-    """The days that the databases or the snapshots hold for an asset."""
+    """The days that the databases or the lake hold for an asset."""
     if asset == "input_viewings":
         newest = system.viewings.newest()
         return {each for each in newest.files if each >= day(1)} if newest else set()
     if asset == "input_episodes":
-        folders = (system.home / "snapshots").glob("day=*/manifest.json")
-        return {dt.date.fromisoformat(path.parent.name.removeprefix("day=")) for path in folders}
+        return {*system.drops.days()}
     return {row[0] for row in system.query(*TABLES[asset])}
 
 
@@ -70,7 +69,7 @@ def rows_of(system: System, asset: str, of: dt.date) -> int:
         newest = system.viewings.newest()
         return newest.files[of].rows if newest else 0
     if asset == "input_episodes":
-        return system.snapshots.require(of).accepted_rows
+        return system.drops.require(of).accepted_rows
     database, statement = ROWS[asset]
     ((rows,),) = system.query(database, statement, [of])
     return int(rows)
@@ -104,11 +103,11 @@ def insert_days(system: System, first: dt.date, last: dt.date) -> None:
     ("first", "last", "following"),
     [
         (3, 5, "no drop"),
-        (3, 3, "a snapshot"),
+        (3, 3, "its input"),
         pytest.param(3, 3, "no drop", marks=pytest.mark.slow),
         pytest.param(3, 3, "a drop", marks=pytest.mark.slow),
         pytest.param(3, 5, "a drop", marks=pytest.mark.slow),
-        pytest.param(3, 5, "a snapshot", marks=pytest.mark.slow),
+        pytest.param(3, 5, "its input", marks=pytest.mark.slow),
     ],
 )
 def test_a_backfill_works_and_records_the_days_that_were_asked_for(
@@ -117,7 +116,7 @@ def test_a_backfill_works_and_records_the_days_that_were_asked_for(
     insert_days(system, day(first - 1), day(last + (following != "no drop")))
     system.plan(day(first - 1))
     ahead: dict[str, list[dt.date]] = {asset: [day(first - 1)] for asset in PLANNING}
-    if following == "a snapshot":
+    if following == "its input":
         assert system.materialize(day(last + 1), select=["input_episodes"]).success
         for asset in ("input_episodes", "input_viewings"):
             ahead[asset].append(day(last + 1))
@@ -170,8 +169,8 @@ def test_a_backfill_up_to_the_last_day_of_the_calendar(system: System, ui: Launc
 @pytest.mark.parametrize(
     ("asset", "refusal"),
     [
-        ("tracked_episodes", "2018-03-04 has no snapshot"),
-        ("episode_jobs", "2018-03-04 has no snapshot"),
+        ("tracked_episodes", "no drop of 2018-03-04"),
+        ("episode_jobs", "no drop of 2018-03-04"),
         ("job_outcomes", "2018-03-04 has no planned jobs"),
         ("published_results", "2018-03-04 has no planned jobs"),
     ],

@@ -84,7 +84,7 @@ def test_the_days_up_to_a_missing_drop_are_planned_and_the_rest_waits(system: Sy
     assert tick(ui, night_after(5) + 3 * FIVE_MINUTES) == ("", [[day(3), day(4), day(5)]])
 
 
-def test_days_whose_snapshots_are_there_need_no_drop(system: System, ui: Launchpad) -> None:
+def test_days_that_are_kept_need_no_drop(system: System, ui: Launchpad) -> None:
     insert_drops(system, 1, 2, 3)
     tick(ui, night_after(1))
     assert system.materialize(day(2), select=["input_episodes"]).success

@@ -91,7 +91,7 @@ def test_an_op_that_takes_no_configuration_refuses_it() -> None:
     [
         nested(("ops", "waive_held_jobs_op", "config", "reason"), {"env": SECRET}),
         nested(("resources", "queue_database", "config", "override_dsn"), "postgresql://x@127.0.0.1/q"),
-        nested(("resources", "snapshots", "config", "url"), "/tmp/elsewhere"),
+        nested(("resources", "lake", "config", "url"), "/tmp/elsewhere"),
     ],
     ids=["env", "override_dsn", "url"],
 )
@@ -120,7 +120,7 @@ def test_a_secret_is_neither_published_nor_kept(system: System) -> None:
     assert system.query("queue", "SELECT reason FROM ledger.waivers") == []
     with pytest.raises(dg.DagsterInvalidConfigError):
         system.materialize(day(1), config={"refresh": True, "reason": {"env": SECRET}})
-    assert system.dsn(Purpose.RESULTS) not in str(system.snapshots.find(day(1)))
+    assert system.dsn(Purpose.RESULTS) not in str(system.drops.find(day(1)))
 
 
 @pytest.mark.parametrize(("option", "value"), [("arrival_retries", -1), ("arrival_retry_seconds", 0.0)])
@@ -132,10 +132,10 @@ def test_a_value_out_of_its_bounds_is_refused_by_name(system: System, option: st
 
 def test_resources_are_replaced_in_code(system: System) -> None:
     class Broken(dg.ConfigurableResource):  # type: ignore[type-arg]
-        def open(self) -> None:
+        def drops(self) -> None:
             raise ConnectionError("replaced")
 
-    job = build_defs({"snapshots": Broken()}).resolve_job_def(ASSET_JOB)
+    job = build_defs({"lake": Broken()}).resolve_job_def(ASSET_JOB)
     with dg.DagsterInstance.get() as instance:
         result = job.execute_in_process(instance=instance, partition_key=str(day(1)), raise_on_error=False)
     assert "replaced" in failure(result)

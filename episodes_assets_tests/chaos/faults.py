@@ -16,9 +16,12 @@ from dagster._core.errors import DagsterInvariantViolationError
 from fsspec.implementations.local import LocalFileOpener
 from psycopg import sql
 
+from episodes_assets.lake.tables import LakeTable
+
 START = "(start)"
 _WRITES = re.compile(r"^(INSERT|UPDATE|DELETE|COPY [a-z]|WITH input|write|rename|link|remove|mkdir|rmdir)")
 _AFTER = "after the transaction"
+_AFTER_COMMIT = "after the commit"
 _FILE_EVENTS = {"open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir"}
 
 
@@ -94,6 +97,9 @@ def watch(instants: Instants, folder: str) -> None:
     _before(LocalFileOpener, "write", lambda file, *_: f"write {_place(file.path, folder)}", instants)
     _before(LocalFileOpener, "close", lambda file: f"close {_place(file.path, folder)}", instants)
 
+    _before(LakeTable, "_commit", lambda table, *_: f"write a commit of {table.name}", instants)
+    _after(LakeTable, "_commit", _AFTER_COMMIT, instants)
+
     def on_audit(event: str, arguments: tuple[Any, ...]) -> None:
         if event in _FILE_EVENTS and isinstance(arguments[0], str) and arguments[0].startswith(folder):
             mode = f" {arguments[1]}" if event == "open" else ""
@@ -104,7 +110,8 @@ def watch(instants: Instants, folder: str) -> None:
 
 def _current_asset() -> str | None:
     try:
-        return str(dg.AssetExecutionContext.get().asset_key.to_user_string())
+        made = dg.AssetExecutionContext.get().selected_asset_keys
+        return min(str(key.to_user_string()) for key in made)  # of a step that makes several, the first
     except DagsterInvariantViolationError:  # between two steps, or in a thread of one
         return None
 
@@ -145,16 +152,15 @@ def _end_of_transaction(error: object) -> Literal["COMMIT", "ROLLBACK"]:
 
 def _place(path: str, folder: str) -> str:
     """A path below the folder, without the names that differ from run to run."""
-    return re.sub(r"[0-9a-f]{32}", "*", str(path).removeprefix(folder))
+    return re.sub(r"[0-9a-f]{32,}", "*", str(path).removeprefix(folder))
 
 
 def phases(passed: Sequence[Instant], asset: str) -> dict[str, list[Instant]]:
     """An asset's instants `before` its first write, `during`, and `after` its write is complete."""
     own = [instant for instant in passed if instant.asset == asset]
     first = next(at for at, instant in enumerate(own) if instant.is_write)
-    # A database's write is complete after its transaction, a snapshot's once its manifest is in place.
-    ends = [at for at, instant in enumerate(own) if instant.what == _AFTER]
+    # A database's write is complete after its transaction, the lake's after its commit.
+    ends = [at for at, instant in enumerate(own) if instant.what in (_AFTER, _AFTER_COMMIT)]
     writes = [at + 1 for at, instant in enumerate(own) if instant.is_write]
-    renames = [at + 1 for at, instant in enumerate(own) if instant.what.startswith("rename")]
-    complete = max(ends or renames or writes)
+    complete = max(ends or writes)
     return {"before": own[: first + 1], "during": own[first + 1 : complete], "after": own[complete:]}

@@ -1,11 +1,9 @@
 """What a system holds, without what may differ between two ways to the same end: ids, times, who did it."""
 
 import datetime as dt
-import hashlib
-import json
-import shutil
-from pathlib import Path
 from typing import Any
+
+from deltalake import DeltaTable
 
 from episodes_assets_tests.system import System
 
@@ -98,15 +96,21 @@ _HALF_DONE: dict[str, tuple[str, str]] = {
 
 
 def fingerprint(system: System) -> Fingerprint:
-    """State, ledger, outcomes, published rows, manifests, and the files of the snapshots.
+    """State, ledger, outcomes, published rows, manifests, and the days that the lake has.
 
-    What a killed run had begun to write of a snapshot is left out: no reader looks at it.
+    Files that no day names, such as those of a killed run, are left out: no reader looks at them.
     """
     found = {name: system.query(*source) for name, source in _CONTENT.items()}
-    folder = Path(system.settings.snapshots)
-    found_files = folder.glob("day=*/**/*")
-    files = sorted(path for path in found_files if path.is_file() and path.parent.suffix != ".part")
-    return found | {"files": [(str(path.relative_to(folder)), _content(path)) for path in files]}
+    viewings = system.viewings.newest()
+    drops = system.drops
+    kept = drops.find_all(drops.days()).values()
+    return found | {
+        "files": [
+            *(file.path for file in (viewings.files.values() if viewings else ())),
+            # The file says when it was taken, so its own name tells nothing.
+            *((drop.day, drop.snapshot_id, drop.reason, drop.quarantine.path) for drop in kept),
+        ]
+    }
 
 
 def assert_same(found: Fingerprint, expected: Fingerprint) -> None:
@@ -134,15 +138,16 @@ def published_bytes(system: System, day: dt.date) -> bytes:
 
 
 def assert_nothing_is_half_done(system: System) -> None:
-    """Whatever a reader can find after a kill is whole: plans, state, published days, snapshots."""
+    """Whatever a reader can find after a kill is whole: plans, state, published days, the lake."""
     for what, (database, statement) in _HALF_DONE.items():
         assert system.query(database, statement) == [], what
-    folder = Path(system.settings.snapshots)
-    for manifest in folder.glob("day=*/manifest.json"):
-        snapshot = system.snapshots.require(dt.date.fromisoformat(manifest.parent.name[len("day=") :]))
-        for name, digest in snapshot.files.items():
-            file = manifest.parent / snapshot.snapshot_id / name
-            assert hashlib.sha256(file.read_bytes()).hexdigest() == digest, f"{file} is not whole"
+    drops, viewings = system.drops, system.viewings
+    taken = viewings.newest()
+    for drop in drops.find_all(drops.days()).values():
+        assert drops.episodes.is_whole(drop.episodes), drop
+        assert drops.quarantine.is_whole(drop.quarantine), drop
+        assert taken is not None
+        assert viewings.is_whole(taken.files[drop.day]), drop
 
 
 def forget_day(system: System, day: dt.date) -> None:
@@ -155,10 +160,6 @@ def forget_day(system: System, day: dt.date) -> None:
         ("published.results", "day"),
     ):
         system.query("results", f"DELETE FROM {table} WHERE {column} = %s", [day])
-    shutil.rmtree(Path(system.settings.snapshots) / f"day={day}", ignore_errors=True)
-
-
-def _content(path: Path) -> Any:
-    if path.suffix != ".json":
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    return {name: value for name, value in json.loads(path.read_text()).items() if name != "taken_at"}
+    for each in system.drops.tables:
+        if each.newest() is not None:
+            DeltaTable(f"{system.settings.lake}/{each.name}").delete(f"day = '{day}'")

@@ -40,7 +40,7 @@ TESTED = (
         ("automation.test_stalls",),
     ),
     TestedPromise(
-        "Another environment's databases and snapshots are not written",
+        "Another environment's databases and lake are not written",
         "each write path of a process of another environment; hosts that are not listed; an input role that "
         "can write",
         (
@@ -52,7 +52,7 @@ TESTED = (
     ),
     TestedPromise(
         "What does not add up is not built on",
-        "snapshots, state, ledger, outcomes and published rows that are tampered with; a drop of a tenth; "
+        "drops, state, ledger, outcomes and published rows that are tampered with; a drop of a tenth; "
         "slow planning; yesterday unpublished",
         ("assets.test_gates", "gates.test_verdicts"),
     ),
@@ -86,13 +86,14 @@ TESTED = (
         (
             "commands.test_correct",
             "automation.test_held_jobs",
-            "stores.test_snapshots",
+            "lake.test_drops",
+            "lake.test_older_snapshots",
             "stores.test_published",
         ),
     ),
     TestedPromise(
-        "Databases and snapshots that do not fit each other are told, and no number is given twice",
-        "each of them brought back to an earlier moment; a newer and a lost snapshot",
+        "Databases and a lake that do not fit each other are told, and no number is given twice",
+        "each of them brought back to an earlier moment; a newer and a lost drop",
         ("commands.test_restored",),
     ),
     TestedPromise(

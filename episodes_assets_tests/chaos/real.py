@@ -116,7 +116,8 @@ class Real:
             "DELETE FROM published.days; DELETE FROM published.results; DELETE FROM published.history",
         )
         self._upstream.execute("DELETE FROM episodes; DELETE FROM viewings")
-        shutil.rmtree(self.system.settings.snapshots, ignore_errors=True)
+        for table in self.system.drops.tables:
+            shutil.rmtree(f"{self.system.settings.lake}/{table.name}", ignore_errors=True)
 
     def arrive(self, day: dt.date, content: Input) -> None:
         """The day's drop and viewings, in place of what there was."""
@@ -139,27 +140,27 @@ class Real:
 
     def take_snapshot(self, day: dt.date, refresh: bool) -> None:
         """Without validation: the model's rows are all valid, and it would take most of the time."""
-        store = self.system.snapshots
-        if not refresh and store.find(day) is not None:
+        drops = self.system.drops
+        if not refresh and drops.find(day) is not None:
             return
         lake, environment = self.system.viewings, self.system.settings.environment
         with (
             reading(self.system.dsn(Purpose.INPUT), day) as source,
-            store.new(day, environment=environment) as snapshot,
+            drops.writer(day) as drop,
         ):
             with source.viewings() as batches:
                 found = lake.write(day, batches)
             for part in source.drop():
                 accepted = part.astype({"epid": "int64", "algorithm_id": "int16"})
                 nothing = part.iloc[:0].assign(reasons=pd.Series(dtype="str"))
-                snapshot.add(ValidatedDrop(accepted, nothing))
-            if not snapshot.rows:
+                drop.add(ValidatedDrop(accepted, nothing))
+            if not drop.rows:
                 raise DropNotArrived(f"there is no drop of {day}")
             lake.commit(found.schema, lambda _: [found.file], environment=environment, facts={})
-            snapshot.finish(found.episodes, source.rows)
+            drops.commit([drop.finish(found.episodes, source.rows)], environment)
 
     def track(self, day: dt.date) -> None:
-        store = self.system.snapshots
+        drops = self.system.drops
         with (
             connect(self.system.dsn(Purpose.RESULTS), autocommit=True) as lock,
             tracked_state.only_writer(lock),
@@ -168,31 +169,34 @@ class Real:
             before = tracked_state.read_tracked(self.system.dsn(Purpose.RESULTS), yesterday).as_of(
                 day - ONE_DAY
             )
-            snapshot = store.require(day)
-            (part,) = store.read_drop(snapshot, ["epid", "algorithm_id", "premier_date"])
+            drop = drops.require(day)
+            (part,) = drops.read_drop(drop, ["epid", "algorithm_id", "premier_date"])
             new = newly_tracked(part, before, day)
             tracked_state.record_day(
                 self.results,
                 day,
                 new,
                 yesterday=yesterday,
-                snapshot_id=snapshot.snapshot_id,
+                snapshot_id=drop.snapshot_id,
                 code_version="1",
             )
 
     def plan(self, day: dt.date) -> None:
-        store = self.system.snapshots
+        drops = self.system.drops
         yesterday = tracked_state.state_before(self.results, day)
         before = tracked_state.read_tracked(self.system.dsn(Purpose.RESULTS), yesterday).as_of(day - ONE_DAY)
-        snapshot = store.require(day)
-        (part,) = store.read_drop(snapshot, ["epid", "algorithm_id", "premier_date", "start_date"])
-        jobs = plan_jobs(part, EpisodeSet.of(store.read_viewed(snapshot)), before, day)
+        drop = drops.require(day)
+        viewings = self.system.viewings
+        newest = viewings.newest()
+        assert newest is not None
+        (part,) = drops.read_drop(drop, ["epid", "algorithm_id", "premier_date", "start_date"])
+        jobs = plan_jobs(part, EpisodeSet.of(viewings.episodes_of(newest.number, day)), before, day)
         ledger.record_plan(
             self.queue,
             day,
             jobs,
             checksum=plan_checksum(jobs),
-            snapshot_id=snapshot.snapshot_id,
+            snapshot_id=drop.snapshot_id,
             code_version="1",
             chunk_jobs=CHUNK_JOBS,
             viewings=PinnedVersion(0, None),

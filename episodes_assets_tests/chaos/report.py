@@ -34,7 +34,7 @@ that day's [ARCHITECTURE.md](../ARCHITECTURE.md) {tried:,} times, on real proces
 on {record["cores"]} shared cores. {"None was broken." if not violated else f"{violated} were broken."}
 
 A calm run of the same day is what each attack is compared with: tracked episodes, plans, jobs,
-outcomes, published rows and manifests, and the files of the snapshots must be equal but for ids and
+outcomes, published rows and manifests, and the files of the lake must be equal but for ids and
 times."""
 
 

@@ -58,7 +58,7 @@ def test_runs_say_that_the_database_went_away_and_end_well_when_run_again(
     on_own_server: System, server: OwnServer, chaos: Chaos
 ) -> None:
     system = on_own_server
-    folder = system.settings.snapshots
+    folder = system.settings.lake
     system.generate(day(1), day(2), episodes=60)
     system.insert_drop(day(2), [(epid, 0, day(2), day(2)) for epid in (7, 8)])  # newly tracked that day
     with fleet(system, 1, EPISODES_HEARTBEAT_SECONDS="2") as workers:

@@ -24,14 +24,14 @@ from episodes_assets_tests.system import System, day
 def test_a_fan_out_tick_killed_at_each_statement(system: System, chaos: Chaos) -> None:
     system.generate(day(1), day(2), episodes=40)
     system.plan(day(1), day(2))
-    with own_process(counted, system.settings.snapshots, tick, "fan_out") as counting:
+    with own_process(counted, system.settings.lake, tick, "fan_out") as counting:
         instants, _ = counting.result()
     calm = messages(system)
     assert len(calm) == len(system.query("queue", "SELECT 1 FROM ledger.chunks"))
     for instant in chaos.sample(instants, short=6):
         take_back(system)
         with chaos.attack(Promise.TICKS, "SIGKILL at each statement of a tick that hands out two days"):
-            with own_process(killed_at, instant, system.settings.snapshots, tick, "fan_out") as killed:
+            with own_process(killed_at, instant, system.settings.lake, tick, "fan_out") as killed:
                 assert killed.was_killed(), f"{instant} was not reached"
             with own_process(tick, "fan_out") as following:
                 following.result()
@@ -46,12 +46,12 @@ def test_a_publishing_tick_killed_at_each_statement(system: System, chaos: Chaos
         handing_out.result()
     system.finish_jobs()
     name = "publish_finished_days"
-    with own_process(counted, system.settings.snapshots, tick, name) as counting:
+    with own_process(counted, system.settings.lake, tick, name) as counting:
         instants, calm = counting.result()
     assert calm == ["2018-03-01", "2018-03-02"]
     for instant in chaos.sample(instants, short=2):
         with chaos.attack(Promise.TICKS, "SIGKILL at each statement of a tick that asks for publication"):
-            with own_process(killed_at, instant, system.settings.snapshots, tick, name) as killed:
+            with own_process(killed_at, instant, system.settings.lake, tick, name) as killed:
                 assert killed.was_killed(), f"{instant} was not reached"
             with own_process(tick, name) as following:
                 assert following.result() == calm

@@ -28,7 +28,7 @@ def calm_run(system: System) -> tuple[list[Instant], Fingerprint]:
     system.insert_drop(DAY, [(epid, 0, DAY, DAY) for epid in (7, 8)])  # newly tracked that day
     with own_process(run_days, system, day(1)) as run:
         assert run.result().success
-    with own_process(counted, system.settings.snapshots, run_days, system, DAY) as counting:
+    with own_process(counted, system.settings.lake, run_days, system, DAY) as counting:
         instants, end = counting.result()
     assert end.success, end.message
     return instants, fingerprint(system)
@@ -36,7 +36,7 @@ def calm_run(system: System) -> tuple[list[Instant], Fingerprint]:
 
 def kill_at(system: System, instant: Instant) -> None:
     """Run the day and let its process die at an instant."""
-    with own_process(killed_at, instant, system.settings.snapshots, run_days, system, DAY) as run:
+    with own_process(killed_at, instant, system.settings.lake, run_days, system, DAY) as run:
         assert run.was_killed(), f"{instant} was not reached"
     assert_nothing_is_half_done(system)
 

@@ -41,7 +41,7 @@ NOWHERE = (
 
 
 def folders(system: System) -> dict[str, Path]:
-    return {"lake": Path(system.settings.lake), "snapshots": Path(system.settings.snapshots)}
+    return {"lake": Path(system.settings.lake)}
 
 
 def watch_late(system: System) -> None:

@@ -76,9 +76,7 @@ def test_a_day_is_replanned_while_workers_drain_it(
             let_drop_be(system, drops[1 - new])
             system.plan(day(1))
             let_drop_be(system, drops[new])
-            with chaos.attack(
-                Promise.TWO, "a day is replanned from a refreshed snapshot while workers drain it"
-            ):
+            with chaos.attack(Promise.TWO, "a day is replanned from a refreshed drop while workers drain it"):
                 ends = in_processes(
                     chaos.random,
                     1.0,
@@ -105,5 +103,5 @@ def let_drop_be(system: System, condition: str) -> None:
 
 
 def without_files(found: Fingerprint) -> Fingerprint:
-    """A refreshed day keeps the files of its older snapshots."""
+    """A refreshed day keeps the files of its older drops."""
     return {name: rows for name, rows in found.items() if name != "files"}

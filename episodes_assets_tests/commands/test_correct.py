@@ -87,15 +87,15 @@ def test_a_correction_reaches_every_later_day(system: System, capsys: pytest.Cap
     assert corrected.query("day == @day(1)").equals(wrong.query("day == @day(1)"))
     assert "stale" not in shown_of(capsys, 3)
     shown = " ".join(shown_of(capsys, 2).split())
-    assert shown.count("an episode was [missing]") == 2  # of the snapshot, and of the viewings
-    snapshots = [snapshot.snapshot_id for snapshot in system.snapshots.versions(day(2))]
-    assert len(snapshots) == 2
-    assert all(snapshot in shown for snapshot in snapshots)
+    assert shown.count("an episode was [missing]") == 2  # of the drop, and of the viewings
+    taken = [drop.snapshot_id for drop in system.drops.versions(day(2))]
+    assert len(taken) == 2
+    assert all(each in shown for each in taken)
     with connect(system.dsn(Purpose.RESULTS)) as results:
         recorded = publications.read_history(results, day(2))
     # Worked again when run again: from another plan, with the same rows.
     assert [each.rows for each in recorded] == [10, 12, 12]
-    assert [each.snapshot_id for each in recorded] == [snapshots[0], snapshots[1], snapshots[1]]
+    assert [each.snapshot_id for each in recorded] == [taken[0], taken[1], taken[1]]
     assert recorded[1].checksum == recorded[2].checksum != recorded[0].checksum
 
     system.forget_everything()

@@ -30,15 +30,24 @@ def test_the_lake_is_described_and_verified(system: System) -> None:
     with system.workers():
         worked(system, day(1), day(2))
     shown = system.cli("lake", "status").stdout.split()
-    assert {"viewings", "development", "2018-02-28", "2018-03-02", "45"} <= set(shown)
-    assert "3 files with 45 viewings are whole" in system.cli("lake", "verify").stdout
-    file = system.viewings.at(1).files[BEFORE]
-    path = Path(system.settings.lake, "viewings", file.path)
-    path.write_bytes(path.read_bytes()[:-9] + b"x" * 9)
+    tables = {"viewings", "episodes", "quarantine"}
+    assert {*tables, "development", "2018-02-28", "2018-03-02", "45", "10"} <= set(shown)
+    said = "7 files are whole, with the rows of: 10 episodes, 0 quarantine, 45 viewings."
+    assert said in system.cli("lake", "verify").stdout
+    drop = system.drops.require(day(2))
+    damaged = {
+        "viewings": system.viewings.at(1).files[BEFORE],
+        "episodes": drop.episodes,
+        "quarantine": drop.quarantine,
+    }
+    for table, file in damaged.items():
+        path = Path(system.settings.lake, table, file.path)
+        path.write_bytes(path.read_bytes()[:-9] + b"x" * 9)
     verified = system.cli("lake", "verify")
     assert verified.returncode == 1
-    assert f"{file.path} was cut or changed" in verified.stdout.replace("\n", "")
-    assert "1 of 3 files are damaged" in verified.stderr
+    for table, file in damaged.items():
+        assert f"{table}/{file.path} was cut or changed" in verified.stdout.replace("\n", "")
+    assert "3 of 7 files are damaged" in verified.stderr
 
 
 def test_vacuum_removes_what_nothing_names(system: System) -> None:
@@ -58,7 +67,7 @@ def test_vacuum_removes_what_nothing_names(system: System) -> None:
     os.utime(folder / "day=2018-03-01" / "0123.part", (0, 0))
     listed = system.cli("lake", "vacuum")
     # Versions of late stay, whatever the age of their files: somebody may be planning from them.
-    assert listed.stdout.split() == ["day=2018-03-01/0123.part"]
+    assert listed.stdout.split() == ["viewings/day=2018-03-01/0123.part"]
     assert "1 files of 0 bytes could be removed" in listed.stderr
     for path in (folder / "_delta_log").glob("*.json"):
         text = path.read_text(encoding="utf-8")
@@ -76,3 +85,35 @@ def test_vacuum_removes_what_nothing_names(system: System) -> None:
         result = system.materialize(day(1), day(2), rework=True, as_planned=True)
         assert result.success, failure(result)
     assert system.published().equals(before)
+
+
+def test_vacuum_keeps_the_drops_that_anything_was_made_from(system: System) -> None:
+    fill(system, BEFORE, day(2))
+    with system.workers():
+        worked(system, day(1), day(2))
+    published = system.drops.require(day(2))
+    # Two more drops of day 2: of the first nothing is made, the second is the newest.
+    for epid in (8, 9):
+        system.insert_drop(day(2), [(epid, 0, "2018-02-01", "2018-02-20")])
+        config = {"refresh": True, "reason": "more came"}
+        result = system.materialize(day(2), select=["input_episodes"], config=config)
+        assert result.success, failure(result)
+    _, unnamed, newest = system.drops.versions(day(2))
+    lake = Path(system.settings.lake)
+    age(lake, 30)
+    assert system.cli("lake", "vacuum").stdout == ""  # versions of late
+    for path in lake.glob("*/_delta_log/*.json"):
+        text = path.read_text(encoding="utf-8")
+        stamp = str(int(time.time() * 1000))[:4]
+        path.write_text(text.replace(f'"timestamp":{stamp}', '"timestamp":1000'), encoding="utf-8")
+    removed = system.cli("lake", "vacuum", "--remove")
+    assert removed.stdout.split() == [f"episodes/{unnamed.episodes.path}"]
+    drops = system.drops
+    assert drops.find_named({day(2): {each.snapshot_id for each in (published, unnamed, newest)}})[
+        day(2)
+    ].existing == {published.snapshot_id, newest.snapshot_id}
+    # It stays on record, and what was made from the first can be looked at.
+    assert [each.snapshot_id for each in drops.versions(day(2))][1] == unnamed.snapshot_id
+    (rows,) = drops.read_drop(published, ["epid"])
+    assert rows["epid"].tolist() == [1, 2, 3, 4, 5]
+    assert "are whole" in system.cli("lake", "verify").stdout

@@ -1,13 +1,14 @@
-"""One database is restored to an earlier moment, or a snapshot is lost: it is seen, and put right."""
+"""One database is restored to an earlier moment, or a drop is lost: it is seen, and put right."""
 
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import psycopg
 import pytest
+from deltalake import DeltaTable
 from psycopg import sql
 from typer.testing import CliRunner
 
@@ -21,7 +22,7 @@ from episodes_assets.stores.consistency import read_records
 from episodes_assets_tests.commands.invoke import output
 from episodes_assets_tests.system import System, day, failure
 
-AGREE = "The databases and the snapshots agree"
+AGREE = "The databases and the lake agree"
 
 
 def work(system: System, first: int, last: int, *, rework: bool = False) -> None:
@@ -112,23 +113,20 @@ def test_results_of_an_earlier_moment_are_seen_and_rebuilt(worked: System) -> No
     assert AGREE in output("db", "status")[0]
 
 
-def test_a_newer_snapshot_is_told_and_a_lost_one_is_a_contradiction(worked: System) -> None:
+def test_a_newer_drop_is_told_and_a_lost_one_is_a_contradiction(worked: System) -> None:
     drop = worked.query("input", "SELECT min(epid) FROM episodes WHERE batch_date = %s", [day(1)])
     worked.query("input", "DELETE FROM episodes WHERE batch_date = %s AND epid = %s", [day(1), drop[0][0]])
     config = {"refresh": True, "reason": "r"}
     refreshed = worked.materialize(day(1), select=["input_episodes"], config=config)
     assert refreshed.success, failure(refreshed)
     told, _ = output("db", "status")
-    assert "there are newer snapshots than those that 2018-03-01 was made from" in told
+    assert "there are newer drops than those that 2018-03-01 was made from" in told
     assert AGREE not in told
-    folder = worked.home / "snapshots" / f"day={day(2)}"
-    version = folder / worked.snapshots.require(day(2)).snapshot_id
-    told = f"that {day(2)} was made from are gone: restore `day={day(2)}/{version.name}`"
-    (version / "viewed.parquet").unlink()
+    kept = worked.drops.require(day(2))
+    told = f"the drops that {day(2)} was made from: restore the lake from a backup ({kept.snapshot_id} of"
+    (Path(worked.settings.lake) / "quarantine" / kept.quarantine.path).unlink()
     assert told in disagreement()
-    shutil.rmtree(version)
-    assert told in disagreement()
-    shutil.rmtree(folder)
+    DeltaTable(f"{worked.settings.lake}/episodes").delete(f"day = '{day(2)}'")
     assert told in disagreement()
 
 
@@ -157,10 +155,10 @@ def test_years_of_days_are_compared_quickly(system: System) -> None:
         connect(system.dsn(Purpose.DAGSTER), autocommit=True) as dagster,
     ):
         began = time.monotonic()
-        records = read_records(queue, results, system.snapshots, system.viewings, dagster)
+        records = read_records(queue, results, system.drops, system.viewings, dagster)
     assert time.monotonic() - began < 10
-    assert (len(records.plans), len(records.publications), len(records.snapshots)) == (days,) * 3
-    assert replace(records, snapshots={}).named_snapshots == records.named_snapshots
+    assert (len(records.plans), len(records.publications), len(records.drops)) == (days,) * 3
+    assert replace(records, drops={}).named_drops == records.named_drops
 
 
 def test_without_a_dsn_nothing_is_compared(system: System, monkeypatch: pytest.MonkeyPatch) -> None:

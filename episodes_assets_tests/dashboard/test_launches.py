@@ -305,7 +305,7 @@ def test_a_literal_in_the_document_is_read_as_well(dashboard: Dashboard) -> None
     ("config", "said"),
     [
         (waiver(ENV), "names an environment variable"),
-        ({"resources": {"snapshots": {"config": {"url": "/tmp"}}}}, 'unexpected config entry "url"'),
+        ({"resources": {"lake": {"config": {"url": "/tmp"}}}}, 'unexpected config entry "url"'),
         (
             {"ops": {"waive_held_jobs_op": {"config": {"decided_by": "x"}}}},
             'unexpected config entry "decided_by"',

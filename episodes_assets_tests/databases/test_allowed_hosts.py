@@ -11,10 +11,11 @@ from episodes_assets.databases import allowed_hosts, doors
 from episodes_assets.databases.allowed_hosts import Door, Request, is_allowed, make_door, parse_entries
 from episodes_assets.databases.dsns import Purpose, resolve_dsns
 from episodes_assets.errors import BadSetting, HostNotAllowed
+from episodes_assets.lake.drops import Drops
+from episodes_assets.lake.older_snapshots import OlderSnapshots
 from episodes_assets.settings import load_settings
-from episodes_assets.stores.snapshots import SnapshotStore
 from episodes_assets_tests.commands.invoke import output
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.system import System
 
 names = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,20}", fullmatch=True)
 hosts = st.one_of(names, st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str))
@@ -177,14 +178,16 @@ def test_every_setting_counts_and_production_needs_no_list(monkeypatch: pytest.M
     assert resolve_dsns(load_settings()).require(Purpose.QUEUE).endswith("@queue-host/db")
 
 
-def test_a_snapshot_store_is_not_opened_unless_it_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_older_snapshots_are_not_opened_unless_their_host_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However a process came by the URL; the registry is not asked for an implementation before."""
-    store = SnapshotStore("nowhere://bucket/x")
+    older, drops = OlderSnapshots("nowhere://bucket/x"), Drops(str(tmp_path))
     with pytest.raises(HostNotAllowed, match="EPISODES_SNAPSHOTS_URL -> nowhere://bucket denied"):
-        store.find(day(1))
+        older.require_brought_in(drops)
     monkeypatch.setenv("EPISODES_ALLOWED_HOSTS", "nowhere://bucket")
     with pytest.raises(ValueError, match="Protocol not known: nowhere"):
-        store.find(day(1))
+        older.require_brought_in(drops)
 
 
 def test_libpq_variables_lead_nobody_away(

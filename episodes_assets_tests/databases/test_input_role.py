@@ -121,7 +121,7 @@ def test_every_start_looks(system: System, monkeypatch: pytest.MonkeyPatch) -> N
     run_worker(worker_config(system, "production"))  # which has nothing to do with the input
     step = system.materialize(day(2), select=["input_episodes"])
     assert "may INSERT episodes" in failure(step)
-    # What is read from a snapshot needs no input, and so no role.
+    # What is read from the lake needs no input, and so no role.
     assert system.materialize(day(1), select=["input_episodes"]).success
 
 

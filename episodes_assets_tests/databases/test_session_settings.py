@@ -129,7 +129,7 @@ def test_days_are_worked_and_shown_right(system: System) -> None:
         "results", "SELECT metrics FROM published.results WHERE day = '2018-03-01' AND algorithm_id = 0"
     )
     assert first[0] == {"views": 2, "viewers": 2, "seconds_watched": 30, "completed_views": 1}
-    drop = next(iter(system.snapshots.read_drop(system.snapshots.require(day(2)), ["epid", "title"])))
+    drop = next(iter(system.drops.read_drop(system.drops.require(day(2)), ["epid", "title"])))
     assert drop["title"].tolist() == [title, title]
 
 

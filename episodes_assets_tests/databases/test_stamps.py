@@ -19,7 +19,7 @@ from episodes_assets.fleet.worker import WorkerConfig, run_worker
 from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.commands.invoke import output, refusal
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.system import System, day, failure
 
 
 def stamps(system: System) -> list[str]:
@@ -191,3 +191,17 @@ def test_init_of_another_environment_changes_no_role(
             provision(load_settings(), Dsns(changed, is_embedded=False), lambda _: None)
     for purpose in Purpose:
         psycopg.connect(tcp_environment.require(purpose)).close()
+
+
+def test_the_lake_changes_its_stamp_with_all_its_tables(system: System) -> None:
+    system.insert_drop(day(1), [(1, 0, "2018-02-01", "2018-02-01")])
+    system.plan(day(1))
+    tables = [*system.drops.tables[:2], system.viewings]
+    assert "belongs to 'development'" in str(
+        refusal("db", "stamp", "staging", "--from", "production", "--lake")
+    )
+    said, _ = output("db", "stamp", "staging", "--from", "development", "--lake")
+    assert said.count("changed from development to staging") == 3
+    assert [table.environment() for table in tables] == ["staging"] * 3
+    refused = failure(system.materialize(day(1), select=["input_episodes"]))
+    assert "belongs to 'staging', this process to 'development'" in refused

@@ -1,4 +1,4 @@
-"""What the databases and the snapshots say of each other: pure comparisons."""
+"""What the databases and the lake say of each other: pure comparisons."""
 
 import datetime as dt
 import uuid
@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from episodes_assets.gates.consistency import (
-    DaySnapshots,
+    DayDrops,
     RecordedPlan,
     RecordedPublication,
     RecordedState,
@@ -36,7 +36,7 @@ def agreeing() -> Records:
             RecordedState(day, "day" if n else "beginning", f"t{n}", f"t{n - 1}" if n else None, f"s{n}")
             for n, day in enumerate(DAYS)
         ],
-        snapshots={day: DaySnapshots(f"s{n}", {f"s{n}"}) for n, day in enumerate(DAYS)},
+        drops={day: DayDrops(f"s{n}", {f"s{n}"}) for n, day in enumerate(DAYS)},
         recorded_by_dagster=DAYS,
     )
 
@@ -122,22 +122,22 @@ def test_dagsters_database_of_an_earlier_moment() -> None:
     assert "`episodes run 2018-03-05` records" in told
 
 
-@pytest.mark.parametrize("left", [DaySnapshots("s1", set()), DaySnapshots(None, set()), None])
-def test_a_snapshot_that_is_gone(left: DaySnapshots | None) -> None:
+@pytest.mark.parametrize("left", [DayDrops("s1", set()), DayDrops(None, set()), None])
+def test_a_drop_that_is_gone(left: DayDrops | None) -> None:
     records = agreeing()
-    snapshots = {day: each for day, each in records.snapshots.items() if day != DAYS[1]}
+    drops = {day: each for day, each in records.drops.items() if day != DAYS[1]}
     if left is not None:
-        snapshots[DAYS[1]] = left
-    ((is_error, told),) = said(replace(records, snapshots=snapshots))
+        drops[DAYS[1]] = left
+    ((is_error, told),) = said(replace(records, drops=drops))
     assert is_error
-    assert "the snapshots that 2018-03-02 was made from are gone: restore `day=2018-03-02/s1`" in told
+    assert "the drops that 2018-03-02 was made from: restore the lake from a backup (s1 of" in told
 
 
 def test_what_has_changed_since_is_no_contradiction() -> None:
     records = agreeing()
-    newer = {**records.snapshots, DAYS[1]: DaySnapshots("s9", {"s1"})}
-    ((is_error, told),) = said(replace(records, snapshots=newer))
-    assert (is_error, "newer snapshots than those that 2018-03-02 was made from" in told) == (False, True)
+    newer = {**records.drops, DAYS[1]: DayDrops("s9", {"s1"})}
+    ((is_error, told),) = said(replace(records, drops=newer))
+    assert (is_error, "newer drops than those that 2018-03-02 was made from" in told) == (False, True)
     state = [*records.state]
     state[1] = replace(state[1], checksum="t9")
     found = said(replace(records, state=state))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from episodes_assets.days import ONE_DAY
 from episodes_assets.gates.bands import HISTORY_DAYS, LEAST_HISTORY, count_is_usual, usual_band
+from episodes_assets.gates.drops import DropRows, drop_is_complete, quarantine_is_small
 from episodes_assets.gates.outcomes import OutcomesDay, every_job_has_one_outcome
 from episodes_assets.gates.pace import (
     FAR_SLOWER,
@@ -19,7 +20,6 @@ from episodes_assets.gates.pace import (
     usual_seconds,
 )
 from episodes_assets.gates.publication import Publications, due_day, yesterday_is_published
-from episodes_assets.gates.snapshots import SnapshotRows, quarantine_is_small, snapshot_is_complete
 from episodes_assets.gates.state import StateDay, state_only_grows
 from episodes_assets.gates.verdicts import Verdict
 from episodes_assets_tests.system import day
@@ -106,18 +106,20 @@ def test_the_hour_that_began_it_all_is_flagged() -> None:
 @given(st.integers(0, 1000), st.integers(1, 1000), st.floats(0, 1))
 def test_a_quarantine_warns_and_stops_by_its_share(refused: int, accepted: int, limit: float) -> None:
     rows = refused + accepted
-    snapshot = SnapshotRows(day(1), rows, accepted, refused, 3, accepted, refused, 3)
-    verdict = quarantine_is_small([snapshot], limit)
+    drop = DropRows(day(1), rows, accepted, refused, accepted, refused)
+    verdict = quarantine_is_small([drop], limit)
     assert verdict.passed == (refused / rows <= min(0.05, limit))
     assert verdict.closes == (refused / rows > limit)
 
 
-@pytest.mark.parametrize("field", ["read", "accepted", "quarantined", "viewed", "accepted_stored"])
-def test_a_snapshot_is_complete_when_all_counts_agree(field: str) -> None:
-    whole = SnapshotRows(day(1), 12, 10, 2, 3, 10, 2, 3)
-    assert snapshot_is_complete([whole]).passed
+@pytest.mark.parametrize(
+    "field", ["read", "accepted", "quarantined", "accepted_stored", "quarantined_stored"]
+)
+def test_a_drop_is_complete_when_all_counts_agree(field: str) -> None:
+    whole = DropRows(day(1), 12, 10, 2, 10, 2)
+    assert drop_is_complete([whole]).passed
     broken = replace(whole, day=day(2), **{field: getattr(whole, field) - 1})
-    verdict = snapshot_is_complete([whole, broken])
+    verdict = drop_is_complete([whole, broken])
     assert verdict.closes
     assert [row["day"] for row in verdict.offending] == [str(day(2))]
 

@@ -4,12 +4,18 @@ import socket
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from episodes_assets.errors import HostNotAllowed, HostUnreachable, LakeDamaged
+from episodes_assets.lake.drops import Drops
+from episodes_assets.lake.older_snapshots import OlderSnapshots
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets_tests.lake.object_store import connect, object_store
+from episodes_assets_tests.lake.test_drops import read as drop_rows
+from episodes_assets_tests.lake.test_drops import take as take_drop
+from episodes_assets_tests.lake.test_older_snapshots import older
 from episodes_assets_tests.lake.test_viewings import FIRST, ONE_DAY, read, rows_of, take
 from episodes_assets_tests.system import System, day, failure
 
@@ -46,6 +52,33 @@ def test_versions_and_damage(url: str, server: str) -> None:
         read(Viewings(url), second, {1: FIRST}, FIRST)
 
 
+def test_drops_and_their_damage(url: str, server: str) -> None:
+    lake = Drops(url)
+    assert lake.find(FIRST) is None
+    first, second = take_drop(lake, 1, day=FIRST), take_drop(lake, 1, 2, day=FIRST, reason="one was missing")
+    reader = Drops(url)
+    assert (reader.find(FIRST), reader.versions(FIRST)) == (second, [first, second])
+    assert [drop_rows(reader, each)["epid"].tolist() for each in (first, second)] == [[1], [1, 2]]
+    assert reader.read_quarantine(second)["reasons"].tolist() == ["epid_negative"]
+    path = f"{server}/lake/{url.removeprefix('s3://lake/')}/episodes/{first.episodes.path}"
+    with urllib.request.urlopen(urllib.request.Request(path, method="DELETE"), timeout=5):
+        pass
+    named = {FIRST: {first.snapshot_id, second.snapshot_id}}
+    assert reader.find_named(named)[FIRST].existing == {second.snapshot_id}
+    with pytest.raises(LakeDamaged, match=f"{first.episodes.path} is gone"):
+        drop_rows(reader, first)
+
+
+def test_older_snapshots_are_brought_in(url: str, tmp_path: Path) -> None:
+    ids = [older(tmp_path, FIRST, 1), older(tmp_path, FIRST + ONE_DAY, 2)]
+    lake = Drops(url)
+    snapshots = OlderSnapshots(str(tmp_path))
+    assert snapshots.bring_in(lake, "development", lambda _: None) == 2
+    assert [each.snapshot_id for each in lake.require_all([FIRST, FIRST + ONE_DAY])] == ids
+    assert lake.read_viewed(lake.require(FIRST)).tolist() == [3, 5]
+    snapshots.require_brought_in(Drops(url))
+
+
 def test_of_many_who_write_at_once_none_is_lost(url: str) -> None:
     def one(number: int) -> None:
         take(Viewings(url), rows_of(FIRST + number * ONE_DAY, (number, 1)), days=[FIRST + number * ONE_DAY])
@@ -72,7 +105,8 @@ def test_a_day_from_the_input_to_its_results(
         result = system.materialize(day(1), day(2))
         assert result.success, failure(result)
     assert system.published().equals(local)
-    assert "viewings" in system.cli("lake", "status").stdout
+    shown = system.cli("lake", "status").stdout.split()
+    assert {"episodes", "quarantine", "viewings"} <= {*shown}
     assert "are whole" in system.cli("lake", "verify").stdout
 
 

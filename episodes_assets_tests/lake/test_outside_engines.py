@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from episodes_assets_tests.system import System, day, failure
@@ -44,3 +46,49 @@ def test_reach_of_a_whole_day_in_sql(system: System, tmp_path: Path) -> None:
     assert len(expected) > 100
     assert [tuple(map(int, row)) for row in found] == expected
     assert max(views for _, views, *_ in expected) > 10
+
+
+def test_the_due_episodes_of_a_day_in_sql(system: System) -> None:
+    """From the three tables alone, which are read as they are."""
+    system.generate(day(1), day(3), episodes=400)
+    system.plan(day(1), day(3))
+    tables = {
+        name: DeltaTable(f"{system.settings.lake}/{name}").file_uris()
+        for name in ("episodes", "quarantine", "viewings")
+    }
+    with duckdb.connect() as connection:
+        due = connection.execute(
+            """
+            SELECT epid, algorithm_id
+            FROM read_parquet($episodes, hive_partitioning = true)
+            WHERE day = '2018-03-03' AND start_date <= day AND algorithm_id <> 0 AND epid IN (
+                SELECT epid FROM read_parquet($viewings, hive_partitioning = true) WHERE day = '2018-03-03'
+            )
+            ORDER BY ALL
+            """,
+            {name: tables[name] for name in ("episodes", "viewings")},
+        ).fetchall()
+        reasons = connection.execute(
+            "SELECT day, count(*), count(reasons) FROM read_parquet($quarantine, hive_partitioning = true)"
+            " GROUP BY day ORDER BY day",
+            {"quarantine": tables["quarantine"]},
+        ).fetchall()
+        records = connection.execute(
+            "SELECT decode(value) FROM parquet_kv_metadata($episodes) WHERE key = 'episodes.drop'",
+            {"episodes": tables["episodes"]},
+        ).fetchall()
+    assert due == [tuple(job[:2]) for job in system.jobs(day(3)) if job[1] != 0]
+    assert len(due) > 10
+    taken = system.drops.require_all([day(1), day(2), day(3)])
+    assert reasons == [(each.day, each.quarantined_rows, each.quarantined_rows) for each in taken]
+    assert {json.loads(said)["snapshot_id"] for (said,) in records} == {each.snapshot_id for each in taken}
+
+
+def test_any_reader_of_delta_sees_the_rows_and_types(system: System) -> None:
+    system.generate(day(1), day(2), episodes=60)
+    system.plan(day(1), day(2))
+    for taken in system.drops.require_all([day(1), day(2)]):
+        for table, rows in (("episodes", taken.accepted_rows), ("quarantine", taken.quarantined_rows)):
+            dataset = DeltaTable(f"{system.settings.lake}/{table}").to_pyarrow_dataset()
+            assert dataset.to_table(filter=pc.field("day") == taken.day).num_rows == rows
+            assert dataset.schema.field("premier_date").type == pa.date32()

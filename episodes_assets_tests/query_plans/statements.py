@@ -25,6 +25,7 @@ from episodes_assets.fleet.activity import Activity
 from episodes_assets.fleet.claims import Claim, JobFailure, Took
 from episodes_assets.fleet.messages import ChunkMessage
 from episodes_assets.fleet.presence import WorkerName
+from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.tables import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.stores import (
@@ -47,7 +48,6 @@ from episodes_assets.stores import (
 )
 from episodes_assets.stores.consistency import read_records
 from episodes_assets.stores.recomputing import read_published_coverage
-from episodes_assets.stores.snapshots import SnapshotStore
 from episodes_assets_tests.query_plans.explained import (
     Executed,
     Log,
@@ -158,6 +158,7 @@ def cases(jobs: int) -> list[Case]:
             plans,
             lambda to: plan_history.read_viewings_versions(to.queue),
         ),
+        Case("drops that plans name", "queue", plans, lambda to: plan_history.read_snapshot_ids(to.queue)),
         Case(
             "planned jobs read back",
             "queue",
@@ -312,6 +313,15 @@ def cases(jobs: int) -> list[Case]:
             "results",
             3 * plans,
             lambda to: publications.read_viewings_versions(to.results),
+        ),
+        Case(
+            "drops that were published",
+            "results",
+            3 * plans,
+            lambda to: publications.read_snapshot_ids(to.results),
+        ),
+        Case(
+            "drops of tracked days", "results", plans, lambda to: tracked_state.read_snapshot_ids(to.results)
         ),
         Case(
             "since when a day has viewings",
@@ -474,8 +484,8 @@ def _plan_once_more(to: Open) -> None:
 
 def _compare(to: Open) -> None:
     home = to.tables.system.home
-    store, viewings = SnapshotStore(str(home / "snapshots")), Viewings(str(home / "lake"))
-    read_records(to.queue, to.results, store, viewings, None)
+    lake = str(home / "lake")
+    read_records(to.queue, to.results, Drops(lake), Viewings(lake), None)
 
 
 def _fan_out_anew(to: Open) -> None:

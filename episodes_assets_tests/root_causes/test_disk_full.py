@@ -1,4 +1,4 @@
-"""A full disk: of the snapshots, of the home, of what is exported, of the databases, of Dagster's own."""
+"""A full disk: of the lake, of the home, of what is exported, of the databases, of Dagster's own."""
 
 import contextlib
 import os
@@ -57,23 +57,6 @@ def step_failure(system: System, number: int) -> str:
     raise AssertionError("no step failed")
 
 
-def test_the_disk_of_the_snapshots(system: System, disk: NewDisk, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = disk(4)
-    monkeypatch.setenv("EPISODES_SNAPSHOTS_URL", str(small.path / "snapshots"))
-    system.generate(day(1), day(2))
-    system.plan(day(1))
-    small.fill(leave=8_192)
-    said = the_error(system.cli("run", "2018-03-02", "--workers", "0"))
-    assert "the disk is full" in said
-    assert f"the snapshots below {small.path}/snapshots" in said
-    assert "No space left on device" in said
-    assert "free space there" in said
-    assert said == f"error: {step_failure(system, 2)}"
-    # Nothing half done is left, and freeing space is all it takes.
-    small.free()
-    system.plan(day(2))
-
-
 def test_the_disk_of_the_lake(system: System, disk: NewDisk, monkeypatch: pytest.MonkeyPatch) -> None:
     small = disk(4)
     monkeypatch.setenv("EPISODES_LAKE_URL", str(small.path / "lake"))
@@ -89,7 +72,7 @@ def test_the_disk_of_the_lake(system: System, disk: NewDisk, monkeypatch: pytest
     # Nothing half done is seen, and freeing space is all it takes.
     small.free()
     assert system.viewings.newest() == before
-    assert system.snapshots.find(day(2)) is None
+    assert system.drops.find(day(2)) is None
     system.plan(day(2))
 
 
@@ -134,7 +117,7 @@ def test_the_disk_of_the_home(system: System, disk: NewDisk) -> None:
     small.fill()
     home = {"EPISODES_HOME": str(small.path / "home"), "DAGSTER_HOME": ""}
     said = the_error(system.cli("run", "2018-03-01", "--workers", "1", env=home))
-    assert f"the disk is full (the snapshots below {small.path}/home/snapshots: No space left" in said
+    assert f"the disk is full ({small.path}/home/lake/viewings: No space left" in said
 
 
 def test_the_disk_of_the_embedded_server(disk: NewDisk, tmp_path: Path) -> None:

@@ -121,10 +121,9 @@ def for_others(tmp_path: Path) -> Path:
 def test_a_folder_that_this_user_may_not_write(for_others: Path) -> None:
     program = textwrap.dedent(f"""
         import datetime as dt
-        from episodes_assets.stores.snapshots import SnapshotStore
-        from episodes_assets.failures import explain
+        from episodes_assets.lake.drops import Drops
         try:
-            with SnapshotStore({str(for_others)!r} + "/snapshots").new(dt.date(2018, 3, 1), environment="x"):
+            with Drops({str(for_others)!r} + "/lake").writer(dt.date(2018, 3, 1)):
                 pass
         except Exception as error:
             print(type(error).__name__, error)
@@ -139,33 +138,32 @@ def test_a_folder_that_this_user_may_not_write(for_others: Path) -> None:
     if "Permission denied" in done.stderr or "ModuleNotFoundError" in done.stderr:
         pytest.skip("other users may not run this environment's Python")
     assert done.stdout.startswith(
-        f"AccessDenied this user may not read or write there (the snapshots below {for_others}/snapshots: "
-        "Permission denied: "
+        f"AccessDenied this user may not read or write there ({for_others}/lake/episodes: Permission denied: "
     ), done.stderr
     assert "`chown`" in done.stdout
 
 
-def test_a_run_whose_snapshots_lie_in_a_file(system: System, tmp_path: Path) -> None:
+def test_a_run_whose_lake_lies_in_a_file(system: System, tmp_path: Path) -> None:
     """Where there should be a folder."""
     system.generate(day(1), day(1))
     file = tmp_path / "file"
     file.touch()
     said = the_error(
-        system.cli("run", "2018-03-01", "--workers", "0", env={"EPISODES_SNAPSHOTS_URL": str(file / "x")})
+        system.cli("run", "2018-03-01", "--workers", "0", env={"EPISODES_LAKE_URL": str(file / "x")})
     )
     assert "a file or folder is missing" in said
     assert str(file) in said
     assert said == f"error: {step_failure(system, 1)}"
 
 
-def test_a_manifest_that_is_damaged(system: System) -> None:
+def test_a_drop_that_is_damaged(system: System) -> None:
     system.generate(day(1), day(1))
     system.plan(day(1))
-    manifest = Path(system.settings.snapshots) / "day=2018-03-01" / "manifest.json"
-    manifest.write_text(manifest.read_text()[:40])
+    file = Path(system.settings.lake, "episodes", system.drops.require(day(1)).episodes.path)
+    file.write_bytes(file.read_bytes()[:40])
     said = the_error(system.cli("run", "2018-03-01", "--workers", "0"))
-    assert f"{manifest} is no manifest" in said
-    assert "restore it from a backup" in said
+    assert f"{file} was cut or changed" in said
+    assert "restore the lake from a backup" in said
 
 
 def test_a_file_that_cannot_be_read_is_not_called_a_bad_one(tmp_path: Path) -> None:

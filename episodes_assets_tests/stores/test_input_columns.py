@@ -354,7 +354,7 @@ def test_a_step_says_what_it_cannot_read(system: System) -> None:
     result = system.materialize(day(1), select=["input_episodes"])
     assert "viewings.viewed_at" in failure(result)
     assert "Traceback" not in failure(result)
-    assert system.snapshots.find(day(1)) is None
+    assert system.drops.find(day(1)) is None
 
 
 def test_tables_of_any_kind_and_domains_are_read(system: System) -> None:
@@ -459,7 +459,7 @@ def test_a_day_on_tables_of_other_types(system: System, monkeypatch: pytest.Monk
         (7, 0, {"views": 0, "viewers": 0, "seconds_watched": 0, "completed_views": 0}),
         (2**53 + 1, 0, {"views": 3, "viewers": 2, "seconds_watched": 60, "completed_views": 2}),
     ]
-    quarantined = system.snapshots.read_quarantine(system.snapshots.require(day(1)))
+    quarantined = system.drops.read_quarantine(system.drops.require(day(1)))
     shown = quarantined[["algorithm_id", "reasons", "as_found"]].astype("object").to_dict("records")
     assert {row["reasons"]: row["algorithm_id"] for row in shown} == {
         "algorithm_id_unknown": 99999,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from episodes_assets.stores import drop_table
+from episodes_assets.lake import drop_table
 from episodes_assets.validation.drop import validate_drop
 
 OK = dt.date(2018, 1, 1)

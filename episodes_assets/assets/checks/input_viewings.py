@@ -113,7 +113,7 @@ def metadata(
                 {
                     "day": str(each.day),
                     "viewings": each.viewings.rows,
-                    "viewed episodes": each.snapshot.viewed_episodes,
+                    "viewed episodes": each.drop.viewed_episodes,
                     "bytes": each.viewings.size,
                     "file": each.viewings.path,
                 }

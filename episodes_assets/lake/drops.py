@@ -1,0 +1,443 @@
+"""The lake's drops: each day's catalogue as it was taken, in the tables `episodes` and `quarantine`.
+
+`episodes` has the rows that validation accepted, ordered by `epid`; `quarantine` has those that it refused,
+with the reasons. A day without refused rows has an empty file there.
+
+Delta Lake has no commit over several tables. A day is committed table by table: its viewings first, then
+what was refused, and **last its accepted rows, which make it visible as taken**. Whoever is killed in between
+leaves nothing that counts, and taking the day again gives the same files.
+
+What is known of a drop besides its rows (how many were read, which rules refused some, when it was taken and
+for what reason) is its record: JSON under the key `episodes.drop` in the metadata of the day's file, and
+under `episodes.drops` in the commit that made it the day's. The file tells what a day is now; the commits
+tell all that it ever was, so that a drop is found by the `snapshot_id` which plans, the tracked state and
+publications name.
+
+A third table, `viewed_episodes`, is there only where snapshots of an older release were brought in
+(`older_snapshots.py`): the episodes that such a release had recorded as viewed. Of a day that was taken with
+its viewings those are in `viewings`.
+"""
+
+import datetime as dt
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from episodes_assets.databases import doors
+from episodes_assets.errors import DropMissing, LakeDamaged, LakeMissing
+from episodes_assets.gates.consistency import DayDrops
+from episodes_assets.lake import drop_table
+from episodes_assets.lake.day_file import DayWriter, LakeFile
+from episodes_assets.lake.episode_parts import DROP_PART_ROWS, whole_episodes
+from episodes_assets.lake.tables import LakeTable
+from episodes_assets.validation.drop import AS_FOUND, ValidatedDrop
+
+EPISODES, QUARANTINE, VIEWED_EPISODES = "episodes", "quarantine", "viewed_episodes"
+RECORD = "episodes.drop"
+RECORDS = "episodes.drops"
+VIEWED_SCHEMA = pa.schema({"epid": pa.int64()})
+_FILES_AT_ONCE = 8
+_ID_CHARACTERS = 16
+_NEVER_MISSING = {"epid": "int64", "algorithm_id": "int16"}
+_MEND = "restore the lake from a backup; `episodes lake verify` looks at every file"
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A day's drop as it was taken.
+
+    Attributes:
+        day: The day.
+        snapshot_id: Follows from the content and from what was viewed on the day: equal input, equal id.
+        drop_rows: Rows read from the input, counted before validation.
+        accepted_rows: Rows that passed validation.
+        quarantined_rows: Rows that did not.
+        viewed_episodes: Distinct episodes viewed on the day by then.
+        reasons: Quarantined rows by broken rule; a row may break several.
+        taken_at: When it was taken, ISO 8601, UTC.
+        reason: Why it was taken then; empty in the ordinary course of things.
+        episodes: The file of the accepted rows.
+        quarantine: The file of the refused ones.
+        viewed: The file of the viewed episodes, of a drop that was brought in from a release before the lake.
+    """
+
+    day: dt.date
+    snapshot_id: str
+    drop_rows: int
+    accepted_rows: int
+    quarantined_rows: int
+    viewed_episodes: int
+    reasons: Mapping[str, int]
+    taken_at: str
+    reason: str
+    episodes: LakeFile
+    quarantine: LakeFile
+    viewed: LakeFile | None = None
+
+
+class DropWriter:
+    """A drop that is being taken; `Drops.writer` makes it.
+
+    Attributes:
+        episodes: The file of the accepted rows.
+        quarantine: The file of the refused ones.
+    """
+
+    def __init__(self, day: dt.date, reason: str, episodes: DayWriter, quarantine: DayWriter) -> None:
+        self.episodes = episodes
+        self.quarantine = quarantine
+        self._day = day
+        self._reason = reason
+        self._reasons: Counter[str] = Counter()
+
+    @property
+    def rows(self) -> int:
+        """Rows added so far."""
+        return self.episodes.rows + self.quarantine.rows
+
+    def add(self, validated: ValidatedDrop) -> None:
+        """Add the next part of the drop, whose episodes are in no other part."""
+        self.episodes.write_group(drop_table.to_table(validated.accepted))
+        self.quarantine.write_group(drop_table.to_table(validated.quarantined, drop_table.QUARANTINED))
+        self._reasons.update(validated.reasons)
+
+    def finish(self, viewed: npt.NDArray[np.int64], rows_read: int) -> Drop:
+        """Finish the files; `Drops.commit` makes them the day's.
+
+        Args:
+            viewed: The ascending epids viewed on the day.
+            rows_read: Rows that came from the input, counted by whoever read it.
+        """
+        quarantine = self.quarantine.finish()
+        parts = (
+            self.episodes.content_digest(),
+            quarantine.digest,
+            hashlib.sha256(viewed.tobytes()).hexdigest(),
+        )
+        return self.finish_as(
+            {
+                "snapshot_id": hashlib.sha256("".join(parts).encode()).hexdigest()[:_ID_CHARACTERS],
+                "drop_rows": rows_read,
+                "accepted_rows": self.episodes.rows,
+                "quarantined_rows": quarantine.rows,
+                "viewed_episodes": len(viewed),
+                "reasons": dict(self._reasons.most_common()),
+                "taken_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+                "reason": self._reason,
+            },
+            quarantine,
+        )
+
+    def finish_as(
+        self, said: Mapping[str, Any], quarantine: LakeFile, viewed: LakeFile | None = None
+    ) -> Drop:
+        """Finish the file of accepted rows with what is said of a drop elsewhere."""
+        record = {**said, "quarantine": _named(quarantine), "viewed": viewed and _named(viewed)}
+        self.episodes.describe({RECORD: json.dumps(record)})
+        return _from_record(self._day, record, self.episodes.finish())
+
+
+class Drops:
+    """The tables of drops in a lake.
+
+    Attributes:
+        episodes: The accepted rows.
+        quarantine: The refused ones.
+        viewed: What releases before the lake had recorded as viewed.
+    """
+
+    def __init__(self, lake_url: str) -> None:
+        self.lake_url = lake_url
+        self.episodes = LakeTable(lake_url, EPISODES)
+        self.quarantine = LakeTable(lake_url, QUARANTINE)
+        self.viewed = LakeTable(lake_url, VIEWED_EPISODES)
+        self._known: dict[LakeFile, Drop] = {}
+
+    @property
+    def shown(self) -> str:
+        """Where they are, without user names and passwords, for messages."""
+        return doors.without_user(self.lake_url)
+
+    @property
+    def tables(self) -> Sequence[LakeTable]:
+        """All of them."""
+        return (self.episodes, self.quarantine, self.viewed)
+
+    def days(self) -> Collection[dt.date]:
+        """The days that were taken, in order."""
+        newest = self.episodes.newest()
+        return list(newest.files) if newest else []
+
+    def find(self, day: dt.date) -> Drop | None:
+        """The day's drop, or None.
+
+        Raises:
+            LakeDamaged: If its file is gone, was cut or changed.
+            SystemFailure: If the lake cannot be reached.
+        """
+        return self.find_all([day]).get(day)
+
+    def find_all(self, days: Collection[dt.date]) -> dict[dt.date, Drop]:
+        """The drops of those of some days that have one; raises as `find`."""
+        newest = self.episodes.newest()
+        files = [newest.files[day] for day in days if day in newest.files] if newest else []
+        if unread := [file for file in files if file not in self._known]:
+            with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+                self._known.update(zip(unread, pool.map(self._read_record, unread), strict=True))
+        return {file.day: self._known[file] for file in files}
+
+    def require(self, day: dt.date) -> Drop:
+        """The day's drop; raises as `require_all`."""
+        (drop,) = self.require_all([day])
+        return drop
+
+    def require_all(self, days: Sequence[dt.date]) -> list[Drop]:
+        """The drops of some days, in their order.
+
+        Raises:
+            DropMissing: If one has none.
+            LakeDamaged: If a file is gone, was cut or changed.
+            SystemFailure: If the lake cannot be reached.
+        """
+        found = self.find_all(days)
+        for day in days:
+            if day not in found:
+                raise DropMissing(
+                    f"the lake at {self.shown} has no drop of {day}", f"materialise input_episodes of {day}"
+                )
+        return [found[day] for day in days]
+
+    def history(self) -> list[Drop]:
+        """All drops that were ever a day's, in the order in which they became so.
+
+        Their files may be gone: `episodes lake vacuum` removes those that nothing names.
+        """
+        commits = [json.loads(commit.facts.get(RECORDS, "[]")) for commit in self.episodes.commits()]
+        return [
+            _from_record(dt.date.fromisoformat(said["day"]), said, _file(said["day"], said["episodes"]))
+            for records in commits
+            for said in records
+        ]
+
+    def versions(self, day: dt.date) -> list[Drop]:
+        """All drops that were ever the day's, in the order in which they last were taken.
+
+        `find` answers with the one that is the day's now.
+        """
+        found: dict[str, Drop] = {}
+        for drop in self.history():
+            if drop.day == day:
+                found.pop(drop.snapshot_id, None)
+                found[drop.snapshot_id] = drop
+        return list(found.values())
+
+    def find_named(self, named: Mapping[dt.date, Collection[str]]) -> dict[dt.date, DayDrops]:
+        """Which drops of some days are there.
+
+        Args:
+            named: The ids to look for, by day.
+
+        Returns:
+            For each of these days the id of the one that is the day's now, and those of the named that have
+            all files.
+        """
+        newest = self.episodes.newest()
+        history = self.history()
+        ids = {drop.episodes: drop.snapshot_id for drop in history}
+        drops = [drop for drop in history if drop.snapshot_id in named.get(drop.day, ())]
+        present = zip(
+            drops,
+            self.episodes.present([drop.episodes for drop in drops]),
+            self.quarantine.present([drop.quarantine for drop in drops]),
+            strict=True,
+        )
+        existing: defaultdict[dt.date, set[str]] = defaultdict(set)
+        for drop, has_episodes, has_quarantine in present:
+            if has_episodes and has_quarantine:
+                existing[drop.day].add(drop.snapshot_id)
+        return {
+            day: DayDrops(ids.get(newest.files[day]) if newest and day in newest.files else None, there)
+            for day, there in ((day, existing[day]) for day in named)
+        }
+
+    def count_rows(self, drops: Sequence[Drop]) -> list[tuple[int, int]]:
+        """The accepted and the refused rows in the files of some drops, by the files' own ends.
+
+        Raises:
+            LakeDamaged: If a file is gone, was cut or changed.
+            SystemFailure: If the lake cannot be reached.
+        """
+
+        def count(drop: Drop) -> tuple[int, int]:
+            with (
+                self.episodes.open(drop.episodes) as episodes,
+                self.quarantine.open(drop.quarantine) as quarantine,
+            ):
+                return int(episodes.metadata.num_rows), int(quarantine.metadata.num_rows)
+
+        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+            return list(pool.map(count, drops))
+
+    @contextmanager
+    def writer(self, day: dt.date, *, reason: str = "") -> Iterator[DropWriter]:
+        """Take a day's drop part by part; what a failure leaves of it is removed.
+
+        Args:
+            day: The day.
+            reason: Why it is taken, for the record.
+
+        Raises:
+            SystemFailure: If it cannot be written: a full disk, a missing right and the like.
+        """
+        with (
+            self.episodes.writer(day, drop_table.ACCEPTED) as episodes,
+            self.quarantine.writer(day, drop_table.QUARANTINED) as quarantine,
+        ):
+            yield DropWriter(day, reason, episodes, quarantine)
+
+    def commit(self, drops: Sequence[Drop], environment: str) -> None:
+        """Make drops those of their days, which are distinct: their accepted rows last.
+
+        Raises:
+            WrongEnvironment: If the lake belongs to another environment.
+            LakeOvertaken: If others keep committing in between.
+            SystemFailure: If the lake cannot be written.
+        """
+        if not drops:
+            return
+        viewed = [drop.viewed for drop in drops if drop.viewed]
+        if viewed:
+            self.viewed.commit(VIEWED_SCHEMA, lambda _: viewed, environment=environment, facts={})
+        refused = [drop.quarantine for drop in drops]
+        schema = drop_table.QUARANTINED
+        self.quarantine.commit(schema, lambda _: refused, environment=environment, facts={})
+        accepted = [drop.episodes for drop in drops]
+        facts = {RECORDS: json.dumps([_to_record(drop) for drop in drops])}
+        self.episodes.commit(drop_table.ACCEPTED, lambda _: accepted, environment=environment, facts=facts)
+        self._known.update({drop.episodes: drop for drop in drops})
+        self.settle([drop.day for drop in drops], environment)
+
+    def settle(self, days: Collection[dt.date], environment: str) -> None:
+        """Let the quarantine have what was refused of the drops that are the days' now.
+
+        It has, but for two who take a day at once: the one who is last in `episodes` may be first there.
+        """
+
+        def what_they_lack(kept: Mapping[dt.date, LakeFile]) -> list[LakeFile]:
+            found = self.find_all(days).values()
+            return [drop.quarantine for drop in found if kept.get(drop.day) != drop.quarantine]
+
+        newest = self.quarantine.newest()
+        if what_they_lack(newest.files if newest else {}):
+            schema = drop_table.QUARANTINED
+            self.quarantine.commit(schema, what_they_lack, environment=environment, facts={})
+
+    def read_drop(self, drop: Drop, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+        """The accepted rows in parts, ordered by epid, every episode in one part.
+
+        Args:
+            drop: The drop.
+            columns: Which; `epid` among them.
+
+        Yields:
+            The columns, `epid` as int64 and `algorithm_id` as int16; at least one part.
+
+        Raises:
+            LakeDamaged: If the file is not the one that was written.
+            SystemFailure: If the lake cannot be reached.
+        """
+        exact = {name: dtype for name, dtype in _NEVER_MISSING.items() if name in columns}
+        with _open_whole(self.episodes, drop.episodes) as file:
+            # The file's own row groups need not end between episodes.
+            rows = (file.read_row_group(n, columns) for n in range(file.num_row_groups))
+            batches = (batch for table in rows for batch in table.to_batches())
+            empty = file.schema_arrow.empty_table().select(columns)
+            for part in whole_episodes(batches, DROP_PART_ROWS) if file.metadata.num_rows else [empty]:
+                yield drop_table.to_frame(part).astype(exact)
+
+    def read_quarantine(self, drop: Drop) -> pd.DataFrame:
+        """The refused rows with their `reasons`, and `as_found`: what could not be read, as JSON.
+
+        Raises:
+            LakeDamaged: If the file is not the one that was written.
+            SystemFailure: If the lake cannot be reached.
+        """
+        with _open_whole(self.quarantine, drop.quarantine) as file:
+            table = file.read()
+        rows = drop_table.to_frame(table.select(drop_table.SCHEMA.names))
+        return rows.assign(**{name: table[name].to_pandas() for name in ("reasons", AS_FOUND)})
+
+    def read_viewed(self, drop: Drop) -> npt.NDArray[np.int64]:
+        """The ascending epids viewed on the day, by what a release before the lake had recorded.
+
+        Raises:
+            LakeMissing: If the drop was taken with the viewings, which are gone.
+            LakeDamaged: If the file is not the one that was written.
+            SystemFailure: If the lake cannot be reached.
+        """
+        if drop.viewed is None:
+            raise LakeMissing(
+                f"the lake at {self.shown} has a drop of {drop.day}, but no viewings",
+                f"materialise input_viewings of {drop.day}, or restore the lake from a backup",
+            )
+        with _open_whole(self.viewed, drop.viewed) as file:
+            epids: npt.NDArray[np.int64] = file.read()["epid"].to_numpy()
+        return epids
+
+    def verify_environment(self, environment: str) -> None:
+        """Refuse tables of another environment; see `LakeTable.verify_environment`."""
+        for table in self.tables:
+            table.verify_environment(environment)
+
+    def _read_record(self, file: LakeFile) -> Drop:
+        with self.episodes.open(file) as opened:
+            found = (opened.metadata.metadata or {}).get(RECORD.encode())
+        try:
+            return _from_record(file.day, json.loads(found or ""), file)
+        except (ValueError, TypeError, KeyError) as error:
+            path = f"{self.episodes.shown}/{file.path}"
+            raise LakeDamaged(f"{path} does not say what it was taken from", _MEND) from error
+
+
+@contextmanager
+def _open_whole(table: LakeTable, file: LakeFile) -> Iterator[pq.ParquetFile]:
+    """A file, once all of its bytes are known to be those that were written."""
+    if not table.is_whole(file):
+        raise LakeDamaged(f"{table.shown}/{file.path} was cut or changed", _MEND)
+    with table.open(file) as opened:
+        yield opened
+
+
+def _named(file: LakeFile) -> dict[str, Any]:
+    return {"path": file.path, "rows": file.rows, "size": file.size}
+
+
+def _file(day: str, said: Mapping[str, Any]) -> LakeFile:
+    return LakeFile(dt.date.fromisoformat(day), said["path"], said["rows"], said["size"])
+
+
+def _to_record(drop: Drop) -> dict[str, Any]:
+    files = {"episodes": drop.episodes, "quarantine": drop.quarantine, "viewed": drop.viewed}
+    return {
+        **asdict(drop),
+        "day": drop.day.isoformat(),
+        **{name: file and _named(file) for name, file in files.items()},
+    }
+
+
+def _from_record(day: dt.date, said: Mapping[str, Any], episodes: LakeFile) -> Drop:
+    plain = {name: value for name, value in said.items() if name not in ("day", "episodes")}
+    plain["quarantine"] = _file(day.isoformat(), said["quarantine"])
+    plain["viewed"] = _file(day.isoformat(), said["viewed"]) if said["viewed"] else None
+    return Drop(day=day, episodes=episodes, **plain)
