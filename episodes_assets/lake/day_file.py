@@ -8,7 +8,7 @@ put and when it becomes its day's is decided in `tables.py`.
 import datetime as dt
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,11 +74,22 @@ class CheckedFile(pq.ParquetFile):  # type: ignore[misc]
         """As the one of Arrow; raises ArrowInvalid when rows are missing."""
         return self._checked(range(self.num_row_groups), super().read(*args, **kwargs))
 
+    def iter_batches(self, *args: Any, **kwargs: Any) -> Iterator[pa.RecordBatch]:  # noqa: ANN401
+        """As the one of Arrow, for all row groups; raises ArrowInvalid at the end when rows are missing."""
+        rows = 0
+        for batch in super().iter_batches(*args, **kwargs):
+            rows += batch.num_rows
+            yield batch
+        self._require_rows(range(self.num_row_groups), rows)
+
     def _checked(self, row_groups: Sequence[int], table: pa.Table) -> pa.Table:
-        expected = sum(self.metadata.row_group(each).num_rows for each in row_groups)
-        if table.num_rows != expected:
-            raise pa.ArrowInvalid(f"{table.num_rows} rows in place of {expected}")
+        self._require_rows(row_groups, table.num_rows)
         return table
+
+    def _require_rows(self, row_groups: Sequence[int], rows: int) -> None:
+        expected = sum(self.metadata.row_group(each).num_rows for each in row_groups)
+        if rows != expected:
+            raise pa.ArrowInvalid(f"{rows} rows in place of {expected}")
 
 
 def read_end(file: pa.NativeFile, size: int) -> bytes:

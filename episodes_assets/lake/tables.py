@@ -43,6 +43,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from episodes_assets import failures
 from episodes_assets.databases import doors
 from episodes_assets.errors import (
+    BadSetting,
     EpisodesError,
     HostUnreachable,
     LakeDamaged,
@@ -150,6 +151,21 @@ class TableVersion:
         return PinnedVersion(self.number, self.digest)
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where a table is.
+
+    Attributes:
+        uri: As Delta's library wants to have it.
+        filesystem: Its files by their paths from its folder.
+        folder: Its folder on this machine; None in an object store.
+    """
+
+    uri: str
+    filesystem: pafs.FileSystem
+    folder: Path | None = None
+
+
 class LakeTable:
     """A table below a folder or at an object store's URL.
 
@@ -174,17 +190,13 @@ class LakeTable:
         return f"{doors.without_user(self.lake_url).rstrip('/')}/{self.name}"
 
     @cached_property
-    def _folder(self) -> Path | None:
-        """Where it is on this machine; None in an object store."""
+    def _place(self) -> "_Place":
         doors.require_allowed_url(load_settings(), doors.LAKE, self.lake_url)
-        parts = urlsplit(self.lake_url)
-        if parts.scheme == "file":
-            return Path(parts.path) / self.name
-        return None if parts.scheme else Path(self.lake_url).absolute() / self.name
+        return _place_of(self.lake_url, self.name)
 
-    @cached_property
-    def _uri(self) -> str:
-        return str(self._folder or f"{self.lake_url.rstrip('/')}/{self.name}")
+    @property
+    def _folder(self) -> Path | None:
+        return self._place.folder
 
     @cached_property
     def _options(self) -> dict[str, str] | None:
@@ -200,7 +212,7 @@ class LakeTable:
         else:
             # There was none, or another lake has been put into the place of the one that was seen.
             self._known.clear()
-            table = DeltaTable(self._uri, storage_options=self._options)
+            table = DeltaTable(self._place.uri, storage_options=self._options)
         if table.version() != number or not is_same:
             self._seen = (table.version(), self._log_entry(table.version()))
         self._table = table
@@ -214,13 +226,9 @@ class LakeTable:
         except FileNotFoundError:
             return b""
 
-    @cached_property
+    @property
     def _filesystem(self) -> pafs.FileSystem:
-        """The files by their paths from the table's folder."""
-        if self._folder is not None:
-            return pafs.SubTreeFileSystem(str(self._folder), pafs.LocalFileSystem())
-        filesystem, root = pafs.FileSystem.from_uri(self._uri)
-        return pafs.SubTreeFileSystem(root, filesystem)
+        return self._place.filesystem
 
     def newest(self) -> TableVersion | None:
         """The newest version; None when the table was never written to.
@@ -267,7 +275,7 @@ class LakeTable:
     def _open(self, version: int) -> TableVersion:
         with self._plainly():
             try:
-                return self._describe(DeltaTable(self._uri, version, self._options))
+                return self._describe(DeltaTable(self._place.uri, version, self._options))
             except DeltaError as error:
                 newest = self.newest()
                 if newest is not None and version <= newest.number:
@@ -562,7 +570,7 @@ class LakeTable:
             # Of two who make it at once, one does.
             with suppress(CommitFailedError), self._for_its_owner():
                 DeltaTable.create(
-                    self._uri,
+                    self._place.uri,
                     columns,
                     mode="ignore",
                     partition_by=["day"],
@@ -717,6 +725,39 @@ class LakeTable:
                 "see that it is up, that the bucket is there, and that the environment has its credentials",
             )
         return LakeDamaged(f"{where} cannot be read ({failures.reason(error)})", _MEND)
+
+
+def _place_of(lake_url: str, name: str) -> _Place:
+    """Where a table of a lake is.
+
+    Raises:
+        BadSetting: If that is no place for a lake. What is no URL of an object store, Delta's library may
+            take for a table that was never written to.
+    """
+
+    def refusal(reason: str) -> BadSetting:
+        return BadSetting(
+            f"{doors.LAKE} = {doors.without_user(lake_url)!r} is no place for a lake ({reason})",
+            "name a folder, or a URL such as s3://bucket/prefix",
+        )
+
+    try:
+        parts = urlsplit(lake_url)
+    except ValueError as error:
+        raise refusal(str(error)) from error
+    if parts.scheme and (parts.query or parts.fragment):
+        raise refusal("it has a query or a fragment")
+    if parts.scheme == "file" and parts.netloc not in ("", "localhost"):
+        raise refusal("it is on another host")
+    if parts.scheme in ("", "file"):
+        folder = Path(parts.path if parts.scheme else lake_url).absolute() / name
+        return _Place(str(folder), pafs.SubTreeFileSystem(str(folder), pafs.LocalFileSystem()), folder)
+    uri = f"{lake_url.rstrip('/')}/{name}"
+    try:
+        store, path = pafs.FileSystem.from_uri(uri)
+    except ValueError as error:
+        raise refusal(failures.reason(error)) from error
+    return _Place(uri, pafs.SubTreeFileSystem(path, store))
 
 
 def _commit(said: Mapping[str, Any]) -> Commit:

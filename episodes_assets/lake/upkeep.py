@@ -134,7 +134,7 @@ def files_of_drops(
 
 
 def verify(table: LakeTable, files: Collection[LakeFile]) -> Iterator[tuple[LakeFile, str]]:
-    """Compare the bytes of files with what was written.
+    """Compare the bytes of files with what was written, and their rows with what the log says.
 
     Yields:
         Each file, and what is wrong with it; nothing when it is whole.
@@ -144,6 +144,14 @@ def verify(table: LakeTable, files: Collection[LakeFile]) -> Iterator[tuple[Lake
     """
     for file in files:
         try:
-            yield file, "" if table.is_whole(file) else "was cut or changed"
+            yield file, _fault(table, file)
         except LakeDamaged as error:
             yield file, error.what
+
+
+def _fault(table: LakeTable, file: LakeFile) -> str:
+    if not table.is_whole(file):
+        return "was cut or changed"
+    with table.open(file) as opened:
+        rows = opened.metadata.num_rows
+    return "" if rows == file.rows else f"has {rows:,} rows, but {file.rows:,} by the table's log"

@@ -6,6 +6,7 @@ import multiprocessing
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from episodes_assets.errors import (
+    BadSetting,
     LakeDamaged,
     LakeMismatch,
     LakeMissing,
@@ -25,7 +27,7 @@ from episodes_assets.errors import (
     ViewingUnreadable,
     WrongEnvironment,
 )
-from episodes_assets.lake import day_file
+from episodes_assets.lake import day_file, upkeep
 from episodes_assets.lake import viewings as lake_viewings
 from episodes_assets.lake.day_file import LakeFile
 from episodes_assets.lake.tables import PinnedVersion, TableVersion
@@ -596,3 +598,50 @@ def test_a_byte_that_differs_is_refused_or_changes_nothing(
             file.seek(at)
             file.write(bytes([byte]))
     assert refused > 0.5 * len(content)  # pages of columns that are not read are none of them
+
+
+def test_a_page_that_is_passed_over_is_refused_in_batches_too(tmp_path: Path) -> None:
+    """Arrow passes over a page of whose header a byte differs, and has the rows of the others."""
+    lake = Viewings(str(tmp_path))
+    version = take(lake, rows_of(FIRST, *((epid, epid) for epid in range(30))), days=[FIRST])
+    file = lake.at(version).files[FIRST]
+    path = tmp_path / "viewings" / file.path
+    content = path.read_bytes()
+    for at, byte in enumerate(content):
+        path.write_bytes(content[:at] + bytes([byte ^ 1]) + content[at + 1 :])
+        with suppress(LakeDamaged), lake.open(file) as opened:
+            assert sum(batch.num_rows for batch in opened.iter_batches(7)) == file.rows, at
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("s3://bucket/[lake", "Cannot parse URI"),
+        ("s3://[bucket", "Invalid IPv6 URL"),
+        ("s3://bucket/a lake", "Cannot parse URI"),
+        ("s3:/bucket", "Missing bucket name"),
+        ("foo://bucket/lake", "Unrecognized filesystem type"),
+        ("s3://bucket/lake?region=eu", "a query or a fragment"),
+        ("file://elsewhere/lake", "on another host"),
+    ],
+)
+def test_a_url_that_is_no_place_for_a_lake_is_refused(
+    url: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPISODES_ENVIRONMENT", "production")  # where any host is allowed
+    with pytest.raises(BadSetting, match=f"(?s)EPISODES_LAKE_URL = .* is no place for a lake .*{reason}"):
+        Viewings(url).newest()
+
+
+def test_a_log_that_says_other_rows_than_a_file_has_is_told(tmp_path: Path) -> None:
+    lake = Viewings(str(tmp_path))
+    take(lake, rows_of(FIRST, (1, 1), (2, 2)), days=[FIRST])
+    entry = tmp_path / "viewings" / "_delta_log" / f"{1:020}.json"
+    said = entry.read_text(encoding="utf-8")
+    assert said.count('numRecords\\": 2') == 1
+    entry.write_text(said.replace('numRecords\\": 2', 'numRecords\\": 3'), encoding="utf-8")
+    found = Viewings(str(tmp_path))
+    newest = found.newest()
+    assert newest is not None
+    ((_, fault),) = upkeep.verify(found, list(newest.files.values()))
+    assert fault == "has 2 rows, but 3 by the table's log"
