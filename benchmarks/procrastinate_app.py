@@ -12,7 +12,7 @@ import procrastinate
 import psycopg
 
 from episodes_assets.fleet.micro_batch import JobWindows, run_micro_batch
-from episodes_assets.lake.tables import PinnedVersion
+from episodes_assets.lake.versions import PinnedVersion
 
 QUEUE_DSN = os.environ.get("BENCHMARK_QUEUE_DSN", "")
 

@@ -23,7 +23,7 @@ from episodes_assets.days import ONE_DAY, days_between
 from episodes_assets.definitions import build_defs
 from episodes_assets.fleet.micro_batch import JobWindows, MicroBatch, run_micro_batch
 from episodes_assets.lake.drops import Drops
-from episodes_assets.lake.tables import PinnedVersion
+from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.private_files import make_folder, write_file
 from episodes_assets.sample.generate import generate_input

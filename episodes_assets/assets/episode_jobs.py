@@ -21,7 +21,7 @@ from episodes_assets.errors import LakeMissing, PlanOvertaken
 from episodes_assets.gates.bands import HISTORY_DAYS
 from episodes_assets.gates.pace import Planning, planning_is_as_fast_as_usual
 from episodes_assets.gates.plans import every_due_row_has_one_job, job_count_is_usual
-from episodes_assets.lake.tables import TableVersion
+from episodes_assets.lake.versions import TableVersion
 from episodes_assets.lake.viewings import Viewings, require_day
 from episodes_assets.planning.checksums import plan_checksum
 from episodes_assets.planning.episode_set import EpisodeSet

@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 from episodes_assets.commands.console import err, escaped, show_defects_plainly
 from episodes_assets.commands.one_line_log import keep_unconfigured_logs_to_one_line
 from episodes_assets.errors import EpisodesError
+from episodes_assets.signals import leaving_at_once
 
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -96,7 +97,8 @@ class LazyGroup(TyperGroup):
 def load(name: str) -> Any:  # noqa: ANN401  Typer keeps its own copy of Click, which is not public
     """A command or group of commands with all that it needs."""
     module, _, attribute = COMMANDS[name][0].partition(":")
-    found = getattr(importlib.import_module(f"episodes_assets.commands.{module}"), attribute)
+    with leaving_at_once():
+        found = getattr(importlib.import_module(f"episodes_assets.commands.{module}"), attribute)
     if isinstance(found, typer.Typer):
         command: Any = typer.main.get_group(found)
     else:

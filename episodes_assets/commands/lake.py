@@ -18,7 +18,8 @@ from episodes_assets.errors import LakeDamaged, LakeReplaced
 from episodes_assets.lake import upkeep
 from episodes_assets.lake.day_file import LakeFile
 from episodes_assets.lake.drops import Drops
-from episodes_assets.lake.tables import LakeTable, PinnedVersion
+from episodes_assets.lake.tables import LakeTable
+from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets.stores import plan_history, publications, tracked_state

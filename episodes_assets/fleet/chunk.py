@@ -25,7 +25,7 @@ from episodes_assets.fleet.guarded_ledger import INFRASTRUCTURE, GuardedLedger
 from episodes_assets.fleet.messages import ChunkMessage
 from episodes_assets.fleet.micro_batch import JobWindows, MicroBatch, run_micro_batch
 from episodes_assets.fleet.time_limits import TimeLimits
-from episodes_assets.lake.tables import PinnedVersion
+from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
 
 log = logging.getLogger(__name__)

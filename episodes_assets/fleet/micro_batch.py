@@ -15,7 +15,7 @@ import pandas as pd
 
 from episodes_assets.algorithms.compute import compute_outcomes
 from episodes_assets.algorithms.registry import load
-from episodes_assets.lake.tables import PinnedVersion
+from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.lake.viewings import Viewings, covered_from, require_day
 
 

@@ -27,11 +27,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -43,7 +42,6 @@ from deltalake.transaction import AddAction, RemoveAction
 from episodes_assets import failures
 from episodes_assets.databases import doors
 from episodes_assets.errors import (
-    BadSetting,
     EpisodesError,
     HostUnreachable,
     LakeDamaged,
@@ -60,6 +58,8 @@ from episodes_assets.lake.day_file import (
     read_end,
     sync,
 )
+from episodes_assets.lake.place import Place, find_place
+from episodes_assets.lake.versions import DAYS, DIGEST, Commit, TableVersion, read_commit
 from episodes_assets.private_files import make_folder
 from episodes_assets.settings import load_settings
 
@@ -76,8 +76,6 @@ _MOST_VERSIONS = 64
 _UNFINISHED_ENTRY = re.compile(r"_delta_log/[^/]+#\d+")
 _SYNCED_AT_ONCE = 8
 STAMP = "episodes.environment"
-# What each commit says of itself in the table's history: one look at that tells what many versions are.
-DIGEST, DAYS = "episodes.digest", "episodes.days"
 _KEPT_FOR_EVER = {
     "delta.enableExpiredLogCleanup": "false",
     "delta.logRetentionDuration": "interval 36500 days",
@@ -87,83 +85,6 @@ _KEPT_FOR_EVER = {
 _PATIENCE = {"connect_timeout": "5s", "timeout": "60s", "max_retries": "3", "retry_timeout": "20s"}
 _umask_lock = threading.Lock()
 _MEND = "restore the lake from a backup; `episodes lake verify` looks at every file"
-
-
-class PinnedVersion(NamedTuple):
-    """A version as a plan or a publication names it.
-
-    Attributes:
-        number: Its number, which a lake that replaced another one gives again.
-        digest: Of its content, which tells it from that; None where it was not recorded.
-    """
-
-    number: int
-    digest: str | None
-
-
-@dataclass(frozen=True)
-class Commit:
-    """What the table's history says of a commit.
-
-    Attributes:
-        number: The version that it made.
-        at: When.
-        days: The days whose files it put; None where that was not recorded.
-        facts: What else was kept of it.
-    """
-
-    number: int
-    at: dt.datetime
-    days: Collection[dt.date] | None
-    facts: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class TableVersion:
-    """A version of a table.
-
-    Attributes:
-        number: The version.
-        schema: Its columns without `day`.
-        files: The file of each day that was taken, in order of the days.
-    """
-
-    number: int
-    schema: pa.Schema
-    files: Mapping[dt.date, LakeFile]
-
-    def between(self, first: dt.date, last: dt.date) -> list[LakeFile]:
-        """The files of some days, in order."""
-        return [file for day, file in self.files.items() if first <= day <= last]
-
-    @cached_property
-    def digest(self) -> str:
-        """What tells its content from any other: a SHA-256 of its days and of what their files are called.
-
-        That is by the digests of their bytes, so two versions of one digest hold the same, in whatever lake.
-        """
-        named = "".join(f"{day} {file.path}\n" for day, file in sorted(self.files.items()))
-        return hashlib.sha256(named.encode()).hexdigest()
-
-    @property
-    def pinned(self) -> PinnedVersion:
-        """As plans and publications name it."""
-        return PinnedVersion(self.number, self.digest)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a table is.
-
-    Attributes:
-        uri: As Delta's library wants to have it.
-        filesystem: Its files by their paths from its folder.
-        folder: Its folder on this machine; None in an object store.
-    """
-
-    uri: str
-    filesystem: pafs.FileSystem
-    folder: Path | None = None
 
 
 class LakeTable:
@@ -190,9 +111,9 @@ class LakeTable:
         return f"{doors.without_user(self.lake_url).rstrip('/')}/{self.name}"
 
     @cached_property
-    def _place(self) -> "_Place":
+    def _place(self) -> Place:
         doors.require_allowed_url(load_settings(), doors.LAKE, self.lake_url)
-        return _place_of(self.lake_url, self.name)
+        return find_place(self.lake_url, self.name)
 
     @property
     def _folder(self) -> Path | None:
@@ -338,7 +259,7 @@ class LakeTable:
                 return []
             limit = table.version() - first + 1
             found = table.history(limit) if limit > 0 else []
-        return [_commit(each) for each in sorted(found, key=lambda each: int(each["version"]))]
+        return [read_commit(each) for each in sorted(found, key=lambda each: int(each["version"]))]
 
     def _recorded_digest(self, number: int) -> str | None:
         """What the log's entry of a version says that its content is; None where it changed no file.
@@ -725,48 +646,3 @@ class LakeTable:
                 "see that it is up, that the bucket is there, and that the environment has its credentials",
             )
         return LakeDamaged(f"{where} cannot be read ({failures.reason(error)})", _MEND)
-
-
-def _place_of(lake_url: str, name: str) -> _Place:
-    """Where a table of a lake is.
-
-    Raises:
-        BadSetting: If that is no place for a lake. What is no URL of an object store, Delta's library may
-            take for a table that was never written to.
-    """
-
-    def refusal(reason: str) -> BadSetting:
-        return BadSetting(
-            f"{doors.LAKE} = {doors.without_user(lake_url)!r} is no place for a lake ({reason})",
-            "name a folder, or a URL such as s3://bucket/prefix",
-        )
-
-    try:
-        parts = urlsplit(lake_url)
-    except ValueError as error:
-        raise refusal(str(error)) from error
-    if parts.scheme and (parts.query or parts.fragment):
-        raise refusal("it has a query or a fragment")
-    if parts.scheme == "file" and parts.netloc not in ("", "localhost"):
-        raise refusal("it is on another host")
-    if parts.scheme in ("", "file"):
-        folder = Path(parts.path if parts.scheme else lake_url).absolute() / name
-        return _Place(str(folder), pafs.SubTreeFileSystem(str(folder), pafs.LocalFileSystem()), folder)
-    uri = f"{lake_url.rstrip('/')}/{name}"
-    try:
-        store, path = pafs.FileSystem.from_uri(uri)
-    except ValueError as error:
-        raise refusal(failures.reason(error)) from error
-    return _Place(uri, pafs.SubTreeFileSystem(path, store))
-
-
-def _commit(said: Mapping[str, Any]) -> Commit:
-    """A commit as the table's history has it."""
-    facts = {name: text for name, text in said.items() if name.startswith("episodes.")}
-    days: Collection[dt.date] | None = None
-    if said["operation"] != "WRITE":
-        days = ()
-    elif DAYS in facts:
-        days = [dt.date.fromisoformat(each) for each in facts[DAYS].split()]
-    moment = dt.datetime.fromtimestamp(said["timestamp"] / 1000, dt.UTC)
-    return Commit(int(said["version"]), moment, days, facts)

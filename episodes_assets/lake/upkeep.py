@@ -8,7 +8,8 @@ from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import LakeDamaged
 from episodes_assets.lake.day_file import LakeFile
 from episodes_assets.lake.drops import Drops
-from episodes_assets.lake.tables import LakeTable, PinnedVersion
+from episodes_assets.lake.tables import LakeTable
+from episodes_assets.lake.versions import PinnedVersion
 
 
 @dataclass(frozen=True)

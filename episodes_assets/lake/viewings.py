@@ -27,7 +27,8 @@ from episodes_assets import failures
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import DiskFull, LakeMismatch, LakeMissing, OutOfMemory, ViewingUnreadable
 from episodes_assets.lake.day_file import ROW_GROUP_ROWS, LakeFile
-from episodes_assets.lake.tables import LakeTable, TableVersion
+from episodes_assets.lake.tables import LakeTable
+from episodes_assets.lake.versions import TableVersion
 from episodes_assets.validation.coverage import COUNTED, covered_since
 
 NAME = "viewings"

@@ -18,7 +18,7 @@ from psycopg.rows import class_row
 from episodes_assets.databases import row_locks
 from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import DayNotPlanned, PlanOvertaken
-from episodes_assets.lake.tables import PinnedVersion
+from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.planning.chunks import into_chunks
 
 

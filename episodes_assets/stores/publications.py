@@ -13,7 +13,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from episodes_assets.databases.connections import Connection
-from episodes_assets.lake.tables import PinnedVersion
+from episodes_assets.lake.versions import PinnedVersion
 
 AlgorithmVersions = Mapping[str, Sequence[str]]
 

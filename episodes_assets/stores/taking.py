@@ -24,7 +24,7 @@ from episodes_assets.errors import ViewingsGone, ViewingsLost
 from episodes_assets.lake.comparing import Difference, difference
 from episodes_assets.lake.day_file import LakeFile
 from episodes_assets.lake.drops import Drop, Drops, DropWriter
-from episodes_assets.lake.tables import Commit, TableVersion
+from episodes_assets.lake.versions import Commit, TableVersion
 from episodes_assets.lake.viewings import ORDER, DayOfViewings, Viewings
 from episodes_assets.stores.input_tables import DayReading, count_viewings, drop_not_arrived, reading
 from episodes_assets.stores.read_ahead import read_ahead

@@ -511,7 +511,8 @@ def test_a_lake_that_was_lost_and_grew_again_is_not_taken_for_the_one_before(
         materialize(system, day(1), day(2))
         before = system.published()
         system.plan(day(3))
-        shutil.move(system.settings.lake, tmp_path / "before")
+        table = Path(system.settings.lake, "viewings")
+        shutil.move(table, tmp_path / "before")
         system.query("input", "UPDATE viewings SET seconds_watched = 90")
         system.take_viewings(BEFORE, day(3))
         for number in range(4):  # as many versions as the one before
@@ -538,8 +539,8 @@ def test_a_lake_that_was_lost_and_grew_again_is_not_taken_for_the_one_before(
         with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
             fan_out_day(queue, day(3))
         assert system.published().equals(before)
-        shutil.rmtree(system.settings.lake)
-        shutil.move(tmp_path / "before", system.settings.lake)
+        shutil.rmtree(table)
+        shutil.move(tmp_path / "before", table)
         materialize(system, day(1), day(3))
     assert system.published().query("day < @day(3)").equals(before)
     assert '"seconds_watched": 720' in system.published().query("day == @day(3)")["metrics"].iloc[0]

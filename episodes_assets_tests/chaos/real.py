@@ -28,7 +28,7 @@ from episodes_assets.fleet.messages import ChunkMessage
 from episodes_assets.fleet.micro_batch import JobWindows, MicroBatch, run_micro_batch
 from episodes_assets.fleet.retry import retry_held_jobs
 from episodes_assets.fleet.time_limits import TimeLimits
-from episodes_assets.lake.tables import PinnedVersion
+from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.planning.checksums import plan_checksum
 from episodes_assets.planning.episode_set import EpisodeSet
 from episodes_assets.planning.jobs import plan_jobs

@@ -30,7 +30,7 @@ LATEST_SECONDS = 0.01  # between the two: about as long as one of them takes
 @pytest.fixture
 def planned(system: System, monkeypatch: pytest.MonkeyPatch) -> System:
     """A day of some chunks, planned."""
-    monkeypatch.setenv("EPISODES_CHUNK_JOBS", "60")
+    monkeypatch.setenv("EPISODES_CHUNK_JOBS", "10")
     system.generate(day(1), day(1), episodes=60)
     system.plan(day(1))
     return system

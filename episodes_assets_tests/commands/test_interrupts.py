@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from dagster._utils.interrupts import capture_interrupts
 
-from episodes_assets import __main__
+from episodes_assets import signals
 from episodes_assets.commands import dagster_runs
 from episodes_assets_tests.system import System, day
 
@@ -48,7 +48,7 @@ def interrupt(
     "at", ["episodes_assets.commands.app", "typer", "pydantic", "numpy", "psycopg", "episodes_assets.errors"]
 )
 def test_while_the_command_itself_is_imported(at: str, tmp_path: Path) -> None:
-    result = interrupt(tmp_path, at, "--help")
+    result = interrupt(tmp_path, at, "results", "--help")
     assert (result.stdout, result.stderr, result.returncode) == ("", "interrupted\n", 130)
 
 
@@ -112,4 +112,4 @@ def test_a_signal_ends_a_command_that_cannot_say_so(
     monkeypatch.setattr(os, "write", write)
     monkeypatch.setattr(os, "_exit", leave)
     with pytest.raises(SystemExit, match="143"):
-        __main__._leave_at_once(signal.SIGTERM, None)
+        signals._leave(signal.SIGTERM, None)

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.testclient import TestClient
 
 from episodes_assets.accounts.identity import Identity
+from episodes_assets.dashboard import openid
 from episodes_assets.dashboard.openid import (
     SECURE_STATE_COOKIE,
     STATE_COOKIE,
@@ -67,7 +68,8 @@ class Dashboard:
 
 
 @pytest.fixture
-def dashboard(provider: Provider) -> Dashboard:
+def dashboard(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> Dashboard:
+    monkeypatch.setattr(openid, "ANSWER_SECONDS", 120.0)  # the provider's process may be a slow one
     return Dashboard(
         OpenId(provider.issuer, "Example", "dashboard", SecretStr(provider.clients["dashboard"]), ACCESS)
     )

@@ -105,7 +105,8 @@ def test_every_start_looks(system: System, monkeypatch: pytest.MonkeyPatch) -> N
     system.query("input", f"GRANT INSERT ON episodes TO {READER}")
     for database in Database:
         system.query(database, "UPDATE environment_stamp SET environment = 'production'")
-    system.viewings.restamp("development", "production")
+    for table in (system.viewings, *system.drops.tables):
+        table.restamp("development", "production")
     monkeypatch.setenv("EPISODES_ENVIRONMENT", "production")
     monkeypatch.setattr(worker, "_work", _no_work)
     with socket.socket() as taken:

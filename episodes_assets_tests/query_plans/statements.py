@@ -26,7 +26,7 @@ from episodes_assets.fleet.claims import Claim, JobFailure, Took
 from episodes_assets.fleet.messages import ChunkMessage
 from episodes_assets.fleet.presence import WorkerName
 from episodes_assets.lake.drops import Drops
-from episodes_assets.lake.tables import PinnedVersion
+from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.stores import (
     durations,

@@ -196,15 +196,22 @@ def test_times_are_of_their_utc_date_whatever_the_servers_zone(
     ]
     for epid, moment in enumerate(moments):
         system.query("input", f"INSERT INTO viewings (epid, viewed_at) VALUES ({epid}, '{moment}{suffix}')")
-    found = read_viewings(system, [0, 1, 2, 3])
-    assert found["epid"].to_pylist() == [1, 2]
+    version = system.viewings.at(system.take_viewings(day(1), day(2)).number)
+    assert list(version.files) == [day(1), day(2)]
+    taken = []
+    for file in version.files.values():
+        with system.viewings.open(file) as opened:
+            taken += opened.read(["epid", "viewed_at"]).to_pylist()
+    assert [each["epid"] for each in taken] == [1, 2]
     expected = [
         dt.datetime(2018, 3, 1, tzinfo=dt.UTC),
         dt.datetime(2018, 3, 2, 23, 59, 59, 999999, tzinfo=dt.UTC),
     ]
     if declared == "date":
         expected[1] = dt.datetime(2018, 3, 2, tzinfo=dt.UTC)
-    assert found["viewed_at"].to_pylist() == expected
+    assert [each["viewed_at"] for each in taken] == expected
+    on = read_viewings(system, [0, 1, 2, 3])["viewed_on"].cast(pa.date32()).to_pylist()
+    assert on == [day(1), day(2)]
     assert [read_viewed(system, day(n)) for n in (1, 2)] == [[1], [2]]
 
 

@@ -1,0 +1,92 @@
+"""What a version of a table is, how it is named, and what the table's history says of the commits.
+
+Plans and publications name versions, so this loads nothing of Delta Lake.
+"""
+
+import datetime as dt
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from episodes_assets.lake.day_file import LakeFile
+
+# What each commit says of itself in the table's history: one look at that tells what many versions are.
+DIGEST, DAYS = "episodes.digest", "episodes.days"
+
+
+class PinnedVersion(NamedTuple):
+    """A version as a plan or a publication names it.
+
+    Attributes:
+        number: Its number, which a lake that replaced another one gives again.
+        digest: Of its content, which tells it from that; None where it was not recorded.
+    """
+
+    number: int
+    digest: str | None
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What the table's history says of a commit.
+
+    Attributes:
+        number: The version that it made.
+        at: When.
+        days: The days whose files it put; None where that was not recorded.
+        facts: What else was kept of it.
+    """
+
+    number: int
+    at: dt.datetime
+    days: Collection[dt.date] | None
+    facts: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class TableVersion:
+    """A version of a table.
+
+    Attributes:
+        number: The version.
+        schema: Its columns without `day`.
+        files: The file of each day that was taken, in order of the days.
+    """
+
+    number: int
+    schema: pa.Schema
+    files: Mapping[dt.date, LakeFile]
+
+    def between(self, first: dt.date, last: dt.date) -> list[LakeFile]:
+        """The files of some days, in order."""
+        return [file for day, file in self.files.items() if first <= day <= last]
+
+    @cached_property
+    def digest(self) -> str:
+        """What tells its content from any other: a SHA-256 of its days and of what their files are called.
+
+        That is by the digests of their bytes, so two versions of one digest hold the same, in whatever lake.
+        """
+        named = "".join(f"{day} {file.path}\n" for day, file in sorted(self.files.items()))
+        return hashlib.sha256(named.encode()).hexdigest()
+
+    @property
+    def pinned(self) -> PinnedVersion:
+        """As plans and publications name it."""
+        return PinnedVersion(self.number, self.digest)
+
+
+def read_commit(said: Mapping[str, Any]) -> Commit:
+    """A commit, from an entry of the table's history as Delta's library gives it."""
+    facts = {name: text for name, text in said.items() if name.startswith("episodes.")}
+    days: Collection[dt.date] | None = None
+    if said["operation"] != "WRITE":
+        days = ()
+    elif DAYS in facts:
+        days = [dt.date.fromisoformat(each) for each in facts[DAYS].split()]
+    moment = dt.datetime.fromtimestamp(said["timestamp"] / 1000, dt.UTC)
+    return Commit(int(said["version"]), moment, days, facts)
