@@ -348,6 +348,7 @@ def test_a_look_back_that_failed_is_made_up_for(system: System, monkeypatch: pyt
     materialize(system, day(1), day(2), select=PLANNING)
 
 
+@pytest.mark.slow
 def test_no_version_is_opened_to_see_that_nothing_arrived_late(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -471,6 +472,7 @@ def test_a_day_whose_viewings_went_before_the_lake_is_left_as_it_is(
     assert system.published().query("day == @day(3)")["covered"].min() == day(2)
 
 
+@pytest.mark.slow
 def test_a_day_of_which_the_input_has_lost_some_before_the_lake_is_not_taken(system: System) -> None:
     fill(system, BEFORE, day(3))
     with system.workers():

@@ -103,7 +103,7 @@ def insert_days(system: System, first: dt.date, last: dt.date) -> None:
     ("first", "last", "following"),
     [
         (3, 5, "no drop"),
-        (3, 3, "its input"),
+        pytest.param(3, 3, "its input", marks=pytest.mark.slow),
         pytest.param(3, 3, "no drop", marks=pytest.mark.slow),
         pytest.param(3, 3, "a drop", marks=pytest.mark.slow),
         pytest.param(3, 5, "a drop", marks=pytest.mark.slow),

@@ -4,6 +4,7 @@ import datetime as dt
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
+import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -298,6 +299,7 @@ def job_of(job: Any) -> Job:
     return job.epid, job.algorithm_id, job.window_start
 
 
+@pytest.mark.slow
 def test_any_order_of_steps(system: System, chaos: Chaos) -> None:
     steps = 30
     examples = chaos.pick(short=12, long=200)

@@ -74,6 +74,7 @@ def worked(system: System) -> System:
     return system
 
 
+@pytest.mark.slow
 def test_a_ledger_of_an_earlier_moment_is_seen_and_gives_no_number_twice(worked: System) -> None:
     with restored(worked, "queue"):
         work(worked, 3, 4)
