@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from episodes_assets.algorithms.base import MAX_SECONDS_WATCHED, Algorithm, Metric
 from episodes_assets.algorithms.registry import AlgorithmError, load, summarize
+from episodes_assets.planning.row_ranges import row_numbers
 
 REAL_DECIMALS = 6
 
@@ -138,7 +139,7 @@ def _compute_one(
     if len(job) and (starts[1:] == ends[:-1]).all():
         rows = clean.iloc[starts[0] : ends[-1]].reset_index(drop=True)
     else:
-        rows = clean.take(_ranges(starts, counts)).reset_index(drop=True)
+        rows = clean.take(row_numbers(starts, counts)).reset_index(drop=True)
     rows.insert(0, "job", np.repeat(job, counts))
     return _compute_texts(algorithm, rows, jobs[["window_start", "day"]].reset_index(drop=True))
 
@@ -155,7 +156,7 @@ def _inside(
     if not len(reaches_out):
         return starts, ends
     begins, counts = starts[reaches_out], ends[reaches_out] - starts[reaches_out]
-    dates = viewed_on[_ranges(begins, counts)]
+    dates = viewed_on[row_numbers(begins, counts)]
     edges = np.cumsum(counts) - counts
     too_early = np.add.reduceat(dates < np.repeat(first[reaches_out], counts), edges, dtype=np.int64)
     too_late = np.add.reduceat(dates > np.repeat(last[reaches_out], counts), edges, dtype=np.int64)
@@ -163,10 +164,6 @@ def _inside(
     starts[reaches_out] += too_early
     ends[reaches_out] -= too_late
     return starts, np.maximum(starts, ends)
-
-
-def _ranges(starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    return np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
 
 
 def _compute_texts(algorithm: Algorithm, viewings: pd.DataFrame, jobs: pd.DataFrame) -> list[str]:

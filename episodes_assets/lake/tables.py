@@ -1,4 +1,4 @@
-"""One Delta Lake table of the lake, partitioned by day: files, versions, and commits that replace days.
+"""The log of a Delta Lake table, partitioned by day: versions, and commits that replace days.
 
 Delta Lake's protocol gives what a folder of files lacks: a commit of many files at once, versions that stay
 readable, and readers in Spark, Trino, Polars and DuckDB (https://delta.io). What is ours on top of it:
@@ -12,69 +12,38 @@ readable, and readers in Spark, Trino, Polars and DuckDB (https://delta.io). Wha
   beside the number, and it is compared whenever that version is opened.
 - **Nothing expires.** Delta's clean-up of old versions and files is switched off in the table's properties.
 
-What the columns mean is no business of this module: `viewings.py` knows that.
+The files themselves are in `files.py`; what the columns mean, `viewings.py` and `drops.py` know.
 """
 
 import datetime as dt
 import hashlib
 import json
-import os
-import re
-import tempfile
-import threading
-import uuid
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
-from episodes_assets import failures
-from episodes_assets.databases import doors
 from episodes_assets.errors import (
-    EpisodesError,
-    HostUnreachable,
     LakeDamaged,
     LakeMissing,
     LakeOvertaken,
     LakeReplaced,
     WrongEnvironment,
 )
-from episodes_assets.lake.day_file import (
-    CheckedFile,
-    DayWriter,
-    LakeFile,
-    digest_of_end,
-    read_end,
-    sync,
-)
-from episodes_assets.lake.place import Place, find_place
+from episodes_assets.lake.day_file import LakeFile, sync
+from episodes_assets.lake.files import MEND, TableFiles
 from episodes_assets.lake.versions import DAYS, DIGEST, Commit, TableVersion, read_commit
 from episodes_assets.private_files import make_folder
-from episodes_assets.settings import load_settings
 
-_PART = ".part"
-# What an error of several lines is drawn with.
-_DECORATION = re.compile(r"\x1b\[[0-9;]*m|↳")
-# What both clients of object stores say when it is the store: the last is a refusal for want of rights.
-_STORE_FAILED = ("Generic ", "AWS Error", "The operation lacked ")
-# How Rust tells an error of the operating system.
-_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _MOST_COMMITS = 20
 _MOST_VERSIONS = 64
-# An entry of Delta's log is written under such a name, and is one once it is linked to its own.
-_UNFINISHED_ENTRY = re.compile(r"_delta_log/[^/]+#\d+")
-_SYNCED_AT_ONCE = 8
 STAMP = "episodes.environment"
 _KEPT_FOR_EVER = {
     "delta.enableExpiredLogCleanup": "false",
@@ -83,41 +52,16 @@ _KEPT_FOR_EVER = {
 }
 # An object store that is away is given up before it looks like a computation that hangs.
 _PATIENCE = {"connect_timeout": "5s", "timeout": "60s", "max_retries": "3", "retry_timeout": "20s"}
-_umask_lock = threading.Lock()
-_MEND = "restore the lake from a backup; `episodes lake verify` looks at every file"
 
 
-class LakeTable:
-    """A table below a folder or at an object store's URL.
-
-    Args:
-        lake_url: The lake: a folder, or a URL such as `s3://bucket/prefix`. Access to an object store is
-            configured by the environment, as its own tools expect it (`AWS_ACCESS_KEY_ID` and the like).
-        name: The table's folder in the lake.
-
-    Outside production, using one raises HostNotAllowed when its host is not listed.
-    """
+class LakeTable(TableFiles):
+    """What a table's log says of its files, and how that changes; with the arguments of `TableFiles`."""
 
     def __init__(self, lake_url: str, name: str) -> None:
-        self.name = name
-        self.lake_url = lake_url
+        super().__init__(lake_url, name)
         self._table: DeltaTable | None = None
         self._seen = (-1, b"")
         self._known: dict[int, TableVersion] = {}
-
-    @property
-    def shown(self) -> str:
-        """Where it is, without user names and passwords, for messages."""
-        return f"{doors.without_user(self.lake_url).rstrip('/')}/{self.name}"
-
-    @cached_property
-    def _place(self) -> Place:
-        doors.require_allowed_url(load_settings(), doors.LAKE, self.lake_url)
-        return find_place(self.lake_url, self.name)
-
-    @property
-    def _folder(self) -> Path | None:
-        return self._place.folder
 
     @cached_property
     def _options(self) -> dict[str, str] | None:
@@ -139,17 +83,24 @@ class LakeTable:
         self._table = table
         return table
 
-    def _log_entry(self, number: int) -> bytes:
-        """What the log says of a commit; empty when it has no such commit."""
+    def _find(self) -> DeltaTable | None:
+        """As `_load`; None when the table was never written to."""
+        try:
+            return self._load()
+        except TableNotFoundError:
+            return None
+
+    def _read_entry(self, number: int) -> bytes | None:
+        """What the log has for a commit; None when it has no such commit, or one that is in a checkpoint."""
         try:
             with self._filesystem.open_input_stream(f"_delta_log/{number:020}.json") as stream:
-                return hashlib.sha256(stream.read()).digest()
+                return bytes(stream.read())
         except FileNotFoundError:
-            return b""
+            return None
 
-    @property
-    def _filesystem(self) -> pafs.FileSystem:
-        return self._place.filesystem
+    def _log_entry(self, number: int) -> bytes:
+        """The digest of what the log has for a commit."""
+        return hashlib.sha256(self._read_entry(number) or b"").digest()
 
     def newest(self) -> TableVersion | None:
         """The newest version; None when the table was never written to.
@@ -159,11 +110,8 @@ class LakeTable:
             SystemFailure: If the lake cannot be reached.
         """
         with self._plainly():
-            try:
-                table = self._load()
-            except TableNotFoundError:
-                return None
-            return self._describe(table)
+            table = self._find()
+            return None if table is None else self._describe(table)
 
     def at(self, version: int, digest: str | None = None, by: str = "what names it") -> TableVersion:
         """A version that was recorded somewhere.
@@ -222,7 +170,7 @@ class LakeTable:
             )
             if self._recorded_digest(number) not in (None, version.digest):
                 raise LakeDamaged(
-                    f"{self.shown}: version {number} is not what its log's entry says that it is", _MEND
+                    f"{self.shown}: version {number} is not what its log's entry says that it is", MEND
                 )
             self._known[number] = version
             if len(self._known) > _MOST_VERSIONS:
@@ -253,12 +201,9 @@ class LakeTable:
             SystemFailure: If the lake cannot be reached.
         """
         with self._plainly():
-            try:
-                table = self._load()
-            except TableNotFoundError:
-                return []
-            limit = table.version() - first + 1
-            found = table.history(limit) if limit > 0 else []
+            table = self._find()
+            limit = 0 if table is None else table.version() - first + 1
+            found = table.history(limit) if table is not None and limit > 0 else []
         return [read_commit(each) for each in sorted(found, key=lambda each: int(each["version"]))]
 
     def _recorded_digest(self, number: int) -> str | None:
@@ -266,11 +211,10 @@ class LakeTable:
 
         An entry that was emptied, as by a crash of the machine, Delta reads without a word.
         """
-        try:
-            with self._filesystem.open_input_stream(f"_delta_log/{number:020}.json") as stream:
-                actions = [json.loads(line) for line in stream.read().splitlines()]
-        except FileNotFoundError:  # before a checkpoint, Delta does without it
+        entry = self._read_entry(number)
+        if entry is None:  # before a checkpoint, Delta does without it
             return None
+        actions = [json.loads(line) for line in entry.splitlines()]
         said = [action["commitInfo"] for action in actions if "commitInfo" in action]
         return said[0].get(DIGEST) if said else ""
 
@@ -280,7 +224,7 @@ class LakeTable:
         for day, path, count, size in rows:
             if not path.startswith(f"day={day}/") or count is None or size is None or files[day] > 1:
                 said = f"{self.shown}: what its log says of {day} in version {number} does not add up"
-                raise LakeDamaged(said, _MEND)
+                raise LakeDamaged(said, MEND)
 
     def environment(self) -> str | None:
         """The environment that the table belongs to; None when it was never written to."""
@@ -289,10 +233,8 @@ class LakeTable:
     def find_property(self, name: str) -> str | None:
         """What the table's properties say; None when they do not, or it was never written to."""
         with self._plainly():
-            try:
-                return self._load().metadata().configuration.get(name)
-            except TableNotFoundError:
-                return None
+            table = self._find()
+            return None if table is None else table.metadata().configuration.get(name)
 
     def set_property(self, name: str, value: str, schema: pa.Schema, environment: str) -> None:
         """Let the table's properties say something; a table that is missing is made with a schema.
@@ -304,34 +246,11 @@ class LakeTable:
         with self._plainly():
             table = self._open_or_make(schema, environment)
             self._require_environment(table, environment)
-            with self._for_its_owner():
-                table.alter.set_table_properties({name: value}, raise_if_not_exists=False)
+            self._set_property(table, name, value)
 
-    def present(self, files: Sequence[LakeFile]) -> list[bool]:
-        """Which of some files are there with all their bytes."""
-        with self._plainly():
-            found = self._filesystem.get_file_info([file.path for file in files])
-            return [info.size == file.size for info, file in zip(found, files, strict=True)]
-
-    def unnamed(self, named: Collection[str], older_than: dt.timedelta) -> list[tuple[str, int]]:
-        """The data files that are not among some, with their bytes; what was written lately is left out.
-
-        Files that a killed process has left are among them, also in Delta's log.
-        """
-        before = dt.datetime.now(dt.UTC) - older_than
-        with self._plainly():
-            found = self._filesystem.get_file_info(
-                pafs.FileSelector("", recursive=True, allow_not_found=True)
-            )
-            return sorted(
-                (each.path, each.size)
-                for each in found
-                if each.type == pafs.FileType.File
-                and (not each.path.startswith("_delta_log/") or _UNFINISHED_ENTRY.fullmatch(each.path))
-                and each.path not in named
-                and each.mtime is not None
-                and each.mtime < before
-            )
+    def _set_property(self, table: DeltaTable, name: str, value: str) -> None:
+        with self._for_its_owner():
+            table.alter.set_table_properties({name: value}, raise_if_not_exists=False)
 
     def versions_since(self, moment: dt.datetime) -> list[int]:
         """The versions that were the newest one at some time since a moment."""
@@ -360,8 +279,10 @@ class LakeTable:
         Raises:
             WrongEnvironment: If its stamp differs.
         """
-        with self._plainly(), suppress(TableNotFoundError):
-            self._require_environment(self._load(), environment)
+        with self._plainly():
+            table = self._find()
+            if table is not None:
+                self._require_environment(table, environment)
 
     def _require_environment(self, table: DeltaTable, environment: str) -> None:
         stamp = table.metadata().configuration.get(STAMP)
@@ -386,56 +307,13 @@ class LakeTable:
             WrongEnvironment: If it is stamped with something else than `old`.
         """
         with self._plainly():
-            try:
-                table = self._load()
-            except TableNotFoundError:
+            table = self._find()
+            if table is None:
                 return False
             self._require_environment(table, old)
             if not look_only:
-                with self._for_its_owner():
-                    table.alter.set_table_properties({STAMP: new}, raise_if_not_exists=False)
+                self._set_property(table, STAMP, new)
         return True
-
-    @contextmanager
-    def writer(
-        self, day: dt.date, schema: pa.Schema, encodings: Mapping[str, str] | None = None
-    ) -> Iterator[DayWriter]:
-        """Write a day's file; what a failure leaves of it is removed, and no reader ever sees it.
-
-        Args:
-            day: The day.
-            schema: The columns without `day`.
-            encodings: Parquet's encodings by column, in place of dictionaries for all.
-
-        Raises:
-            SystemFailure: If it cannot be written: a full disk, a missing right and the like.
-        """
-        with self._plainly(), tempfile.TemporaryDirectory(prefix="episodes-lake-") as elsewhere:
-            # On one file system with its place, so that a rename puts it there; uploaded to an object store.
-            folder = make_folder(self._folder / f"day={day}") if self._folder else Path(elsewhere)
-            part = folder / f"{uuid.uuid4().hex}{_PART}"
-            writer = DayWriter(day, part, schema, encodings or {}, self._put)
-            try:
-                yield writer
-            finally:
-                try:
-                    writer.close()
-                finally:
-                    part.unlink(missing_ok=True)
-
-    def _put(self, part: Path, path: str) -> None:
-        """Move a finished file to where it belongs; one that is there has the same content."""
-        if self._folder is not None:
-            target = self._folder / path
-            is_there = target.exists()
-            part.replace(target)
-            if is_there:  # some version names it, whatever is committed now; other files are synced then
-                sync(target, target.parent)
-            return
-        # Again if it is there: it may be cut, and vacuum goes by when it was written.
-        with part.open("rb") as source, self._filesystem.open_output_stream(path) as stream:
-            while block := source.read(1 << 23):
-                stream.write(block)
 
     def commit(
         self,
@@ -538,111 +416,3 @@ class LakeTable:
             # A database may name this version from now on, so a crash of the machine must not lose it.
             log = self._folder / "_delta_log"
             sync(log / f"{number:020}.json", log)
-
-    def _sync(self, folder: Path, files: Collection[LakeFile]) -> None:
-        """Have files on disk; of many, one waits with the other."""
-        paths = [folder / each.path for each in files]
-        with ThreadPoolExecutor(_SYNCED_AT_ONCE) as pool:
-            list(pool.map(sync, paths))
-            list(pool.map(sync, {path.parent for path in paths}))
-        sync(folder)
-
-    @contextmanager
-    def _for_its_owner(self) -> Iterator[None]:
-        """Let what Delta writes on this machine be for its owner alone, whatever the umask."""
-        if self._folder is None:
-            yield
-            return
-        with _umask_lock:  # it is the whole process's
-            before = os.umask(0o077)
-            try:
-                yield
-            finally:
-                os.umask(before)
-
-    @contextmanager
-    def open(self, file: LakeFile, metadata: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:
-        """A day's file, whose end and pages are checked against their checksums as they are read.
-
-        Args:
-            file: The file.
-            metadata: What its end said when it was opened before.
-
-        Raises:
-            LakeDamaged: If it is gone, was cut or changed, also while the block reads it.
-            SystemFailure: If the lake cannot be reached.
-        """
-        with self._plainly(file):
-            try:
-                info = self._filesystem.get_file_info(file.path)
-                if info.size != file.size:
-                    said = "is gone" if info.type == pafs.FileType.NotFound else "was cut or changed"
-                    raise LakeDamaged(f"{self.shown}/{file.path} {said}", _MEND)
-                with CheckedFile(
-                    file.path,
-                    metadata=metadata or self._read_metadata(file),
-                    filesystem=self._filesystem,
-                    page_checksum_verification=True,
-                    pre_buffer=self._folder is None,
-                ) as opened:
-                    yield opened
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-                raise LakeDamaged(
-                    f"{self.shown}/{file.path} was changed ({failures.reason(error)})", _MEND
-                ) from error
-
-    def _read_metadata(self, file: LakeFile) -> pq.FileMetaData:
-        with self._filesystem.open_input_file(file.path) as opened:
-            end = read_end(opened, file.size)
-        if file.end_digest and digest_of_end(end) != file.end_digest:
-            raise LakeDamaged(f"{self.shown}/{file.path} was changed (its end differs)", _MEND)
-        return pq.read_metadata(pa.BufferReader(end))
-
-    def is_whole(self, file: LakeFile) -> bool:
-        """Whether a file's bytes are those that were written.
-
-        Raises:
-            LakeDamaged: If it is gone.
-            SystemFailure: If the lake cannot be reached.
-        """
-        with self._plainly(file):
-            try:
-                stream = self._filesystem.open_input_stream(file.path)
-            except FileNotFoundError as error:
-                raise LakeDamaged(f"{self.shown}/{file.path} is gone", _MEND) from error
-            digest = hashlib.sha256()
-            with stream:
-                while block := stream.read(1 << 22):
-                    digest.update(block)
-            return digest.hexdigest().startswith(file.digest)
-
-    @contextmanager
-    def _plainly(self, file: LakeFile | None = None) -> Iterator[None]:
-        """What Delta, Arrow and the object store say, as one of our errors."""
-        where = f"{self.shown}/{file.path}" if file else self.shown
-        try:
-            yield
-        except OSError as error:
-            if "libpq" in str(error):
-                raise  # of the input that is read from meanwhile
-            if "CRC checksum" in str(error):
-                raise LakeDamaged(f"{where} was changed (a page's checksum differs)", _MEND) from error
-            raise self._explain(error, where) from error
-        except DeltaError as error:
-            raise self._explain(error, where) from error
-
-    def _explain(self, error: OSError | DeltaError, where: str) -> EpisodesError:
-        said = str(error)
-        # Of an error in native code the number is in the text alone.
-        number = _OS_ERROR.search(said) if self._folder is not None else None
-        raised = OSError(int(number[1]), os.strerror(int(number[1]))) if number else error
-        if cause := failures.explain(raised, where):
-            return cause
-        if self._folder is None and any(text in said for text in _STORE_FAILED):
-            lines = [_DECORATION.sub("", line).strip() for line in said.splitlines()]
-            told = [line for line in lines if line]
-            return HostUnreachable(
-                f"the object store of {where} does not answer, or refuses ({told[-1]})",
-                "see that it is up, that the bucket is there, and that the environment has its credentials",
-            )
-        return LakeDamaged(f"{where} cannot be read ({failures.reason(error)})", _MEND)

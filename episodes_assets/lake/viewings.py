@@ -29,6 +29,7 @@ from episodes_assets.errors import DiskFull, LakeMismatch, LakeMissing, OutOfMem
 from episodes_assets.lake.day_file import ROW_GROUP_ROWS, LakeFile
 from episodes_assets.lake.tables import LakeTable
 from episodes_assets.lake.versions import TableVersion
+from episodes_assets.planning.row_ranges import row_numbers
 from episodes_assets.validation.coverage import COUNTED, covered_since
 
 NAME = "viewings"
@@ -424,7 +425,7 @@ def _rows(run: pa.Table, starts: npt.NDArray[np.int64], counts: npt.NDArray[np.i
     wanted = int(counts.sum())
     if 2 * wanted >= len(run) and (starts[1:] == (starts + counts)[:-1]).all():
         return run.slice(starts[0], wanted)
-    return run.take(_ranges(starts, counts))
+    return run.take(row_numbers(starts, counts))
 
 
 def _part(
@@ -471,12 +472,7 @@ def _by_episode(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """
     lengths = counts.ravel()
     starts = (np.cumsum(lengths) - lengths).reshape(counts.shape)
-    return _ranges(starts.T.ravel(), counts.T.ravel())
-
-
-def _ranges(starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The numbers `starts[0]`, `starts[0] + 1` and so on, `counts[0]` of them, then those of the next."""
-    return np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+    return row_numbers(starts.T.ravel(), counts.T.ravel())
 
 
 def _readable(viewings: pa.Table) -> pa.Table:

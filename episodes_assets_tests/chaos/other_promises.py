@@ -61,7 +61,14 @@ TESTED = (
         "viewings that the input deletes, that arrive late, that are changed; an interrupted beginning; "
         "writers at once; files and log entries that are removed, cut or changed, byte by byte; homes from "
         "before",
-        ("assets.test_input_viewings", "lake.test_viewings", "lake.test_object_store", "commands.test_lake"),
+        (
+            "assets.test_input_viewings",
+            "lake.test_viewings",
+            "lake.test_versions",
+            "lake.test_damage",
+            "lake.test_object_store",
+            "commands.test_lake",
+        ),
     ),
     TestedPromise(
         "What is written to the lake is seen whole or not at all, and vacuum removes what is left over",

@@ -18,7 +18,7 @@ from episodes_assets_tests.lake.contents import (
     let_be_old,
     named_files,
 )
-from episodes_assets_tests.lake.test_viewings import FIRST, ONE_DAY, rows_of, take
+from episodes_assets_tests.lake.small_lakes import FIRST, ONE_DAY, rows_of, take
 
 DAYS = [FIRST, FIRST + ONE_DAY]
 BEGUN = [pytest.param(False, marks=pytest.mark.slow, id="empty"), pytest.param(True, id="begun")]

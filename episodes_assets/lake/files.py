@@ -1,0 +1,311 @@
+"""The files of a table: where they are, and how they are written, read and looked over.
+
+A table lies in a folder of this machine or in an object store's bucket. Its data files are Parquet and called
+by their digests (`day_file.py`), so each can be checked by itself. Which of them are a day's, and since when,
+is in the table's log: `tables.py`.
+"""
+
+import datetime as dt
+import hashlib
+import os
+import re
+import tempfile
+import threading
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from deltalake.exceptions import DeltaError
+
+from episodes_assets import failures
+from episodes_assets.databases import doors
+from episodes_assets.errors import BadSetting, EpisodesError, HostUnreachable, LakeDamaged
+from episodes_assets.lake.day_file import (
+    CheckedFile,
+    DayWriter,
+    LakeFile,
+    digest_of_end,
+    read_end,
+    sync,
+)
+from episodes_assets.private_files import make_folder
+from episodes_assets.settings import load_settings
+
+MEND = "restore the lake from a backup; `episodes lake verify` looks at every file"
+_PART = ".part"
+# What an error of several lines is drawn with.
+_DECORATION = re.compile(r"\x1b\[[0-9;]*m|↳")
+# What both clients of object stores say when it is the store: the last is a refusal for want of rights.
+_STORE_FAILED = ("Generic ", "AWS Error", "The operation lacked ")
+# How Rust tells an error of the operating system.
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+# An entry of Delta's log is written under such a name, and is one once it is linked to its own.
+_UNFINISHED_ENTRY = re.compile(r"_delta_log/[^/]+#\d+")
+_SYNCED_AT_ONCE = 8
+_umask_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a table is.
+
+    Attributes:
+        uri: As Delta's library wants to have it.
+        filesystem: Its files by their paths from its folder.
+        folder: Its folder on this machine; None in an object store.
+    """
+
+    uri: str
+    filesystem: pafs.FileSystem
+    folder: Path | None = None
+
+
+class TableFiles:
+    """The files of a table below a folder or at an object store's URL.
+
+    Args:
+        lake_url: The lake: a folder, or a URL such as `s3://bucket/prefix`. Access to an object store is
+            configured by the environment, as its own tools expect it (`AWS_ACCESS_KEY_ID` and the like).
+        name: The table's folder in the lake.
+
+    Outside production, using one raises HostNotAllowed when its host is not listed, and BadSetting when the
+    URL is no place for a lake.
+    """
+
+    def __init__(self, lake_url: str, name: str) -> None:
+        self.name = name
+        self.lake_url = lake_url
+
+    @property
+    def shown(self) -> str:
+        """Where it is, without user names and passwords, for messages."""
+        return f"{doors.without_user(self.lake_url).rstrip('/')}/{self.name}"
+
+    @cached_property
+    def _place(self) -> Place:
+        doors.require_allowed_url(load_settings(), doors.LAKE, self.lake_url)
+        return find_place(self.lake_url, self.name)
+
+    @property
+    def _folder(self) -> Path | None:
+        return self._place.folder
+
+    @property
+    def _filesystem(self) -> pafs.FileSystem:
+        return self._place.filesystem
+
+    @contextmanager
+    def writer(
+        self, day: dt.date, schema: pa.Schema, encodings: Mapping[str, str] | None = None
+    ) -> Iterator[DayWriter]:
+        """Write a day's file; what a failure leaves of it is removed, and no reader ever sees it.
+
+        Args:
+            day: The day.
+            schema: The columns without `day`.
+            encodings: Parquet's encodings by column, in place of dictionaries for all.
+
+        Raises:
+            SystemFailure: If it cannot be written: a full disk, a missing right and the like.
+        """
+        with self._plainly(), tempfile.TemporaryDirectory(prefix="episodes-lake-") as elsewhere:
+            # On one file system with its place, so that a rename puts it there; uploaded to an object store.
+            folder = make_folder(self._folder / f"day={day}") if self._folder else Path(elsewhere)
+            part = folder / f"{uuid.uuid4().hex}{_PART}"
+            writer = DayWriter(day, part, schema, encodings or {}, self._put)
+            try:
+                yield writer
+            finally:
+                try:
+                    writer.close()
+                finally:
+                    part.unlink(missing_ok=True)
+
+    def _put(self, part: Path, path: str) -> None:
+        """Move a finished file to where it belongs; one that is there has the same content."""
+        if self._folder is not None:
+            target = self._folder / path
+            is_there = target.exists()
+            part.replace(target)
+            if is_there:  # some version names it, whatever is committed now; other files are synced then
+                sync(target, target.parent)
+            return
+        # Again if it is there: it may be cut, and vacuum goes by when it was written.
+        with part.open("rb") as source, self._filesystem.open_output_stream(path) as stream:
+            while block := source.read(1 << 23):
+                stream.write(block)
+
+    def _sync(self, folder: Path, files: Collection[LakeFile]) -> None:
+        """Have files on disk; of many, one waits with the other."""
+        paths = [folder / each.path for each in files]
+        with ThreadPoolExecutor(_SYNCED_AT_ONCE) as pool:
+            list(pool.map(sync, paths))
+            list(pool.map(sync, {path.parent for path in paths}))
+        sync(folder)
+
+    @contextmanager
+    def _for_its_owner(self) -> Iterator[None]:
+        """Let what Delta writes on this machine be for its owner alone, whatever the umask."""
+        if self._folder is None:
+            yield
+            return
+        with _umask_lock:  # it is the whole process's
+            before = os.umask(0o077)
+            try:
+                yield
+            finally:
+                os.umask(before)
+
+    @contextmanager
+    def open(self, file: LakeFile, metadata: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:
+        """A day's file, whose end and pages are checked against their checksums as they are read.
+
+        Args:
+            file: The file.
+            metadata: What its end said when it was opened before.
+
+        Raises:
+            LakeDamaged: If it is gone, was cut or changed, also while the block reads it.
+            SystemFailure: If the lake cannot be reached.
+        """
+        with self._plainly(file):
+            try:
+                info = self._filesystem.get_file_info(file.path)
+                if info.size != file.size:
+                    said = "is gone" if info.type == pafs.FileType.NotFound else "was cut or changed"
+                    raise LakeDamaged(f"{self.shown}/{file.path} {said}", MEND)
+                with CheckedFile(
+                    file.path,
+                    metadata=metadata or self._read_metadata(file),
+                    filesystem=self._filesystem,
+                    page_checksum_verification=True,
+                    pre_buffer=self._folder is None,
+                ) as opened:
+                    yield opened
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                raise LakeDamaged(
+                    f"{self.shown}/{file.path} was changed ({failures.reason(error)})", MEND
+                ) from error
+
+    def _read_metadata(self, file: LakeFile) -> pq.FileMetaData:
+        with self._filesystem.open_input_file(file.path) as opened:
+            end = read_end(opened, file.size)
+        if file.end_digest and digest_of_end(end) != file.end_digest:
+            raise LakeDamaged(f"{self.shown}/{file.path} was changed (its end differs)", MEND)
+        return pq.read_metadata(pa.BufferReader(end))
+
+    def is_whole(self, file: LakeFile) -> bool:
+        """Whether a file's bytes are those that were written.
+
+        Raises:
+            LakeDamaged: If it is gone.
+            SystemFailure: If the lake cannot be reached.
+        """
+        with self._plainly(file):
+            try:
+                stream = self._filesystem.open_input_stream(file.path)
+            except FileNotFoundError as error:
+                raise LakeDamaged(f"{self.shown}/{file.path} is gone", MEND) from error
+            digest = hashlib.sha256()
+            with stream:
+                while block := stream.read(1 << 22):
+                    digest.update(block)
+            return digest.hexdigest().startswith(file.digest)
+
+    def present(self, files: Sequence[LakeFile]) -> list[bool]:
+        """Which of some files are there with all their bytes."""
+        with self._plainly():
+            found = self._filesystem.get_file_info([file.path for file in files])
+            return [info.size == file.size for info, file in zip(found, files, strict=True)]
+
+    def unnamed(self, named: Collection[str], older_than: dt.timedelta) -> list[tuple[str, int]]:
+        """The data files that are not among some, with their bytes; what was written lately is left out.
+
+        Files that a killed process has left are among them, also in Delta's log.
+        """
+        before = dt.datetime.now(dt.UTC) - older_than
+        with self._plainly():
+            found = self._filesystem.get_file_info(
+                pafs.FileSelector("", recursive=True, allow_not_found=True)
+            )
+            return sorted(
+                (each.path, each.size)
+                for each in found
+                if each.type == pafs.FileType.File
+                and (not each.path.startswith("_delta_log/") or _UNFINISHED_ENTRY.fullmatch(each.path))
+                and each.path not in named
+                and each.mtime is not None
+                and each.mtime < before
+            )
+
+    @contextmanager
+    def _plainly(self, file: LakeFile | None = None) -> Iterator[None]:
+        """What Delta, Arrow and the object store say, as one of our errors."""
+        where = f"{self.shown}/{file.path}" if file else self.shown
+        try:
+            yield
+        except OSError as error:
+            if "libpq" in str(error):
+                raise  # of the input that is read from meanwhile
+            if "CRC checksum" in str(error):
+                raise LakeDamaged(f"{where} was changed (a page's checksum differs)", MEND) from error
+            raise self._explain(error, where) from error
+        except DeltaError as error:
+            raise self._explain(error, where) from error
+
+    def _explain(self, error: OSError | DeltaError, where: str) -> EpisodesError:
+        said = str(error)
+        # Of an error in native code the number is in the text alone.
+        number = _OS_ERROR.search(said) if self._folder is not None else None
+        raised = OSError(int(number[1]), os.strerror(int(number[1]))) if number else error
+        if cause := failures.explain(raised, where):
+            return cause
+        if self._folder is None and any(text in said for text in _STORE_FAILED):
+            lines = [_DECORATION.sub("", line).strip() for line in said.splitlines()]
+            told = [line for line in lines if line]
+            return HostUnreachable(
+                f"the object store of {where} does not answer, or refuses ({told[-1]})",
+                "see that it is up, that the bucket is there, and that the environment has its credentials",
+            )
+        return LakeDamaged(f"{where} cannot be read ({failures.reason(error)})", MEND)
+
+
+def find_place(lake_url: str, name: str) -> Place:
+    """Where a table of a lake is.
+
+    Raises:
+        BadSetting: If that is no place for a lake. What is no URL of an object store, Delta's library may
+            take for a table that was never written to.
+    """
+
+    def refusal(reason: str) -> BadSetting:
+        return BadSetting(
+            f"{doors.LAKE} = {doors.without_user(lake_url)!r} is no place for a lake ({reason})",
+            "name a folder, or a URL such as s3://bucket/prefix",
+        )
+
+    try:
+        parts = urlsplit(lake_url)
+    except ValueError as error:
+        raise refusal(str(error)) from error
+    if parts.scheme and (parts.query or parts.fragment):
+        raise refusal("it has a query or a fragment")
+    if parts.scheme == "file" and parts.netloc not in ("", "localhost"):
+        raise refusal("it is on another host")
+    if parts.scheme in ("", "file"):
+        folder = Path(parts.path if parts.scheme else lake_url).absolute() / name
+        return Place(str(folder), pafs.SubTreeFileSystem(str(folder), pafs.LocalFileSystem()), folder)
+    uri = f"{lake_url.rstrip('/')}/{name}"
+    try:
+        store, path = pafs.FileSystem.from_uri(uri)
+    except ValueError as error:
+        raise refusal(failures.reason(error)) from error
+    return Place(uri, pafs.SubTreeFileSystem(path, store))

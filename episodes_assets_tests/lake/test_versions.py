@@ -1,0 +1,166 @@
+"""Versions of a table: what they hold stays, whoever else writes, and no other is taken for one."""
+
+import multiprocessing
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from episodes_assets.errors import (
+    BadSetting,
+    LakeMissing,
+    LakeReplaced,
+    WrongEnvironment,
+)
+from episodes_assets.lake.day_file import LakeFile
+from episodes_assets.lake.upkeep import missing_of
+from episodes_assets.lake.versions import PinnedVersion
+from episodes_assets.lake.viewings import Viewings
+from episodes_assets_tests.lake.small_lakes import FIRST, ONE_DAY, SCHEMA, read, rows_of, take
+
+
+def test_versions_stay_readable(tmp_path: Path) -> None:
+    lake = Viewings(str(tmp_path))
+    first = take(lake, rows_of(FIRST, (1, 10)), days=[FIRST])
+    second = take(lake, rows_of(FIRST, (1, 10), (1, 20)), days=[FIRST], reason="one came later")
+    (before,), (after,) = (read(Viewings(str(tmp_path)), each, {1: FIRST}, FIRST) for each in (first, second))
+    assert (before.num_rows, after.num_rows) == (1, 2)
+    assert (
+        take(lake, rows_of(FIRST, (1, 20), (1, 10)), days=[FIRST]) > second
+    )  # other viewers in other seconds
+    again = take(lake, rows_of(FIRST, (1, 10)), days=[FIRST])
+    assert read(lake, again, {1: FIRST}, FIRST) == [before]
+    assert take(lake, rows_of(FIRST, (1, 10)), days=[FIRST]) == again  # the same content is no new version
+    with pytest.raises(LakeMissing, match=f"has no version 99, its newest is {again}"):
+        lake.at(99)
+    with pytest.raises(LakeMissing, match="it is empty"):
+        Viewings(str(tmp_path / "elsewhere")).at(0)
+
+
+def test_a_lake_of_another_environment_is_read_and_not_written(tmp_path: Path) -> None:
+    lake = Viewings(str(tmp_path))
+    lake.verify_environment("production")  # nobody's yet
+    assert lake.restamp("development", "staging") is False
+    version = take(lake, rows_of(FIRST, (1, 1)), days=[FIRST])
+    with pytest.raises(WrongEnvironment, match="belongs to 'development', this process to 'production'"):
+        lake.verify_environment("production")
+    with pytest.raises(WrongEnvironment, match="EPISODES_LAKE_URL"):
+        lake.commit(SCHEMA, lambda _: [], environment="production", facts={})
+    with pytest.raises(WrongEnvironment):
+        lake.restamp("production", "staging")
+    assert lake.restamp("development", "staging", look_only=True) is True
+    lake.verify_environment("development")
+    assert lake.restamp("development", "staging") is True
+    lake.verify_environment("staging")
+    assert read(Viewings(str(tmp_path)), version, {1: FIRST}, FIRST)[0].num_rows == 1
+    newest = lake.newest()
+    assert newest is not None
+    assert list(newest.files) == [FIRST]
+
+
+def _take_one(url: str, number: int) -> None:
+    day = FIRST + number * ONE_DAY
+    take(Viewings(url), rows_of(day, (number, 1)), days=[day])
+
+
+def test_of_many_who_write_at_once_none_is_lost(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_take_one, args=(str(tmp_path), number)) for number in range(6)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(120)
+    assert [writer.exitcode for writer in writers] == [0] * len(writers)
+    newest = Viewings(str(tmp_path)).newest()
+    assert newest is not None
+    assert list(newest.files) == [FIRST + number * ONE_DAY for number in range(6)]
+
+
+def test_who_was_overtaken_decides_again(tmp_path: Path) -> None:
+    lake, other = Viewings(str(tmp_path)), Viewings(str(tmp_path))
+    take(lake, rows_of(FIRST, (1, 1)), days=[FIRST])
+    mine = lake.write(FIRST, rows_of(FIRST, (2, 2)).to_reader()).file
+    asked = []
+
+    def choose(files: Any) -> list[LakeFile]:
+        asked.append(dict(files))
+        if len(asked) == 1:  # somebody commits after we have looked
+            take(other, rows_of(FIRST, (3, 3)), days=[FIRST])
+            return [mine]
+        return []
+
+    kept = lake.commit(SCHEMA, choose, environment="development", facts={})
+    assert len(asked) == 2
+    assert asked[0] != asked[1] == kept.files
+    assert lake.episodes_of(kept.number, FIRST).tolist() == [3]
+
+
+def test_the_lake_is_for_its_owner_alone(tmp_path: Path) -> None:
+    home = tmp_path / "lake"
+    lake = Viewings(str(home))
+    take(lake, rows_of(FIRST, (1, 1)), days=[FIRST])
+    assert {path.stat().st_mode & 0o777 for path in (home, home / "viewings")} == {0o700}
+
+
+def test_a_lake_in_the_place_of_another_is_told_by_its_content(tmp_path: Path) -> None:
+    """Also by who has read the one before, and keeps what it has read of it."""
+    lake = Viewings(str(tmp_path / "lake"))
+    second = FIRST + ONE_DAY
+    take(lake, rows_of(FIRST, (1, 10)), days=[FIRST])
+    kept = lake.at(take(lake, rows_of(second, (1, 10)), days=[second]))
+    assert lake.at(*kept.pinned) == kept
+    shutil.move(tmp_path / "lake", tmp_path / "before")
+    other = Viewings(str(tmp_path / "lake"))
+    for number in range(3):
+        take(other, rows_of(FIRST + number * ONE_DAY, (2, 20)), days=[FIRST + number * ONE_DAY])
+    newest = lake.newest()
+    assert newest is not None
+    assert newest.files == other.at(3).files  # none of them of the lake before
+    for reader in (lake, Viewings(str(tmp_path / "lake"))):
+        with pytest.raises(LakeReplaced, match="is not the one that the plan of today was made from"):
+            reader.at(*kept.pinned, by="the plan of today")
+    assert missing_of(lake, [kept.pinned, newest.pinned, PinnedVersion(9, None)]) == [
+        kept.pinned,
+        PinnedVersion(9, None),
+    ]
+    # What was read of another lake does not stand in the way of this one.
+    shutil.rmtree(tmp_path / "lake")
+    shutil.move(tmp_path / "before", tmp_path / "lake")
+    assert lake.at(*kept.pinned) == kept
+    with pytest.raises(LakeReplaced):
+        lake.at(2, other.at(3).digest)
+
+
+def test_the_same_content_is_the_same_whatever_the_lake(tmp_path: Path) -> None:
+    digests = []
+    for name in ("a", "b"):
+        lake = Viewings(str(tmp_path / name))
+        for number in range(2):
+            day = FIRST + number * ONE_DAY
+            take(lake, rows_of(day, (1, number)), days=[day])
+        digests.append(lake.digests(range(9)))
+        assert digests[-1] == {n: Viewings(str(tmp_path / name)).at(n).digest for n in range(3)}
+    assert digests[0] == digests[1]
+    assert lake.restamp("development", "staging")
+    assert lake.digests([3]) == {3: digests[0][2]}
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("s3://bucket/[lake", "Cannot parse URI"),
+        ("s3://[bucket", "Invalid IPv6 URL"),
+        ("s3://bucket/a lake", "Cannot parse URI"),
+        ("s3:/bucket", "Missing bucket name"),
+        ("foo://bucket/lake", "Unrecognized filesystem type"),
+        ("s3://bucket/lake?region=eu", "a query or a fragment"),
+        ("file://elsewhere/lake", "on another host"),
+    ],
+)
+def test_a_url_that_is_no_place_for_a_lake_is_refused(
+    url: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPISODES_ENVIRONMENT", "production")  # where any host is allowed
+    with pytest.raises(BadSetting, match=f"(?s)EPISODES_LAKE_URL = .* is no place for a lake .*{reason}"):
+        Viewings(url).newest()
