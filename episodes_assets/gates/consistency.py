@@ -102,13 +102,16 @@ class Records:
         return {(day, snapshot_id) for day, snapshot_id in named if snapshot_id}
 
     @property
-    def named_versions(self) -> set[tuple[int, str]]:
-        """The versions of the lake's viewings that days were made from, where their content is on record."""
+    def named_versions(self) -> Sequence[tuple[dt.date, int, str]]:
+        """The versions of the lake's viewings that days were made from, where their content is on record.
+
+        Day, number and digest, as often as they are named.
+        """
         named = [
-            *((each.viewings_version, each.viewings_digest) for each in self.current_plans),
-            *((each.viewings_version, each.viewings_digest) for each in self.publications),
+            *((each.day, each.viewings_version, each.viewings_digest) for each in self.current_plans),
+            *((each.day, each.viewings_version, each.viewings_digest) for each in self.publications),
         ]
-        return {(version, digest) for version, digest in named if version is not None and digest}
+        return [(day, version, digest) for day, version, digest in named if version is not None and digest]
 
 
 @dataclass(frozen=True)
@@ -215,15 +218,7 @@ def _missing_viewings(records: Records) -> Iterator[Disagreement]:
 
 def _replaced_viewings(records: Records) -> Iterator[Disagreement]:
     there = records.viewings_digests
-    named = [
-        *((each.day, each.viewings_version, each.viewings_digest) for each in records.current_plans),
-        *((each.day, each.viewings_version, each.viewings_digest) for each in records.publications),
-    ]
-    days = [
-        day
-        for day, version, digest in named
-        if version is not None and digest is not None and there.get(version, digest) != digest
-    ]
+    days = [day for day, version, digest in records.named_versions if there.get(version, digest) != digest]
     if days:
         yield Disagreement(
             f"the lake is not the one that {_count(days)} made from: it has versions of its own under their"

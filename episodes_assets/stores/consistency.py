@@ -75,7 +75,7 @@ def read_records(
         found,
         drops=drops.find_named(named),
         viewings_version=version.number if version else None,
-        viewings_digests=viewings.digests({pinned for pinned, _ in found.named_versions}),
+        viewings_digests=viewings.digests({version for _, version, _ in found.named_versions}),
     )
 
 
