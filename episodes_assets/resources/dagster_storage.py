@@ -9,6 +9,7 @@ from typing import Any
 from dagster import get_dagster_logger
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
+from sqlalchemy import create_engine
 
 from episodes_assets.databases.connections import connect_to_write
 from episodes_assets.databases.dsns import Database, Purpose
@@ -21,6 +22,8 @@ from episodes_assets.settings import load_settings
 class EpisodesDagsterStorage(DagsterPostgresStorage):
     """DagsterPostgresStorage on EPISODES_DAGSTER_DSN or the embedded server, set up when it is not.
 
+    It keeps two connections until Dagster's instance is disposed of.
+
     Args:
         postgres_url: For SQLAlchemy.
         inst_data: Of Dagster's instance.
@@ -29,6 +32,13 @@ class EpisodesDagsterStorage(DagsterPostgresStorage):
     def __init__(self, postgres_url: str, inst_data: ConfigurableClassData | None = None) -> None:
         super().__init__(postgres_url, inst_data=inst_data)
         self._run_storage = LaunchRecordingRunStorage(postgres_url, should_autocreate_tables=False)
+        # Dagster's storages connect for each statement, three times for each event: 6 ms with a password.
+        # Two connections are kept for all three (one statement asks with another); more are closed after use.
+        engine = create_engine(
+            postgres_url, isolation_level="AUTOCOMMIT", pool_size=2, max_overflow=-1, pool_pre_ping=True
+        )
+        for storage in (self._run_storage, self._event_log_storage, self._schedule_storage):
+            storage._engine = engine  # noqa: SLF001  it takes none as an argument
 
     @classmethod
     def config_type(cls) -> Any:  # noqa: ANN401  Dagster's own type for it is private

@@ -69,6 +69,11 @@ class LaunchRecordingRunStorage(PostgresRunStorage):
         super().add_backfill(partition_backfill._replace(tags=tags))
         _note(partition_backfill.backfill_id)
 
+    def dispose(self) -> None:
+        """Close the connections that are kept; Dagster's own storage keeps none."""
+        self._engine.dispose()
+        super().dispose()
+
     def _from_backfill(self, tags: Mapping[str, str]) -> str | None:
         """Who launched the backfill that a run belongs to."""
         if _CURRENT.get() is not None or BACKFILL_ID_TAG not in tags:
