@@ -16,7 +16,7 @@ import psycopg
 import pyarrow as pa
 
 from episodes_assets.days import ONE_DAY
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 COLUMNS = ("epid", "views", "viewers", "seconds_watched", "completed_views")
 THREADS = 2  # as many as there are workers

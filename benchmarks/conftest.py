@@ -28,7 +28,7 @@ from episodes_assets.lake import viewings
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import tracked_state
 from episodes_assets.stores.input_writing import replace_input
-from episodes_assets_tests.system import System, throwaway
+from episodes_assets_tests.support.system import System, throwaway
 
 VIEWING_DAYS = 28
 

@@ -15,7 +15,7 @@ from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.stores.ledger import read_progress
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 POLL_SECONDS = 0.01
 

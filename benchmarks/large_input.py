@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from benchmarks import inputs
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 VIEWERS = 5_000_000
 # The ids of `inputs.epids`, the few that many watch among them as in `inputs.viewings`: of a density that

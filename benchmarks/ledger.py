@@ -10,7 +10,7 @@ from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.planning.checksums import plan_checksum
 from episodes_assets.stores.ledger import Plan, record_plan
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 CHUNK_JOBS = 2_000
 

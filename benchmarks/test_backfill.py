@@ -16,7 +16,7 @@ from benchmarks.sizes import Sizes
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.days import FIRST_DAY, ONE_DAY
 from episodes_assets.stores.input_writing import replace_input
-from episodes_assets_tests.system import System, failure
+from episodes_assets_tests.support.system import System, failure
 
 VIEWED = 50
 VIEWINGS = 200

@@ -19,7 +19,7 @@ from benchmarks.sizes import Sizes
 from episodes_assets.accounts.identity import Role
 from episodes_assets.dashboard.credentials import cookie_name
 from episodes_assets_tests.dashboard.served import THIS_USER, Dashboard, serve_dashboard
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 GROUP = "the login"
 # Nothing of Dagster's is quicker; what the UI asks takes from tens to hundreds of milliseconds.

@@ -17,7 +17,7 @@ from benchmarks.sizes import FULL, Sizes
 from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.stores import published
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 GROUP = "engines"
 FLEET, POSTGRESQL, DUCKDB = "two workers", "one PostgreSQL statement", "one DuckDB statement"

@@ -15,7 +15,7 @@ from episodes_assets.automation.sensors import fan_out
 from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.resources.databases import QueueDatabase
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 
 @pytest.mark.parametrize("jobs", FULL.fan_out_jobs)

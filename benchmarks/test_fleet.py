@@ -18,7 +18,7 @@ from episodes_assets.databases.arrow import stream_arrow
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.days import ONE_DAY
 from episodes_assets.stores.input_writing import replace_input
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 GROUP = "the fleet"
 # What a worker reads, in whatever order it comes.

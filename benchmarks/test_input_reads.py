@@ -15,7 +15,7 @@ from benchmarks.sizes import Sizes
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.days import ONE_DAY
 from episodes_assets.stores.input_writing import replace_input
-from episodes_assets_tests.system import System, failure
+from episodes_assets_tests.support.system import System, failure
 
 FIRST = dt.date(2022, 3, 1)  # far from the days of the other benchmarks
 EPISODES = 200

@@ -6,7 +6,7 @@ from typing import Any
 from benchmarks import inputs
 from benchmarks.conftest import Measure, forget_viewings
 from benchmarks.sizes import Sizes
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 
 def test_a_day_of_viewings(measure: Measure, full_day: System, sizes: Sizes) -> None:

@@ -14,7 +14,7 @@ from benchmarks.fleet import running_workers, work_off, workers_peak_memory
 from benchmarks.processes import run_assets
 from benchmarks.sizes import FULL, Sizes
 from episodes_assets.days import ONE_DAY
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 pytestmark = pytest.mark.large
 

@@ -13,7 +13,7 @@ from episodes_assets.commands.processes import episodes_argv
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.days import FIRST_DAY, ONE_DAY
 from episodes_assets.stores.input_writing import replace_input
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 LATENCIES = """
     SELECT extract(epoch FROM min(finished_at) - planned_at)::float8,

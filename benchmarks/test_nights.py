@@ -16,7 +16,7 @@ from episodes_assets.databases.dsns import Purpose
 from episodes_assets.days import ONE_DAY
 from episodes_assets.stores import outcome_check, plan_check, publications, published, published_check
 from episodes_assets.stores.ledger import Plan
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 
 def test_nights(measure: Measure, full_day: System, sizes: Sizes) -> None:

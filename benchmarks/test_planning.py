@@ -13,7 +13,7 @@ from benchmarks.sizes import FULL, Sizes
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.days import ONE_DAY
 from episodes_assets.stores.input_writing import replace_input
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 
 @pytest.mark.parametrize("tracked", FULL.tracked)

@@ -13,7 +13,7 @@ from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.stores import published
 from episodes_assets.stores.ledger import Plan
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 _ROWS = """
     COPY (SELECT %s::date, epid, algorithm_id, window_start, %s::date, covered_from, metrics

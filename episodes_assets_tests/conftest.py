@@ -19,7 +19,7 @@ from episodes_assets.databases.dsns import Database, Dsns, Purpose, resolve_dsns
 from episodes_assets.databases.provision import provision
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.accounts.fixtures import copied_accounts
-from episodes_assets_tests.system import System, home_in_memory, throwaway
+from episodes_assets_tests.support.system import System, home_in_memory, throwaway
 
 __all__ = ["copied_accounts"]
 

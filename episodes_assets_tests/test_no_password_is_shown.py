@@ -9,7 +9,7 @@ from episodes_assets.errors import BadSetting, NotBroughtIn
 from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.older_snapshots import OlderSnapshots
 from episodes_assets.lake.viewings import Viewings
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 
 @pytest.mark.parametrize(

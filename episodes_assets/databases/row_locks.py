@@ -5,16 +5,17 @@ are used. To lock a row takes the right to change it. The connection's `lock_tim
 (`lock_waits.py`).
 """
 
-from psycopg import sql
+from typing import Any
 
-from episodes_assets.databases.connections import Connection
+import psycopg
+from psycopg import sql
 
 LEDGER = sql.Identifier("ledger", "locks")
 RESULTS = sql.Identifier("state", "locks")
 ACCOUNTS = sql.Identifier("dashboard", "locks")
 
 
-def lock(connection: Connection, table: sql.Identifier, *names: str) -> None:
+def lock(connection: psycopg.Connection[Any], table: sql.Identifier, *names: str) -> None:
     """Hold locks until the transaction ends; who wants one of them waits.
 
     Args:

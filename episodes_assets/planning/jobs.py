@@ -13,8 +13,6 @@ import pandas as pd
 from episodes_assets.planning.episode_set import EpisodeSet
 from episodes_assets.planning.tracking import REACH, newly_tracked
 
-JOB_COLUMNS = ("epid", "algorithm_id", "window_start")
-
 
 def window_starts(drop: pd.DataFrame, tracked_before: EpisodeSet) -> pd.Series:
     """The first date that each row of a drop would have analysed.

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 # Dagster's UI shows Markdown in its place only up to 1,000 characters, and base64 adds a third to these.
 MOST_POINTS = 25
-MOST_CHARACTERS = 690
 WIDTH, HEIGHT = 560, 160
 LEFT, RIGHT, TOP, BOTTOM = 70, 10, 12, 24
 

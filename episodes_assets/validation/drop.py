@@ -10,7 +10,7 @@ from typing import Any, LiteralString
 
 import numpy as np
 import pandas as pd
-import pandera.pandas as pa
+import pandera.pandas as pandera
 from pandera.errors import SchemaErrors
 
 from episodes_assets.algorithms.registry import get_registry
@@ -83,29 +83,31 @@ def _is_readable(drop: pd.DataFrame, column: str) -> pd.Series:
     return ~named.fillna(value=False).astype("bool")
 
 
-def _rule(name: str, check: Callable[[Any], pd.Series]) -> pa.Check:
-    return pa.Check(check, name=name, error=name, ignore_na=False)
+def _rule(name: str, check: Callable[[Any], pd.Series]) -> pandera.Check:
+    return pandera.Check(check, name=name, error=name, ignore_na=False)
 
 
 # A rule's name is the reason that a user reads.
-_SCHEMA = pa.DataFrameSchema(
+_SCHEMA = pandera.DataFrameSchema(
     columns={
-        "epid": pa.Column(
+        "epid": pandera.Column(
             nullable=True,
             checks=[
                 _rule("epid_missing", lambda s: s.notna()),
                 _rule("epid_negative", lambda s: (s >= 0).fillna(value=True)),
             ],
         ),
-        "algorithm_id": pa.Column(
+        "algorithm_id": pandera.Column(
             nullable=True,
             checks=[
                 _rule("algorithm_id_missing", lambda s: s.notna()),
                 _rule("algorithm_id_unknown", lambda s: s.isna() | s.isin(get_registry().ids)),
             ],
         ),
-        "premier_date": pa.Column(nullable=True, checks=[_rule("premier_date_implausible", _is_plausible)]),
-        "start_date": pa.Column(
+        "premier_date": pandera.Column(
+            nullable=True, checks=[_rule("premier_date_implausible", _is_plausible)]
+        ),
+        "start_date": pandera.Column(
             nullable=True,
             checks=[
                 _rule("start_date_missing", lambda s: s.notna()),

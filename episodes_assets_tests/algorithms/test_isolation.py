@@ -12,7 +12,7 @@ import pytest
 
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.settings import WITHHELD
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.system import System, day
 
 # Notes in a file each process that runs it, with all that the process can see.
 MODULE = """

@@ -14,8 +14,8 @@ from episodes_assets.lake.episode_parts import whole_episodes
 from episodes_assets.resources.databases import ResultsDatabase
 from episodes_assets.stores import input_tables, ledger
 from episodes_assets.validation.drop import ValidatedDrop
-from episodes_assets_tests.assets.test_days import PLANNING
-from episodes_assets_tests.system import System, day, failure
+from episodes_assets_tests.support.days import PLANNING
+from episodes_assets_tests.support.system import System, day, failure
 
 PUBLISHING = ["job_outcomes", "published_results"]
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR

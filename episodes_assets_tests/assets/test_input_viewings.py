@@ -20,42 +20,15 @@ from episodes_assets.lake.tables import LakeTable
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.settings import WITHHELD
 from episodes_assets.stores import input_tables, taking
-from episodes_assets_tests.assets.test_days import PLANNING
-from episodes_assets_tests.older_release import become_older
-from episodes_assets_tests.system import System, day, failure
-
-ONE_DAY = dt.timedelta(days=1)
-BEFORE = day(1) - ONE_DAY
-
-
-def fill(system: System, first: dt.date, last: dt.date, viewers: int = 3) -> None:
-    """Five episodes that everybody watches on each day; drops from day 1 on."""
-    for number in range((last - first).days + 1):
-        date = first + number * ONE_DAY
-        if date >= day(1):
-            system.insert_drop(date, [(epid, 0, "2018-02-01", "2018-02-20") for epid in range(1, 6)])
-        watch(system, date, viewers)
-
-
-def watch(system: System, date: dt.date, viewers: int, *, first: int = 0) -> None:
-    system.insert_viewings(
-        [
-            (epid, viewer, f"{date} 12:00+00", 60, True)
-            for epid in range(1, 6)
-            for viewer in range(first, first + viewers)
-        ]
-    )
+from episodes_assets_tests.support.days import PLANNING
+from episodes_assets_tests.support.input_viewings import BEFORE, ONE_DAY, fill, materialize, watch
+from episodes_assets_tests.support.older_release import become_older
+from episodes_assets_tests.support.system import System, day, failure
 
 
 def retain(system: System, since: dt.date) -> None:
     """What other teams do with old viewings."""
     system.query("input", "DELETE FROM viewings WHERE viewed_at < %s", [f"{since}Z"])
-
-
-def materialize(system: System, first: dt.date, last: dt.date | None = None, **options: Any) -> Any:
-    result = system.materialize(first, last, **options)
-    assert result.success, failure(result)
-    return result
 
 
 def rows(system: System) -> dict[dt.date, int]:

@@ -13,9 +13,9 @@ from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.planning.jobs import plan_jobs
 from episodes_assets.stores import ledger, tracked_state
-from episodes_assets_tests.assets.test_days import PLANNING
-from episodes_assets_tests.stores.test_ledger import jobs_of
-from episodes_assets_tests.system import System, day, failure
+from episodes_assets_tests.support.days import PLANNING
+from episodes_assets_tests.support.plans import jobs_of
+from episodes_assets_tests.support.system import System, day, failure
 
 
 @pytest.fixture

@@ -12,9 +12,8 @@ from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.resources.databases import QueueDatabase
-from episodes_assets_tests.stores.test_fleet_progress import finish
-from episodes_assets_tests.stores.test_ledger import record
-from episodes_assets_tests.system import System, day, failure
+from episodes_assets_tests.support.plans import finish, record
+from episodes_assets_tests.support.system import System, day, failure
 
 
 def observed() -> list[dg.AssetObservation]:

@@ -21,7 +21,7 @@ from dagster._scheduler.scheduler import launch_scheduled_runs
 from dagster_graphql.test.utils import execute_dagster_graphql
 
 from episodes_assets.definitions import build_defs
-from episodes_assets_tests.system import failure
+from episodes_assets_tests.support.system import failure
 
 LOCATION, REPOSITORY, ASSET_JOB = "episodes", "__repository__", "__ASSET_JOB"
 PARTITION = "dagster/partition"

@@ -9,7 +9,7 @@ import pytest
 
 from episodes_assets.days import ONE_DAY, days_between
 from episodes_assets_tests.automation.launchpad import Launchpad, opened_ui
-from episodes_assets_tests.system import System, day, failure
+from episodes_assets_tests.support.system import System, day, failure
 
 GRAPH = (
     "input_episodes",

@@ -7,36 +7,11 @@ import dagster as dg
 import pytest
 
 from episodes_assets.automation.sensors import days_in_flight, fan_out
-from episodes_assets.databases.dsns import Purpose
+from episodes_assets.databases.purposes import Purpose
 from episodes_assets.definitions import build_defs
-from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
-from episodes_assets_tests.system import System, day, failure
-
-QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-
-
-def tick(name: str, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
-    defs = build_defs()
-    resources = {"queue_database": QueueDatabase(), "results_database": ResultsDatabase()}
-    with dg.build_sensor_context(
-        instance=instance, resources=resources, repository_def=defs.get_repository_def()
-    ) as context:
-        result = defs.resolve_sensor_def(name).evaluate_tick(context)
-    return list(result.run_requests or [])
-
-
-def execute(instance: dg.DagsterInstance, job: str, request: dg.RunRequest) -> None:
-    result = (
-        build_defs()
-        .resolve_job_def(job)
-        .execute_in_process(
-            instance=instance,
-            partition_key=request.partition_key,
-            run_config={**request.run_config, **QUIET},
-            raise_on_error=False,
-        )
-    )
-    assert result.success, failure(result)
+from episodes_assets.resources.databases import QueueDatabase
+from episodes_assets_tests.support.runs import QUIET, execute, tick
+from episodes_assets_tests.support.system import System, day
 
 
 def test_the_whole_chain(system: System) -> None:

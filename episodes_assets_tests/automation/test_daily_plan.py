@@ -11,7 +11,7 @@ from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.stores import tracked_state
 from episodes_assets_tests.automation.launchpad import Launchpad, opened_ui
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.system import System, day
 
 PLANNING = ["input_episodes", "tracked_episodes", "episode_jobs"]
 FIVE_MINUTES = dt.timedelta(minutes=5)

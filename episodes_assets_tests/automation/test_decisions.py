@@ -23,7 +23,7 @@ from episodes_assets.automation.decisions import (
 )
 from episodes_assets.stores.ledger import Progress
 from episodes_assets.stores.publications import PublishedFrom
-from episodes_assets_tests.system import day
+from episodes_assets_tests.support.system import day
 
 NOW = dt.datetime(2018, 4, 1, tzinfo=dt.UTC)
 

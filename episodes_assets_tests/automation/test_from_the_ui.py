@@ -19,8 +19,8 @@ from episodes_assets_tests.automation.launchpad import (
     Launchpad,
     opened_ui,
 )
-from episodes_assets_tests.automation.test_chain import execute, tick
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.runs import execute, tick
+from episodes_assets_tests.support.system import System, day
 
 GRAPH = (
     "episode_jobs",

@@ -4,7 +4,6 @@ import os
 import pwd
 import socket
 from collections.abc import Iterator
-from typing import Any
 
 import dagster as dg
 import pytest
@@ -13,36 +12,21 @@ from episodes_assets.accounts.identity import operating_system_user
 from episodes_assets.commands import jobs as jobs_command
 from episodes_assets.commands.history import history
 from episodes_assets.databases.connections import Connection, connect
-from episodes_assets.databases.dsns import Purpose
+from episodes_assets.databases.purposes import Purpose
 from episodes_assets.definitions import build_defs
 from episodes_assets.errors import NothingToWaive, ReasonMissing
 from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.resources.launched_by import LAUNCHED_BY, launched_by
 from episodes_assets.stores import ledger, publications, waivers
-from episodes_assets_tests.automation.test_chain import QUIET, execute, tick
-from episodes_assets_tests.stores.test_ledger import record
-from episodes_assets_tests.system import System, day, failure
+from episodes_assets_tests.support.plans import record
+from episodes_assets_tests.support.runs import execute, run, tick
+from episodes_assets_tests.support.system import System, day, failure
 
 
 @pytest.fixture
 def queue(system: System) -> Iterator[Connection]:
     with connect(system.dsn(Purpose.QUEUE), autocommit=True) as opened:
         yield opened
-
-
-def run(instance: dg.DagsterInstance, job: str, config: dict[str, Any] | None = None) -> str:
-    """Launch a job for day 1 as the launchpad does; what its failed step says."""
-    result = (
-        build_defs()
-        .resolve_job_def(job)
-        .execute_in_process(
-            instance=instance,
-            partition_key=str(day(1)),
-            run_config={**({"ops": {f"{job}_op": {"config": config}}} if config else {}), **QUIET},
-            raise_on_error=False,
-        )
-    )
-    return "" if result.success else failure(result)
 
 
 def test_publishing_without_held_jobs_and_with_them_later(

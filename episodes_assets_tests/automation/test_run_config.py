@@ -10,8 +10,8 @@ from dagster._config import ConfigTypeKind
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.definitions import build_defs
 from episodes_assets_tests.automation.launchpad import ASSET_JOB, LOCATION, REPOSITORY, opened_ui
-from episodes_assets_tests.automation.test_held_jobs import run
-from episodes_assets_tests.system import System, day, failure
+from episodes_assets_tests.support.runs import run
+from episodes_assets_tests.support.system import System, day, failure
 
 JOBS = {job.name: job for job in build_defs().get_repository_def().get_all_jobs()}
 PLAIN = {"String", "Bool", "Int", "Float"}

@@ -14,7 +14,7 @@ from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.fleet.retry import retry_held_jobs
 from episodes_assets.resources.databases import QueueDatabase
 from episodes_assets.stores.stalls import OpenDay, open_days
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.system import System, day
 
 LONG_AGO = "2018-03-01 12:00+00"
 

@@ -11,7 +11,7 @@ from threading import Barrier
 from typing import Any
 
 from episodes_assets_tests.chaos.run_process import CONTEXT, own_process
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 
 def in_processes(chance: random.Random, latest: float, *functions: Callable[[], Any]) -> list[Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from deltalake import DeltaTable
 
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 Fingerprint = dict[str, list[Any]]
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import psutil
 
 from episodes_assets.commands.processes import worker_argv, worker_environment
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 PATIENCE_SECONDS = 60.0
 

@@ -37,7 +37,7 @@ from episodes_assets.stores import ledger, published, tracked_state, waivers
 from episodes_assets.stores.input_tables import reading
 from episodes_assets.validation.drop import ValidatedDrop
 from episodes_assets_tests.chaos.model import Input, Job
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 CHUNK_JOBS = 2
 

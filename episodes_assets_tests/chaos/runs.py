@@ -9,7 +9,7 @@ import dagster as dg
 
 from episodes_assets.definitions import build_defs
 from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
-from episodes_assets_tests.system import System, failure
+from episodes_assets_tests.support.system import System, failure
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from episodes_assets_tests.chaos.invariants import check, chunks_without_message
 from episodes_assets_tests.chaos.model import Input, Job, Model, Refused, Row
 from episodes_assets_tests.chaos.real import Attempt, Message, Real
 from episodes_assets_tests.chaos.record import Promise
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.system import System, day
 
 T = TypeVar("T")
 MAX_STARTS = 2

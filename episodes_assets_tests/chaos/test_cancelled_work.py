@@ -14,8 +14,8 @@ from episodes_assets_tests.chaos.conftest import Chaos
 from episodes_assets_tests.chaos.fingerprint import assert_same, fingerprint, published_bytes
 from episodes_assets_tests.chaos.fleet import eventually, fleet
 from episodes_assets_tests.chaos.record import Promise
-from episodes_assets_tests.chaos.test_two_writers_at_once import publish, read_jobs
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.publishing import publish, read_jobs
+from episodes_assets_tests.support.system import System, day
 
 WORKERS = 2
 

@@ -14,7 +14,7 @@ from episodes_assets_tests.chaos.record import Promise
 from episodes_assets_tests.chaos.run_process import own_process
 from episodes_assets_tests.chaos.runs import run_days
 from episodes_assets_tests.lake.contents import Copies, contents
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.system import System, day
 
 DAYS = (day(1), day(2))
 

@@ -20,8 +20,8 @@ from episodes_assets_tests.chaos.fleet import eventually, fleet
 from episodes_assets_tests.chaos.record import Promise
 from episodes_assets_tests.chaos.run_process import Halt, counted, halted_at, own_process
 from episodes_assets_tests.chaos.runs import run_days
-from episodes_assets_tests.own_server import OwnServer, own_server
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.own_server import OwnServer, own_server
+from episodes_assets_tests.support.system import System, day
 
 OURS = (Database.INPUT, Database.QUEUE, Database.RESULTS)
 

@@ -17,8 +17,8 @@ from episodes_assets_tests.chaos.fleet import fleet
 from episodes_assets_tests.chaos.record import Promise
 from episodes_assets_tests.chaos.run_process import counted, killed_at, own_process
 from episodes_assets_tests.chaos.runs import run_days, tick
-from episodes_assets_tests.own_server import HOST, free_port
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.own_server import HOST, free_port
+from episodes_assets_tests.support.system import System, day
 
 
 def test_a_fan_out_tick_killed_at_each_statement(system: System, chaos: Chaos) -> None:

@@ -15,7 +15,7 @@ from episodes_assets_tests.chaos.fleet import fleet
 from episodes_assets_tests.chaos.record import Promise
 from episodes_assets_tests.chaos.run_process import counted, killed_at, own_process
 from episodes_assets_tests.chaos.runs import run_days
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.system import System, day
 
 ASSETS = ("input_episodes", "tracked_episodes", "episode_jobs", "job_outcomes", "published_results")
 PHASES = ("before", "during", "after")

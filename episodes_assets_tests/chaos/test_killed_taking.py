@@ -31,7 +31,7 @@ from episodes_assets_tests.lake.contents import (
     let_be_old,
     named_files,
 )
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.system import System, day
 
 DAY = day(2)
 TAKING = ["input_episodes"]

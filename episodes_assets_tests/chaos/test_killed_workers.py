@@ -15,7 +15,7 @@ from episodes_assets_tests.chaos.fleet import Fleet, fleet
 from episodes_assets_tests.chaos.record import Promise
 from episodes_assets_tests.chaos.run_process import own_process
 from episodes_assets_tests.chaos.runs import run_days
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.system import System, day
 
 REST = ["job_outcomes", "published_results"]
 HEARTBEAT_SECONDS = "2"

@@ -15,7 +15,7 @@ from episodes_assets_tests.chaos.fingerprint import assert_same, fingerprint
 from episodes_assets_tests.chaos.fleet import eventually, fleet
 from episodes_assets_tests.chaos.proxy import HOST, StallingProxy, stalling_proxy
 from episodes_assets_tests.chaos.record import Promise
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.system import System, day
 
 HEARTBEAT = {"EPISODES_HEARTBEAT_SECONDS": "2"}
 SETTLE_SECONDS = 0.3  # for what has passed the proxy already to arrive

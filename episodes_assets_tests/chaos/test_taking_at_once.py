@@ -13,7 +13,7 @@ from episodes_assets_tests.chaos.run_process import own_process
 from episodes_assets_tests.chaos.runs import run_days
 from episodes_assets_tests.lake.contents import contents
 from episodes_assets_tests.lake.object_store import BUCKET, connect, object_store
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.system import System, day
 
 TAKING = ["input_episodes"]
 

@@ -12,7 +12,7 @@ from episodes_assets_tests.chaos.fleet import fleet
 from episodes_assets_tests.chaos.record import Promise
 from episodes_assets_tests.chaos.run_process import own_process
 from episodes_assets_tests.chaos.runs import RunEnd, run_days
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.system import System, day
 
 
 def run(system: System, first: int, last: int | None = None) -> None:

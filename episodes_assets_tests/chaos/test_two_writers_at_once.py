@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 
 from episodes_assets.databases.connections import Connection, connect
-from episodes_assets.databases.dsns import Purpose
+from episodes_assets.databases.purposes import Purpose
 from episodes_assets.errors import DayIncomplete, NothingToCancel
 from episodes_assets.fleet.cancel import cancel_day
 from episodes_assets.fleet.fan_out import FanOut, fan_out_day
 from episodes_assets.fleet.retry import retry_held_jobs
-from episodes_assets.stores import ledger, published, tracked_state
-from episodes_assets.stores.publications import PublishedDay
+from episodes_assets.stores import ledger, tracked_state
 from episodes_assets_tests.chaos.at_once import deadlocks, in_processes, in_threads
 from episodes_assets_tests.chaos.conftest import Chaos
 from episodes_assets_tests.chaos.fingerprint import assert_nothing_is_half_done, assert_same, fingerprint
 from episodes_assets_tests.chaos.record import Promise
 from episodes_assets_tests.chaos.runs import tick
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.publishing import publish, read_jobs
+from episodes_assets_tests.support.system import System, day
 
 T = TypeVar("T")
 LATEST_SECONDS = 0.01  # between the two: about as long as one of them takes
@@ -39,14 +39,6 @@ def planned(system: System, monkeypatch: pytest.MonkeyPatch) -> System:
 def with_queue(system: System, function: Callable[[Connection], T]) -> T:
     with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
         return function(queue)
-
-
-def publish(system: System) -> tuple[PublishedDay, bool]:
-    with (
-        connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue,
-        connect(system.dsn(Purpose.RESULTS), autocommit=True) as results,
-    ):
-        return published.publish_day(queue, results, day(1), "1")
 
 
 def live_messages(system: System) -> list[Any]:
@@ -195,11 +187,3 @@ def test_a_replanning_beside_a_publication_a_fan_out_or_a_retry(planned: System,
             whole = "SELECT rows = (SELECT count(*) FROM published.results) FROM published.days"
             assert planned.query("results", whole) in ([], [(True,)])
     assert deadlocks(planned) == 0
-
-
-def read_jobs(queue: Connection) -> Any:
-    import pandas as pd
-
-    rows = queue.execute("SELECT epid, algorithm_id, window_start FROM ledger.jobs ORDER BY 1, 2").fetchall()
-    frame = pd.DataFrame(rows, columns=["epid", "algorithm_id", "window_start"])
-    return frame.astype({"window_start": "datetime64[s]", "algorithm_id": "int16"})

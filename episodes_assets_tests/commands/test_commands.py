@@ -19,7 +19,7 @@ from episodes_assets.databases.clusters import find_cluster
 from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets.databases.versions import needed_version
 from episodes_assets_tests.commands.invoke import output, refusal
-from episodes_assets_tests.system import System, day, throwaway
+from episodes_assets_tests.support.system import System, day, throwaway
 
 COMMANDS = [
     ("demo",),

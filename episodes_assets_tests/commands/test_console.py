@@ -22,8 +22,8 @@ from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.errors import RunFailed
 from episodes_assets_tests.commands.invoke import output
-from episodes_assets_tests.stores.test_ledger import record
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.plans import record
+from episodes_assets_tests.support.system import System
 
 # Clipboard, title, hyperlink, cleared screen, a C1 sequence, hidden and reordered text, a forged line.
 HOSTILE = (

@@ -14,9 +14,9 @@ from episodes_assets.databases.dsns import Purpose
 from episodes_assets.definitions import ASSETS, build_defs
 from episodes_assets.errors import ReasonMissing, StateGap
 from episodes_assets.stores import publications, tracked_state
-from episodes_assets_tests.assets.test_days import PLANNING
-from episodes_assets_tests.automation.test_chain import QUIET
-from episodes_assets_tests.system import System, day, failure
+from episodes_assets_tests.support.days import PLANNING
+from episodes_assets_tests.support.runs import QUIET
+from episodes_assets_tests.support.system import System, day, failure
 
 LATE = 9  # the episode that the drop of day 2 lacks by mistake
 

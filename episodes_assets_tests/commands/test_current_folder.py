@@ -12,8 +12,8 @@ import httpx2
 import pytest
 
 from episodes_assets.commands.processes import episodes_argv
-from episodes_assets_tests.own_server import free_port
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.own_server import free_port
+from episodes_assets_tests.support.system import System, day
 
 EPISODES = Path(sys.executable).with_name("episodes")
 

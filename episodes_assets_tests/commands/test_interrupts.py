@@ -11,7 +11,7 @@ from dagster._utils.interrupts import capture_interrupts
 
 from episodes_assets import signals
 from episodes_assets.commands import dagster_runs
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.system import System, day
 
 EPISODES = Path(sys.executable).with_name("episodes")
 # Sends the process a signal when the module of that name begins to be imported: at a moment that is the same

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 from episodes_assets.lake.viewings import Viewings
-from episodes_assets_tests.assets.test_input_viewings import fill, watch
-from episodes_assets_tests.system import System, day, failure
+from episodes_assets_tests.support.input_viewings import fill, watch
+from episodes_assets_tests.support.system import System, day, failure
 
 BEFORE = day(1) - dt.timedelta(days=1)
 

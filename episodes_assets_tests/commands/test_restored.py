@@ -20,7 +20,7 @@ from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.stores import publications, published
 from episodes_assets.stores.consistency import read_records
 from episodes_assets_tests.commands.invoke import output
-from episodes_assets_tests.system import System, day, failure
+from episodes_assets_tests.support.system import System, day, failure
 
 AGREE = "The databases and the lake agree"
 

@@ -26,8 +26,8 @@ from episodes_assets.commands.up import private_socket_path
 from episodes_assets.errors import ProcessFailed
 from episodes_assets.settings import WITHHELD
 from episodes_assets_tests.commands.invoke import refusal
-from episodes_assets_tests.own_server import free_port
-from episodes_assets_tests.system import System, day, failure
+from episodes_assets_tests.support.own_server import free_port
+from episodes_assets_tests.support.system import System, day, failure
 
 LAUNCH = """
 mutation ($params: LaunchBackfillParams!) {

@@ -30,7 +30,7 @@ from episodes_assets.dashboard.metrics import Metrics
 from episodes_assets.dashboard.site import Site
 from episodes_assets.databases.connections import Connection
 from episodes_assets.databases.dsns import Purpose
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 HOST = "127.0.0.1:3000"
 SOCKET = f"ws://{HOST}"

@@ -25,7 +25,7 @@ from episodes_assets.dashboard.configuration import Configuration, read_configur
 from episodes_assets.dashboard.connections import ConnectionLimits
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.dashboard.served import THIS_USER, Dashboard, serving
-from episodes_assets_tests.dashboard.test_serving import certificate_for
+from episodes_assets_tests.support.certificates import certificate_for
 
 LOOPBACK = "127.0.0.1"
 SHORT = ConnectionLimits(request_seconds=0.5, write_seconds=0.5, sweep_seconds=0.05)

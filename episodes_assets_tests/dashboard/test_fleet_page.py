@@ -6,57 +6,31 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from starlette.applications import Starlette
 from starlette.testclient import TestClient
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from episodes_assets.accounts.identity import Identity, Role, Way
-from episodes_assets.dashboard.fleet_page import fleet_routes
+from episodes_assets.accounts.identity import Role
 from episodes_assets.dashboard.fleet_view import DAYS_SHOWN, HELD_ON_A_PAGE, HELD_SHOWN
 from episodes_assets.databases.connections import Connection, connect
-from episodes_assets.databases.dsns import Purpose
+from episodes_assets.databases.purposes import Purpose
 from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.stores import ledger, waivers
 from episodes_assets.stores.held_jobs import TRACEBACK_CHARACTERS
-from episodes_assets_tests.dashboard.html import Element, breaks_the_policy, read
-from episodes_assets_tests.fleet.test_fleet import eventually, states, worker
-from episodes_assets_tests.fleet.test_poison import FINDS_THEM
-from episodes_assets_tests.stores.test_ledger import jobs_of, record
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.dashboard.html import Element, read
+from episodes_assets_tests.fleet.poisoned import FINDS_THEM
+from episodes_assets_tests.support.fleet_page import client, get
+from episodes_assets_tests.support.plans import jobs_of, record
+from episodes_assets_tests.support.system import System, day
+from episodes_assets_tests.support.workers import eventually, states, worker
 
 RAISES = 90
 POISONED = pd.Timestamp("2018-02-13")
 EVIL = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>"
 
 
-class SignedIn:
-    """Stands for the gate: it lets everything through as somebody."""
-
-    def __init__(self, app: ASGIApp, role: Role) -> None:
-        self._app = app
-        self._user = Identity("ana", role, Way.PASSWORD)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app({**scope, "user": self._user}, receive, send)
-
-
-def client(system: System, role: Role = Role.OPERATOR, queue_dsn: str | None = None) -> TestClient:
-    routes = fleet_routes(queue_dsn or system.dsn(Purpose.QUEUE), system.settings.environment)
-    return TestClient(SignedIn(Starlette(routes=routes), role), follow_redirects=False)
-
-
 @pytest.fixture
 def queue(system: System) -> Iterator[Connection]:
     with connect(system.dsn(Purpose.QUEUE), autocommit=True) as opened:
         yield opened
-
-
-def get(browser: TestClient, path: str, status: int = 200) -> Element:
-    answer = browser.get(path)
-    assert answer.status_code == status, answer.text
-    page = read(answer.text)
-    assert breaks_the_policy(page) == []
-    return page
 
 
 def press(browser: TestClient, path: str, **form: str) -> Element:

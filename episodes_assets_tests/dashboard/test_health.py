@@ -21,7 +21,7 @@ from episodes_assets.dashboard.sensor_ticks import DaemonSilent, SensorTicks
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets_tests.chaos.proxy import StallingProxy, stalling_proxy
 from episodes_assets_tests.dashboard.served import Dashboard
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 # Of the machine, on top of what is promised.
 SLACK_SECONDS = 3.0

@@ -23,7 +23,7 @@ from episodes_assets.resources.launched_by import LAUNCHED_BY
 from episodes_assets.settings import PROJECT_FOLDER
 from episodes_assets_tests.conftest import fresh_system
 from episodes_assets_tests.dashboard.served import JSON, Dashboard, serve_dashboard
-from episodes_assets_tests.system import day
+from episodes_assets_tests.support.system import day
 
 LOCATION = "episodes_assets"
 REPOSITORY = {"repositoryLocationName": LOCATION, "repositoryName": "__repository__"}

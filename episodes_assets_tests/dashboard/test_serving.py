@@ -1,7 +1,5 @@
 """Where the dashboard listens, what it refuses to, and that TLS and a proxy before it work."""
 
-import datetime as dt
-import ipaddress
 import socket
 import ssl
 import subprocess
@@ -12,56 +10,21 @@ from pathlib import Path
 import httpx2
 import psutil
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
 
 from episodes_assets.commands.processes import episodes_argv
 from episodes_assets.dashboard.configuration import Configuration, read_configuration
-from episodes_assets.databases.dsns import ORCHESTRATOR
+from episodes_assets.databases.purposes import ORCHESTRATOR
 from episodes_assets.errors import BadSetting
 from episodes_assets.settings import WITHHELD, load_settings
 from episodes_assets_tests.commands.invoke import refusal
 from episodes_assets_tests.dashboard.served import PASSWORD, Dashboard, serving
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.certificates import certificate_for
+from episodes_assets_tests.support.system import System
 
 MESSAGE_TOO_BIG = 1009
-
-
-def certificate_for(address: str, folder: Path) -> tuple[Path, Path]:
-    """A certificate that signs itself, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "dashboard")])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    folder.mkdir(exist_ok=True)
-    pem = folder / "certificate.pem"
-    pem.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_file = folder / "key.pem"
-    key_file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return pem, key_file
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import pytest
 
 from episodes_assets.databases.dsns import Dsns, Purpose, resolve_dsns
 from episodes_assets.settings import load_settings
-from episodes_assets_tests.own_server import OwnServer, own_server
+from episodes_assets_tests.support.own_server import OwnServer, own_server
 
 
 @pytest.fixture(scope="module")

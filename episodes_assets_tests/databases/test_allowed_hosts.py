@@ -15,7 +15,7 @@ from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.older_snapshots import OlderSnapshots
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.commands.invoke import output
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 names = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,20}", fullmatch=True)
 hosts = st.one_of(names, st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str))

@@ -7,8 +7,8 @@ from psycopg.pq import TransactionStatus
 from episodes_assets.databases.connections import connect, connect_to_read, unreachable
 from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets.errors import DatabaseUnreachable
-from episodes_assets_tests.own_server import OwnServer
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.own_server import OwnServer
+from episodes_assets_tests.support.system import System
 
 
 def test_who_reads_leaves_no_transaction_open_and_cannot_write(system: System) -> None:

@@ -17,7 +17,7 @@ from episodes_assets.databases.dsns import Database, Dsns, Purpose
 from episodes_assets.databases.migrate import downgrade
 from episodes_assets.databases.provision import provision
 from episodes_assets.settings import Settings, load_settings
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 LIFETIMES = Lifetimes(dt.timedelta(hours=1), dt.timedelta(minutes=30))
 # PostgreSQL prefers an operator of exactly the operands' types: sessions are looked up with the first,

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from episodes_assets_tests.accounts.database import until
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 SESSIONS = """
     SELECT pid, backend_start FROM pg_stat_activity

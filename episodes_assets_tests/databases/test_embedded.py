@@ -27,8 +27,8 @@ from episodes_assets.databases.postgres_programs import Account, Programs, progr
 from episodes_assets.databases.status import ready_databases
 from episodes_assets.errors import DatabaseUnreachable, LockTimeout
 from episodes_assets.settings import load_settings
-from episodes_assets_tests.other_user import do_as, needs_root, other_user, require_programs
-from episodes_assets_tests.system import throwaway
+from episodes_assets_tests.support.other_user import do_as, needs_root, other_user, require_programs
+from episodes_assets_tests.support.system import throwaway
 
 ODD = "a (b) ; $c ' \" , ? & \\ é"
 LONG = "x" * 95

@@ -15,8 +15,8 @@ from episodes_assets.errors import InputWritable
 from episodes_assets.fleet import worker
 from episodes_assets.fleet.worker import run_worker
 from episodes_assets_tests.commands.invoke import refusal
-from episodes_assets_tests.databases.test_stamps import worker_config
-from episodes_assets_tests.system import System, day, failure
+from episodes_assets_tests.support.system import System, day, failure
+from episodes_assets_tests.support.workers import worker_config
 
 READER = "episodes_input_reader"
 NOT_INHERITED = (

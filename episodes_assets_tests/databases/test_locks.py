@@ -24,9 +24,9 @@ from episodes_assets.fleet.cancel import cancel_day
 from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets.stores import published, tracked_state
-from episodes_assets_tests.own_server import OwnServer
-from episodes_assets_tests.stores.test_ledger import record
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.own_server import OwnServer
+from episodes_assets_tests.support.plans import record
+from episodes_assets_tests.support.system import System, day
 
 Act = Callable[[Connection], object]
 

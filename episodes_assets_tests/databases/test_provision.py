@@ -25,8 +25,8 @@ from episodes_assets.errors import BadSetting, DatabaseUnreachable, NotProvision
 from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.accounts.database import TABLES
-from episodes_assets_tests.own_server import OwnServer
-from episodes_assets_tests.system import System, day, throwaway
+from episodes_assets_tests.support.own_server import OwnServer
+from episodes_assets_tests.support.system import System, day, throwaway
 
 DENIED = (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)
 

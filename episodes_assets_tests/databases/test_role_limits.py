@@ -12,7 +12,7 @@ from episodes_assets.databases.connections import connect_to_write
 from episodes_assets.databases.dsns import Database, Dsns, Purpose, resolve_dsns
 from episodes_assets.databases.provision import provision
 from episodes_assets.settings import load_settings
-from episodes_assets_tests.own_server import OwnServer
+from episodes_assets_tests.support.own_server import OwnServer
 
 DENIED = psycopg.errors.InsufficientPrivilege
 # What a session may set for itself, so a role may do so for all of its sessions.

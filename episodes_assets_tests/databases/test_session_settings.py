@@ -31,8 +31,8 @@ from episodes_assets.fleet.activity import Activity
 from episodes_assets.fleet.message_figures import read_message_figures
 from episodes_assets.fleet.presence import Presence, WorkerName
 from episodes_assets.fleet.session import Sessions
-from episodes_assets_tests.dashboard.test_fleet_page import client, get
-from episodes_assets_tests.system import System, day, failure
+from episodes_assets_tests.support.fleet_page import client, get
+from episodes_assets_tests.support.system import System, day, failure
 
 # The setting, what it is set to from outside, and what a session of ours has to have.
 SETTINGS = [

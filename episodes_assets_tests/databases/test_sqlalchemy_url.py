@@ -7,7 +7,7 @@ from sqlalchemy.engine import create_engine, make_url
 
 from episodes_assets.databases.purposes import Purpose
 from episodes_assets.databases.sqlalchemy_url import to_sqlalchemy_url
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 
 @pytest.mark.parametrize(

@@ -7,19 +7,20 @@ import dagster as dg
 import psycopg
 import pytest
 
-import episodes_assets.commands.demo as demo_module
+from episodes_assets.commands import demo as demo_module
 from episodes_assets.databases import stamps as stamps_module
 from episodes_assets.databases.connections import Connection, connect
-from episodes_assets.databases.dsns import Database, Dsns, Purpose
+from episodes_assets.databases.dsns import Dsns
 from episodes_assets.databases.provision import provision
+from episodes_assets.databases.purposes import Database, Purpose
 from episodes_assets.databases.stamps import replace
 from episodes_assets.errors import NotProvisioned, WrongEnvironment
-from episodes_assets.fleet.time_limits import TimeLimits
-from episodes_assets.fleet.worker import WorkerConfig, run_worker
+from episodes_assets.fleet.worker import run_worker
 from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.commands.invoke import output, refusal
-from episodes_assets_tests.system import System, day, failure
+from episodes_assets_tests.support.system import System, day, failure
+from episodes_assets_tests.support.workers import worker_config
 
 
 def stamps(system: System) -> list[str]:
@@ -37,19 +38,6 @@ def contents(system: System) -> dict[str, Any]:
         "messages": system.query("queue", "SELECT count(*) FROM pgqueuer"),
         "dagster": system.query("dagster", dagster),
     }
-
-
-def worker_config(system: System, environment: str) -> WorkerConfig:
-    return WorkerConfig(
-        queue_dsn=system.dsn(Purpose.WORKER),
-        lake_url=system.settings.lake,
-        environment=environment,
-        max_starts=1,
-        retry_seconds=0.1,
-        limits=TimeLimits(batch=10, job=10),
-        compute_memory_mb=1024,
-        heartbeat_seconds=30,
-    )
 
 
 def test_a_process_of_another_environment_writes_nowhere(

@@ -16,7 +16,7 @@ from episodes_assets.fleet.claims import Claim, ClaimedJob
 from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import ledger, publications, published, waivers
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.system import System, day
 
 
 async def claim_as_before(worker: claims.AsyncConnection, plan_id: int) -> Claim:

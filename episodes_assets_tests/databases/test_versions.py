@@ -30,7 +30,7 @@ from episodes_assets.errors import (
 from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets_tests.commands.invoke import output, refusal
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 WRITERS = [purpose for purpose in Purpose if purpose not in (Purpose.INPUT, Purpose.CONSUMER)]
 

@@ -18,10 +18,10 @@ from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.fleet.messages import ChunkMessage
 from episodes_assets.fleet.retry import retry_held_job, retry_held_jobs
 from episodes_assets.stores import ledger
-from episodes_assets_tests.automation.test_held_jobs import run
-from episodes_assets_tests.fleet.test_fleet import run_async, states
-from episodes_assets_tests.stores.test_ledger import record
-from episodes_assets_tests.system import System, day, failure
+from episodes_assets_tests.support.plans import record
+from episodes_assets_tests.support.runs import run
+from episodes_assets_tests.support.system import System, day, failure
+from episodes_assets_tests.support.workers import run_async, states
 
 
 @pytest.fixture

@@ -1,62 +1,22 @@
 """The fleet on real parts: failures alone, claims fenced, starts counted, killed and stopped workers."""
 
-import asyncio
 import os
 import signal
 import subprocess
-import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import psycopg
 import pytest
 
 from episodes_assets.commands.processes import episodes_argv, worker_environment
 from episodes_assets.databases.connections import connect
-from episodes_assets.databases.dsns import Purpose
+from episodes_assets.databases.purposes import Purpose
 from episodes_assets.fleet import claims
 from episodes_assets.fleet.claims import ClaimLost
-from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.fleet.messages import ChunkMessage
 from episodes_assets.fleet.retry import retry_held_jobs
-from episodes_assets_tests.system import System, day
-
-
-def eventually(check: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
-
-
-@contextmanager
-def worker(system: System, **env: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        episodes_argv("worker"),
-        env={**os.environ, **worker_environment(system.settings, system.dsns), **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
-
-
-def plan(system: System, *epids: int) -> None:
-    system.insert_drop(day(1), [(epid, 0, "2018-02-01", "2018-02-01") for epid in epids])
-    system.plan(day(1))
-    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
-        fan_out_day(queue, day(1))
-
-
-def states(system: System) -> dict[int, str]:
-    return dict(system.query("queue", "SELECT epid, state FROM ledger.job_states"))
+from episodes_assets_tests.support.system import System, day
+from episodes_assets_tests.support.workers import eventually, plan, run_async, states, worker
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
@@ -77,15 +37,6 @@ def test_a_worker_stops_cleanly(system: System, number: signal.Signals) -> None:
     assert process.returncode == 0, output
     assert "has stopped" in output
     assert "running" not in states(system).values()
-
-
-def run_async(system: System, test: Callable[[claims.AsyncConnection], Any]) -> None:
-    async def main() -> None:
-        dsn = system.dsn(Purpose.WORKER)
-        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
-            await test(connection)
-
-    asyncio.run(main())
 
 
 def chunk_of(system: System) -> ChunkMessage:

@@ -9,7 +9,7 @@ import pytest
 from episodes_assets.errors import LakeReplaced
 from episodes_assets.fleet.micro_batch import JobWindows, run_micro_batch
 from episodes_assets.lake import viewings
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.system import System, day
 
 
 def test_parts_of_any_size_compute_the_same(system: System, monkeypatch: pytest.MonkeyPatch) -> None:

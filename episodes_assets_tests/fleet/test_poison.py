@@ -7,9 +7,9 @@ import pytest
 from episodes_assets.algorithms.declaration import Declaration, Metric
 from episodes_assets.algorithms.registry import Registry
 from episodes_assets.fleet.time_limits import TimeLimits
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.fleet.poisoned import FINDS_THEM
+from episodes_assets_tests.support.system import System, day
 
-POISON = Path(__file__).parent / "poison"
 IDS = {
     90: "raises",
     91: "hangs",
@@ -25,10 +25,6 @@ IDS = {
 }
 # Of these no job runs, whatever it is of.
 ON_IMPORT = (96, 97, 98)
-FINDS_THEM = f"""
-import episodes_assets.algorithms
-episodes_assets.algorithms.__path__.append({str(POISON)!r})
-"""
 
 
 @pytest.mark.slow

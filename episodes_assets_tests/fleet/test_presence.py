@@ -16,8 +16,8 @@ from episodes_assets.fleet.activity import Activity, Work
 from episodes_assets.fleet.maintenance import forget_dead_workers
 from episodes_assets.fleet.presence import Presence, WorkerName
 from episodes_assets.stores.workers import Worker, count_alive, read_workers
-from episodes_assets_tests.fleet.test_fleet import eventually, plan, worker
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.system import System, day
+from episodes_assets_tests.support.workers import eventually, plan, worker
 
 NAME = WorkerName(host="here", pid=7, release="1.2")
 

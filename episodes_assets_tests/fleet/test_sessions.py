@@ -33,7 +33,7 @@ from episodes_assets.fleet.messages import ENTRYPOINT, ChunkMessage
 from episodes_assets.fleet.micro_batch import MicroBatch, import_algorithm
 from episodes_assets.fleet.own_messages import OwnMessages
 from episodes_assets.fleet.time_limits import TimeLimits
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.system import System, day
 
 
 @contextmanager

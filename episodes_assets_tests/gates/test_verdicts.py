@@ -22,7 +22,7 @@ from episodes_assets.gates.pace import (
 from episodes_assets.gates.publication import Publications, due_day, yesterday_is_published
 from episodes_assets.gates.state import StateDay, state_only_grows
 from episodes_assets.gates.verdicts import Verdict
-from episodes_assets_tests.system import day
+from episodes_assets_tests.support.system import day
 
 COUNTS = st.integers(1, 10**7)
 STEPS = st.builds(Planning, days=st.integers(1, 900), rows=COUNTS, seconds=st.floats(0.01, 9_999))

@@ -18,34 +18,15 @@ from episodes_assets.lake import drop_table, upkeep
 from episodes_assets.lake.drops import RECORD, Drop, Drops
 from episodes_assets.lake.tables import LakeTable
 from episodes_assets.validation.drop import validate_drop
-from episodes_assets_tests.validation.test_bad_drop import drop
+from episodes_assets_tests.support.drops import drop
+from episodes_assets_tests.support.lake_drops import DAY, read, take, write
 
-DAY = dt.date(2018, 3, 1)
 NEXT = dt.date(2018, 3, 2)
 
 
 @pytest.fixture
 def drops(tmp_path: Path) -> Drops:
     return Drops(str(tmp_path / "lake"))
-
-
-def write(drops: Drops, *epids: int, day: dt.date = DAY, reason: str = "") -> Drop:
-    """A day's files, which nothing names yet: the given episodes, and one row that is refused."""
-    with drops.writer(day, reason=reason) as writer:
-        writer.add(validate_drop(drop(*({"epid": epid} for epid in (*epids, -1)))))
-        return writer.finish(np.array([3, 5]), len(epids) + 1)
-
-
-def take(
-    drops: Drops, *epids: int, day: dt.date = DAY, reason: str = "", environment: str = "development"
-) -> Drop:
-    written = write(drops, *epids, day=day, reason=reason)
-    drops.commit([written], environment)
-    return written
-
-
-def read(drops: Drops, of: Drop) -> pd.DataFrame:
-    return pd.concat(drops.read_drop(of, drop_table.SCHEMA.names))
 
 
 def path_of(drops: Drops, table: LakeTable, of: Drop) -> Path:

@@ -14,10 +14,10 @@ from episodes_assets.lake.older_snapshots import OlderSnapshots
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets_tests.lake.object_store import connect, object_store
 from episodes_assets_tests.lake.small_lakes import FIRST, ONE_DAY, read, rows_of, take
-from episodes_assets_tests.lake.test_drops import read as drop_rows
-from episodes_assets_tests.lake.test_drops import take as take_drop
-from episodes_assets_tests.lake.test_older_snapshots import older
-from episodes_assets_tests.system import System, day, failure
+from episodes_assets_tests.support.lake_drops import read as drop_rows
+from episodes_assets_tests.support.lake_drops import take as take_drop
+from episodes_assets_tests.support.older_snapshots import older
+from episodes_assets_tests.support.system import System, day, failure
 
 URL = "s3://lake/of/tests"
 

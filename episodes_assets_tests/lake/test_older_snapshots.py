@@ -1,7 +1,6 @@
 """Snapshots of an older release are brought into the lake: all, in their order, or refused by name."""
 
 import datetime as dt
-import hashlib
 import json
 import shutil
 import uuid
@@ -21,8 +20,9 @@ from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.older_snapshots import OlderSnapshots
 from episodes_assets.lake.tables import LakeTable
 from episodes_assets.validation.drop import validate_drop
-from episodes_assets_tests.older_release import FILES, put_snapshot
-from episodes_assets_tests.validation.test_bad_drop import drop
+from episodes_assets_tests.support.drops import drop
+from episodes_assets_tests.support.older_release import FILES, put_snapshot
+from episodes_assets_tests.support.older_snapshots import contents, older
 
 DAYS = [dt.date(2018, 3, number) for number in range(1, 6)]
 
@@ -37,28 +37,10 @@ def drops(tmp_path: Path) -> Drops:
     return Drops(str(tmp_path / "lake"))
 
 
-def older(root: Path, day: dt.date, *epids: int, viewed: tuple[int, ...] = (3, 5), **said: Any) -> str:
-    """A snapshot of some episodes, and of one row that was refused; its id."""
-    parts = validate_drop(drop(*({"epid": epid} for epid in (*epids, -1))))
-    return put_snapshot(
-        root,
-        day,
-        accepted=drop_table.to_table(parts.accepted),
-        quarantined=drop_table.to_table(parts.quarantined, drop_table.QUARANTINED),
-        viewed=viewed,
-        said={"reasons": {"epid_negative": 1}, **said},
-    )
-
-
 def bring_in(root: Path, drops: Drops) -> tuple[int, list[str]]:
     said: list[str] = []
     brought = OlderSnapshots(str(root)).bring_in(Drops(drops.lake_url), "development", said.append)
     return brought, said
-
-
-def contents(folder: Path) -> dict[str, str]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def test_all_versions_come_in_the_order_in_which_they_were_taken(root: Path, drops: Drops) -> None:

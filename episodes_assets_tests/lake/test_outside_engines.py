@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from episodes_assets_tests.system import System, day, failure
+from episodes_assets_tests.support.system import System, day, failure
 
 
 def test_reach_of_a_whole_day_in_sql(system: System, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from episodes_assets_tests.lake.contents import contents
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.system import System, day
 
 ODD = {
     "PYTHONHASHSEED": "4242",

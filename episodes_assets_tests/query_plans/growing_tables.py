@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from episodes_assets.days import ONE_DAY
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 OTHER_DAY = dt.date(2018, 3, 1)
 THE_DAY = dt.date(2018, 3, 2)

@@ -29,7 +29,7 @@ from episodes_assets_tests.query_plans.growing_tables import (
 )
 from episodes_assets_tests.query_plans.statements import Case, cases, opened
 from episodes_assets_tests.query_plans.written_statements import written_statements
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 # A row is returned by several nodes of a plan; and a few are looked at for anything.
 ROWS, ANY_ROWS = 15, 250

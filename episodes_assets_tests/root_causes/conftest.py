@@ -8,8 +8,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from episodes_assets_tests.own_server import OwnServer, own_server
 from episodes_assets_tests.root_causes.disk import Disk, small_disk
+from episodes_assets_tests.support.own_server import OwnServer, own_server
 
 MOST_CONNECTIONS = 12
 

@@ -28,11 +28,11 @@ from episodes_assets.errors import (
     TooManyConnections,
 )
 from episodes_assets_tests.chaos.fleet import eventually
-from episodes_assets_tests.own_server import HOST, OwnServer, free_port
 from episodes_assets_tests.root_causes.conftest import MOST_CONNECTIONS
 from episodes_assets_tests.root_causes.disk import NEVER_SAID, assert_plain
-from episodes_assets_tests.root_causes.test_disk_full import step_failure, the_error
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.failed_steps import step_failure, the_error
+from episodes_assets_tests.support.own_server import HOST, OwnServer, free_port
+from episodes_assets_tests.support.system import System, day
 
 
 def ask_psycopg(dsn: str, query: str) -> None:

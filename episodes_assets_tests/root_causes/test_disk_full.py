@@ -19,42 +19,21 @@ import pytest
 from episodes_assets.commands.processes import episodes_argv
 from episodes_assets.databases import clusters, embedded, postmaster
 from episodes_assets.databases.connections import connect
-from episodes_assets.databases.dsns import Database, Dsns, Purpose
+from episodes_assets.databases.dsns import Dsns
 from episodes_assets.databases.provision import provision
+from episodes_assets.databases.purposes import Database, Purpose
 from episodes_assets.errors import DiskFull
 from episodes_assets.failures import explain_connection, explain_server_log
 from episodes_assets.lake import viewings as lake_viewings
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.chaos.fleet import eventually
-from episodes_assets_tests.own_server import OwnServer, own_server
 from episodes_assets_tests.root_causes.disk import Disk, assert_plain
-from episodes_assets_tests.system import System, day, throwaway
+from episodes_assets_tests.support.failed_steps import step_failure, the_error
+from episodes_assets_tests.support.own_server import OwnServer, own_server
+from episodes_assets_tests.support.system import System, day, throwaway
 
 NewDisk = Callable[[int], Disk]
-
-
-def the_error(result: subprocess.CompletedProcess[str]) -> str:
-    """The one error line of a command that failed."""
-    assert result.returncode == 1, result.stdout + result.stderr
-    assert_plain(result.stderr)
-    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, result.stderr
-    return lines[0]
-
-
-def step_failure(system: System, number: int) -> str:
-    """What Dagster shows of the latest run's failed step."""
-    with dg.DagsterInstance.get() as instance:
-        (run, *_) = instance.get_runs(limit=1)
-        for record in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
-            event = record.dagster_event
-            assert event is not None
-            shown = event.step_failure_data.user_failure_data
-            assert shown is not None, event
-            assert set(shown.metadata) == {"what happened", "what to do"}
-            return str(shown.description)
-    raise AssertionError("no step failed")
 
 
 def test_the_disk_of_the_lake(system: System, disk: NewDisk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,8 @@ from episodes_assets.failures import describe_exit, explain, name_defect
 from episodes_assets.fleet.compute_process import ComputationDied, ComputeProcess
 from episodes_assets_tests.commands.invoke import refusal
 from episodes_assets_tests.root_causes.disk import assert_plain
-from episodes_assets_tests.root_causes.test_disk_full import step_failure, the_error
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.failed_steps import step_failure, the_error
+from episodes_assets_tests.support.system import System, day
 
 ORDINARY = "nobody"
 

@@ -3,31 +3,13 @@
 import pytest
 
 from episodes_assets.databases.connections import connect
-from episodes_assets.databases.dsns import Purpose
+from episodes_assets.databases.purposes import Purpose
 from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.progress.plot import MOST_POINTS
 from episodes_assets.stores import durations
 from episodes_assets.stores.fleet_progress import FleetProgress, read_fleet_progress
-from episodes_assets_tests.system import System, day
-
-
-def finish(system: System, jobs: int, ago: float, seconds: float, *, number: int = 1) -> None:
-    """Let jobs be finished so long ago, after so many seconds."""
-    system.query(
-        "queue",
-        """
-        WITH next AS (
-            SELECT plan_id, first_position, chunk, succeeded FROM ledger.chunks
-            JOIN ledger.plans USING (plan_id) WHERE day = %s AND succeeded + %s <= chunks.jobs
-        ), counted AS (
-            UPDATE ledger.chunks SET succeeded = chunks.succeeded + %s FROM next
-            WHERE (chunks.plan_id, chunks.chunk) = (next.plan_id, next.chunk)
-        )
-        INSERT INTO ledger.batches SELECT plan_id, first_position + succeeded, chunk, %s, %s, '{0}',
-            ARRAY[%s]::int[], '{1}', 'w', now() - make_interval(secs => %s) FROM next
-        """,
-        [day(number), jobs, jobs, jobs, seconds, jobs, ago],
-    )
+from episodes_assets_tests.support.plans import finish
+from episodes_assets_tests.support.system import System, day
 
 
 def progress(system: System) -> FleetProgress:

@@ -11,7 +11,7 @@ import pytest
 from episodes_assets.databases.purposes import Purpose
 from episodes_assets.errors import InputUnwritable
 from episodes_assets.stores.input_writing import EPISODES_SCHEMA, VIEWINGS_SCHEMA, replace_input
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.system import System, day
 
 AT = dt.datetime(2018, 3, 1, 20, 15, tzinfo=dt.UTC)
 LARGE = 2**53 + 1

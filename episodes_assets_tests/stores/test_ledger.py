@@ -3,57 +3,24 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from episodes_assets.databases.connections import Connection, connect
-from episodes_assets.databases.dsns import Purpose
+from episodes_assets.databases.purposes import Purpose
 from episodes_assets.errors import DayNotPlanned
 from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.fleet.retry import retry_held_jobs
 from episodes_assets.planning.checksums import plan_checksum
 from episodes_assets.stores import ledger
-from episodes_assets.stores.ledger import Plan
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.plans import jobs_of, record
+from episodes_assets_tests.support.system import System, day
 
 
 @pytest.fixture
 def queue(system: System) -> Iterator[Connection]:
     with connect(system.dsn(Purpose.QUEUE), autocommit=True) as opened:
         yield opened
-
-
-def jobs_of(*epids: int) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "epid": np.array(epids, dtype=np.int64),
-            "algorithm_id": np.zeros(len(epids), dtype=np.int16),
-            "window_start": pd.Series([day(1)] * len(epids), dtype="datetime64[s]"),
-        }
-    )
-
-
-def record(
-    queue: Connection,
-    *epids: int,
-    chunk_jobs: int = 2,
-    snapshot_id: str = "s",
-    rework: bool = False,
-    above: int = 0,
-) -> tuple[Plan, bool]:
-    jobs = jobs_of(*epids)
-    return ledger.record_plan(
-        queue,
-        day(1),
-        jobs,
-        checksum=plan_checksum(jobs),
-        snapshot_id=snapshot_id,
-        code_version="1",
-        chunk_jobs=chunk_jobs,
-        rework=rework,
-        above=above,
-    )
 
 
 def test_the_same_plan_keeps_what_was_done_of_it(system: System, queue: Connection) -> None:

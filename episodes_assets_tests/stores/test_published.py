@@ -14,8 +14,8 @@ from episodes_assets.databases.connections import Connection, connect
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.errors import DayIncomplete, LedgerBehind
 from episodes_assets.stores import ledger, publications, published
-from episodes_assets_tests.stores.test_ledger import record
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.plans import record
+from episodes_assets_tests.support.system import System, day
 
 
 @pytest.fixture

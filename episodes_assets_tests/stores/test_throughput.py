@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Purpose
 from episodes_assets.stores.throughput import read_throughput
-from episodes_assets_tests.stores.test_ledger import record
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.plans import record
+from episodes_assets_tests.support.system import System
 
 BUCKET, BUCKETS = 10.0, 6
 Batch = tuple[int, float, float]  # jobs, seconds since it ended, seconds that it took

@@ -12,7 +12,7 @@ from episodes_assets.databases.dsns import Purpose
 from episodes_assets.errors import StateGap
 from episodes_assets.stores import tracked_state
 from episodes_assets.stores.tracked_state import TrackedDay
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.system import System, day
 
 
 @pytest.fixture

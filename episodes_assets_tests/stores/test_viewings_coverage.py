@@ -9,7 +9,7 @@ import pytest
 from episodes_assets.databases.purposes import Purpose
 from episodes_assets.fleet.micro_batch import JobWindows
 from episodes_assets.stores.viewings_coverage import viewings_begin
-from episodes_assets_tests.system import System, day
+from episodes_assets_tests.support.system import System, day
 
 BEGIN = dt.date(2018, 2, 20)
 THE_DAY = day(1)

@@ -25,7 +25,7 @@ from episodes_assets.databases.connections import connect_to_write
 from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets.settings import WITHHELD
 from episodes_assets_tests.dashboard.openid_provider.running import Provider, running_provider
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 VIEWPORT = ViewportSize(width=1280, height=800)
 WIDE = ViewportSize(width=2240, height=860)

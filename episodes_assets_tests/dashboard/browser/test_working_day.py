@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from episodes_assets_tests.dashboard.browser import pages
 from episodes_assets_tests.dashboard.browser.conftest import VIEWPORT, WIDE, Pictures, Running
-from episodes_assets_tests.system import day
+from episodes_assets_tests.support.system import day
 
 # The daemon looks at backfills every 30 seconds, which no setting changes, and this one takes three looks.
 BACKFILL_MILLISECONDS = 150_000

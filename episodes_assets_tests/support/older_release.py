@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from episodes_assets.lake.drops import Drop
-from episodes_assets_tests.system import System
+from episodes_assets_tests.support.system import System
 
 FILES = ("episodes.parquet", "quarantine.parquet", "viewed.parquet")
 _DROP_OF_PLANS = "UPDATE ledger.plans SET snapshot_id = %s WHERE day = %s AND snapshot_id = %s"

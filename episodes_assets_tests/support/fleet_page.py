@@ -1,0 +1,35 @@
+"""The Fleet page as a browser gets it."""
+
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from episodes_assets.accounts.identity import Identity, Role, Way
+from episodes_assets.dashboard.fleet_page import fleet_routes
+from episodes_assets.databases.purposes import Purpose
+from episodes_assets_tests.dashboard.html import Element, breaks_the_policy, read
+from episodes_assets_tests.support.system import System
+
+
+class SignedIn:
+    """Stands for the gate: it lets everything through as somebody."""
+
+    def __init__(self, app: ASGIApp, role: Role) -> None:
+        self._app = app
+        self._user = Identity("ana", role, Way.PASSWORD)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app({**scope, "user": self._user}, receive, send)
+
+
+def client(system: System, role: Role = Role.OPERATOR, queue_dsn: str | None = None) -> TestClient:
+    routes = fleet_routes(queue_dsn or system.dsn(Purpose.QUEUE), system.settings.environment)
+    return TestClient(SignedIn(Starlette(routes=routes), role), follow_redirects=False)
+
+
+def get(browser: TestClient, path: str, status: int = 200) -> Element:
+    answer = browser.get(path)
+    assert answer.status_code == status, answer.text
+    page = read(answer.text)
+    assert breaks_the_policy(page) == []
+    return page

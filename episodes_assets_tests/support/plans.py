@@ -1,0 +1,61 @@
+"""Plans in the ledger, recorded and finished for a test."""
+
+import numpy as np
+import pandas as pd
+
+from episodes_assets.databases.connections import Connection
+from episodes_assets.planning.checksums import plan_checksum
+from episodes_assets.stores import ledger
+from episodes_assets.stores.ledger import Plan
+from episodes_assets_tests.support.system import System, day
+
+
+def jobs_of(*epids: int) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "epid": np.array(epids, dtype=np.int64),
+            "algorithm_id": np.zeros(len(epids), dtype=np.int16),
+            "window_start": pd.Series([day(1)] * len(epids), dtype="datetime64[s]"),
+        }
+    )
+
+
+def record(
+    queue: Connection,
+    *epids: int,
+    chunk_jobs: int = 2,
+    snapshot_id: str = "s",
+    rework: bool = False,
+    above: int = 0,
+) -> tuple[Plan, bool]:
+    jobs = jobs_of(*epids)
+    return ledger.record_plan(
+        queue,
+        day(1),
+        jobs,
+        checksum=plan_checksum(jobs),
+        snapshot_id=snapshot_id,
+        code_version="1",
+        chunk_jobs=chunk_jobs,
+        rework=rework,
+        above=above,
+    )
+
+
+def finish(system: System, jobs: int, ago: float, seconds: float, *, number: int = 1) -> None:
+    """Let jobs be finished so long ago, after so many seconds."""
+    system.query(
+        "queue",
+        """
+        WITH next AS (
+            SELECT plan_id, first_position, chunk, succeeded FROM ledger.chunks
+            JOIN ledger.plans USING (plan_id) WHERE day = %s AND succeeded + %s <= chunks.jobs
+        ), counted AS (
+            UPDATE ledger.chunks SET succeeded = chunks.succeeded + %s FROM next
+            WHERE (chunks.plan_id, chunks.chunk) = (next.plan_id, next.chunk)
+        )
+        INSERT INTO ledger.batches SELECT plan_id, first_position + succeeded, chunk, %s, %s, '{0}',
+            ARRAY[%s]::int[], '{1}', 'w', now() - make_interval(secs => %s) FROM next
+        """,
+        [day(number), jobs, jobs, jobs, seconds, jobs, ago],
+    )

@@ -1,0 +1,25 @@
+"""Publishing a planned day, and reading what the ledger has of it."""
+
+from typing import Any
+
+from episodes_assets.databases.connections import Connection, connect
+from episodes_assets.databases.purposes import Purpose
+from episodes_assets.stores import published
+from episodes_assets.stores.publications import PublishedDay
+from episodes_assets_tests.support.system import System, day
+
+
+def publish(system: System) -> tuple[PublishedDay, bool]:
+    with (
+        connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue,
+        connect(system.dsn(Purpose.RESULTS), autocommit=True) as results,
+    ):
+        return published.publish_day(queue, results, day(1), "1")
+
+
+def read_jobs(queue: Connection) -> Any:
+    import pandas as pd
+
+    rows = queue.execute("SELECT epid, algorithm_id, window_start FROM ledger.jobs ORDER BY 1, 2").fetchall()
+    frame = pd.DataFrame(rows, columns=["epid", "algorithm_id", "window_start"])
+    return frame.astype({"window_start": "datetime64[s]", "algorithm_id": "int16"})
