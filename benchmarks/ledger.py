@@ -8,7 +8,7 @@ import pandas as pd
 from benchmarks import inputs
 from episodes_assets.databases.connections import connect
 from episodes_assets.databases.dsns import Purpose
-from episodes_assets.planning.checksums import plan_checksum
+from episodes_assets.planning.jobs import plan_checksum
 from episodes_assets.stores.ledger import Plan, record_plan
 from episodes_assets_tests.support.system import System
 

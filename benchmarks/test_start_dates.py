@@ -10,7 +10,7 @@ import pytest
 from benchmarks import inputs
 from benchmarks.conftest import Measure
 from benchmarks.sizes import FULL, Sizes
-from episodes_assets.lake import drop_table
+from episodes_assets.planning.drop import to_frame
 from episodes_assets.planning.episode_set import EpisodeSet
 from episodes_assets.planning.jobs import window_starts
 from episodes_assets_tests.planning.reference import window_starts_reference
@@ -20,7 +20,7 @@ COLUMNS = ["epid", "algorithm_id", "premier_date", "start_date"]
 
 def drop_frame(rows: int) -> pd.DataFrame:
     table = inputs.drop(rows, rows // 2).select(COLUMNS)
-    return drop_table.to_frame(table).astype({"epid": "int64", "algorithm_id": "int16"})
+    return to_frame(table).astype({"epid": "int64", "algorithm_id": "int16"})
 
 
 def as_dates(starts: pd.Series) -> list[dt.date | None]:

@@ -23,9 +23,8 @@ from episodes_assets.gates.pace import Planning, planning_is_as_fast_as_usual
 from episodes_assets.gates.plans import every_due_row_has_one_job, job_count_is_usual
 from episodes_assets.lake.versions import TableVersion
 from episodes_assets.lake.viewings import Viewings, require_day
-from episodes_assets.planning.checksums import plan_checksum
 from episodes_assets.planning.episode_set import EpisodeSet
-from episodes_assets.planning.jobs import plan_jobs
+from episodes_assets.planning.jobs import plan_checksum, plan_jobs
 from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
 from episodes_assets.resources.lake import Lake
 from episodes_assets.settings import load_settings

@@ -11,7 +11,7 @@ from episodes_assets.assets.reporting import TEAM, Stopwatch, days_table, plain_
 from episodes_assets.assets.run_options import NO_OPTIONS
 from episodes_assets.days import ONE_DAY
 from episodes_assets.gates.state import state_only_grows
-from episodes_assets.planning.tracking import newly_tracked
+from episodes_assets.planning.jobs import newly_tracked
 from episodes_assets.resources.databases import ResultsDatabase
 from episodes_assets.resources.lake import Lake
 from episodes_assets.settings import load_settings

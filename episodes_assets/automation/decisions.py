@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice, takewhile
 
 from episodes_assets.days import FIRST_DAY, ONE_DAY, days_between
-from episodes_assets.progress.reports import pause_between_reports
+from episodes_assets.planning.throughput import pause_between_reports
 from episodes_assets.stores.ledger import Progress
 from episodes_assets.stores.publications import PublishedFrom
 

@@ -37,11 +37,19 @@ import pyarrow.parquet as pq
 from episodes_assets.databases import doors
 from episodes_assets.errors import DropMissing, LakeDamaged, LakeMissing
 from episodes_assets.gates.consistency import DayDrops
-from episodes_assets.lake import drop_table
 from episodes_assets.lake.day_file import DayWriter, LakeFile
-from episodes_assets.lake.episode_parts import DROP_PART_ROWS, whole_episodes
 from episodes_assets.lake.tables import LakeTable
-from episodes_assets.validation.drop import AS_FOUND, ValidatedDrop
+from episodes_assets.planning.drop import (
+    ACCEPTED,
+    AS_FOUND,
+    DROP_PART_ROWS,
+    QUARANTINED,
+    SCHEMA,
+    ValidatedDrop,
+    to_frame,
+    to_table,
+    whole_episodes,
+)
 
 EPISODES, QUARANTINE, VIEWED_EPISODES = "episodes", "quarantine", "viewed_episodes"
 RECORD = "episodes.drop"
@@ -108,8 +116,8 @@ class DropWriter:
 
     def add(self, validated: ValidatedDrop) -> None:
         """Add the next part of the drop, whose episodes are in no other part."""
-        self.episodes.write_group(drop_table.to_table(validated.accepted))
-        self.quarantine.write_group(drop_table.to_table(validated.quarantined, drop_table.QUARANTINED))
+        self.episodes.write_group(to_table(validated.accepted))
+        self.quarantine.write_group(to_table(validated.quarantined, QUARANTINED))
         self._reasons.update(validated.reasons)
 
     def finish(self, viewed: npt.NDArray[np.int64], rows_read: int) -> Drop:
@@ -301,8 +309,8 @@ class Drops:
             SystemFailure: If it cannot be written: a full disk, a missing right and the like.
         """
         with (
-            self.episodes.writer(day, drop_table.ACCEPTED) as episodes,
-            self.quarantine.writer(day, drop_table.QUARANTINED) as quarantine,
+            self.episodes.writer(day, ACCEPTED) as episodes,
+            self.quarantine.writer(day, QUARANTINED) as quarantine,
         ):
             yield DropWriter(day, reason, episodes, quarantine)
 
@@ -320,11 +328,11 @@ class Drops:
         if viewed:
             self.viewed.commit(VIEWED_SCHEMA, lambda _: viewed, environment=environment, facts={})
         refused = [drop.quarantine for drop in drops]
-        schema = drop_table.QUARANTINED
+        schema = QUARANTINED
         self.quarantine.commit(schema, lambda _: refused, environment=environment, facts={})
         accepted = [drop.episodes for drop in drops]
         facts = {RECORDS: json.dumps([_to_record(drop) for drop in drops])}
-        self.episodes.commit(drop_table.ACCEPTED, lambda _: accepted, environment=environment, facts=facts)
+        self.episodes.commit(ACCEPTED, lambda _: accepted, environment=environment, facts=facts)
         self._known.update({drop.episodes: drop for drop in drops})
         self.settle([drop.day for drop in drops], environment)
 
@@ -340,7 +348,7 @@ class Drops:
 
         newest = self.quarantine.newest()
         if what_they_lack(newest.files if newest else {}):
-            schema = drop_table.QUARANTINED
+            schema = QUARANTINED
             self.quarantine.commit(schema, what_they_lack, environment=environment, facts={})
 
     def read_drop(self, drop: Drop, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
@@ -364,7 +372,7 @@ class Drops:
             batches = (batch for table in rows for batch in table.to_batches())
             empty = file.schema_arrow.empty_table().select(columns)
             for part in whole_episodes(batches, DROP_PART_ROWS) if file.metadata.num_rows else [empty]:
-                yield drop_table.to_frame(part).astype(exact)
+                yield to_frame(part).astype(exact)
 
     def read_quarantine(self, drop: Drop) -> pd.DataFrame:
         """The refused rows with their `reasons`, and `as_found`: what could not be read, as JSON.
@@ -375,7 +383,7 @@ class Drops:
         """
         with _open_whole(self.quarantine, drop.quarantine) as file:
             table = file.read()
-        rows = drop_table.to_frame(table.select(drop_table.SCHEMA.names))
+        rows = to_frame(table.select(SCHEMA.names))
         return rows.assign(**{name: table[name].to_pandas() for name in ("reasons", AS_FOUND)})
 
     def read_viewed(self, drop: Drop) -> npt.NDArray[np.int64]:

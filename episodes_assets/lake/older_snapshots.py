@@ -26,9 +26,9 @@ from episodes_assets.databases import doors
 from episodes_assets.days import parse_date
 from episodes_assets.errors import BadDay, NotBroughtIn, SnapshotDamaged
 from episodes_assets.failures import explain, reason
-from episodes_assets.lake import drop_table
 from episodes_assets.lake.day_file import DayWriter
 from episodes_assets.lake.drops import VIEWED_SCHEMA, Drop, Drops
+from episodes_assets.planning.drop import ACCEPTED, QUARANTINED
 from episodes_assets.settings import load_settings
 
 _EPISODES, _QUARANTINE, _VIEWED = "episodes.parquet", "quarantine.parquet", "viewed.parquet"
@@ -148,7 +148,7 @@ class OlderSnapshots:
                 report(f"lake: {done + brought:,} of {total:,} older snapshots brought in")
         # What was interrupted between its two tables is whole only now.
         drops.settle(days, environment)
-        drops.episodes.set_property(_BROUGHT_IN, self._mark(drops), drop_table.ACCEPTED, environment)
+        drops.episodes.set_property(_BROUGHT_IN, self._mark(drops), ACCEPTED, environment)
         return brought
 
     def _are_in(self, drops: Drops) -> bool:
@@ -259,8 +259,8 @@ class OlderSnapshots:
         day = snapshot.day
         with drops.writer(day) as writer, drops.viewed.writer(day, VIEWED_SCHEMA) as other:
             for name, file, schema in (
-                (_EPISODES, writer.episodes, drop_table.ACCEPTED),
-                (_QUARANTINE, writer.quarantine, drop_table.QUARANTINED),
+                (_EPISODES, writer.episodes, ACCEPTED),
+                (_QUARANTINE, writer.quarantine, QUARANTINED),
                 (_VIEWED, other, VIEWED_SCHEMA),
             ):
                 self._copy_rows(f"{snapshot.folder}/{name}", file, schema)

@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import LiteralString
 
 import numpy as np
 import numpy.typing as npt
@@ -30,18 +29,11 @@ from episodes_assets.lake.day_file import ROW_GROUP_ROWS, LakeFile
 from episodes_assets.lake.tables import LakeTable
 from episodes_assets.lake.versions import TableVersion
 from episodes_assets.planning.row_ranges import row_numbers
-from episodes_assets.validation.coverage import COUNTED, covered_since
+from episodes_assets.planning.viewings import COLUMNS, COUNTED, READ_COLUMNS, UNREADABLE, covered_since
 
 NAME = "viewings"
-# What stands in place of a `completed` that is neither true nor false.
-UNREADABLE: LiteralString = "completed_as_found"
-# What readers get of a viewing beside its episode and its date, which are known without reading them.
-_READ = ("viewer_id", "seconds_watched", "completed")
-COLUMNS = ("epid", "viewed_on", *_READ)
-
 # By episode and time for who reads them, by all the rest so that equal viewings make equal files.
 ORDER = ("epid", "viewed_at", "viewer_id", "seconds_watched", "completed", UNREADABLE)
-
 # About 100 MB while it is computed. An episode with more viewings than that is computed by itself.
 PART_VIEWINGS = 1_000_000
 # Of a file, so many rows are decoded at once, about 4 MB; what nobody asked for of them is let go.
@@ -389,7 +381,7 @@ class _Found:
                 from_row = starts[some].clip(origin) - origin
                 rows = ends[some].clip(max=limit) - origin - from_row
                 if footer.is_readable[own].all():
-                    run = file.read_row_groups(own.tolist(), [*_READ], use_threads=False)
+                    run = file.read_row_groups(own.tolist(), [*READ_COLUMNS], use_threads=False)
                     yield _rows(run, from_row, rows)
                 else:
                     run = file.read_row_groups(own.tolist(), use_threads=False)
@@ -444,7 +436,7 @@ def _part(
         days: The files' days.
         counts: The rows of each episode (second axis) in each file (first axis).
     """
-    read = pa.schema([schema.field(name) for name in _READ])
+    read = pa.schema([schema.field(name) for name in READ_COLUMNS])
     rows = pa.concat_tables([read.empty_table(), *runs]).combine_chunks().take(_by_episode(counts))
     lengths = counts.T.ravel()
     known = (
@@ -485,4 +477,4 @@ def _readable(viewings: pa.Table) -> pa.Table:
             f" {found[row].as_py()[:_SHOWN_CHARACTERS]!r}, which is neither true nor false",
             "have it corrected in the input, then materialise input_viewings of its day with `refresh`",
         )
-    return viewings.select(list(_READ))
+    return viewings.select(list(READ_COLUMNS))

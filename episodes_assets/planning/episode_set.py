@@ -1,6 +1,10 @@
-"""Sets of episodes that answer for whole columns."""
+"""Sets of episodes that answer for whole columns, and the checksum of the tracked set.
+
+Equal sets have equal checksums on any machine. Where the tracked set is stored is `results/state.py`.
+"""
 
 import datetime as dt
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +13,6 @@ import numpy.typing as npt
 import pandas as pd
 
 EpisodeIds = npt.NDArray[np.int64]
-
 DENSE_SPAN = 16  # places in a table for each id; 64 bytes of memory
 _NONE: EpisodeIds = np.array([], dtype=np.int64)
 
@@ -99,3 +102,17 @@ def _rows_of_dense(epids: EpisodeIds) -> _Rows:
         return row
 
     return find
+
+
+def state_checksum(previous: str, newly_tracked: EpisodeIds) -> str:
+    """The checksum of the tracked episodes as of a day.
+
+    Chained, so that it costs what is new in the day and still depends on all days before.
+
+    Args:
+        previous: The checksum as of the day before; empty at the beginning.
+        newly_tracked: Ascending epids that the day added.
+    """
+    digest = hashlib.sha256(previous.encode())
+    digest.update(newly_tracked.astype("<i8").tobytes())
+    return digest.hexdigest()

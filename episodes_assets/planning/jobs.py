@@ -1,17 +1,47 @@
-"""Which jobs a day yields, and from which date each looks back.
+"""Which jobs a day yields, which episodes it tracks for the first time, and how its jobs are cut into chunks.
 
-The system this replaces rebuilt and searched a list of the tracked episodes for every one of
-1,402,909 rows and took 55 minutes; here a row is never looked at alone. `make bench`
-keeps the proof.
+The system this replaces rebuilt and searched a list of the tracked episodes for every one of 1,402,909 rows
+and took 55 minutes; here a row is never looked at alone. `make bench` keeps the proof. A chunk is what
+travels together: one message, one claim, one micro-batch. The checksum of a plan is equal for equal jobs,
+on any machine. Recording a plan is `ledger/plans.py`.
 """
 
 import datetime as dt
+import hashlib
 
 import numpy as np
 import pandas as pd
 
-from episodes_assets.planning.episode_set import EpisodeSet
-from episodes_assets.planning.tracking import REACH, newly_tracked
+from episodes_assets.planning.episode_set import EpisodeIds, EpisodeSet
+
+REACH = 0  # the algorithm whose first job catches up from the premiere
+
+
+def newly_tracked(drop: pd.DataFrame, tracked_before: EpisodeSet, day: dt.date) -> EpisodeIds:
+    """The episodes that join the tracked ones on a day.
+
+    Args:
+        drop: Valid rows of the day: `epid` (int64), `algorithm_id` (int), `premier_date`
+            (datetime64, may be missing).
+        tracked_before: The episodes tracked as of the day before.
+        day: The day.
+
+    Returns:
+        Ascending epids of rows of `reach` that have premiered and are not tracked yet, each once.
+    """
+    premiered = (drop["algorithm_id"] == REACH) & (drop["premier_date"] <= pd.Timestamp(day))
+    candidates = np.unique(drop.loc[premiered, "epid"].to_numpy(dtype=np.int64))
+    return candidates[~tracked_before.contains(candidates)]
+
+
+def plan_checksum(jobs: pd.DataFrame) -> str:
+    """The checksum of a day's jobs as `plan_jobs` returns them."""
+    digest = hashlib.sha256()
+    digest.update(jobs["epid"].to_numpy().astype("<i8").tobytes())
+    digest.update(jobs["algorithm_id"].to_numpy().astype("<i2").tobytes())
+    starts = jobs["window_start"].to_numpy().astype("datetime64[D]")
+    digest.update(starts.astype(np.int64).astype("<i8").tobytes())
+    return digest.hexdigest()
 
 
 def window_starts(drop: pd.DataFrame, tracked_before: EpisodeSet) -> pd.Series:
@@ -66,3 +96,48 @@ def plan_jobs(
         .loc[due]
         .sort_values(["epid", "algorithm_id"], ignore_index=True)
     )
+
+
+LONG_WINDOW_DAYS = 35
+# Few inputs keep viewings for longer: a premiere long ago is no more work than this.
+MOST_WINDOW_DAYS = 400
+SHORT_FIRST = 1
+# Up to this window a chunk has as many jobs as an ordinary one; of 400 days about half of them. Each day's
+# file is opened and decoded for a chunk anew: with fewer jobs that takes longer than all the rest.
+LONG_WORK_DAYS = 6 * LONG_WINDOW_DAYS
+
+
+def into_chunks(jobs: pd.DataFrame, day: dt.date, chunk_jobs: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Cut a day's jobs into chunks of bounded work.
+
+    Jobs that look back for more than `LONG_WINDOW_DAYS` get chunks of their own, with fewer jobs the
+    further they look back beyond `LONG_WORK_DAYS`, and yield to the others: a catch-up must not keep a day's
+    ordinary jobs waiting. Within a chunk jobs are ordered by epid, so that what it reads of the viewings lies
+    together.
+
+    Args:
+        jobs: As `plan_jobs` returns them.
+        day: Their day.
+        chunk_jobs: Jobs in a chunk of short windows.
+
+    Returns:
+        The jobs in the order of their positions in the plan, and the chunks: `chunk`, `first_position`,
+        `jobs`, `priority` (higher goes first).
+    """
+    window_days = ((pd.Timestamp(day) - jobs["window_start"]).dt.days + 1).to_numpy()
+    is_long = window_days > LONG_WINDOW_DAYS
+    order = np.argsort(is_long, kind="stable")
+    short = int((~is_long).sum())
+    work = window_days[order[short:]].clip(LONG_WORK_DAYS, MOST_WINDOW_DAYS)
+    bin_of_work = (np.cumsum(work) - work) // (chunk_jobs * LONG_WORK_DAYS)
+    label = np.concatenate([np.arange(short) // chunk_jobs, (short // chunk_jobs + 1) + bin_of_work])
+    first = np.flatnonzero(np.diff(label, prepend=-1))
+    chunks = pd.DataFrame(
+        {
+            "chunk": np.arange(len(first)),
+            "first_position": first,
+            "jobs": np.diff(first, append=len(jobs)),
+            "priority": np.where(first < short, SHORT_FIRST, 0),
+        }
+    )
+    return jobs.iloc[order].reset_index(drop=True), chunks

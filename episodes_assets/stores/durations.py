@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from psycopg.rows import class_row
 
 from episodes_assets.databases.connections import Connection
-from episodes_assets.progress.plot import MOST_POINTS, FinishedBy
+from episodes_assets.planning.throughput import MOST_POINTS, FinishedBy
 
 
 @dataclass(frozen=True)

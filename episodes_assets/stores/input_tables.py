@@ -12,11 +12,9 @@ from episodes_assets.databases.arrow import OneMoment, one_moment
 from episodes_assets.databases.connections import connect_to_input
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import DropNotArrived
-from episodes_assets.lake import drop_table
-from episodes_assets.lake.episode_parts import DROP_PART_ROWS, whole_episodes
-from episodes_assets.lake.viewings import UNREADABLE
+from episodes_assets.planning.drop import AS_FOUND, DROP_PART_ROWS, VALIDATED, to_frame, whole_episodes
+from episodes_assets.planning.viewings import UNREADABLE
 from episodes_assets.stores.input_columns import InputColumns, forget_columns, input_columns
-from episodes_assets.validation.drop import AS_FOUND, VALIDATED
 
 _EXTREMES: tuple[LiteralString, LiteralString] = ("min", "max")
 # The end of a day is the beginning of the next, which Python's last date lacks.
@@ -91,7 +89,7 @@ class DayReading:
         """
         with self._moment.stream(_read_drop(self._columns), day=self.day) as batches:
             for part in whole_episodes(self._counted(batches), DROP_PART_ROWS):
-                yield drop_table.to_frame(part)
+                yield to_frame(part)
 
     def _counted(self, batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         for batch in batches:

@@ -19,7 +19,7 @@ from episodes_assets.databases import row_locks
 from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import DayNotPlanned, PlanOvertaken
 from episodes_assets.lake.versions import PinnedVersion
-from episodes_assets.planning.chunks import into_chunks
+from episodes_assets.planning.jobs import into_chunks
 
 
 @dataclass(frozen=True)

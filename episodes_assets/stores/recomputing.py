@@ -16,7 +16,7 @@ from episodes_assets.gates.verdicts import name_days
 from episodes_assets.lake.upkeep import missing_of
 from episodes_assets.lake.versions import TableVersion
 from episodes_assets.lake.viewings import Viewings, covered_from
-from episodes_assets.planning.chunks import LONG_WINDOW_DAYS
+from episodes_assets.planning.jobs import LONG_WINDOW_DAYS
 from episodes_assets.stores.publications import read_other_than
 
 LOOKED_AT = 35

@@ -10,8 +10,7 @@ from psycopg.rows import dict_row
 from episodes_assets.databases.arrow import read_arrow
 from episodes_assets.databases.connections import Connection
 from episodes_assets.gates.state import StateDay
-from episodes_assets.planning.checksums import state_checksum
-from episodes_assets.planning.episode_set import EpisodeIds
+from episodes_assets.planning.episode_set import EpisodeIds, state_checksum
 
 _NONE: EpisodeIds = np.array([], dtype=np.int64)
 _DAYS = """

@@ -5,7 +5,7 @@ the lake, one by one: where some of these are gone from the input, because it ha
 there, the lake keeps what it has, unless an operator accepts that they are lost. Whoever commits second
 compares with what is newest then.
 
-Which days are to be taken is decided by whoever calls; what a drop's rows are worth by `validation/drop.py`.
+Which days are to be taken is decided by whoever calls; what a drop's rows are worth by `planning/drop.py`.
 """
 
 import datetime as dt
@@ -26,10 +26,10 @@ from episodes_assets.lake.day_file import LakeFile
 from episodes_assets.lake.drops import Drop, Drops, DropWriter
 from episodes_assets.lake.versions import Commit, TableVersion
 from episodes_assets.lake.viewings import ORDER, DayOfViewings, Viewings
+from episodes_assets.planning.drop import prepare_rules, validate_drop
 from episodes_assets.stores.input_tables import DayReading, count_viewings, drop_not_arrived, reading
 from episodes_assets.stores.read_ahead import read_ahead
 from episodes_assets.stores.viewings_coverage import viewings_begin
-from episodes_assets.validation.drop import prepare_rules, validate_drop
 
 # Of a range, so many days are committed together: what an interrupted run has to read again.
 MOST_DAYS = 64

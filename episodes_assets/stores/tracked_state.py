@@ -18,8 +18,7 @@ from episodes_assets.databases.connections import Connection
 from episodes_assets.databases.lock_waits import limit_transaction
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import StateGap
-from episodes_assets.planning.checksums import state_checksum
-from episodes_assets.planning.episode_set import EpisodeIds, TrackedEpisodes
+from episodes_assets.planning.episode_set import EpisodeIds, TrackedEpisodes, state_checksum
 
 # A step over years of days is one writer for minutes.
 _WRITER_LOCK_SECONDS = 1800.0

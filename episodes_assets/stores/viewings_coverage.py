@@ -1,15 +1,15 @@
 """How far back the input still holds viewings: where a lake begins.
 
 It takes two looks into the index on `viewed_at` for each date of the time asked for, of `COUNTED` rows at
-most, however many viewings there are. What counts as held is decided in `validation/coverage.py`.
+most, however many viewings there are. What counts as held is decided in `planning/viewings.py`.
 """
 
 import datetime as dt
 from typing import LiteralString
 
 from episodes_assets.databases.arrow import read_arrow
+from episodes_assets.planning.viewings import COUNTED, SPARSE_GAP, USUAL_DATES, covered_since
 from episodes_assets.stores.input_columns import InputColumns, input_columns
-from episodes_assets.validation.coverage import COUNTED, SPARSE_GAP, USUAL_DATES, covered_since
 
 
 def _read_dates(columns: InputColumns) -> LiteralString:

@@ -58,7 +58,7 @@ walk(episodes_assets)
 import episodes_assets.definitions as definitions
 definitions.defs.resolve_all_asset_keys()
 from episodes_assets.settings import load_settings
-from episodes_assets.validation.drop import prepare_rules
+from episodes_assets.planning.drop import prepare_rules
 prepare_rules()
 load_settings(algorithm_timeout_seconds={"sleeps": 5})
 print(sorted(name for name in sys.modules if name.startswith("episodes_assets.algorithms.")))

@@ -9,11 +9,10 @@ import pytest
 
 from episodes_assets.automation import alerts
 from episodes_assets.gates import pace
-from episodes_assets.lake import drop_table
-from episodes_assets.lake.episode_parts import whole_episodes
+from episodes_assets.planning import drop
+from episodes_assets.planning.drop import ValidatedDrop, whole_episodes
 from episodes_assets.resources.databases import ResultsDatabase
 from episodes_assets.stores import input_tables, ledger
-from episodes_assets.validation.drop import ValidatedDrop
 from episodes_assets_tests.support.days import PLANNING
 from episodes_assets_tests.support.system import System, day, failure
 
@@ -169,7 +168,7 @@ def test_a_drop_that_lost_a_row(system: System, monkeypatch: pytest.MonkeyPatch,
         drops = system.drops
         lost = drops.require(day(2))
         with drops.writer(day(2)) as writer:
-            (part,) = drops.read_drop(lost, drop_table.SCHEMA.names)
+            (part,) = drops.read_drop(lost, drop.SCHEMA.names)
             writer.add(ValidatedDrop(part[1:], drops.read_quarantine(lost)))
             said = {name: value for name, value in asdict(lost).items() if name not in ("day", *FILES)}
             drops.commit([writer.finish_as(said, writer.quarantine.finish())], "development")

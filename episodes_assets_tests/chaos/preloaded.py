@@ -2,8 +2,8 @@
 
 from episodes_assets.assets import published_results
 from episodes_assets.definitions import build_defs
+from episodes_assets.planning.drop import prepare_rules
 from episodes_assets.resources import dagster_storage
-from episodes_assets.validation.drop import prepare_rules
 from episodes_assets_tests.chaos import faults
 
 __all__ = ["dagster_storage", "faults", "published_results"]

@@ -29,13 +29,11 @@ from episodes_assets.fleet.micro_batch import JobWindows, MicroBatch, run_micro_
 from episodes_assets.fleet.retry import retry_held_jobs
 from episodes_assets.fleet.time_limits import TimeLimits
 from episodes_assets.lake.versions import PinnedVersion
-from episodes_assets.planning.checksums import plan_checksum
+from episodes_assets.planning.drop import ValidatedDrop
 from episodes_assets.planning.episode_set import EpisodeSet
-from episodes_assets.planning.jobs import plan_jobs
-from episodes_assets.planning.tracking import newly_tracked
+from episodes_assets.planning.jobs import newly_tracked, plan_checksum, plan_jobs
 from episodes_assets.stores import ledger, published, tracked_state, waivers
 from episodes_assets.stores.input_tables import reading
-from episodes_assets.validation.drop import ValidatedDrop
 from episodes_assets_tests.chaos.model import Input, Job
 from episodes_assets_tests.support.system import System
 

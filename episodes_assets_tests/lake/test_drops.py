@@ -14,10 +14,10 @@ import pytest
 from deltalake import DeltaTable
 
 from episodes_assets.errors import DropMissing, LakeDamaged, WrongEnvironment
-from episodes_assets.lake import drop_table, upkeep
+from episodes_assets.lake import upkeep
 from episodes_assets.lake.drops import RECORD, Drop, Drops
 from episodes_assets.lake.tables import LakeTable
-from episodes_assets.validation.drop import validate_drop
+from episodes_assets.planning.drop import ACCEPTED, QUARANTINED, SCHEMA, validate_drop
 from episodes_assets_tests.support.drops import drop
 from episodes_assets_tests.support.lake_drops import DAY, read, take, write
 
@@ -78,20 +78,18 @@ def test_every_column_of_a_drop_survives_also_in_other_engines(drops: Drops) -> 
         writer.add(parts)
         drops.commit([writer.finish(np.array([1]), 3)], "development")
     found = drops.require(DAY)
-    accepted = parts.accepted[drop_table.SCHEMA.names]
+    accepted = parts.accepted[SCHEMA.names]
     pd.testing.assert_frame_equal(read(drops, found), accepted, check_dtype=False)
     refused = drops.read_quarantine(found)
-    pd.testing.assert_frame_equal(
-        refused[drop_table.SCHEMA.names], parts.quarantined[drop_table.SCHEMA.names], check_dtype=False
-    )
+    pd.testing.assert_frame_equal(refused[SCHEMA.names], parts.quarantined[SCHEMA.names], check_dtype=False)
     with duckdb.connect() as connection:
         for table, ours in (("episodes", accepted), ("quarantine", refused)):
             files = DeltaTable(f"{drops.lake_url}/{table}").file_uris()
-            columns = ", ".join(drop_table.SCHEMA.names)
+            columns = ", ".join(SCHEMA.names)
             read_by = f"SELECT {columns}, day FROM read_parquet($files, hive_partitioning = true)"
             theirs = connection.execute(read_by, {"files": files}).fetchall()
             as_text = [[None if pd.isna(value) else str(value) for value in row] for row in theirs]
-            expected = ours[drop_table.SCHEMA.names].assign(day=DAY)
+            expected = ours[SCHEMA.names].assign(day=DAY)
             for name in ("premier_date", "start_date"):
                 expected[name] = expected[name].dt.date
             assert as_text == [
@@ -102,7 +100,7 @@ def test_every_column_of_a_drop_survives_also_in_other_engines(drops: Drops) -> 
 
 def test_the_schemas_of_the_tables_are_those_of_a_drop(drops: Drops) -> None:
     take(drops, 1)
-    for table, schema in ((drops.episodes, drop_table.ACCEPTED), (drops.quarantine, drop_table.QUARANTINED)):
+    for table, schema in ((drops.episodes, ACCEPTED), (drops.quarantine, QUARANTINED)):
         newest = table.newest()
         assert newest is not None
         assert newest.schema == schema
@@ -288,7 +286,7 @@ def test_a_file_without_its_record_is_named(drops: Drops) -> None:
 def test_many_versions_are_found_behind_a_checkpoint(drops: Drops) -> None:
     first = take(drops, 1)
     for number in range(101):
-        drops.episodes.set_property("episodes.number", str(number), drop_table.ACCEPTED, "development")
+        drops.episodes.set_property("episodes.number", str(number), ACCEPTED, "development")
     second = take(drops, 1, day=NEXT)
     assert list(Path(drops.lake_url, "episodes", "_delta_log").glob("*.checkpoint.parquet"))
     assert Drops(drops.lake_url).history() == [first, second]

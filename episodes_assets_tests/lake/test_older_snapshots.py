@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from episodes_assets.errors import NotBroughtIn, SnapshotDamaged, WrongEnvironment
-from episodes_assets.lake import drop_table, older_snapshots
+from episodes_assets.lake import older_snapshots
 from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.older_snapshots import OlderSnapshots
 from episodes_assets.lake.tables import LakeTable
-from episodes_assets.validation.drop import validate_drop
+from episodes_assets.planning.drop import QUARANTINED, to_table, validate_drop
 from episodes_assets_tests.support.drops import drop
 from episodes_assets_tests.support.older_release import FILES, put_snapshot
 from episodes_assets_tests.support.older_snapshots import contents, older
@@ -166,11 +166,11 @@ def test_a_version_of_before_versions_had_manifests(root: Path, drops: Drops) ->
 
 def test_columns_of_earlier_releases(root: Path, drops: Drops) -> None:
     parts = validate_drop(drop({"epid": 1}, {"epid": -1}))
-    quarantined = drop_table.to_table(parts.quarantined, drop_table.QUARANTINED)
+    quarantined = to_table(parts.quarantined, QUARANTINED)
     narrow = quarantined.drop_columns(["as_found"])
     at = narrow.column_names.index("algorithm_id")
     narrow = narrow.set_column(at, "algorithm_id", narrow["algorithm_id"].cast(pa.int16()))
-    accepted = drop_table.to_table(parts.accepted)
+    accepted = to_table(parts.accepted)
     put_snapshot(root, DAYS[0], accepted=accepted, quarantined=narrow, viewed=[1], said={})
     assert bring_in(root, drops)[0] == 1
     (row,) = drops.read_quarantine(drops.require(DAYS[0])).to_dict("records")

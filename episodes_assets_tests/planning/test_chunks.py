@@ -7,7 +7,7 @@ import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from episodes_assets.planning.chunks import LONG_WINDOW_DAYS, LONG_WORK_DAYS, MOST_WINDOW_DAYS, into_chunks
+from episodes_assets.planning.jobs import LONG_WINDOW_DAYS, LONG_WORK_DAYS, MOST_WINDOW_DAYS, into_chunks
 
 DAY = dt.date(2018, 3, 10)
 

@@ -9,10 +9,8 @@ import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from episodes_assets.planning.checksums import plan_checksum, state_checksum
-from episodes_assets.planning.episode_set import EpisodeSet, TrackedEpisodes
-from episodes_assets.planning.jobs import plan_jobs
-from episodes_assets.planning.tracking import newly_tracked
+from episodes_assets.planning.episode_set import EpisodeSet, TrackedEpisodes, state_checksum
+from episodes_assets.planning.jobs import newly_tracked, plan_checksum, plan_jobs
 from episodes_assets_tests.planning.reference import newly_tracked_reference, plan_jobs_reference
 
 DAY = dt.date(2018, 3, 10)

@@ -8,17 +8,8 @@ from xml.etree import ElementTree as ET
 from hypothesis import given
 from hypothesis import strategies as st
 
-from episodes_assets.progress.plot import (
-    BOTTOM,
-    HEIGHT,
-    LEFT,
-    MOST_POINTS,
-    RIGHT,
-    TOP,
-    WIDTH,
-    FinishedBy,
-    jobs_over_time,
-)
+from episodes_assets.assets.plot import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, jobs_over_time
+from episodes_assets.planning.throughput import MOST_POINTS, FinishedBy
 
 NOW = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
 STEPS = st.lists(st.tuples(st.floats(0, 1e6), st.integers(0, 10**7)), max_size=MOST_POINTS - 1)

@@ -5,9 +5,8 @@ import datetime as dt
 import numpy as np
 import pandas as pd
 
-from episodes_assets.lake import drop_table
 from episodes_assets.lake.drops import Drop, Drops
-from episodes_assets.validation.drop import validate_drop
+from episodes_assets.planning.drop import SCHEMA, validate_drop
 from episodes_assets_tests.support.drops import drop
 
 DAY = dt.date(2018, 3, 1)
@@ -29,4 +28,4 @@ def take(
 
 
 def read(drops: Drops, of: Drop) -> pd.DataFrame:
-    return pd.concat(drops.read_drop(of, drop_table.SCHEMA.names))
+    return pd.concat(drops.read_drop(of, SCHEMA.names))

@@ -5,8 +5,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from episodes_assets.lake import drop_table
-from episodes_assets.validation.drop import validate_drop
+from episodes_assets.planning.drop import QUARANTINED, to_table, validate_drop
 from episodes_assets_tests.support.drops import drop
 from episodes_assets_tests.support.older_release import put_snapshot
 
@@ -17,8 +16,8 @@ def older(root: Path, day: dt.date, *epids: int, viewed: tuple[int, ...] = (3, 5
     return put_snapshot(
         root,
         day,
-        accepted=drop_table.to_table(parts.accepted),
-        quarantined=drop_table.to_table(parts.quarantined, drop_table.QUARANTINED),
+        accepted=to_table(parts.accepted),
+        quarantined=to_table(parts.quarantined, QUARANTINED),
         viewed=viewed,
         said={"reasons": {"epid_negative": 1}, **said},
     )

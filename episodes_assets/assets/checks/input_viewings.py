@@ -5,13 +5,13 @@ from typing import Any
 
 import dagster as dg
 
+from episodes_assets.assets.plot import counts_by_day
 from episodes_assets.assets.reporting import days_table, image
 from episodes_assets.days import ONE_DAY
 from episodes_assets.gates import viewings as gates
 from episodes_assets.gates.bands import HISTORY_DAYS
 from episodes_assets.gates.verdicts import Verdict
 from episodes_assets.lake.viewings import Viewings
-from episodes_assets.progress.plot import counts_by_day
 from episodes_assets.stores.recomputing import OutdatedDay
 from episodes_assets.stores.taking import LateViewings, TakenDay
 

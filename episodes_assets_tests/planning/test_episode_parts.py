@@ -6,7 +6,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from episodes_assets.lake.episode_parts import whole_episodes
+from episodes_assets.planning.drop import whole_episodes
 
 epids = st.lists(st.integers(0, 9), max_size=60).map(sorted)
 

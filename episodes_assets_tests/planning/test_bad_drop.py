@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from episodes_assets.lake import drop_table
-from episodes_assets.validation.drop import validate_drop
+from episodes_assets.planning.drop import to_frame, to_table, validate_drop
 from episodes_assets_tests.support.drops import OK, drop
 
 LATER = dt.date(2030, 1, 1)
@@ -118,5 +117,5 @@ def test_every_row_is_accepted_or_quarantined_whatever_their_order(
     shuffled = validate_drop(drop(*random.sample(rows, len(rows))))
     pd.testing.assert_frame_equal(validated.accepted, shuffled.accepted)
     # What is stored is what was validated.
-    stored = drop_table.to_frame(drop_table.to_table(validated.accepted))
+    stored = to_frame(to_table(validated.accepted))
     assert stored["title"].tolist() == validated.accepted["title"].tolist()

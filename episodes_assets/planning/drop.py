@@ -1,24 +1,27 @@
-"""Which rows of a drop are accepted; every other row is quarantined with its reasons.
+"""The drop: its columns, the rules by which rows are accepted, and parts cut between episodes.
 
-`docs/bad-input.md` is this module in words, with the decisions behind it.
+A row that breaks a rule is quarantined with its reasons; `docs/bad-input.md` is that in words, with the
+decisions behind it. How the input's own types are read is not decided here (`input/columns.py`), nor where
+accepted rows are kept (`lake/`).
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
 import numpy as np
 import pandas as pd
 import pandera.pandas as pandera
+import pyarrow as pa
+import pyarrow.compute as pc
 from pandera.errors import SchemaErrors
 
 from episodes_assets.algorithms.registry import get_registry
-from episodes_assets.planning.tracking import REACH
+from episodes_assets.planning.jobs import REACH
 
 EARLIEST_DATE = pd.Timestamp("1900-01-01")
 LATEST_DATE = pd.Timestamp("2199-12-31")
-
 KEY = ["epid", "algorithm_id"]
 VALIDATED: tuple[LiteralString, ...] = ("epid", "algorithm_id", "premier_date", "start_date")
 # The column with what stands in place of values of these, as a JSON object; missing where all could be read.
@@ -126,7 +129,6 @@ _SCHEMA = pandera.DataFrameSchema(
     ],
 )
 
-
 # What cannot be read is missing as well, which then is no reason of its own.
 _CONSEQUENCES = {
     "epid_missing": "epid_unreadable",
@@ -204,3 +206,91 @@ def validate_drop(drop: pd.DataFrame) -> ValidatedDrop:
         accepted=accepted.astype({"epid": "int64", "algorithm_id": "int16"}),
         quarantined=drop.loc[refused].assign(reasons=broken).reset_index(drop=True),
     )
+
+
+# As it is read, and as what is refused of it is kept.
+SCHEMA = pa.schema(
+    {
+        "epid": pa.int64(),
+        "algorithm_id": pa.int64(),
+        "series": pa.string(),
+        "season": pa.int32(),
+        "episode": pa.int32(),
+        "title": pa.string(),
+        "premier_date": pa.date32(),
+        "start_date": pa.date32(),
+    }
+)
+# Of what is accepted, the algorithms are those we have.
+ACCEPTED = pa.schema(
+    [field.with_type(pa.int16()) if field.name == "algorithm_id" else field for field in SCHEMA]
+)
+QUARANTINED = SCHEMA.append(pa.field("reasons", pa.string())).append(pa.field(AS_FOUND, pa.string()))
+_IN_MEMORY = pa.schema(
+    [
+        field.with_type(pa.timestamp("s")) if field.type == pa.date32() else field
+        for field in SCHEMA.append(pa.field(AS_FOUND, pa.string()))
+    ]
+)
+_NULLABLE = {
+    pa.int64(): pd.Int64Dtype(),
+    pa.int32(): pd.Int32Dtype(),
+    pa.string(): pd.StringDtype(storage="pyarrow", na_value=float("nan")),
+}
+
+
+def to_frame(table: pa.Table) -> pd.DataFrame:
+    """Any of a drop's columns: integers nullable, dates as datetime64[s], text as `str`."""
+    wanted = pa.schema([_IN_MEMORY.field(name) for name in table.column_names])
+    frame: pd.DataFrame = table.cast(wanted).to_pandas(types_mapper=_NULLABLE.get)
+    return frame
+
+
+def to_table(frame: pd.DataFrame, schema: pa.Schema = ACCEPTED) -> pa.Table:
+    """A drop's rows as Arrow: those that are accepted, or with another schema those of it."""
+    in_memory = pa.schema(
+        [_IN_MEMORY.field(name) if name in _IN_MEMORY.names else schema.field(name) for name in schema.names]
+    )
+    return pa.Table.from_pandas(frame, schema=in_memory, preserve_index=False).cast(schema)
+
+
+DROP_PART_ROWS = 1 << 17
+
+
+def whole_episodes(batches: Iterable[pa.RecordBatch], part_rows: int) -> Iterator[pa.Table]:
+    """Join and cut a stream's batches.
+
+    Where it is cut depends on the rows alone, not on the batches they come in.
+
+    Args:
+        batches: Ordered by their column `epid`, missing ones last.
+        part_rows: A part ends with the episode of its row of that number. Rows without an episode stay
+            together like those of one.
+
+    Yields:
+        All rows in their order; nothing for a stream without batches.
+    """
+    waiting: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        waiting.append(batch)
+        rows += batch.num_rows
+        while rows > part_rows:
+            table = pa.Table.from_batches(waiting)
+            end = _end_of_episode(table["epid"], part_rows)
+            if end is None:
+                break
+            yield table[:end]
+            waiting, rows = table[end:].to_batches(), rows - end
+    if waiting:
+        yield pa.Table.from_batches(waiting)
+
+
+def _end_of_episode(epids: pa.ChunkedArray, begin: int) -> int | None:
+    """The first row from `begin` on of another episode than the row before it; None if there is none."""
+    episode = epids[begin - 1]
+    if not episode.is_valid:
+        return None  # they come last
+    others = pc.fill_null(pc.not_equal(epids[begin:], episode), True)  # noqa: FBT003
+    first = pc.index(others, True).as_py()
+    return None if first < 0 else begin + int(first)

@@ -5,7 +5,7 @@ import datetime as dt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from episodes_assets.progress.pace import LEAST, RECENT, RecentWork, expected_end, jobs_per_second
+from episodes_assets.planning.throughput import LEAST, RECENT, RecentWork, expected_end, jobs_per_second
 
 NOW = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
 AGES = st.timedeltas(min_value=dt.timedelta(seconds=-5), max_value=dt.timedelta(days=2))

@@ -2,25 +2,11 @@
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-# Dagster's UI shows Markdown in its place only up to 1,000 characters, and base64 adds a third to these.
-MOST_POINTS = 25
+from episodes_assets.planning.throughput import MOST_POINTS, FinishedBy
+
 WIDTH, HEIGHT = 560, 160
 LEFT, RIGHT, TOP, BOTTOM = 70, 10, 12, 24
-
-
-@dataclass(frozen=True)
-class FinishedBy:
-    """How many jobs were finished by a time.
-
-    Attributes:
-        at: The time.
-        jobs: All that were finished by then.
-    """
-
-    at: dt.datetime
-    jobs: int
 
 
 def jobs_over_time(points: Sequence[FinishedBy], planned: int) -> str:

@@ -1,0 +1,48 @@
+"""The lake's viewings: each one once, in the file of the UTC date on which it was viewed.
+
+A file is ordered by `epid` and `viewed_at` and cut into small row groups, so that the jobs of a chunk read
+little else than their own. A day without any viewing has an empty file: that it was taken is known.
+
+Here they are ordered, written, and read for many episodes at once. Which days are taken, and when, is decided
+by whoever calls.
+"""
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import LiteralString
+
+from episodes_assets.days import ONE_DAY
+
+COUNTED = 50
+USUAL_DATES = 28
+LEAST_SHARE = 5
+DENSE_GAP = 3
+SPARSE_GAP = 31
+
+
+def covered_since(dates: Sequence[tuple[dt.date, int]], day: dt.date) -> dt.date | None:
+    """The first date of those that lie before a day, or on it, without a gap; None when there is none.
+
+    Args:
+        dates: Dates with viewings, the newest first, and how many each holds, counted up to `COUNTED`; those
+            after the day only say what is usual.
+        day: The last date that matters.
+    """
+    near = sorted(count for date, count in dates if abs(date - day) <= USUAL_DATES * ONE_DAY)
+    usual = near[(len(near) - 1) * 3 // 4] if near else 1
+    gap = DENSE_GAP if usual >= COUNTED else SPARSE_GAP
+    begin, reached = None, day + ONE_DAY
+    for date, count in dates:
+        if date > day or count * LEAST_SHARE < usual:
+            continue
+        if reached - date > (gap + 1) * ONE_DAY:
+            break
+        begin = reached = date
+    return begin
+
+
+# What stands in place of a `completed` that is neither true nor false.
+UNREADABLE: LiteralString = "completed_as_found"
+# What readers get of a viewing beside its episode and its date, which are known without reading them.
+READ_COLUMNS = ("viewer_id", "seconds_watched", "completed")
+COLUMNS = ("epid", "viewed_on", *READ_COLUMNS)

@@ -1,1 +1,0 @@
-"""What is accepted of the input, and why the rest is refused."""
