@@ -73,7 +73,7 @@ def test_each_gate_blocks_or_warns_and_is_documented() -> None:
     specs = {spec.name: spec for asset in ASSETS for spec in asset.check_specs}
     assert {name for name, spec in specs.items() if spec.blocking} == BLOCKING_GATES
     assert {name for name, spec in specs.items() if not spec.blocking} == WARNING_GATES
-    documented = (PROJECT_FOLDER / "docs" / "gates.md").read_text(encoding="utf-8")
+    documented = (PROJECT_FOLDER / "docs" / "checks.md").read_text(encoding="utf-8")
     for name, spec in specs.items():
         assert spec.description
         assert f"| `{spec.asset_key.to_user_string()}` | `{name}` |" in documented

@@ -15,12 +15,16 @@ from episodes_assets.assets.checks.verdict_events import Events, conclude
 from episodes_assets.assets.partitions import daily, days_of, whole_range
 from episodes_assets.assets.reporting import TEAM, Stopwatch, days_table, plain_failures, table
 from episodes_assets.assets.run_options import RunOptions
+from episodes_assets.checks.ledger import (
+    Planning,
+    every_due_row_has_one_job,
+    job_count_is_usual,
+    planning_is_as_fast_as_usual,
+)
+from episodes_assets.checks.verdicts import HISTORY_DAYS
 from episodes_assets.databases.connections import Connection
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import LakeMissing, PlanOvertaken
-from episodes_assets.gates.bands import HISTORY_DAYS
-from episodes_assets.gates.pace import Planning, planning_is_as_fast_as_usual
-from episodes_assets.gates.plans import every_due_row_has_one_job, job_count_is_usual
 from episodes_assets.lake.versions import TableVersion
 from episodes_assets.lake.viewings import Viewings, require_day
 from episodes_assets.planning.episode_set import EpisodeSet

@@ -13,15 +13,15 @@ from episodes_assets.assets.partitions import daily, days_of, whole_range
 from episodes_assets.assets.progress_events import ProgressReports
 from episodes_assets.assets.reporting import TEAM, Stopwatch, days_table, plain_failures
 from episodes_assets.assets.run_options import NO_OPTIONS
+from episodes_assets.checks.ledger import OpenDay, every_job_has_one_outcome
 from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import FleetStalled, JobsHeld
 from episodes_assets.fleet.fan_out import fan_out_day
-from episodes_assets.gates.outcomes import every_job_has_one_outcome
 from episodes_assets.resources.databases import QueueDatabase
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import ledger
 from episodes_assets.stores.outcome_check import count_outcomes
-from episodes_assets.stores.stalls import OpenDay, open_days
+from episodes_assets.stores.stalls import open_days
 
 CODE_VERSION = "1"
 POLL_SECONDS = 0.25

@@ -9,7 +9,7 @@ from episodes_assets.assets.checks.verdict_events import Events, conclude
 from episodes_assets.assets.partitions import daily, days_of, whole_range
 from episodes_assets.assets.reporting import TEAM, Stopwatch, days_table, plain_failures, preview
 from episodes_assets.assets.run_options import NO_OPTIONS
-from episodes_assets.gates.publication import published_rows_are_the_outcomes
+from episodes_assets.checks.results import published_rows_are_the_outcomes
 from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import ledger, published

@@ -9,8 +9,8 @@ from episodes_assets.assets.checks.verdict_events import Events, conclude
 from episodes_assets.assets.partitions import daily, days_of, one_day_before, whole_range
 from episodes_assets.assets.reporting import TEAM, Stopwatch, days_table, plain_failures
 from episodes_assets.assets.run_options import NO_OPTIONS
+from episodes_assets.checks.results import state_only_grows
 from episodes_assets.days import ONE_DAY
-from episodes_assets.gates.state import state_only_grows
 from episodes_assets.planning.jobs import newly_tracked
 from episodes_assets.resources.databases import ResultsDatabase
 from episodes_assets.resources.lake import Lake

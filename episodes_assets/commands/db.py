@@ -8,6 +8,7 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
+from episodes_assets.checks.consistency import compare
 from episodes_assets.commands.console import err, escaped, out
 from episodes_assets.commands.databases import (
     announce_open_hosts,
@@ -20,7 +21,6 @@ from episodes_assets.databases.provision import provision
 from episodes_assets.databases.restamp import restamp
 from episodes_assets.databases.status import read_status
 from episodes_assets.errors import DatabasesDisagree, DatabaseUnreachable
-from episodes_assets.gates.consistency import compare
 from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.settings import Settings, load_settings

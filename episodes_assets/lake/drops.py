@@ -34,9 +34,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from episodes_assets.checks.consistency import DayDrops
 from episodes_assets.databases import doors
 from episodes_assets.errors import DropMissing, LakeDamaged, LakeMissing
-from episodes_assets.gates.consistency import DayDrops
 from episodes_assets.lake.day_file import DayWriter, LakeFile
 from episodes_assets.lake.tables import LakeTable
 from episodes_assets.planning.drop import (

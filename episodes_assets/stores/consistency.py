@@ -1,4 +1,4 @@
-"""What databases and lake say of each other; `gates/consistency.py` compares it."""
+"""What databases and lake say of each other; `checks/consistency.py` compares it."""
 
 import datetime as dt
 from collections import defaultdict
@@ -6,13 +6,8 @@ from dataclasses import replace
 
 from psycopg.rows import class_row
 
+from episodes_assets.checks.consistency import RecordedPlan, RecordedPublication, RecordedState, Records
 from episodes_assets.databases.connections import Connection
-from episodes_assets.gates.consistency import (
-    RecordedPlan,
-    RecordedPublication,
-    RecordedState,
-    Records,
-)
 from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.stores.publications import newest_plan

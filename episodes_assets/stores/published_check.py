@@ -10,8 +10,8 @@ from operator import itemgetter
 
 from psycopg.rows import class_row
 
+from episodes_assets.checks.results import LIVE_WITHIN, PublicationDay, Publications, Rows
 from episodes_assets.databases.connections import Connection
-from episodes_assets.gates.publication import LIVE_WITHIN, PublicationDay, Publications, Rows
 from episodes_assets.stores.ledger import require_current
 from episodes_assets.stores.publications import PublishedDay
 

@@ -9,10 +9,10 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from episodes_assets.checks.verdicts import name_days
 from episodes_assets.databases.connections import Connection
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import ViewingsGone
-from episodes_assets.gates.verdicts import name_days
 from episodes_assets.lake.upkeep import missing_of
 from episodes_assets.lake.versions import TableVersion
 from episodes_assets.lake.viewings import Viewings, covered_from

@@ -54,7 +54,7 @@ TESTED = (
         "What does not add up is not built on",
         "drops, state, ledger, outcomes and published rows that are tampered with; a drop of a tenth; "
         "slow planning; yesterday unpublished",
-        ("assets.test_gates", "gates.test_verdicts"),
+        ("assets.test_checks", "checks.test_verdicts"),
     ),
     TestedPromise(
         "What a published day was computed from never changes and never goes away",

@@ -4,31 +4,30 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from episodes_assets.checks import lake
+from episodes_assets.checks.verdicts import HISTORY_DAYS, Verdict
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import GateClosed
-from episodes_assets.gates import drops as gates
-from episodes_assets.gates.bands import HISTORY_DAYS
-from episodes_assets.gates.verdicts import Verdict
 from episodes_assets.lake.drops import Drop, Drops
 
 CHECKS = [
     dg.AssetCheckSpec(
-        gates.DROP_IS_COMPLETE,
+        lake.DROP_IS_COMPLETE,
         asset="input_episodes",
         blocking=True,
         description="The rows read from the drop are those in the lake's files.",
     ),
     dg.AssetCheckSpec(
-        gates.QUARANTINE_IS_SMALL,
+        lake.QUARANTINE_IS_SMALL,
         asset="input_episodes",
         blocking=True,
-        description=f"At most {gates.QUARANTINE_WARNING_SHARE:.0%} of the drop is refused; above "
+        description=f"At most {lake.QUARANTINE_WARNING_SHARE:.0%} of the drop is refused; above "
         "EPISODES_QUARANTINE_LIMIT nothing is built on it.",
     ),
     dg.AssetCheckSpec(
-        gates.DROP_SIZE_IS_USUAL,
+        lake.DROP_SIZE_IS_USUAL,
         asset="input_episodes",
-        description=f"Accepted rows are {gates.LEAST_DROP:g} to {gates.MOST_DROP:g} times the median of the "
+        description=f"Accepted rows are {lake.LEAST_DROP:g} to {lake.MOST_DROP:g} times the median of the "
         f"{HISTORY_DAYS} days before.",
     ),
 ]
@@ -42,9 +41,9 @@ def judge(drops: Drops, taken: Sequence[Drop], quarantine_limit: float) -> list[
     accepted = {day: drop.accepted_rows for day, drop in drops.find_all(before).items()}
     accepted |= {each.day: each.accepted for each in rows}
     return [
-        gates.drop_is_complete(rows),
-        gates.quarantine_is_small(rows, quarantine_limit),
-        gates.drop_size_is_usual(accepted, days),
+        lake.drop_is_complete(rows),
+        lake.quarantine_is_small(rows, quarantine_limit),
+        lake.drop_size_is_usual(accepted, days),
     ]
 
 
@@ -55,7 +54,7 @@ def refuse_large_quarantine(drops: Sequence[Drop], limit: float) -> None:
         GateClosed: If too much of a drop was refused.
     """
     for drop in drops:
-        if gates.refused_share(drop.quarantined_rows, drop.drop_rows) > limit:
+        if lake.refused_share(drop.quarantined_rows, drop.drop_rows) > limit:
             raise GateClosed(
                 f"{drop.quarantined_rows:,} of the {drop.drop_rows:,} rows of the drop of "
                 f"{drop.day} were refused, more than {limit:.0%}",
@@ -64,9 +63,9 @@ def refuse_large_quarantine(drops: Sequence[Drop], limit: float) -> None:
             )
 
 
-def _rows(drop: Drop, stored: tuple[int, int]) -> gates.DropRows:
+def _rows(drop: Drop, stored: tuple[int, int]) -> lake.DropRows:
     accepted, quarantined = stored
-    return gates.DropRows(
+    return lake.DropRows(
         day=drop.day,
         read=drop.drop_rows,
         accepted=drop.accepted_rows,

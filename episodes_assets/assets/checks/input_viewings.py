@@ -7,35 +7,34 @@ import dagster as dg
 
 from episodes_assets.assets.plot import counts_by_day
 from episodes_assets.assets.reporting import days_table, image
+from episodes_assets.checks import lake
+from episodes_assets.checks.verdicts import HISTORY_DAYS, Verdict
 from episodes_assets.days import ONE_DAY
-from episodes_assets.gates import viewings as gates
-from episodes_assets.gates.bands import HISTORY_DAYS
-from episodes_assets.gates.verdicts import Verdict
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.stores.recomputing import OutdatedDay
 from episodes_assets.stores.taking import LateViewings, TakenDay
 
 CHECKS = [
     dg.AssetCheckSpec(
-        gates.VIEWINGS_ARE_COMPLETE,
+        lake.VIEWINGS_ARE_COMPLETE,
         asset="input_viewings",
         blocking=True,
         description="The day's file in the lake holds the viewings that were taken.",
     ),
     dg.AssetCheckSpec(
-        gates.VIEWINGS_ARE_KEPT,
+        lake.VIEWINGS_ARE_KEPT,
         asset="input_viewings",
         description="The input has all viewings that were taken: those that are gone from there stay in the "
         "lake.",
     ),
     dg.AssetCheckSpec(
-        gates.VIEWINGS_COUNT_IS_USUAL,
+        lake.VIEWINGS_COUNT_IS_USUAL,
         asset="input_viewings",
-        description=f"Viewings are {gates.LEAST_VIEWINGS:g} to {gates.MOST_VIEWINGS:g} times the median of "
+        description=f"Viewings are {lake.LEAST_VIEWINGS:g} to {lake.MOST_VIEWINGS:g} times the median of "
         f"the {HISTORY_DAYS} days before.",
     ),
     dg.AssetCheckSpec(
-        gates.LATE_VIEWINGS_ARE_PUBLISHED,
+        lake.LATE_VIEWINGS_ARE_PUBLISHED,
         asset="input_viewings",
         description="The days published last were computed from the viewings that the lake has now.",
     ),
@@ -57,7 +56,7 @@ def judge(
         outdated: Published days that were computed from other viewings.
     """
     rows = [
-        gates.ViewingsRows(
+        lake.ViewingsRows(
             each.day,
             each.viewings.rows,
             viewings.count(each.viewings),
@@ -68,13 +67,13 @@ def judge(
     newest = viewings.newest()
     known = newest.between(days[0] - HISTORY_DAYS * ONE_DAY, days[-1]) if newest else []
     return [
-        gates.viewings_are_complete(rows),
-        gates.viewings_are_kept(
+        lake.viewings_are_complete(rows),
+        lake.viewings_are_kept(
             {each.day: each.difference for each in late if not each.was_taken}
             | {each.day: each.difference for each in taken if not each.is_as_read},
         ),
-        gates.viewings_count_is_usual({file.day: file.rows for file in known}, days),
-        gates.late_viewings_are_published(
+        lake.viewings_count_is_usual({file.day: file.rows for file in known}, days),
+        lake.late_viewings_are_published(
             {each.day: each.retaken for each in outdated},
             [each.day for each in outdated if each.is_of_another_lake],
         ),

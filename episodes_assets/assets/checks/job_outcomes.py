@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from episodes_assets.gates.outcomes import EVERY_JOB_HAS_ONE_OUTCOME
+from episodes_assets.checks.ledger import EVERY_JOB_HAS_ONE_OUTCOME
 
 CHECKS = [
     dg.AssetCheckSpec(

@@ -4,20 +4,25 @@ import datetime as dt
 
 import dagster as dg
 
+from episodes_assets.checks.results import (
+    PUBLISHED_ROWS_ARE_THE_OUTCOMES,
+    YESTERDAY_IS_PUBLISHED,
+    due_day,
+    yesterday_is_published,
+)
+from episodes_assets.checks.verdicts import Verdict
 from episodes_assets.databases.connections import Connection
-from episodes_assets.gates import publication
-from episodes_assets.gates.verdicts import Verdict
 from episodes_assets.stores.published_check import read_publications
 
 CHECKS = [
     dg.AssetCheckSpec(
-        publication.PUBLISHED_ROWS_ARE_THE_OUTCOMES,
+        PUBLISHED_ROWS_ARE_THE_OUTCOMES,
         asset="published_results",
         blocking=True,
         description="The rows read back, the outcomes in the ledger and the manifest agree.",
     ),
     dg.AssetCheckSpec(
-        publication.YESTERDAY_IS_PUBLISHED,
+        YESTERDAY_IS_PUBLISHED,
         asset="published_results",
         description="The day that ended last is published by EPISODES_PUBLISHED_BY_HOUR. Looked at again "
         "every minute by the sensor `freshness`.",
@@ -27,5 +32,5 @@ CHECKS = [
 
 def judge_freshness(results: Connection, now: dt.datetime, hour: int) -> Verdict:
     """The verdict of `yesterday_is_published` at a time."""
-    due = publication.due_day(now, hour)
-    return publication.yesterday_is_published(due, hour, read_publications(results, due))
+    due = due_day(now, hour)
+    return yesterday_is_published(due, hour, read_publications(results, due))

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from episodes_assets.gates.state import STATE_ONLY_GROWS
+from episodes_assets.checks.results import STATE_ONLY_GROWS
 
 CHECKS = [
     dg.AssetCheckSpec(

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from episodes_assets.assets.reporting import table
-from episodes_assets.gates.verdicts import Verdict
+from episodes_assets.checks.verdicts import Verdict
 
 DAYS_SHOWN = 50
 

@@ -9,8 +9,8 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from episodes_assets.checks.verdicts import name_days
 from episodes_assets.days import ONE_DAY
-from episodes_assets.gates.verdicts import name_days
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from episodes_assets.automation import alerts
-from episodes_assets.gates import pace
+from episodes_assets.checks import ledger as checks_ledger
 from episodes_assets.planning import drop
 from episodes_assets.planning.drop import ValidatedDrop, whole_episodes
 from episodes_assets.resources.databases import ResultsDatabase
@@ -253,7 +253,7 @@ def test_slow_planning_is_told_while_it_runs_and_flagged_at_its_end(
     system.plan(day(1))
     for _ in range(2):
         assert system.materialize(day(1), select=["episode_jobs"]).success
-    monkeypatch.setattr(pace, "NEVER_SLOW_SECONDS", 0.0)
+    monkeypatch.setattr(checks_ledger, "NEVER_SLOW_SECONDS", 0.0)
 
     def warnings(instance: dg.DagsterInstance, run_id: str) -> list[str]:
         return [e.user_message for e in instance.all_logs(run_id) if e.level == 30]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from episodes_assets.gates.consistency import (
+from episodes_assets.checks.consistency import (
     DayDrops,
     RecordedPlan,
     RecordedPublication,

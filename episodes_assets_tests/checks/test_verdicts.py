@@ -7,21 +7,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from episodes_assets.days import ONE_DAY
-from episodes_assets.gates.bands import HISTORY_DAYS, LEAST_HISTORY, count_is_usual, usual_band
-from episodes_assets.gates.drops import DropRows, drop_is_complete, quarantine_is_small
-from episodes_assets.gates.outcomes import OutcomesDay, every_job_has_one_outcome
-from episodes_assets.gates.pace import (
+from episodes_assets.checks.lake import DropRows, drop_is_complete, quarantine_is_small
+from episodes_assets.checks.ledger import (
     FAR_SLOWER,
     NEVER_SLOW_SECONDS,
+    OutcomesDay,
     Planning,
+    every_job_has_one_outcome,
     planning_is_as_fast_as_usual,
     slow_after,
     usual_seconds,
 )
-from episodes_assets.gates.publication import Publications, due_day, yesterday_is_published
-from episodes_assets.gates.state import StateDay, state_only_grows
-from episodes_assets.gates.verdicts import Verdict
+from episodes_assets.checks.results import (
+    Publications,
+    StateDay,
+    due_day,
+    state_only_grows,
+    yesterday_is_published,
+)
+from episodes_assets.checks.verdicts import HISTORY_DAYS, LEAST_HISTORY, Verdict, count_is_usual, usual_band
+from episodes_assets.days import ONE_DAY
 from episodes_assets_tests.support.system import day
 
 COUNTS = st.integers(1, 10**7)

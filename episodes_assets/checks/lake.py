@@ -1,0 +1,252 @@
+"""Checks of `input_episodes` and `input_viewings`: is what was taken whole, usual, and none of it lost.
+
+Whether a day's drop is whole in the lake and one to build on; whether its viewings are whole, as many as
+usual, none lost since they were taken, and none late. Whether the lake agrees with the databases is
+`consistency`.
+"""
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from episodes_assets.checks.verdicts import Verdict, count_is_usual, judge_days
+
+DROP_IS_COMPLETE = "drop_is_complete"
+QUARANTINE_IS_SMALL = "quarantine_is_small"
+DROP_SIZE_IS_USUAL = "drop_size_is_usual"
+QUARANTINE_WARNING_SHARE = 0.05
+LEAST_DROP, MOST_DROP = 0.5, 2.0
+
+
+@dataclass(frozen=True)
+class DropRows:
+    """Rows of a day's drop, each counted where it was.
+
+    Attributes:
+        day: The day.
+        read: Rows that came from the input database, counted before anything looked at them.
+        accepted: Accepted rows by the drop's record.
+        quarantined: Quarantined rows by the record.
+        accepted_stored: Rows in the written file of accepted rows.
+        quarantined_stored: Rows in the written file of quarantined rows.
+    """
+
+    day: dt.date
+    read: int
+    accepted: int
+    quarantined: int
+    accepted_stored: int
+    quarantined_stored: int
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every row that was read is in one of the files, and the record says so."""
+        stored = (self.accepted_stored, self.quarantined_stored)
+        return self.read == sum(stored) and stored == (self.accepted, self.quarantined)
+
+    @property
+    def quarantined_share(self) -> float:
+        """The part of the rows read that was refused."""
+        return refused_share(self.quarantined, self.read)
+
+
+def refused_share(quarantined: int, read: int) -> float:
+    """The part of a drop's rows that was refused."""
+    return quarantined / read if read else 0.0
+
+
+def drop_is_complete(drops: Sequence[DropRows]) -> Verdict:
+    """Whether the rows read from each drop are those in its files."""
+    return judge_days(
+        DROP_IS_COMPLETE,
+        [
+            {
+                "day": str(each.day),
+                "rows read": each.read,
+                "accepted in the file": each.accepted_stored,
+                "quarantined in the file": each.quarantined_stored,
+                "accepted by the record": each.accepted,
+                "quarantined by the record": each.quarantined,
+            }
+            for each in drops
+            if not each.is_complete
+        ],
+        fault="the files in the lake do not hold the rows that were read from the drop",
+        mend="restore the lake from a backup, or materialise input_episodes of {day} with `refresh`",
+        facts={
+            "rows read": sum(each.read for each in drops),
+            "accepted in the files": sum(each.accepted_stored for each in drops),
+            "quarantined in the files": sum(each.quarantined_stored for each in drops),
+        },
+    )
+
+
+def quarantine_is_small(drops: Sequence[DropRows], limit: float) -> Verdict:
+    """Whether little of each drop was refused: a warning above 5 %, an error above the limit.
+
+    Args:
+        drops: Of the days to judge.
+        limit: The share from 0 to 1 above which nothing is to be built on a drop.
+    """
+    warning_share = min(QUARANTINE_WARNING_SHARE, limit)
+    many = [each for each in drops if each.quarantined_share > warning_share]
+    too_many = [each for each in many if each.quarantined_share > limit]
+    mend = (
+        "see the quarantine reasons and have the drop mended at its source, then materialise "
+        "input_episodes of {day} with `refresh`"
+    )
+    if too_many:
+        mend += ", or raise EPISODES_QUARANTINE_LIMIT to accept it as it is"
+    return judge_days(
+        QUARANTINE_IS_SMALL,
+        [
+            {
+                "day": str(each.day),
+                "rows read": each.read,
+                "quarantined": each.quarantined,
+                "share": round(each.quarantined_share, 6),
+            }
+            for each in too_many or many
+        ],
+        fault=f"more than {limit if too_many else warning_share:.0%} of the drop was refused",
+        mend=mend,
+        facts={
+            "quarantined": sum(each.quarantined for each in drops),
+            "largest share": round(max(each.quarantined_share for each in drops), 6),
+            "warning above": warning_share,
+            "error above": limit,
+        },
+        is_error=bool(too_many),
+    )
+
+
+def drop_size_is_usual(accepted: Mapping[dt.date, int], days: Sequence[dt.date]) -> Verdict:
+    """Whether each drop has about as many valid rows as those of the two weeks before it.
+
+    Args:
+        accepted: Accepted rows of the days, and of the days before them that have a drop.
+        days: The days to judge, in order.
+    """
+    return count_is_usual(
+        DROP_SIZE_IS_USUAL,
+        accepted,
+        days,
+        what="accepted rows",
+        low=LEAST_DROP,
+        high=MOST_DROP,
+        mend="ask whoever fills the input whether the drop of {day} is whole; when it has been sent "
+        "again, materialise input_episodes of {day} with `refresh`",
+    )
+
+
+VIEWINGS_ARE_COMPLETE = "viewings_are_complete"
+VIEWINGS_ARE_KEPT = "viewings_are_kept"
+VIEWINGS_COUNT_IS_USUAL = "viewings_count_is_usual"
+LATE_VIEWINGS_ARE_PUBLISHED = "late_viewings_are_published"
+LEAST_VIEWINGS, MOST_VIEWINGS = 0.2, 5.0
+
+
+@dataclass(frozen=True)
+class ViewingsRows:
+    """Viewings of a day, each counted where it was.
+
+    Attributes:
+        day: The day.
+        recorded: Rows by the lake's log.
+        stored: Rows in the file of the day.
+    """
+
+    day: dt.date
+    recorded: int
+    stored: int
+
+
+def viewings_are_complete(days: Sequence[ViewingsRows]) -> Verdict:
+    """Whether the files hold the rows that the lake's log says."""
+    return judge_days(
+        VIEWINGS_ARE_COMPLETE,
+        [
+            {"day": str(each.day), "by the log": each.recorded, "in the file": each.stored}
+            for each in days
+            if each.recorded != each.stored
+        ],
+        fault="the file in the lake does not hold the viewings that were taken",
+        mend="restore the lake from a backup; `episodes lake verify` looks at every file",
+        facts={"viewings in the files": sum(each.stored for each in days)},
+    )
+
+
+def viewings_are_kept(lost: Mapping[dt.date, tuple[int, int]]) -> Verdict:
+    """Whether the input has all viewings that the lake has; a warning if not.
+
+    Args:
+        lost: Days of which the lake keeps what it has, since viewings of it are gone from the input: how many
+            are, and how many are new there.
+    """
+    gone, new = (sum(each[number] for each in lost.values()) for number in (0, 1))
+    return judge_days(
+        VIEWINGS_ARE_KEPT,
+        [
+            {"day": str(day), "gone from the input": day_gone, "new there": day_new}
+            for day, (day_gone, day_new) in sorted(lost.items())
+        ],
+        fault=f"of the viewings that were taken {gone:,} are gone from the input, which has {new:,} new,",
+        mend="the lake keeps those of {day}; ask whoever fills the input whether that is right; "
+        "if so, `episodes correct {day} --accept-lost-viewings --reason ...` takes what it has now",
+        facts={"viewings gone from the input": gone, "new viewings that were not taken": new},
+        is_error=False,
+    )
+
+
+def viewings_count_is_usual(counts: Mapping[dt.date, int], days: Sequence[dt.date]) -> Verdict:
+    """Whether each day has about as many viewings as those of the two weeks before it.
+
+    Args:
+        counts: Viewings of the days, and of the days before them that were taken.
+        days: The days to judge, in order; those without a count are left out.
+    """
+    judged = [day for day in days if day in counts]
+    if not judged:
+        return Verdict(VIEWINGS_COUNT_IS_USUAL, passed=True, message="no day was taken", is_error=False)
+    return count_is_usual(
+        VIEWINGS_COUNT_IS_USUAL,
+        counts,
+        judged,
+        what="viewings",
+        low=LEAST_VIEWINGS,
+        high=MOST_VIEWINGS,
+        mend="ask whoever fills the input whether the viewings of {day} are whole; what comes later is taken "
+        "by the next days' runs",
+    )
+
+
+def late_viewings_are_published(
+    outdated: Mapping[dt.date, Sequence[dt.date]], of_another_lake: Sequence[dt.date] = ()
+) -> Verdict:
+    """Whether published days were computed from the viewings that the lake has now; a warning if not.
+
+    Args:
+        outdated: By published day, the days whose viewings have been taken again since.
+        of_another_lake: Published days that were computed from a lake which is not this one. A warning too:
+            a history whose lake was lost goes on, and what is published of it stays.
+    """
+    if of_another_lake:
+        return judge_days(
+            LATE_VIEWINGS_ARE_PUBLISHED,
+            [{"day": str(day), "computed from": "another lake"} for day in of_another_lake],
+            fault="the lake is not the one from which the days were computed, which are published",
+            mend="restore that lake, or let EPISODES_LAKE_URL name it; what is published stays as it is",
+            facts={"published days of another lake": len(of_another_lake)},
+            is_error=False,
+        )
+    days = sorted(outdated)
+    span = f"{days[0]} {days[-1]}" if len(days) > 1 else "".join(str(day) for day in days)
+    command = f"episodes {'backfill' if len(days) > 1 else 'run'} {span} --rework"
+    return judge_days(
+        LATE_VIEWINGS_ARE_PUBLISHED,
+        [{"day": str(day), "taken again": ", ".join(map(str, outdated[day]))} for day in days],
+        fault="viewings of the jobs' windows were taken after the days were computed, which are published",
+        mend=f"`{command}` computes them with those; nothing published changes by itself",
+        facts={"published days without late viewings": len(days)},
+        is_error=False,
+    )
