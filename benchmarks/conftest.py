@@ -19,12 +19,12 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks import inputs
 from benchmarks.sizes import FULL, QUICK, Sizes
 from episodes_assets.commands.dagster_home import prepare_dagster_home
-from episodes_assets.databases import embedded
-from episodes_assets.databases.connections import connect
-from episodes_assets.databases.dsns import Database, Purpose
-from episodes_assets.databases.status import ready_databases
 from episodes_assets.days import ONE_DAY
 from episodes_assets.lake import viewings
+from episodes_assets.postgres import embedded
+from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.databases import Database, Purpose
+from episodes_assets.postgres.provision.status import ready_databases
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import tracked_state
 from episodes_assets.stores.input_writing import replace_input

@@ -11,9 +11,9 @@ import psutil
 from benchmarks import inputs
 from benchmarks.assets_process import peak_memory
 from episodes_assets.commands.processes import ProcessGroup, episodes_argv, worker_environment
-from episodes_assets.databases.connections import connect
-from episodes_assets.databases.dsns import Purpose
 from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets.stores.ledger import read_progress
 from episodes_assets_tests.support.system import System
 

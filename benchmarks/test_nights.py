@@ -11,9 +11,9 @@ from benchmarks.conftest import Measure, forget_days
 from benchmarks.fleet import running_workers, work_off
 from benchmarks.ledger import record_jobs
 from benchmarks.sizes import Sizes
-from episodes_assets.databases.connections import connect
-from episodes_assets.databases.dsns import Purpose
 from episodes_assets.days import ONE_DAY
+from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets.stores import outcome_check, plan_check, publications, published, published_check
 from episodes_assets.stores.ledger import Plan
 from episodes_assets_tests.support.system import System

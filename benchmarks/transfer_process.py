@@ -11,8 +11,9 @@ import time
 
 import psycopg
 
-from episodes_assets.databases.arrow import read_arrow
-from episodes_assets.databases.dsns import Purpose, resolve_dsns
+from episodes_assets.postgres.arrow import read_arrow
+from episodes_assets.postgres.databases import Purpose
+from episodes_assets.postgres.dsn import resolve_dsns
 from episodes_assets.settings import load_settings
 
 _DROP = """

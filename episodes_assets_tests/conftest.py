@@ -14,9 +14,10 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from episodes_assets.commands.dagster_home import prepare_dagster_home
-from episodes_assets.databases import embedded
-from episodes_assets.databases.dsns import Database, Dsns, Purpose, resolve_dsns
-from episodes_assets.databases.provision import provision
+from episodes_assets.postgres import embedded
+from episodes_assets.postgres.databases import Database, Purpose
+from episodes_assets.postgres.dsn import Dsns, resolve_dsns
+from episodes_assets.postgres.provision.init import provision
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.accounts.fixtures import copied_accounts
 from episodes_assets_tests.support.system import System, home_in_memory, throwaway

@@ -4,11 +4,11 @@ import uuid
 
 import pytest
 
-from episodes_assets.databases.connections import connect, describe
 from episodes_assets.errors import BadSetting, NotBroughtIn
 from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.older_snapshots import OlderSnapshots
 from episodes_assets.lake.viewings import Viewings
+from episodes_assets.postgres.connect import connect, describe
 from episodes_assets_tests.support.system import System
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from episodes_assets import settings
 from episodes_assets.algorithms import registry
-from episodes_assets.databases.dsns import FLEET, Dsns, Purpose
 from episodes_assets.errors import BadSetting
+from episodes_assets.postgres.databases import FLEET, Purpose
+from episodes_assets.postgres.dsn import Dsns
 
 
 def test_a_child_finds_no_dsn_in_the_env_file_that_was_withheld(

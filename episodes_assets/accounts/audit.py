@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from psycopg.types.json import Jsonb
 
 from episodes_assets.accounts.identity import Way
-from episodes_assets.databases.connections import Connection
+from episodes_assets.postgres.connect import Connection
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_TEXT = 200

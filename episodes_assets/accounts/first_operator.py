@@ -5,7 +5,7 @@ from collections.abc import Callable
 from episodes_assets.accounts import audit, passwords
 from episodes_assets.accounts.identity import Role
 from episodes_assets.accounts.users import add_user, has_users
-from episodes_assets.databases.connections import Connection
+from episodes_assets.postgres.connect import Connection
 
 NAME = "operator"
 

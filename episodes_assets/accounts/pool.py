@@ -8,8 +8,9 @@ from typing import Self
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from episodes_assets.databases import admission
-from episodes_assets.databases.connections import (
+from episodes_assets.errors import EpisodesError
+from episodes_assets.postgres import admission
+from episodes_assets.postgres.connect import (
     CONNECT_TIMEOUT_SECONDS,
     Connection,
     cause_of,
@@ -17,10 +18,9 @@ from episodes_assets.databases.connections import (
     describe,
     unreachable,
 )
-from episodes_assets.databases.lock_waits import LockWatch, lock_settings
-from episodes_assets.databases.purposes import Database
-from episodes_assets.databases.session_settings import SessionKind, pin
-from episodes_assets.errors import EpisodesError
+from episodes_assets.postgres.databases import Database
+from episodes_assets.postgres.locks import LockWatch, lock_settings
+from episodes_assets.postgres.session import SessionKind, pin
 
 SIZE = 8
 WAIT_SECONDS = 10.0
@@ -122,7 +122,7 @@ class AccountsPool:
         self._refusal = None
         try:
             pin(connection, SessionKind.OURS, lock_settings(LOCK_SECONDS))
-            admission.verify(connection, Database.DAGSTER, self._environment, describe(self._dsn))
+            admission.verify_admission(connection, Database.DAGSTER, self._environment, describe(self._dsn))
         except Exception as error:
             self._refusal = error
             raise

@@ -8,7 +8,7 @@ import psycopg
 
 from episodes_assets.accounts.identity import Identity, Role, Way
 from episodes_assets.accounts.random_tokens import digest, new_token
-from episodes_assets.databases.connections import Connection
+from episodes_assets.postgres.connect import Connection
 
 # One statement for each request. A password's session has the role that its user has now, and ends with
 # them. A session lasts as long as it was begun for, or shorter where that is what holds today. That it

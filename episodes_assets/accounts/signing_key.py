@@ -1,7 +1,7 @@
 """The key that signs what a browser keeps while a login is under way."""
 
 from episodes_assets.accounts.random_tokens import new_token
-from episodes_assets.databases.connections import Connection
+from episodes_assets.postgres.connect import Connection
 
 
 def signing_key(connection: Connection) -> str:

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 
 from episodes_assets.accounts import names
 from episodes_assets.accounts.waiting import FORGOTTEN_AFTER_SECONDS, Attempts, Waiting
-from episodes_assets.databases import row_locks
-from episodes_assets.databases.connections import Connection
+from episodes_assets.postgres import locks
+from episodes_assets.postgres.connect import Connection
 
 OF_A_NAME = Waiting(free=5)
 # Many people can share one, and each mistypes now and then.
@@ -129,7 +129,7 @@ def _lock(connection: Connection, subjects: Iterable[bytes]) -> None:
 
     Those that begin alike share a lock: what strangers type does not fill the table of locks.
     """
-    row_locks.lock(connection, row_locks.ACCOUNTS, *(f"login {subject[0]:02x}" for subject in subjects))
+    locks.lock_row(connection, locks.ACCOUNTS, *(f"login {subject[0]:02x}" for subject in subjects))
 
 
 def _purge(connection: Connection) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from episodes_assets.accounts import names
 from episodes_assets.accounts.identity import Identity, Role, Way
 from episodes_assets.accounts.random_tokens import digest, new_token
-from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import AccountExists, NoSuchAccount
+from episodes_assets.postgres.connect import Connection
 
 # A scanner for leaked secrets knows it by that.
 PREFIX = "episodes_"

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from episodes_assets.accounts import names, passwords
 from episodes_assets.accounts.identity import Identity, Role, Way
-from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import AccountExists, LastOperator, NoSuchAccount
+from episodes_assets.postgres.connect import Connection
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,13 @@ from episodes_assets.checks.ledger import (
     planning_is_as_fast_as_usual,
 )
 from episodes_assets.checks.verdicts import HISTORY_DAYS
-from episodes_assets.databases.connections import Connection
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import LakeMissing, PlanOvertaken
 from episodes_assets.lake.versions import TableVersion
 from episodes_assets.lake.viewings import Viewings, require_day
 from episodes_assets.planning.episode_set import EpisodeSet
 from episodes_assets.planning.jobs import plan_checksum, plan_jobs
+from episodes_assets.postgres.connect import Connection
 from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
 from episodes_assets.resources.lake import Lake
 from episodes_assets.settings import load_settings

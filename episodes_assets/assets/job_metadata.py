@@ -7,7 +7,7 @@ from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.assets.plot import jobs_over_time
 from episodes_assets.assets.progress_events import FAILED_SHOWN, failed_table
 from episodes_assets.assets.reporting import image, table
-from episodes_assets.databases.connections import Connection
+from episodes_assets.postgres.connect import Connection
 from episodes_assets.stores import durations, ledger
 from episodes_assets.stores.ledger import Progress
 

@@ -14,9 +14,9 @@ from episodes_assets.assets.progress_events import ProgressReports
 from episodes_assets.assets.reporting import TEAM, Stopwatch, days_table, plain_failures
 from episodes_assets.assets.run_options import NO_OPTIONS
 from episodes_assets.checks.ledger import OpenDay, every_job_has_one_outcome
-from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import FleetStalled, JobsHeld
 from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.postgres.connect import Connection
 from episodes_assets.resources.databases import QueueDatabase
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import ledger

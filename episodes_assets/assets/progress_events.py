@@ -8,8 +8,8 @@ from typing import Any
 import dagster as dg
 
 from episodes_assets.assets.reporting import table
-from episodes_assets.databases.connections import Connection
 from episodes_assets.planning.throughput import pause_between_reports
+from episodes_assets.postgres.connect import Connection
 from episodes_assets.stores import ledger
 from episodes_assets.stores.fleet_progress import DayProgress, FleetProgress, read_fleet_progress
 

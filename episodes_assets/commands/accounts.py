@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from episodes_assets.accounts import audit
 from episodes_assets.accounts.identity import system_user_name
 from episodes_assets.commands.databases import ready_databases
-from episodes_assets.databases.connections import Connection, connect_to_write
-from episodes_assets.databases.dsns import Database, Purpose
+from episodes_assets.postgres.connect import Connection, connect_to_write
+from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.settings import load_settings
 
 

@@ -17,11 +17,12 @@ from episodes_assets.commands.databases import (
 )
 from episodes_assets.commands.processes import temporary_workers
 from episodes_assets.commands.run import AcceptLost, Workers, run_config, workers_of_ones_own
-from episodes_assets.databases.connections import connect_to_read
-from episodes_assets.databases.dsns import Database, Dsns, Purpose
 from episodes_assets.days import ONE_DAY, days_between, parse_day
 from episodes_assets.errors import ReasonMissing, StateGap
 from episodes_assets.lake.viewings import Viewings
+from episodes_assets.postgres.connect import connect_to_read
+from episodes_assets.postgres.databases import Database, Purpose
+from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets.stores import tracked_state
 from episodes_assets.stores.publications import PublishedDay, read_days

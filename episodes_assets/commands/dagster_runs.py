@@ -18,10 +18,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from episodes_assets import failures
 from episodes_assets.commands.console import err
 from episodes_assets.commands.dagster_home import prepare_dagster_home
-from episodes_assets.databases.connections import connect_to_read, connect_to_write, unreachable
-from episodes_assets.databases.dsns import Database, Dsns, Purpose
 from episodes_assets.days import days_between
 from episodes_assets.errors import EpisodesError, RunFailed
+from episodes_assets.postgres.connect import connect_to_read, connect_to_write, unreachable
+from episodes_assets.postgres.databases import Database, Purpose
+from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.settings import Settings
 from episodes_assets.stores.ledger import read_progress
 

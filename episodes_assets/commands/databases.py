@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from episodes_assets.commands.console import err
-from episodes_assets.databases import status
-from episodes_assets.databases.allowed_hosts import SETTING, describe_open
-from episodes_assets.databases.connections import connect_to_input, connect_to_read, connect_to_write
-from episodes_assets.databases.doors import require_allowed
-from episodes_assets.databases.dsns import Database, Dsns, Purpose
-from episodes_assets.databases.input_role import check_input_role
 from episodes_assets.errors import DatabaseUnreachable
+from episodes_assets.postgres.connect import connect_to_input, connect_to_read, connect_to_write
+from episodes_assets.postgres.databases import Database, Purpose
+from episodes_assets.postgres.dsn import Dsns
+from episodes_assets.postgres.hosts import SETTING, describe_open, require_allowed
+from episodes_assets.postgres.provision import status
+from episodes_assets.postgres.provision.grants import check_input_role
 from episodes_assets.settings import Settings
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from episodes_assets.commands.databases import open_drops
-from episodes_assets.databases.connections import connect_to_read
-from episodes_assets.databases.dsns import Database, Dsns, Purpose
 from episodes_assets.lake.viewings import Viewings
+from episodes_assets.postgres.connect import connect_to_read
+from episodes_assets.postgres.databases import Database, Purpose
+from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.settings import Settings
 from episodes_assets.stores import ledger, publications, tracked_state
 

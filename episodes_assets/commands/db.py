@@ -15,14 +15,15 @@ from episodes_assets.commands.databases import (
     bring_in_older_snapshots,
     open_drops,
 )
-from episodes_assets.databases.connections import connect
-from episodes_assets.databases.dsns import Database, Dsns, Purpose, resolve_dsns
-from episodes_assets.databases.provision import provision
-from episodes_assets.databases.restamp import restamp
-from episodes_assets.databases.status import read_status
 from episodes_assets.errors import DatabasesDisagree, DatabaseUnreachable
 from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.viewings import Viewings
+from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.databases import Database, Purpose
+from episodes_assets.postgres.dsn import Dsns, resolve_dsns
+from episodes_assets.postgres.provision.init import provision
+from episodes_assets.postgres.provision.status import read_status
+from episodes_assets.postgres.provision.targets import restamp
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets.stores.consistency import read_records
 from episodes_assets.user_files import require_standard_output

@@ -11,10 +11,11 @@ from episodes_assets.commands.dagster_runs import materialize_days, open_instanc
 from episodes_assets.commands.databases import ready_databases, writable_input
 from episodes_assets.commands.day_table import day_table
 from episodes_assets.commands.processes import temporary_workers
-from episodes_assets.databases.connections import connect_to_read
-from episodes_assets.databases.dsns import Database, Dsns, Purpose
 from episodes_assets.days import FIRST_DAY, ONE_DAY, days_between
 from episodes_assets.errors import BadSetting
+from episodes_assets.postgres.connect import connect_to_read
+from episodes_assets.postgres.databases import Database, Purpose
+from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.sample.generate import generate_input
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets.stores.input_tables import days_with_drop

@@ -12,11 +12,11 @@ from rich.table import Table
 
 from episodes_assets.commands.console import out
 from episodes_assets.commands.databases import open_drops, ready_databases
-from episodes_assets.databases.connections import connect_to_read
-from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets.days import parse_day
 from episodes_assets.lake.drops import Drop
 from episodes_assets.lake.viewings import Viewings
+from episodes_assets.postgres.connect import connect_to_read
+from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import tracked_state
 from episodes_assets.stores.plan_history import RecordedPlan, read_plans

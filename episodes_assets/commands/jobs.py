@@ -10,12 +10,12 @@ from rich.table import Table
 from episodes_assets.accounts.identity import operating_system_user
 from episodes_assets.commands.console import block, out
 from episodes_assets.commands.databases import ready_databases
-from episodes_assets.databases.connections import connect_to_read, connect_to_write
-from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets.days import parse_day
 from episodes_assets.errors import DayNotPlanned
 from episodes_assets.fleet.cancel import cancel_day
 from episodes_assets.fleet.retry import retry_held_jobs
+from episodes_assets.postgres.connect import connect_to_read, connect_to_write
+from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import ledger, waivers
 from episodes_assets.stores.fleet_progress import DayProgress, read_fleet_progress

@@ -12,8 +12,6 @@ from rich.table import Table
 
 from episodes_assets.commands.console import err, out
 from episodes_assets.commands.databases import announce_open_hosts, open_drops, ready_databases
-from episodes_assets.databases.connections import connect_to_read
-from episodes_assets.databases.dsns import Database, Dsns, Purpose
 from episodes_assets.errors import LakeDamaged, LakeReplaced
 from episodes_assets.lake import upkeep
 from episodes_assets.lake.day_file import LakeFile
@@ -21,6 +19,9 @@ from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.tables import LakeTable
 from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
+from episodes_assets.postgres.connect import connect_to_read
+from episodes_assets.postgres.databases import Database, Purpose
+from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets.stores import plan_history, publications, tracked_state
 from episodes_assets.stores.taking import REASON, lost_by

@@ -16,9 +16,10 @@ from typing import IO, Protocol
 
 from episodes_assets.commands import die_with_parent
 from episodes_assets.commands.console import err, escaped
-from episodes_assets.databases.dsns import FLEET, Dsns
 from episodes_assets.errors import ProcessFailed
 from episodes_assets.failures import describe_exit
+from episodes_assets.postgres.databases import FLEET
+from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.private_files import make_folder, private_opener
 from episodes_assets.settings import Settings
 

@@ -9,10 +9,10 @@ from rich.table import Table
 from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.commands.console import err, out
 from episodes_assets.commands.databases import ready_databases
-from episodes_assets.databases.connections import connect_to_read
-from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets.days import parse_day
 from episodes_assets.errors import BadFile, NotPublished
+from episodes_assets.postgres.connect import connect_to_read
+from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import publications, published
 from episodes_assets.user_files import require_standard_output, user_path, written_whole

@@ -14,9 +14,9 @@ from episodes_assets.commands.databases import (
 )
 from episodes_assets.commands.day_table import day_table
 from episodes_assets.commands.processes import temporary_workers
-from episodes_assets.databases.dsns import Dsns
 from episodes_assets.days import days_between, parse_date, parse_day, parse_range
 from episodes_assets.errors import BadRunConfig
+from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.settings import load_settings
 
 Workers = Annotated[

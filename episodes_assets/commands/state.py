@@ -8,10 +8,10 @@ import typer
 
 from episodes_assets.commands.console import err, out
 from episodes_assets.commands.databases import ready_databases
-from episodes_assets.databases.connections import connect_to_read, connect_to_write
-from episodes_assets.databases.dsns import Database, Purpose
 from episodes_assets.days import parse_date, parse_day
 from episodes_assets.errors import StateGap
+from episodes_assets.postgres.connect import connect_to_read, connect_to_write
+from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import tracked_state
 from episodes_assets.stores.state_file import read_state

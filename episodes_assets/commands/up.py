@@ -38,10 +38,11 @@ from episodes_assets.commands.processes import (
 )
 from episodes_assets.commands.python_programs import program
 from episodes_assets.dashboard.configuration import Configuration, read_configuration
-from episodes_assets.databases import embedded
-from episodes_assets.databases.connections import connect_to_write
-from episodes_assets.databases.dsns import ORCHESTRATOR, WEBSERVER, Database, Dsns, Purpose
 from episodes_assets.errors import ProcessFailed
+from episodes_assets.postgres import embedded
+from episodes_assets.postgres.connect import connect_to_write
+from episodes_assets.postgres.databases import ORCHESTRATOR, WEBSERVER, Database, Purpose
+from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.private_files import write_file
 from episodes_assets.settings import PROJECT_FOLDER, Settings, load_settings
 from episodes_assets.user_files import require_standard_output

@@ -12,7 +12,7 @@ from episodes_assets.commands.dagster_home import prepare_dagster_home
 from episodes_assets.commands.databases import announce_open_hosts, ready_databases
 from episodes_assets.commands.one_line_log import log_to_stderr
 from episodes_assets.dashboard.configuration import read_configuration
-from episodes_assets.databases.dsns import ORCHESTRATOR
+from episodes_assets.postgres.databases import ORCHESTRATOR
 from episodes_assets.settings import load_settings
 
 

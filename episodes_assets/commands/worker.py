@@ -7,9 +7,10 @@ import typer
 
 from episodes_assets.commands.databases import announce_open_hosts
 from episodes_assets.commands.one_line_log import log_to_stderr
-from episodes_assets.databases.dsns import Purpose, resolve_dsns
 from episodes_assets.fleet.time_limits import TimeLimits
 from episodes_assets.fleet.worker import WorkerConfig, run_worker
+from episodes_assets.postgres.databases import Purpose
+from episodes_assets.postgres.dsn import resolve_dsns
 from episodes_assets.settings import load_settings
 
 

@@ -7,8 +7,8 @@ import psycopg
 from anyio import CapacityLimiter, to_thread
 
 from episodes_assets.accounts.pool import AccountsPool
-from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import EpisodesError
+from episodes_assets.postgres.connect import Connection
 
 # Slow queries of Dagster's fill Starlette's own threads; nobody's login waits behind them.
 THREADS = 8

@@ -33,8 +33,9 @@ from episodes_assets.dashboard.pages import STATIC
 from episodes_assets.dashboard.refusal import answer
 from episodes_assets.dashboard.security_headers import PolicyOfDagster, SecurityHeaders
 from episodes_assets.dashboard.site import Site, site_of
-from episodes_assets.databases.dsns import Dsns, Purpose
 from episodes_assets.errors import BadSetting
+from episodes_assets.postgres.databases import Purpose
+from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.settings import Settings
 
 _LOG = logging.getLogger(__name__)

@@ -15,8 +15,6 @@ from starlette.routing import Route
 from episodes_assets.dashboard import wording
 from episodes_assets.dashboard.fleet_view import read_day, read_fleet, read_held_page
 from episodes_assets.dashboard.pages import page
-from episodes_assets.databases.connections import Connection, connect_to_write
-from episodes_assets.databases.purposes import Database
 from episodes_assets.days import parse_date
 from episodes_assets.errors import (
     BadDay,
@@ -30,6 +28,8 @@ from episodes_assets.failures import explain
 from episodes_assets.fleet.cancel import cancel_day
 from episodes_assets.fleet.message_figures import read_message_figures
 from episodes_assets.fleet.retry import retry_held_job, retry_held_jobs
+from episodes_assets.postgres.connect import Connection, connect_to_write
+from episodes_assets.postgres.databases import Database
 
 _LOG = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from episodes_assets.dashboard.sparkline import Sparkline, draw
-from episodes_assets.databases.connections import Connection, connect_to_read
-from episodes_assets.databases.purposes import Database
 from episodes_assets.errors import DayNotPlanned
+from episodes_assets.postgres.connect import Connection, connect_to_read
+from episodes_assets.postgres.databases import Database
 from episodes_assets.stores import ledger
 from episodes_assets.stores.fleet_progress import DayProgress, read_fleet_progress
 from episodes_assets.stores.held_jobs import SharedError, ShownJob, read_held_jobs, read_shared_errors

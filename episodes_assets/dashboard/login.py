@@ -18,7 +18,7 @@ from episodes_assets.dashboard.openid_refusals import sentence_of
 from episodes_assets.dashboard.pages import page
 from episodes_assets.dashboard.sign_in import SEE_OTHER, sign_in, sign_out
 from episodes_assets.dashboard.site import address_of, site_of
-from episodes_assets.databases.connections import Connection
+from episodes_assets.postgres.connect import Connection
 
 WRONG = "Name or password is wrong."
 # In the audit log, in place of what was typed.

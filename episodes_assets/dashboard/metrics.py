@@ -6,9 +6,9 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from episodes_assets.databases.connections import connect_to_read
-from episodes_assets.databases.purposes import Database
 from episodes_assets.errors import EpisodesError
+from episodes_assets.postgres.connect import connect_to_read
+from episodes_assets.postgres.databases import Database
 from episodes_assets.stores import ledger, workers
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)

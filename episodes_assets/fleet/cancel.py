@@ -2,8 +2,8 @@
 
 import datetime as dt
 
-from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import NothingToCancel, ReasonMissing
+from episodes_assets.postgres.connect import Connection
 from episodes_assets.stores.ledger import lock_plan
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pgqueuer.db import SyncPsycopgDriver
 from pgqueuer.queries import SyncQueries
 
-from episodes_assets.databases.connections import Connection
 from episodes_assets.fleet.messages import ENTRYPOINT, ChunkMessage
+from episodes_assets.postgres.connect import Connection
 from episodes_assets.stores.ledger import lock_plan
 
 

@@ -6,10 +6,10 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from episodes_assets.databases import admission
-from episodes_assets.databases.purposes import Database
 from episodes_assets.errors import DatabaseUnreachable, SystemFailure
 from episodes_assets.fleet.claims import AsyncConnection
+from episodes_assets.postgres import admission
+from episodes_assets.postgres.databases import Database
 
 T = TypeVar("T")
 
@@ -63,6 +63,6 @@ class GuardedLedger:
             SchemaTooNew: If its schema is of a newer release by now.
             DatabaseUnreachable: As `ask`.
         """
-        cursor = await self.ask(self.connection.execute(admission.READ))
+        cursor = await self.ask(self.connection.execute(admission.READ_ADMISSION))
         found = await cursor.fetchone()
-        admission.judge(found or (None, None), Database.QUEUE, self._environment, "the queue")
+        admission.require_admission(found or (None, None), Database.QUEUE, self._environment, "the queue")

@@ -2,7 +2,7 @@
 
 import datetime as dt
 
-from episodes_assets.databases.connections import Connection
+from episodes_assets.postgres.connect import Connection
 
 FORGET_AFTER = dt.timedelta(days=1)
 

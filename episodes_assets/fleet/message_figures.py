@@ -7,8 +7,8 @@ import psycopg
 from pgqueuer.core.insights import InsightsService
 from pgqueuer.queries import Queries
 
-from episodes_assets.databases.connections import CONNECT_TIMEOUT_SECONDS, unreachable
-from episodes_assets.databases.session_settings import READ_ONLY, SessionKind, pin_async
+from episodes_assets.postgres.connect import CONNECT_TIMEOUT_SECONDS, unreachable
+from episodes_assets.postgres.session import READ_ONLY, SessionKind, pin_async
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 
 import psycopg
 
-from episodes_assets.databases.session_settings import SessionKind, pin_async
 from episodes_assets.errors import EpisodesError
 from episodes_assets.fleet.activity import Activity
 from episodes_assets.fleet.claims import AsyncConnection
 from episodes_assets.fleet.guarded_ledger import GuardedLedger
+from episodes_assets.postgres.session import SessionKind, pin_async
 
 log = logging.getLogger(__name__)
 

@@ -2,9 +2,9 @@
 
 import datetime as dt
 
-from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import JobNotHeld
 from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.postgres.connect import Connection
 from episodes_assets.stores.ledger import lock_plan
 
 

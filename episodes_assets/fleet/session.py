@@ -14,12 +14,6 @@ import psycopg
 from pgqueuer.models import Job
 from pgqueuer.qm import QueueManager
 
-from episodes_assets.databases import session_settings
-from episodes_assets.databases.asyncpg_url import to_asyncpg_url
-from episodes_assets.databases.connections import connect_to_write
-from episodes_assets.databases.lock_waits import LockWatch
-from episodes_assets.databases.purposes import Database
-from episodes_assets.databases.session_settings import SessionKind, pin_async
 from episodes_assets.errors import EpisodesError, SystemFailure
 from episodes_assets.failures import explain, name_defect
 from episodes_assets.fleet.activity import Activity
@@ -28,6 +22,12 @@ from episodes_assets.fleet.compute_process import ComputeProcess
 from episodes_assets.fleet.guarded_ledger import GuardedLedger
 from episodes_assets.fleet.messages import ENTRYPOINT, ChunkMessage
 from episodes_assets.fleet.own_messages import OwnMessages
+from episodes_assets.postgres import session
+from episodes_assets.postgres.connect import connect_to_write
+from episodes_assets.postgres.databases import Database
+from episodes_assets.postgres.dsn import to_asyncpg_url
+from episodes_assets.postgres.locks import LockWatch
+from episodes_assets.postgres.session import SessionKind, pin_async
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ class Sessions:
             server_settings={"application_name": "episodes messages"},
         )
         try:
-            await messages.execute(session_settings.statement(SessionKind.PGQUEUER))
+            await messages.execute(session.statement(SessionKind.PGQUEUER))
             async with await psycopg.AsyncConnection.connect(
                 self.queue_dsn,
                 autocommit=True,

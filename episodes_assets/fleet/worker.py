@@ -7,8 +7,6 @@ import signal
 from contextlib import suppress
 from dataclasses import dataclass
 
-from episodes_assets.databases.connections import connect_to_write
-from episodes_assets.databases.purposes import Database
 from episodes_assets.fleet import presence
 from episodes_assets.fleet.activity import Activity
 from episodes_assets.fleet.chunk import ChunkRules
@@ -18,6 +16,8 @@ from episodes_assets.fleet.presence import Presence, WorkerName
 from episodes_assets.fleet.session import Sessions
 from episodes_assets.fleet.time_limits import TimeLimits
 from episodes_assets.lake.viewings import Viewings
+from episodes_assets.postgres.connect import connect_to_write
+from episodes_assets.postgres.databases import Database
 
 log = logging.getLogger(__name__)
 

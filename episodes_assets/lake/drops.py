@@ -35,7 +35,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from episodes_assets.checks.consistency import DayDrops
-from episodes_assets.databases import doors
 from episodes_assets.errors import DropMissing, LakeDamaged, LakeMissing
 from episodes_assets.lake.day_file import DayWriter, LakeFile
 from episodes_assets.lake.tables import LakeTable
@@ -50,6 +49,7 @@ from episodes_assets.planning.drop import (
     to_table,
     whole_episodes,
 )
+from episodes_assets.postgres import hosts
 
 EPISODES, QUARANTINE, VIEWED_EPISODES = "episodes", "quarantine", "viewed_episodes"
 RECORD = "episodes.drop"
@@ -175,7 +175,7 @@ class Drops:
     @property
     def shown(self) -> str:
         """Where they are, without user names and passwords, for messages."""
-        return doors.without_user(self.lake_url)
+        return hosts.without_user(self.lake_url)
 
     @property
     def tables(self) -> Sequence[LakeTable]:

@@ -26,7 +26,6 @@ import pyarrow.parquet as pq
 from deltalake.exceptions import DeltaError
 
 from episodes_assets import failures
-from episodes_assets.databases import doors
 from episodes_assets.errors import BadSetting, EpisodesError, HostUnreachable, LakeDamaged
 from episodes_assets.lake.day_file import (
     CheckedFile,
@@ -36,6 +35,7 @@ from episodes_assets.lake.day_file import (
     read_end,
     sync,
 )
+from episodes_assets.postgres import hosts
 from episodes_assets.private_files import make_folder
 from episodes_assets.settings import load_settings
 
@@ -87,11 +87,11 @@ class TableFiles:
     @property
     def shown(self) -> str:
         """Where it is, without user names and passwords, for messages."""
-        return f"{doors.without_user(self.lake_url).rstrip('/')}/{self.name}"
+        return f"{hosts.without_user(self.lake_url).rstrip('/')}/{self.name}"
 
     @cached_property
     def _place(self) -> Place:
-        doors.require_allowed_url(load_settings(), doors.LAKE, self.lake_url)
+        hosts.require_allowed_url(load_settings(), hosts.LAKE, self.lake_url)
         return find_place(self.lake_url, self.name)
 
     @property
@@ -288,7 +288,7 @@ def find_place(lake_url: str, name: str) -> Place:
 
     def refusal(reason: str) -> BadSetting:
         return BadSetting(
-            f"{doors.LAKE} = {doors.without_user(lake_url)!r} is no place for a lake ({reason})",
+            f"{hosts.LAKE} = {hosts.without_user(lake_url)!r} is no place for a lake ({reason})",
             "name a folder, or a URL such as s3://bucket/prefix",
         )
 

@@ -22,13 +22,13 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from episodes_assets.databases import doors
 from episodes_assets.days import parse_date
 from episodes_assets.errors import BadDay, NotBroughtIn, SnapshotDamaged
 from episodes_assets.failures import explain, reason
 from episodes_assets.lake.day_file import DayWriter
 from episodes_assets.lake.drops import VIEWED_SCHEMA, Drop, Drops
 from episodes_assets.planning.drop import ACCEPTED, QUARANTINED
+from episodes_assets.postgres import hosts
 from episodes_assets.settings import load_settings
 
 _EPISODES, _QUARANTINE, _VIEWED = "episodes.parquet", "quarantine.parquet", "viewed.parquet"
@@ -89,7 +89,7 @@ class OlderSnapshots:
     @property
     def shown(self) -> str:
         """The URL without user names and passwords, for messages."""
-        return doors.without_user(self.url)
+        return hosts.without_user(self.url)
 
     def require_brought_in(self, drops: Drops) -> None:
         """Refuse to work with a lake that lacks them: it would be half a history.
@@ -160,7 +160,7 @@ class OlderSnapshots:
 
     @cached_property
     def _place(self) -> tuple[Any, str]:
-        doors.require_allowed_url(load_settings(), doors.SNAPSHOTS, self.url)
+        hosts.require_allowed_url(load_settings(), hosts.SNAPSHOTS, self.url)
         filesystem, root = fsspec.core.url_to_fs(self.url)
         return filesystem, root.rstrip("/")
 

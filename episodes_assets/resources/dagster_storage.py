@@ -11,10 +11,10 @@ from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from sqlalchemy import create_engine
 
-from episodes_assets.databases.connections import connect_to_write
-from episodes_assets.databases.dsns import Database, Purpose
-from episodes_assets.databases.sqlalchemy_url import to_sqlalchemy_url
-from episodes_assets.databases.status import ready_databases
+from episodes_assets.postgres.connect import connect_to_write
+from episodes_assets.postgres.databases import Database, Purpose
+from episodes_assets.postgres.provision.status import ready_databases
+from episodes_assets.postgres.sqlalchemy_url import to_sqlalchemy_url
 from episodes_assets.resources.launched_by import LaunchRecordingRunStorage
 from episodes_assets.settings import load_settings
 

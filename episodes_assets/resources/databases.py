@@ -11,14 +11,10 @@ from typing import ClassVar
 
 import dagster as dg
 
-from episodes_assets.databases.connections import (
-    Connection,
-    connect_to_input,
-    connect_to_read,
-    connect_to_write,
-)
-from episodes_assets.databases.dsns import Purpose, resolve_dsns
-from episodes_assets.databases.input_role import check_input_role
+from episodes_assets.postgres.connect import Connection, connect_to_input, connect_to_read, connect_to_write
+from episodes_assets.postgres.databases import Purpose
+from episodes_assets.postgres.dsn import resolve_dsns
+from episodes_assets.postgres.provision.grants import check_input_role
 from episodes_assets.settings import load_settings
 
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 from psycopg.rows import class_row
 
 from episodes_assets.checks.consistency import RecordedPlan, RecordedPublication, RecordedState, Records
-from episodes_assets.databases.connections import Connection
 from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.viewings import Viewings
+from episodes_assets.postgres.connect import Connection
 from episodes_assets.stores.publications import newest_plan
 
 _PLANS = """

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from psycopg.rows import class_row
 
-from episodes_assets.databases.connections import Connection
 from episodes_assets.planning.throughput import MOST_POINTS, FinishedBy
+from episodes_assets.postgres.connect import Connection
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from episodes_assets.databases.connections import Connection
 from episodes_assets.planning.throughput import RECENT, RecentWork, expected_end, jobs_per_second
+from episodes_assets.postgres.connect import Connection
 from episodes_assets.stores import ledger, workers
 from episodes_assets.stores.ledger import Progress
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from psycopg.rows import class_row
 
-from episodes_assets.databases.connections import Connection
+from episodes_assets.postgres.connect import Connection
 
 # An algorithm may say anything; what matters stands at the end.
 TRACEBACK_CHARACTERS = 8_000

@@ -21,8 +21,8 @@ from typing import Any, LiteralString
 
 from psycopg.rows import dict_row
 
-from episodes_assets.databases.connections import connect_to_input, describe
 from episodes_assets.errors import InputUnreadable
+from episodes_assets.postgres.connect import connect_to_input, describe
 
 # A worker lives for weeks, and types may change under it. To look takes some milliseconds.
 GOOD_FOR_SECONDS = 60.0

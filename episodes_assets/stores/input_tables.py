@@ -8,12 +8,12 @@ from typing import LiteralString
 import pandas as pd
 import pyarrow as pa
 
-from episodes_assets.databases.arrow import OneMoment, one_moment
-from episodes_assets.databases.connections import connect_to_input
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import DropNotArrived
 from episodes_assets.planning.drop import AS_FOUND, DROP_PART_ROWS, VALIDATED, to_frame, whole_episodes
 from episodes_assets.planning.viewings import UNREADABLE
+from episodes_assets.postgres.arrow import OneMoment, one_moment
+from episodes_assets.postgres.connect import connect_to_input
 from episodes_assets.stores.input_columns import InputColumns, forget_columns, input_columns
 
 _EXTREMES: tuple[LiteralString, LiteralString] = ("min", "max")

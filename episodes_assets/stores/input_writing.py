@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 from psycopg import sql
 
 from episodes_assets import failures
-from episodes_assets.databases.arrow import connect_arrow
-from episodes_assets.databases.connections import describe
 from episodes_assets.errors import InputUnwritable
+from episodes_assets.postgres.arrow import connect_arrow
+from episodes_assets.postgres.connect import describe
 from episodes_assets.stores.input_columns import find_columns
 
 EPISODES_SCHEMA = pa.schema(

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.csv
 from psycopg.rows import class_row
 
-from episodes_assets.databases import row_locks
-from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import DayNotPlanned, PlanOvertaken
 from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.planning.jobs import into_chunks
+from episodes_assets.postgres import locks
+from episodes_assets.postgres.connect import Connection
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ def record_plan(
     """
     with connection.transaction():
         # Two plannings of a day take turns.
-        row_locks.lock(connection, row_locks.LEDGER, f"plan {day}")
+        locks.lock_row(connection, locks.LEDGER, f"plan {day}")
         look_again()
         current = find_plan(connection, day)
         is_kept = current is not None and current.checksum == checksum and not rework

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from psycopg.rows import class_row
 
 from episodes_assets.checks.ledger import OutcomesDay
-from episodes_assets.databases.connections import Connection
+from episodes_assets.postgres.connect import Connection
 from episodes_assets.stores.ledger import require_current
 
 _OUTCOMES = """

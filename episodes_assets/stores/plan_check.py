@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 
 from episodes_assets.checks.ledger import LedgerDay
-from episodes_assets.databases.arrow import stream_arrow
-from episodes_assets.databases.connections import Connection
 from episodes_assets.planning.jobs import plan_checksum
+from episodes_assets.postgres.arrow import stream_arrow
+from episodes_assets.postgres.connect import Connection
 from episodes_assets.stores.ledger import Plan, require_current
 
 _JOBS = """

@@ -8,10 +8,10 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from episodes_assets.databases.connections import Connection
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import PlanOvertaken
 from episodes_assets.lake.drops import Drop, Drops
+from episodes_assets.postgres.connect import Connection
 from episodes_assets.stores.tracked_state import read_checksums, state_before
 
 

@@ -12,8 +12,8 @@ from psycopg import sql
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from episodes_assets.databases.connections import Connection
 from episodes_assets.lake.versions import PinnedVersion
+from episodes_assets.postgres.connect import Connection
 
 AlgorithmVersions = Mapping[str, Sequence[str]]
 

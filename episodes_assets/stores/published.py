@@ -11,9 +11,9 @@ from contextlib import contextmanager
 import pandas as pd
 
 from episodes_assets.algorithms.registry import get_registry
-from episodes_assets.databases import row_locks
-from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import DayIncomplete, LedgerBehind
+from episodes_assets.postgres import locks
+from episodes_assets.postgres.connect import Connection
 from episodes_assets.stores.ledger import Plan, require_plan
 from episodes_assets.stores.publications import (
     AlgorithmVersions,
@@ -63,7 +63,7 @@ def publish_day(
     """
     with results.transaction(), _one_snapshot(queue):
         # Two publications of a day take turns.
-        row_locks.lock(results, row_locks.RESULTS, f"publish {day}")
+        locks.lock_row(results, locks.RESULTS, f"publish {day}")
         # In its turn, not before: it may have been replaced while others published.
         plan = require_plan(queue, day)
         current = find_day(results, day)

@@ -11,7 +11,7 @@ from operator import itemgetter
 from psycopg.rows import class_row
 
 from episodes_assets.checks.results import LIVE_WITHIN, PublicationDay, Publications, Rows
-from episodes_assets.databases.connections import Connection
+from episodes_assets.postgres.connect import Connection
 from episodes_assets.stores.ledger import require_current
 from episodes_assets.stores.publications import PublishedDay
 

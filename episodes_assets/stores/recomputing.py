@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from episodes_assets.checks.verdicts import name_days
-from episodes_assets.databases.connections import Connection
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import ViewingsGone
 from episodes_assets.lake.upkeep import missing_of
 from episodes_assets.lake.versions import TableVersion
 from episodes_assets.lake.viewings import Viewings, covered_from
 from episodes_assets.planning.jobs import LONG_WINDOW_DAYS
+from episodes_assets.postgres.connect import Connection
 from episodes_assets.stores.publications import read_other_than
 
 LOOKED_AT = 35

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from psycopg.rows import class_row
 
 from episodes_assets.checks.ledger import OpenDay
-from episodes_assets.databases.connections import Connection
+from episodes_assets.postgres.connect import Connection
 
 
 def open_days(

@@ -8,9 +8,9 @@ import numpy as np
 from psycopg.rows import dict_row
 
 from episodes_assets.checks.results import StateDay
-from episodes_assets.databases.arrow import read_arrow
-from episodes_assets.databases.connections import Connection
 from episodes_assets.planning.episode_set import EpisodeIds, state_checksum
+from episodes_assets.postgres.arrow import read_arrow
+from episodes_assets.postgres.connect import Connection
 
 _NONE: EpisodeIds = np.array([], dtype=np.int64)
 _DAYS = """

@@ -1,6 +1,6 @@
 """How many jobs the fleet finished a second, over the last minutes."""
 
-from episodes_assets.databases.connections import Connection
+from episodes_assets.postgres.connect import Connection
 
 
 def read_throughput(connection: Connection, *, bucket_seconds: float, buckets: int) -> list[float]:

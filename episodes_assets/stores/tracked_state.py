@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 from psycopg.rows import class_row
 
-from episodes_assets.databases import row_locks
-from episodes_assets.databases.arrow import read_arrow
-from episodes_assets.databases.connections import Connection
-from episodes_assets.databases.lock_waits import limit_transaction
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import StateGap
 from episodes_assets.planning.episode_set import EpisodeIds, TrackedEpisodes, state_checksum
+from episodes_assets.postgres import locks
+from episodes_assets.postgres.arrow import read_arrow
+from episodes_assets.postgres.connect import Connection
+from episodes_assets.postgres.locks import limit_transaction
 
 # A step over years of days is one writer for minutes.
 _WRITER_LOCK_SECONDS = 1800.0
@@ -63,7 +63,7 @@ def only_writer(lock: Connection) -> Iterator[None]:
     with lock.transaction():
         limit_transaction(lock, _WRITER_LOCK_SECONDS)
         lock.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
-        row_locks.lock(lock, row_locks.RESULTS, "state")
+        locks.lock_row(lock, locks.RESULTS, "state")
         yield
 
 

@@ -7,8 +7,8 @@ most, however many viewings there are. What counts as held is decided in `planni
 import datetime as dt
 from typing import LiteralString
 
-from episodes_assets.databases.arrow import read_arrow
 from episodes_assets.planning.viewings import COUNTED, SPARSE_GAP, USUAL_DATES, covered_since
+from episodes_assets.postgres.arrow import read_arrow
 from episodes_assets.stores.input_columns import InputColumns, input_columns
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from psycopg.rows import class_row
 
-from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import NothingToWaive, ReasonMissing
+from episodes_assets.postgres.connect import Connection
 from episodes_assets.stores.ledger import lock_plan
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from psycopg.rows import class_row
 
-from episodes_assets.databases.connections import Connection
+from episodes_assets.postgres.connect import Connection
 
 # Workers give a sign every 5 seconds; two may be lost on the way.
 ALIVE_FOR = dt.timedelta(seconds=15)

@@ -9,9 +9,9 @@ from typing import Any
 
 import psycopg
 
-from episodes_assets.databases.connections import Connection, connect_to_write
-from episodes_assets.databases.dsns import Database
 from episodes_assets.errors import EpisodesError
+from episodes_assets.postgres.connect import Connection, connect_to_write
+from episodes_assets.postgres.databases import Database
 
 TABLES = ("users", "sessions", "service_tokens", "login_attempts", "audit_log", "signing_key")
 _INSTANTS = {

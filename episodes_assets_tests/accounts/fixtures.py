@@ -11,9 +11,9 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from episodes_assets.accounts import passwords
-from episodes_assets.databases import embedded
-from episodes_assets.databases.connections import Connection
-from episodes_assets.databases.dsns import Purpose
+from episodes_assets.postgres import embedded
+from episodes_assets.postgres.connect import Connection
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.accounts.database import AccountsDatabase
 
 

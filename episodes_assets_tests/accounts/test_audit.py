@@ -10,7 +10,7 @@ import pytest
 
 from episodes_assets.accounts import audit
 from episodes_assets.accounts.identity import Way
-from episodes_assets.databases.connections import Connection
+from episodes_assets.postgres.connect import Connection
 from episodes_assets_tests.accounts.database import AccountsDatabase
 
 

@@ -7,7 +7,7 @@ from episodes_assets.accounts import audit, sessions, throttle, tokens, users
 from episodes_assets.accounts.identity import Role
 from episodes_assets.accounts.sessions import Lifetimes
 from episodes_assets.accounts.signing_key import signing_key
-from episodes_assets.databases.connections import Connection
+from episodes_assets.postgres.connect import Connection
 from episodes_assets_tests.accounts.database import TABLES, AccountsDatabase
 
 GOOD = "correct horse battery"

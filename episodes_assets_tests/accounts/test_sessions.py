@@ -8,7 +8,7 @@ import pytest
 from episodes_assets.accounts import sessions, users
 from episodes_assets.accounts.identity import Identity, Role, Way
 from episodes_assets.accounts.sessions import Lifetimes
-from episodes_assets.databases.connections import Connection
+from episodes_assets.postgres.connect import Connection
 from episodes_assets_tests.accounts.database import AccountsDatabase
 
 GOOD = "correct horse battery"

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from episodes_assets.accounts import throttle, waiting
-from episodes_assets.databases.connections import Connection
+from episodes_assets.postgres.connect import Connection
 from episodes_assets_tests.accounts.database import AccountsDatabase
 
 FREE = throttle.OF_A_NAME.free

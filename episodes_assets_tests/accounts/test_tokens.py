@@ -6,8 +6,8 @@ import pytest
 
 from episodes_assets.accounts import tokens
 from episodes_assets.accounts.identity import Identity, Role, Way
-from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import AccountExists, BadAccount, NoSuchAccount
+from episodes_assets.postgres.connect import Connection
 from episodes_assets_tests.accounts.database import AccountsDatabase
 
 CI = Identity("ci", Role.VIEWER, Way.TOKEN)

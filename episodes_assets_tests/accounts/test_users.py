@@ -10,8 +10,8 @@ from argon2 import PasswordHasher
 from episodes_assets.accounts import audit, passwords, users
 from episodes_assets.accounts.first_operator import add_first_operator
 from episodes_assets.accounts.identity import Identity, Role, Way
-from episodes_assets.databases.connections import Connection
 from episodes_assets.errors import AccountExists, BadAccount, LastOperator, NoSuchAccount
+from episodes_assets.postgres.connect import Connection
 from episodes_assets_tests.accounts.database import AccountsDatabase
 
 GOOD = "correct horse battery"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from episodes_assets.databases.dsns import Purpose
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets.settings import WITHHELD
 from episodes_assets_tests.support.system import System, day
 
@@ -49,7 +49,7 @@ import importlib, pkgutil, sys
 import episodes_assets
 def walk(package):
     for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-        if found.name.startswith(("episodes_assets.databases.migrations", "episodes_assets.algorithms.")):
+        if found.name.startswith(("episodes_assets.postgres.migrations", "episodes_assets.algorithms.")):
             continue
         module = importlib.import_module(found.name)
         if found.ispkg:

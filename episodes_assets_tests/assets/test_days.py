@@ -14,10 +14,10 @@ from deltalake import DeltaTable
 
 from episodes_assets.assets import reporting
 from episodes_assets.assets.job_outcomes import _explain_stall, _refuse_held
-from episodes_assets.databases.connections import connect
-from episodes_assets.databases.purposes import Purpose
 from episodes_assets.errors import DatabaseUnreachable, JobsHeld
 from episodes_assets.fleet.retry import retry_held_jobs
+from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets.resources.databases import InputDatabase
 from episodes_assets.stores import ledger
 from episodes_assets_tests.support.days import PLANNING

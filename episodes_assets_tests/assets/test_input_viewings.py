@@ -12,12 +12,12 @@ import pytest
 from episodes_assets.commands.correct import correct
 from episodes_assets.commands.databases import bring_in_older_snapshots
 from episodes_assets.commands.processes import worker_environment
-from episodes_assets.databases.connections import connect
-from episodes_assets.databases.purposes import Purpose
 from episodes_assets.errors import LakeMismatch, ViewingsGone
 from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.lake.tables import LakeTable
 from episodes_assets.lake.viewings import Viewings
+from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets.settings import WITHHELD
 from episodes_assets.stores import input_tables, taking
 from episodes_assets_tests.support.days import PLANNING

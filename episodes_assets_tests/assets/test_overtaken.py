@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from episodes_assets.assets import episode_jobs, job_outcomes, published_results
-from episodes_assets.databases.connections import connect
-from episodes_assets.databases.dsns import Purpose
 from episodes_assets.planning.jobs import plan_jobs
+from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets.stores import ledger, tracked_state
 from episodes_assets_tests.support.days import PLANNING
 from episodes_assets_tests.support.plans import jobs_of

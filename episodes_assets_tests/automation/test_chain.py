@@ -7,8 +7,8 @@ import dagster as dg
 import pytest
 
 from episodes_assets.automation.sensors import days_in_flight, fan_out
-from episodes_assets.databases.purposes import Purpose
 from episodes_assets.definitions import build_defs
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets.resources.databases import QueueDatabase
 from episodes_assets_tests.support.runs import QUIET, execute, tick
 from episodes_assets_tests.support.system import System, day

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from episodes_assets.automation.sensors import days_of_run
-from episodes_assets.databases.connections import connect
-from episodes_assets.databases.dsns import Purpose
+from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets.stores import tracked_state
 from episodes_assets_tests.automation.launchpad import Launchpad, opened_ui
 from episodes_assets_tests.support.system import System, day

@@ -7,8 +7,8 @@ import dagster as dg
 
 from episodes_assets.accounts.identity import operating_system_user
 from episodes_assets.automation.held_jobs import WaiverOptions
-from episodes_assets.databases.connections import connect
-from episodes_assets.databases.dsns import Purpose
+from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets.stores import ledger, publications
 from episodes_assets_tests.automation.launchpad import (
     ASSET_JOB,

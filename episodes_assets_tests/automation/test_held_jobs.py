@@ -11,11 +11,11 @@ import pytest
 from episodes_assets.accounts.identity import operating_system_user
 from episodes_assets.commands import jobs as jobs_command
 from episodes_assets.commands.history import history
-from episodes_assets.databases.connections import Connection, connect
-from episodes_assets.databases.purposes import Purpose
 from episodes_assets.definitions import build_defs
 from episodes_assets.errors import NothingToWaive, ReasonMissing
 from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.postgres.connect import Connection, connect
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets.resources.launched_by import LAUNCHED_BY, launched_by
 from episodes_assets.stores import ledger, publications, waivers
 from episodes_assets_tests.support.plans import record

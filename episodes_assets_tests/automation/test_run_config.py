@@ -7,8 +7,8 @@ import dagster as dg
 import pytest
 from dagster._config import ConfigTypeKind
 
-from episodes_assets.databases.dsns import Purpose
 from episodes_assets.definitions import build_defs
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.automation.launchpad import ASSET_JOB, LOCATION, REPOSITORY, opened_ui
 from episodes_assets_tests.support.runs import run
 from episodes_assets_tests.support.system import System, day, failure

@@ -8,11 +8,11 @@ import pytest
 
 from episodes_assets.automation.alerts import alert_of_stalls
 from episodes_assets.checks.ledger import OpenDay
-from episodes_assets.databases.connections import connect
-from episodes_assets.databases.dsns import Purpose
 from episodes_assets.definitions import build_defs
 from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.fleet.retry import retry_held_jobs
+from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets.resources.databases import QueueDatabase
 from episodes_assets.stores.stalls import open_days
 from episodes_assets_tests.support.system import System, day

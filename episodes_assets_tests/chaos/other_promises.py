@@ -44,9 +44,9 @@ TESTED = (
         "each write path of a process of another environment; hosts that are not listed; an input role that "
         "can write",
         (
-            "databases.test_stamps",
-            "databases.test_allowed_hosts",
-            "databases.test_input_role",
+            "postgres.test_stamps",
+            "postgres.test_allowed_hosts",
+            "postgres.test_input_role",
             "test_settings",
         ),
     ),
@@ -111,7 +111,7 @@ TESTED = (
     TestedPromise(
         "Outsiders hold nobody up; who holds a lock is named",
         "locks taken by a consumer and a worker, sessions that wait, connections up to a role's limit",
-        ("databases.test_locks", "databases.test_role_limits"),
+        ("postgres.test_locks", "postgres.test_role_limits"),
     ),
     TestedPromise(
         "Algorithms run in compute processes alone",
@@ -127,7 +127,7 @@ TESTED = (
         "Upgrades lose nothing; older and newer releases refuse each other",
         "databases of earlier migrations with jobs in flight; `db init` interrupted at its statements; "
         "versions below and above",
-        ("databases.test_versions", "databases.test_upgrade_to_corrections", "databases.test_provision"),
+        ("postgres.test_versions", "postgres.test_upgrade_to_corrections", "postgres.test_provision"),
     ),
 )
 

@@ -11,8 +11,6 @@ import pandas as pd
 import psycopg
 from pgqueuer.errors import RetryRequested
 
-from episodes_assets.databases.connections import connect
-from episodes_assets.databases.dsns import Purpose
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import DropNotArrived
 from episodes_assets.fleet import claims
@@ -32,6 +30,8 @@ from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.planning.drop import ValidatedDrop
 from episodes_assets.planning.episode_set import EpisodeSet
 from episodes_assets.planning.jobs import newly_tracked, plan_checksum, plan_jobs
+from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets.stores import ledger, published, tracked_state, waivers
 from episodes_assets.stores.input_tables import reading
 from episodes_assets_tests.chaos.model import Input, Job

@@ -2,12 +2,12 @@
 
 import pytest
 
-from episodes_assets.databases.connections import Connection, connect
-from episodes_assets.databases.dsns import Purpose
 from episodes_assets.errors import NothingToCancel
 from episodes_assets.fleet.cancel import cancel_day
 from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.fleet.retry import retry_held_jobs
+from episodes_assets.postgres.connect import Connection, connect
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets.stores import ledger
 from episodes_assets_tests.chaos.at_once import deadlocks
 from episodes_assets_tests.chaos.conftest import Chaos

@@ -8,10 +8,11 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from episodes_assets.databases.connections import connect
-from episodes_assets.databases.dsns import Database, Dsns, Purpose
-from episodes_assets.databases.provision import provision
 from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.databases import Database, Purpose
+from episodes_assets.postgres.dsn import Dsns
+from episodes_assets.postgres.provision.init import provision
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.chaos.conftest import Chaos
 from episodes_assets_tests.chaos.faults import Instant

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from episodes_assets.databases.connections import connect
-from episodes_assets.databases.dsns import Purpose
 from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.chaos.conftest import Chaos
 from episodes_assets_tests.chaos.fingerprint import assert_same, fingerprint
 from episodes_assets_tests.chaos.fleet import eventually, fleet

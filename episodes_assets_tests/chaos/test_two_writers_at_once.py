@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 
-from episodes_assets.databases.connections import Connection, connect
-from episodes_assets.databases.purposes import Purpose
 from episodes_assets.errors import DayIncomplete, NothingToCancel
 from episodes_assets.fleet.cancel import cancel_day
 from episodes_assets.fleet.fan_out import FanOut, fan_out_day
 from episodes_assets.fleet.retry import retry_held_jobs
+from episodes_assets.postgres.connect import Connection, connect
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets.stores import ledger, tracked_state
 from episodes_assets_tests.chaos.at_once import deadlocks, in_processes, in_threads
 from episodes_assets_tests.chaos.conftest import Chaos

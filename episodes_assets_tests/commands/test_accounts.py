@@ -13,8 +13,6 @@ from episodes_assets.accounts import audit, sessions, throttle, tokens, users
 from episodes_assets.accounts.identity import Identity, Role, Way
 from episodes_assets.accounts.sessions import Lifetimes
 from episodes_assets.commands.processes import episodes_argv
-from episodes_assets.databases.connections import Connection
-from episodes_assets.databases.dsns import Purpose
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import (
     AccountExists,
@@ -26,6 +24,8 @@ from episodes_assets.errors import (
     LastOperator,
     NoSuchAccount,
 )
+from episodes_assets.postgres.connect import Connection
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.accounts.database import AccountsDatabase
 from episodes_assets_tests.commands.invoke import output, refusal
 

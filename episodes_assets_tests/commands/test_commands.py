@@ -15,9 +15,9 @@ import pytest
 
 from episodes_assets.commands import app
 from episodes_assets.commands.processes import episodes_argv
-from episodes_assets.databases.clusters import find_cluster
-from episodes_assets.databases.dsns import Database, Purpose
-from episodes_assets.databases.versions import needed_version
+from episodes_assets.postgres.admission import needed_version
+from episodes_assets.postgres.cluster import find_cluster
+from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets_tests.commands.invoke import output, refusal
 from episodes_assets_tests.support.system import System, day, throwaway
 

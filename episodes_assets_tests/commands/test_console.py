@@ -18,9 +18,9 @@ from rich.text import Text
 import episodes_assets
 from episodes_assets.commands import app, console
 from episodes_assets.commands.console import PlainConsole, block, child_line, escaped
-from episodes_assets.databases.connections import connect
-from episodes_assets.databases.dsns import Purpose
 from episodes_assets.errors import RunFailed
+from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.commands.invoke import output
 from episodes_assets_tests.support.plans import record
 from episodes_assets_tests.support.system import System

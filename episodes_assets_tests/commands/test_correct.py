@@ -9,10 +9,10 @@ import episodes_assets.commands.correct as correct_module
 from episodes_assets.commands.correct import correct
 from episodes_assets.commands.history import history
 from episodes_assets.commands.run import run_config
-from episodes_assets.databases.connections import connect
-from episodes_assets.databases.dsns import Purpose
 from episodes_assets.definitions import ASSETS, build_defs
 from episodes_assets.errors import ReasonMissing, StateGap
+from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets.stores import publications, tracked_state
 from episodes_assets_tests.support.days import PLANNING
 from episodes_assets_tests.support.runs import QUIET

@@ -17,9 +17,10 @@ import pytest
 from episodes_assets.commands import die_with_parent, processes, up
 from episodes_assets.commands.processes import ProcessGroup, Restarts, temporary_workers
 from episodes_assets.dashboard.configuration import read_configuration
-from episodes_assets.databases.dsns import Dsns, Purpose
 from episodes_assets.errors import ProcessFailed
 from episodes_assets.fleet import worker
+from episodes_assets.postgres.databases import Purpose
+from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.settings import load_settings
 
 NO_DSNS = Dsns(dict.fromkeys(Purpose, "postgresql://nobody@/nowhere"), is_embedded=False)

@@ -13,10 +13,10 @@ from psycopg import sql
 from typer.testing import CliRunner
 
 from episodes_assets.commands.app import app
-from episodes_assets.databases.connections import connect
-from episodes_assets.databases.dsns import Purpose
 from episodes_assets.errors import DatabasesDisagree, LedgerBehind
 from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets.stores import publications, published
 from episodes_assets.stores.consistency import read_records
 from episodes_assets_tests.commands.invoke import output

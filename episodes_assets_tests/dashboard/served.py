@@ -28,8 +28,8 @@ from episodes_assets.dashboard.credentials import cookie_name
 from episodes_assets.dashboard.dagster_ui import DagsterUi, open_dagster_ui
 from episodes_assets.dashboard.metrics import Metrics
 from episodes_assets.dashboard.site import Site
-from episodes_assets.databases.connections import Connection
-from episodes_assets.databases.dsns import Purpose
+from episodes_assets.postgres.connect import Connection
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.support.system import System
 
 HOST = "127.0.0.1:3000"

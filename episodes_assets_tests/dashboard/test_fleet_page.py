@@ -10,9 +10,9 @@ from starlette.testclient import TestClient
 
 from episodes_assets.accounts.identity import Role
 from episodes_assets.dashboard.fleet_view import DAYS_SHOWN, HELD_ON_A_PAGE, HELD_SHOWN
-from episodes_assets.databases.connections import Connection, connect
-from episodes_assets.databases.purposes import Purpose
 from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.postgres.connect import Connection, connect
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets.stores import ledger, waivers
 from episodes_assets.stores.held_jobs import TRACEBACK_CHARACTERS
 from episodes_assets_tests.dashboard.html import Element, read

@@ -18,7 +18,7 @@ from episodes_assets.dashboard.accounts_access import AccountsAccess
 from episodes_assets.dashboard.dagster_ui import open_dagster_ui
 from episodes_assets.dashboard.health import health_routes
 from episodes_assets.dashboard.sensor_ticks import DaemonSilent, SensorTicks
-from episodes_assets.databases.dsns import Purpose
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.chaos.proxy import StallingProxy, stalling_proxy
 from episodes_assets_tests.dashboard.served import Dashboard
 from episodes_assets_tests.support.system import System

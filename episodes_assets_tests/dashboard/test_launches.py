@@ -17,8 +17,8 @@ from graphql import GraphQLInputObjectType, GraphQLObjectType, get_named_type
 
 from episodes_assets.accounts import tokens
 from episodes_assets.accounts.identity import Role
-from episodes_assets.databases.connections import connect
-from episodes_assets.databases.dsns import Purpose
+from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets.resources.launched_by import LAUNCHED_BY
 from episodes_assets.settings import PROJECT_FOLDER
 from episodes_assets_tests.conftest import fresh_system

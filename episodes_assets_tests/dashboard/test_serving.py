@@ -16,8 +16,8 @@ from websockets.typing import Origin, Subprotocol
 
 from episodes_assets.commands.processes import episodes_argv
 from episodes_assets.dashboard.configuration import Configuration, read_configuration
-from episodes_assets.databases.purposes import ORCHESTRATOR
 from episodes_assets.errors import BadSetting
+from episodes_assets.postgres.databases import ORCHESTRATOR
 from episodes_assets.settings import WITHHELD, load_settings
 from episodes_assets_tests.commands.invoke import refusal
 from episodes_assets_tests.dashboard.served import PASSWORD, Dashboard, serving

@@ -8,8 +8,6 @@ import pytest
 
 from episodes_assets.accounts.identity import operating_system_user
 from episodes_assets.commands import jobs as jobs_command
-from episodes_assets.databases.connections import Connection, connect
-from episodes_assets.databases.dsns import Purpose
 from episodes_assets.errors import DayNotPlanned, JobNotHeld, NothingToCancel, ReasonMissing
 from episodes_assets.fleet import claims
 from episodes_assets.fleet.cancel import cancel_day
@@ -17,6 +15,8 @@ from episodes_assets.fleet.claims import ClaimLost
 from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.fleet.messages import ChunkMessage
 from episodes_assets.fleet.retry import retry_held_job, retry_held_jobs
+from episodes_assets.postgres.connect import Connection, connect
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets.stores import ledger
 from episodes_assets_tests.support.plans import record
 from episodes_assets_tests.support.runs import run

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from episodes_assets.commands.processes import episodes_argv, worker_environment
-from episodes_assets.databases.connections import connect
-from episodes_assets.databases.purposes import Purpose
 from episodes_assets.fleet import claims
 from episodes_assets.fleet.claims import ClaimLost
 from episodes_assets.fleet.messages import ChunkMessage
 from episodes_assets.fleet.retry import retry_held_jobs
+from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.support.system import System, day
 from episodes_assets_tests.support.workers import eventually, plan, run_async, states, worker
 

@@ -9,12 +9,12 @@ import psycopg
 import pytest
 
 from episodes_assets.commands.jobs import status
-from episodes_assets.databases.connections import connect
-from episodes_assets.databases.dsns import Purpose
 from episodes_assets.fleet import presence
 from episodes_assets.fleet.activity import Activity, Work
 from episodes_assets.fleet.maintenance import forget_dead_workers
 from episodes_assets.fleet.presence import Presence, WorkerName
+from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets.stores.workers import Worker, count_alive, read_workers
 from episodes_assets_tests.support.system import System, day
 from episodes_assets_tests.support.workers import eventually, plan, worker

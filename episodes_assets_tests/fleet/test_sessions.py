@@ -21,9 +21,6 @@ from pgqueuer.types import QueueEntrypoint, QueueManagerId
 from psycopg.conninfo import conninfo_to_dict
 
 from episodes_assets.commands.processes import episodes_argv, worker_environment
-from episodes_assets.databases.asyncpg_url import to_asyncpg_url
-from episodes_assets.databases.connections import connect
-from episodes_assets.databases.dsns import Purpose
 from episodes_assets.errors import DatabaseUnreachable
 from episodes_assets.fleet.activity import Activity
 from episodes_assets.fleet.chunk import ChunkRules, ChunkRunner
@@ -33,6 +30,9 @@ from episodes_assets.fleet.messages import ENTRYPOINT, ChunkMessage
 from episodes_assets.fleet.micro_batch import MicroBatch, import_algorithm
 from episodes_assets.fleet.own_messages import OwnMessages
 from episodes_assets.fleet.time_limits import TimeLimits
+from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.databases import Purpose
+from episodes_assets.postgres.dsn import to_asyncpg_url
 from episodes_assets_tests.support.system import System, day
 
 

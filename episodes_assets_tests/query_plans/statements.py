@@ -15,9 +15,6 @@ import pytest
 from episodes_assets.accounts import audit, sessions, throttle, tokens, users
 from episodes_assets.accounts.identity import Identity, Role, Way
 from episodes_assets.accounts.sessions import Lifetimes
-from episodes_assets.databases.connections import Connection, connect
-from episodes_assets.databases.dsns import Purpose
-from episodes_assets.databases.session_settings import SessionKind, pin_async
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import StateGap
 from episodes_assets.fleet import cancel, claims, fan_out, maintenance, presence, retry
@@ -28,6 +25,9 @@ from episodes_assets.fleet.presence import WorkerName
 from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
+from episodes_assets.postgres.connect import Connection, connect
+from episodes_assets.postgres.databases import Purpose
+from episodes_assets.postgres.session import SessionKind, pin_async
 from episodes_assets.stores import (
     durations,
     fleet_progress,

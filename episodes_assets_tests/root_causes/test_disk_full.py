@@ -17,15 +17,15 @@ import pyarrow as pa
 import pytest
 
 from episodes_assets.commands.processes import episodes_argv
-from episodes_assets.databases import clusters, embedded, postmaster
-from episodes_assets.databases.connections import connect
-from episodes_assets.databases.dsns import Dsns
-from episodes_assets.databases.provision import provision
-from episodes_assets.databases.purposes import Database, Purpose
 from episodes_assets.errors import DiskFull
 from episodes_assets.failures import explain_connection, explain_server_log
 from episodes_assets.lake import viewings as lake_viewings
 from episodes_assets.lake.viewings import Viewings
+from episodes_assets.postgres import cluster, embedded
+from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.databases import Database, Purpose
+from episodes_assets.postgres.dsn import Dsns
+from episodes_assets.postgres.provision.init import provision
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.chaos.fleet import eventually
 from episodes_assets_tests.root_causes.disk import Disk, assert_plain
@@ -105,7 +105,7 @@ def test_the_disk_of_the_embedded_server(disk: NewDisk, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         # For an ordinary user the data lie in the home itself.
         home = tmp_path / "home" if os.geteuid() == 0 else small.path / "home"
-        patch.setattr(clusters, "SYSTEM_FOLDER", small.path)
+        patch.setattr(cluster, "SYSTEM_FOLDER", small.path)
         small.fill(leave=20 << 20)
         throwaway(home)
         with pytest.raises(DiskFull) as raised:
@@ -116,7 +116,7 @@ def test_the_disk_of_the_embedded_server(disk: NewDisk, tmp_path: Path) -> None:
         server = embedded.start(home)
         with connect(server.dsn(embedded.ADMINISTRATOR, "postgres")) as connection:
             connection.execute("SELECT 1")
-        postmaster.stop(clusters.find_cluster(home).data)
+        cluster.stop_postmaster(cluster.find_cluster(home).data)
 
 
 @pytest.mark.slow

@@ -2,10 +2,10 @@
 
 import pytest
 
-from episodes_assets.databases.connections import connect
-from episodes_assets.databases.purposes import Purpose
 from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.planning.throughput import MOST_POINTS
+from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets.stores import durations
 from episodes_assets.stores.fleet_progress import FleetProgress, read_fleet_progress
 from episodes_assets_tests.support.plans import finish

@@ -10,8 +10,6 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from episodes_assets.databases.arrow import read_arrow
-from episodes_assets.databases.purposes import Purpose
 from episodes_assets.errors import (
     DatabaseUnreachable,
     InputUnreadable,
@@ -22,6 +20,8 @@ from episodes_assets.errors import (
 from episodes_assets.fleet.guarded_ledger import INFRASTRUCTURE
 from episodes_assets.fleet.micro_batch import JobWindows
 from episodes_assets.planning.drop import validate_drop
+from episodes_assets.postgres.arrow import read_arrow
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets.stores.input_columns import look_at_columns
 from episodes_assets.stores.input_tables import days_with_drop, drops_beside, reading
 from episodes_assets_tests.support.system import System, day, failure

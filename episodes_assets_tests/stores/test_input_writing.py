@@ -8,8 +8,8 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from episodes_assets.databases.purposes import Purpose
 from episodes_assets.errors import InputUnwritable
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets.stores.input_writing import EPISODES_SCHEMA, VIEWINGS_SCHEMA, replace_input
 from episodes_assets_tests.support.system import System, day
 

@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pandas as pd
 import pytest
 
-from episodes_assets.databases.connections import Connection, connect
-from episodes_assets.databases.purposes import Purpose
 from episodes_assets.errors import DayNotPlanned
 from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.fleet.retry import retry_held_jobs
 from episodes_assets.planning.jobs import plan_checksum
+from episodes_assets.postgres.connect import Connection, connect
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets.stores import ledger
 from episodes_assets_tests.support.plans import jobs_of, record
 from episodes_assets_tests.support.system import System, day

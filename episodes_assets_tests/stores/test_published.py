@@ -9,10 +9,10 @@ import psycopg
 import pytest
 
 from episodes_assets.automation.decisions import wants_publication
-from episodes_assets.databases import row_locks
-from episodes_assets.databases.connections import Connection, connect
-from episodes_assets.databases.dsns import Purpose
 from episodes_assets.errors import DayIncomplete, LedgerBehind
+from episodes_assets.postgres import locks
+from episodes_assets.postgres.connect import Connection, connect
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets.stores import ledger, publications, published
 from episodes_assets_tests.support.plans import record
 from episodes_assets_tests.support.system import System, day
@@ -120,7 +120,7 @@ def test_a_plan_that_is_replaced_while_a_publication_waits_its_turn(
     system.finish_jobs(views=5)
     with ThreadPoolExecutor(1) as pool:
         with psycopg.connect(system.dsn(Purpose.RESULTS)) as other:
-            row_locks.lock(other, row_locks.RESULTS, f"publish {day(1)}")
+            locks.lock_row(other, locks.RESULTS, f"publish {day(1)}")
             publishing = pool.submit(published.publish_day, queue, results, day(1), "1")
             waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
             while system.query("results", waiting) == [(0,)]:

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from episodes_assets.databases.connections import Connection, connect
-from episodes_assets.databases.dsns import Purpose
 from episodes_assets.errors import StateGap
+from episodes_assets.postgres.connect import Connection, connect
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets.stores import tracked_state
 from episodes_assets.stores.tracked_state import TrackedDay
 from episodes_assets_tests.support.system import System, day

@@ -9,7 +9,7 @@ from typing import TypeVar, cast
 
 import pytest
 
-from episodes_assets.databases.postgres_programs import Account, find_programs
+from episodes_assets.postgres.cluster import Account, find_programs
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes users")
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from episodes_assets.databases.postgres_programs import Programs, find_programs, system_account
+from episodes_assets.postgres.cluster import Programs, find_programs, system_account
 
 HOST = "127.0.0.1"
 ADMINISTRATOR = "boss"

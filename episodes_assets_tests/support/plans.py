@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from episodes_assets.databases.connections import Connection
 from episodes_assets.planning.jobs import plan_checksum
+from episodes_assets.postgres.connect import Connection
 from episodes_assets.stores import ledger
 from episodes_assets.stores.ledger import Plan
 from episodes_assets_tests.support.system import System, day

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from episodes_assets.databases.connections import Connection, connect
-from episodes_assets.databases.purposes import Purpose
+from episodes_assets.postgres.connect import Connection, connect
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets.stores import published
 from episodes_assets.stores.publications import PublishedDay
 from episodes_assets_tests.support.system import System, day

@@ -12,12 +12,12 @@ from typing import Any
 import psycopg
 
 from episodes_assets.commands.processes import episodes_argv, worker_environment
-from episodes_assets.databases.connections import connect
-from episodes_assets.databases.purposes import Purpose
 from episodes_assets.fleet import claims
 from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.fleet.time_limits import TimeLimits
 from episodes_assets.fleet.worker import WorkerConfig
+from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.support.system import System, day
 
 

@@ -11,7 +11,7 @@ from episodes_assets.checks.results import (
     yesterday_is_published,
 )
 from episodes_assets.checks.verdicts import Verdict
-from episodes_assets.databases.connections import Connection
+from episodes_assets.postgres.connect import Connection
 from episodes_assets.stores.published_check import read_publications
 
 CHECKS = [

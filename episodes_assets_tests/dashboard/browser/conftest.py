@@ -21,8 +21,8 @@ from episodes_assets.accounts.identity import Role
 from episodes_assets.accounts.passwords import generate_password
 from episodes_assets.accounts.users import add_user
 from episodes_assets.commands.processes import episodes_argv
-from episodes_assets.databases.connections import connect_to_write
-from episodes_assets.databases.dsns import Database, Purpose
+from episodes_assets.postgres.connect import connect_to_write
+from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.settings import WITHHELD
 from episodes_assets_tests.dashboard.openid_provider.running import Provider, running_provider
 from episodes_assets_tests.support.system import System

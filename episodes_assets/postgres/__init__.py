@@ -1,0 +1,5 @@
+"""Where the four databases are, how they are reached, and by whom; no statement on what they hold.
+
+`provision/` sets the databases up and may use everything here; nothing here uses it, so that connecting
+never provisions.
+"""

@@ -1,0 +1,180 @@
+"""Whether this process may write to a database: its environment and its schema version, in one statement.
+
+The stamp on each database is the environment it belongs to. A copy of a database carries it along, so a
+development process that is pointed at production by mistake, or at a restored copy of it, refuses to write.
+A process that is older or newer than the schema it meets would misread it or write what the other misreads,
+so each refuses the other. What version is needed follows from the names of the migration files: workers
+look at it often and load no Alembic. Changing a stamp is `provision/targets.py`, migrating
+`provision/init.py`.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from episodes_assets.errors import BadSetting, NotProvisioned, SchemaTooNew, SchemaTooOld, WrongEnvironment
+from episodes_assets.postgres.databases import Database
+
+
+def read_stamp(connection: psycopg.Connection[Any]) -> str | None:
+    """The environment a database belongs to; None when it was never stamped."""
+    found = connection.execute("SELECT to_regclass('public.environment_stamp')").fetchone()
+    if found is None or found[0] is None:
+        return None
+    row = connection.execute("SELECT environment FROM public.environment_stamp").fetchone()
+    return None if row is None else str(row[0])
+
+
+def require_stamp(stamp: str | None, environment: str, described: str) -> None:
+    """Refuse a database of another environment.
+
+    Args:
+        stamp: What the database is stamped with; None when it is not.
+        environment: The process's own.
+        described: How to name the database in the message.
+
+    Raises:
+        NotProvisioned: If it has no stamp.
+        WrongEnvironment: If its stamp differs.
+    """
+    if stamp is None:
+        raise NotProvisioned(f"{described} has no environment stamp", "run `episodes db init`")
+    if stamp != environment:
+        raise WrongEnvironment(
+            f"{described} belongs to {stamp!r}, this process to {environment!r}",
+            "use that environment's own DSNs, or set EPISODES_ENVIRONMENT if you mean this one",
+        )
+
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+READ_VERSION = "SELECT version_num FROM public.episodes_schema_version"
+
+
+@cache
+def known_versions(database: Database) -> tuple[str, ...]:
+    """The versions this release can tell apart, the oldest first, such as `queue_0002`."""
+    files = (MIGRATIONS / database.value).glob("[0-9]*_*.py")
+    return tuple(sorted(f"{database.value}_{file.name.partition('_')[0]}" for file in files))
+
+
+def needed_version(database: Database) -> str:
+    """The version this release works with: the newest it knows."""
+    return known_versions(database)[-1]
+
+
+def require_version(version: str | None, database: Database, described: str) -> None:
+    """Refuse a schema of another release.
+
+    Args:
+        version: What `READ` gives; None when it gives no row.
+        database: Which database it should be.
+        described: How to name it in the message.
+
+    Raises:
+        NotProvisioned: If it has no version.
+        SchemaTooOld: If it is of an older release.
+        SchemaTooNew: If it is of a newer release.
+        BadSetting: If it is another one of the four databases.
+    """
+    needed = needed_version(database)
+    if version == needed:
+        return
+    if version is None:
+        raise NotProvisioned(f"{described} has no schema", "run `episodes db init`")
+    if version in known_versions(database):
+        raise SchemaTooOld(
+            f"{described} is at {version}, this release needs {needed}", "run `episodes db init`"
+        )
+    if not version.startswith(f"{database.value}_"):
+        raise BadSetting(
+            f"{described} is at {version}, so it is not the {database} database", "check the DSNs"
+        )
+    raise SchemaTooNew(
+        f"{described} is at {version}, this release knows it up to {needed}", "upgrade this process"
+    )
+
+
+def verify_version(connection: psycopg.Connection[Any], database: Database, described: str) -> None:
+    """Refuse a database whose schema is of another release.
+
+    A role that may not see the version (the consumers') is let through.
+
+    Raises:
+        NotProvisioned: If it has no version.
+        SchemaTooOld: If it is of an older release.
+        SchemaTooNew: If it is of a newer release.
+        BadSetting: If it is another one of the four databases.
+    """
+    try:
+        row = connection.execute(READ_VERSION).fetchone()
+    except psycopg.errors.UndefinedTable:
+        row = None
+    except psycopg.errors.InsufficientPrivilege:
+        connection.rollback()
+        return
+    require_version(None if row is None else str(row[0]), database, described)
+
+
+READ_ADMISSION = (
+    "SELECT (SELECT environment FROM public.environment_stamp),"
+    " (SELECT version_num FROM public.episodes_schema_version)"
+)
+
+
+def require_admission(
+    found: Sequence[str | None], database: Database, environment: str, described: str
+) -> None:
+    """Refuse to write to a database of another environment or release.
+
+    Args:
+        found: The row that `READ` gives.
+        database: Which database it should be.
+        environment: The process's own.
+        described: How to name the database in the message.
+
+    Raises:
+        NotProvisioned: If it has no stamp or no schema.
+        WrongEnvironment: If it belongs to another environment.
+        SchemaTooOld: If its schema is of an older release.
+        SchemaTooNew: If its schema is of a newer release.
+        BadSetting: If it is another one of the four databases.
+    """
+    stamp, version = found
+    require_stamp(stamp, environment, described)
+    require_version(version, database, described)
+
+
+def verify_admission(
+    connection: psycopg.Connection[Any], database: Database, environment: str, described: str
+) -> None:
+    """Look at a database and `judge` it, in one round trip.
+
+    Raises:
+        NotProvisioned: If it has no stamp or no schema, or the role may not see them.
+        WrongEnvironment: If it belongs to another environment.
+        SchemaTooOld: If its schema is of an older release.
+        SchemaTooNew: If its schema is of a newer release.
+        BadSetting: If it is another one of the four databases.
+    """
+    try:
+        row = connection.execute(READ_ADMISSION).fetchone()
+    except psycopg.errors.UndefinedTable as error:
+        raise _without_stamp(database, described) from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise NotProvisioned(
+            f"{described} does not show its environment stamp to this role", "run `episodes db init`"
+        ) from error
+    require_admission(row or (None, None), database, environment, described)
+
+
+def _without_stamp(database: Database, described: str) -> NotProvisioned:
+    """What to say of a database that nobody has set up; the input may well be other systems'."""
+    if database is Database.INPUT:
+        return NotProvisioned(
+            f"{described} has no environment stamp, so it may be other systems' and is only read",
+            "if it is yours to write to, run `episodes db init` with EPISODES_INPUT_WRITER_DSN",
+        )
+    return NotProvisioned(f"{described} has no environment stamp", "run `episodes db init`")

@@ -1,0 +1,121 @@
+"""Which DSN serves which role, configured or embedded, and a DSN as asyncpg reads one.
+
+A purpose is a role in a database (`postgres/databases.py`). A process asks for the purposes of its own work
+and is given nothing else. Whether a DSN's host may be reached is decided in `hosts`.
+"""
+
+import os
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import get_args
+from urllib.parse import urlencode
+
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import SecretStr
+
+from episodes_assets.errors import BadSetting
+from episodes_assets.postgres import embedded, hosts
+from episodes_assets.postgres.databases import Purpose
+from episodes_assets.settings import WITHHELD, Settings
+
+
+@dataclass(frozen=True)
+class Dsns:
+    """The DSNs a process has been given."""
+
+    by_purpose: Mapping[Purpose, str]
+    is_embedded: bool
+
+    def require(self, purpose: Purpose) -> str:
+        """The DSN for a purpose.
+
+        Raises:
+            BadSetting: If DSNs are configured, but not this one.
+        """
+        try:
+            return self.by_purpose[purpose]
+        except KeyError:
+            raise BadSetting(
+                f"{purpose.setting} is not set",
+                "set it, or unset every EPISODES_*_DSN to use the embedded databases",
+            ) from None
+
+    def environment(self, purposes: Collection[Purpose]) -> dict[str, str]:
+        """The environment variables that hand just these purposes to a child process.
+
+        Every other DSN is withheld from it, administrators' included, also where `.env` has it; and from all
+        but the dashboard every other secret, which are its own.
+        """
+        secrets = [name for name, field in Settings.model_fields.items() if _is_secret(field.annotation)]
+        every = [name for name in secrets if name.endswith("_dsn") or Purpose.DASHBOARD not in purposes]
+        withheld = dict.fromkeys((f"EPISODES_{name.upper()}" for name in every), WITHHELD)
+        return withheld | {
+            purpose.setting: self.by_purpose[purpose] for purpose in purposes if purpose in self.by_purpose
+        }
+
+    @contextmanager
+    def as_environment(self, purposes: Collection[Purpose]) -> Iterator[None]:
+        """Let this process's children inherit just these purposes while the block lasts.
+
+        For children that a library starts, to which no environment can be handed.
+        """
+        handed = self.environment(purposes)
+        before = {name: os.environ.get(name) for name in handed}
+        os.environ.update(handed)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+
+
+def _is_secret(annotation: object) -> bool:
+    return SecretStr in (annotation, *get_args(annotation))
+
+
+def resolve_dsns(settings: Settings) -> Dsns:
+    """Find the databases; with no DSN configured, start the embedded server.
+
+    Raises:
+        HostNotAllowed: Outside production, if a setting names a host that is not listed.
+        BadSetting: Outside production, if a DSN or a URL cannot be read.
+        DatabaseUnreachable: If the embedded server does not start.
+    """
+    hosts.require_allowed(settings)
+    configured = {
+        purpose: secret.get_secret_value()
+        for purpose in Purpose
+        if (secret := getattr(settings, f"{purpose.value}_dsn")) is not None
+    }
+    if configured:
+        return Dsns(configured, is_embedded=False)
+    server = embedded.start(settings.home)
+    dsns = {purpose: server.dsn(purpose.embedded_role, purpose.database.value) for purpose in Purpose}
+    # libpq's own variables could lead even these elsewhere.
+    hosts.require_allowed_dsn(settings, "the embedded PostgreSQL", dsns[Purpose.QUEUE])
+    return Dsns(dsns, is_embedded=True)
+
+
+_KNOWN = (
+    "host", "port", "user", "password", "dbname", "passfile", "options", "application_name",
+    "sslmode", "sslcert", "sslkey", "sslpassword", "sslrootcert", "sslcrl", "sslnegotiation",
+    "ssl_min_protocol_version", "ssl_max_protocol_version", "target_session_attrs", "krbsrvname",
+    "gsslib",
+)  # fmt: skip
+
+
+def to_asyncpg_url(dsn: str) -> str:
+    """The same database for asyncpg.
+
+    It takes any other string than a URL for the name of a database, and what it does not know for a setting
+    of the server, which then refuses the connection.
+
+    Args:
+        dsn: A libpq URL or connection string.
+    """
+    parts = conninfo_to_dict(dsn)
+    return "postgresql://?" + urlencode({name: str(parts[name]) for name in _KNOWN if name in parts})

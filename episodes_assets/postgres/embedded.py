@@ -1,0 +1,423 @@
+"""The embedded PostgreSQL: one private server for a home, reached by a unix socket only.
+
+The server belongs to whoever uses it: each process that calls `start` holds it by a shared lock, and the last
+one to exit stops it. A child process that is handed DSNs does not hold it; its parent does.
+
+Every role has a generated password, kept in a file of mode 0600 in the home, and `pg_hba.conf` lets nobody in
+without. The socket lies in a folder of mode 0700 as well: the data's own, which nobody else can replace,
+where its path is short and plain enough. Otherwise it is one made by `mkdtemp`: its name is random, and the
+temporary folder's sticky bit keeps others from replacing it. It is not in `XDG_RUNTIME_DIR`, which services
+lack, and which vanishes at logout while the server still runs.
+"""
+
+import atexit
+import contextlib
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+from urllib.parse import quote
+
+import psutil
+
+from episodes_assets.errors import (
+    DatabaseUnreachable,
+    EpisodesError,
+    FileMissing,
+    HostUnreachable,
+    LockTimeout,
+    TimedOut,
+)
+from episodes_assets.failures import explain, explain_server_log
+from episodes_assets.postgres.cluster import (
+    LONGEST_SOCKET_PATH,
+    POLL_SECONDS,
+    PORT,
+    Cluster,
+    Postmaster,
+    accepts_connections,
+    find_cluster,
+    find_running,
+    forget_dead,
+    programs_for_initdb,
+    socket_folder_of_killed,
+    stop_postmaster,
+    suits_a_socket,
+)
+from episodes_assets.postgres.databases import Purpose
+from episodes_assets.private_files import lock, make_folder, open_file, write_file
+
+ADMINISTRATOR = "postgres"
+START_SECONDS = 120.0
+
+# How long the processes of a killed server may take to notice that it is gone.
+_ORPHANS_SECONDS = 30.0
+_REMAINS = ("pre-existing shared memory block", 'lock file "postmaster.pid" already exists')
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+# PostgreSQL's defaults are for the smallest machines. Nothing here makes it less durable.
+_SETTINGS = {
+    "shared_buffers": "1GB",
+    "max_wal_size": "4GB",
+    "random_page_cost": "1.1",  # no spinning disks
+    "max_connections": "300",
+}
+_SETTINGS_FILE = "episodes.conf"
+_ACCESS_FILE = "pg_hba.conf"
+
+_started: list[subprocess.Popen[bytes]] = []  # kept to take note of their ends
+
+
+@dataclass(frozen=True)
+class EmbeddedServer:
+    """An embedded server that this process holds."""
+
+    home: Path
+    socket_folder: Path
+    _passwords: Mapping[str, str] = field(repr=False)
+
+    def dsn(self, role: str, database: str) -> str:
+        """A libpq URL with the role's password."""
+        host = quote(str(self.socket_folder), safe="/")
+        return f"postgresql://{role}:{self._passwords[role]}@/{database}?host={host}&port={PORT}"
+
+    def is_running(self) -> bool:
+        """Whether it takes connections; cheap enough for every second."""
+        return accepts_connections(self.socket_folder)
+
+    def ensure_running(self) -> bool:
+        """Start it again if it is not running; DSNs that were handed out stay valid.
+
+        Returns:
+            Whether it had to be started.
+
+        Raises:
+            DatabaseUnreachable: If it does not start.
+            LockTimeout: If another process takes too long to start or stop it.
+        """
+        for process in _started:
+            process.poll()
+        if self.is_running():
+            return False
+        with _plain_errors(self.home), lock(self.home / "postgres.lock"):
+            found = _bring_up(find_cluster(self.home), self._passwords, self.socket_folder)
+        if found != self.socket_folder:
+            raise DatabaseUnreachable(
+                f"the embedded PostgreSQL in {self.home} has been started again at another place, {found}",
+                "start this command again",
+            )
+        return True
+
+
+@functools.cache
+def start(home: Path) -> EmbeddedServer:
+    """Start the server of a home, creating it at first, or join the running one.
+
+    Raises:
+        DatabaseUnreachable: If it does not start.
+        ProcessFailed: If there are no programs, or, where this process is root, no system user for them.
+        LockTimeout: If another process takes too long to start or stop it.
+    """
+    home = home.resolve()
+    with _plain_errors(home):
+        if _CONTROL.search(str(home)):
+            raise OSError("its path has a control character in it")
+        make_folder(home)
+        with lock(home / "postgres.lock"):
+            cluster = find_cluster(home)
+            passwords = _read_passwords(home)
+            socket_folder = _bring_up(cluster, passwords)
+            holders = _open_holders(home)
+            fcntl.flock(holders, fcntl.LOCK_SH)
+            atexit.register(_release, cluster, holders, os.getpid())
+    return EmbeddedServer(home, socket_folder, passwords)
+
+
+@contextlib.contextmanager
+def _plain_errors(home: Path) -> Iterator[None]:
+    """Turn what the system refuses into one error that says where to read more."""
+    try:
+        yield
+    except (OSError, UnicodeError, json.JSONDecodeError, subprocess.SubprocessError, psutil.Error) as error:
+        raise _did_not_start(
+            home, str(error), explain(error, f"the embedded PostgreSQL in {home}")
+        ) from error
+
+
+def _name(home: Path) -> str:
+    return f"the embedded PostgreSQL in {home}"
+
+
+def _did_not_start(home: Path, reason: str, cause: EpisodesError | None = None) -> EpisodesError:
+    """What to say of it: its cause, where one is known that says more, such as a full disk."""
+    if cause is not None and not isinstance(cause, HostUnreachable | FileMissing | TimedOut):
+        return cause
+    log = _log_of(home)
+    read = f"read {log}, or " if log.exists() else ""
+    return DatabaseUnreachable(
+        f"{_name(home)} did not start ({reason})",
+        f"{read}point EPISODES_HOME at another folder",
+    )
+
+
+def _log_of(home: Path) -> Path:
+    return home / "logs" / "postgres.log"
+
+
+def _open_holders(home: Path) -> IO[str]:
+    """The file on which each process that uses the server has a shared lock, which ends with the process."""
+    return open_file(home / "postgres.holders", "a")
+
+
+def _read_passwords(home: Path) -> Mapping[str, str]:
+    """The roles' passwords; those that are missing are made."""
+    file = home / "postgres.passwords.json"
+    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    roles = (ADMINISTRATOR, *(purpose.embedded_role for purpose in Purpose))
+    made = {role: secrets.token_hex(24) for role in roles if role not in known}
+    if made:
+        write_file(file, json.dumps(known | made, indent=2))
+    return {**known, **made}
+
+
+def _bring_up(cluster: Cluster, passwords: Mapping[str, str], wanted: Path | None = None) -> Path:
+    """Start the server where it does not run, as it is to be; to be called with the lock held.
+
+    Args:
+        cluster: Its data may be missing, or of a release without passwords.
+        passwords: The roles'; `db init` sets those of roles that are not there yet.
+        wanted: Where its socket must be, as far as DSNs have been handed out.
+
+    Returns:
+        The socket's folder.
+    """
+    access = _access_rules(passwords)
+    running = find_running(cluster.data)
+    if running is not None:
+        running = _wait_until_ready(cluster)
+    if running is not None and not _has(cluster, _ACCESS_FILE, access):
+        _refuse_while_used(cluster)
+        stop_postmaster(cluster.data)
+        running = None
+    if running is not None and not accepts_connections(running.socket_folder):
+        wanted = running.socket_folder  # somebody has removed its socket
+        stop_postmaster(cluster.data)
+        running = None
+    if running is None:
+        socket_folder = wanted or socket_folder_of_killed(cluster.data) or _choose_socket_folder(cluster)
+        _ensure_folder_of_socket(cluster, socket_folder)
+        _initialise(cluster)
+        _put(cluster, _SETTINGS_FILE, "".join(f"{name} = '{value}'\n" for name, value in _SETTINGS.items()))
+        if not _has(cluster, _ACCESS_FILE, access):
+            _set_passwords(cluster, passwords)
+            _put(cluster, _ACCESS_FILE, access)
+        running = _launch(cluster, socket_folder)
+    _require_private(cluster, running.socket_folder)
+    return running.socket_folder
+
+
+def _access_rules(passwords: Mapping[str, str]) -> str:
+    """What `pg_hba.conf` says once the passwords are set; the administrator's is new when the file is."""
+    digest = hashlib.sha256(passwords[ADMINISTRATOR].encode()).hexdigest()
+    return f"# Written by `episodes`, for the password of SHA-256 {digest}.\nlocal all all scram-sha-256\n"
+
+
+def _refuse_while_used(cluster: Cluster) -> None:
+    """A server with other passwords, or none, may be replaced when nobody works with it."""
+    with _open_holders(cluster.home) as holders:
+        try:
+            fcntl.flock(holders, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DatabaseUnreachable(
+                f"the passwords in {cluster.home} are not those of the running server",
+                "stop all processes that use it, then start again",
+            ) from None
+    earlier = cluster.data / ".handle_pids.json"  # by which releases without passwords counted theirs
+    pids = json.loads(earlier.read_text(encoding="utf-8") or "[]") if earlier.exists() else []
+    if alive := [pid for pid in pids if psutil.pid_exists(pid)]:
+        raise DatabaseUnreachable(
+            f"an older release still uses {cluster.data} (processes {', '.join(map(str, alive))})",
+            "stop them, then start again",
+        )
+
+
+def _initialise(cluster: Cluster) -> None:
+    """Make the cluster, whole or not at all.
+
+    Its locale is PostgreSQL's own: the same on every machine, whichever ones that machine has generated.
+    """
+    if (cluster.data / "PG_VERSION").exists():
+        return
+    part = cluster.data.with_name(f"{cluster.data.name}.part")
+    if part.exists():  # of a process that was killed
+        shutil.rmtree(part)
+    part.mkdir(mode=0o700)
+    cluster.own(part)
+    with programs_for_initdb(cluster.programs) as programs:
+        locale = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--encoding=UTF8")
+        options = (f"--username={ADMINISTRATOR}", "--auth=reject", "--no-instructions")
+        _run(cluster, programs.argv("initdb", "-D", str(part), *locale, *options))
+    with (part / "postgresql.conf").open("a", encoding="utf-8") as main:
+        main.write(f"include_if_exists = '{_SETTINGS_FILE}'\n")
+    part.rename(cluster.data)
+
+
+def _set_passwords(cluster: Cluster, passwords: Mapping[str, str]) -> None:
+    """Set the passwords of the roles that are there without a server, so that nobody can get in before."""
+    argv = cluster.programs.argv("postgres", "--single", "-D", str(cluster.data), "-c", "exit_on_error=on")
+    statements = [
+        f"DO $$BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}')"
+        f" THEN ALTER ROLE {role} PASSWORD '{password}'; END IF; END$$\n"
+        for role, password in passwords.items()
+    ]
+    _run(cluster, [*argv, "postgres"], "".join(statements))
+
+
+def _run(cluster: Cluster, argv: Sequence[str], statement: str = "") -> None:
+    with _appended_log(cluster.home) as log:
+        before = log.tell()
+        done = subprocess.run(
+            argv,
+            input=statement.encode(),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            timeout=START_SECONDS,
+            check=False,
+            **cluster.programs.options,
+        )
+    if done.returncode != 0:
+        raise _did_not_start(cluster.home, *_last_words(cluster.home, before))
+
+
+def _appended_log(home: Path) -> IO[str]:
+    log = _log_of(home)
+    make_folder(log.parent)
+    return open_file(log, "a")
+
+
+def _last_words(home: Path, since: int) -> tuple[str, EpisodesError | None]:
+    """What a program that failed has said last, and what of all that it said is the cause."""
+    said = _log_of(home).read_bytes()[since:].decode(errors="replace")
+    last = [line.strip() for line in said.splitlines() if line.strip()][-3:]
+    return "; ".join(last) or "it said nothing", explain_server_log(said, _name(home))
+
+
+def _has(cluster: Cluster, name: str, text: str) -> bool:
+    file = cluster.data / name
+    return file.exists() and file.read_text(encoding="utf-8") == text
+
+
+def _put(cluster: Cluster, name: str, text: str) -> None:
+    """Write a file of the cluster by rename: root follows no link that the server's user may have made."""
+    if _has(cluster, name, text):
+        return
+    part = cluster.data / f"{name}.part"
+    part.unlink(missing_ok=True)
+    with open_file(part, "x") as file:
+        file.write(text)
+    cluster.own(part)
+    part.replace(cluster.data / name)
+
+
+def _choose_socket_folder(cluster: Cluster) -> Path:
+    if suits_a_socket(cluster.data):
+        return cluster.data
+    folder = Path(tempfile.mkdtemp(prefix="episodes-")).resolve()
+    cluster.own(folder)
+    if not suits_a_socket(folder):
+        folder.rmdir()
+        raise DatabaseUnreachable(
+            f"neither {cluster.data} nor {folder} can hold a socket: a path has at most {LONGEST_SOCKET_PATH}"
+            " bytes with the socket's name, and only letters, digits and . / + - _",
+            "set TMPDIR to a folder with such a path",
+        )
+    return folder
+
+
+def _ensure_folder_of_socket(cluster: Cluster, folder: Path) -> None:
+    """Make a folder anew that somebody has removed from the temporary folder."""
+    if folder != cluster.data and not folder.exists():
+        folder.mkdir(mode=0o700)
+        cluster.own(folder)
+    if folder.exists():
+        _require_private(cluster, folder)
+
+
+def _require_private(cluster: Cluster, folder: Path) -> None:
+    """Refuse a folder that is not the server's alone: who can make a socket there can read what we send."""
+    found = folder.lstat()
+    account = cluster.programs.account
+    owner = os.geteuid() if account is None else account.uid
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner or found.st_mode & 0o027:
+        raise DatabaseUnreachable(
+            f"{folder}, the folder of the embedded PostgreSQL's socket, is not private",
+            f"see who has changed it; it must belong to user {owner} and have mode 0700",
+        )
+
+
+def _launch(cluster: Cluster, socket_folder: Path) -> Postmaster:
+    """Start the server and wait until it is ready; what a killed one left behind may need a moment to end."""
+    settings = {
+        "listen_addresses": "",
+        "port": str(PORT),
+        "unix_socket_directories": str(socket_folder),
+        "unix_socket_permissions": "0700",
+    }
+    options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+    deadline = time.monotonic() + _ORPHANS_SECONDS
+    while True:
+        forget_dead(cluster.data, socket_folder)
+        with _appended_log(cluster.home) as log:
+            before = log.tell()
+            process = subprocess.Popen(
+                cluster.programs.argv("postgres", "-D", str(cluster.data), *options),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                **cluster.programs.options,
+            )
+        _started.append(process)
+        ready = _wait_until_ready(cluster, process)
+        if ready is not None:
+            return ready
+        reason, cause = _last_words(cluster.home, before)
+        if not any(each in reason for each in _REMAINS) or time.monotonic() > deadline:
+            raise _did_not_start(cluster.home, reason, cause)
+        time.sleep(POLL_SECONDS)
+
+
+def _wait_until_ready(cluster: Cluster, process: subprocess.Popen[bytes] | None = None) -> Postmaster | None:
+    """The server once it takes connections; None if it, or the process that is to become it, has ended."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        found = find_running(cluster.data)
+        if found is not None and found.is_ready and (process is None or process.pid == found.pid):
+            return found
+        if (found is None) if process is None else (process.poll() is not None):
+            return None
+        time.sleep(POLL_SECONDS)
+    raise _did_not_start(cluster.home, f"it is still starting after {START_SECONDS:g} s; try again")
+
+
+def _release(cluster: Cluster, holders: IO[str], holder: int) -> None:
+    """Stop the server if no other process holds it; at this one's exit."""
+    if os.getpid() != holder:  # a fork of it
+        return
+    with contextlib.suppress(OSError, LockTimeout, psutil.Error), contextlib.ExitStack() as stack, holders:
+        if cluster.home.exists():
+            stack.enter_context(lock(cluster.home / "postgres.lock"))
+        fcntl.flock(holders, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        stop_postmaster(cluster.data)

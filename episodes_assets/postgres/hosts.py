@@ -1,0 +1,310 @@
+"""Which hosts DSNs and URLs lead to, and which of them a process outside production may reach.
+
+A development copy is dangerous until proven otherwise, so every host is denied until
+`EPISODES_ALLOWED_HOSTS` lists it. Hosts are found in DSNs as libpq reads them, and in other URLs as fsspec
+does; what is decided is a pure function of the list and of what was found. No process gets a DSN or opens
+the lake without passing `require_allowed`. Which web hosts the dashboard answers to is not decided here.
+"""
+
+import ipaddress
+import itertools
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from episodes_assets.errors import BadSetting, HostNotAllowed
+from episodes_assets.postgres.databases import Database, Purpose
+from episodes_assets.settings import Settings
+
+SETTING = "EPISODES_ALLOWED_HOSTS"
+_NAME = r"[^\s,/@*:\[\]?#%]+"
+_ADDRESS = r"[0-9a-fA-F.]*:[0-9a-fA-F.]*:[0-9a-fA-F:.]*(?:%[\w.-]+)?"  # IPv6
+_ENTRY = re.compile(
+    rf"(?:(?P<protocol>[a-zA-Z][\w+.-]*)://)?"
+    rf"(?:(?P<bare>{_ADDRESS})|(?:\[(?P<address>{_ADDRESS})\]|(?P<name>{_NAME})?)(?::(?P<port>\d{{1,5}}))?)"
+)
+_HOST = re.compile(rf"{_ADDRESS}|{_NAME}")
+
+
+@dataclass(frozen=True, order=True)
+class Door:
+    """A place on the network.
+
+    Attributes:
+        protocol: Of a lake, such as `s3`; empty for a database.
+        host: A host or an address, or a bucket; in lower case.
+        port: Its port; None stands for every port.
+    """
+
+    protocol: str
+    host: str
+    port: int | None
+
+    def __str__(self) -> str:
+        """As EPISODES_ALLOWED_HOSTS spells it."""
+        host = f"[{self.host}]" if ":" in self.host and self.port is not None else self.host
+        port = "" if self.port is None else f":{self.port}"
+        return f"{self.protocol}://{host}{port}" if self.protocol else f"{host}{port}"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A setting that leads to a door."""
+
+    setting: str
+    door: Door
+
+
+def make_door(host: str, port: int | None, protocol: str = "") -> Door | None:
+    """A door with its host in the one spelling that is compared; None if that is no host."""
+    if host and not _HOST.fullmatch(host):
+        return None
+    spelled = host.lower().rstrip(".")
+    with suppress(ValueError):
+        spelled = str(ipaddress.ip_address(spelled))
+    return Door(protocol.lower(), spelled, port)
+
+
+def parse_entries(text: str) -> frozenset[Door]:
+    """The doors that a comma-separated list opens: `host`, `host:port` or `protocol://host`.
+
+    Raises:
+        BadSetting: If an entry is none of these.
+    """
+    entries = [entry.strip() for entry in text.split(",")]
+    return frozenset(_parse_entry(entry) for entry in entries if entry)
+
+
+def _parse_entry(entry: str) -> Door:
+    found = _ENTRY.fullmatch(entry)
+    if found is not None:
+        host = found["bare"] or found["address"] or found["name"] or ""
+        port = None if found["port"] is None else int(found["port"])
+        door = make_door(host, port, found["protocol"] or "")
+        if door is not None and (door.host or door.protocol):
+            return door
+    # It may be a whole DSN, so only what cannot be a secret is repeated.
+    shown = "an entry with an @" if "@" in entry else repr(entry)
+    raise BadSetting(
+        f"{SETTING} is no good: {shown} is not a host",
+        "list each as host, host:port or protocol://host, separated by commas; there are no wildcards",
+    )
+
+
+def is_allowed(door: Door, entries: frozenset[Door]) -> bool:
+    """Whether a door is listed, by itself or with every port of its host."""
+    return door in entries or replace(door, port=None) in entries
+
+
+def require_listed(requests: Sequence[Request], listed: str, environment: str) -> None:
+    """Refuse when any door is not listed.
+
+    Args:
+        requests: Everything that the process is pointed at.
+        listed: What EPISODES_ALLOWED_HOSTS says.
+        environment: The process's own, for the message; production is not asked.
+
+    Raises:
+        HostNotAllowed: If a door is not listed; the message names each door, allowed or denied, and
+            the setting that opens the denied ones as well.
+        BadSetting: If the list cannot be read.
+    """
+    entries = parse_entries(listed)
+    denied = {request.door for request in requests if not is_allowed(request.door, entries)}
+    if not denied:
+        return
+    shown = "; ".join(
+        f"{request.setting} -> {request.door} {'denied' if request.door in denied else 'allowed'}"
+        for request in requests
+    )
+    given = [entry.strip() for entry in listed.split(",") if entry.strip()]
+    opened = ",".join([*given, *(str(door) for door in sorted(denied, key=str))])
+    raise HostNotAllowed(
+        f"environment {environment!r} reaches no host that {SETTING} does not list ({shown})",
+        f"check each denied one; to open them set {SETTING}={opened}",
+    )
+
+
+def describe_open(requests: Iterable[Request]) -> str:
+    """The doors with the settings that lead there; empty when there are none."""
+    settings: dict[Door, list[str]] = {}
+    for request in requests:
+        settings.setdefault(request.door, []).append(request.setting)
+    return ", ".join(f"{door} ({', '.join(names)})" for door, names in settings.items())
+
+
+SNAPSHOTS = "EPISODES_SNAPSHOTS_URL"
+LAKE = "EPISODES_LAKE_URL"
+_DEFAULT_PORT = "5432"
+_S3 = {"s3", "s3a"}
+_S3_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+_LOCAL = {"file", "local", "memory", "data"}
+# They work on what the rest of a chain names: `simplecache::s3://bucket/prefix`.
+_WRAPPERS = {"simplecache", "filecache", "blockcache", "cached", "dir", "zip", "tar"}
+
+
+def of_dsn(setting: str, dsn: str, environ: Mapping[str, str] = os.environ) -> list[Door]:
+    """The doors of a DSN: each host and each address that it, or libpq's environment, names.
+
+    A name counts beside the address that stands for it, because not every driver knows `hostaddr`. A
+    unix socket is no door.
+
+    Args:
+        setting: Where the DSN comes from, for messages, which never show the DSN itself.
+        dsn: A libpq URL or connection string.
+        environ: Where libpq looks for what the DSN leaves out.
+
+    Raises:
+        BadSetting: If it cannot be read, or names a service, whose file could name any host.
+    """
+    try:
+        parts = {name: str(value) for name, value in conninfo_to_dict(dsn).items()}
+    except psycopg.ProgrammingError as error:
+        raise BadSetting(
+            f"{setting}: a DSN cannot be read", "spell it postgresql://user:password@host:5432/database"
+        ) from error
+    if "service" in parts or "PGSERVICE" in environ:
+        raise BadSetting(
+            f"{setting} leads to a service of libpq ({'service=' if 'service' in parts else 'PGSERVICE'}),"
+            " whose file may name any host",
+            "outside production, write the host into the DSN and unset PGSERVICE",
+        )
+    return of_parts(setting, parts, environ)
+
+
+def of_parts(setting: str, parts: Mapping[str, str], environ: Mapping[str, str]) -> list[Door]:
+    """The same of a DSN that libpq has read.
+
+    Raises:
+        BadSetting: If a host or a port is none.
+    """
+    hosts = _listed(parts, "host", environ)
+    addresses = _listed(parts, "hostaddr", environ)
+    ports = (parts.get("port") or environ.get("PGPORT") or _DEFAULT_PORT).split(",")
+    for port in ports:
+        _door(setting, "", port or _DEFAULT_PORT)  # a wrong one may stand beside no host, or a socket
+    return [
+        _door(setting, host, port or _DEFAULT_PORT)
+        for listed in (hosts, addresses)
+        for host, port in zip(listed, itertools.chain(ports, itertools.repeat(ports[-1])), strict=False)
+        if host and not host.startswith(("/", "@"))  # sockets, the second one abstract
+    ]
+
+
+def _listed(parts: Mapping[str, str], name: str, environ: Mapping[str, str]) -> list[str]:
+    given = parts.get(name)
+    value = environ.get(f"PG{name.upper()}", "") if given is None else given
+    return [each.strip() for each in value.split(",")]
+
+
+def _door(setting: str, host: str, port: str | None, protocol: str = "") -> Door:
+    number = int(port) if port is not None and port.isascii() and port.isdigit() else None
+    door = make_door(host, number, protocol)
+    if door is None or (port is not None and number is None):
+        # A password that is not percent-encoded ends up in the host or the port: show neither.
+        raise BadSetting(
+            f"{setting} names a host or port that is none", "percent-encode the password, and check the host"
+        )
+    return door
+
+
+def without_user(url: str) -> str:
+    """A folder or an fsspec URL, chained or not, without user names and passwords, for messages."""
+    return re.sub(r"(?<=://)[^/?#]*@", "", url)
+
+
+def of_url(setting: str, url: str, environ: Mapping[str, str] = os.environ) -> list[Door]:
+    """The doors of a folder or an fsspec URL, chained or not; a local one has none.
+
+    A bucket lies where the environment says, so the host of an endpoint that it names is one as well.
+
+    Raises:
+        BadSetting: If its host cannot be read.
+    """
+    links = url.split("::")
+    doors = [door for link in links for door in _doors_of_link(setting, link, is_chained=len(links) > 1)]
+    endpoints = {environ[name] for name in _S3_ENDPOINTS if environ.get(name)}
+    if endpoints and any(door.protocol in _S3 for door in doors):
+        doors += [door for each in sorted(endpoints) for door in _doors_of_endpoint(setting, each)]
+    return doors
+
+
+def _doors_of_endpoint(setting: str, endpoint: str) -> Iterator[Door]:
+    for door in _doors_of_link(setting, endpoint, is_chained=False):
+        port = door.port or (80 if door.protocol == "http" else 443)
+        yield _door(setting, door.host, str(port))
+
+
+def _doors_of_link(setting: str, link: str, *, is_chained: bool) -> Iterator[Door]:
+    protocol, separator, rest = link.partition("://")
+    if not separator and not (is_chained and protocol):
+        return  # a path
+    if "://" in rest:
+        yield from _doors_of_link(setting, rest, is_chained=False)
+    if protocol.lower() in _LOCAL | _WRAPPERS or protocol.startswith(("/", ".", "~")):
+        return
+    try:
+        network = urlsplit(f"//{rest}").netloc.rpartition("@")[2]
+        parts = urlsplit(f"//{network}")
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise BadSetting(
+            f"{setting} names a host or port that is none", "percent-encode the password, and check the host"
+        ) from error
+    yield _door(setting, host, None if port is None else str(port), protocol)
+
+
+def requested(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[Request]:
+    """Every door that the settings lead to, in the order of README's table.
+
+    Raises:
+        BadSetting: If a DSN, the snapshots' or the lake's URL cannot be read.
+    """
+    administrators = ["admin", *(f"{database.value}_admin" for database in Database)]
+    found: list[Request] = []
+    for name in [*(purpose.value for purpose in Purpose), *administrators]:
+        secret = getattr(settings, f"{name}_dsn")
+        if secret is not None:
+            setting = f"EPISODES_{name.upper()}_DSN"
+            doors = of_dsn(setting, secret.get_secret_value(), environ)
+            found += [Request(setting, door) for door in doors]
+    for setting, url in ((SNAPSHOTS, settings.snapshots), (LAKE, settings.lake)):
+        found += [Request(setting, door) for door in of_url(setting, url)]
+    return found
+
+
+def require_allowed(settings: Settings) -> list[Request]:
+    """Refuse settings that lead to a host which is not listed; production needs no list.
+
+    Returns:
+        The doors that are open; none in production, where nobody had to open them.
+
+    Raises:
+        HostNotAllowed: If a host is not listed.
+        BadSetting: If a DSN, the URL or the list cannot be read.
+    """
+    if settings.is_production:
+        return []
+    requests = requested(settings)
+    require_listed(requests, settings.allowed_hosts, settings.environment)
+    return requests
+
+
+def require_allowed_dsn(settings: Settings, setting: str, dsn: str) -> None:
+    """Refuse one DSN, as `require_allowed`."""
+    if not settings.is_production:
+        requests = [Request(setting, door) for door in of_dsn(setting, dsn)]
+        require_listed(requests, settings.allowed_hosts, settings.environment)
+
+
+def require_allowed_url(settings: Settings, setting: str, url: str) -> None:
+    """Refuse a lake, or the snapshots of an older release, as `require_allowed`."""
+    if not settings.is_production:
+        requests = [Request(setting, door) for door in of_url(setting, url)]
+        require_listed(requests, settings.allowed_hosts, settings.environment)

@@ -1,0 +1,281 @@
+"""Who may do what: each role's rights, settings and connection limits; whether the input role could write.
+
+All of it is given anew at every `episodes db init`. A role may change its own settings and its own
+password, so both are put back as well. Two things are left alone: the `search_path` of the input's roles,
+which says where its tables are, and all that the roles of an input of other systems have set, since those
+are not ours. Whether the role that reads the input could write to it, which no role of the pipeline may, is
+asked of the database itself.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+
+import psycopg
+from psycopg import sql
+
+from episodes_assets.errors import InputWritable
+from episodes_assets.postgres.connect import Connection
+from episodes_assets.postgres.databases import Database, Purpose
+from episodes_assets.postgres.locks import LOCK_SECONDS
+
+# Each thing the role could do, by itself or as a role it is a member of: a membership without
+# inheritance is only a SET ROLE away. Rights on a partition count, since they bypass its parent's.
+_FIND_RIGHTS = """
+    WITH roles AS (
+        SELECT oid, rolsuper FROM pg_roles WHERE pg_has_role(current_user, oid, 'MEMBER')
+    ), named AS (
+        SELECT to_regclass(name) AS oid FROM unnest(ARRAY['episodes', 'viewings']) AS name
+    ), tables AS (
+        SELECT oid FROM named WHERE oid IS NOT NULL
+        UNION
+        SELECT relid FROM named, pg_partition_tree(named.oid) WHERE relid IS NOT NULL
+    ), relations AS (
+        SELECT pg_class.oid, relname, relowner, relnamespace
+        FROM tables JOIN pg_class ON pg_class.oid = tables.oid
+    ), found AS (
+        SELECT 1 AS rank, 'is superuser' AS what FROM roles WHERE rolsuper
+        UNION
+        SELECT 2, format('owns %s', relname) FROM relations JOIN roles ON roles.oid = relowner
+        UNION
+        SELECT 3, format('may %s %s', word, relname)
+        FROM relations, roles, unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) AS word
+        WHERE has_table_privilege(roles.oid, relations.oid, word)
+            OR word IN ('INSERT', 'UPDATE') AND has_any_column_privilege(roles.oid, relations.oid, word)
+        UNION
+        SELECT 4, format('may create in schema %s', nspname)
+        FROM roles, pg_namespace
+        WHERE pg_namespace.oid IN (SELECT relnamespace FROM relations)
+            AND has_schema_privilege(roles.oid, pg_namespace.oid, 'CREATE')
+    )
+    SELECT current_user, array_agg(what ORDER BY what) FROM found
+    WHERE rank = (SELECT min(rank) FROM found)
+"""
+_SHOWN = 4
+
+
+def check_input_role(connection: Connection, *, is_production: bool, warn: Callable[[str], None]) -> None:
+    """Refuse, in production, an input role that could write; warn of it elsewhere.
+
+    Args:
+        connection: To the input, as that role.
+        is_production: Whether to refuse.
+        warn: Is told, as one line, what would be refused in production.
+
+    Raises:
+        InputWritable: In production, if the role could write.
+    """
+    role, rights = connection.execute(_FIND_RIGHTS).fetchone() or ("", None)
+    if not rights:
+        return
+    more = f" and {len(rights) - _SHOWN} more" if len(rights) > _SHOWN else ""
+    error = InputWritable(
+        f"the input role {role} could write to the input: it {', '.join(rights[:_SHOWN])}{more}",
+        "give it CONNECT, USAGE and SELECT alone, or name another role in EPISODES_INPUT_DSN",
+    )
+    if is_production:
+        raise error
+    warn(str(error))
+
+
+Roles = Mapping[Purpose, str]
+_STAMP = "GRANT SELECT ON environment_stamp, episodes_schema_version TO {role}"
+_RIGHTS: dict[Purpose, tuple[str, ...]] = {
+    # Dagster migrates its own tables, in a schema that nobody else looks into: with a right to make
+    # operators in `public` its role could let every other one execute what it likes.
+    Purpose.DAGSTER: (
+        _STAMP,
+        "REVOKE CREATE ON SCHEMA public FROM {role}",
+        "GRANT CREATE, USAGE ON SCHEMA dagster TO {role}",
+    ),
+    # No other role may see the schema: it holds what logins are checked against.
+    Purpose.DASHBOARD: (
+        _STAMP,
+        "GRANT USAGE ON SCHEMA dashboard TO {role}",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON dashboard.users, dashboard.sessions TO {role}",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON dashboard.login_attempts TO {role}",
+        "GRANT SELECT, INSERT, UPDATE (last_used_at, revoked_at) ON dashboard.service_tokens TO {role}",
+        "GRANT SELECT, INSERT ON dashboard.signing_key TO {role}",
+        "GRANT SELECT, INSERT, UPDATE ON dashboard.locks TO {role}",
+        # Column by column: when it happened is the database's to say.
+        "GRANT SELECT, INSERT (who, way, what, detail, address, outcome) ON dashboard.audit_log TO {role}",
+    ),
+    Purpose.INPUT: ("GRANT SELECT ON episodes, viewings TO {role}",),
+    Purpose.INPUT_WRITER: (
+        _STAMP,
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON episodes, viewings TO {role}",
+    ),
+    Purpose.QUEUE: (
+        _STAMP,
+        "GRANT USAGE ON SCHEMA ledger TO {role}",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA ledger TO {role}",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
+        "REVOKE INSERT, UPDATE, DELETE ON environment_stamp, episodes_schema_version FROM {role}",
+        # What was planned and decided stays on record; superseding deletes jobs alone.
+        "REVOKE DELETE ON ledger.plans, ledger.waivers FROM {role}",
+        "REVOKE UPDATE ON ledger.waivers, ledger.plans FROM {role}",
+        (
+            "GRANT UPDATE (snapshot_id, tracked_checksum, fanned_out_at, superseded_at)"
+            " ON ledger.plans TO {role}"
+        ),
+        "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}",
+        "GRANT USAGE, SELECT ON SEQUENCE ledger.plans_plan_id_seq TO {role}",
+    ),
+    Purpose.WORKER: (
+        _STAMP,
+        "GRANT USAGE ON SCHEMA ledger TO {role}",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA ledger TO {role}",
+        "REVOKE ALL ON ledger.locks FROM {role}",
+        (
+            "GRANT UPDATE (succeeded, held, starts, claim, claimed_by, claimed_at, moved_at)"
+            " ON ledger.chunks TO {role}"
+        ),
+        "GRANT INSERT ON ledger.outcomes, ledger.batches TO {role}",
+        "GRANT INSERT, UPDATE ON ledger.workers TO {role}",
+        # Column by column: which held jobs a day is published without is not a worker's to say.
+        "REVOKE INSERT, UPDATE ON ledger.lone_jobs FROM {role}",
+        "GRANT INSERT (plan_id, position, starts, is_held, error, traceback) ON ledger.lone_jobs TO {role}",
+        "GRANT UPDATE (starts, is_held, error, traceback) ON ledger.lone_jobs TO {role}",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
+        "REVOKE INSERT, UPDATE, DELETE ON environment_stamp, episodes_schema_version FROM {role}",
+        "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}",
+    ),
+    Purpose.RESULTS: (
+        _STAMP,
+        "GRANT USAGE ON SCHEMA state, published TO {role}",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA state, published TO {role}",
+        "REVOKE UPDATE, DELETE ON published.history FROM {role}",
+    ),
+    Purpose.CONSUMER: (
+        "GRANT USAGE ON SCHEMA published TO {role}",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA published TO {role}",
+    ),
+}
+_READ_ONLY = "default_transaction_read_only = on"
+_LOCK_TIMEOUT = f"lock_timeout = '{LOCK_SECONDS:.0f}s'"
+# What a session of a role begins with. A session may change most of it: these are for those who mean well.
+_SETTINGS: dict[Purpose, tuple[str, ...]] = {
+    Purpose.DAGSTER: ("search_path = dagster, public", _LOCK_TIMEOUT),
+    Purpose.DASHBOARD: (_LOCK_TIMEOUT,),
+    # Who fills the input may well lock it for minutes.
+    Purpose.INPUT: (_READ_ONLY, "lock_timeout = '10min'"),
+    Purpose.INPUT_WRITER: (),
+    Purpose.QUEUE: (_LOCK_TIMEOUT,),
+    Purpose.WORKER: (_LOCK_TIMEOUT,),
+    Purpose.RESULTS: (_LOCK_TIMEOUT,),
+    Purpose.CONSUMER: (
+        _READ_ONLY,
+        "idle_in_transaction_session_timeout = '10min'",
+        "statement_timeout = '1h'",
+    ),
+}
+# Only a superuser may set these, and no session of the role can change them.
+_LIMITS: dict[Purpose, tuple[str, ...]] = {Purpose.CONSUMER: ("temp_file_limit = '8GB'",)}
+# How much of the server's `max_connections` a role may have, in percent. Dagster opens about 160 for a day's
+# run. What other teams use leaves room for ours.
+_CONNECTIONS: dict[Purpose, int] = {
+    Purpose.DAGSTER: 85,
+    Purpose.DASHBOARD: 20,
+    Purpose.INPUT: 70,
+    Purpose.INPUT_WRITER: 20,
+    Purpose.QUEUE: 40,
+    Purpose.WORKER: 70,
+    Purpose.RESULTS: 40,
+    Purpose.CONSUMER: 10,
+}
+# Whoever may connect could fill the disk with large objects, which belong to no schema.
+_NO_LARGE_OBJECTS = (
+    "REVOKE EXECUTE ON FUNCTION pg_catalog.lo_creat(integer), pg_catalog.lo_create(oid),"
+    " pg_catalog.lo_from_bytea(oid, bytea) FROM PUBLIC"
+)
+
+
+def rights(database: Database) -> dict[str, object]:
+    """What each role of a database is given, by purpose: statements, settings, connections."""
+    given = {
+        p.value: (_RIGHTS[p], _SETTINGS[p], _LIMITS.get(p), _CONNECTIONS[p])
+        for p in Purpose
+        if p.database is database
+    }
+    return {**given, "everybody": _NO_LARGE_OBJECTS}
+
+
+def connection_limit(purposes: Collection[Purpose], max_connections: int) -> int:
+    """How many connections a role may have that serves some purposes."""
+    share = min(100, sum(_CONNECTIONS[purpose] for purpose in purposes))
+    return max(1, max_connections * share // 100)
+
+
+def grant(
+    admin: Connection,
+    database: Database,
+    database_name: str,
+    roles: Roles,
+    *,
+    input_roles: Collection[str] = (),
+    is_ours: bool = True,
+) -> None:
+    """Give each role of a database its rights and settings and, where the database is ours, nobody else any.
+
+    What a role has set for itself, on the whole server or in this database, is reset where that is ours.
+
+    Args:
+        admin: An administrator's connection to that database.
+        database: Which of the four it is.
+        database_name: What it is called on its server.
+        roles: The roles' names by purpose; those of other databases are ignored.
+        input_roles: Those that keep their `search_path`; one role may serve several databases.
+        is_ours: Whether who else may come in, and what roles set for themselves, is for us to say.
+    """
+    names = {"database": sql.Identifier(database_name)}
+    is_superuser = admin.info.parameter_status("is_superuser") == "on"
+    if is_ours:
+        _run(admin, "REVOKE ALL ON DATABASE {database} FROM PUBLIC", names)
+        _run(admin, "REVOKE CREATE ON SCHEMA public FROM PUBLIC", names)
+        if is_superuser:
+            _run(admin, _NO_LARGE_OBJECTS, names)
+    own = {purpose: role for purpose, role in roles.items() if purpose.database is database}
+    for role in own.values() if is_ours else ():  # before any is set: one role may serve several purposes
+        _reset(admin, role, database_name, keeps_search_path=role in input_roles)
+        _run(admin, "REVOKE ALL ON DATABASE {database} FROM {role}", {**names, "role": sql.Identifier(role)})
+    for purpose, role in own.items():
+        names["role"] = sql.Identifier(role)
+        _run(admin, "GRANT CONNECT ON DATABASE {database} TO {role}", names)
+        for right in _RIGHTS[purpose]:
+            _run(admin, right, names)
+        for setting in (*_SETTINGS[purpose], *(_LIMITS.get(purpose, ()) if is_superuser else ())):
+            _run(admin, f"ALTER ROLE {{role}} IN DATABASE {{database}} SET {setting}", names)
+
+
+def _reset(admin: Connection, role: str, database_name: str, *, keeps_search_path: bool) -> None:
+    """Reset what a role has set for itself, on the whole server and in a database."""
+    names = {"role": sql.Identifier(role), "database": sql.Identifier(database_name)}
+    for alter, place in (
+        ("ALTER ROLE {role}", None),
+        ("ALTER ROLE {role} IN DATABASE {database}", database_name),
+    ):
+        kept = _search_path_of(admin, role, place) if keeps_search_path else None
+        _run(admin, f"{alter} RESET ALL", names)
+        if kept is not None:
+            # As PostgreSQL keeps it, which is how it takes it back; quoted anew it would be another one.
+            row = admin.execute("SELECT current_setting('search_path')").fetchone()
+            admin.execute("SELECT set_config('search_path', %s, false)", [kept])
+            _run(admin, f"{alter} SET search_path FROM CURRENT", names)
+            admin.execute("SELECT set_config('search_path', %s, false)", row)
+
+
+def _search_path_of(admin: Connection, role: str, database_name: str | None) -> str | None:
+    """The `search_path` that is set for a role, on the whole server or in a database; None if none is."""
+    row = admin.execute(
+        """
+        SELECT substr(setting, length('search_path=') + 1)
+        FROM pg_catalog.pg_db_role_setting
+        JOIN pg_catalog.pg_roles ON pg_roles.oid = setrole AND rolname = %(role)s
+        LEFT JOIN pg_catalog.pg_database ON pg_database.oid = setdatabase, unnest(setconfig) AS setting
+        WHERE datname IS NOT DISTINCT FROM %(database)s AND starts_with(setting, 'search_path=')
+        """,
+        {"role": role, "database": database_name},
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
+def _run(admin: psycopg.Connection, statement: str, names: Mapping[str, sql.Identifier]) -> None:
+    admin.execute(sql.SQL(statement).format(**names))

@@ -1,0 +1,350 @@
+"""`episodes db init`: roles, databases, migrations, rights, views and stamps; idempotent.
+
+Each database changes in one transaction, with a mark that it is finished (`status`) as its last statement,
+so that ending `db init` at any moment leaves no database that looks ready and is not. Alembic takes each
+one to the newest version, or back to an older one; consumers get a typed view for each algorithm, made from
+the columns it declares.
+
+Two at once take turns at each database. Their lock is that of the database's comment, which only its owner
+may change; an advisory lock could be held by anybody who may connect. Before there is a database, and for
+roles that several databases share, there is no such lock: who meets the other there tries again.
+"""
+
+import asyncio
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, LiteralString
+
+import psycopg
+import sqlalchemy
+from alembic import command
+from alembic.config import Config
+from pgqueuer.queries import Queries
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from episodes_assets.algorithms.declaration import Declaration, Metric
+from episodes_assets.algorithms.registry import get_registry
+from episodes_assets.errors import NotProvisioned, SchemaTooOld
+from episodes_assets.postgres import admission
+from episodes_assets.postgres.admission import MIGRATIONS
+from episodes_assets.postgres.connect import Connection, connect, describe
+from episodes_assets.postgres.databases import Database, Purpose
+from episodes_assets.postgres.dsn import Dsns
+from episodes_assets.postgres.locks import SCHEMA_LOCK_SECONDS, LockWatch, lock_settings
+from episodes_assets.postgres.provision import status
+from episodes_assets.postgres.provision.grants import connection_limit, grant
+from episodes_assets.postgres.provision.status import Report
+from episodes_assets.postgres.provision.targets import Target, find_targets
+from episodes_assets.postgres.session import PUBLIC, SessionKind, pin_async
+from episodes_assets.settings import Settings
+
+
+def write_first_stamp(connection: psycopg.Connection[Any], environment: str) -> None:
+    """Stamp a database that has no stamp; one that has keeps it."""
+    connection.execute(
+        "INSERT INTO public.environment_stamp (environment) VALUES (%s) ON CONFLICT DO NOTHING", [environment]
+    )
+
+
+_SQL_TYPES = {Metric.INTEGER: "bigint", Metric.REAL: "double precision"}
+
+
+def create_views(admin: Connection, algorithms: Iterable[Declaration]) -> None:
+    """Make `published.<algorithm>` for each algorithm: the key, the window, a column per metric.
+
+    One that cannot be used is not among them, and keeps the view that it has.
+    """
+    with admin.transaction():
+        for algorithm in algorithms:
+            name = sql.Identifier("published", algorithm.name)
+            metrics = [
+                sql.SQL("(metrics ->> {key})::{type} AS {column}").format(
+                    key=sql.Literal(column),
+                    type=sql.SQL(_SQL_TYPES[metric]),
+                    column=sql.Identifier(column),
+                )
+                for column, metric in algorithm.columns.items()
+            ]
+            admin.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(name))
+            admin.execute(
+                sql.SQL(
+                    "CREATE VIEW {view} AS SELECT day, epid, window_start, window_end,"
+                    " covered_from, {metrics} FROM published.results WHERE algorithm_id = {id}"
+                ).format(
+                    view=name,
+                    metrics=sql.SQL(", ").join(metrics),
+                    id=sql.Literal(algorithm.algorithm_id),
+                )
+            )
+
+
+_one_at_a_time = threading.Lock()  # Alembic keeps what it is at in a module
+
+
+@contextmanager
+def begin_migrations(admin: Connection, database: Database) -> Iterator[sqlalchemy.Connection]:
+    """A transaction for migrations and for whatever else is executed through `admin` meanwhile.
+
+    It commits when the block ends well, and leaves `admin` open. In Dagster's database the search path is
+    PostgreSQL's own catalog until `upgrade_within` has ended: a release that let Dagster's role make objects
+    in `public` may have left operators there, which an administrator would execute.
+    """
+    if database is Database.DAGSTER:
+        admin.execute("SET search_path = pg_catalog")
+        admin.commit()  # SQLAlchemy rolls back what it does when it first sees a connection
+    engine = sqlalchemy.create_engine(
+        "postgresql+psycopg://", creator=lambda: admin, poolclass=sqlalchemy.StaticPool
+    )
+    with engine.begin() as connection:
+        yield connection
+
+
+def upgrade_within(connection: sqlalchemy.Connection, database: Database) -> tuple[str | None, str | None]:
+    """Bring a database to its newest version in a transaction that others go on with.
+
+    Returns:
+        The versions before and after; before is None for a database without any.
+
+    Raises:
+        psycopg.Error: If a migration fails.
+    """
+    before = _version(connection)
+    try:
+        with _one_at_a_time:
+            command.upgrade(_config(database, connection), "head")
+    except sqlalchemy.exc.DBAPIError as error:
+        # Whoever made the connection knows the driver's errors.
+        raise (error.orig or error) from error
+    after = _version(connection)
+    if database is Database.DAGSTER:
+        connection.exec_driver_sql(f"SET search_path = {PUBLIC}")
+    return before, after
+
+
+def downgrade(database: Database, admin_dsn: str, version: str) -> None:
+    """Bring a database back to an older version."""
+    with (
+        connect(admin_dsn, is_ours=database is not Database.INPUT) as admin,
+        begin_migrations(admin, database) as connection,
+    ):
+        _version(connection)
+        with _one_at_a_time:
+            command.downgrade(_config(database, connection), version)
+
+
+def _config(database: Database, connection: sqlalchemy.Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.set_main_option("path_separator", "os")
+    config.set_main_option("version_locations", str(MIGRATIONS / database.value))
+    # Alembic leaves the commit of a transaction that has begun to whoever began it.
+    config.attributes["connection"] = connection
+    return config
+
+
+def _version(connection: sqlalchemy.Connection) -> str | None:
+    if not sqlalchemy.inspect(connection).has_table("episodes_schema_version", schema="public"):
+        return None
+    found = connection.execute(sqlalchemy.text("SELECT version_num FROM public.episodes_schema_version"))
+    return found.scalar()
+
+
+# An upgrade of large tables takes its time, and another `db init` waits for it.
+_TURN_SECONDS = 600.0
+_TRIES = 5
+_THEIRS = "the input belongs to other systems; to have it made all the same, set EPISODES_INPUT_WRITER_DSN"
+
+
+def provision(settings: Settings, dsns: Dsns, report: Report) -> None:
+    """Create or upgrade everything in the four databases.
+
+    Two at once do it one after the other.
+
+    Args:
+        settings: Says the environment to stamp and the administrators' DSNs.
+        dsns: The roles' DSNs; role names, passwords and database names are taken from them.
+        report: Is told each step, as one line.
+
+    Raises:
+        BadSetting: If a DSN that is needed is missing.
+        WrongEnvironment: If a database is already stamped with another environment.
+        SchemaTooNew: If a database has been set up by a newer release.
+        NotProvisioned: If an input database of other systems is not there or lacks the tables.
+        LockHeld: If somebody who works in a database does not let go of what has to be changed.
+    """
+    targets = list(find_targets(settings, dsns))
+    limits = _connection_limits(targets)
+    for target in targets:
+        _refuse_others(target, settings.environment)
+    for target in targets:
+        _create_database(target, report)
+        with _turn(target):
+            _refuse_others(target, settings.environment)
+            _fill_in_spite_of_others(target, settings.environment, limits, report)
+        if target.database is Database.DAGSTER and Purpose.DASHBOARD not in target.roles:
+            report("dagster: the dashboard has no role yet; to make it one, set EPISODES_DASHBOARD_DSN")
+        report(f"{target.database}: ready ({', '.join(sorted(target.roles.values()))})")
+
+
+def _refuse_others(target: Target, environment: str) -> None:
+    """Before anything is changed: is it another environment's, a newer release's, or not ours to make?"""
+    if not target.exists():
+        if not target.is_ours:
+            raise NotProvisioned(f"{describe(target.admin_dsn)} does not exist", _THEIRS)
+        return
+    with target.connect(read_only=True) as admin:
+        stamp = admission.read_stamp(admin)
+        version = admin.execute("SELECT to_regclass('public.episodes_schema_version')").fetchone()
+        if stamp is not None:
+            admission.require_stamp(stamp, environment, describe(target.admin_dsn))
+        if version is not None and version[0] is not None:
+            with suppress(SchemaTooOld, NotProvisioned):
+                admission.verify_version(admin, target.database, describe(target.admin_dsn))
+
+
+@contextmanager
+def _turn(target: Target) -> Iterator[None]:
+    """Let no other `db init` work in the database meanwhile."""
+    if not target.is_ours:  # there rights are granted and nothing else
+        yield
+        return
+    comment = sql.SQL("COMMENT ON DATABASE {} IS 'episodes db init is at work here'")
+    with (
+        target.connect(lock_seconds=_TURN_SECONDS) as lock,
+        lock.transaction(force_rollback=True),
+    ):
+        lock.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+        lock.execute(comment.format(sql.Identifier(target.name)))
+        yield
+
+
+def _fill_in_spite_of_others(
+    target: Target, environment: str, limits: Mapping[str, int], report: Report
+) -> None:
+    """Try again when another one has changed the same role at the same time."""
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            _fill(target, environment, limits, report)
+        except (
+            psycopg.errors.DuplicateObject,
+            psycopg.errors.UniqueViolation,
+            psycopg.errors.InternalError_,  # PostgreSQL's class for "tuple concurrently updated"
+        ):
+            if not tries_left:
+                raise
+        else:
+            return
+
+
+def _fill(target: Target, environment: str, limits: Mapping[str, int], report: Report) -> None:
+    if target.database is Database.QUEUE:
+        # By itself: PgQueuer's statements cannot all share a transaction. It can be repeated.
+        asyncio.run(_install_pgqueuer(target.admin_dsn))
+    # All the rest or nothing: no version without its rights, no mark without either.
+    with (
+        target.connect(lock_seconds=SCHEMA_LOCK_SECONDS) as admin,
+        begin_migrations(admin, target.database) as migrations,
+    ):
+        if target.is_ours:
+            before, after = upgrade_within(migrations, target.database)
+            if before != after:
+                report(f"{target.database}: migrated from {before or 'nothing'} to {after}")
+            write_first_stamp(admin, environment)
+        if target.database is Database.RESULTS:
+            create_views(admin, get_registry().by_id.values())
+        _set_roles(admin, target, limits, report)
+        _grant(admin, target)
+        if target.is_ours:
+            status.write_mark(admin, target.database)
+
+
+def _create_database(target: Target, report: Report) -> None:
+    if target.exists():
+        return
+    report(f"{target.database}: creating database {target.name}")
+    # Not from template1: whoever is connected to that keeps it from being copied.
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(target.name))
+    with (
+        connect(target.server, autocommit=True, lock_seconds=_TURN_SECONDS) as server,
+        suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation),
+    ):
+        server.execute(create)
+
+
+def _connection_limits(targets: Sequence[Target]) -> Mapping[str, int]:
+    """How many connections each role may have: what all its purposes together need."""
+    limits = {}
+    for target in targets:
+        with connect(target.server, read_only=True) as server:
+            found = server.execute("SELECT current_setting('max_connections')::integer").fetchone()
+        for role in target.roles.values():
+            purposes = [p for each in targets for p, name in each.roles.items() if name == role]
+            limits[role] = connection_limit(purposes, found[0] if found else 0)
+    return limits
+
+
+def _set_roles(admin: Connection, target: Target, limits: Mapping[str, int], report: Report) -> None:
+    for purpose, role in target.roles.items():
+        attributes = _attributes_of(admin, role)
+        if attributes is None:
+            report(f"{target.database}: creating role {role}")
+        password = target.passwords[purpose]
+        admin.execute(
+            sql.SQL("{verb} ROLE {role} LOGIN {without} CONNECTION LIMIT {limit}{secret}").format(
+                verb=sql.SQL("CREATE" if attributes is None else "ALTER"),
+                role=sql.Identifier(role),
+                without=sql.SQL(" ").join(sql.SQL(f"NO{name}") for name in attributes or ()),
+                limit=sql.Literal(limits[role]),
+                secret=sql.SQL("" if password is None else " PASSWORD {}").format(password),
+            )
+        )
+
+
+def _attributes_of(admin: Connection, role: str) -> list[LiteralString] | None:
+    """What a role has beyond logging in, and is not to have; None if there is no such role.
+
+    Only what is there is named when it is taken away: to name the rest is refused to administrators who are
+    not superusers.
+    """
+    columns: Mapping[str, LiteralString] = {
+        "rolsuper": "SUPERUSER",
+        "rolcreatedb": "CREATEDB",
+        "rolcreaterole": "CREATEROLE",
+        "rolreplication": "REPLICATION",
+        "rolbypassrls": "BYPASSRLS",
+    }
+    with admin.cursor(row_factory=dict_row) as cursor:
+        found = cursor.execute("SELECT * FROM pg_catalog.pg_roles WHERE rolname = %s", [role]).fetchone()
+    return None if found is None else [name for column, name in columns.items() if found[column]]
+
+
+async def _install_pgqueuer(dsn: str) -> None:
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        await pin_async(connection, SessionKind.PGQUEUER, lock_settings(SCHEMA_LOCK_SECONDS))
+        queries = Queries.from_psycopg_connection(connection)
+        with LockWatch(dsn, connection) as watch:
+            try:
+                await (queries.upgrade() if await queries.schema_is_installed() else queries.install())
+            except psycopg.errors.LockNotAvailable as error:
+                raise watch.explain(describe(dsn)) or error from error
+
+
+def _grant(admin: Connection, target: Target) -> None:
+    try:
+        with admin.transaction():
+            grant(
+                admin,
+                target.database,
+                target.name,
+                target.roles,
+                input_roles=target.input_roles,
+                is_ours=target.is_ours,
+            )
+    except psycopg.errors.UndefinedTable as error:
+        raise NotProvisioned(
+            f"{describe(target.admin_dsn)} has no table `episodes` or `viewings` where the administrator's"
+            " search_path leads",
+            _THEIRS,
+        ) from error

@@ -1,0 +1,30 @@
+"""A second server, which is reached as production's is: by TCP, with passwords."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from episodes_assets.postgres.databases import Purpose
+from episodes_assets.postgres.dsn import Dsns, resolve_dsns
+from episodes_assets.settings import load_settings
+from episodes_assets_tests.support.own_server import OwnServer, own_server
+
+
+@pytest.fixture(scope="module")
+def tcp_server() -> Iterator[OwnServer]:
+    """A second server."""
+    with own_server() as server:
+        yield server
+
+
+@pytest.fixture
+def tcp_environment(tcp_server: OwnServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Dsns:
+    """Settings for four databases there, which tests before this one may have made."""
+    monkeypatch.setenv("EPISODES_HOME", str(tmp_path))
+    monkeypatch.setenv("EPISODES_ALLOWED_HOSTS", tcp_server.address)
+    monkeypatch.setenv("EPISODES_ADMIN_DSN", tcp_server.admin_dsn)
+    for purpose in Purpose:
+        dsn = f"postgresql://prod_{purpose}:p-{purpose}'%22@{tcp_server.address}/prod_{purpose.database}"
+        monkeypatch.setenv(purpose.setting, dsn)
+    return resolve_dsns(load_settings())
