@@ -20,6 +20,7 @@ from benchmarks import inputs
 from benchmarks.sizes import FULL, QUICK, Sizes
 from episodes_assets.commands.dagster_home import prepare_dagster_home
 from episodes_assets.days import ONE_DAY
+from episodes_assets.input.loading import replace_input
 from episodes_assets.lake import viewings
 from episodes_assets.postgres import embedded
 from episodes_assets.postgres.connect import connect
@@ -27,7 +28,6 @@ from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.provision.status import ready_databases
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import tracked_state
-from episodes_assets.stores.input_writing import replace_input
 from episodes_assets_tests.support.system import System, throwaway
 
 VIEWING_DAYS = 28

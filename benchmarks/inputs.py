@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from episodes_assets.stores.input_writing import EPISODES_SCHEMA, VIEWINGS_SCHEMA
+from episodes_assets.input.loading import EPISODES_SCHEMA, VIEWINGS_SCHEMA
 
 DAY = dt.date(2018, 6, 1)
 ZIPF_EXPONENT = 0.6

@@ -14,8 +14,8 @@ from benchmarks.assets_process import FINISHING, PLANNING
 from benchmarks.conftest import Measure, forget_all
 from benchmarks.sizes import Sizes
 from episodes_assets.days import FIRST_DAY, ONE_DAY
+from episodes_assets.input.loading import replace_input
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores.input_writing import replace_input
 from episodes_assets_tests.support.system import System, failure
 
 VIEWED = 50

@@ -15,9 +15,9 @@ from benchmarks.fleet import metrics_by_job, running_workers, work_off
 from benchmarks.ledger import CHUNK_JOBS, jobs_frame, record_jobs
 from benchmarks.sizes import FULL, Sizes
 from episodes_assets.days import ONE_DAY
+from episodes_assets.input.loading import replace_input
 from episodes_assets.postgres.arrow import stream_arrow
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores.input_writing import replace_input
 from episodes_assets_tests.support.system import System
 
 GROUP = "the fleet"

@@ -11,8 +11,8 @@ from benchmarks.conftest import Measure, forget_days
 from benchmarks.sizes import Sizes
 from episodes_assets.commands.processes import episodes_argv
 from episodes_assets.days import FIRST_DAY, ONE_DAY
+from episodes_assets.input.loading import replace_input
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores.input_writing import replace_input
 from episodes_assets_tests.support.system import System
 
 LATENCIES = """

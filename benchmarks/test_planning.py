@@ -11,8 +11,8 @@ from benchmarks.ledger import record_jobs
 from benchmarks.processes import in_a_process, run_assets
 from benchmarks.sizes import FULL, Sizes
 from episodes_assets.days import ONE_DAY
+from episodes_assets.input.loading import replace_input
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores.input_writing import replace_input
 from episodes_assets_tests.support.system import System
 
 

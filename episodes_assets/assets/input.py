@@ -15,12 +15,12 @@ from episodes_assets.assets.reporting import TEAM, Stopwatch, days_table, plain_
 from episodes_assets.assets.run_options import RunOptions
 from episodes_assets.days import ONE_DAY, parse_date
 from episodes_assets.errors import BadRunConfig, DropGone, DropNotArrived, ReasonMissing
+from episodes_assets.input.columns import look_at_columns
 from episodes_assets.lake.drops import Drop, Drops
 from episodes_assets.resources.databases import InputDatabase, ResultsDatabase
 from episodes_assets.resources.lake import Lake
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import tracked_state
-from episodes_assets.stores.input_columns import look_at_columns
 from episodes_assets.stores.recomputing import (
     LOOKED_AT,
     read_outdated,

@@ -21,10 +21,10 @@ from episodes_assets.automation.sensors import (
 )
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import EpisodesError
+from episodes_assets.input.reading import days_with_drop, drop_not_arrived
 from episodes_assets.resources.databases import InputDatabase, QueueDatabase, ResultsDatabase
 from episodes_assets.resources.lake import Lake
 from episodes_assets.stores import ledger, tracked_state
-from episodes_assets.stores.input_tables import days_with_drop, drop_not_arrived
 
 
 @dg.schedule(

@@ -13,12 +13,12 @@ from episodes_assets.commands.day_table import day_table
 from episodes_assets.commands.processes import temporary_workers
 from episodes_assets.days import FIRST_DAY, ONE_DAY, days_between
 from episodes_assets.errors import BadSetting
+from episodes_assets.input.reading import days_with_drop
+from episodes_assets.input.sample import generate_input
 from episodes_assets.postgres.connect import connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
-from episodes_assets.sample.generate import generate_input
 from episodes_assets.settings import Settings, load_settings
-from episodes_assets.stores.input_tables import days_with_drop
 from episodes_assets.stores.publications import published_plans
 
 SEED = 1

@@ -13,10 +13,10 @@ from episodes_assets.commands.console import err, out
 from episodes_assets.commands.databases import ready_databases, writable_input
 from episodes_assets.days import FIRST_DAY, ONE_DAY, parse_day
 from episodes_assets.errors import BadFile
-from episodes_assets.sample.generate import generate_input
+from episodes_assets.input.files import read_input_file
+from episodes_assets.input.loading import EPISODES_SCHEMA, VIEWINGS_SCHEMA, replace_input
+from episodes_assets.input.sample import generate_input
 from episodes_assets.settings import load_settings
-from episodes_assets.stores.input_files import read_input_file
-from episodes_assets.stores.input_writing import EPISODES_SCHEMA, VIEWINGS_SCHEMA, replace_input
 from episodes_assets.user_files import user_path
 
 app = typer.Typer(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from episodes_assets.stores.input_files import BadRow, read_input_file
+from episodes_assets.input.files import BadRow, read_input_file
 
 _SCHEMA = pa.schema([pa.field("epid", pa.int64(), nullable=False), ("tracked_on", pa.date32())])
 _IN_MEMORY = pa.schema({"epid": pa.int64(), "tracked_on": pa.timestamp("s")})

@@ -21,15 +21,20 @@ import numpy as np
 
 from episodes_assets.days import ONE_DAY, days_between
 from episodes_assets.errors import ViewingsGone, ViewingsLost
+from episodes_assets.input.reading import (
+    DayReading,
+    count_viewings,
+    drop_not_arrived,
+    reading,
+    viewings_begin,
+)
 from episodes_assets.lake.comparing import Difference, difference
 from episodes_assets.lake.day_file import LakeFile
 from episodes_assets.lake.drops import Drop, Drops, DropWriter
 from episodes_assets.lake.versions import Commit, TableVersion
 from episodes_assets.lake.viewings import ORDER, DayOfViewings, Viewings
 from episodes_assets.planning.drop import prepare_rules, validate_drop
-from episodes_assets.stores.input_tables import DayReading, count_viewings, drop_not_arrived, reading
 from episodes_assets.stores.read_ahead import read_ahead
-from episodes_assets.stores.viewings_coverage import viewings_begin
 
 # Of a range, so many days are committed together: what an interrupted run has to read again.
 MOST_DAYS = 64

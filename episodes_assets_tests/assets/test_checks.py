@@ -9,10 +9,11 @@ import pytest
 
 from episodes_assets.automation import alerts
 from episodes_assets.checks import ledger as checks_ledger
+from episodes_assets.input import reading
 from episodes_assets.planning import drop
 from episodes_assets.planning.drop import ValidatedDrop, whole_episodes
 from episodes_assets.resources.databases import ResultsDatabase
-from episodes_assets.stores import input_tables, ledger
+from episodes_assets.stores import ledger
 from episodes_assets_tests.support.days import PLANNING
 from episodes_assets_tests.support.system import System, day, failure
 
@@ -161,7 +162,7 @@ def test_a_drop_that_lost_a_row(system: System, monkeypatch: pytest.MonkeyPatch,
     insert_episodes(system, 2, 6)
     if fault == "a row lost while reading":
         monkeypatch.setattr(
-            input_tables, "whole_episodes", lambda *args: (part[:5] for part in whole_episodes(*args))
+            reading, "whole_episodes", lambda *args: (part[:5] for part in whole_episodes(*args))
         )
     else:
         assert system.materialize(day(1), day(2), select=["input_episodes"]).success

@@ -14,12 +14,13 @@ from episodes_assets.commands.databases import bring_in_older_snapshots
 from episodes_assets.commands.processes import worker_environment
 from episodes_assets.errors import LakeMismatch, ViewingsGone
 from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.input import reading as input_reading
 from episodes_assets.lake.tables import LakeTable
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.settings import WITHHELD
-from episodes_assets.stores import input_tables, taking
+from episodes_assets.stores import taking
 from episodes_assets_tests.support.days import PLANNING
 from episodes_assets_tests.support.input_viewings import BEFORE, ONE_DAY, fill, materialize, watch
 from episodes_assets_tests.support.older_release import become_older
@@ -111,7 +112,7 @@ def test_an_interrupted_beginning_goes_on_where_it_was(
         if len(read) == most:
             raise KeyboardInterrupt
         read.append(date)
-        return input_tables.reading(dsn, date)
+        return input_reading.reading(dsn, date)
 
     monkeypatch.setattr(taking, "reading", reading)
     with pytest.raises(BaseException, match=""):  # noqa: PT011  Dagster's own, or the interrupt
@@ -306,7 +307,7 @@ def test_a_look_back_that_failed_is_made_up_for(system: System, monkeypatch: pyt
     fill(system, BEFORE, day(2))
     materialize(system, day(1), select=PLANNING)
     watch(system, day(1), 1, first=10)
-    count = input_tables.count_viewings
+    count = input_reading.count_viewings
 
     def fails(dsn: str, days: Any) -> Any:
         monkeypatch.setattr(taking, "count_viewings", count)

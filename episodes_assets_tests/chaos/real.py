@@ -26,6 +26,7 @@ from episodes_assets.fleet.messages import ChunkMessage
 from episodes_assets.fleet.micro_batch import JobWindows, MicroBatch, run_micro_batch
 from episodes_assets.fleet.retry import retry_held_jobs
 from episodes_assets.fleet.time_limits import TimeLimits
+from episodes_assets.input.reading import reading
 from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.planning.drop import ValidatedDrop
 from episodes_assets.planning.episode_set import EpisodeSet
@@ -33,7 +34,6 @@ from episodes_assets.planning.jobs import newly_tracked, plan_checksum, plan_job
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.stores import ledger, published, tracked_state, waivers
-from episodes_assets.stores.input_tables import reading
 from episodes_assets_tests.chaos.model import Input, Job
 from episodes_assets_tests.support.system import System
 

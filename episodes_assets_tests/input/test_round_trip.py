@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from episodes_assets.commands.app import app
 from episodes_assets.errors import BadFile
-from episodes_assets.stores.input_files import read_input_file
-from episodes_assets.stores.input_writing import EPISODES_SCHEMA, VIEWINGS_SCHEMA
+from episodes_assets.input.files import read_input_file
+from episodes_assets.input.loading import EPISODES_SCHEMA, VIEWINGS_SCHEMA
 from episodes_assets_tests.support.system import System
 
 Row = tuple[Any, ...]

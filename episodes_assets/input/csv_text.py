@@ -2,7 +2,7 @@
 
 One regular expression decides what a row is; pyarrow splits the same bytes into columns of text, telling `""`
 (an empty text) from an empty field (a missing value), and both must find as many rows. What the texts mean is
-`exact_columns`' business.
+`values`' business.
 
 No reader is strict enough by itself: docs/designs-tried.md says which were tried.
 """

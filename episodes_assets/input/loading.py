@@ -17,9 +17,9 @@ from psycopg import sql
 
 from episodes_assets import failures
 from episodes_assets.errors import InputUnwritable
+from episodes_assets.input.columns import find_columns
 from episodes_assets.postgres.arrow import connect_arrow
 from episodes_assets.postgres.connect import describe
-from episodes_assets.stores.input_columns import find_columns
 
 EPISODES_SCHEMA = pa.schema(
     [

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from episodes_assets.errors import BadFile
-from episodes_assets.stores import csv_text
-from episodes_assets.stores.csv_text import BadCsv, read_csv_text
-from episodes_assets.stores.input_files import read_input_file
-from episodes_assets.stores.input_writing import EPISODES_SCHEMA, VIEWINGS_SCHEMA
+from episodes_assets.input import csv_text
+from episodes_assets.input.csv_text import BadCsv, read_csv_text
+from episodes_assets.input.files import read_input_file
+from episodes_assets.input.loading import EPISODES_SCHEMA, VIEWINGS_SCHEMA
 
 HEADER = "batch_date,epid,algorithm_id,series,season,episode,title,premier_date,start_date"
 GOOD = '2018-03-01,1,0,"a ""b""",1,2,"two\nlines",2018-01-01,2018-02-01'

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from episodes_assets.errors import InputUnwritable
+from episodes_assets.input.loading import EPISODES_SCHEMA, VIEWINGS_SCHEMA, replace_input
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores.input_writing import EPISODES_SCHEMA, VIEWINGS_SCHEMA, replace_input
 from episodes_assets_tests.support.system import System, day
 
 AT = dt.datetime(2018, 3, 1, 20, 15, tzinfo=dt.UTC)

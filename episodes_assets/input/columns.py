@@ -3,7 +3,7 @@
 Other teams make the tables, so their types differ: a number may be kept as `numeric` or as text, a time
 without a time zone. The columns are looked at in PostgreSQL's catalog before anything is read, where a
 statement finds the tables as well: through the role's search path, be they tables, views, partitioned or
-foreign. From that follow the expressions of the statements in `input_tables.py`:
+foreign. From that follow the expressions of the statements in `input/reading.py`:
 
 - What a type holds and ours does not (a fraction in an id, text that is no date) is told from what is missing
   and handed on as it was found, so that the row can be quarantined with it.

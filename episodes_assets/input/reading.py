@@ -1,4 +1,9 @@
-"""Reading the input database, which is other teams' and is never written by the pipeline."""
+"""The input database, read only: the drop in parts, a day of viewings, counts, how far back viewings reach.
+
+How far back takes two looks into the index on `viewed_at` for each date of the time asked for, of `COUNTED`
+rows at most, however many viewings there are; what counts as held is decided in `planning/viewings.py`. How
+each column is read exactly is `columns`; filling an input database is `loading`.
+"""
 
 import datetime as dt
 from collections.abc import Iterator, Sequence
@@ -10,11 +15,11 @@ import pyarrow as pa
 
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import DropNotArrived
+from episodes_assets.input.columns import InputColumns, forget_columns, input_columns
 from episodes_assets.planning.drop import AS_FOUND, DROP_PART_ROWS, VALIDATED, to_frame, whole_episodes
-from episodes_assets.planning.viewings import UNREADABLE
-from episodes_assets.postgres.arrow import OneMoment, one_moment
+from episodes_assets.planning.viewings import COUNTED, SPARSE_GAP, UNREADABLE, USUAL_DATES, covered_since
+from episodes_assets.postgres.arrow import OneMoment, one_moment, read_arrow
 from episodes_assets.postgres.connect import connect_to_input
-from episodes_assets.stores.input_columns import InputColumns, forget_columns, input_columns
 
 _EXTREMES: tuple[LiteralString, LiteralString] = ("min", "max")
 # The end of a day is the beginning of the next, which Python's last date lacks.
@@ -190,3 +195,55 @@ def drops_beside(dsn: str, day: dt.date) -> tuple[dt.date | None, dt.date | None
             {"day": day, "min": dt.date.min, "max": _LAST_DATE},
         ).fetchone()
     return (row[0], row[1]) if row else (None, None)
+
+
+def _read_dates(columns: InputColumns) -> LiteralString:
+    """The dates with viewings around a day and before it, the newest first, with the viewings of each."""
+
+    def newest_between(first: LiteralString, last: LiteralString) -> LiteralString:
+        newest = columns.date_of("viewings", "viewed_at", "max(viewings.viewed_at)")
+        within = columns.is_within("viewings", "viewed_at", first, last)
+        return f"(SELECT {newest} FROM viewings WHERE {within})"  # noqa: S608  literals alone
+
+    before = newest_between("(viewed_on - {gap} - 1)", "(viewed_on - 1)")
+    on_date = columns.is_within("viewings", "viewed_at", "viewed_on", "viewed_on")
+    return f"""
+        WITH RECURSIVE dates (viewed_on) AS (
+            SELECT {newest_between("({day}::date - {gap})", "({day}::date + {around})")}
+            UNION ALL
+            SELECT {before} FROM dates
+            WHERE viewed_on IS NOT NULL
+                AND (viewed_on > {{since}}::date OR viewed_on > {{day}}::date - {{around}})
+        )
+        SELECT viewed_on,
+            (
+                SELECT count(*) FROM (SELECT FROM viewings WHERE {on_date} LIMIT {{counted}}) AS those
+            ) AS viewings
+        FROM dates WHERE viewed_on IS NOT NULL ORDER BY viewed_on DESC
+    """  # noqa: S608  literals alone
+
+
+def viewings_begin(dsn: str, day: dt.date, since: dt.date) -> dt.date | None:
+    """The UTC date from which on the input holds the viewings up to a day; None when it holds none of then.
+
+    Args:
+        dsn: The input database.
+        day: The last date that matters.
+        since: The first date that matters; of those before nothing need be known.
+
+    Raises:
+        InputUnreadable: If the columns cannot be read.
+        DatabaseUnreachable: If the server does not answer or refuses, or goes away.
+    """
+    found = read_arrow(
+        dsn,
+        _read_dates(input_columns(dsn)),
+        is_ours=False,
+        day=day,
+        since=since,
+        gap=SPARSE_GAP,
+        around=USUAL_DATES,
+        counted=COUNTED,
+    )
+    dates, counts = found["viewed_on"].to_pylist(), found["viewings"].to_pylist()
+    return covered_since(list(zip(dates, counts, strict=True)), day)

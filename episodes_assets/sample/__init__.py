@@ -1,1 +1,0 @@
-"""A deterministic sample of the input: realistic in shape, messy where real input is."""
