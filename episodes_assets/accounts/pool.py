@@ -1,11 +1,15 @@
-"""Connections to the accounts, kept open between requests."""
+"""Connections to the accounts, kept open between requests, for threads and for the event loop.
 
-from collections.abc import Iterator
+From the event loop each call runs in a thread of its own few. Statements are the other modules'.
+"""
+
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import Concatenate, ParamSpec, Self, TypeVar
 
 import psycopg
+from anyio import CapacityLimiter, to_thread
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from episodes_assets.errors import EpisodesError
@@ -126,3 +130,45 @@ class AccountsPool:
         except Exception as error:
             self._refusal = error
             raise
+
+
+# Slow queries of Dagster's fill Starlette's own threads; nobody's login waits behind them.
+THREADS = 8
+# What a database that is away looks like; psycopg_pool's time-out is an OperationalError.
+AWAY = (psycopg.OperationalError, EpisodesError)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class AccountsAccess:
+    """Runs functions of `accounts/` without keeping the event loop waiting."""
+
+    def __init__(self, pool: AccountsPool) -> None:
+        self._pool = pool
+        self._limiter = CapacityLimiter(THREADS)
+
+    def ping(self) -> None:
+        """Ask the database whether it is there, in this thread.
+
+        Raises:
+            psycopg.OperationalError: If it is away.
+            EpisodesError: If it is not ours to use.
+        """
+        with self._pool.connection() as connection:
+            connection.execute("SELECT 1")
+
+    async def run(
+        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Call a function with a connection before its other arguments.
+
+        Raises:
+            psycopg.OperationalError: If the database is away.
+            EpisodesError: If it is not ours to use.
+        """
+
+        def work() -> T:
+            with self._pool.connection() as connection:
+                return function(connection, *args, **kwargs)
+
+        return await to_thread.run_sync(work, limiter=self._limiter)

@@ -1,7 +1,8 @@
-"""Failed logins slow down the next ones: of the same name, and from the same address.
+"""Rate limit of logins: failed ones slow down the next ones, of the same name and from the same network.
 
-An attempt counts as failed from the moment it is let through until it is known to have succeeded, so
-many at once get no further than one after the other.
+How long somebody must wait after so many failures is a pure rule (exponential backoff). An attempt counts
+as failed from the moment it is let through until it is known to have succeeded, so many at once get no
+further than one after the other.
 
 Whoever attacks a name makes it wait for everybody, and whoever guesses at an address everybody there; but
 not a name at an address where it has logged in before, which is counted by itself. So the attack does not
@@ -10,18 +11,71 @@ keep its victim out. The price: at such an address one can see that the name is 
 
 import hashlib
 import ipaddress
+import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-from episodes_assets.accounts import names
-from episodes_assets.accounts.waiting import FORGOTTEN_AFTER_SECONDS, Attempts, Waiting
+from episodes_assets.accounts import identity
 from episodes_assets.postgres import locks
 from episodes_assets.postgres.connect import Connection
+
+LONGEST_SECONDS = 15 * 60.0
+FORGOTTEN_AFTER_SECONDS = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """Failed logins of a name or from an address, one after the other.
+
+    Attributes:
+        failures: How many.
+        seconds_ago: How long ago the last one was.
+    """
+
+    failures: int
+    seconds_ago: float
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A rule.
+
+    Attributes:
+        free: How many failures cost no wait.
+        halved_after_seconds: After which half of the failures are forgotten; None to keep all for a day.
+        first_seconds: The wait after the first failure that costs one.
+    """
+
+    free: int
+    halved_after_seconds: float | None = None
+    first_seconds: float = 1.0
+
+    def seconds_left(self, attempts: Attempts) -> float:
+        """What is left to wait before the next attempt; 0 if it may be made now.
+
+        After the free ones it is `first_seconds`, doubling with each failure to a quarter of an hour. A day
+        after the last failure all are forgotten.
+        """
+        ago = max(0.0, attempts.seconds_ago)
+        if attempts.failures < self.free or ago >= FORGOTTEN_AFTER_SECONDS:
+            return 0.0
+        doublings = min(attempts.failures - self.free, 20)
+        return max(0.0, min(LONGEST_SECONDS, self.first_seconds * 2.0**doublings) - ago)
+
+    def counted(self, attempts: Attempts) -> int:
+        """How many failures there are with one more."""
+        ago = max(0.0, attempts.seconds_ago)
+        if ago >= FORGOTTEN_AFTER_SECONDS:
+            return 1
+        if self.halved_after_seconds is None:
+            return 1 + attempts.failures
+        return 1 + math.ceil(attempts.failures * math.pow(0.5, ago / self.halved_after_seconds))
+
 
 OF_A_NAME = Waiting(free=5)
 # Many people can share one, and each mistypes now and then.
 FROM_AN_ADDRESS = Waiting(free=20, halved_after_seconds=3600.0)
 KNOWN_FOR_DAYS = 30
-
 _NEVER = Attempts(0, 0.0)
 
 
@@ -149,7 +203,7 @@ def _purge(connection: Connection) -> None:
 
 
 def _name(name: str) -> bytes:
-    return _subject("name", names.fold(name))
+    return _subject("name", identity.fold(name))
 
 
 def _address(address: str) -> bytes:

@@ -1,12 +1,128 @@
-"""The users who log in with a password."""
+"""Users who log in with a password: adding, changing and checking them; the first operator.
+
+Passwords are hashed with argon2id, and checked in the same time whether there is a user or not, so that
+names cannot be found by timing. Users of an OpenID Connect provider have no row here.
+"""
 
 import datetime as dt
+import functools
+import re
+import secrets
+import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from episodes_assets.accounts import names, passwords
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from zxcvbn import zxcvbn
+
+from episodes_assets.accounts import audit, identity
 from episodes_assets.accounts.identity import Identity, Role, Way
-from episodes_assets.errors import AccountExists, LastOperator, NoSuchAccount
+from episodes_assets.errors import AccountExists, BadAccount, LastOperator, NoSuchAccount
 from episodes_assets.postgres.connect import Connection
+
+MINIMUM_LENGTH = 12
+MAXIMUM_LENGTH = 1_000
+# zxcvbn's best mark: at least ten to the tenth guesses.
+_STRONG = 4
+# zxcvbn takes no more: its time grows with the square of the length.
+_LONGEST_ESTIMATED = 72
+_SYSTEM_WORDS = ("episodes", "episode", "dagster", "dashboard", "operator", "viewer")
+_SHORTEST_WORD = 3
+# The library's defaults follow RFC 9106; when they change, passwords are hashed anew at the next login.
+_HASHER = PasswordHasher()
+# No letters that are taken for one another.
+_READABLE = "abcdefghijkmnpqrstuvwxyz23456789"
+
+
+def hash_password(password: str) -> str:
+    """The argon2id hash of a password, with its salt and costs."""
+    return _HASHER.hash(_spelt(password))
+
+
+def matches(hashed: str | None, password: str) -> bool:
+    """Whether a hash is of this password.
+
+    Args:
+        hashed: The hash; None where there is no user. That takes as long, and is False.
+        password: What somebody typed.
+    """
+    dummy = _dummy(_HASHER)  # made in either case: the first login would give away which it was
+    try:
+        is_right = _HASHER.verify(hashed or dummy, _spelt(password))
+    except (VerificationError, InvalidHashError):
+        return False
+    return is_right and hashed is not None
+
+
+def needs_rehash(hashed: str) -> bool:
+    """Whether a hash was made with other costs than this release's."""
+    return _HASHER.check_needs_rehash(hashed)
+
+
+def generate_password() -> str:
+    """A password of 100 random bits that can be read aloud: four groups of five."""
+    return "-".join("".join(secrets.choice(_READABLE) for _ in range(5)) for _ in range(4))
+
+
+def require_strong(password: str, name: str) -> None:
+    """Refuse a password that is too easily guessed.
+
+    zxcvbn estimates how many guesses it takes: it knows common passwords and words, also spelt with digits
+    for letters, names, dates, rows of the keyboard, sequences and repeats. The user's name and the words
+    of this system count for nothing, because an attacker tries them first.
+
+    Args:
+        password: The password to be.
+        name: The user's name, folded.
+
+    Raises:
+        BadAccount: If it is too short, too long, common, or little more than names.
+    """
+    mend = "choose a longer one, several words for instance, or let --generate make one"
+    if len(password) < MINIMUM_LENGTH:
+        raise BadAccount(f"the password has fewer than {MINIMUM_LENGTH} characters", mend)
+    if len(password) > MAXIMUM_LENGTH:
+        raise BadAccount(f"the password has more than {MAXIMUM_LENGTH:,} characters", "choose a shorter one")
+    mend = "choose four uncommon words that do not belong together, or let --generate make one"
+    if (weakness := _weakness(password)) is not None:
+        raise BadAccount(f"the password is easily guessed{weakness}", mend)
+    if _weakness(_without_known_words(password, name)) is not None:
+        raise BadAccount(
+            "the password is little more than the user's name or words everybody knows of this system", mend
+        )
+
+
+def _weakness(password: str) -> str | None:
+    """Why a password is easily guessed, to be put behind that; None if it is not."""
+    if not password:
+        return ""
+    found = zxcvbn(password[:_LONGEST_ESTIMATED])
+    if found["score"] >= _STRONG:
+        return None
+    warning = found["feedback"]["warning"]
+    return f" ({warning.rstrip('.')})" if warning else ""
+
+
+def _without_known_words(password: str, name: str) -> str:
+    """What an attacker who knows the user's name and where it is used has to guess."""
+    parts = re.split(r"[^a-z0-9]+", name)
+    known = sorted({name, *parts, *_SYSTEM_WORDS}, key=len, reverse=True)
+    rest = password.casefold()
+    for word in known:
+        if len(word) >= _SHORTEST_WORD:
+            rest = rest.replace(word, "")
+    return rest
+
+
+def _spelt(password: str) -> bytes:
+    """The same bytes from every keyboard; no more of them than a password may have."""
+    return unicodedata.normalize("NFKC", password[: MAXIMUM_LENGTH + 1]).encode("utf-8", "surrogatepass")
+
+
+@functools.cache
+def _dummy(hasher: PasswordHasher) -> str:
+    return hasher.hash(secrets.token_bytes(32))
 
 
 @dataclass(frozen=True)
@@ -35,11 +151,11 @@ def add_user(connection: Connection, name: str, role: Role, password: str) -> No
         BadAccount: If nobody can have that name or password.
         AccountExists: If the name is taken.
     """
-    name = names.require_name(name)
-    passwords.require_strong(password, name)
+    name = identity.require_name(name)
+    require_strong(password, name)
     added = connection.execute(
         "INSERT INTO dashboard.users (name, role, password_hash) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
-        [name, role.value, passwords.hash_password(password)],
+        [name, role.value, hash_password(password)],
     )
     if added.rowcount != 1:
         raise AccountExists(
@@ -54,9 +170,9 @@ def set_password(connection: Connection, name: str, password: str) -> None:
         BadAccount: If it is too easily guessed.
         NoSuchAccount: If there is no such user.
     """
-    name = names.fold(name)
-    passwords.require_strong(password, name)
-    hashed = passwords.hash_password(password)
+    name = identity.fold(name)
+    require_strong(password, name)
+    hashed = hash_password(password)
     with connection.transaction():
         _change(connection, "UPDATE dashboard.users SET password_hash = %s WHERE name = %s", [hashed, name])
         _end_sessions(connection, name)
@@ -75,7 +191,7 @@ def set_role(connection: Connection, name: str, role: Role, *, force: bool = Fal
         NoSuchAccount: If there is no such user.
         LastOperator: If no enabled operator would be left.
     """
-    name = names.fold(name)
+    name = identity.fold(name)
     with connection.transaction():
         if role is not Role.OPERATOR:
             _keep_an_operator(connection, name, force=force)
@@ -94,7 +210,7 @@ def disable_user(connection: Connection, name: str, *, force: bool = False) -> N
         NoSuchAccount: If there is no such user.
         LastOperator: If no enabled operator would be left.
     """
-    name = names.fold(name)
+    name = identity.fold(name)
     with connection.transaction():
         _keep_an_operator(connection, name, force=force)
         _change(connection, "UPDATE dashboard.users SET is_disabled = true WHERE name = %s", [name])
@@ -108,7 +224,7 @@ def enable_user(connection: Connection, name: str) -> None:
         NoSuchAccount: If there is no such user.
     """
     enabled = "UPDATE dashboard.users SET is_disabled = false WHERE name = %s"
-    _change(connection, enabled, [names.fold(name)])
+    _change(connection, enabled, [identity.fold(name)])
 
 
 def remove_user(connection: Connection, name: str, *, force: bool = False) -> None:
@@ -123,7 +239,7 @@ def remove_user(connection: Connection, name: str, *, force: bool = False) -> No
         NoSuchAccount: If there is no such user.
         LastOperator: If no enabled operator would be left.
     """
-    name = names.fold(name)
+    name = identity.fold(name)
     with connection.transaction():
         _keep_an_operator(connection, name, force=force)
         _change(connection, "DELETE FROM dashboard.users WHERE name = %s", [name])
@@ -148,9 +264,9 @@ def known_name(connection: Connection, name: str) -> str | None:
 
     What was typed in place of a name may be a password, and is then to be kept nowhere.
     """
-    folded = names.fold(name)
+    folded = identity.fold(name)
     row = connection.execute(
-        "SELECT name FROM dashboard.users WHERE name = %s", [folded if names.is_name(folded) else ""]
+        "SELECT name FROM dashboard.users WHERE name = %s", [folded if identity.is_name(folded) else ""]
     ).fetchone()
     return None if row is None else str(row[0])
 
@@ -160,15 +276,15 @@ def log_in(connection: Connection, name: str, password: str) -> Identity | None:
 
     It takes as long in each case. Ask `throttle.try_again_after` before.
     """
-    name = names.fold(name)
+    name = identity.fold(name)
     found = connection.execute(
         "SELECT password_hash, is_disabled FROM dashboard.users WHERE name = %s",
-        [name if names.is_name(name) else ""],
+        [name if identity.is_name(name) else ""],
     ).fetchone()
     hashed, is_disabled = found or (None, True)
-    if not passwords.matches(hashed, password) or hashed is None or is_disabled:
+    if not matches(hashed, password) or hashed is None or is_disabled:
         return None
-    renewed = passwords.hash_password(password) if passwords.needs_rehash(hashed) else hashed
+    renewed = hash_password(password) if needs_rehash(hashed) else hashed
     # Unless they were disabled or given another password while we looked.
     row = connection.execute(
         "UPDATE dashboard.users SET last_login_at = now(), password_hash = %s"
@@ -199,3 +315,40 @@ def _change(connection: Connection, statement: str, parameters: list[str]) -> No
 
 def _end_sessions(connection: Connection, name: str) -> None:
     connection.execute("DELETE FROM dashboard.sessions WHERE user_name = %s", [name])
+
+
+NAME = "operator"
+
+
+def add_first_operator(connection: Connection, show: Callable[[str, str], None]) -> bool:
+    """Add an operator with a generated password where there is no user at all.
+
+    Two processes at once add one. The audit log says so.
+
+    Args:
+        connection: To the accounts.
+        show: Is told the name and the password, which is kept nowhere: what it raises leaves no operator
+            behind whose password nobody has seen.
+
+    Returns:
+        Whether one was added.
+    """
+    if has_users(connection):
+        return False
+    password = generate_password()
+    with connection.transaction():
+        connection.execute("LOCK TABLE dashboard.users IN SHARE ROW EXCLUSIVE MODE")
+        if has_users(connection):
+            return False
+        add_user(connection, NAME, Role.OPERATOR, password)
+        audit.record(
+            connection,
+            who="first start",
+            way=None,
+            what="add user",
+            detail={"name": NAME, "role": Role.OPERATOR.value},
+            address="",
+            outcome="done",
+        )
+        show(NAME, password)
+    return True

@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from episodes_assets.accounts import names
-from episodes_assets.accounts import tokens as account_tokens
+from episodes_assets.accounts import identity, sessions
 from episodes_assets.accounts.identity import Role
 from episodes_assets.commands.accounts import accounts, recorded
 from episodes_assets.commands.console import err, out
@@ -33,10 +32,10 @@ def create(
     Example: curl -H "Authorization: Bearer $(episodes tokens create ci --role viewer)" ...
     """
     require_standard_output()
-    name = names.require_name(name)
+    name = identity.require_name(name)
     ends = None if expires_days is None else dt.datetime.now(dt.UTC) + dt.timedelta(days=expires_days)
     with recorded("create token", name=name, role=role.value, expires_at=ends) as connection:
-        token = account_tokens.create_token(connection, name, role, ends)
+        token = sessions.create_token(connection, name, role, ends)
         until = "never" if ends is None else f"{instant(ends)} UTC"
         err.print(f"The {role}'s token {name}, which is shown this once; it ends: {until}")
         out.print(token, soft_wrap=True)  # before it is committed: one that cannot be shown is nobody's
@@ -50,7 +49,7 @@ def list_() -> None:
     """
     require_standard_output()
     with accounts() as connection:
-        found = account_tokens.list_tokens(connection)
+        found = sessions.list_tokens(connection)
     table = Table(box=None)
     for column in ("name", "role", "made", "ends", "last used", ""):
         table.add_column(column, no_wrap=True)
@@ -73,13 +72,13 @@ def revoke(name: Annotated[str, typer.Argument(help="The token's name.")]) -> No
 
     Example: episodes tokens revoke ci
     """
-    name = names.fold(name)
+    name = identity.fold(name)
     with recorded("revoke token", name=name) as connection:
-        account_tokens.revoke_token(connection, name)
+        sessions.revoke_token(connection, name)
     err.print(f"The token {name} is revoked.")
 
 
-def _state(token: account_tokens.ServiceToken, now: dt.datetime) -> str:
+def _state(token: sessions.ServiceToken, now: dt.datetime) -> str:
     if token.revoked_at is not None:
         return f"revoked {instant(token.revoked_at)}"
     return "expired" if token.expires_at is not None and token.expires_at <= now else ""

@@ -19,7 +19,7 @@ import typer
 import yaml
 from rich.text import Text
 
-from episodes_assets.accounts.first_operator import add_first_operator
+from episodes_assets.accounts.users import add_first_operator
 from episodes_assets.commands.console import child_line, out
 from episodes_assets.commands.dagster_home import prepare_dagster_home
 from episodes_assets.commands.databases import (

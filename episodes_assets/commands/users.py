@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from episodes_assets.accounts import names, passwords, throttle
+from episodes_assets.accounts import identity, throttle
 from episodes_assets.accounts import sessions as account_sessions
 from episodes_assets.accounts import users as account_users
 from episodes_assets.accounts.identity import Role
@@ -43,7 +43,7 @@ def add(name: Name, role: ToBe, generate: Generate = False, password_stdin: From
 
     Example: episodes users add ada --role operator --generate
     """
-    name = names.require_name(name)
+    name = identity.require_name(name)
     password = _choose_password(generate=generate, from_stdin=password_stdin)
     with recorded("add user", name=name, role=role.value) as connection:
         account_users.add_user(connection, name, role, password)
@@ -77,7 +77,7 @@ def password(name: Name, generate: Generate = False, password_stdin: FromStdin =
 
     Example: episodes users password ada --generate
     """
-    name = names.fold(name)
+    name = identity.fold(name)
     chosen = _choose_password(generate=generate, from_stdin=password_stdin)
     with recorded("set password", name=name) as connection:
         account_users.set_password(connection, name, chosen)
@@ -96,7 +96,7 @@ def role(
 
     Example: episodes users role ada viewer
     """
-    name = names.fold(name)
+    name = identity.fold(name)
     with recorded("set role", name=name, role=new.value) as connection:
         account_users.set_role(connection, name, new, force=force)
     err.print(f"{name} is now {'an operator' if new is Role.OPERATOR else 'a viewer'}.")
@@ -108,7 +108,7 @@ def disable(name: Name, force: Force = False) -> None:
 
     Service tokens are not theirs and stay valid: see `episodes tokens list`.
     """
-    name = names.fold(name)
+    name = identity.fold(name)
     with recorded("disable user", name=name) as connection:
         account_users.disable_user(connection, name, force=force)
     err.print(f"{name} can no longer log in; their sessions have ended.")
@@ -120,7 +120,7 @@ def enable(name: Name) -> None:
 
     Waits after failed logins with that name are over as well.
     """
-    name = names.fold(name)
+    name = identity.fold(name)
     with recorded("enable user", name=name) as connection:
         account_users.enable_user(connection, name)
         throttle.forget_failures(connection, name)
@@ -133,7 +133,7 @@ def remove(name: Name, force: Force = False) -> None:
 
     With the very last one removed, the next `episodes up` makes an operator with a new password.
     """
-    name = names.fold(name)
+    name = identity.fold(name)
     with recorded("remove user", name=name) as connection:
         account_users.remove_user(connection, name, force=force)
     err.print(f"{name} is removed.")
@@ -162,7 +162,7 @@ def _choose_password(*, generate: bool, from_stdin: bool) -> str:
         raise BadAccount("a password is either generated or read", "give --generate or --password-stdin")
     if generate:
         require_standard_output()
-        return passwords.generate_password()
+        return account_users.generate_password()
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
     if not sys.stdin.isatty():

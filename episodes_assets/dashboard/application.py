@@ -15,10 +15,9 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from episodes_assets.accounts.pool import AccountsPool
-from episodes_assets.accounts.signing_key import signing_key
+from episodes_assets.accounts.pool import AWAY, AccountsAccess, AccountsPool
+from episodes_assets.accounts.sessions import signing_key
 from episodes_assets.dashboard import refusal
-from episodes_assets.dashboard.accounts_access import AWAY, AccountsAccess
 from episodes_assets.dashboard.configuration import Configuration
 from episodes_assets.dashboard.dagster_ui import DagsterUi, open_dagster_ui
 from episodes_assets.dashboard.fleet_page import LIVE, fleet_routes

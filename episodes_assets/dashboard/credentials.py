@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 
 from starlette.requests import HTTPConnection
 
-from episodes_assets.accounts import sessions, tokens
+from episodes_assets.accounts import sessions
 from episodes_assets.accounts.identity import Identity, Role
-from episodes_assets.dashboard.accounts_access import AccountsAccess
+from episodes_assets.accounts.pool import AccountsAccess
 from episodes_assets.dashboard.configuration import Configuration
 from episodes_assets.dashboard.session_client import session_client
 
@@ -70,7 +70,7 @@ async def identify(
         scheme, _, token = headers[0].partition(" ")
         if len(headers) > 1 or scheme.lower() != "bearer" or not _may_be_one(token.strip()):
             return None
-        found = await accounts.run(tokens.find_token, token.strip())
+        found = await accounts.run(sessions.find_token, token.strip())
         return _proof(found, configuration, is_cookie=False)
     session = session_token(connection, is_secure=configuration.is_secure)
     if session is None or not _may_be_one(session):

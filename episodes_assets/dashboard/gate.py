@@ -20,8 +20,8 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from episodes_assets.accounts import audit
+from episodes_assets.accounts.pool import AWAY
 from episodes_assets.dashboard import refusal as refusals
-from episodes_assets.dashboard.accounts_access import AWAY
 from episodes_assets.dashboard.audit_detail import (
     LONGEST_ANSWER,
     KnownRuns,

@@ -10,7 +10,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from episodes_assets.accounts.identity import Identity
-from episodes_assets.dashboard.accounts_access import AWAY
+from episodes_assets.accounts.pool import AWAY
 from episodes_assets.dashboard.credentials import identify
 from episodes_assets.dashboard.graphql_arguments import read_calls, takes_environment
 from episodes_assets.dashboard.graphql_reading import (

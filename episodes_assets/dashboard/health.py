@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from episodes_assets.dashboard.accounts_access import AWAY, AccountsAccess
+from episodes_assets.accounts.pool import AWAY, AccountsAccess
 from episodes_assets.dashboard.dagster_ui import DagsterUi
 from episodes_assets.dashboard.sensor_ticks import SensorTicks
 

@@ -8,7 +8,7 @@ from starlette.requests import HTTPConnection
 
 from episodes_assets.accounts import audit
 from episodes_assets.accounts.identity import Identity
-from episodes_assets.dashboard.accounts_access import AWAY, AccountsAccess
+from episodes_assets.accounts.pool import AWAY, AccountsAccess
 from episodes_assets.dashboard.configuration import Configuration
 from episodes_assets.dashboard.metrics import Metrics
 

@@ -10,7 +10,7 @@ from argon2 import PasswordHasher
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from episodes_assets.accounts import passwords
+from episodes_assets.accounts import users
 from episodes_assets.postgres import embedded
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.postgres.databases import Purpose
@@ -38,7 +38,7 @@ def copied_accounts(server_home: Path) -> Iterator[AccountsDatabase]:
 def accounts(copied_accounts: AccountsDatabase, monkeypatch: pytest.MonkeyPatch) -> AccountsDatabase:
     """Empty accounts, whose passwords cost nothing to hash."""
     copied_accounts.empty()
-    monkeypatch.setattr(passwords, "_HASHER", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+    monkeypatch.setattr(users, "_HASHER", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
     return copied_accounts
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 from argon2 import PasswordHasher
 
-from episodes_assets.accounts import passwords
+from episodes_assets.accounts import users
 from episodes_assets.errors import BadAccount
 
 
@@ -23,37 +23,37 @@ class CountingHasher(PasswordHasher):
 
 
 def test_a_hash_is_argon2id_with_the_costs_of_rfc_9106() -> None:
-    hashed = passwords.hash_password("correct horse battery")
+    hashed = users.hash_password("correct horse battery")
     assert hashed.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
     assert "correct" not in hashed
-    assert passwords.matches(hashed, "correct horse battery")
-    assert not passwords.matches(hashed, "correct horse batterY")
-    assert not passwords.needs_rehash(hashed)
+    assert users.matches(hashed, "correct horse battery")
+    assert not users.matches(hashed, "correct horse batterY")
+    assert not users.needs_rehash(hashed)
 
 
 def test_without_a_user_as_much_is_verified(monkeypatch: pytest.MonkeyPatch) -> None:
     hasher = CountingHasher()
-    monkeypatch.setattr(passwords, "_HASHER", hasher)
-    hashed = passwords.hash_password("correct horse battery")
+    monkeypatch.setattr(users, "_HASHER", hasher)
+    hashed = users.hash_password("correct horse battery")
     for stored in (hashed, None):
         hasher.verified.clear()
-        assert not passwords.matches(stored, "wrong horse battery")
+        assert not users.matches(stored, "wrong horse battery")
         assert len(hasher.verified) == 1
         costs = hasher.verified[0].rsplit("$", 2)[0]
         assert costs == hashed.rsplit("$", 2)[0]
 
 
 def test_what_is_no_hash_matches_nothing() -> None:
-    assert not passwords.matches("!", "correct horse battery")
+    assert not users.matches("!", "correct horse battery")
 
 
 def test_every_keyboard_spells_a_password_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     """An accent of its own, or with its letter; and what no keyboard gives is no error."""
-    monkeypatch.setattr(passwords, "_HASHER", CountingHasher())
-    hashed = passwords.hash_password("cafe\u0301 au lait, merci")
-    assert passwords.matches(hashed, "caf\u00e9 au lait, merci")
+    monkeypatch.setattr(users, "_HASHER", CountingHasher())
+    hashed = users.hash_password("cafe\u0301 au lait, merci")
+    assert users.matches(hashed, "caf\u00e9 au lait, merci")
     for typed in ("\ud800", "a\0b", "", "x" * 5_000_000):
-        assert not passwords.matches(hashed, typed)
+        assert not users.matches(hashed, typed)
 
 
 @pytest.mark.parametrize(
@@ -76,18 +76,18 @@ def test_every_keyboard_spells_a_password_alike(monkeypatch: pytest.MonkeyPatch)
 )
 def test_a_weak_password_is_refused(password: str, problem: str) -> None:
     with pytest.raises(BadAccount, match=problem) as refused:
-        passwords.require_strong(password, "ada.lovelace@example.org")
+        users.require_strong(password, "ada.lovelace@example.org")
     assert not password or password not in str(refused.value)
 
 
 @pytest.mark.parametrize("password", ["correct horse battery", "Sommerferien in Kiel", "x7" + "kq9v2m" * 166])
 def test_words_that_do_not_belong_together_are_accepted(password: str) -> None:
-    passwords.require_strong(password[: passwords.MAXIMUM_LENGTH], "ada.lovelace@example.org")
+    users.require_strong(password[: users.MAXIMUM_LENGTH], "ada.lovelace@example.org")
 
 
 def test_a_generated_password_is_strong_and_readable() -> None:
-    generated = {passwords.generate_password() for _ in range(50)}
+    generated = {users.generate_password() for _ in range(50)}
     assert len(generated) == 50
     for each in generated:
-        passwords.require_strong(each, "operator")
+        users.require_strong(each, "operator")
         assert re.fullmatch(r"([a-km-np-z2-9]{5}-){3}[a-km-np-z2-9]{5}", each)

@@ -3,10 +3,9 @@
 import base64
 import datetime as dt
 
-from episodes_assets.accounts import audit, sessions, throttle, tokens, users
+from episodes_assets.accounts import audit, sessions, throttle, users
 from episodes_assets.accounts.identity import Role
-from episodes_assets.accounts.sessions import Lifetimes
-from episodes_assets.accounts.signing_key import signing_key
+from episodes_assets.accounts.sessions import Lifetimes, signing_key
 from episodes_assets.postgres.connect import Connection
 from episodes_assets_tests.accounts.database import TABLES, AccountsDatabase
 
@@ -19,7 +18,7 @@ def test_no_table_holds_a_secret(accounts: AccountsDatabase, connection: Connect
     assert identity is not None
     day = dt.timedelta(days=1)
     session = sessions.start_session(connection, identity, Lifetimes(day, day))
-    token = tokens.create_token(connection, "ci", Role.VIEWER, None)
+    token = sessions.create_token(connection, "ci", Role.VIEWER, None)
     # A password typed where the name belongs.
     throttle.try_again_after(connection, GOOD, "10.0.0.1")
     throttle.record_failure(connection, GOOD, "10.0.0.1")

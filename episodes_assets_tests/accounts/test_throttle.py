@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from episodes_assets.accounts import throttle, waiting
+from episodes_assets.accounts import throttle
 from episodes_assets.postgres.connect import Connection
 from episodes_assets_tests.accounts.database import AccountsDatabase
 
 FREE = throttle.OF_A_NAME.free
 FREE_OF_AN_ADDRESS = throttle.FROM_AN_ADDRESS.free
-FIRST, LONGEST = 60.0, 60 * waiting.LONGEST_SECONDS
+FIRST, LONGEST = 60.0, 60 * throttle.LONGEST_SECONDS
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def _long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """So long that what passes while a test runs does not count."""
     for rule in ("OF_A_NAME", "FROM_AN_ADDRESS"):
         monkeypatch.setattr(throttle, rule, replace(getattr(throttle, rule), first_seconds=FIRST))
-    monkeypatch.setattr(waiting, "LONGEST_SECONDS", LONGEST)
+    monkeypatch.setattr(throttle, "LONGEST_SECONDS", LONGEST)
 
 
 def fail(connection: Connection, name: str, address: str, times: int = 1) -> int:

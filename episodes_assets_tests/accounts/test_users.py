@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 from argon2 import PasswordHasher
 
-from episodes_assets.accounts import audit, passwords, users
-from episodes_assets.accounts.first_operator import add_first_operator
+from episodes_assets.accounts import audit, users
 from episodes_assets.accounts.identity import Identity, Role, Way
+from episodes_assets.accounts.users import add_first_operator
 from episodes_assets.errors import AccountExists, BadAccount, LastOperator, NoSuchAccount
 from episodes_assets.postgres.connect import Connection
 from episodes_assets_tests.accounts.database import AccountsDatabase
@@ -94,14 +94,14 @@ def test_who_is_shut_out_while_the_password_is_looked_at_is_out(
     meanwhile: Callable[[Connection], None],
 ) -> None:
     users.add_user(connection, "ada", Role.VIEWER, GOOD)
-    look = passwords.matches
+    look = users.matches
 
     def slow_look(hashed: str | None, password: str) -> bool:
         with accounts.connect() as other:
             meanwhile(other)
         return look(hashed, password)
 
-    monkeypatch.setattr(passwords, "matches", slow_look)
+    monkeypatch.setattr(users, "matches", slow_look)
     assert users.log_in(connection, "ada", GOOD) is None
 
 
@@ -109,7 +109,7 @@ def test_a_hash_of_other_costs_is_renewed(
     accounts: AccountsDatabase, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     users.add_user(connection, "ada", Role.VIEWER, GOOD)
-    monkeypatch.setattr(passwords, "_HASHER", PasswordHasher(time_cost=2, memory_cost=16, parallelism=1))
+    monkeypatch.setattr(users, "_HASHER", PasswordHasher(time_cost=2, memory_cost=16, parallelism=1))
     assert users.log_in(connection, "ada", "wrong horse battery") is None
     assert "$m=8,t=1,p=1$" in accounts.dump()
     assert users.log_in(connection, "ada", GOOD) is not None
@@ -121,7 +121,7 @@ def test_an_answer_takes_as_long_whoever_is_asked_for(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counted in time on the processor, which other processes do not change."""
-    monkeypatch.setattr(passwords, "_HASHER", PasswordHasher(time_cost=2, memory_cost=8_192, parallelism=1))
+    monkeypatch.setattr(users, "_HASHER", PasswordHasher(time_cost=2, memory_cost=8_192, parallelism=1))
     users.add_user(connection, "ada", Role.VIEWER, GOOD)
     users.add_user(connection, "disabled", Role.VIEWER, GOOD)
     users.disable_user(connection, "disabled")

@@ -5,12 +5,7 @@ from collections.abc import Sequence
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from episodes_assets.accounts.waiting import (
-    FORGOTTEN_AFTER_SECONDS,
-    LONGEST_SECONDS,
-    Attempts,
-    Waiting,
-)
+from episodes_assets.accounts.throttle import FORGOTTEN_AFTER_SECONDS, LONGEST_SECONDS, Attempts, Waiting
 
 FREE = st.integers(1, 30)
 FAILURES = st.integers(0, 10_000)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from episodes_assets import descriptors
-from episodes_assets.accounts import audit, sessions, throttle, tokens, users
+from episodes_assets.accounts import audit, sessions, throttle, users
 from episodes_assets.accounts.identity import Identity, Role, Way
 from episodes_assets.accounts.sessions import Lifetimes
 from episodes_assets.commands.processes import episodes_argv
@@ -80,7 +80,7 @@ def test_nothing_is_made_or_looked_up_that_nobody_would_see(
     monkeypatch.setattr(descriptors, "_inherited", frozenset({0, 2}))
     assert "standard output is closed" in str(refusal(*command))
     assert users.list_users(connection) == []
-    assert tokens.list_tokens(connection) == []
+    assert sessions.list_tokens(connection) == []
 
 
 def test_a_secret_that_cannot_be_shown_is_not_made(connection: Connection) -> None:
@@ -107,7 +107,7 @@ def test_a_secret_that_cannot_be_shown_is_not_made(connection: Connection) -> No
         os.close(gone)
     assert [user.name for user in users.list_users(connection)] == ["ada"]
     assert users.log_in(connection, "ada", GOOD) is not None
-    assert tokens.list_tokens(connection) == []
+    assert sessions.list_tokens(connection) == []
     assert [event.what for event in audit.read(connection)].count("add user") == 1
 
 
@@ -181,8 +181,8 @@ def test_tokens_are_shown_once_and_revoked(accounts: AccountsDatabase, connectio
     shown, said = output("tokens", "create", "ci", "--role", "viewer", "--expires-days", "7")
     token = shown.strip()
     assert token not in said
-    assert tokens.find_token(connection, token) == Identity("ci", Role.VIEWER, Way.TOKEN)
-    (kept,) = tokens.list_tokens(connection)
+    assert sessions.find_token(connection, token) == Identity("ci", Role.VIEWER, Way.TOKEN)
+    (kept,) = sessions.list_tokens(connection)
     assert kept.expires_at is not None
     assert (kept.expires_at - kept.created_at).total_seconds() == pytest.approx(7 * 86_400, abs=60)
     output("tokens", "create", "deploy", "--role", "operator")

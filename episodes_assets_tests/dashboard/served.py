@@ -17,10 +17,9 @@ from starlette.types import ASGIApp
 
 from episodes_assets.accounts import sessions, users
 from episodes_assets.accounts.identity import Identity, Role, Way
-from episodes_assets.accounts.pool import AccountsPool
+from episodes_assets.accounts.pool import AccountsAccess, AccountsPool
 from episodes_assets.accounts.sessions import Lifetimes
 from episodes_assets.dashboard import server
-from episodes_assets.dashboard.accounts_access import AccountsAccess
 from episodes_assets.dashboard.application import create_application
 from episodes_assets.dashboard.configuration import Configuration, read_configuration
 from episodes_assets.dashboard.connections import ConnectionLimits

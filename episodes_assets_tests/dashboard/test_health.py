@@ -12,9 +12,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from episodes_assets.accounts.pool import AccountsPool
+from episodes_assets.accounts.pool import AccountsAccess, AccountsPool
 from episodes_assets.dashboard import health, sensor_ticks
-from episodes_assets.dashboard.accounts_access import AccountsAccess
 from episodes_assets.dashboard.dagster_ui import open_dagster_ui
 from episodes_assets.dashboard.health import health_routes
 from episodes_assets.dashboard.sensor_ticks import DaemonSilent, SensorTicks

@@ -15,7 +15,7 @@ from dagster._core.execution.backfill import BulkActionStatus
 from dagster_graphql.schema import create_schema
 from graphql import GraphQLInputObjectType, GraphQLObjectType, get_named_type
 
-from episodes_assets.accounts import tokens
+from episodes_assets.accounts import sessions
 from episodes_assets.accounts.identity import Role
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
@@ -99,7 +99,7 @@ def test_a_launched_run_names_whoever_is_signed_in(dashboard: Dashboard) -> None
 
 
 def test_a_token_is_not_taken_for_a_user(dashboard: Dashboard) -> None:
-    token = dashboard.accounts(tokens.create_token, "viewer", Role.OPERATOR, None)
+    token = dashboard.accounts(sessions.create_token, "viewer", Role.OPERATOR, None)
     params = params_of("waive_held_jobs", waiver(), PARTITION)
     answer = send(dashboard, LAUNCH, params, Authorization=f"Bearer {token}")
     assert run_of(dashboard, answer).tags[LAUNCHED_BY] == "token viewer"
@@ -112,7 +112,7 @@ def test_a_run_that_is_executed_again_names_whoever_asked_for_that(
     instance = dashboard.ui.workspace.instance
     parent = run_of(dashboard, send(dashboard, LAUNCH, params_of("retry_held_jobs", {}, PARTITION)))
     instance.report_run_failed(parent)
-    other = dashboard.accounts(tokens.create_token, f"again-{keeps_tags}".lower(), Role.OPERATOR, None)
+    other = dashboard.accounts(sessions.create_token, f"again-{keeps_tags}".lower(), Role.OPERATOR, None)
     params = {
         "parentRunId": parent.run_id,
         "strategy": "ALL_STEPS",
@@ -145,7 +145,7 @@ def test_runs_of_a_backfill_name_whoever_launched_it(dashboard: Dashboard) -> No
         assert made.tags[LAUNCHED_BY] == "operator"
     assert len(at_once["launchedRunIds"]) == 2
     instance.update_backfill(backfill._replace(status=BulkActionStatus.COMPLETED_SUCCESS))
-    other = dashboard.accounts(tokens.create_token, "backfills-again", Role.OPERATOR, None)
+    other = dashboard.accounts(sessions.create_token, "backfills-again", Role.OPERATOR, None)
     params = {"parentRunId": backfill.backfill_id, "strategy": "ALL_STEPS"}
     answer = send(dashboard, BACKFILL_AGAIN, params, Authorization=f"Bearer {other}")
     again = instance.get_backfill(answer["backfillId"])

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from episodes_assets.accounts import sessions, throttle, tokens, users
+from episodes_assets.accounts import sessions, throttle, users
 from episodes_assets.accounts.identity import Identity, Role, Way
 from episodes_assets.dashboard import login
 from episodes_assets.dashboard.application import create_application
@@ -253,7 +253,7 @@ def test_passwords_can_be_off(dashboard: Dashboard) -> None:
 
 
 def test_a_token_instead_of_a_cookie(dashboard: Dashboard) -> None:
-    token = dashboard.accounts(tokens.create_token, "script", Role.VIEWER, None)
+    token = dashboard.accounts(sessions.create_token, "script", Role.VIEWER, None)
     script = dashboard.client()
     bearer = {"Authorization": f"Bearer {token}"}
     assert script.get("/runs", headers=bearer).status_code == 200
@@ -263,7 +263,7 @@ def test_a_token_instead_of_a_cookie(dashboard: Dashboard) -> None:
         refused = signed_in.get("/runs", headers={"Authorization": wrong})
         assert refused.status_code == 401
         assert refused.headers["www-authenticate"] == "Bearer"
-    dashboard.accounts(tokens.revoke_token, "script")
+    dashboard.accounts(sessions.revoke_token, "script")
     assert script.get("/runs", headers=bearer).status_code == 401
 
 

@@ -12,10 +12,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from episodes_assets.accounts import audit, sessions, tokens
+from episodes_assets.accounts import audit, sessions
 from episodes_assets.accounts.identity import Identity, Role, Way
+from episodes_assets.accounts.pool import AccountsAccess
 from episodes_assets.dashboard import request_body
-from episodes_assets.dashboard.accounts_access import AccountsAccess
 from episodes_assets.dashboard.application import create_application
 from episodes_assets.dashboard.cross_site import is_same_origin
 from episodes_assets.dashboard.ways_to_sign_in import WaysToSignIn
@@ -71,7 +71,7 @@ def test_a_change_from_another_site_is_refused_and_on_record(dashboard: Dashboar
 
 def test_a_script_with_a_token_needs_no_browser(dashboard: Dashboard) -> None:
     for role, status in ((Role.VIEWER, 403), (Role.OPERATOR, 200)):
-        token = dashboard.accounts(tokens.create_token, f"{role.value}-script", role, None)
+        token = dashboard.accounts(sessions.create_token, f"{role.value}-script", role, None)
         script = dashboard.client()
         del script.headers["Sec-Fetch-Site"]
         answer = script.post(CHANGE, headers={"Authorization": f"Bearer {token}"})

@@ -12,7 +12,7 @@ import pandas as pd
 import psycopg
 import pytest
 
-from episodes_assets.accounts import audit, sessions, throttle, tokens, users
+from episodes_assets.accounts import audit, sessions, throttle, users
 from episodes_assets.accounts.identity import Identity, Role, Way
 from episodes_assets.accounts.sessions import Lifetimes
 from episodes_assets.days import ONE_DAY
@@ -374,8 +374,8 @@ def cases(jobs: int) -> list[Case]:
             "a name's sessions ended", "dagster", 1, lambda to: sessions.end_sessions_of(to.accounts, "new1")
         ),
         Case("old sessions purged", "dagster", jobs, lambda to: sessions.purge_sessions(to.accounts)),
-        Case("a token found", "dagster", 1, lambda to: tokens.find_token(to.accounts, "episodes_t")),
-        Case("a token revoked", "dagster", 1, lambda to: tokens.revoke_token(to.accounts, "new1")),
+        Case("a token found", "dagster", 1, lambda to: sessions.find_token(to.accounts, "episodes_t")),
+        Case("a token revoked", "dagster", 1, lambda to: sessions.revoke_token(to.accounts, "new1")),
         Case("an attempt", "dagster", 3, lambda to: throttle.try_again_after(to.accounts, "a", "10.0.0.1")),
         Case("a failure", "dagster", 3, lambda to: throttle.record_failure(to.accounts, "a", "10.0.0.1")),
         Case("a success", "dagster", 4, lambda to: throttle.record_success(to.accounts, "a", "10.0.0.1")),
@@ -398,9 +398,12 @@ def cases(jobs: int) -> list[Case]:
         Case("the users", "dagster", 400, lambda to: users.list_users(to.accounts)),
         Case("whether there are users", "dagster", 1, lambda to: users.has_users(to.accounts)),
         Case(
-            "a token made", "dagster", 1, lambda to: tokens.create_token(to.accounts, "ci", Role.VIEWER, None)
+            "a token made",
+            "dagster",
+            1,
+            lambda to: sessions.create_token(to.accounts, "ci", Role.VIEWER, None),
         ),
-        Case("the tokens", "dagster", jobs, lambda to: tokens.list_tokens(to.accounts)),
+        Case("the tokens", "dagster", jobs, lambda to: sessions.list_tokens(to.accounts)),
         Case("an event recorded", "dagster", 1, _record_event),
         Case("the newest events", "dagster", 20, lambda to: audit.read(to.accounts, 20)),
         Case("somebody's events", "dagster", 20, lambda to: audit.read(to.accounts, 20, who="old")),

@@ -18,8 +18,7 @@ import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
 from episodes_assets.accounts.identity import Role
-from episodes_assets.accounts.passwords import generate_password
-from episodes_assets.accounts.users import add_user
+from episodes_assets.accounts.users import add_user, generate_password
 from episodes_assets.commands.processes import episodes_argv
 from episodes_assets.postgres.connect import connect_to_write
 from episodes_assets.postgres.databases import Database, Purpose
