@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from benchmarks.conftest import Measure
 from benchmarks.sizes import Sizes
 from episodes_assets.accounts.identity import Role
-from episodes_assets.dashboard.credentials import cookie_name
+from episodes_assets.dashboard.auth.credentials import cookie_name
 from episodes_assets_tests.dashboard.served import THIS_USER, Dashboard, serve_dashboard
 from episodes_assets_tests.support.system import System
 

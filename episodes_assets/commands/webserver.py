@@ -42,7 +42,7 @@ def webserver(
     change nothing; operators may do all that the UI offers, and the audit log says who did what.
     """
     # Dagster takes seconds to import; `--help` must not wait for it.
-    from episodes_assets.dashboard.application import open_application
+    from episodes_assets.dashboard.app import open_application
     from episodes_assets.dashboard.server import listening, serve
 
     log_to_stderr()

@@ -1,15 +1,213 @@
-"""How the dashboard is served: where it listens, over TLS or not, by which names, who may sign in how."""
+"""How the dashboard is served: where it listens, TLS, its names, and who may log in how.
+
+It answers to its own names alone, which rejects DNS rebinding. People log in with passwords, OpenID
+Connect, or both; never with neither. Of those that an OpenID provider vouches for it says who is let in,
+and as what.
+"""
 
 import ipaddress
 import ssl
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from pydantic import SecretStr
+
+from episodes_assets.accounts.identity import Identity, Role, Way
 from episodes_assets.accounts.sessions import Lifetimes
-from episodes_assets.dashboard.ways_to_sign_in import OpenId, WaysToSignIn, read_ways_to_sign_in
 from episodes_assets.errors import BadSetting
 from episodes_assets.settings import Settings
+
+GOOGLE = "https://accounts.google.com"
+# Google gives these out itself; any other address it hosts comes with the claim `hd`.
+_OF_GOOGLE_ITSELF = frozenset({"gmail.com", "googlemail.com"})
+
+
+@dataclass(frozen=True)
+class OpenIdAccess:
+    """Who is let in. Every list is of lower case.
+
+    Attributes:
+        domains: E-mail domains of which everybody has the default role.
+        viewers: E-mail addresses, or `*@domain`.
+        operators: E-mail addresses, or `*@domain`.
+        default_role: Of everybody else in `domains`; None: nobody else.
+    """
+
+    domains: frozenset[str] = frozenset()
+    viewers: frozenset[str] = frozenset()
+    operators: frozenset[str] = frozenset()
+    default_role: Role | None = None
+
+
+def decide_role(email: str, *, email_verified: bool, access: OpenIdAccess) -> Role | None:
+    """What somebody with this address may do; None: they are not let in.
+
+    Of two lists that name them the operators' counts. Upper and lower case are the same, a subdomain is
+    another domain, and an address that is not plain ASCII is nobody's: it could look like another's.
+    """
+    domain = domain_of(email)
+    if domain is None or not email_verified:
+        return None
+    names = {email.lower(), f"*@{domain}"}
+    if names & access.operators:
+        return Role.OPERATOR
+    if names & access.viewers:
+        return Role.VIEWER
+    return access.default_role if domain in access.domains else None
+
+
+def domain_of(email: str) -> str | None:
+    """The domain of an e-mail address in lower case; None if it is no plain address."""
+    local, at, domain = email.lower().partition("@")
+    is_plain = email.isascii() and email.isprintable() and not {" ", "*", ","} & set(email)
+    return domain if is_plain and local and at and domain and "@" not in domain else None
+
+
+def is_vouched_for(issuer: str, email: str, hosted_domain: object) -> bool:
+    """Whether the provider answers for the address itself, and not only for having once sent mail to it.
+
+    Anybody may open a Google account with an address at a company, and keeps it after leaving. Google
+    answers for addresses of its own and for those it hosts, and says so in the claim `hd`. Of other
+    providers `email_verified` is believed.
+    """
+    if issuer.rstrip("/") != GOOGLE:
+        return True
+    domain = domain_of(email)
+    if domain in _OF_GOOGLE_ITSELF:
+        return True
+    return isinstance(hosted_domain, str) and hosted_domain.lower() == domain
+
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class OpenId:
+    """The OpenID provider, and who of its people is let in.
+
+    Attributes:
+        issuer: Its address; the discovery document lies below it.
+        name: What people know it by.
+        client_id: Of the dashboard, registered at the provider.
+        client_secret: Of the dashboard; None where the provider gave it none.
+        access: Who is let in.
+    """
+
+    issuer: str
+    name: str
+    client_id: str
+    client_secret: SecretStr | None
+    access: OpenIdAccess
+
+
+@dataclass(frozen=True)
+class WaysToSignIn:
+    """By which ways people sign in.
+
+    Attributes:
+        password: Whether passwords are accepted.
+        openid: The OpenID provider; None: there is none.
+    """
+
+    password: bool
+    openid: OpenId | None
+
+    def admit(self, identity: Identity) -> Identity | None:
+        """Somebody with a session or a token as the settings have it now, whenever they signed in.
+
+        Returns:
+            With the role that they have today; None if they would not be let in any more.
+        """
+        match identity.way:
+            case Way.PASSWORD:
+                return identity if self.password else None
+            case Way.OPENID:
+                if self.openid is None:
+                    return None
+                role = decide_role(identity.name, email_verified=True, access=self.openid.access)
+                return replace(identity, role=role) if role else None
+            case Way.TOKEN:
+                return identity
+
+
+def read_ways_to_sign_in(settings: Settings) -> WaysToSignIn:
+    """What the settings say.
+
+    Raises:
+        BadSetting: If nobody could sign in, or if a setting of OpenID Connect is missing or no good.
+    """
+    openid = _read_openid(settings) if settings.openid_issuer else None
+    if openid is None and not settings.password_login:
+        raise BadSetting(
+            "nobody could sign in: EPISODES_PASSWORD_LOGIN is false and EPISODES_OPENID_ISSUER is not set",
+            "set one of them",
+        )
+    return WaysToSignIn(password=settings.password_login, openid=openid)
+
+
+def _read_openid(settings: Settings) -> OpenId:
+    issuer = urlsplit(settings.openid_issuer)
+    is_safe = issuer.scheme == "https" or (issuer.scheme == "http" and issuer.hostname in _LOOPBACK)
+    if not is_safe or not issuer.hostname or issuer.query or issuer.fragment:
+        raise BadSetting(
+            f"EPISODES_OPENID_ISSUER = {settings.openid_issuer!r} is no good",
+            "it is the provider's address as its discovery document has it, such as https://accounts.google.com",
+        )
+    if not settings.openid_client_id:
+        raise BadSetting(
+            "EPISODES_OPENID_ISSUER is set and EPISODES_OPENID_CLIENT_ID is not",
+            "register the dashboard at the provider and set what it calls it",
+        )
+    access = OpenIdAccess(
+        domains=frozenset(_domains(settings.openid_domains)),
+        viewers=frozenset(_addresses("VIEWERS", settings.openid_viewers)),
+        operators=frozenset(_addresses("OPERATORS", settings.openid_operators)),
+        default_role=Role(settings.openid_default_role) if settings.openid_default_role else None,
+    )
+    if bool(access.domains) != bool(access.default_role):
+        raise BadSetting(
+            "only one of EPISODES_OPENID_DOMAINS and EPISODES_OPENID_DEFAULT_ROLE is set",
+            "set both, and everybody of these domains has that role, or none, and only the listed are let in",
+        )
+    if not access.domains | access.viewers | access.operators:
+        raise BadSetting(
+            "EPISODES_OPENID_ISSUER is set and nobody is let in by it",
+            "list people in EPISODES_OPENID_OPERATORS and EPISODES_OPENID_VIEWERS",
+        )
+    return OpenId(
+        issuer=settings.openid_issuer,
+        name=settings.openid_name or issuer.netloc,
+        client_id=settings.openid_client_id,
+        client_secret=settings.openid_client_secret,
+        access=access,
+    )
+
+
+def _domains(text: str) -> Iterable[str]:
+    for domain in _listed_ways(text):
+        if domain_of(f"a@{domain}") is None:
+            raise BadSetting(
+                f"{domain!r} in EPISODES_OPENID_DOMAINS is no domain", "list them as in example.com"
+            )
+        yield domain
+
+
+def _addresses(which: str, text: str) -> Iterable[str]:
+    for address in _listed_ways(text):
+        if domain_of(address.replace("*@", "a@", 1) if address.startswith("*@") else address) is None:
+            raise BadSetting(
+                f"{address!r} in EPISODES_OPENID_{which} is no e-mail address",
+                "list them as in ann@example.com, or *@example.com for a whole domain",
+            )
+        yield address
+
+
+def _listed_ways(text: str) -> list[str]:
+    return [part.strip().lower() for part in text.split(",") if part.strip()]
+
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 

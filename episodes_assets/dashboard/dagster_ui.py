@@ -1,13 +1,22 @@
-"""Dagster's own web application, twice on one workspace: for those who may change things, and for others."""
+"""Dagster's own web application, twice on one workspace: for those who may change things, and read-only.
+
+Viewers see the same code locations, and have no permission to change anything. Who is a viewer is decided
+before a request comes here.
+"""
 
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from dagster._core.remote_representation.code_location import GrpcServerCodeLocation
-from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.context import (
+    IWorkspaceProcessContext,
+    WorkspaceProcessContext,
+    WorkspaceRequestContext,
+)
 from dagster._core.workspace.load_target import ModuleTarget, WorkspaceFileTarget
 from dagster_webserver.app import create_app_from_workspace_process_context
 from starlette.applications import Starlette
@@ -15,15 +24,58 @@ from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
 from episodes_assets.accounts.identity import Identity
-from episodes_assets.dashboard.read_only_workspace import ReadOnlyWorkspace
 from episodes_assets.settings import PROJECT_FOLDER
+
+
+class ReadOnlyWorkspace(IWorkspaceProcessContext[WorkspaceRequestContext]):
+    """A view of a workspace whose requests may only read, as with `dagster-webserver --read-only`.
+
+    A workspace of its own would have its own connections to the code server, and know nothing of a
+    reload that an operator asked the other one for.
+    """
+
+    def __init__(self, behind: WorkspaceProcessContext) -> None:
+        self._behind = behind
+
+    def create_request_context(self, source: Any | None = None) -> WorkspaceRequestContext:  # noqa: ANN401
+        """The workspace as it is now, for one request."""
+        return WorkspaceRequestContext(
+            instance=self._behind.instance,
+            current_workspace=self._behind.get_current_workspace(),
+            process_context=self._behind,
+            version=self._behind.version,
+            source=source,
+            read_only=True,
+        )
+
+    @property
+    def version(self) -> str:
+        """Of Dagster."""
+        return self._behind.version
+
+    @property
+    def instance(self) -> dg.DagsterInstance:
+        """The same instance."""
+        return self._behind.instance
+
+    def reload_code_location(self, name: str) -> None:
+        """Not through this view."""
+        raise PermissionError(name)
+
+    def reload_workspace(self) -> None:
+        """Not through this view."""
+        raise PermissionError
+
+    def refresh_workspace(self) -> None:
+        """Not through this view."""
+        raise PermissionError
+
 
 # As dagster-webserver has them: a statement's longest, a connection's, and how many more than five.
 STATEMENT_MILLISECONDS = 15_000
 RECYCLE_SECONDS = 3_600
 MORE_CONNECTIONS = 20
 POLL_MILLISECONDS = 2_000
-
 # As workspace.yaml names it, but for the folder: without one, modules of the current folder would come first.
 _OUR_CODE = ModuleTarget(
     module_name="episodes_assets.definitions",
@@ -31,7 +83,6 @@ _OUR_CODE = ModuleTarget(
     working_directory=str(PROJECT_FOLDER),
     location_name="episodes_assets",
 )
-
 GRAPHQL_ROUTES = ("graphql-http", "graphql-ws")
 
 

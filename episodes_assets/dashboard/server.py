@@ -1,19 +1,362 @@
-"""Serves the dashboard until it is told to stop."""
+"""Serves the dashboard until it is told to stop, within limits of connections, size, count and time.
 
+Protects against slowloris and other slow or idle clients, whatever they are slow at: the TLS handshake, a
+request's head or body, the next request, reading the response. A connection is counted from the moment it
+is accepted until its socket is closed. h11 limits what an incomplete head may take; here is what it leaves
+open: the size of a head that arrives at once, the number of headers, and how long a client may take for
+each part. How long a body may take is `auth/gate.py`'s.
+"""
+
+import asyncio
 import contextlib
+import ipaddress
+import re
 import signal
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from episodes_assets.accounts.throttle import network_of
+from episodes_assets.dashboard.auth.graphql_socket import LONGEST_MESSAGE
 from episodes_assets.dashboard.configuration import Configuration
-from episodes_assets.dashboard.connections import ConnectionLimits, Connections, LimitedListener
-from episodes_assets.dashboard.graphql_socket import LONGEST_MESSAGE
-from episodes_assets.dashboard.http_protocol import ServerConfig
 from episodes_assets.errors import ProcessFailed
+
+
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """How much the connections may take.
+
+    Attributes:
+        connections: Open at once. Each takes a file, of which a process has 1,024 by default.
+        per_network: Of these, from one address, or from one /64 of IPv6.
+        request_seconds: From being accepted, or from a response, until a whole request head is there.
+        write_seconds: Until a client that does not read has to go on reading.
+        head_bytes: Of a request line and its headers.
+        headers: How many.
+        sweep_seconds: How often overdue connections are looked for.
+    """
+
+    connections: int = 500
+    per_network: int = 250
+    request_seconds: float = 20.0
+    write_seconds: float = 30.0
+    head_bytes: int = 32_768
+    headers: int = 100
+    sweep_seconds: float = 1.0
+
+
+class OpenConnection:
+    """One connection, and what it is at.
+
+    Args:
+        accepted: Its socket.
+        network: Where it comes from; None where that is a proxy, whose clients share an address.
+        limits: How long it may take.
+    """
+
+    def __init__(self, accepted: socket.socket, network: str | None, limits: ConnectionLimits) -> None:
+        self.network = network
+        self.waits_since: float | None = None
+        self.socket = accepted
+        self._limits = limits
+        self._transport: asyncio.Transport | None = None
+        self._request_due: float | None = None
+        self._write_due: float | None = None
+        self.wait()
+
+    def connected(self, transport: asyncio.Transport) -> None:
+        """It is ready for requests; its TLS handshake, if any, is done."""
+        self._transport = transport
+
+    def wait(self) -> None:
+        """A request's head is awaited: the time for it runs from the first call on."""
+        if self._request_due is None:
+            self.waits_since = time.monotonic()
+            self._request_due = self.waits_since + self._limits.request_seconds
+
+    def receive_body(self) -> None:
+        """A head is complete and the body is not; whoever reads that limits the time."""
+        self._request_due = None
+
+    def work(self) -> None:
+        """A whole request is there, or a WebSocket is open: it is ours to end."""
+        self.waits_since = self._request_due = None
+
+    def stall(self) -> None:
+        """The client does not read as fast as we write."""
+        self._write_due = time.monotonic() + self._limits.write_seconds
+
+    def flow(self) -> None:
+        """The client reads again."""
+        self._write_due = None
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether it has kept us waiting for too long; what is still to be written gets its time first."""
+        transport = self._transport
+        is_late = self._request_due is not None and now > self._request_due
+        if transport is None or transport.get_write_buffer_size() == 0:
+            self._write_due = None
+            return is_late
+        if self._write_due is None and (is_late or transport.is_closing()):
+            self.stall()
+        return self._write_due is not None and now > self._write_due
+
+    def end(self) -> None:
+        """Close it at once, whatever is under way."""
+        if self._transport is not None:
+            self._transport.abort()
+            return
+        # In its TLS handshake, which ends when there is nothing more to read.
+        with suppress(OSError):  # the client has gone already
+            self.socket.shutdown(socket.SHUT_RDWR)
+
+
+class Connections:
+    """All open connections; where there are too many, the one that has kept us waiting longest has to go.
+
+    Args:
+        limits: How many, and how long.
+        proxies: Addresses and networks of trusted proxies, to which the limit for one network does not apply.
+    """
+
+    def __init__(self, limits: ConnectionLimits, proxies: Iterable[str] = ()) -> None:
+        self.limits = limits
+        self._proxies = [ipaddress.ip_network(each) for each in proxies]
+        self._open: dict[Any, OpenConnection] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def admit(self, accepted: socket.socket, address: Any) -> bool:  # noqa: ANN401  as sockets have it
+        """Count a new connection, at the cost of one that waits where there are too many.
+
+        Returns:
+            False if there are too many and each is at work.
+        """
+        network = self._network(str(address[0]))
+        same = sum(each.network == network for each in self._open.values()) if network else 0
+        if same >= self.limits.per_network and not self._end_longest_waiting(network):
+            return False
+        if len(self._open) >= self.limits.connections and not self._end_longest_waiting():
+            return False
+        self._open[address] = OpenConnection(accepted, network, self.limits)
+        if self._sweeper is None:
+            self._sweep_later()
+        return True
+
+    def of(self, address: Any) -> OpenConnection | None:  # noqa: ANN401  as sockets have it
+        """The connection of a client's address and port; None if it had to go in the meantime."""
+        return self._open.get(address)
+
+    def forget(self, closed: socket.socket, address: Any) -> None:  # noqa: ANN401  as sockets have it
+        """A connection is closed."""
+        if (found := self._open.get(address)) is not None and found.socket is closed:
+            del self._open[address]
+
+    def _network(self, address: str) -> str | None:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+        parsed = getattr(parsed, "ipv4_mapped", None) or parsed
+        return None if any(parsed in proxy for proxy in self._proxies) else network_of(str(parsed))
+
+    def _end_longest_waiting(self, network: str | None = None) -> bool:
+        """Close the connection that has kept us waiting longest, of one network or of all.
+
+        Returns:
+            Whether there was one.
+        """
+        waiting = [
+            (each.waits_since, address)
+            for address, each in self._open.items()
+            if each.waits_since is not None and (network is None or each.network == network)
+        ]
+        if not waiting:
+            return False
+        self._open.pop(min(waiting)[1]).end()
+        return True
+
+    def _sweep_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._sweeper = loop.call_later(self.limits.sweep_seconds, self._sweep) if self._open else None
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        for each in list(self._open.values()):
+            if each.is_overdue(now):
+                each.end()
+        self._sweep_later()
+
+
+class LimitedListener(socket.socket):
+    """A listening socket that hands out no more connections than there may be.
+
+    asyncio takes each connection from `accept`, before TLS and before any protocol of ours knows of it.
+    """
+
+    connections: Connections
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """The next connection.
+
+        Raises:
+            ConnectionAbortedError: If it is one too many, and closed; asyncio then takes the next.
+        """
+        plain, address = super().accept()
+        accepted = _CountedSocket(plain, address, self.connections)
+        if not self.connections.admit(accepted, address):
+            accepted.close()
+            raise ConnectionAbortedError
+        return accepted, address
+
+
+class _CountedSocket(socket.socket):
+    """A connection's socket, which is counted until it is closed."""
+
+    def __init__(self, accepted: socket.socket, address: Any, connections: Connections) -> None:  # noqa: ANN401
+        super().__init__(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
+        self._address = address
+        self._connections = connections
+
+    def close(self) -> None:
+        """Close it, and count it no more."""
+        super().close()
+        self._connections.forget(self, self._address)
+
+
+_BLANK_LINE = re.compile(rb"\n\r?\n")
+_TOO_LARGE = 431
+
+
+class ServerConfig(uvicorn.Config):
+    """uvicorn's configuration, with the connections that it shares with the listener."""
+
+    def __init__(self, application: ASGIApp, connections: Connections, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(
+            application,
+            # uvloop would accept connections past the listener.
+            loop="asyncio",
+            http=LimitedHttp,
+            ws=LimitedWebSocket,
+            **options,
+        )
+        self.connections = connections
+
+
+class _Backpressure(asyncio.BaseProtocol):
+    """Notes when the client does not read; to be named before uvicorn's protocol."""
+
+    _open: OpenConnection | None = None
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as we write."""
+        super().pause_writing()
+        if self._open is not None:
+            self._open.stall()
+
+    def resume_writing(self) -> None:
+        """The client has read."""
+        super().resume_writing()
+        if self._open is not None:
+            self._open.flow()
+
+
+class LimitedHttp(_Backpressure, H11Protocol):
+    """A connection that is closed when the client takes too long, and refused when a head is too large."""
+
+    def __init__(self, config: uvicorn.Config, *arguments: Any, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(config, *arguments, **options)
+        self.conn = _LimitedParser(_connections(config).limits)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn's
+        """The connection is ready for requests."""
+        super().connection_made(transport)
+        self._open = _find(self.config, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        super().data_received(data)
+        self._follow()
+
+    def on_response_complete(self) -> None:
+        """The application has answered, so the next request is awaited."""
+        super().on_response_complete()
+        self._follow()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """The connection becomes a WebSocket."""
+        if self._open is not None:
+            self._open.work()
+            self._open = None
+        super().handle_websocket_upgrade(event)
+
+    def _follow(self) -> None:
+        """Note which part of a request is awaited."""
+        if self._open is None:
+            return
+        if self.conn.their_state is h11.IDLE or (self.cycle is not None and self.cycle.response_complete):
+            self._open.wait()
+        elif self.conn.their_state is h11.SEND_BODY:
+            self._open.receive_body()
+        else:
+            self._open.work()
+
+
+class LimitedWebSocket(_Backpressure, WebSocketsSansIOProtocol):
+    """A WebSocket that is closed when the client does not read; pings find those who are gone."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection has become a WebSocket."""
+        super().connection_made(transport)
+        self._open = _find(self.config, self.transport)
+
+
+class _LimitedParser(h11.Connection):
+    """h11's parser, which looks at the size of each head before it reads it."""
+
+    def __init__(self, limits: ConnectionLimits) -> None:
+        super().__init__(h11.SERVER, limits.head_bytes)
+        self._limits = limits
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """The next part of a request.
+
+        Raises:
+            h11.RemoteProtocolError: If it is none, or larger than it may be.
+        """
+        if self.their_state is h11.IDLE:
+            received, _ = self.trailing_data
+            end = _BLANK_LINE.search(received)
+            size = end.end() if end else len(received)
+            # A request line and a blank one besides the headers.
+            if size > self._limits.head_bytes or received.count(b"\n", 0, size) > self._limits.headers + 2:
+                raise h11.RemoteProtocolError("too many or too long headers", error_status_hint=_TOO_LARGE)
+        return super().next_event()
+
+
+def _connections(config: uvicorn.Config) -> Connections:
+    assert isinstance(config, ServerConfig)  # noqa: S101  no other names these protocols
+    return config.connections
+
+
+def _find(config: uvicorn.Config, transport: asyncio.Transport) -> OpenConnection | None:
+    """What is counted as this connection; one that had to go meanwhile is closed."""
+    found = _connections(config).of(transport.get_extra_info("peername"))
+    if found is None:
+        transport.abort()
+    else:
+        found.connected(transport)
+    return found
+
 
 # Open WebSockets and slow answers do not hold up a restart for longer.
 LEAVE_SECONDS = 5

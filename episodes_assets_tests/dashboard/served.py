@@ -20,13 +20,12 @@ from episodes_assets.accounts.identity import Identity, Role, Way
 from episodes_assets.accounts.pool import AccountsAccess, AccountsPool
 from episodes_assets.accounts.sessions import Lifetimes
 from episodes_assets.dashboard import server
-from episodes_assets.dashboard.application import create_application
+from episodes_assets.dashboard.app import create_application
+from episodes_assets.dashboard.auth.credentials import cookie_name
 from episodes_assets.dashboard.configuration import Configuration, read_configuration
-from episodes_assets.dashboard.connections import ConnectionLimits
-from episodes_assets.dashboard.credentials import cookie_name
 from episodes_assets.dashboard.dagster_ui import DagsterUi, open_dagster_ui
-from episodes_assets.dashboard.metrics import Metrics
-from episodes_assets.dashboard.site import Site
+from episodes_assets.dashboard.server import ConnectionLimits
+from episodes_assets.dashboard.site import Metrics, Site
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.support.system import System

@@ -20,9 +20,9 @@ from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
 
 from episodes_assets.accounts.identity import Role
-from episodes_assets.dashboard import graphql_socket, request_body
+from episodes_assets.dashboard.auth import gate, graphql_socket
 from episodes_assets.dashboard.configuration import Configuration, read_configuration
-from episodes_assets.dashboard.connections import ConnectionLimits
+from episodes_assets.dashboard.server import ConnectionLimits
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.dashboard.served import THIS_USER, Dashboard, serving
 from episodes_assets_tests.support.certificates import certificate_for
@@ -168,7 +168,7 @@ def test_the_slow_are_cut_off(configuration: Configuration, begin: bytes, trickl
 def test_a_slow_body_is_refused(
     dashboard: Dashboard, configuration: Configuration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request_body, "LONGEST_SECONDS", 0.5)
+    monkeypatch.setattr(gate, "LONGEST_SECONDS", 0.5)
     head = (
         b"POST /login HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nContent-Length: 9000\r\n\r\n"
     )

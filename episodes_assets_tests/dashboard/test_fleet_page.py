@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from episodes_assets.accounts.identity import Role
-from episodes_assets.dashboard.fleet_view import DAYS_SHOWN, HELD_ON_A_PAGE, HELD_SHOWN
+from episodes_assets.dashboard.fleet import DAYS_SHOWN, HELD_ON_A_PAGE, HELD_SHOWN
 from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose

@@ -13,10 +13,9 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from episodes_assets.accounts.pool import AccountsAccess, AccountsPool
-from episodes_assets.dashboard import health, sensor_ticks
+from episodes_assets.dashboard import health
 from episodes_assets.dashboard.dagster_ui import open_dagster_ui
-from episodes_assets.dashboard.health import health_routes
-from episodes_assets.dashboard.sensor_ticks import DaemonSilent, SensorTicks
+from episodes_assets.dashboard.health import DaemonSilent, SensorTicks, health_routes
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.chaos.proxy import StallingProxy, stalling_proxy
 from episodes_assets_tests.dashboard.served import Dashboard
@@ -86,7 +85,7 @@ def test_sensors_that_nobody_evaluates(system: System) -> None:
             instigator_name=sensor.name,
             instigator_type=InstigatorType.SENSOR,
             status=TickStatus.SKIPPED,
-            timestamp=now - sensor_ticks.LEAST_SECONDS + 20,
+            timestamp=now - health.LEAST_SECONDS + 20,
             selector_id=sensor.selector_id,
         )
         instance.create_tick(tick)

@@ -1,0 +1,145 @@
+"""The dashboard's ASGI application, put together from its parts."""
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from episodes_assets.accounts.pool import AWAY, AccountsAccess, AccountsPool
+from episodes_assets.accounts.sessions import signing_key
+from episodes_assets.dashboard.auth import refusals
+from episodes_assets.dashboard.auth.gate import Doors, Gate
+from episodes_assets.dashboard.auth.login import OpenidLogin, login_routes, logout_routes
+from episodes_assets.dashboard.auth.oidc import openid_login
+from episodes_assets.dashboard.auth.refusals import answer
+from episodes_assets.dashboard.configuration import Configuration
+from episodes_assets.dashboard.dagster_ui import DagsterUi, open_dagster_ui
+from episodes_assets.dashboard.fleet import LIVE, fleet_routes
+from episodes_assets.dashboard.health import health_routes
+from episodes_assets.dashboard.middleware import NavigationStrip, Observing, PolicyOfDagster, SecurityHeaders
+from episodes_assets.dashboard.pages import STATIC
+from episodes_assets.dashboard.site import Metrics, Site, site_of
+from episodes_assets.errors import BadSetting
+from episodes_assets.postgres.databases import Purpose
+from episodes_assets.postgres.dsn import Dsns
+from episodes_assets.settings import Settings
+
+_LOG = logging.getLogger(__name__)
+
+# What the login page is made of; every other file is behind it.
+OPEN_FILES = ("dashboard.css", "favicon.svg")
+_STATIC_PATH = "/dashboard/static"
+
+
+def create_application(
+    site: Site, ui: DagsterUi, *, openid: OpenidLogin | None = None, pages: Sequence[BaseRoute] = ()
+) -> ASGIApp:
+    """The application, everything behind its gate.
+
+    Args:
+        site: What its parts share.
+        ui: Dagster's own, which answers whatever no route of ours does.
+        openid: A way to sign in with an account kept elsewhere.
+        pages: Routes of our own that only people who are signed in reach.
+
+    Raises:
+        BadSetting: If nobody could sign in.
+    """
+    if openid is None and not site.configuration.password_login:
+        raise BadSetting(
+            "EPISODES_PASSWORD_LOGIN is false and OpenID Connect is not configured, so nobody could sign in",
+            "switch one of them on",
+        )
+    doors = Doors(
+        open=[
+            *login_routes(openid),
+            *(openid.routes if openid else ()),
+            *health_routes(site.accounts, ui),
+            *(_file_route(name) for name in OPEN_FILES),
+        ],
+        to_all=logout_routes(),
+        graphql=ui.graphql_routes,
+        unattended=[page for page in pages if isinstance(page, Route) and page.path == LIVE],
+    )
+    application = Starlette(
+        routes=[
+            *doors.open,
+            *doors.to_all,
+            Route("/metrics", _show_metrics, methods=["GET"], name="metrics"),
+            Mount(_STATIC_PATH, StaticFiles(directory=STATIC), name="dashboard-static"),
+            *pages,
+            Mount("/", PolicyOfDagster(NavigationStrip(ui)), name="dagster"),
+        ],
+        middleware=[
+            Middleware(
+                TrustedHostMiddleware, allowed_hosts=list(site.configuration.names), www_redirect=False
+            ),
+            Middleware(Gate, site=site, doors=doors, instance=ui.workspace.instance),
+        ],
+        exception_handlers=dict.fromkeys(AWAY, _show_away),
+    )
+    application.state.site = site
+    # Outside of Starlette's own handling of errors, so that its answers count and have the headers too.
+    return Observing(SecurityHeaders(application, is_secure=site.configuration.is_secure), site.metrics)
+
+
+@contextlib.contextmanager
+def open_application(
+    settings: Settings, dsns: Dsns, configuration: Configuration, workspace_file: Path | None
+) -> Iterator[ASGIApp]:
+    """The application with everything it needs, which is let go of at the end.
+
+    Raises:
+        BadSetting: If a DSN it needs is not set, or nobody could sign in.
+        DatabaseUnreachable: If a database is away.
+        NotProvisioned: If `episodes db init` has not been run.
+        WrongEnvironment: If a database belongs to another environment.
+    """
+    queue_dsn = dsns.require(Purpose.QUEUE)
+    with (
+        AccountsPool(dsns.require(Purpose.DASHBOARD), settings.environment) as pool,
+        open_dagster_ui(workspace_file) as ui,
+    ):
+        site = Site(configuration, AccountsAccess(pool), Metrics(queue_dsn), queue_dsn)
+        pages = fleet_routes(queue_dsn, settings.environment)
+        yield create_application(site, ui, openid=_openid(configuration, pool), pages=pages)
+
+
+def _openid(configuration: Configuration, pool: AccountsPool) -> OpenidLogin | None:
+    if configuration.openid is None:
+        return None
+    with pool.connection() as connection:
+        key = signing_key(connection)
+    return openid_login(configuration.openid, signing_key=key, is_secure=configuration.is_secure)
+
+
+def _show_metrics(request: Request) -> Response:
+    """Everything counted, for anybody who is signed in or has a token: `Site.metrics` names no user.
+
+    It reveals how much the dashboard is used by which role, what was refused and why, and how many jobs
+    wait or run.
+    """
+    return Response(site_of(request).metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def _show_away(request: Request, error: Exception) -> Response:
+    """What there is to say when a database goes away under a request."""
+    _LOG.warning("%s: %s", request.url.path, error)
+    return answer(refusals.AWAY, request)
+
+
+def _file_route(name: str) -> Route:
+    async def show(_request: Request) -> Response:
+        return FileResponse(STATIC / name)
+
+    return Route(f"{_STATIC_PATH}/{name}", show, methods=["GET"], name=f"open-{name}")

@@ -1,0 +1,366 @@
+"""The auth gate: default deny before every route; no viewer changes anything.
+
+A request is refused unless something lets it through: a route that is declared open, or an identity whose
+role allows it. So a route that somebody adds is closed until it is declared open. Where a decision needs
+the body, it is read whole within limits, and handed on as if it had not been. Who an identity is comes from
+`credentials`, what GraphQL asks for from `graphql`.
+"""
+
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+import anyio
+import dagster as dg
+from anyio import to_thread
+from dagster_postgres.utils import DagsterPostgresException
+from sqlalchemy.exc import DBAPIError
+from starlette.authentication import AuthCredentials, UnauthenticatedUser
+from starlette.requests import HTTPConnection, Request
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from episodes_assets.accounts import audit
+from episodes_assets.accounts.pool import AWAY
+from episodes_assets.dashboard.auth import refusals
+from episodes_assets.dashboard.auth.audit import (
+    LONGEST_ANSWER,
+    KnownRuns,
+    describe_address,
+    describe_answer,
+    describe_body,
+    describe_calls,
+    describe_operation,
+    describe_request,
+)
+from episodes_assets.dashboard.auth.credentials import Proof, identify
+from episodes_assets.dashboard.auth.csrf import SAFE_METHODS, is_same_origin
+from episodes_assets.dashboard.auth.graphql import (
+    LARGE_BYTES,
+    Asked,
+    Call,
+    Unreadable,
+    named_runs,
+    parent_runs,
+    read_calls,
+    read_http,
+    takes_environment,
+)
+from episodes_assets.dashboard.auth.graphql_socket import guard_socket
+from episodes_assets.dashboard.auth.refusals import Refusal, answer
+from episodes_assets.dashboard.site import Site
+from episodes_assets.resources.launched_by import launching_as
+
+MOST_BYTES = 10_000_000
+# A login form needs less, and anybody may send one.
+MOST_BYTES_OPEN = 20_000
+LONGEST_SECONDS = 60.0
+
+
+class BodyTooLarge(ValueError):
+    """The body is larger than a request may be."""
+
+
+async def read_body(scope: Scope, receive: Receive, most_bytes: int) -> bytes:
+    """The whole body of a request.
+
+    Raises:
+        BodyTooLarge: As soon as it is known to be larger than that.
+        TimeoutError: If it does not arrive in time.
+        ConnectionError: If the client is gone.
+    """
+    for name, value in scope["headers"]:
+        if name == b"content-length" and (not value.isdigit() or int(value) > most_bytes):
+            raise BodyTooLarge
+    parts = bytearray()
+    with anyio.fail_after(LONGEST_SECONDS):
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ConnectionError
+            parts += message.get("body", b"")
+            if len(parts) > most_bytes:
+                raise BodyTooLarge
+            if not message.get("more_body", False):
+                return bytes(parts)
+
+
+def replaying(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
+    """A `receive` that gives the body once more, then goes on with the real one."""
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Doors:
+    """Which routes are treated apart.
+
+    Attributes:
+        open: Answered without a login.
+        to_all: Where also viewers may POST: logging out.
+        graphql: Where GraphQL is asked, over HTTP and over WebSockets.
+        unattended: What open pages ask by themselves; it keeps no session from timing out.
+    """
+
+    open: Sequence[BaseRoute]
+    to_all: Sequence[BaseRoute]
+    graphql: Sequence[BaseRoute]
+    unattended: Sequence[BaseRoute]
+
+
+class Gate:
+    """ASGI middleware; `scope["user"]` is an `Identity` for each request behind it that is not open."""
+
+    def __init__(self, app: ASGIApp, *, site: Site, doors: Doors, instance: dg.DagsterInstance) -> None:
+        self._app = app
+        self._instance = instance
+        self._site = site
+        self._doors = doors
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, or refuse it."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        connection = HTTPConnection(scope)
+        scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
+        is_open = _leads_to(self._doors.open, scope)
+        try:
+            proof = await identify(
+                connection,
+                self._site.accounts,
+                self._site.configuration,
+                is_use=not _leads_to(self._doors.unattended, scope),
+            )
+        except AWAY:
+            if not is_open:
+                await self._refuse(refusals.AWAY, connection, None, receive, send)
+                return
+            proof = None
+        if proof is not None:
+            scope["user"] = proof.identity
+            scope["auth"] = AuthCredentials(["authenticated", proof.identity.role.value])
+        refused = self._judge(scope, connection, proof, is_open=is_open)
+        if refused is not None:
+            await self._refuse(refused, connection, proof, receive, send)
+        elif scope["type"] == "websocket":
+            assert proof is not None  # noqa: S101  no WebSocket is open
+            await guard_socket(self._app, self._site, proof.identity, scope, receive, send)
+        elif scope["method"] in SAFE_METHODS and not _leads_to(self._doors.graphql, scope):
+            await self._app(scope, receive, send)
+        else:
+            await self._with_body(connection, proof, receive, send, is_open=is_open)
+
+    def _judge(
+        self, scope: Scope, connection: HTTPConnection, proof: Proof | None, *, is_open: bool
+    ) -> Refusal | None:
+        """What can be said of a request before its body is read."""
+        # Starlette's routes end in `$`, which a line end may follow.
+        if not scope["path"].isprintable() or scope.get("root_path"):
+            return refusals.ODD_PATH
+        is_socket = scope["type"] == "websocket"
+        if proof is None and not is_open:
+            return refusals.NOT_SIGNED_IN
+        if is_socket and not _leads_to(self._doors.graphql, scope):
+            return refusals.NO_SOCKET
+        changes = is_socket or scope["method"] not in SAFE_METHODS
+        is_sent_unasked = proof is None or proof.is_cookie
+        if (
+            changes
+            and is_sent_unasked
+            and not is_same_origin(connection.headers, is_secure=self._site.configuration.is_secure)
+        ):
+            return refusals.CROSS_SITE
+        if is_socket or is_open or proof is None or proof.identity.role.may_change:
+            return None
+        return None if self._viewer_may(scope) else refusals.VIEWER
+
+    def _viewer_may(self, scope: Scope) -> bool:
+        """Whether a viewer may send this at all; what GraphQL asks for is looked at later."""
+        if scope["method"] in ("GET", "HEAD"):
+            return True
+        return scope["method"] == "POST" and _leads_to([*self._doors.to_all, *self._doors.graphql], scope)
+
+    async def _with_body(
+        self, connection: HTTPConnection, proof: Proof | None, receive: Receive, send: Send, *, is_open: bool
+    ) -> None:
+        """Go on with a request that has a body, or asks for GraphQL."""
+        scope = connection.scope
+        try:
+            body = await read_body(scope, receive, MOST_BYTES_OPEN if is_open else MOST_BYTES)
+        except BodyTooLarge:
+            await self._refuse(refusals.TOO_LARGE, connection, proof, receive, send)
+            return
+        except TimeoutError:
+            await self._refuse(refusals.TOO_SLOW, connection, proof, receive, send)
+            return
+        except ConnectionError:
+            return
+        asked, calls, refused = None, list[Call](), None
+        if _leads_to(self._doors.graphql, scope):
+            try:
+                asked = await _read(Request(scope), body)
+                refused = _judge_graphql(scope["method"], proof, asked)
+                if asked is not None and refused is None:
+                    calls, refused = await _beside(body, _read_and_judge_calls, asked)
+            except Unreadable as problem:
+                refused = refusals.unreadable(str(problem))
+            if refused is not None:
+                await self._refuse(refused, connection, proof, receive, send, _brief(asked, body))
+                return
+        await self._pass(connection, proof, asked, calls, body, receive, send)
+
+    async def _pass(
+        self,
+        connection: HTTPConnection,
+        proof: Proof | None,
+        asked: Asked | None,
+        calls: Sequence[Call],
+        body: bytes,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Let a request through; what changes something is on record before it happens."""
+        if asked is not None and proof is not None:
+            kind = asked.picked.kind.value if asked.picked else "none"
+            self._site.metrics.operations.labels(proof.identity.role.value, kind).inc()
+        again = replaying(body, receive)
+        if proof is None or not self._changes(connection.scope, asked):
+            await self._app(connection.scope, again, send)
+            return
+        what = "request" if asked is None else "graphql mutation"
+        detail = await self._describe(connection, asked, calls, body)
+        if isinstance(detail, Refusal):
+            await self._refuse(detail, connection, proof, receive, send, _brief(asked, body))
+            return
+        # The two events of a request, which others may come between.
+        request = {"request": secrets.token_hex(4)}
+        detail = {**detail, **request}
+        try:
+            await self._site.record_or_fail(connection, what, "begun", who=proof.identity, detail=detail)
+        except AWAY:
+            await self._refuse(refusals.AWAY, connection, proof, receive, send)
+            return
+        status = 0
+        answered = bytearray()
+
+        async def noting_answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            elif asked is not None and len(answered) <= LONGEST_ANSWER:
+                answered.extend(message.get("body", b""))
+            await send(message)
+
+        with launching_as(proof.identity.recorded_name) as launches:
+            try:
+                await self._app(connection.scope, again, noting_answer)
+            finally:
+                outcome = str(status) if status else "no answer"
+                what_came: dict[str, object] = {"launched": launches.ids} if launches.ids else {}
+                if 0 < len(answered) <= LONGEST_ANSWER:
+                    what_came |= describe_answer(bytes(answered))
+                where = describe_address(connection) if asked is None else {}
+                detail = {**request, **where, **_brief(asked, body), **what_came}
+                await self._site.record(connection, what, outcome, who=proof.identity, detail=detail)
+
+    async def _describe(
+        self, connection: HTTPConnection, asked: Asked | None, calls: Sequence[Call], body: bytes
+    ) -> dict[str, object] | Refusal:
+        """All that a request asks for, or why it cannot be on record, and so is not done."""
+        if asked is None:
+            detail = {**describe_request(connection, body), **describe_body(body)}
+        else:
+            detail = {**describe_calls(calls), **_brief(asked, body)}
+        if not audit.fits(detail):
+            return refusals.TOO_MUCH
+        if ids := named_runs(calls):
+            try:
+                known = await to_thread.run_sync(KnownRuns, self._instance, ids)
+            except (DBAPIError, DagsterPostgresException):
+                return refusals.AWAY
+            if known.name_environment(parent_runs(calls)):
+                return refusals.ENVIRONMENT
+            detail |= known.describe()
+        return detail if audit.fits(detail) else refusals.TOO_MUCH
+
+    def _changes(self, scope: Scope, asked: Asked | None) -> bool:
+        """Whether a request is to be on record here: it may change something, and does not record itself."""
+        if asked is not None:
+            return asked.has_mutation
+        return scope["method"] not in SAFE_METHODS and not _leads_to(
+            [*self._doors.open, *self._doors.to_all], scope
+        )
+
+    async def _refuse(
+        self,
+        refused: Refusal,
+        connection: HTTPConnection,
+        proof: Proof | None,
+        receive: Receive,
+        send: Send,
+        detail: dict[str, object] | None = None,
+    ) -> None:
+        self._site.metrics.refused.labels(refused.reason).inc()
+        # Whoever has not proven a name is only counted: they would fill the log, which nobody can shorten.
+        if refused is not refusals.AWAY and proof is not None:
+            await self._site.record(
+                connection,
+                "request refused",
+                refused.reason,
+                who=proof.identity,
+                detail={**describe_address(connection), **(detail or {})},
+            )
+        if connection.scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008, "reason": refused.reason})
+            return
+        await answer(refused, connection)(connection.scope, receive, send)
+
+
+def _leads_to(routes: Sequence[BaseRoute], scope: Scope) -> bool:
+    """Whether one of these routes takes a request: its path and its method."""
+    return any(route.matches(scope)[0] is Match.FULL for route in routes)
+
+
+async def _read(request: Request, body: bytes) -> Asked | None:
+    return await _beside(body, read_http, request.method, request.headers, request.query_params, body)
+
+
+async def _beside(body: bytes, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function whose work grows with the body; for a large one beside the event loop."""
+    if len(body) > LARGE_BYTES:
+        return await to_thread.run_sync(partial(function, *args, **kwargs))
+    return function(*args, **kwargs)
+
+
+def _read_and_judge_calls(asked: Asked) -> tuple[list[Call], Refusal | None]:
+    calls = read_calls(asked)
+    return calls, refusals.ENVIRONMENT if takes_environment(calls) else None
+
+
+def _brief(asked: Asked | None, body: bytes) -> dict[str, object]:
+    """What tells a request from others, where its arguments are elsewhere or are not kept."""
+    return {**describe_operation(asked), **describe_body(body)}
+
+
+def _judge_graphql(method: str, proof: Proof | None, asked: Asked | None) -> Refusal | None:
+    """Whether GraphQL may be executed; a mutation counts even where another operation is picked."""
+    if asked is None or not asked.has_mutation:
+        return None
+    if proof is None or not proof.identity.role.may_change:
+        return refusals.VIEWER
+    return None if method == "POST" else refusals.NOT_BY_POST

@@ -1,0 +1,173 @@
+"""A WebSocket of GraphQL: each message is read before Dagster gets it, and the login looked at again."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+from anyio import to_thread
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from episodes_assets.accounts.identity import Identity
+from episodes_assets.accounts.pool import AWAY
+from episodes_assets.dashboard.auth.credentials import identify
+from episodes_assets.dashboard.auth.graphql import (
+    LARGE_BYTES,
+    Unreadable,
+    json_object,
+    read_calls,
+    read_socket_payload,
+    takes_environment,
+)
+from episodes_assets.dashboard.site import Site
+
+_LOG = logging.getLogger(__name__)
+
+LOOK_AGAIN_SECONDS = 30.0
+# A client that has opened a socket says something at once.
+FIRST_MESSAGE_SECONDS = 20.0
+# The largest of the UI is some kB.
+LONGEST_MESSAGE = 256_000
+POLICY_VIOLATION = 1008
+INTERNAL_ERROR = 1011
+_LONGEST = 500
+_END: Message = {"type": "websocket.disconnect", "code": POLICY_VIOLATION}
+_KNOWN = frozenset({"connection_init", "connection_terminate", "start", "stop"})
+
+
+async def guard_socket(
+    app: ASGIApp, site: Site, identity: Identity, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Serve a WebSocket for as long as its login lasts and its messages only ask.
+
+    A message that is not of the protocol, or asks for a mutation, closes it; so does, within half a
+    minute, a logout, a time-out, a changed role, or a user who is disabled. Dagster executes a mutation
+    that it is sent here as soon as a subscription stands beside it, so nobody may send one.
+    """
+    guard = _Guard(site, identity, HTTPConnection(scope), receive, send)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(guard.watch, tasks.cancel_scope)
+        try:
+            await app(scope, guard.receive, guard.send)
+        except Exception as error:  # noqa: BLE001  whatever Dagster makes of an odd message
+            _LOG.error("%s's socket: %s: %s", identity.name, type(error).__name__, str(error)[:_LONGEST])
+            await guard.fail()
+        tasks.cancel_scope.cancel()
+
+
+class _Guard:
+    def __init__(
+        self, site: Site, identity: Identity, connection: HTTPConnection, receive: Receive, send: Send
+    ) -> None:
+        self._site = site
+        self._identity = identity
+        self._connection = connection
+        self._receive = receive
+        self._send = send
+        self._is_closed = False
+        self._has_spoken = False
+
+    async def receive(self) -> Message:
+        """The next message that may be passed on; the end, where there is none."""
+        with anyio.move_on_after(None if self._has_spoken else FIRST_MESSAGE_SECONDS):
+            message = await self._receive()
+            self._has_spoken = message["type"] != "websocket.connect"
+            return await self._passed_on(message)
+        await self._close("no message")
+        return _END
+
+    async def _passed_on(self, message: Message) -> Message:
+        if message["type"] != "websocket.receive" or self._is_closed:
+            return message
+        problem = await self._problem(message)
+        if problem is None:
+            return message
+        await self._close(problem)
+        return _END
+
+    async def _problem(self, message: Message) -> str | None:
+        """Why a message is not passed on, if it is not."""
+        try:
+            kind = await _read(message, self._site, self._identity)
+        except Unreadable as problem:
+            return str(problem)
+        if kind == "start" and not await self._is_still_there(is_use=True):
+            return "signed out"
+        return None
+
+    async def send(self, message: Message) -> None:
+        """Pass an answer on, unless the socket is closed."""
+        if self._is_closed:
+            return
+        self._is_closed = message["type"] == "websocket.close"
+        await self._send(message)
+
+    async def fail(self) -> None:
+        """Close the socket where Dagster could not go on."""
+        await self.send({"type": "websocket.close", "code": INTERNAL_ERROR})
+
+    async def watch(self, scope: anyio.CancelScope) -> None:
+        """Close the socket when its login has ended."""
+        while True:
+            await anyio.sleep(LOOK_AGAIN_SECONDS)
+            if not await self._is_still_there(is_use=False):
+                await self._close("signed out")
+                scope.cancel()
+                return
+
+    async def _is_still_there(self, *, is_use: bool) -> bool:
+        try:
+            proof = await identify(
+                self._connection, self._site.accounts, self._site.configuration, is_use=is_use
+            )
+        except AWAY:
+            return False  # the browser opens it again, when it may
+        return proof is not None and proof.identity == self._identity
+
+    async def _close(self, problem: str) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        await self._send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": problem[:100]})
+        self._site.metrics.refused.labels("socket").inc()
+        await self._site.record(
+            self._connection,
+            "socket closed",
+            problem,
+            who=self._identity,
+            detail={"path": self._connection.url.path},
+        )
+
+
+async def _read(message: Mapping[str, Any], site: Site, identity: Identity) -> str:
+    if len(message.get("text") or "") > LARGE_BYTES:
+        return await to_thread.run_sync(_kind, message, site, identity)
+    return _kind(message, site, identity)
+
+
+def _kind(message: Mapping[str, Any], site: Site, identity: Identity) -> str:
+    """The type of a message that may be passed on.
+
+    Raises:
+        Unreadable: If it may not.
+    """
+    text = message.get("text")
+    if not isinstance(text, str):
+        raise Unreadable("a message that is not text")
+    content = json_object(text)
+    kind = content.get("type")
+    if not isinstance(kind, str) or kind not in _KNOWN:
+        raise Unreadable("a message of no known type")
+    # Dagster keeps subscriptions by it.
+    if not isinstance(content.get("id", "" if kind.startswith("connection") else None), str):
+        raise Unreadable("an id that is not text")
+    if kind == "start":
+        asked = read_socket_payload(content.get("payload"))
+        if asked.has_mutation:
+            raise Unreadable("a mutation over a WebSocket")
+        if takes_environment(read_calls(asked)):
+            raise Unreadable("run configuration that names an environment variable")
+        picked = asked.picked.kind.value if asked.picked else "none"
+        site.metrics.operations.labels(identity.role.value, picked).inc()
+    return kind

@@ -1,0 +1,264 @@
+"""The login page, and beginning and ending a session, whichever way somebody has proven who they are.
+
+Why a login through the OpenID provider came to nothing is told here as well. The protocol is `oidc`'s,
+passwords are `accounts/users.py`'s.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from anyio import CapacityLimiter
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from episodes_assets.accounts import sessions, throttle, users
+from episodes_assets.accounts.identity import Identity, Way
+from episodes_assets.dashboard.auth.credentials import cookie_name, session_client, session_token
+from episodes_assets.dashboard.auth.csrf import safe_next
+from episodes_assets.dashboard.pages import page
+from episodes_assets.dashboard.site import address_of, site_of
+from episodes_assets.postgres.connect import Connection
+
+
+class OpenIdRefusal(StrEnum):
+    """Why; the value is what the login page's address has as `refused`."""
+
+    CANCELLED = "cancelled"
+    NO_ANSWER = "no-answer"
+    NOT_BEGUN = "not-begun"
+    UNPROVEN = "unproven"
+    UNVERIFIED = "unverified"
+    NOT_LET_IN = "not-let-in"
+
+
+_SENTENCES = {
+    OpenIdRefusal.CANCELLED: "The sign-in was cancelled at the provider.",
+    OpenIdRefusal.NO_ANSWER: "The sign-in provider does not answer as it should; try again in a moment.",
+    OpenIdRefusal.NOT_BEGUN: "This sign-in was not begun here, or too long ago; begin it again.",
+    OpenIdRefusal.UNPROVEN: "What the sign-in provider answered proves nothing; begin again.",
+    OpenIdRefusal.UNVERIFIED: "The sign-in provider has not verified that your e-mail address is yours.",
+    OpenIdRefusal.NOT_LET_IN: "Your e-mail address is not let in here; ask whoever runs this dashboard.",
+}
+
+
+def sentence_of(refused: str | None) -> str | None:
+    """What the login page tells about the `refused` of its address; None if that is none of ours."""
+    if refused is None or refused not in list(OpenIdRefusal):
+        return None
+    return _SENTENCES[OpenIdRefusal(refused)]
+
+
+SEE_OTHER = 303
+
+
+async def sign_in(request: Request, identity: Identity, next_page: str | None) -> Response:
+    """Begin a session of somebody who has proven who they are, and send them on.
+
+    The session is always a new one: a cookie that was there before is worth nothing afterwards.
+
+    Args:
+        request: The request that brought the proof.
+        identity: Who they are.
+        next_page: Where they wanted to go; only pages of ours count.
+
+    Raises:
+        psycopg.OperationalError: If the accounts' database is away.
+    """
+    site = site_of(request)
+    configuration = site.configuration
+    before = session_token(request, is_secure=configuration.is_secure)
+    client = session_client(request, configuration)
+    if before is not None:
+        await site.accounts.run(sessions.end_session, before, client=client)
+    token = await site.accounts.run(sessions.start_session, identity, configuration.lifetimes, client=client)
+    await site.accounts.run(sessions.purge_sessions)
+    site.metrics.logins.labels(identity.way.value, "accepted").inc()
+    await site.record(request, "login", "accepted", who=identity)
+    response = RedirectResponse(safe_next(next_page), status_code=SEE_OTHER)
+    response.set_cookie(
+        cookie_name(is_secure=configuration.is_secure),
+        token,
+        max_age=int(configuration.lifetimes.absolute.total_seconds()),
+        path="/",
+        secure=configuration.is_secure,
+        httponly=True,
+        samesite="lax",
+    )
+    return response
+
+
+async def sign_out(request: Request) -> Response:
+    """End the session of a request for ever, and show the login."""
+    site = site_of(request)
+    is_secure = site.configuration.is_secure
+    token = session_token(request, is_secure=is_secure)
+    if token is not None:
+        client = session_client(request, site.configuration)
+        await site.accounts.run(sessions.end_session, token, client=client)
+    await site.record(request, "logout", "done", who=request.user)
+    response = RedirectResponse("/login", status_code=SEE_OTHER)
+    response.delete_cookie(
+        cookie_name(is_secure=is_secure), path="/", secure=is_secure, httponly=True, samesite="lax"
+    )
+    return response
+
+
+WRONG = "Name or password is wrong."
+# In the audit log, in place of what was typed.
+UNKNOWN = "an unknown name"
+BUSY = "Too many people are signing in at this moment. Try again in a few seconds."
+_LONGEST_NAME = 200
+# Each takes a core and 64 MB for a moment; more at once would only be slower, and are what an attack is.
+_HASHES_AT_ONCE = 2
+# About as many as are served before a person gives up.
+_MOST_WAITING = 50
+_SAME_WAIT_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class OpenidLogin:
+    """A way to sign in with an account kept elsewhere.
+
+    Attributes:
+        label: What its button says: the provider's name.
+        path: Where the button leads, of ours.
+        routes: All its routes; they are open, and call `sign_in` at the end.
+    """
+
+    label: str
+    path: str
+    routes: Sequence[BaseRoute]
+
+
+def login_routes(openid: OpenidLogin | None) -> list[BaseRoute]:
+    """The login page; open to everybody."""
+    return _Login(openid).routes()
+
+
+def logout_routes() -> list[BaseRoute]:
+    """Where one signs out; for everybody who is signed in."""
+    return [Route("/logout", sign_out, methods=["POST"], name="logout")]
+
+
+class _Login:
+    def __init__(self, openid: OpenidLogin | None) -> None:
+        self._openid = openid
+        self._limiter = CapacityLimiter(_HASHES_AT_ONCE)
+        self._waits = _Waits()
+
+    def routes(self) -> list[BaseRoute]:
+        return [
+            Route("/login", self.show, methods=["GET"], name="login"),
+            Route("/login", self.receive, methods=["POST"], name="login-sent"),
+        ]
+
+    async def show(self, request: Request) -> Response:
+        """The form, or the way on for those who need it no more."""
+        wanted = safe_next(request.query_params.get("next"))
+        if isinstance(request.user, Identity):
+            return RedirectResponse(wanted, status_code=SEE_OTHER)
+        problem = sentence_of(request.query_params.get("refused"))
+        return self._form(request, wanted, problem=problem or "")
+
+    async def receive(self, request: Request) -> Response:
+        """A name and a password."""
+        site = site_of(request)
+        async with request.form(max_files=0, max_fields=10) as form:
+            name, password, wanted = (_text(form.get(key)) for key in ("name", "password", "next"))
+        wanted = safe_next(wanted)
+        if not site.configuration.password_login:
+            return self._form(request, wanted, status=403, problem="Passwords are not accepted here.")
+        if self._limiter.statistics().tasks_waiting >= _MOST_WAITING:
+            site.metrics.logins.labels(Way.PASSWORD.value, "busy").inc()
+            return self._form(
+                request, wanted, status=503, problem=BUSY, name=name, headers={"Retry-After": "5"}
+            )
+        async with self._limiter:
+            found = await site.accounts.run(_try, name, password, address_of(request))
+        if isinstance(found, Identity):
+            return await sign_in(request, found, wanted)
+        outcome = "too soon" if found else "refused"
+        site.metrics.logins.labels(Way.PASSWORD.value, outcome).inc()
+        if not found or self._waits.is_new(found):
+            # Whether there is such a user or not it is the same work.
+            known = await site.accounts.run(users.known_name, name)
+            await site.record(request, "login", outcome, name=known or UNKNOWN)
+        if not found:
+            return self._form(request, wanted, status=401, problem=WRONG, name=name)
+        seconds = math.ceil(found)
+        problem = f"Too many attempts. Try again in {_spelt(seconds)}."
+        return self._form(
+            request, wanted, status=429, problem=problem, name=name, headers={"Retry-After": str(seconds)}
+        )
+
+    def _form(
+        self,
+        request: Request,
+        wanted: str,
+        *,
+        status: int = 200,
+        problem: str = "",
+        name: str = "",
+        headers: dict[str, str] | None = None,
+    ) -> Response:
+        return page(
+            request,
+            "login.html",
+            status=status,
+            headers=headers,
+            next_page=wanted,
+            problem=problem,
+            name=name[:_LONGEST_NAME],
+            openid=self._openid,
+            has_password=site_of(request).configuration.password_login,
+        )
+
+
+class _Waits:
+    """The waits that are on record; who tries again and again would fill the log with one of them.
+
+    A wait is known by the moment it ends, whichever name or address has to wait: so there is never more
+    than one event a second, however many of both somebody has.
+    """
+
+    def __init__(self) -> None:
+        self._ends: list[float] = []
+
+    def is_new(self, seconds: float) -> bool:
+        """Whether a wait that has so many seconds left was not asked about before."""
+        now = time.monotonic()
+        end = now + seconds
+        self._ends = [each for each in self._ends if each > now]
+        if any(abs(each - end) < _SAME_WAIT_SECONDS for each in self._ends):
+            return False
+        self._ends.append(end)
+        return True
+
+
+def _try(connection: Connection, name: str, password: str, address: str) -> Identity | float:
+    """Who it is; or the seconds to wait, 0 where name and password do not fit."""
+    wait = throttle.try_again_after(connection, name, address)
+    if wait > 0:
+        return wait
+    identity = users.log_in(connection, name, password)
+    if identity is None:
+        throttle.record_failure(connection, name, address)
+        return 0.0
+    throttle.record_success(connection, name, address)
+    return identity
+
+
+def _text(value: UploadFile | str | None) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _spelt(seconds: int) -> str:
+    if seconds < 60:
+        return f"{seconds} second{'s' if seconds != 1 else ''}"
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes} minute{'s' if minutes != 1 else ''}"

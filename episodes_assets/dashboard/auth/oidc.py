@@ -1,0 +1,268 @@
+"""The OpenID Connect client: authorisation code with PKCE, state and nonce; its routes and its button.
+
+Authlib speaks the protocol and verifies the ID token. Between leaving for the provider and coming back its
+state lies in a signed cookie, for ten minutes; the session after that is one like any other. Who is let in
+is decided in `dashboard/configuration.py`.
+"""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NoReturn, Protocol
+
+import httpx2
+from authlib.integrations.starlette_client import OAuth, OAuthError
+from joserfc.errors import JoseError
+from starlette.middleware import Middleware
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Mount, Route
+
+from episodes_assets.accounts.identity import Identity, Way
+from episodes_assets.dashboard.auth.csrf import safe_next
+from episodes_assets.dashboard.auth.login import OpenidLogin, OpenIdRefusal, sign_in
+from episodes_assets.dashboard.configuration import OpenId, decide_role, is_vouched_for
+from episodes_assets.dashboard.site import site_of
+
+STATE_COOKIE = "episodes_openid"
+# Browsers take a cookie of this name from us alone, not from a neighbouring name of the same domain.
+SECURE_STATE_COOKIE = f"__Host-{STATE_COOKIE}"
+STATE_SECONDS = 600
+ANSWER_SECONDS = 10.0
+# A key that the provider has withdrawn is believed no longer than that.
+METADATA_SECONDS = 3600.0
+LONGEST_WHY = 500
+# How far the provider's clock may be from ours.
+LEEWAY_SECONDS = 60
+# Signatures that only the provider can make. One by the client's secret, or none at all, proves nothing.
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+_LOG = logging.getLogger(__name__)
+Claims = dict[str, Any]
+SignIn = Callable[[Request, Identity, str], Awaitable[Response]]
+
+
+class Record(Protocol):
+    """Writes to the audit log."""
+
+    async def __call__(
+        self,
+        connection: HTTPConnection,
+        what: str,
+        outcome: str,
+        *,
+        name: str = "",
+        detail: Mapping[str, object] | None = None,
+    ) -> None:
+        """What was tried, what came of it, and who they said they were."""
+
+
+class _Refused(Exception):
+    def __init__(
+        self, refusal: OpenIdRefusal, why: str, email: str = "", *, is_on_record: bool = True
+    ) -> None:
+        super().__init__(why)
+        self.refusal = refusal
+        self.why = why
+        self.email = email
+        self.is_on_record = is_on_record
+
+
+class OpenIdClient:
+    """The dashboard as a client of the OpenID provider.
+
+    Args:
+        openid: The provider, and who is let in.
+        sign_in: Begins a session for somebody and sends them to the page they wanted.
+        record: Writes to the audit log.
+    """
+
+    def __init__(self, openid: OpenId, sign_in: SignIn, record: Record) -> None:
+        self._openid = openid
+        self._sign_in = sign_in
+        self._record = record
+        self._discovered_at = time.monotonic()
+        secret = openid.client_secret
+        self._client = OAuth().register(
+            "openid",
+            client_id=openid.client_id,
+            client_secret=secret.get_secret_value() if secret else None,
+            server_metadata_url=f"{openid.issuer.rstrip('/')}/.well-known/openid-configuration",
+            client_kwargs={
+                "scope": "openid email",
+                "code_challenge_method": "S256",
+                "timeout": ANSWER_SECONDS,
+                "verify": httpx2.create_ssl_context(),  # once, and not for each request
+            },
+        )
+
+    async def leave(self, request: Request) -> Response:
+        """Send a browser to the provider."""
+        wanted = safe_next(request.query_params.get("next"))
+        try:
+            await self._discover()
+            request.session["next"] = wanted
+            answer = await self._client.authorize_redirect(request, request.url_for("openid_return"))
+        except _Refused as refused:
+            return await self._refuse(request, refused, wanted)
+        assert isinstance(answer, Response)  # noqa: S101  Authlib has no types
+        return answer
+
+    async def return_(self, request: Request) -> Response:
+        """Let a browser in that the provider sent back, or tell why not."""
+        wanted = safe_next(request.session.pop("next", None))
+        try:
+            await self._discover()
+            identity = self._identify(await self._read_claims(request))
+        except _Refused as refused:
+            return await self._refuse(request, refused, wanted)
+        finally:
+            # Whatever came of it, what was begun is over.
+            request.session.clear()
+        return await self._sign_in(request, identity, wanted)
+
+    async def _discover(self) -> None:
+        if time.monotonic() - self._discovered_at > METADATA_SECONDS:
+            self._client.server_metadata.clear()  # the provider's keys among it
+            self._discovered_at = time.monotonic()
+        try:
+            metadata = await self._client.load_server_metadata()
+        except (httpx2.HTTPError, ValueError) as error:
+            raise _no_answer(repr(error)) from error
+        if metadata.get("issuer") != self._openid.issuer:
+            issuer = metadata.get("issuer")
+            metadata.clear()  # so that the next one asks again
+            raise _no_answer(f"the issuer is {issuer!r}")
+        offered = metadata.get("id_token_signing_alg_values_supported") or ["RS256"]
+        metadata["id_token_signing_alg_values_supported"] = [a for a in offered if a in ALGORITHMS]
+
+    async def _read_claims(self, request: Request) -> Claims:
+        """What the provider says about somebody, once all of it is verified."""
+        # First of all: what comes with no sign-in that was begun here is no word of the provider's.
+        state = request.query_params.get("state", "")
+        if not await self._client.framework.get_state_data(request.session, state):
+            raise _Refused(
+                OpenIdRefusal.NOT_BEGUN, "the state is not one that was begun here", is_on_record=False
+            )
+        try:
+            token = await self._client.authorize_access_token(
+                request,
+                claims_options={
+                    "iss": {"essential": True, "value": self._openid.issuer},
+                    "aud": {"essential": True, "value": self._openid.client_id},
+                },
+                leeway=LEEWAY_SECONDS,
+            )
+            claims = token.get("userinfo")
+            if claims and "email" not in claims:  # not every provider repeats it in the token
+                more = await self._client.userinfo(token=token)
+                claims = {**more, **claims} if more.get("sub") == claims["sub"] else claims
+        except (OAuthError, JoseError, httpx2.HTTPError, ValueError, RuntimeError) as error:
+            _explain(error)
+        if not claims:
+            raise _Refused(OpenIdRefusal.UNPROVEN, "there is no ID token")
+        return dict(claims)
+
+    def _identify(self, claims: Claims) -> Identity:
+        email = claims.get("email")
+        if not isinstance(email, str) or not email:
+            raise _Refused(OpenIdRefusal.UNVERIFIED, "there is no e-mail address")
+        # A provider that spells it "false" means it.
+        if claims.get("email_verified") is not True:
+            raise _Refused(OpenIdRefusal.UNVERIFIED, "the e-mail address is not verified", email)
+        if not is_vouched_for(self._openid.issuer, email, claims.get("hd")):
+            raise _Refused(OpenIdRefusal.UNVERIFIED, "the provider does not host the address", email)
+        role = decide_role(email, email_verified=True, access=self._openid.access)
+        if role is None:
+            raise _Refused(OpenIdRefusal.NOT_LET_IN, "no setting lets the address in", email)
+        return Identity(email.lower(), role, Way.OPENID)
+
+    async def _refuse(self, request: Request, refused: _Refused, wanted: str) -> Response:
+        # Quoted, since part of it may be what somebody wrote into an address.
+        _LOG.warning("a sign-in through %s came to nothing: %r", self._openid.name, refused.why)
+        # Anybody can send as many as they like of those that were never begun: they would fill the log.
+        if refused.is_on_record:
+            await self._record(
+                request,
+                "login",
+                "refused",
+                name=refused.email,
+                detail={"through": self._openid.issuer, "why": refused.why[:LONGEST_WHY]},
+            )
+        query = httpx2.QueryParams({"refused": refused.refusal.value, "next": wanted})
+        return RedirectResponse(f"/login?{query}", status_code=303)
+
+
+def _no_answer(why: str) -> _Refused:
+    return _Refused(OpenIdRefusal.NO_ANSWER, f"discovery: {why}", is_on_record=False)
+
+
+def _explain(error: Exception) -> NoReturn:
+    match error:
+        case OAuthError(error="access_denied"):
+            raise _Refused(OpenIdRefusal.CANCELLED, "the provider says access_denied") from error
+        case OAuthError() | JoseError():
+            raise _Refused(OpenIdRefusal.UNPROVEN, str(error)) from error
+        case _:
+            raise _Refused(OpenIdRefusal.NO_ANSWER, repr(error)) from error
+
+
+def openid_routes(
+    openid: OpenId, *, sign_in: SignIn, record: Record, signing_key: str, is_secure: bool
+) -> list[Mount]:
+    """The pages below `/auth`, which are open to everybody.
+
+    Args:
+        openid: The provider, and who is let in.
+        sign_in: Begins a session for somebody and sends them to the page they wanted.
+        record: Writes to the audit log.
+        signing_key: Of the cookie that keeps the state.
+        is_secure: Whether browsers reach us over TLS.
+    """
+    client = OpenIdClient(openid, sign_in, record)
+    state = Middleware(
+        SessionMiddleware,
+        secret_key=signing_key,
+        session_cookie=SECURE_STATE_COOKIE if is_secure else STATE_COOKIE,
+        max_age=STATE_SECONDS,
+        path="/" if is_secure else "/auth",  # the prefix wants the former
+        same_site="lax",  # the provider sends the browser back from another site
+        https_only=is_secure,
+    )
+    return [
+        Mount(
+            "/auth",
+            routes=[
+                Route("/openid", client.leave, methods=["GET"], name="openid_leave"),
+                Route("/openid/callback", client.return_, methods=["GET"], name="openid_return"),
+            ],
+            middleware=[state],
+        )
+    ]
+
+
+def openid_login(openid: OpenId, *, signing_key: str, is_secure: bool) -> OpenidLogin:
+    """Signing in through a provider, as the login page and the gate know it.
+
+    Args:
+        openid: The provider, and who is let in.
+        signing_key: Of the cookie that keeps the state on the way.
+        is_secure: Whether browsers reach us over TLS.
+    """
+    routes = openid_routes(
+        openid, sign_in=sign_in, record=_record, signing_key=signing_key, is_secure=is_secure
+    )
+    return OpenidLogin(label=openid.name, path="/auth/openid", routes=routes)
+
+
+async def _record(
+    connection: HTTPConnection,
+    what: str,
+    outcome: str,
+    *,
+    name: str = "",
+    detail: Mapping[str, object] | None = None,
+) -> None:
+    site = site_of(connection)
+    site.metrics.logins.labels(Way.OPENID.value, outcome).inc()
+    await site.record(connection, what, outcome, name=name, detail=detail)
