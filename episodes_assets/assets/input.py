@@ -17,6 +17,7 @@ from episodes_assets.days import ONE_DAY, parse_date
 from episodes_assets.errors import BadRunConfig, DropGone, DropNotArrived, ReasonMissing
 from episodes_assets.input.columns import look_at_columns
 from episodes_assets.lake.drops import Drop, Drops
+from episodes_assets.lake.taking import LateViewings, TakenDay, Taking
 from episodes_assets.resources.databases import InputDatabase, ResultsDatabase
 from episodes_assets.resources.lake import Lake
 from episodes_assets.settings import load_settings
@@ -27,7 +28,6 @@ from episodes_assets.stores.recomputing import (
     read_published_coverage,
     require_computable,
 )
-from episodes_assets.stores.taking import LateViewings, TakenDay, Taking
 
 CODE_VERSION = "1"
 

@@ -17,6 +17,7 @@ from episodes_assets.lake import upkeep
 from episodes_assets.lake.day_file import LakeFile
 from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.tables import LakeTable
+from episodes_assets.lake.taking import REASON, lost_by
 from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.postgres.connect import connect_to_read
@@ -24,7 +25,6 @@ from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets.stores import plan_history, publications, tracked_state
-from episodes_assets.stores.taking import REASON, lost_by
 from episodes_assets.user_files import require_standard_output
 
 app = typer.Typer(

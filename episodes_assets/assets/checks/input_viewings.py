@@ -10,9 +10,9 @@ from episodes_assets.assets.reporting import days_table, image
 from episodes_assets.checks import lake
 from episodes_assets.checks.verdicts import HISTORY_DAYS, Verdict
 from episodes_assets.days import ONE_DAY
+from episodes_assets.lake.taking import LateViewings, TakenDay
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.stores.recomputing import OutdatedDay
-from episodes_assets.stores.taking import LateViewings, TakenDay
 
 CHECKS = [
     dg.AssetCheckSpec(

@@ -1,9 +1,9 @@
 """Taking a day's input into the lake: its drop and its viewings, both as of one moment.
 
-What was taken is not lost by taking it again. The viewings that the input has now are compared with those of
-the lake, one by one: where some of these are gone from the input, because it has deleted them or by a mishap
-there, the lake keeps what it has, unless an operator accepts that they are lost. Whoever commits second
-compares with what is newest then.
+What was taken is not lost by taking it again. The viewings that the input has now are compared with those
+of the lake, one by one: where some of these are gone from the input, because it has deleted them or by a
+mishap there, the lake keeps what it has, unless an operator accepts that they are lost. Whoever commits
+second compares with what is newest then. Parts are read ahead (prefetch) while the one before is worked on.
 
 Which days are to be taken is decided by whoever calls; what a drop's rows are worth by `planning/drop.py`.
 """
@@ -12,8 +12,9 @@ import datetime as dt
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -34,7 +35,31 @@ from episodes_assets.lake.drops import Drop, Drops, DropWriter
 from episodes_assets.lake.versions import Commit, TableVersion
 from episodes_assets.lake.viewings import ORDER, DayOfViewings, Viewings
 from episodes_assets.planning.drop import prepare_rules, validate_drop
-from episodes_assets.stores.read_ahead import read_ahead
+
+T = TypeVar("T")
+_END = object()
+
+
+@contextmanager
+def read_ahead(items: Iterable[T]) -> Iterator[Iterator[T]]:
+    """The same items, of which a thread already fetches the next, from the first one on."""
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
+        iterator = iter(items)
+        following = thread.submit(next, iterator, _END)
+
+        def fetched() -> Iterator[T]:
+            nonlocal following
+            while (item := following.result()) is not _END:
+                following = thread.submit(next, iterator, _END)
+                yield item  # type: ignore[misc]
+
+        try:
+            yield fetched()
+        finally:
+            wait([following])
+            if isinstance(iterator, Generator):  # let go of what it reads from
+                iterator.close()
+
 
 # Of a range, so many days are committed together: what an interrupted run has to read again.
 MOST_DAYS = 64
