@@ -11,10 +11,10 @@ import psutil
 from benchmarks import inputs
 from benchmarks.assets_process import peak_memory
 from episodes_assets.commands.processes import ProcessGroup, episodes_argv, worker_environment
-from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.ledger.dispatch import fan_out_day
+from episodes_assets.ledger.progress import read_progress
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores.ledger import read_progress
 from episodes_assets_tests.support.system import System
 
 POLL_SECONDS = 0.01

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import inputs
+from episodes_assets.ledger.plans import Plan, record_plan
 from episodes_assets.planning.jobs import plan_checksum
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores.ledger import Plan, record_plan
 from episodes_assets_tests.support.system import System
 
 CHUNK_JOBS = 2_000

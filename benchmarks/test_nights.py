@@ -12,10 +12,11 @@ from benchmarks.fleet import running_workers, work_off
 from benchmarks.ledger import record_jobs
 from benchmarks.sizes import Sizes
 from episodes_assets.days import ONE_DAY
+from episodes_assets.ledger import verify
+from episodes_assets.ledger.plans import Plan
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores import outcome_check, plan_check, publications, published, published_check
-from episodes_assets.stores.ledger import Plan
+from episodes_assets.stores import publications, published, published_check
 from episodes_assets_tests.support.system import System
 
 
@@ -60,7 +61,7 @@ def _check(system: System, plan: Plan) -> None:
         connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue,
         connect(system.dsn(Purpose.RESULTS), autocommit=True) as results,
     ):
-        plan_check.read_ledger_days(queue, system.dsn(Purpose.QUEUE), [plan])
-        outcome_check.count_outcomes(queue, [plan.plan_id])
+        verify.read_ledger_days(queue, system.dsn(Purpose.QUEUE), [plan])
+        verify.count_outcomes(queue, [plan.plan_id])
         manifests = publications.read_days(results, plan.day, plan.day)
         published_check.read_publication(queue, results, manifests)

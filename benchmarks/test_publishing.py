@@ -9,10 +9,10 @@ from benchmarks import inputs
 from benchmarks.conftest import Measure, forget_days
 from benchmarks.ledger import record_jobs
 from benchmarks.sizes import Sizes
+from episodes_assets.ledger.plans import Plan
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.stores import published
-from episodes_assets.stores.ledger import Plan
 from episodes_assets_tests.support.system import System
 
 _ROWS = """

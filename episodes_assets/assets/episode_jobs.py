@@ -26,14 +26,15 @@ from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import LakeMissing, PlanOvertaken
 from episodes_assets.lake.versions import TableVersion
 from episodes_assets.lake.viewings import Viewings, require_day
+from episodes_assets.ledger import plans
+from episodes_assets.ledger.verify import read_job_counts, read_ledger_days
 from episodes_assets.planning.episode_set import EpisodeSet
 from episodes_assets.planning.jobs import plan_checksum, plan_jobs
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
 from episodes_assets.resources.lake import Lake
 from episodes_assets.settings import load_settings
-from episodes_assets.stores import ledger, publications, tracked_state
-from episodes_assets.stores.plan_check import read_job_counts, read_ledger_days
+from episodes_assets.stores import publications, tracked_state
 from episodes_assets.stores.plan_ground import Ground, read_grounds, require_same_ground
 from episodes_assets.stores.recomputing import read_published_coverage, require_computable
 
@@ -83,7 +84,7 @@ def episode_jobs(
     options = PlanOptions.read(context)
     settings = load_settings()
     history = read_history(context.instance)
-    planned: list[ledger.Plan] = []
+    planned: list[plans.Plan] = []
     changes = 0
     registry = get_registry()
     by_algorithm = Counter({registry.name_of(algorithm_id): 0 for algorithm_id in sorted(registry.ids)})
@@ -120,7 +121,7 @@ def episode_jobs(
                 before = tracked.as_of(day - ONE_DAY)
                 parts = drops.read_drop(drop, ["epid", "algorithm_id", "premier_date", "start_date"])
                 jobs = pd.concat([plan_jobs(part, viewed, before, day) for part in parts], ignore_index=True)
-                plan, changed = ledger.record_plan(
+                plan, changed = plans.record_plan(
                     queue,
                     day,
                     jobs,
@@ -170,7 +171,7 @@ def _version_as_planned(queue: Connection, viewings: Viewings, ground: Ground) -
 
     So planning a day again changes nothing: late viewings take `rework`.
     """
-    plan = ledger.find_plan(queue, ground.day)
+    plan = plans.find_plan(queue, ground.day)
     if plan is None or plan.viewings_version is None:
         return None
     if (plan.snapshot_id, plan.tracked_checksum) != (ground.snapshot_id, ground.yesterday):
@@ -181,7 +182,7 @@ def _version_as_planned(queue: Connection, viewings: Viewings, ground: Ground) -
 
 def _require_as_planned(queue: Connection, viewings: Viewings, ground: Ground) -> TableVersion:
     """The same, or an error that says why there is none."""
-    plan = ledger.require_plan(queue, ground.day)
+    plan = plans.require_plan(queue, ground.day)
     if version := _version_as_planned(queue, viewings, ground):
         return version
     if plan.viewings_version is None:

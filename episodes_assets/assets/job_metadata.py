@@ -7,9 +7,16 @@ from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.assets.plot import jobs_over_time
 from episodes_assets.assets.progress_events import FAILED_SHOWN, failed_table
 from episodes_assets.assets.reporting import image, table
+from episodes_assets.ledger import held
+from episodes_assets.ledger.progress import (
+    AlgorithmDuration,
+    Progress,
+    SlowBatch,
+    durations_by_algorithm,
+    finished_over_time,
+    slowest_batches,
+)
 from episodes_assets.postgres.connect import Connection
-from episodes_assets.stores import durations, ledger
-from episodes_assets.stores.ledger import Progress
 
 SLOWEST_SHOWN = 10
 
@@ -25,21 +32,21 @@ def describe_work(connection: Connection, progress: Sequence[Progress]) -> dict[
     """
     plans = [day.plan_id for day in progress]
     metadata: dict[str, Any] = {}
-    if points := durations.finished_over_time(connection, plans):
+    if points := finished_over_time(connection, plans):
         metadata["jobs over time"] = image(
             jobs_over_time(points, sum(day.jobs for day in progress)), "jobs finished over time"
         )
-    if by_algorithm := durations.by_algorithm(connection, plans):
+    if by_algorithm := durations_by_algorithm(connection, plans):
         metadata["durations by algorithm"] = table([_duration(each) for each in by_algorithm])
         metadata["slowest jobs"] = table(
-            [_slow(each) for each in durations.slowest(connection, plans, SLOWEST_SHOWN)]
+            [_slow(each) for each in slowest_batches(connection, plans, SLOWEST_SHOWN)]
         )
     if days := [day.day for day in progress if day.failed]:
-        metadata["failed jobs"] = failed_table(ledger.read_held(connection, days, FAILED_SHOWN))
+        metadata["failed jobs"] = failed_table(held.read_held(connection, days, FAILED_SHOWN))
     return metadata
 
 
-def _duration(each: durations.AlgorithmDuration) -> dict[str, Any]:
+def _duration(each: AlgorithmDuration) -> dict[str, Any]:
     return {
         "algorithm": get_registry().name_of(each.algorithm_id),
         "jobs": each.jobs,
@@ -51,7 +58,7 @@ def _duration(each: durations.AlgorithmDuration) -> dict[str, Any]:
     }
 
 
-def _slow(each: durations.SlowBatch) -> dict[str, Any]:
+def _slow(each: SlowBatch) -> dict[str, Any]:
     is_alone = each.epid is not None and each.algorithm_id is not None
     return {
         "day": str(each.day),

@@ -15,13 +15,14 @@ from episodes_assets.assets.reporting import TEAM, Stopwatch, days_table, plain_
 from episodes_assets.assets.run_options import NO_OPTIONS
 from episodes_assets.checks.ledger import OpenDay, every_job_has_one_outcome
 from episodes_assets.errors import FleetStalled, JobsHeld
-from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.ledger import plans
+from episodes_assets.ledger.dispatch import fan_out_day
+from episodes_assets.ledger.held import read_held
+from episodes_assets.ledger.progress import Progress, open_days, read_progress
+from episodes_assets.ledger.verify import count_outcomes
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.resources.databases import QueueDatabase
 from episodes_assets.settings import load_settings
-from episodes_assets.stores import ledger
-from episodes_assets.stores.outcome_check import count_outcomes
-from episodes_assets.stores.stalls import open_days
 
 CODE_VERSION = "1"
 POLL_SECONDS = 0.25
@@ -52,7 +53,7 @@ def job_outcomes(context: dg.AssetExecutionContext, queue_database: QueueDatabas
     with plain_failures(), queue_database.connect() as queue:
         days = days_of(context)
         for day in days:
-            ledger.require_plan(queue, day)
+            plans.require_plan(queue, day)
         for day in days:
             sent = fan_out_day(queue, day)
             context.log.info(f"{day}: {sent.jobs:,} jobs, {sent.messages:,} messages enqueued")
@@ -95,11 +96,11 @@ def _wait(
     days: Sequence[dt.date],
     stall_seconds: float,
     reports: ProgressReports,
-) -> list[ledger.Progress]:
+) -> list[Progress]:
     moved = reported = resent = time.monotonic()
     finished = -1
     while True:
-        progress = ledger.read_progress(queue, days)
+        progress = read_progress(queue, days)
         now = time.monotonic()
         total = sum(day.jobs for day in progress)
         is_open = any(day.is_open for day in progress)
@@ -140,13 +141,11 @@ def _explain_stall(queue: Connection, days: Sequence[dt.date], stall_seconds: fl
     return FleetStalled(f"{what}; of {first.day} {first.what_is_stuck}", first.what_to_do)
 
 
-def _refuse_held(
-    context: dg.AssetExecutionContext, queue: Connection, progress: Sequence[ledger.Progress]
-) -> None:
+def _refuse_held(context: dg.AssetExecutionContext, queue: Connection, progress: Sequence[Progress]) -> None:
     days = [day.day for day in progress if day.held]
     if not days:
         return
-    held = [job for job in ledger.read_held(queue, days, HELD_SHOWN) if not job.is_waived]
+    held = [job for job in read_held(queue, days, HELD_SHOWN) if not job.is_waived]
     for job in held:
         context.log.error(
             f"{job.day} epid {job.epid} algorithm {job.algorithm_id}: {job.error} (after {job.starts} starts)"

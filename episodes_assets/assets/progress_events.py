@@ -8,10 +8,10 @@ from typing import Any
 import dagster as dg
 
 from episodes_assets.assets.reporting import table
+from episodes_assets.ledger import held
+from episodes_assets.ledger.progress import DayProgress, FleetProgress, Progress, read_fleet_progress
 from episodes_assets.planning.throughput import pause_between_reports
 from episodes_assets.postgres.connect import Connection
-from episodes_assets.stores import ledger
-from episodes_assets.stores.fleet_progress import DayProgress, FleetProgress, read_fleet_progress
 
 REPORT_SECONDS = 10.0
 # Of a range of days, so many are reported at a time: those that moved and were not reported the longest.
@@ -21,12 +21,12 @@ FAILED_SHOWN = 20
 Counts = tuple[int, int, int, int, int]
 
 
-def counts_of(day: ledger.Progress) -> Counts:
+def counts_of(day: Progress) -> Counts:
     """What changes when a day moves."""
     return (day.waiting, day.running, day.succeeded, day.held, day.waived)
 
 
-def observation(day: DayProgress, workers: int, failed: Sequence[ledger.HeldJob] = ()) -> dg.AssetObservation:
+def observation(day: DayProgress, workers: int, failed: Sequence[held.HeldJob] = ()) -> dg.AssetObservation:
     """How far a day's jobs are.
 
     Args:
@@ -64,7 +64,7 @@ def observations(connection: Connection, days: Sequence[dt.date]) -> list[dg.Ass
         observation(
             day,
             found.workers,
-            ledger.read_held(connection, [day.counts.day], FAILED_SHOWN)
+            held.read_held(connection, [day.counts.day], FAILED_SHOWN)
             if day.counts.held and not day.counts.is_open
             else (),
         )
@@ -72,7 +72,7 @@ def observations(connection: Connection, days: Sequence[dt.date]) -> list[dg.Ass
     ]
 
 
-def failed_table(failed: Sequence[ledger.HeldJob]) -> dg.TableMetadataValue:
+def failed_table(failed: Sequence[held.HeldJob]) -> dg.TableMetadataValue:
     """Jobs that failed for the last time, and why."""
     return table(
         [
@@ -104,7 +104,7 @@ class ProgressReports:
         self._told: dict[dt.date, Counts] = {}
         self._told_at: dict[dt.date, float] = {}
 
-    def report(self, progress: Sequence[ledger.Progress]) -> None:
+    def report(self, progress: Sequence[Progress]) -> None:
         """Report the days that moved, if it is time to."""
         now = time.monotonic()
         if now - self._last < pause_between_reports(REPORT_SECONDS, now - self._began):
@@ -116,7 +116,7 @@ class ProgressReports:
             self._told[day.day], self._told_at[day.day] = counts_of(day), now
         self._log([day.day for day in moved[:DAYS_REPORTED]])
 
-    def report_failures(self, progress: Sequence[ledger.Progress]) -> None:
+    def report_failures(self, progress: Sequence[Progress]) -> None:
         """Report the days that ended with held jobs, and these: such days get no materialisation."""
         self._log([day.day for day in progress if day.held][:DAYS_REPORTED])
 

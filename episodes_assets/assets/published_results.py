@@ -10,9 +10,10 @@ from episodes_assets.assets.partitions import daily, days_of, whole_range
 from episodes_assets.assets.reporting import TEAM, Stopwatch, days_table, plain_failures, preview
 from episodes_assets.assets.run_options import NO_OPTIONS
 from episodes_assets.checks.results import published_rows_are_the_outcomes
+from episodes_assets.ledger import plans
 from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
 from episodes_assets.settings import load_settings
-from episodes_assets.stores import ledger, published
+from episodes_assets.stores import published
 from episodes_assets.stores.publications import PublishedDay
 from episodes_assets.stores.published_check import read_publication
 
@@ -49,7 +50,7 @@ def published_results(
         results_database.connect() as results,
     ):
         for day in days_of(context):
-            ledger.require_plan(queue, day)
+            plans.require_plan(queue, day)
         for day in days_of(context):
             manifest, changed = published.publish_day(queue, results, day, CODE_VERSION)
             context.log.info(f"{day}: {manifest.rows:,} rows{'' if changed else ' (unchanged)'}")

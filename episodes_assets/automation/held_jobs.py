@@ -7,11 +7,11 @@ from episodes_assets.assets.partitions import daily
 from episodes_assets.assets.reporting import plain_failures
 from episodes_assets.assets.run_options import NO_OPTIONS, RunOptions
 from episodes_assets.days import parse_date
-from episodes_assets.fleet.cancel import cancel_day
-from episodes_assets.fleet.retry import retry_held_jobs as retry
+from episodes_assets.ledger import held
+from episodes_assets.ledger.held import cancel_day
+from episodes_assets.ledger.held import retry_held_jobs as retry
 from episodes_assets.resources.databases import QueueDatabase
 from episodes_assets.resources.launched_by import launched_by
-from episodes_assets.stores import waivers
 
 
 class WaiverOptions(RunOptions):
@@ -32,9 +32,7 @@ def waive_held_jobs_op(context: dg.OpExecutionContext, queue_database: QueueData
     options = WaiverOptions.read(context)
     day = parse_date(context.partition_key)
     with plain_failures(), queue_database.connect() as queue:
-        waiver = waivers.waive_held_jobs(
-            queue, day, reason=options.reason, decided_by=launched_by(context.run)
-        )
+        waiver = held.waive_held_jobs(queue, day, reason=options.reason, decided_by=launched_by(context.run))
     context.log.info(f"{day} is published without {waiver.jobs:,} held jobs")
 
 

@@ -3,8 +3,8 @@
 import dagster as dg
 
 from episodes_assets.assets.run_options import NO_OPTIONS
-from episodes_assets.fleet.maintenance import forget_dead_workers
-from episodes_assets.fleet.maintenance import prune_message_log as prune
+from episodes_assets.ledger.workers import forget_dead_workers
+from episodes_assets.ledger.workers import prune_message_log as prune
 from episodes_assets.resources.databases import QueueDatabase
 from episodes_assets.settings import load_settings
 

@@ -9,8 +9,8 @@ from episodes_assets.assets.progress_events import DAYS_REPORTED, counts_of, obs
 from episodes_assets.automation.decisions import Told, days_to_report
 from episodes_assets.automation.sensors import days_in_flight
 from episodes_assets.errors import EpisodesError
+from episodes_assets.ledger import progress
 from episodes_assets.resources.databases import QueueDatabase
-from episodes_assets.stores import ledger
 
 # Dagster's daemon looks at sensors every 5 seconds.
 REPORT_SECONDS = 29
@@ -30,7 +30,7 @@ def report_progress(
     told = read_cursor(context.cursor)
     try:
         with queue_database.connect_to_read() as queue:
-            counts = {day.day: counts_of(day) for day in ledger.read_progress(queue) if _is_worked(day)}
+            counts = {day.day: counts_of(day) for day in progress.read_progress(queue) if _is_worked(day)}
             if not counts and not told:
                 return dg.SkipReason("the fleet has no day to work on")
             in_flight = days_in_flight(context.instance, now)
@@ -41,7 +41,7 @@ def report_progress(
     return dg.SensorResult(asset_events=events, cursor=write_cursor(told))
 
 
-def _is_worked(day: ledger.Progress) -> bool:
+def _is_worked(day: progress.Progress) -> bool:
     """Whether the fleet has it, and it is not finished: what is done, its materialisation tells."""
     return day.is_fanned_out and not day.is_done
 

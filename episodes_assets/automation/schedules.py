@@ -22,9 +22,10 @@ from episodes_assets.automation.sensors import (
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import EpisodesError
 from episodes_assets.input.reading import days_with_drop, drop_not_arrived
+from episodes_assets.ledger import progress
 from episodes_assets.resources.databases import InputDatabase, QueueDatabase, ResultsDatabase
 from episodes_assets.resources.lake import Lake
-from episodes_assets.stores import ledger, tracked_state
+from episodes_assets.stores import tracked_state
 
 
 @dg.schedule(
@@ -85,7 +86,7 @@ def _days_without_plan(
         EpisodesError: If a database cannot be read.
     """
     with queue_database.connect_to_read() as queue:
-        planned = {day.day for day in ledger.read_progress(queue)}
+        planned = {day.day for day in progress.read_progress(queue)}
     with results_database.connect_to_read() as results:
         latest = tracked_state.latest_day(results)
         unplanned: list[dt.date] = []

@@ -16,9 +16,10 @@ from episodes_assets.automation.decisions import (
 )
 from episodes_assets.automation.jobs import plan_day, publish_day
 from episodes_assets.errors import EpisodesError
-from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.ledger.dispatch import fan_out_day
+from episodes_assets.ledger.progress import read_progress
 from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
-from episodes_assets.stores import ledger, publications
+from episodes_assets.stores import publications
 
 # Dagster's daemon looks at sensors every 5 seconds. An interval of just that would miss every other look.
 SENSOR_SECONDS = 4
@@ -50,7 +51,7 @@ def fan_out(queue_database: QueueDatabase) -> dg.SkipReason:
     """Hand out each planned day; a tick that does nothing else needs no run."""
     try:
         with queue_database.connect() as queue:
-            sent = [fan_out_day(queue, day) for day in days_to_fan_out(ledger.read_progress(queue))]
+            sent = [fan_out_day(queue, day) for day in days_to_fan_out(read_progress(queue))]
     except EpisodesError as error:
         return dg.SkipReason(str(error))
     done = [f"{each.day}: {each.jobs:,} jobs in {each.messages:,} messages" for each in sent if each.messages]
@@ -72,7 +73,7 @@ def publish_finished_days(
     """Request a run for each such day that none is in flight for."""
     try:
         with queue_database.connect_to_read() as queue:
-            progress = ledger.read_progress(queue)
+            progress = read_progress(queue)
         with results_database.connect_to_read() as results:
             plans = publications.published_plans(results)
     except EpisodesError as error:

@@ -20,11 +20,11 @@ from episodes_assets.commands.console import err
 from episodes_assets.commands.dagster_home import prepare_dagster_home
 from episodes_assets.days import days_between
 from episodes_assets.errors import EpisodesError, RunFailed
+from episodes_assets.ledger.progress import read_progress
 from episodes_assets.postgres.connect import connect_to_read, connect_to_write, unreachable
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.settings import Settings
-from episodes_assets.stores.ledger import read_progress
 
 if TYPE_CHECKING:
     import dagster as dg

@@ -8,11 +8,12 @@ from rich.table import Table
 
 from episodes_assets.commands.databases import open_drops
 from episodes_assets.lake.viewings import Viewings
+from episodes_assets.ledger.progress import read_progress
 from episodes_assets.postgres.connect import connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.settings import Settings
-from episodes_assets.stores import ledger, publications, tracked_state
+from episodes_assets.stores import publications, tracked_state
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -49,7 +50,7 @@ def day_table(
         connect_to_read(dsns.require(Purpose.QUEUE), Database.QUEUE) as queue,
         connect_to_read(dsns.require(Purpose.RESULTS), Database.RESULTS) as results,
     ):
-        progress = {each.day: each for each in ledger.read_progress(queue, days)}
+        progress = {each.day: each for each in read_progress(queue, days)}
         rows = []
         for day in days:
             drop = drops.get(day)

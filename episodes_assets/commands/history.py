@@ -16,14 +16,14 @@ from episodes_assets.days import parse_day
 from episodes_assets.lake.drops import Drop
 from episodes_assets.lake.taking import REASON, lost_by
 from episodes_assets.lake.viewings import Viewings
+from episodes_assets.ledger.held import Waiver, read_waivers
+from episodes_assets.ledger.plans import RecordedPlan, read_plans
 from episodes_assets.postgres.connect import connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.settings import load_settings
 from episodes_assets.stores import tracked_state
-from episodes_assets.stores.plan_history import RecordedPlan, read_plans
 from episodes_assets.stores.publications import PublishedDay, read_history
 from episodes_assets.stores.tracked_state import TrackedDay
-from episodes_assets.stores.waivers import Waiver, read_waivers
 from episodes_assets.user_files import require_standard_output
 
 SHORT = 16  # characters of a checksum

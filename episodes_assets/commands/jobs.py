@@ -12,15 +12,12 @@ from episodes_assets.commands.console import block, out
 from episodes_assets.commands.databases import ready_databases
 from episodes_assets.days import parse_day
 from episodes_assets.errors import DayNotPlanned
-from episodes_assets.fleet.cancel import cancel_day
-from episodes_assets.fleet.retry import retry_held_jobs
+from episodes_assets.ledger.held import cancel_day, read_held, retry_held_jobs, waive_held_jobs
+from episodes_assets.ledger.progress import DayProgress, backlog, open_days, read_fleet_progress
+from episodes_assets.ledger.workers import Worker, read_workers
 from episodes_assets.postgres.connect import connect_to_read, connect_to_write
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.settings import load_settings
-from episodes_assets.stores import ledger, waivers
-from episodes_assets.stores.fleet_progress import DayProgress, read_fleet_progress
-from episodes_assets.stores.stalls import open_days
-from episodes_assets.stores.workers import Worker, read_workers
 from episodes_assets.user_files import require_standard_output
 
 By = Annotated[
@@ -51,10 +48,10 @@ def status(
         fleet = read_fleet_progress(connection, days)
         progress = [each.counts for each in fleet.days]
         living = read_workers(connection)
-        waiting = ledger.backlog(connection)
+        waiting = backlog(connection)
         shown = progress[-DAYS_SHOWN:]
         held_days = [each.day for each in shown if each.failed]
-        held = ledger.read_held(connection, held_days, HELD_SHOWN)
+        held = read_held(connection, held_days, HELD_SHOWN)
         unfinished = open_days(connection, dt.timedelta(seconds=settings.heartbeat_seconds), days)
     if days and not progress:
         raise DayNotPlanned(f"{day} has no planned jobs", f"run `episodes run {day}`")
@@ -140,7 +137,7 @@ def waive(
     parsed = parse_day(day)
     dsn = ready_databases(settings).require(Purpose.QUEUE)
     with connect_to_write(dsn, Database.QUEUE, settings.environment, autocommit=True) as connection:
-        waiver = waivers.waive_held_jobs(
+        waiver = waive_held_jobs(
             connection,
             parsed,
             reason=reason,

@@ -20,11 +20,12 @@ from episodes_assets.lake.tables import LakeTable
 from episodes_assets.lake.taking import REASON, lost_by
 from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
+from episodes_assets.ledger import plans
 from episodes_assets.postgres.connect import connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.settings import Settings, load_settings
-from episodes_assets.stores import plan_history, publications, tracked_state
+from episodes_assets.stores import publications, tracked_state
 from episodes_assets.user_files import require_standard_output
 
 app = typer.Typer(
@@ -192,8 +193,8 @@ def _require_all(viewings: Viewings, missing: Sequence[PinnedVersion]) -> None:
 
 def _named(dsns: Dsns) -> _Named:
     with connect_to_read(dsns.require(Purpose.QUEUE), Database.QUEUE) as queue:
-        versions = plan_history.read_viewings_versions(queue)
-        ids = plan_history.read_snapshot_ids(queue)
+        versions = plans.read_viewings_versions(queue)
+        ids = plans.read_snapshot_ids(queue)
     with connect_to_read(dsns.require(Purpose.RESULTS), Database.RESULTS) as results:
         versions |= publications.read_viewings_versions(results)
         ids |= publications.read_snapshot_ids(results) | tracked_state.read_snapshot_ids(results)

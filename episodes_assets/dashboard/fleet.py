@@ -28,17 +28,26 @@ from episodes_assets.errors import (
     ReasonMissing,
 )
 from episodes_assets.failures import explain
-from episodes_assets.fleet.cancel import cancel_day
-from episodes_assets.fleet.message_figures import read_message_figures
-from episodes_assets.fleet.retry import retry_held_job, retry_held_jobs
+from episodes_assets.ledger.held import (
+    SharedError,
+    ShownJob,
+    cancel_day,
+    read_held_jobs,
+    read_shared_errors,
+    retry_held_job,
+    retry_held_jobs,
+)
+from episodes_assets.ledger.messages import read_message_figures
+from episodes_assets.ledger.progress import (
+    DayProgress,
+    Progress,
+    read_fleet_progress,
+    read_progress,
+    read_throughput,
+)
+from episodes_assets.ledger.workers import Worker, read_workers
 from episodes_assets.postgres.connect import Connection, connect_to_read, connect_to_write
 from episodes_assets.postgres.databases import Database
-from episodes_assets.stores import ledger
-from episodes_assets.stores.fleet_progress import DayProgress, read_fleet_progress
-from episodes_assets.stores.held_jobs import SharedError, ShownJob, read_held_jobs, read_shared_errors
-from episodes_assets.stores.ledger import Progress
-from episodes_assets.stores.throughput import read_throughput
-from episodes_assets.stores.workers import Worker, read_workers
 
 DAYS_SHOWN = 30
 FINISHED_SHOWN = 3
@@ -172,7 +181,7 @@ def read_held_page(queue_dsn: str, day: dt.date, after: int) -> HeldPage:
 
 
 def _require_progress(queue: Connection, day: dt.date) -> Progress:
-    for progress in ledger.read_progress(queue, [day]):
+    for progress in read_progress(queue, [day]):
         return progress
     raise DayNotPlanned(f"{day} has no planned jobs", f"materialise episode_jobs of {day}")
 

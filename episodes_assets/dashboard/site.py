@@ -17,9 +17,9 @@ from episodes_assets.accounts.identity import Identity
 from episodes_assets.accounts.pool import AWAY, AccountsAccess
 from episodes_assets.dashboard.configuration import Configuration
 from episodes_assets.errors import EpisodesError
+from episodes_assets.ledger import progress, workers
 from episodes_assets.postgres.connect import connect_to_read
 from episodes_assets.postgres.databases import Database
-from episodes_assets.stores import ledger, workers
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _BACKLOG = ("episodes_backlog_jobs", "Jobs waiting or running.")
@@ -72,7 +72,7 @@ class _Fleet(Collector):
         """Called at each scrape."""
         try:
             with connect_to_read(self._dsn, Database.QUEUE) as connection:
-                jobs, alive = ledger.backlog(connection), workers.count_alive(connection)
+                jobs, alive = progress.backlog(connection), workers.count_alive(connection)
         except EpisodesError:
             return
         yield GaugeMetricFamily(*_BACKLOG, value=jobs)

@@ -8,9 +8,9 @@ import time
 from collections.abc import Collection
 
 from episodes_assets.algorithms.registry import AlgorithmUnavailable, get_registry
-from episodes_assets.fleet.claims import JobFailure
 from episodes_assets.fleet.compute_process import ComputationDied, ComputationTooLong, ComputeProcess
 from episodes_assets.fleet.micro_batch import import_algorithm
+from episodes_assets.ledger.claims import JobFailure
 
 # So long a failure is taken for granted: each further try may cost the time limit or the process.
 REMEMBERED_SECONDS = 600.0

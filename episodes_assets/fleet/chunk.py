@@ -15,18 +15,25 @@ from pgqueuer.errors import RetryRequested
 from episodes_assets import failures
 from episodes_assets.algorithms.compute import AlgorithmFailed
 from episodes_assets.errors import EpisodesError, LakeMissing
-from episodes_assets.fleet import claims
-from episodes_assets.fleet.activity import Activity, Work
 from episodes_assets.fleet.algorithm_imports import AlgorithmImports
-from episodes_assets.fleet.claims import Claim, ClaimedJob, ClaimLost, JobFailure, Took
 from episodes_assets.fleet.compute_process import ComputationTooLong, ComputeProcess
 from episodes_assets.fleet.groups import groups_to_start, job_windows, parts, split_unavailable
-from episodes_assets.fleet.guarded_ledger import INFRASTRUCTURE, GuardedLedger
-from episodes_assets.fleet.messages import ChunkMessage
 from episodes_assets.fleet.micro_batch import JobWindows, MicroBatch, run_micro_batch
 from episodes_assets.fleet.time_limits import TimeLimits
 from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
+from episodes_assets.ledger import claims
+from episodes_assets.ledger.claims import (
+    INFRASTRUCTURE,
+    Claim,
+    ClaimedJob,
+    ClaimLost,
+    GuardedLedger,
+    JobFailure,
+    Took,
+)
+from episodes_assets.ledger.dispatch import ChunkMessage
+from episodes_assets.ledger.workers import Activity, Work
 
 log = logging.getLogger(__name__)
 

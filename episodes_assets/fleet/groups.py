@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from episodes_assets.fleet.claims import ClaimedJob, JobFailure
 from episodes_assets.fleet.micro_batch import JobWindows
+from episodes_assets.ledger.claims import ClaimedJob, JobFailure
 
 
 def split_unavailable(

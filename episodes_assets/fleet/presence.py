@@ -5,84 +5,23 @@ of their own, so that nothing that happens to them touches the work.
 """
 
 import asyncio
-import importlib.metadata
 import logging
-import os
-import socket
-import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import psycopg
 
 from episodes_assets.errors import EpisodesError
-from episodes_assets.fleet.activity import Activity
-from episodes_assets.fleet.claims import AsyncConnection
-from episodes_assets.fleet.guarded_ledger import GuardedLedger
+from episodes_assets.ledger.claims import GuardedLedger
+from episodes_assets.ledger.workers import Activity, WorkerName, say_alive
 from episodes_assets.postgres.session import SessionKind, pin_async
 
 log = logging.getLogger(__name__)
-
 BEAT_SECONDS = 5.0
 CONNECT_SECONDS = 3
 # A sign that takes longer has missed its time; the next one says the same.
 SILENCE_SECONDS = 3.0
 GOODBYE_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class WorkerName:
-    """Which process a worker is."""
-
-    host: str = field(default_factory=socket.gethostname)
-    pid: int = field(default_factory=os.getpid)
-    release: str = field(default_factory=lambda: importlib.metadata.version("episodes-assets"))
-
-    def __str__(self) -> str:
-        return f"{self.host}-{self.pid}"
-
-
-async def say(
-    connection: AsyncConnection, name: WorkerName, activity: Activity, *, is_last: bool = False
-) -> None:
-    """Say that a worker lives and what it does, or that it has stopped.
-
-    Ages are told, not times: only the server's clock counts.
-
-    Args:
-        connection: To `queue`, as a worker.
-        name: Which process it is.
-        activity: What it does.
-        is_last: It has stopped.
-    """
-    now = time.monotonic()
-    work = None if is_last else activity.work
-    await connection.execute(
-        """
-        INSERT INTO ledger.workers AS known (worker, host, pid, release, started_at, stopped_at,
-            plan_id, chunk, jobs, working_since, finished)
-        VALUES (%(worker)s, %(host)s, %(pid)s, %(release)s, now() - make_interval(secs => %(age)s),
-            CASE WHEN %(is_last)s THEN now() END, %(plan_id)s, %(chunk)s, %(jobs)s,
-            now() - make_interval(secs => %(busy)s), %(finished)s)
-        ON CONFLICT (worker) DO UPDATE SET host = excluded.host, pid = excluded.pid,
-            release = excluded.release, started_at = excluded.started_at, seen_at = now(),
-            stopped_at = excluded.stopped_at, plan_id = excluded.plan_id, chunk = excluded.chunk,
-            jobs = excluded.jobs, working_since = excluded.working_since, finished = excluded.finished
-        """,
-        {
-            "worker": str(name),
-            "host": name.host,
-            "pid": name.pid,
-            "release": name.release,
-            "age": now - activity.began,
-            "is_last": is_last,
-            "plan_id": work and work.plan_id,
-            "chunk": work and work.chunk,
-            "jobs": work and work.jobs,
-            "busy": work and now - work.began,
-            "finished": activity.finished,
-        },
-    )
 
 
 @dataclass(frozen=True)
@@ -128,7 +67,7 @@ class Presence:
             while True:
                 is_last = stopped.is_set()
                 await ledger.require_admission()
-                await ledger.ask(say(connection, self.name, self.activity, is_last=is_last))
+                await ledger.ask(say_alive(connection, self.name, self.activity, is_last=is_last))
                 if is_last:
                     return
                 await _wait(stopped, BEAT_SECONDS)

@@ -16,12 +16,12 @@ from pgqueuer.qm import QueueManager
 
 from episodes_assets.errors import EpisodesError, SystemFailure
 from episodes_assets.failures import explain, name_defect
-from episodes_assets.fleet.activity import Activity
 from episodes_assets.fleet.chunk import ChunkRules, ChunkRunner
 from episodes_assets.fleet.compute_process import ComputeProcess
-from episodes_assets.fleet.guarded_ledger import GuardedLedger
-from episodes_assets.fleet.messages import ENTRYPOINT, ChunkMessage
-from episodes_assets.fleet.own_messages import OwnMessages
+from episodes_assets.ledger.claims import GuardedLedger
+from episodes_assets.ledger.dispatch import ENTRYPOINT, ChunkMessage
+from episodes_assets.ledger.messages import OwnMessages
+from episodes_assets.ledger.workers import Activity
 from episodes_assets.postgres import session
 from episodes_assets.postgres.connect import connect_to_write
 from episodes_assets.postgres.databases import Database

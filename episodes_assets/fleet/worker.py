@@ -8,14 +8,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from episodes_assets.fleet import presence
-from episodes_assets.fleet.activity import Activity
 from episodes_assets.fleet.chunk import ChunkRules
 from episodes_assets.fleet.compute_process import ComputeProcess
 from episodes_assets.fleet.micro_batch import warm_up
-from episodes_assets.fleet.presence import Presence, WorkerName
+from episodes_assets.fleet.presence import Presence
 from episodes_assets.fleet.session import Sessions
 from episodes_assets.fleet.time_limits import TimeLimits
 from episodes_assets.lake.viewings import Viewings
+from episodes_assets.ledger.workers import Activity, WorkerName
 from episodes_assets.postgres.connect import connect_to_write
 from episodes_assets.postgres.databases import Database
 

@@ -1,4 +1,10 @@
-"""Connections to PostgreSQL, and the plain errors for those that cannot be made."""
+"""What a worker does to the ledger: each function one statement, valid only under the current claim.
+
+PgQueuer gives a message to another worker when the first one falls silent, and nothing stops the
+first from going on. So each pick stamps a new claim on the chunk, and every later statement names it: a
+worker that lost its claim changes nothing. PgQueuer does not count a pick after a kill as an attempt
+either, so the ledger counts starts before anything runs.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +21,6 @@ from episodes_assets.postgres.locks import LOCK_SECONDS, LockWatch, lock_setting
 from episodes_assets.postgres.session import SessionKind, pin
 
 CONNECT_TIMEOUT_SECONDS = 10
-
 Connection = psycopg.Connection[Any]
 
 
@@ -174,3 +179,6 @@ def cause_of(dsn: str, error: psycopg.Error, *, is_broken: bool) -> EpisodesErro
         is_broken: Whether the connection is lost with it.
     """
     return unreachable(dsn, error) if is_broken else failures.explain(error, describe(dsn))
+
+
+AsyncConnection = psycopg.AsyncConnection[Any]

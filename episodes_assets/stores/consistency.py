@@ -6,17 +6,13 @@ from dataclasses import replace
 
 from psycopg.rows import class_row
 
-from episodes_assets.checks.consistency import RecordedPlan, RecordedPublication, RecordedState, Records
+from episodes_assets.checks.consistency import RecordedPublication, RecordedState, Records
 from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.viewings import Viewings
+from episodes_assets.ledger.verify import read_recorded_plans
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.stores.publications import newest_plan
 
-_PLANS = """
-    SELECT plan_id, plan_uid, day, checksum, snapshot_id, tracked_checksum,
-        superseded_at IS NULL AS is_current, viewings_version, viewings_digest
-    FROM ledger.plans ORDER BY plan_id
-"""
 _PUBLICATIONS = """
     SELECT day, plan_id, plan_uid, plan_checksum, snapshot_id, viewings_version, viewings_digest
     FROM published.days ORDER BY day
@@ -46,16 +42,12 @@ def read_records(
     with results.cursor(row_factory=class_row(RecordedPublication)) as cursor:
         publications = cursor.execute(_PUBLICATIONS).fetchall()
     newest = newest_plan(results)
-    with queue.cursor(row_factory=class_row(RecordedPlan)) as cursor:
-        plans = cursor.execute(_PLANS).fetchall()
-    last = queue.execute(
-        "SELECT last_value - 1 + is_called::integer FROM ledger.plans_plan_id_seq"
-    ).fetchone()
+    plans, last_plan_id = read_recorded_plans(queue)
     with results.cursor(row_factory=class_row(RecordedState)) as cursor:
         state = cursor.execute(_STATE).fetchall()
     found = Records(
         plans=plans,
-        last_plan_id=int(last[0]) if last else 0,
+        last_plan_id=last_plan_id,
         publications=publications,
         newest_published_plan=newest,
         state=state,

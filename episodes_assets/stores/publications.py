@@ -5,7 +5,6 @@ The manifest says what is published now; the history has a row for each time tha
 
 import datetime as dt
 import uuid
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 
 from psycopg import sql
@@ -13,9 +12,8 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from episodes_assets.lake.versions import PinnedVersion
+from episodes_assets.ledger.verify import AlgorithmVersions
 from episodes_assets.postgres.connect import Connection
-
-AlgorithmVersions = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)

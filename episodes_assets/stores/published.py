@@ -4,39 +4,22 @@
 """
 
 import datetime as dt
-import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import pandas as pd
 
 from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.errors import DayIncomplete, LedgerBehind
+from episodes_assets.ledger.held import read_left_out
+from episodes_assets.ledger.plans import Plan, require_plan
+from episodes_assets.ledger.verify import one_snapshot, read_algorithm_versions, stream_outcomes
 from episodes_assets.postgres import locks
 from episodes_assets.postgres.connect import Connection
-from episodes_assets.stores.ledger import Plan, require_plan
-from episodes_assets.stores.publications import (
-    AlgorithmVersions,
-    Publication,
-    PublishedDay,
-    find_day,
-    record_publication,
-)
-from episodes_assets.stores.waivers import read_left_out
+from episodes_assets.stores.publications import Publication, PublishedDay, find_day, record_publication
 
-# In COPY's text format, whose lines are also what a day's checksum is taken of.
-_OUTCOMES = """
-    COPY (
-        SELECT %s::date, epid, algorithm_id, window_start, %s::date, covered_from, metrics
-        FROM ledger.jobs JOIN ledger.outcomes USING (plan_id, position)
-        WHERE plan_id = %s ORDER BY epid, algorithm_id
-    ) TO STDOUT
-"""
 _RESULTS = """
     COPY published.results (day, epid, algorithm_id, window_start, window_end, covered_from, metrics)
     FROM STDIN
 """
-_BLOCK_BYTES = 1 << 18
 
 
 def publish_day(
@@ -61,7 +44,7 @@ def publish_day(
         DayIncomplete: If a job of the plan has no outcome and is not left out. A blocking asset check
             would stop a publication only within its own run, so it is looked at here.
     """
-    with results.transaction(), _one_snapshot(queue):
+    with results.transaction(), one_snapshot(queue):
         # Two publications of a day take turns.
         locks.lock_row(results, locks.RESULTS, f"publish {day}")
         # In its turn, not before: it may have been replaced while others published.
@@ -70,12 +53,12 @@ def publish_day(
         _refuse_older(plan, current)
         left_out, decision = read_left_out(queue, plan.plan_id)
         # A day that is published for the first time needs no look before the leap.
-        rows, checksum = (0, "") if current is None else _stream_outcomes(queue, plan, lambda _: None)
+        rows, checksum = (0, "") if current is None else stream_outcomes(queue, plan, lambda _: None)
         changed = current is None or current.checksum != checksum
         if changed:
             results.execute("DELETE FROM published.results WHERE day = %s", [day])
             with results.cursor() as cursor, cursor.copy(_RESULTS) as copy:
-                rows, checksum = _stream_outcomes(queue, plan, copy.write)
+                rows, checksum = stream_outcomes(queue, plan, copy.write)
         if rows != plan.jobs - left_out:
             raise DayIncomplete(
                 f"{day} has outcomes for {rows:,} of its {plan.jobs:,} jobs"
@@ -99,7 +82,7 @@ def publish_day(
             # Only new outcomes bring other versions, and those are of another plan or other rows.
             algorithm_versions=current.algorithm_versions
             if current and current.algorithm_versions and not changed and current.plan_uid == plan.plan_uid
-            else _read_versions(queue, plan.plan_id),
+            else read_algorithm_versions(queue, plan.plan_id),
         )
         if current is None or current.publication != publication:
             record_publication(results, publication, rows_changed=changed)
@@ -116,52 +99,6 @@ def _refuse_older(plan: Plan, current: PublishedDay | None) -> None:
             f" {plan.plan_id}: `queue` was restored to an earlier moment",
             f"see `episodes db status`; `episodes run {plan.day} --rework` plans and works the day anew",
         )
-
-
-@contextmanager
-def _one_snapshot(queue: Connection) -> Iterator[None]:
-    """Let all reads of the block see the ledger as of one moment."""
-    with queue.transaction():
-        queue.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        queue.execute("SET LOCAL datestyle = 'ISO'")  # what COPY writes is also what is checked
-        yield
-
-
-def _stream_outcomes(queue: Connection, plan: Plan, write: Callable[[bytes], None]) -> tuple[int, str]:
-    """Hand a plan's outcomes on, block by block; how many there are, and their checksum."""
-    rows, digest = 0, hashlib.sha256()
-    block = bytearray()
-
-    def flush() -> None:
-        nonlocal rows
-        rows += block.count(b"\n")
-        digest.update(block)
-        write(bytes(block))
-        block.clear()
-
-    with queue.cursor() as cursor, cursor.copy(_OUTCOMES, [plan.day, plan.day, plan.plan_id]) as copy:
-        for row in copy:
-            block += row
-            if len(block) > _BLOCK_BYTES:
-                flush()
-        flush()
-    return rows, digest.hexdigest()
-
-
-def _read_versions(queue: Connection, plan_id: int) -> AlgorithmVersions:
-    """The versions that computed a plan's outcomes, by the algorithm's name."""
-    found = queue.execute(
-        """
-        SELECT algorithm_id, array_agg(algorithm_version ORDER BY algorithm_version)
-        FROM (
-            SELECT DISTINCT algorithm_id, algorithm_version
-            FROM ledger.jobs JOIN ledger.outcomes USING (plan_id, position) WHERE plan_id = %s
-        ) AS used
-        GROUP BY algorithm_id ORDER BY algorithm_id
-        """,
-        [plan_id],
-    ).fetchall()
-    return {get_registry().name_of(number): versions for number, versions in found}
 
 
 def read_rows(connection: Connection, day: dt.date, limit: int | None = None) -> pd.DataFrame:

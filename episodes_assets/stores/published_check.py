@@ -11,8 +11,9 @@ from operator import itemgetter
 from psycopg.rows import class_row
 
 from episodes_assets.checks.results import LIVE_WITHIN, PublicationDay, Publications, Rows
+from episodes_assets.ledger.plans import require_current
+from episodes_assets.ledger.verify import OUTCOME_LINES
 from episodes_assets.postgres.connect import Connection
-from episodes_assets.stores.ledger import require_current
 from episodes_assets.stores.publications import PublishedDay
 
 # The lines of `published.publish_day`, whose checksum is the manifest's: the same columns, in COPY's text
@@ -21,15 +22,6 @@ _PUBLISHED = """
     COPY (
         SELECT day, epid, algorithm_id, window_start, window_end, covered_from, metrics
         FROM published.results WHERE day = ANY (%(which)s) ORDER BY day, epid, algorithm_id
-    ) TO STDOUT
-"""
-_OUTCOMES = """
-    COPY (
-        SELECT day, epid, algorithm_id, window_start, day, covered_from, metrics
-        FROM ledger.plans JOIN ledger.jobs USING (plan_id) JOIN ledger.outcomes USING (plan_id, position)
-        WHERE plans.plan_id = ANY (%(which)s) AND jobs.plan_id = ANY (%(which)s)
-            AND outcomes.plan_id = ANY (%(which)s)
-        ORDER BY day, epid, algorithm_id
     ) TO STDOUT
 """
 _DAY = itemgetter(slice(10))  # YYYY-MM-DD
@@ -51,7 +43,7 @@ def read_publication(
     """
     with ThreadPoolExecutor(1) as thread:  # two servers, or two processes of one
         reading = thread.submit(_read_lines, results, _PUBLISHED, [day.day for day in manifests])
-        outcomes = _read_lines(queue, _OUTCOMES, [day.plan_id for day in manifests])
+        outcomes = _read_lines(queue, OUTCOME_LINES, [day.plan_id for day in manifests])
         published = reading.result()
     require_current(queue, [day.plan_id for day in manifests])
     return [

@@ -10,10 +10,10 @@ import pytest
 from episodes_assets.automation import alerts
 from episodes_assets.checks import ledger as checks_ledger
 from episodes_assets.input import reading
+from episodes_assets.ledger import plans
 from episodes_assets.planning import drop
 from episodes_assets.planning.drop import ValidatedDrop, whole_episodes
 from episodes_assets.resources.databases import ResultsDatabase
-from episodes_assets.stores import ledger
 from episodes_assets_tests.support.days import PLANNING
 from episodes_assets_tests.support.system import System, day, failure
 
@@ -259,7 +259,7 @@ def test_slow_planning_is_told_while_it_runs_and_flagged_at_its_end(
     def warnings(instance: dg.DagsterInstance, run_id: str) -> list[str]:
         return [e.user_message for e in instance.all_logs(run_id) if e.level == 30]
 
-    record = ledger.record_plan
+    record = plans.record_plan
 
     def record_once_somebody_was_told(*args: object, **kwargs: object) -> object:
         deadline = time.monotonic() + 60
@@ -270,7 +270,7 @@ def test_slow_planning_is_told_while_it_runs_and_flagged_at_its_end(
                 time.sleep(0.05)
         return record(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ledger, "record_plan", record_once_somebody_was_told)
+    monkeypatch.setattr(plans, "record_plan", record_once_somebody_was_told)
     result = system.materialize(day(1), select=["episode_jobs"])
     assert result.success, failure(result)
     with dg.DagsterInstance.get() as instance:

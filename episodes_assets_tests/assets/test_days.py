@@ -15,11 +15,11 @@ from deltalake import DeltaTable
 from episodes_assets.assets import reporting
 from episodes_assets.assets.job_outcomes import _explain_stall, _refuse_held
 from episodes_assets.errors import DatabaseUnreachable, JobsHeld
-from episodes_assets.fleet.retry import retry_held_jobs
+from episodes_assets.ledger.held import retry_held_jobs
+from episodes_assets.ledger.progress import read_progress
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.resources.databases import InputDatabase
-from episodes_assets.stores import ledger
 from episodes_assets_tests.support.days import PLANNING
 from episodes_assets_tests.support.system import System, day, failure
 
@@ -189,7 +189,7 @@ def test_what_moves_while_it_is_looked_at_is_told_in_plain_words(system: System)
     one_job_a_day(system, 1)
     system.hold_jobs("true")
     with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
-        progress = ledger.read_progress(queue, [day(1)])
+        progress = read_progress(queue, [day(1)])
         retry_held_jobs(queue, day(1))
         with pytest.raises(
             JobsHeld, match="1 jobs were held, and have been retried, waived or planned anew meanwhile"

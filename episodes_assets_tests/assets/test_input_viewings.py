@@ -13,11 +13,11 @@ from episodes_assets.commands.correct import correct
 from episodes_assets.commands.databases import bring_in_older_snapshots
 from episodes_assets.commands.processes import worker_environment
 from episodes_assets.errors import LakeMismatch, ViewingsGone
-from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.input import reading as input_reading
 from episodes_assets.lake import taking
 from episodes_assets.lake.tables import LakeTable
 from episodes_assets.lake.viewings import Viewings
+from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.settings import WITHHELD

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from episodes_assets.assets import episode_jobs, job_outcomes, published_results
+from episodes_assets.ledger import plans
 from episodes_assets.planning.jobs import plan_jobs
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores import ledger, tracked_state
+from episodes_assets.stores import tracked_state
 from episodes_assets_tests.support.days import PLANNING
 from episodes_assets_tests.support.plans import jobs_of
 from episodes_assets_tests.support.system import System, day, failure
@@ -95,7 +96,7 @@ def test_who_loses_is_told_that_another_run_goes_on(
 
     def read_once_it_is_replaced(*args: Any) -> Any:
         with connect(planned.dsn(Purpose.QUEUE), autocommit=True) as queue:
-            ledger.record_plan(
+            plans.record_plan(
                 queue, day(1), jobs_of(1), checksum="c", snapshot_id="s", code_version="1", chunk_jobs=1
             )
         return read(*args)

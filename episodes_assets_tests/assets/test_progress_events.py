@@ -8,7 +8,7 @@ import pytest
 
 from episodes_assets.assets import progress_events
 from episodes_assets.automation.progress import read_cursor, report_progress, write_cursor
-from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.resources.databases import QueueDatabase

@@ -21,7 +21,7 @@ from episodes_assets.automation.decisions import (
     why_none_is_published,
     why_not_planned,
 )
-from episodes_assets.stores.ledger import Progress
+from episodes_assets.ledger.progress import Progress
 from episodes_assets.stores.publications import PublishedFrom
 from episodes_assets_tests.support.system import day
 

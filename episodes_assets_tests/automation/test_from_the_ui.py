@@ -7,9 +7,10 @@ import dagster as dg
 
 from episodes_assets.accounts.identity import operating_system_user
 from episodes_assets.automation.held_jobs import WaiverOptions
+from episodes_assets.ledger.progress import read_progress
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores import ledger, publications
+from episodes_assets.stores import publications
 from episodes_assets_tests.automation.launchpad import (
     ASSET_JOB,
     LOCATION,
@@ -112,7 +113,7 @@ def test_a_day_is_materialised_corrected_and_published_without_failed_jobs(syste
         config, tags = ui.preset("retry_held_jobs", one)
         assert ui.launch("retry_held_jobs", config, tags) == ""
         with connect(system.dsn(Purpose.QUEUE)) as queue:
-            (progress,) = ledger.read_progress(queue)
+            (progress,) = read_progress(queue)
         assert (progress.waiting, progress.failed) == (1, 0)
 
 

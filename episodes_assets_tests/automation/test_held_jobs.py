@@ -13,11 +13,13 @@ from episodes_assets.commands import jobs as jobs_command
 from episodes_assets.commands.history import history
 from episodes_assets.definitions import build_defs
 from episodes_assets.errors import NothingToWaive, ReasonMissing
-from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.ledger import held, plans
+from episodes_assets.ledger.dispatch import fan_out_day
+from episodes_assets.ledger.progress import backlog, read_progress
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.resources.launched_by import LAUNCHED_BY, launched_by
-from episodes_assets.stores import ledger, publications, waivers
+from episodes_assets.stores import publications
 from episodes_assets_tests.support.plans import record
 from episodes_assets_tests.support.runs import execute, run, tick
 from episodes_assets_tests.support.system import System, day, failure
@@ -40,7 +42,7 @@ def test_publishing_without_held_jobs_and_with_them_later(
         jobs_command.waive(str(day(1)), reason="the [first] two", by="ana\n b ")
         # Held later: not covered.
         system.hold_jobs("epid = 10")
-        progress = ledger.read_progress(queue)[0]
+        progress = read_progress(queue)[0]
         assert (progress.held, progress.waived, progress.is_done) == (1, 2, False)
         assert tick("publish_finished_days", instance) == []
         assert "1 jobs are held, among them epid 10" in failure(
@@ -53,7 +55,7 @@ def test_publishing_without_held_jobs_and_with_them_later(
         assert "is published without 3 jobs: the [first] two (" in shown
         assert "waived: 2018-03-01 epid 8 algorithm 0" in shown
         assert "held:" not in shown
-        assert ledger.backlog(queue) == 0
+        assert backlog(queue) == 0
 
         (request,) = tick("publish_finished_days", instance)
         execute(instance, "publish_day", request)
@@ -73,7 +75,7 @@ def test_publishing_without_held_jobs_and_with_them_later(
 
         # Another round for all of them, and the day is published with them.
         assert run(instance, "retry_held_jobs") == ""
-        assert ledger.backlog(queue) == 3
+        assert backlog(queue) == 3
         assert tick("publish_finished_days", instance) == []
         system.finish_jobs("epid > 7")
         (request,) = tick("publish_finished_days", instance)
@@ -85,8 +87,8 @@ def test_publishing_without_held_jobs_and_with_them_later(
     assert [(each.rows, each.left_out) for each in recorded] == [(7, 3), (10, 0)]
     assert recorded[1].decision == ""
     assert recorded[1].algorithm_versions == {"reach": ["1"]}
-    plan_id = ledger.require_plan(queue, day(1)).plan_id
-    assert [(each.jobs, each.still_waived) for each in waivers.read_waivers(queue, [plan_id])] == [
+    plan_id = plans.require_plan(queue, day(1)).plan_id
+    assert [(each.jobs, each.still_waived) for each in held.read_waivers(queue, [plan_id])] == [
         (2, 0),
         (1, 0),
     ]
@@ -123,14 +125,14 @@ def test_a_run_of_an_older_release_says_so() -> None:
 def test_what_cannot_be_waived(system: System, queue: Connection) -> None:
     record(queue, 1, 2)
     with pytest.raises(NothingToWaive, match="no job of 2018-03-01 is held"):
-        waivers.waive_held_jobs(queue, day(1), reason="why", decided_by="who")
+        held.waive_held_jobs(queue, day(1), reason="why", decided_by="who")
     system.hold_jobs("epid = 1")
     with pytest.raises(ReasonMissing):
-        waivers.waive_held_jobs(queue, day(1), reason="why", decided_by=" ")
-    waivers.waive_held_jobs(queue, day(1), reason="why", decided_by="who")
+        held.waive_held_jobs(queue, day(1), reason="why", decided_by=" ")
+    held.waive_held_jobs(queue, day(1), reason="why", decided_by="who")
     with pytest.raises(NothingToWaive):
-        waivers.waive_held_jobs(queue, day(1), reason="why", decided_by="who")
+        held.waive_held_jobs(queue, day(1), reason="why", decided_by="who")
     # A superseded plan takes its jobs along; the decision stays on record.
     record(queue, 1, 2, 3)
-    assert ledger.read_progress(queue)[0].waived == 0
+    assert read_progress(queue)[0].waived == 0
     assert system.query("queue", "SELECT reason FROM ledger.waivers") == [("why",)]

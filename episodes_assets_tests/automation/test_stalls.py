@@ -9,12 +9,12 @@ import pytest
 from episodes_assets.automation.alerts import alert_of_stalls
 from episodes_assets.checks.ledger import OpenDay
 from episodes_assets.definitions import build_defs
-from episodes_assets.fleet.fan_out import fan_out_day
-from episodes_assets.fleet.retry import retry_held_jobs
+from episodes_assets.ledger.dispatch import fan_out_day
+from episodes_assets.ledger.held import retry_held_jobs
+from episodes_assets.ledger.progress import open_days
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.resources.databases import QueueDatabase
-from episodes_assets.stores.stalls import open_days
 from episodes_assets_tests.support.system import System, day
 
 LONG_AGO = "2018-03-01 12:00+00"

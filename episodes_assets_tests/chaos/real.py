@@ -13,27 +13,23 @@ from pgqueuer.errors import RetryRequested
 
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import DropNotArrived
-from episodes_assets.fleet import claims
-from episodes_assets.fleet.activity import Activity
-from episodes_assets.fleet.cancel import cancel_day
 from episodes_assets.fleet.chunk import ChunkRules, ChunkRunner, JobsWereHeld
-from episodes_assets.fleet.claims import Claim, ClaimedJob
-from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.fleet.groups import groups_to_start
-from episodes_assets.fleet.guarded_ledger import GuardedLedger
-from episodes_assets.fleet.maintenance import prune_message_log
-from episodes_assets.fleet.messages import ChunkMessage
 from episodes_assets.fleet.micro_batch import JobWindows, MicroBatch, run_micro_batch
-from episodes_assets.fleet.retry import retry_held_jobs
 from episodes_assets.fleet.time_limits import TimeLimits
 from episodes_assets.input.reading import reading
 from episodes_assets.lake.versions import PinnedVersion
+from episodes_assets.ledger import claims, held, plans
+from episodes_assets.ledger.claims import Claim, ClaimedJob, GuardedLedger
+from episodes_assets.ledger.dispatch import ChunkMessage, fan_out_day
+from episodes_assets.ledger.held import cancel_day, retry_held_jobs
+from episodes_assets.ledger.workers import Activity, prune_message_log
 from episodes_assets.planning.drop import ValidatedDrop
 from episodes_assets.planning.episode_set import EpisodeSet
 from episodes_assets.planning.jobs import newly_tracked, plan_checksum, plan_jobs
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores import ledger, published, tracked_state, waivers
+from episodes_assets.stores import published, tracked_state
 from episodes_assets_tests.chaos.model import Input, Job
 from episodes_assets_tests.support.system import System
 
@@ -189,7 +185,7 @@ class Real:
         assert newest is not None
         (part,) = drops.read_drop(drop, ["epid", "algorithm_id", "premier_date", "start_date"])
         jobs = plan_jobs(part, EpisodeSet.of(viewings.episodes_of(newest.number, day)), before, day)
-        ledger.record_plan(
+        plans.record_plan(
             self.queue,
             day,
             jobs,
@@ -210,7 +206,7 @@ class Real:
         cancel_day(self.queue, day, reason="it is not wanted now", cancelled_by="somebody")
 
     def waive(self, day: dt.date) -> None:
-        waivers.waive_held_jobs(self.queue, day, reason="they are known to fail", decided_by="somebody")
+        held.waive_held_jobs(self.queue, day, reason="they are known to fail", decided_by="somebody")
 
     def publish(self, day: dt.date) -> None:
         published.publish_day(self.queue, self.results, day, "1")

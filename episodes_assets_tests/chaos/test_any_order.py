@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 )
 
 from episodes_assets.errors import EpisodesError
-from episodes_assets.fleet.claims import ClaimLost
+from episodes_assets.ledger.claims import ClaimLost
 from episodes_assets_tests.chaos.conftest import Chaos
 from episodes_assets_tests.chaos.invariants import check, chunks_without_message
 from episodes_assets_tests.chaos.model import Input, Job, Model, Refused, Row

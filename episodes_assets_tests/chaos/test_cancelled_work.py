@@ -3,12 +3,12 @@
 import pytest
 
 from episodes_assets.errors import NothingToCancel
-from episodes_assets.fleet.cancel import cancel_day
-from episodes_assets.fleet.fan_out import fan_out_day
-from episodes_assets.fleet.retry import retry_held_jobs
+from episodes_assets.ledger import plans
+from episodes_assets.ledger.dispatch import fan_out_day
+from episodes_assets.ledger.held import cancel_day, retry_held_jobs
+from episodes_assets.ledger.progress import read_progress
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores import ledger
 from episodes_assets_tests.chaos.at_once import deadlocks
 from episodes_assets_tests.chaos.conftest import Chaos
 from episodes_assets_tests.chaos.fingerprint import assert_same, fingerprint, published_bytes
@@ -31,9 +31,9 @@ def test_a_day_cancelled_while_it_is_worked(
         finish(system, queue)
         calm, calm_rows = fingerprint(system), published_bytes(system, day(1))
         jobs = read_jobs(queue)
-        planned = ledger.require_plan(queue, day(1))
+        planned = plans.require_plan(queue, day(1))
         system.query("results", "DELETE FROM published.days; DELETE FROM published.results")
-        ledger.record_plan(
+        plans.record_plan(
             queue,
             day(1),
             jobs,
@@ -61,7 +61,7 @@ def cancel_at_work(system: System, queue: Connection, chaos: Chaos, jobs: int) -
     """Cancel the day once some more of its jobs are finished; how often that was: not when all are."""
     fan_out_day(queue, day(1))
     retry_held_jobs(queue, day(1))
-    succeeded = ledger.read_progress(queue)[0].succeeded
+    succeeded = read_progress(queue)[0].succeeded
     enough = succeeded + chaos.random.randrange(max((jobs - succeeded) // 4, 1))
     eventually(lambda: is_at_work(queue, enough))
     try:
@@ -69,14 +69,14 @@ def cancel_at_work(system: System, queue: Connection, chaos: Chaos, jobs: int) -
     except NothingToCancel:
         return 0
     outcomes = system.query("queue", "SELECT count(*) FROM ledger.outcomes")
-    progress = ledger.read_progress(queue)[0]
+    progress = read_progress(queue)[0]
     assert (progress.waiting, progress.running, progress.held) == (0, 0, cancelled)
     assert system.query("queue", "SELECT count(*) FROM ledger.outcomes") == outcomes
     return 1
 
 
 def is_at_work(queue: Connection, enough: int) -> bool:
-    progress = ledger.read_progress(queue)[0]
+    progress = read_progress(queue)[0]
     return not progress.is_open or (progress.running > 0 and progress.succeeded >= enough)
 
 
@@ -85,7 +85,7 @@ def finish(system: System, queue: Connection) -> None:
 
     def is_finished() -> bool:
         fan_out_day(queue, day(1))
-        return ledger.read_progress(queue)[0].is_done
+        return read_progress(queue)[0].is_done
 
     eventually(is_finished)
     publish(system)

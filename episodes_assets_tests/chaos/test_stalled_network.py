@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.chaos.conftest import Chaos

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from episodes_assets.errors import DayIncomplete, NothingToCancel
-from episodes_assets.fleet.cancel import cancel_day
-from episodes_assets.fleet.fan_out import FanOut, fan_out_day
-from episodes_assets.fleet.retry import retry_held_jobs
+from episodes_assets.ledger import plans
+from episodes_assets.ledger.dispatch import FanOut, fan_out_day
+from episodes_assets.ledger.held import cancel_day, retry_held_jobs
+from episodes_assets.ledger.progress import read_progress
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores import ledger, tracked_state
+from episodes_assets.stores import tracked_state
 from episodes_assets_tests.chaos.at_once import deadlocks, in_processes, in_threads
 from episodes_assets_tests.chaos.conftest import Chaos
 from episodes_assets_tests.chaos.fingerprint import assert_nothing_is_half_done, assert_same, fingerprint
@@ -110,7 +111,7 @@ def test_two_plannings_and_two_writers_of_the_state(planned: System, chaos: Chao
 
     def plan(number: int) -> None:
         some = jobs[jobs["epid"] % 3 == number % 3].reset_index(drop=True)
-        record = partial(ledger.record_plan, day=day(1), jobs=some, checksum=str(number), snapshot_id="s")
+        record = partial(plans.record_plan, day=day(1), jobs=some, checksum=str(number), snapshot_id="s")
         with_queue(planned, lambda queue: record(queue, code_version="1", chunk_jobs=60))
 
     def track(number: int) -> None:
@@ -153,7 +154,7 @@ def test_a_cancellation_beside_a_retry_a_fan_out_or_another(planned: System, cha
         other = chaos.random.choice(others)
         with chaos.attack(Promise.TWO, "a cancellation beside a retry, a fan-out or another cancellation"):
             _, answer = in_threads(chaos.random, LATEST_SECONDS, cancel, other)
-            progress = with_queue(planned, ledger.read_progress)[0]
+            progress = with_queue(planned, read_progress)[0]
             # All of it one after the other: each job waits or is held, with a live message or without one.
             assert sorted([progress.waiting, progress.held]) == [0, jobs], answer
             assert {count for _, count, _ in live_messages(planned)} == {int(progress.waiting > 0)}
@@ -163,9 +164,9 @@ def test_a_cancellation_beside_a_retry_a_fan_out_or_another(planned: System, cha
 def test_a_replanning_beside_a_publication_a_fan_out_or_a_retry(planned: System, chaos: Chaos) -> None:
     jobs = with_queue(planned, read_jobs)
 
-    def replan(number: int) -> ledger.Plan:
+    def replan(number: int) -> plans.Plan:
         some = jobs[jobs["epid"] % 2 == number % 2].reset_index(drop=True)
-        record = partial(ledger.record_plan, day=day(1), jobs=some, checksum=str(number), snapshot_id="s")
+        record = partial(plans.record_plan, day=day(1), jobs=some, checksum=str(number), snapshot_id="s")
         return with_queue(planned, lambda queue: record(queue, code_version="1", chunk_jobs=60))[0]
 
     def publish_if_complete() -> None:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from episodes_assets.commands.app import app
 from episodes_assets.errors import DatabasesDisagree, LedgerBehind
-from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.stores import publications, published

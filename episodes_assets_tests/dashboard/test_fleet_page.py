@@ -10,11 +10,11 @@ from starlette.testclient import TestClient
 
 from episodes_assets.accounts.identity import Role
 from episodes_assets.dashboard.fleet import DAYS_SHOWN, HELD_ON_A_PAGE, HELD_SHOWN
-from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.ledger import plans, progress
+from episodes_assets.ledger.dispatch import fan_out_day
+from episodes_assets.ledger.held import TRACEBACK_CHARACTERS, waive_held_jobs
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores import ledger, waivers
-from episodes_assets.stores.held_jobs import TRACEBACK_CHARACTERS
 from episodes_assets_tests.dashboard.html import Element, read
 from episodes_assets_tests.fleet.poisoned import FINDS_THEM
 from episodes_assets_tests.support.fleet_page import client, get
@@ -64,7 +64,7 @@ def test_workers_and_jobs_that_fail_are_seen_and_tried_again(
     jobs = jobs_of(1, 2, 1, 2).assign(
         algorithm_id=np.array([0, 0, RAISES, RAISES], dtype=np.int16), window_start=POISONED
     )
-    ledger.record_plan(
+    plans.record_plan(
         queue,
         day(1),
         jobs,
@@ -83,7 +83,7 @@ def test_workers_and_jobs_that_fail_are_seen_and_tried_again(
         "EPISODES_BATCH_TIMEOUT_SECONDS": "20",
     }
     with worker(system, **env) as process:
-        eventually(lambda: ledger.read_progress(queue)[0].held == 2)
+        eventually(lambda: progress.read_progress(queue)[0].held == 2)
         eventually(lambda: "waits for work" in get(browser, "/fleet/live").text)
         page = get(browser, "/fleet")
         assert counts(page) == {
@@ -142,7 +142,7 @@ def test_a_day_is_cancelled_after_a_question(system: System, queue: Connection) 
     refused = browser.post("/fleet/days/2018-03-01/cancel", data={"reason": "  "})
     assert refused.status_code == 400
     assert "cancelling needs a reason" in read(refused.text).text
-    assert ledger.read_progress(queue)[0].waiting == 2
+    assert progress.read_progress(queue)[0].waiting == 2
     page = press(browser, "/fleet/days/2018-03-01/cancel", reason=EVIL)
     assert "Cancelled and held: 2 jobs of 2018-03-01." in page.text
     assert (counts(page)["held"], counts(page)["succeeded"]) == ("2", "1")
@@ -164,7 +164,7 @@ def test_errors_and_tracebacks_are_text_wherever_they_stand(system: System, queu
         "INSERT INTO ledger.workers (worker, host, pid, release, started_at) VALUES (%s, %s, 1, %s, now())",
         [EVIL, EVIL, EVIL],
     )
-    waivers.waive_held_jobs(queue, day(1), reason=EVIL, decided_by=EVIL)
+    waive_held_jobs(queue, day(1), reason=EVIL, decided_by=EVIL)
     system.query("queue", "UPDATE ledger.lone_jobs SET waiver_id = NULL WHERE position = 0")
     browser = client(system)
     for path in ("/fleet", "/fleet/live", "/fleet/days/2018-03-01/held"):
@@ -200,7 +200,7 @@ def test_many_days_and_held_jobs_are_shown_a_few_at_a_time(system: System, queue
     system.hold_jobs("true")
     system.query("queue", "UPDATE ledger.lone_jobs SET error = 'y' WHERE position < 3")
     for number in range(2, DAYS_SHOWN + 3):
-        ledger.record_plan(
+        plans.record_plan(
             queue, day(number), jobs_of(1), checksum="c", snapshot_id="s", code_version="1", chunk_jobs=2
         )
     browser = client(system)

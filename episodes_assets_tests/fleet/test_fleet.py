@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from episodes_assets.commands.processes import episodes_argv, worker_environment
-from episodes_assets.fleet import claims
-from episodes_assets.fleet.claims import ClaimLost
-from episodes_assets.fleet.messages import ChunkMessage
-from episodes_assets.fleet.retry import retry_held_jobs
-from episodes_assets.postgres.connect import connect
+from episodes_assets.ledger import claims
+from episodes_assets.ledger.claims import ClaimLost
+from episodes_assets.ledger.dispatch import ChunkMessage
+from episodes_assets.ledger.held import retry_held_jobs
+from episodes_assets.postgres.connect import AsyncConnection, connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.support.system import System, day
 from episodes_assets_tests.support.workers import eventually, plan, run_async, states, worker
@@ -46,7 +46,7 @@ def chunk_of(system: System) -> ChunkMessage:
 def test_outcomes_are_written_only_under_the_current_claim(system: System) -> None:
     plan(system, 1, 2)
 
-    async def scenario(connection: claims.AsyncConnection) -> None:
+    async def scenario(connection: AsyncConnection) -> None:
         slow = await claims.claim_chunk(connection, chunk_of(system), "slow")
         assert slow is not None
         await claims.count_start(connection, slow, slow.jobs)
@@ -88,7 +88,7 @@ def test_a_superseded_plan_is_claimed_by_nobody(system: System) -> None:
     old = chunk_of(system)
     system.query("queue", "UPDATE ledger.plans SET superseded_at = now()")
 
-    async def scenario(connection: claims.AsyncConnection) -> None:
+    async def scenario(connection: AsyncConnection) -> None:
         assert await claims.claim_chunk(connection, old, "w") is None
 
     run_async(system, scenario)

@@ -10,12 +10,19 @@ import pytest
 
 from episodes_assets.commands.jobs import status
 from episodes_assets.fleet import presence
-from episodes_assets.fleet.activity import Activity, Work
-from episodes_assets.fleet.maintenance import forget_dead_workers
-from episodes_assets.fleet.presence import Presence, WorkerName
+from episodes_assets.fleet.presence import Presence
+from episodes_assets.ledger.workers import (
+    Activity,
+    Work,
+    Worker,
+    WorkerName,
+    count_alive,
+    forget_dead_workers,
+    read_workers,
+    say_alive,
+)
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores.workers import Worker, count_alive, read_workers
 from episodes_assets_tests.support.system import System, day
 from episodes_assets_tests.support.workers import eventually, plan, worker
 
@@ -31,7 +38,7 @@ def say(system: System, activity: Activity, *, name: WorkerName = NAME, is_last:
     async def main() -> None:
         dsn = system.dsn(Purpose.WORKER)
         async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
-            await presence.say(connection, name, activity, is_last=is_last)
+            await say_alive(connection, name, activity, is_last=is_last)
 
     asyncio.run(main())
 

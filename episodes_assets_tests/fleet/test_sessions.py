@@ -22,14 +22,13 @@ from psycopg.conninfo import conninfo_to_dict
 
 from episodes_assets.commands.processes import episodes_argv, worker_environment
 from episodes_assets.errors import DatabaseUnreachable
-from episodes_assets.fleet.activity import Activity
 from episodes_assets.fleet.chunk import ChunkRules, ChunkRunner
-from episodes_assets.fleet.fan_out import fan_out_day
-from episodes_assets.fleet.guarded_ledger import GuardedLedger
-from episodes_assets.fleet.messages import ENTRYPOINT, ChunkMessage
 from episodes_assets.fleet.micro_batch import MicroBatch, import_algorithm
-from episodes_assets.fleet.own_messages import OwnMessages
 from episodes_assets.fleet.time_limits import TimeLimits
+from episodes_assets.ledger.claims import GuardedLedger
+from episodes_assets.ledger.dispatch import ENTRYPOINT, ChunkMessage, fan_out_day
+from episodes_assets.ledger.messages import OwnMessages
+from episodes_assets.ledger.workers import Activity
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.postgres.dsn import to_asyncpg_url

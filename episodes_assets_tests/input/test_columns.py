@@ -17,10 +17,10 @@ from episodes_assets.errors import (
     TimedOut,
     ViewingUnreadable,
 )
-from episodes_assets.fleet.guarded_ledger import INFRASTRUCTURE
 from episodes_assets.fleet.micro_batch import JobWindows
 from episodes_assets.input.columns import look_at_columns
 from episodes_assets.input.reading import days_with_drop, drops_beside, reading
+from episodes_assets.ledger.claims import INFRASTRUCTURE
 from episodes_assets.planning.drop import validate_drop
 from episodes_assets.postgres.arrow import read_arrow
 from episodes_assets.postgres.databases import Purpose

@@ -15,8 +15,8 @@ from psycopg.conninfo import make_conninfo
 
 import episodes_assets
 from episodes_assets.errors import LockHeld, StateGap
-from episodes_assets.fleet.cancel import cancel_day
-from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.ledger.dispatch import fan_out_day
+from episodes_assets.ledger.held import cancel_day
 from episodes_assets.postgres import locks
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose

@@ -14,7 +14,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from episodes_assets.errors import BadSetting, DatabaseUnreachable, NotProvisioned, WrongEnvironment
-from episodes_assets.fleet.fan_out import fan_out_day
+from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.postgres import embedded
 from episodes_assets.postgres.admission import needed_version
 from episodes_assets.postgres.arrow import read_arrow

@@ -22,10 +22,10 @@ from sqlalchemy import create_engine, text
 import episodes_assets
 from episodes_assets.accounts.pool import AccountsPool
 from episodes_assets.errors import DatabaseUnreachable
-from episodes_assets.fleet.activity import Activity
-from episodes_assets.fleet.message_figures import read_message_figures
-from episodes_assets.fleet.presence import Presence, WorkerName
+from episodes_assets.fleet.presence import Presence
 from episodes_assets.fleet.session import Sessions
+from episodes_assets.ledger.messages import read_message_figures
+from episodes_assets.ledger.workers import Activity, WorkerName
 from episodes_assets.postgres import arrow
 from episodes_assets.postgres.arrow import connect_arrow, read_arrow
 from episodes_assets.postgres.connect import connect, connect_to_input, connect_to_read, connect_to_write

@@ -7,19 +7,20 @@ from typing import Any
 
 import psycopg
 
-from episodes_assets.fleet import claims
-from episodes_assets.fleet.claims import Claim, ClaimedJob
-from episodes_assets.fleet.fan_out import fan_out_day
-from episodes_assets.postgres.connect import connect
+from episodes_assets.ledger import claims, held, plans
+from episodes_assets.ledger.claims import Claim, ClaimedJob
+from episodes_assets.ledger.dispatch import fan_out_day
+from episodes_assets.ledger.progress import read_progress
+from episodes_assets.postgres.connect import AsyncConnection, connect
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.postgres.provision.init import downgrade, provision
 from episodes_assets.settings import load_settings
-from episodes_assets.stores import ledger, publications, published, waivers
+from episodes_assets.stores import publications, published
 from episodes_assets_tests.support.system import System, day
 
 
-async def claim_as_before(worker: claims.AsyncConnection, plan_id: int) -> Claim:
+async def claim_as_before(worker: AsyncConnection, plan_id: int) -> Claim:
     """What a worker of that release does: it knows nothing of a lake."""
     token = uuid.uuid4()
     await worker.execute(
@@ -48,9 +49,9 @@ def test_nothing_is_lost(system: System, server_home: Path) -> None:
     ):
         published.publish_day(queue, results, day(1), "1")
         fan_out_day(queue, day(2))
-        plan_id = ledger.require_plan(queue, day(2)).plan_id
+        plan_id = plans.require_plan(queue, day(2)).plan_id
         system.hold_jobs(f"plan_id = {plan_id} AND epid = 4")
-        waivers.waive_held_jobs(queue, day(2), reason="r", decided_by="b")
+        held.waive_held_jobs(queue, day(2), reason="r", decided_by="b")
     downgrade(Database.QUEUE, system.admin["queue"], "queue_0003")
     downgrade(Database.RESULTS, system.admin["results"], "results_0002")
 
@@ -95,7 +96,7 @@ def test_nothing_is_lost(system: System, server_home: Path) -> None:
         connect(system.dsn(Purpose.QUEUE)) as queue,
         connect(system.dsn(Purpose.RESULTS)) as results,
     ):
-        progress = ledger.read_progress(queue, [day(2)])[0]
+        progress = read_progress(queue, [day(2)])[0]
         assert (progress.succeeded, progress.held, progress.waived) == (5, 1, 0)
         manifest = publications.find_day(results, day(1))
         assert manifest is not None

@@ -17,35 +17,37 @@ from episodes_assets.accounts.identity import Identity, Role, Way
 from episodes_assets.accounts.sessions import Lifetimes
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import StateGap
-from episodes_assets.fleet import cancel, claims, fan_out, maintenance, presence, retry
-from episodes_assets.fleet.activity import Activity
-from episodes_assets.fleet.claims import Claim, JobFailure, Took
-from episodes_assets.fleet.messages import ChunkMessage
-from episodes_assets.fleet.presence import WorkerName
 from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
+from episodes_assets.ledger import claims, dispatch, progress, verify, workers
+from episodes_assets.ledger.claims import Claim, JobFailure, Took
+from episodes_assets.ledger.dispatch import ChunkMessage
+from episodes_assets.ledger.held import (
+    cancel_day,
+    read_held,
+    read_held_jobs,
+    read_left_out,
+    read_shared_errors,
+    read_waivers,
+    retry_held_job,
+    retry_held_jobs,
+    waive_held_jobs,
+)
+from episodes_assets.ledger.plans import (
+    lock_plan,
+    read_plans,
+    read_snapshot_ids,
+    read_viewings_versions,
+    record_plan,
+    require_current,
+    require_plan,
+)
+from episodes_assets.ledger.workers import Activity, WorkerName
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.postgres.session import SessionKind, pin_async
-from episodes_assets.stores import (
-    durations,
-    fleet_progress,
-    held_jobs,
-    ledger,
-    outcome_check,
-    plan_check,
-    plan_history,
-    publications,
-    published,
-    published_check,
-    stalls,
-    state_check,
-    throughput,
-    tracked_state,
-    waivers,
-    workers,
-)
+from episodes_assets.stores import publications, published, published_check, state_check, tracked_state
 from episodes_assets.stores.consistency import read_records
 from episodes_assets.stores.recomputing import read_published_coverage
 from episodes_assets_tests.query_plans.explained import (
@@ -135,138 +137,139 @@ def cases(jobs: int) -> list[Case]:
     of_many = chunks + WAITING_CHUNKS + _MANY * FINISHED_CHUNKS
     found = [
         # The orchestrator's half of the ledger.
-        Case("a day's plan", "queue", 1, lambda to: ledger.require_plan(to.queue, THE_DAY)),
+        Case("a day's plan", "queue", 1, lambda to: require_plan(to.queue, THE_DAY)),
         Case(
             "a plan and its chunks, locked",
             "queue",
             chunks,
-            lambda to: ledger.lock_plan(to.queue, THE_DAY, with_chunks=True),
+            lambda to: lock_plan(to.queue, THE_DAY, with_chunks=True),
         ),
-        Case(
-            "whether plans are current", "queue", 1, lambda to: ledger.require_current(to.queue, [THE_PLAN])
-        ),
+        Case("whether plans are current", "queue", 1, lambda to: require_current(to.queue, [THE_PLAN])),
         Case("a plan superseded", "queue", jobs + chunks, _plan_again),
-        Case("a day's progress", "queue", chunks, lambda to: ledger.read_progress(to.queue, [THE_DAY])),
-        Case("many days' progress", "queue", of_many, lambda to: ledger.read_progress(to.queue, _MANY_DAYS)),
-        Case("every day's progress", "queue", plans + all_open, lambda to: ledger.read_progress(to.queue)),
-        Case("a day's held jobs", "queue", HELD, lambda to: ledger.read_held(to.queue, [THE_DAY], 20)),
-        Case("the backlog", "queue", all_open, lambda to: ledger.backlog(to.queue)),
-        Case("a day's plans", "queue", 1, lambda to: plan_history.read_plans(to.queue, THE_DAY)),
+        Case("a day's progress", "queue", chunks, lambda to: progress.read_progress(to.queue, [THE_DAY])),
+        Case(
+            "many days' progress", "queue", of_many, lambda to: progress.read_progress(to.queue, _MANY_DAYS)
+        ),
+        Case("every day's progress", "queue", plans + all_open, lambda to: progress.read_progress(to.queue)),
+        Case("a day's held jobs", "queue", HELD, lambda to: read_held(to.queue, [THE_DAY], 20)),
+        Case("the backlog", "queue", all_open, lambda to: progress.backlog(to.queue)),
+        Case("a day's plans", "queue", 1, lambda to: read_plans(to.queue, THE_DAY)),
         Case(
             "versions that plans name",
             "queue",
             plans,
-            lambda to: plan_history.read_viewings_versions(to.queue),
+            lambda to: read_viewings_versions(to.queue),
         ),
-        Case("drops that plans name", "queue", plans, lambda to: plan_history.read_snapshot_ids(to.queue)),
+        Case("drops that plans name", "queue", plans, lambda to: read_snapshot_ids(to.queue)),
         Case(
             "planned jobs read back",
             "queue",
             jobs,
-            lambda to: plan_check.read_ledger_days(
-                to.queue, to.queue_dsn, [ledger.require_plan(to.queue, THE_DAY)]
-            ),
+            lambda to: verify.read_ledger_days(to.queue, to.queue_dsn, [require_plan(to.queue, THE_DAY)]),
             lie_together=True,
         ),
         Case(
             "jobs of the last days",
             "queue",
             2,
-            lambda to: plan_check.read_job_counts(to.queue, OTHER_DAY, THE_DAY),
+            lambda to: verify.read_job_counts(to.queue, OTHER_DAY, THE_DAY),
         ),
         Case(
             "outcomes counted",
             "queue",
             jobs,
-            lambda to: outcome_check.count_outcomes(to.queue, [THE_PLAN]),
+            lambda to: verify.count_outcomes(to.queue, [THE_PLAN]),
             lie_together=True,
         ),
         Case(
             "outcomes of many plans counted",
             "queue",
             jobs + of_many,
-            lambda to: outcome_check.count_outcomes(to.queue, _MANY_PLANS),
+            lambda to: verify.count_outcomes(to.queue, _MANY_PLANS),
         ),
         Case("messages sent", "queue", chunks, _fan_out_anew),
         Case(
             "messages of many chunks looked for",
             "queue",
             WAITING_CHUNKS,
-            lambda to: fan_out.fan_out_day(to.queue, THE_DAY + ONE_DAY),
+            lambda to: dispatch.fan_out_day(to.queue, THE_DAY + ONE_DAY),
         ),
         Case("a day waived", "queue", HELD + chunks, _waive),
-        Case("decisions", "queue", 1, lambda to: waivers.read_waivers(to.queue, [OTHER_PLAN, THE_PLAN])),
+        Case("decisions", "queue", 1, lambda to: read_waivers(to.queue, [OTHER_PLAN, THE_PLAN])),
         Case(
             "decisions about many plans",
             "queue",
             _MANY * WAIVERS,
-            lambda to: waivers.read_waivers(to.queue, _MANY_PLANS),
+            lambda to: read_waivers(to.queue, _MANY_PLANS),
         ),
         Case(
             "what an older plan leaves out",
             "queue",
             WAIVERS,
-            lambda to: waivers.read_left_out(to.queue, FIRST_FINISHED + 1),
+            lambda to: read_left_out(to.queue, FIRST_FINISHED + 1),
         ),
-        Case("what is left out", "queue", 1, lambda to: waivers.read_left_out(to.queue, THE_PLAN)),
-        Case(
-            "held jobs retried", "queue", HELD + chunks, lambda to: retry.retry_held_jobs(to.queue, THE_DAY)
-        ),
+        Case("what is left out", "queue", 1, lambda to: read_left_out(to.queue, THE_PLAN)),
+        Case("held jobs retried", "queue", HELD + chunks, lambda to: retry_held_jobs(to.queue, THE_DAY)),
         Case("one held job retried", "queue", HELD + chunks, _retry_one),
-        Case("log pruned", "queue", OLD_LOG_ROWS, lambda to: maintenance.prune_message_log(to.queue, 7)),
-        Case("workers forgotten", "queue", 40, lambda to: maintenance.forget_dead_workers(to.queue)),
+        Case("log pruned", "queue", OLD_LOG_ROWS, lambda to: workers.prune_message_log(to.queue, 7)),
+        Case("workers forgotten", "queue", 40, lambda to: workers.forget_dead_workers(to.queue)),
         Case("the newest plan renewed", "queue", chunks, _plan_once_more),
         Case(
             "a worker's sign of life",
             "queue",
             1,
-            lambda to: presence.say(to.worker, WorkerName(), Activity()),
+            lambda to: workers.say_alive(to.worker, WorkerName(), Activity()),
         ),
         # What people look at.
         Case(
-            "a day that stalls", "queue", chunks, lambda to: stalls.open_days(to.queue, _SILENCE, [THE_DAY])
+            "a day that stalls", "queue", chunks, lambda to: progress.open_days(to.queue, _SILENCE, [THE_DAY])
         ),
-        Case("days that stall", "queue", chunks + all_open, lambda to: stalls.open_days(to.queue, _SILENCE)),
+        Case(
+            "days that stall", "queue", chunks + all_open, lambda to: progress.open_days(to.queue, _SILENCE)
+        ),
         Case(
             "the fleet's progress",
             "queue",
             2 * chunks,
-            lambda to: fleet_progress.read_fleet_progress(to.queue, [THE_DAY]),
+            lambda to: progress.read_fleet_progress(to.queue, [THE_DAY]),
         ),
         Case(
             "throughput",
             "queue",
             2 * chunks,
-            lambda to: throughput.read_throughput(to.queue, bucket_seconds=10, buckets=60),
+            lambda to: progress.read_throughput(to.queue, bucket_seconds=10, buckets=60),
         ),
         Case(
             "many days' stalls",
             "queue",
             of_many,
-            lambda to: stalls.open_days(to.queue, _SILENCE, _MANY_DAYS),
+            lambda to: progress.open_days(to.queue, _SILENCE, _MANY_DAYS),
         ),
         Case("workers", "queue", 40, lambda to: workers.read_workers(to.queue)),
         Case("workers that live", "queue", 40, lambda to: workers.count_alive(to.queue)),
-        Case("held jobs shown", "queue", 3, lambda to: held_jobs.read_held_jobs(to.queue, [THE_PLAN], 3)),
-        Case("shared errors", "queue", HELD, lambda to: held_jobs.read_shared_errors(to.queue, THE_PLAN, 10)),
+        Case("held jobs shown", "queue", 3, lambda to: read_held_jobs(to.queue, [THE_PLAN], 3)),
+        Case("shared errors", "queue", HELD, lambda to: read_shared_errors(to.queue, THE_PLAN, 10)),
         Case(
-            "seconds by algorithm", "queue", chunks, lambda to: durations.by_algorithm(to.queue, [THE_PLAN])
+            "seconds by algorithm",
+            "queue",
+            chunks,
+            lambda to: progress.durations_by_algorithm(to.queue, [THE_PLAN]),
         ),
-        Case("slowest batches", "queue", chunks, lambda to: durations.slowest(to.queue, [THE_PLAN], 10)),
         Case(
-            "jobs over time", "queue", chunks, lambda to: durations.finished_over_time(to.queue, [THE_PLAN])
+            "slowest batches", "queue", chunks, lambda to: progress.slowest_batches(to.queue, [THE_PLAN], 10)
         ),
+        Case("jobs over time", "queue", chunks, lambda to: progress.finished_over_time(to.queue, [THE_PLAN])),
         Case(
             "seconds of many plans",
             "queue",
             of_many,
-            lambda to: durations.by_algorithm(to.queue, _MANY_PLANS),
+            lambda to: progress.durations_by_algorithm(to.queue, _MANY_PLANS),
         ),
         Case(
             "held jobs of many plans",
             "queue",
             HELD + _MANY * WAIVERS,
-            lambda to: held_jobs.read_held_jobs(to.queue, _MANY_PLANS, 3),
+            lambda to: read_held_jobs(to.queue, _MANY_PLANS, 3),
         ),
         # The workers' half of the ledger.
         Case("a chunk claimed", "queue", CHUNK_JOBS, lambda to: _claim(to, last), lie_together=True),
@@ -276,13 +279,13 @@ def cases(jobs: int) -> list[Case]:
             "a day cancelled",
             "queue",
             open_jobs + chunks,
-            lambda to: cancel.cancel_day(to.queue, THE_DAY, reason="why", cancelled_by="who"),
+            lambda to: cancel_day(to.queue, THE_DAY, reason="why", cancelled_by="who"),
         ),
         Case(
             "a day of many chunks cancelled",
             "queue",
             2 * WAITING_CHUNKS,
-            lambda to: cancel.cancel_day(to.queue, THE_DAY + ONE_DAY, reason="why", cancelled_by="who"),
+            lambda to: cancel_day(to.queue, THE_DAY + ONE_DAY, reason="why", cancelled_by="who"),
         ),
         # Publishing.
         Case("a day published", "results", jobs, _publish, is_undone=False),
@@ -470,7 +473,7 @@ def opened(
 
 
 def _plan_again(to: Open, checksum: str = "another", snapshot: str = "s") -> None:
-    ledger.record_plan(
+    record_plan(
         to.queue,
         THE_DAY,
         pd.DataFrame({"epid": [1], "algorithm_id": [0], "window_start": [pd.Timestamp(THE_DAY)]}),
@@ -493,18 +496,18 @@ def _compare(to: Open) -> None:
 
 def _fan_out_anew(to: Open) -> None:
     to.queue.execute("UPDATE ledger.chunks SET message_id = NULL WHERE plan_id = %s", [THE_PLAN])
-    fan_out.fan_out_day(to.queue, THE_DAY)
+    dispatch.fan_out_day(to.queue, THE_DAY)
 
 
 def _waive(to: Open) -> None:
-    waivers.waive_held_jobs(to.queue, THE_DAY, reason="why", decided_by="who")
-    waivers.read_waivers(to.queue, [OTHER_PLAN, THE_PLAN])
-    waivers.read_left_out(to.queue, THE_PLAN)
+    waive_held_jobs(to.queue, THE_DAY, reason="why", decided_by="who")
+    read_waivers(to.queue, [OTHER_PLAN, THE_PLAN])
+    read_left_out(to.queue, THE_PLAN)
 
 
 def _retry_one(to: Open) -> None:
-    (held,) = ledger.read_held(to.queue, [THE_DAY], 1)
-    retry.retry_held_job(to.queue, THE_DAY, held.epid, held.algorithm_id)
+    (held,) = read_held(to.queue, [THE_DAY], 1)
+    retry_held_job(to.queue, THE_DAY, held.epid, held.algorithm_id)
 
 
 async def _claim(to: Open, message: ChunkMessage) -> Claim:

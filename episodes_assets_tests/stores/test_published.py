@@ -10,10 +10,12 @@ import pytest
 
 from episodes_assets.automation.decisions import wants_publication
 from episodes_assets.errors import DayIncomplete, LedgerBehind
+from episodes_assets.ledger import plans
+from episodes_assets.ledger.progress import read_progress
 from episodes_assets.postgres import locks
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores import ledger, publications, published
+from episodes_assets.stores import publications, published
 from episodes_assets_tests.support.plans import record
 from episodes_assets_tests.support.system import System, day
 
@@ -110,7 +112,7 @@ def test_a_day_published_from_an_older_plan_is_replaced(
     assert {day: each.plan_id for day, each in found.items()} == {day(1): plan.plan_id}
     rows = published.read_rows(results, day(1))
     assert rows["epid"].tolist() == [2, 3]
-    assert ledger.require_plan(queue, day(1)).plan_id == plan.plan_id
+    assert plans.require_plan(queue, day(1)).plan_id == plan.plan_id
 
 
 def test_a_plan_that_is_replaced_while_a_publication_waits_its_turn(
@@ -141,13 +143,13 @@ def test_a_plan_of_the_same_number_is_another_plan(
     system.finish_jobs(views=5)
     first, _ = published.publish_day(queue, results, day(1), "1")
     system.query("queue", "UPDATE ledger.plans SET plan_uid = gen_random_uuid()")
-    (progress,) = ledger.read_progress(queue)
+    (progress,) = read_progress(queue)
     assert progress.plan_id == first.plan_id
     assert wants_publication(
         replace(progress, is_fanned_out=True), publications.published_plans(results)[day(1)]
     )
     second, changed = published.publish_day(queue, results, day(1), "1")
-    assert (second.plan_uid, changed) == (ledger.require_plan(queue, day(1)).plan_uid, False)
+    assert (second.plan_uid, changed) == (plans.require_plan(queue, day(1)).plan_uid, False)
     assert second.plan_uid != first.plan_uid
     assert [each.plan_uid for each in publications.read_history(results, day(1))] == [
         first.plan_uid,

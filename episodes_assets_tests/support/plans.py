@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 
+from episodes_assets.ledger import plans
+from episodes_assets.ledger.plans import Plan
 from episodes_assets.planning.jobs import plan_checksum
 from episodes_assets.postgres.connect import Connection
-from episodes_assets.stores import ledger
-from episodes_assets.stores.ledger import Plan
 from episodes_assets_tests.support.system import System, day
 
 
@@ -29,7 +29,7 @@ def record(
     above: int = 0,
 ) -> tuple[Plan, bool]:
     jobs = jobs_of(*epids)
-    return ledger.record_plan(
+    return plans.record_plan(
         queue,
         day(1),
         jobs,

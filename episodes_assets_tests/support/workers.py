@@ -12,11 +12,10 @@ from typing import Any
 import psycopg
 
 from episodes_assets.commands.processes import episodes_argv, worker_environment
-from episodes_assets.fleet import claims
-from episodes_assets.fleet.fan_out import fan_out_day
 from episodes_assets.fleet.time_limits import TimeLimits
 from episodes_assets.fleet.worker import WorkerConfig
-from episodes_assets.postgres.connect import connect
+from episodes_assets.ledger.dispatch import fan_out_day
+from episodes_assets.postgres.connect import AsyncConnection, connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.support.system import System, day
 
@@ -56,7 +55,7 @@ def states(system: System) -> dict[int, str]:
     return dict(system.query("queue", "SELECT epid, state FROM ledger.job_states"))
 
 
-def run_async(system: System, test: Callable[[claims.AsyncConnection], Any]) -> None:
+def run_async(system: System, test: Callable[[AsyncConnection], Any]) -> None:
     async def main() -> None:
         dsn = system.dsn(Purpose.WORKER)
         async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:

@@ -9,9 +9,9 @@ import dagster as dg
 from episodes_assets.assets.reporting import plain_failures, table
 from episodes_assets.assets.run_options import NO_OPTIONS
 from episodes_assets.checks.ledger import OpenDay
+from episodes_assets.ledger.progress import open_days
 from episodes_assets.resources.databases import QueueDatabase
 from episodes_assets.settings import load_settings
-from episodes_assets.stores.stalls import open_days
 
 CHECK = "each_open_day_progresses"
 

@@ -9,15 +9,13 @@ import pytest
 from episodes_assets.accounts.identity import operating_system_user
 from episodes_assets.commands import jobs as jobs_command
 from episodes_assets.errors import DayNotPlanned, JobNotHeld, NothingToCancel, ReasonMissing
-from episodes_assets.fleet import claims
-from episodes_assets.fleet.cancel import cancel_day
-from episodes_assets.fleet.claims import ClaimLost
-from episodes_assets.fleet.fan_out import fan_out_day
-from episodes_assets.fleet.messages import ChunkMessage
-from episodes_assets.fleet.retry import retry_held_job, retry_held_jobs
-from episodes_assets.postgres.connect import Connection, connect
+from episodes_assets.ledger import claims, held
+from episodes_assets.ledger.claims import ClaimLost
+from episodes_assets.ledger.dispatch import ChunkMessage, fan_out_day
+from episodes_assets.ledger.held import cancel_day, retry_held_job, retry_held_jobs
+from episodes_assets.ledger.progress import backlog, read_progress
+from episodes_assets.postgres.connect import AsyncConnection, Connection, connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores import ledger
 from episodes_assets_tests.support.plans import record
 from episodes_assets_tests.support.runs import run
 from episodes_assets_tests.support.system import System, day, failure
@@ -45,7 +43,7 @@ def test_what_is_finished_stays_and_the_rest_is_held(system: System, queue: Conn
     system.hold_jobs("epid = 5")
     before = system.query("queue", "SELECT * FROM ledger.outcomes ORDER BY position")
     assert cancel(queue, "a wrong\n drop") == 5
-    progress = ledger.read_progress(queue)[0]
+    progress = read_progress(queue)[0]
     assert (progress.waiting, progress.running, progress.succeeded, progress.held) == (0, 0, 4, 6)
     assert system.query("queue", "SELECT * FROM ledger.outcomes ORDER BY position") == before
     errors = dict(system.query("queue", "SELECT epid, error FROM ledger.job_states WHERE state = 'held'"))
@@ -55,7 +53,7 @@ def test_what_is_finished_stays_and_the_rest_is_held(system: System, queue: Conn
     now = system.query("queue", "SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD')")[0][0]
     assert error.startswith(f"cancelled by ana at {now} ")
     assert error.endswith(" UTC: a wrong drop")
-    assert ledger.backlog(queue) == 0
+    assert backlog(queue) == 0
     # The message of the chunk that had ended before is PgQueuer's business.
     assert messages(system) == 1
     assert fan_out_day(queue, day(1)).messages == 0
@@ -63,10 +61,10 @@ def test_what_is_finished_stays_and_the_rest_is_held(system: System, queue: Conn
 
     # Planning the same jobs again is no way around it.
     record(queue, *range(1, 11), chunk_jobs=3)
-    assert ledger.read_progress(queue)[0].held == 6
+    assert read_progress(queue)[0].held == 6
     assert retry_held_jobs(queue, day(1)) == 6
     assert set(states(system).values()) == {"succeeded", "waiting"}
-    assert ledger.backlog(queue) == 6
+    assert backlog(queue) == 6
 
 
 def test_a_worker_of_a_cancelled_day_writes_nothing_more(system: System, queue: Connection) -> None:
@@ -75,7 +73,7 @@ def test_a_worker_of_a_cancelled_day_writes_nothing_more(system: System, queue: 
     message = ChunkMessage(plan.plan_id, 0)
     queue.execute("UPDATE pgqueuer SET status = 'picked'")
 
-    async def scenario(connection: claims.AsyncConnection) -> None:
+    async def scenario(connection: AsyncConnection) -> None:
         slow = await claims.claim_chunk(connection, message, "slow")
         assert slow is not None
         await claims.count_start(connection, slow, slow.jobs)
@@ -149,10 +147,10 @@ def test_from_the_command_line_and_from_the_launchpad(
     record(queue, 1, 2)
     jobs_command.cancel(str(day(1)), reason="a wrong drop", by="ana")
     assert "2 unfinished jobs of 2018-03-01 are held" in capsys.readouterr().out
-    said = ledger.read_held(queue, [day(1)], 1)[0].error
+    said = held.read_held(queue, [day(1)], 1)[0].error
     assert f"cancelled by {operating_system_user()}, as typed: ana at " in said
     retry_held_jobs(queue, day(1))
     with dg.DagsterInstance.get() as instance:
         assert run(instance, "cancel_jobs", {"reason": "why"}) == ""
         assert "no job of 2018-03-01 waits" in run(instance, "cancel_jobs", {"reason": "why"})
-    assert f"cancelled by {operating_system_user()} at " in ledger.read_held(queue, [day(1)], 1)[0].error
+    assert f"cancelled by {operating_system_user()} at " in held.read_held(queue, [day(1)], 1)[0].error

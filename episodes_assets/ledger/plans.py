@@ -1,6 +1,7 @@
-"""The ledger in `queue`: each day's plan, its jobs and how far they are.
+"""Each day's plan: find, lock, record, supersede and pin it; and every plan that a day has had.
 
-`docs/job-states.md` draws the states of a job. Workers change them in `episodes_assets.fleet.claims`.
+A superseded plan loses its jobs and keeps its row. `docs/job-states.md` draws the states of a job. Which
+jobs a plan has is decided in `planning/jobs.py`; workers change jobs in `claims`.
 """
 
 import datetime as dt
@@ -17,6 +18,7 @@ from psycopg.rows import class_row
 
 from episodes_assets.errors import DayNotPlanned, PlanOvertaken
 from episodes_assets.lake.versions import PinnedVersion
+from episodes_assets.ledger.progress import read_progress
 from episodes_assets.planning.jobs import into_chunks
 from episodes_assets.postgres import locks
 from episodes_assets.postgres.connect import Connection
@@ -51,67 +53,6 @@ class Plan:
     viewings_version: int | None = None
     tracked_checksum: str | None = None
     viewings_digest: str | None = None
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far the jobs of a day's current plan are.
-
-    Attributes:
-        day: The day.
-        plan_id: The plan.
-        jobs: How many jobs it has: the sum of the five counts.
-        waiting: Not begun, or to be started again.
-        running: With a worker.
-        succeeded: With an outcome.
-        held: Failed for the last time, and in the way of publishing the day.
-        is_fanned_out: Whether the fleet has them.
-        snapshot_id: The drop they were planned from.
-        waived: Failed for the last time, and left out by a recorded decision.
-        decision: Why they are left out, and who decided it; empty when none is.
-        plan_uid: The plan, whatever its number.
-    """
-
-    day: dt.date
-    plan_id: int
-    jobs: int
-    waiting: int
-    running: int
-    succeeded: int
-    held: int
-    is_fanned_out: bool
-    snapshot_id: str = ""
-    waived: int = 0
-    decision: str = ""
-    plan_uid: uuid.UUID | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether jobs are still to be finished."""
-        return self.waiting + self.running > 0
-
-    @property
-    def is_done(self) -> bool:
-        """Whether each job has succeeded or is left out by decision."""
-        return self.succeeded + self.waived == self.jobs
-
-    @property
-    def failed(self) -> int:
-        """Jobs that failed for the last time, waived or not."""
-        return self.held + self.waived
-
-
-@dataclass(frozen=True)
-class HeldJob:
-    """A job that failed for the last time; `is_waived` when the day is published without it."""
-
-    day: dt.date
-    epid: int
-    algorithm_id: int
-    starts: int
-    error: str
-    traceback: str | None
-    is_waived: bool
 
 
 _PLAN = (
@@ -350,68 +291,47 @@ def _copy_jobs(connection: Connection, plan_id: int, jobs: pd.DataFrame) -> None
         copy.write(buffer.getvalue())
 
 
-def read_progress(connection: Connection, days: Sequence[dt.date] | None = None) -> list[Progress]:
-    """How far the current plans are, by day.
+@dataclass(frozen=True)
+class RecordedPlan:
+    """A plan of a day, current or superseded."""
 
-    Args:
-        connection: To `queue`.
-        days: Which days; by default all that have a plan.
-    """
-    with connection.cursor(row_factory=class_row(Progress)) as cursor:
+    plan_id: int
+    plan_uid: uuid.UUID
+    jobs: int
+    checksum: str
+    snapshot_id: str
+    viewings_version: int | None
+    viewings_digest: str | None
+    code_version: str
+    planned_at: dt.datetime
+    fanned_out_at: dt.datetime | None
+    superseded_at: dt.datetime | None
+
+
+def read_plans(connection: Connection, day: dt.date) -> list[RecordedPlan]:
+    """All plans that a day has had, in the order in which they were made."""
+    with connection.cursor(row_factory=class_row(RecordedPlan)) as cursor:
         cursor.execute(
             """
-            SELECT day, plan_id, plans.jobs, waiting, running,
-                plans.jobs - waiting - running - open.held AS succeeded,
-                -- A chunk counts its waived jobs as held.
-                open.held - coalesce(left_out.jobs, 0) AS held,
-                fanned_out_at IS NOT NULL AS is_fanned_out,
-                snapshot_id,
-                coalesce(left_out.jobs, 0) AS waived,
-                coalesce(decision, '') AS decision,
-                plan_uid
-            FROM ledger.plans
-            CROSS JOIN LATERAL (
-                -- Few chunks are open at any time, and an index holds just those.
-                SELECT coalesce(sum(jobs - succeeded - held) FILTER (WHERE claim IS NULL), 0) AS waiting,
-                    coalesce(sum(jobs - succeeded - held) FILTER (WHERE claim IS NOT NULL), 0) AS running,
-                    coalesce(sum(held), 0) AS held
-                FROM ledger.chunks WHERE chunks.plan_id = plans.plan_id AND succeeded < jobs
-            ) AS open
-            LEFT JOIN LATERAL (
-                SELECT jobs, decision FROM ledger.left_out
-                WHERE left_out.plan_id = plans.plan_id AND open.held > 0 OFFSET 0
-            ) AS left_out ON true
-            WHERE superseded_at IS NULL AND (%(days)s::date[] IS NULL OR day = ANY (%(days)s))
-            ORDER BY day
+            SELECT plan_id, plan_uid, jobs, checksum, snapshot_id, viewings_version, viewings_digest,
+                code_version, planned_at, fanned_out_at, superseded_at
+            FROM ledger.plans WHERE day = %s ORDER BY plan_id
             """,
-            {"days": None if days is None else list(days)},
+            [day],
         )
         return cursor.fetchall()
 
 
-def read_held(connection: Connection, days: Sequence[dt.date], limit: int) -> list[HeldJob]:
-    """The jobs of some days that are held or waived, at most `limit`, the held ones first."""
-    with connection.cursor(row_factory=class_row(HeldJob)) as cursor:
-        cursor.execute(
-            """
-            SELECT day, epid, algorithm_id, starts, error, traceback, waiver_id IS NOT NULL AS is_waived
-            FROM ledger.plans
-            CROSS JOIN LATERAL (
-                SELECT * FROM ledger.lone_jobs WHERE lone_jobs.plan_id = plans.plan_id AND is_held OFFSET 0
-            ) AS held
-            CROSS JOIN LATERAL (
-                SELECT epid, algorithm_id FROM ledger.jobs
-                WHERE jobs.plan_id = plans.plan_id AND jobs.position = held.position OFFSET 0
-            ) AS job
-            WHERE superseded_at IS NULL AND day = ANY (%s)
-            ORDER BY is_waived, day, epid, algorithm_id LIMIT %s
-            """,
-            [list(days), limit],
-        )
-        return cursor.fetchall()
+def read_viewings_versions(connection: Connection) -> set[PinnedVersion]:
+    """The versions of the lake's viewings that any plan names, current or superseded."""
+    found = connection.execute(
+        "SELECT DISTINCT viewings_version, viewings_digest FROM ledger.plans"
+        " WHERE viewings_version IS NOT NULL"
+    ).fetchall()
+    return {PinnedVersion(*each) for each in found}
 
 
-def backlog(connection: Connection) -> int:
-    """Jobs with the fleet that are not finished: what a fleet is scaled by."""
-    row = connection.execute("SELECT jobs FROM ledger.backlog").fetchone()
-    return int(row[0]) if row else 0
+def read_snapshot_ids(connection: Connection) -> set[str]:
+    """The drops that any plan was made from, current or superseded."""
+    found = connection.execute("SELECT DISTINCT snapshot_id FROM ledger.plans").fetchall()
+    return {snapshot_id for (snapshot_id,) in found}

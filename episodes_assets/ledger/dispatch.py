@@ -1,19 +1,36 @@
-"""Hand a day's planned jobs to the fleet: a message for each chunk, in the ledger's transaction.
+"""Hands a day's planned jobs to the workers: a message for each chunk, in the ledger's transaction.
 
-Level-triggered: it looks at what is missing and adds that, so doing it twice, or after a crash, or
-after a message was lost, ends in the same place.
+Level-triggered and idempotent: it looks at what is missing and adds that, so doing it twice, or after a
+crash, or after a message was lost, ends in the same place. How PgQueuer treats messages afterwards is
+`messages`.
 """
 
 import datetime as dt
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from pgqueuer.db import SyncPsycopgDriver
-from pgqueuer.queries import SyncQueries
-
-from episodes_assets.fleet.messages import ENTRYPOINT, ChunkMessage
+from episodes_assets.ledger.plans import lock_plan
 from episodes_assets.postgres.connect import Connection
-from episodes_assets.stores.ledger import lock_plan
+
+ENTRYPOINT = "episode_jobs"
+
+
+@dataclass(frozen=True)
+class ChunkMessage:
+    """Names a chunk of jobs in the ledger."""
+
+    plan_id: int
+    chunk: int
+
+    def encode(self) -> bytes:
+        """As a message's payload."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def decode(cls, payload: bytes) -> "ChunkMessage":
+        """From a message's payload."""
+        return cls(**json.loads(payload))
 
 
 @dataclass(frozen=True)
@@ -67,6 +84,9 @@ def _chunks_without_message(connection: Connection, plan_id: int) -> list[tuple[
 
 def _enqueue(connection: Connection, plan_id: int, chunks: Sequence[tuple[int, int]]) -> None:
     """Enqueue a message for each of a plan's chunks and remember it; call it in a transaction."""
+    from pgqueuer.db import SyncPsycopgDriver
+    from pgqueuer.queries import SyncQueries
+
     if not chunks:
         return
     # What was held for its jobs is done with once they are sent anew.

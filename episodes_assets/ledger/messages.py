@@ -1,11 +1,20 @@
-"""What PgQueuer itself says of its messages, by the service that its own dashboard shows."""
+"""PgQueuer's messages: what it counts of them, and its own statements kept to the messages of one worker.
+
+PgQueuer gives a message to another worker when the first one falls silent, and ends or requeues it by its
+id alone. A worker that comes back late would so take the message from the one that works it now: each of
+these statements names the worker as well. The figures are those of the service that PgQueuer's own
+dashboard shows. Sending messages is `dispatch`.
+"""
 
 from collections import Counter
 from dataclasses import dataclass
+from datetime import timedelta
 
 import psycopg
 from pgqueuer.core.insights import InsightsService
+from pgqueuer.models import Job, TracebackRecord
 from pgqueuer.queries import Queries
+from pgqueuer.types import JOB_STATUS
 
 from episodes_assets.postgres.connect import CONNECT_TIMEOUT_SECONDS, unreachable
 from episodes_assets.postgres.session import READ_ONLY, SessionKind, pin_async
@@ -54,3 +63,30 @@ async def read_message_figures(queue_dsn: str) -> MessageFigures:
         held=counts["failed"],
         oldest_seconds=max((age.oldest_age_seconds for age in ages), default=None),
     )
+
+
+class OwnMessages(Queries):
+    """Ends and requeues a message only while it is in the hands of the manager that it was given to."""
+
+    async def log_jobs(self, job_status: list[tuple[Job, JOB_STATUS, TracebackRecord | None]]) -> None:
+        """End messages."""
+        own = await self._still_own([job for job, _, _ in job_status])
+        if kept := [each for each in job_status if each[0].id in own]:
+            await super().log_jobs(kept)
+
+    async def retry_job(self, job: Job, delay: timedelta, traceback_record: TracebackRecord | None) -> None:
+        """Let a message be picked again later."""
+        if await self._still_own([job]):
+            await super().retry_job(job, delay, traceback_record)
+
+    async def _still_own(self, jobs: list[Job]) -> set[int]:
+        rows = await self.driver.fetch(
+            f"""
+            SELECT id FROM {self.qbe.settings.queue_table}
+            JOIN unnest($1::bigint[], $2::uuid[]) AS ours (id, manager) USING (id)
+            WHERE queue_manager_id = manager
+            """,  # noqa: S608  PgQueuer's own table
+            [job.id for job in jobs],
+            [job.queue_manager_id for job in jobs],
+        )
+        return {int(str(row["id"])) for row in rows}

@@ -1,23 +1,27 @@
 """What a worker does to the ledger: each function one statement, valid only under the current claim.
 
-PgQueuer gives a message to another worker when the first one falls silent, and nothing stops the
-first from going on. So each pick stamps a new claim on the chunk, and every later statement names it: a
-worker that lost its claim changes nothing. PgQueuer does not count a pick after a kill as an attempt
-either, so the ledger counts starts before anything runs.
+PgQueuer gives a message to another worker when the first one falls silent, and nothing stops the first from
+going on. So each pick stamps a new claim on the chunk (a fencing token), and every later statement names
+it: a worker that lost its claim changes nothing. PgQueuer does not count a pick after a kill as an attempt
+either, so the ledger counts starts before anything runs. The worker's connection is given up when it is
+silent, and left when the database is no longer its own.
 """
 
+import asyncio
 import datetime as dt
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 
-from episodes_assets.fleet.messages import ChunkMessage
-
-AsyncConnection = psycopg.AsyncConnection[Any]
+from episodes_assets.errors import DatabaseUnreachable, SystemFailure
+from episodes_assets.ledger.dispatch import ChunkMessage
+from episodes_assets.postgres import admission
+from episodes_assets.postgres.connect import AsyncConnection
+from episodes_assets.postgres.databases import Database
 
 
 class ClaimLost(Exception):
@@ -340,3 +344,59 @@ async def give_back(connection: AsyncConnection, claim: Claim) -> None:
         "UPDATE ledger.chunks SET claim = NULL WHERE plan_id = %s AND chunk = %s AND claim = %s",
         [claim.plan_id, claim.chunk, claim.token],
     )
+
+
+T = TypeVar("T")
+# No fault of a job's. An OSError is not among them: it may be an algorithm's own, for ever.
+INFRASTRUCTURE = (SystemFailure, psycopg.OperationalError, psycopg.InterfaceError)
+
+
+class GuardedLedger:
+    """The ledger in one session.
+
+    Args:
+        connection: To `queue` in autocommit mode, as a worker; each statement stands alone.
+        environment: The worker's own.
+        silence_seconds: How long the server may be silent; by then the messages are another worker's.
+    """
+
+    def __init__(self, connection: AsyncConnection, environment: str, silence_seconds: float) -> None:
+        self.connection = connection
+        self._environment = environment
+        self._silence_seconds = silence_seconds
+
+    async def ask(self, statement: Coroutine[None, None, T]) -> T:
+        """What a statement returns.
+
+        Raises:
+            DatabaseUnreachable: If the server is silent for too long. The connection is closed then:
+                cancelling the statement would wait for the silent server.
+        """
+        task = asyncio.ensure_future(statement)
+        try:
+            done, _ = await asyncio.wait({task}, timeout=self._silence_seconds)
+        except asyncio.CancelledError:
+            await self._give_up(task)
+            raise
+        if not done:
+            await self._give_up(task)
+            raise DatabaseUnreachable(f"the queue was silent for {self._silence_seconds:g} seconds")
+        return task.result()
+
+    async def _give_up(self, task: asyncio.Future[Any]) -> None:
+        await self.connection.close()
+        task.cancel()
+        await asyncio.wait({task}, timeout=1)
+
+    async def require_admission(self) -> None:
+        """The schema may be upgraded, or the stamp changed, while a worker runs.
+
+        Raises:
+            WrongEnvironment: If the queue belongs to another environment by now.
+            SchemaTooOld: If its schema is of an older release by now.
+            SchemaTooNew: If its schema is of a newer release by now.
+            DatabaseUnreachable: As `ask`.
+        """
+        cursor = await self.ask(self.connection.execute(admission.READ_ADMISSION))
+        found = await cursor.fetchone()
+        admission.require_admission(found or (None, None), Database.QUEUE, self._environment, "the queue")

@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 
 from episodes_assets.errors import DayNotPlanned
-from episodes_assets.fleet.fan_out import fan_out_day
-from episodes_assets.fleet.retry import retry_held_jobs
+from episodes_assets.ledger import plans
+from episodes_assets.ledger.dispatch import fan_out_day
+from episodes_assets.ledger.held import retry_held_jobs
+from episodes_assets.ledger.progress import backlog, read_progress
 from episodes_assets.planning.jobs import plan_checksum
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores import ledger
 from episodes_assets_tests.support.plans import jobs_of, record
 from episodes_assets_tests.support.system import System, day
 
@@ -45,7 +46,7 @@ def test_another_plan_supersedes_jobs_outcomes_and_messages(system: System, queu
     assert system.query("queue", "SELECT count(*) FROM ledger.chunks") == [(1,)]
     superseded = "SELECT superseded_at IS NOT NULL FROM ledger.plans ORDER BY plan_id"
     assert system.query("queue", superseded) == [(True,), (False,)]
-    assert not ledger.read_progress(queue, [day(1)])[0].is_fanned_out
+    assert not read_progress(queue, [day(1)])[0].is_fanned_out
 
 
 def test_numbers_begin_above_what_is_known_elsewhere(queue: Connection) -> None:
@@ -60,7 +61,7 @@ def test_plannings_at_once_are_given_no_number_twice(system: System) -> None:
     def plan(number: int) -> int:
         jobs = jobs_of(number)
         with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
-            plan, _ = ledger.record_plan(
+            plan, _ = plans.record_plan(
                 queue,
                 day(number),
                 jobs,
@@ -84,26 +85,26 @@ def test_reworking_the_same_plan_forgets_what_was_done_of_it(system: System, que
     new, changed = record(queue, 1, 2, rework=True)
     assert changed
     assert (new.checksum, new.plan_id > old.plan_id) == (old.checksum, True)
-    assert ledger.read_progress(queue)[0].waiting == 2
+    assert read_progress(queue)[0].waiting == 2
 
 
 def test_progress_counts_each_state(system: System, queue: Connection) -> None:
     record(queue, *range(10), chunk_jobs=3)
     system.finish_jobs("epid < 4")
     system.hold_jobs("epid = 4")
-    progress = ledger.read_progress(queue)[0]
+    progress = read_progress(queue)[0]
     counts = (progress.waiting, progress.running, progress.succeeded, progress.held)
     assert counts == (5, 0, 4, 1)
     assert progress.is_open
-    assert ledger.backlog(queue) == 0  # not handed out yet
+    assert backlog(queue) == 0  # not handed out yet
     fan_out_day(queue, day(1))
-    assert ledger.backlog(queue) == 5
+    assert backlog(queue) == 5
 
 
 def test_a_day_without_jobs_is_done_at_once(queue: Connection) -> None:
     record(queue)
     assert fan_out_day(queue, day(1)).messages == 0
-    progress = ledger.read_progress(queue, [day(1)])[0]
+    progress = read_progress(queue, [day(1)])[0]
     assert progress.is_done
     assert not progress.is_open
 
@@ -122,7 +123,7 @@ def test_fanning_out_twice_sends_nothing_twice_and_finds_what_was_lost(
 def test_jobs_that_catch_up_yield_to_the_others(system: System, queue: Connection) -> None:
     jobs = jobs_of(1, 2, 3, 4)
     jobs.loc[jobs["epid"] == 1, "window_start"] -= pd.Timedelta(days=400)
-    ledger.record_plan(queue, day(1), jobs, checksum="c", snapshot_id="s", code_version="1", chunk_jobs=2)
+    plans.record_plan(queue, day(1), jobs, checksum="c", snapshot_id="s", code_version="1", chunk_jobs=2)
     fan_out_day(queue, day(1))
     order = system.query(
         "queue",

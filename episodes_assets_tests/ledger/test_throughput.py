@@ -4,9 +4,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from episodes_assets.ledger.progress import read_throughput
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores.throughput import read_throughput
 from episodes_assets_tests.support.plans import record
 from episodes_assets_tests.support.system import System
 

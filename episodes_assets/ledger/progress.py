@@ -1,0 +1,401 @@
+"""How far and how fast the days are: counts, open days, throughput, durations, backlog.
+
+Answered from the counters of chunks and from what workers wrote down with outcomes, in time that does not
+grow with the number of jobs. Whether an open day is stalled is decided in `checks/ledger.py`; speeds and
+expected ends are computed in `planning/throughput.py`. Counting row by row is `verify`.
+"""
+
+import datetime as dt
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psycopg.rows import class_row
+
+from episodes_assets.checks.ledger import OpenDay
+from episodes_assets.ledger.workers import count_alive
+from episodes_assets.planning.throughput import (
+    MOST_POINTS,
+    RECENT,
+    FinishedBy,
+    RecentWork,
+    expected_end,
+    jobs_per_second,
+)
+from episodes_assets.postgres.connect import Connection
+
+
+def open_days(
+    connection: Connection, silence: dt.timedelta, days: Sequence[dt.date] | None = None
+) -> list[OpenDay]:
+    """Each day with unfinished jobs, the earliest first.
+
+    Args:
+        connection: To `queue`.
+        silence: A worker that has not beaten its heart for so long counts as silent.
+        days: Which days; by default all.
+    """
+    with connection.cursor(row_factory=class_row(OpenDay)) as cursor:
+        cursor.execute(
+            """
+            WITH open AS (
+                SELECT plan_id, chunks.jobs - succeeded - held AS jobs, claim, claimed_by, claimed_at,
+                    moved_at, status, heartbeat < now() - %(silence)s AND status = 'picked' AS is_silent
+                FROM ledger.chunks LEFT JOIN LATERAL (
+                    SELECT status, heartbeat FROM pgqueuer WHERE pgqueuer.id = message_id OFFSET 0
+                ) AS message ON true
+                WHERE succeeded < chunks.jobs AND succeeded + held < chunks.jobs
+                    AND (%(days)s::date[] IS NULL OR plan_id = ANY (ARRAY(
+                        SELECT plan_id FROM ledger.plans WHERE superseded_at IS NULL AND day = ANY (%(days)s)
+                    )))
+            ), opened AS MATERIALIZED (
+                SELECT plan_id, day, fanned_out_at, planned_at, last_move
+                FROM (SELECT DISTINCT plan_id FROM open) AS named
+                CROSS JOIN LATERAL (
+                    SELECT day, fanned_out_at, planned_at, superseded_at FROM ledger.plans
+                    WHERE plans.plan_id = named.plan_id OFFSET 0
+                ) AS plan
+                CROSS JOIN LATERAL (
+                    SELECT max(moved_at) AS last_move FROM (
+                        SELECT moved_at FROM ledger.chunks WHERE chunks.plan_id = named.plan_id OFFSET 0
+                    ) AS of_plan
+                ) AS moved
+                WHERE superseded_at IS NULL
+            )
+            SELECT day,
+                coalesce(sum(open.jobs) FILTER (WHERE claim IS NULL), 0)::int AS waiting,
+                coalesce(sum(open.jobs) FILTER (WHERE claim IS NOT NULL), 0)::int AS running,
+                greatest(max(last_move), max(coalesce(fanned_out_at, planned_at))) AS moved_at,
+                (array_agg(claimed_by ORDER BY is_silent DESC NULLS LAST, claimed_at)
+                    FILTER (WHERE claim IS NOT NULL))[1] AS claimed_by,
+                min(claimed_at) FILTER (WHERE claim IS NOT NULL) AS claimed_at,
+                (count(*) FILTER (WHERE status IN ('queued', 'picked')))::int AS messages,
+                (count(*) FILTER (WHERE status IS NULL OR status NOT IN ('queued', 'picked')))::int
+                    AS lost_messages,
+                (count(*) FILTER (WHERE is_silent))::int AS silent_messages,
+                (SELECT max(moved_at) FROM ledger.chunks) AS fleet_moved_at
+            FROM opened JOIN open USING (plan_id) GROUP BY day ORDER BY day
+            """,
+            {"silence": silence, "days": None if days is None else list(days)},
+        )
+        return cursor.fetchall()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the jobs of a day's current plan are.
+
+    Attributes:
+        day: The day.
+        plan_id: The plan.
+        jobs: How many jobs it has: the sum of the five counts.
+        waiting: Not begun, or to be started again.
+        running: With a worker.
+        succeeded: With an outcome.
+        held: Failed for the last time, and in the way of publishing the day.
+        is_fanned_out: Whether the fleet has them.
+        snapshot_id: The drop they were planned from.
+        waived: Failed for the last time, and left out by a recorded decision.
+        decision: Why they are left out, and who decided it; empty when none is.
+        plan_uid: The plan, whatever its number.
+    """
+
+    day: dt.date
+    plan_id: int
+    jobs: int
+    waiting: int
+    running: int
+    succeeded: int
+    held: int
+    is_fanned_out: bool
+    snapshot_id: str = ""
+    waived: int = 0
+    decision: str = ""
+    plan_uid: uuid.UUID | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether jobs are still to be finished."""
+        return self.waiting + self.running > 0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether each job has succeeded or is left out by decision."""
+        return self.succeeded + self.waived == self.jobs
+
+    @property
+    def failed(self) -> int:
+        """Jobs that failed for the last time, waived or not."""
+        return self.held + self.waived
+
+
+def read_progress(connection: Connection, days: Sequence[dt.date] | None = None) -> list[Progress]:
+    """How far the current plans are, by day.
+
+    Args:
+        connection: To `queue`.
+        days: Which days; by default all that have a plan.
+    """
+    with connection.cursor(row_factory=class_row(Progress)) as cursor:
+        cursor.execute(
+            """
+            SELECT day, plan_id, plans.jobs, waiting, running,
+                plans.jobs - waiting - running - open.held AS succeeded,
+                -- A chunk counts its waived jobs as held.
+                open.held - coalesce(left_out.jobs, 0) AS held,
+                fanned_out_at IS NOT NULL AS is_fanned_out,
+                snapshot_id,
+                coalesce(left_out.jobs, 0) AS waived,
+                coalesce(decision, '') AS decision,
+                plan_uid
+            FROM ledger.plans
+            CROSS JOIN LATERAL (
+                -- Few chunks are open at any time, and an index holds just those.
+                SELECT coalesce(sum(jobs - succeeded - held) FILTER (WHERE claim IS NULL), 0) AS waiting,
+                    coalesce(sum(jobs - succeeded - held) FILTER (WHERE claim IS NOT NULL), 0) AS running,
+                    coalesce(sum(held), 0) AS held
+                FROM ledger.chunks WHERE chunks.plan_id = plans.plan_id AND succeeded < jobs
+            ) AS open
+            LEFT JOIN LATERAL (
+                SELECT jobs, decision FROM ledger.left_out
+                WHERE left_out.plan_id = plans.plan_id AND open.held > 0 OFFSET 0
+            ) AS left_out ON true
+            WHERE superseded_at IS NULL AND (%(days)s::date[] IS NULL OR day = ANY (%(days)s))
+            ORDER BY day
+            """,
+            {"days": None if days is None else list(days)},
+        )
+        return cursor.fetchall()
+
+
+def backlog(connection: Connection) -> int:
+    """Jobs with the fleet that are not finished: what a fleet is scaled by."""
+    row = connection.execute("SELECT jobs FROM ledger.backlog").fetchone()
+    return int(row[0]) if row else 0
+
+
+@dataclass(frozen=True)
+class DayProgress:
+    """How far a day is, and how fast.
+
+    Attributes:
+        counts: Its jobs by state.
+        jobs_per_second: The pace of the last minute.
+        ends_at: When its jobs will be finished at that pace; None when it cannot be told, or they are.
+    """
+
+    counts: Progress
+    jobs_per_second: float
+    ends_at: dt.datetime | None
+
+
+@dataclass(frozen=True)
+class FleetProgress:
+    """How far some days are, and the fleet that works on them.
+
+    Attributes:
+        now: The server's time.
+        days: Each day, in order.
+        workers: Workers that live.
+    """
+
+    now: dt.datetime
+    days: Sequence[DayProgress]
+    workers: int
+
+    @property
+    def jobs_per_second(self) -> float:
+        """The pace of all days together."""
+        return sum(day.jobs_per_second for day in self.days)
+
+    @property
+    def ends_at(self) -> dt.datetime | None:
+        """When all of them will be finished at that pace."""
+        unfinished = sum(day.counts.waiting + day.counts.running for day in self.days)
+        return expected_end(unfinished, self.jobs_per_second, self.now)
+
+
+def read_fleet_progress(connection: Connection, days: Sequence[dt.date] | None = None) -> FleetProgress:
+    """How far and how fast the current plans are.
+
+    Args:
+        connection: To `queue`.
+        days: Which days; by default all that have a plan.
+    """
+    progress = read_progress(connection, days)
+    recent = _read_recent_work(connection, [day.plan_id for day in progress if day.is_open])
+    now = connection.execute("SELECT clock_timestamp()").fetchone()
+    assert now is not None  # noqa: S101  it has no FROM
+    return FleetProgress(
+        now[0],
+        [_pace(day, recent.get(day.plan_id), now[0]) for day in progress],
+        count_alive(connection),
+    )
+
+
+def _pace(day: Progress, work: RecentWork | None, now: dt.datetime) -> DayProgress:
+    rate = jobs_per_second(work, now)
+    return DayProgress(day, rate, expected_end(day.waiting + day.running, rate, now))
+
+
+def _read_recent_work(connection: Connection, plan_ids: Sequence[int]) -> dict[int, RecentWork]:
+    """What was finished within `RECENT`, by plan."""
+    rows = connection.execute(
+        """
+        WITH recent AS MATERIALIZED (SELECT * FROM ledger.batches WHERE finished_at > now() - %s)
+        SELECT plan_id, sum(jobs)::int, min(finished_at - make_interval(secs => seconds))
+        FROM recent WHERE plan_id = ANY (%s) GROUP BY plan_id
+        """,
+        [RECENT, list(plan_ids)],
+    ).fetchall()
+    return {plan_id: RecentWork(jobs, began) for plan_id, jobs, began in rows}
+
+
+@dataclass(frozen=True)
+class AlgorithmDuration:
+    """What computing an algorithm took, without the reading of viewings that all share.
+
+    Attributes:
+        algorithm_id: The algorithm.
+        jobs: Jobs with an outcome.
+        batches: Batches that they were computed in.
+        seconds: All of them together.
+        median: Of a batch, in seconds.
+        p95: The 95th percentile of a batch, in seconds.
+    """
+
+    algorithm_id: int
+    jobs: int
+    batches: int
+    seconds: float
+    median: float
+    p95: float
+
+
+@dataclass(frozen=True)
+class SlowBatch:
+    """Jobs that were computed together, or one alone.
+
+    Attributes:
+        day: Their day.
+        chunk: Their chunk.
+        jobs: How many.
+        epid: The episode of a job that was alone.
+        algorithm_id: Its algorithm.
+        seconds: Reading and computing them.
+        worker: Who did it.
+    """
+
+    day: dt.date
+    chunk: int
+    jobs: int
+    epid: int | None
+    algorithm_id: int | None
+    seconds: float
+    worker: str
+
+
+def durations_by_algorithm(connection: Connection, plan_ids: Sequence[int]) -> list[AlgorithmDuration]:
+    """What each algorithm took in some plans."""
+    with connection.cursor(row_factory=class_row(AlgorithmDuration)) as cursor:
+        cursor.execute(
+            """
+            SELECT algorithm_id, sum(own.jobs)::bigint AS jobs, count(*) AS batches,
+                sum(own.seconds) AS seconds,
+                percentile_cont(0.5) WITHIN GROUP (ORDER BY own.seconds) AS median,
+                percentile_cont(0.95) WITHIN GROUP (ORDER BY own.seconds) AS p95
+            FROM ledger.batches, unnest(algorithm_ids, algorithm_jobs, algorithm_seconds)
+                AS own (algorithm_id, jobs, seconds)
+            WHERE plan_id = ANY (%s) GROUP BY algorithm_id ORDER BY algorithm_id
+            """,
+            [list(plan_ids)],
+        )
+        return cursor.fetchall()
+
+
+def slowest_batches(connection: Connection, plan_ids: Sequence[int], limit: int) -> list[SlowBatch]:
+    """The batches of some plans that took longest, the slowest first."""
+    with connection.cursor(row_factory=class_row(SlowBatch)) as cursor:
+        cursor.execute(
+            """
+            WITH slow AS (
+                SELECT * FROM ledger.batches WHERE plan_id = ANY (%s)
+                ORDER BY seconds DESC, plan_id, first_position LIMIT %s
+            )
+            SELECT day, chunk, slow.jobs, epid, algorithm_id, seconds, worker
+            FROM slow
+            CROSS JOIN LATERAL (
+                SELECT day FROM ledger.plans WHERE plans.plan_id = slow.plan_id OFFSET 0
+            ) AS plan
+            LEFT JOIN LATERAL (
+                SELECT epid, algorithm_id FROM ledger.jobs
+                WHERE jobs.plan_id = slow.plan_id AND position = first_position AND slow.jobs = 1 OFFSET 0
+            ) AS job ON true
+            ORDER BY seconds DESC, plan_id, first_position
+            """,
+            [list(plan_ids), limit],
+        )
+        return cursor.fetchall()
+
+
+def finished_over_time(connection: Connection, plan_ids: Sequence[int]) -> list[FinishedBy]:
+    """How many jobs of some plans had succeeded by when, in at most `MOST_POINTS` steps.
+
+    Begins with none when the first was begun; empty when nothing is known.
+    """
+    rows = connection.execute(
+        """
+        WITH chosen AS (
+            SELECT jobs, finished_at, finished_at - make_interval(secs => seconds) AS began
+            FROM ledger.batches WHERE plan_id = ANY (%(plan_ids)s)
+        ), span AS (SELECT min(began) AS began, max(finished_at) AS ended FROM chosen)
+        SELECT began, NULL FROM span WHERE began IS NOT NULL
+        UNION ALL
+        (
+            SELECT max(finished_at), (sum(sum(jobs)) OVER (ORDER BY max(finished_at)))::bigint
+            FROM chosen, span
+            GROUP BY ceil(%(steps)s * extract(epoch FROM finished_at - span.began)
+                / nullif(extract(epoch FROM span.ended - span.began), 0) - 1e-6)
+            ORDER BY 1
+        )
+        """,
+        {"plan_ids": list(plan_ids), "steps": MOST_POINTS - 1},
+    ).fetchall()
+    return [FinishedBy(at, jobs or 0) for at, jobs in rows]
+
+
+def read_throughput(connection: Connection, *, bucket_seconds: float, buckets: int) -> list[float]:
+    """Jobs a second in equal spans of time up to now, the oldest first.
+
+    A batch counts over the whole time that it took, not at the moment when it was written.
+
+    Args:
+        connection: To `queue`.
+        bucket_seconds: How long a span is.
+        buckets: How many.
+    """
+    rows = connection.execute(
+        """
+        WITH batch AS (
+            SELECT jobs, ended, ended + greatest(seconds, 0.001) AS began
+            FROM ledger.batches
+            -- Ages in seconds, so `began` is the greater one. Written while this begins counts as just now.
+            CROSS JOIN LATERAL (
+                SELECT greatest(extract(epoch FROM now() - finished_at)::float8, 0) AS ended
+            ) AS age
+            WHERE finished_at > now() - make_interval(secs => %(seconds)s * %(buckets)s)
+        )
+        SELECT bucket, sum(
+            jobs * (least(began, (bucket + 1) * %(seconds)s) - greatest(ended, bucket * %(seconds)s))
+            / (began - ended)
+        ) / %(seconds)s
+        FROM batch CROSS JOIN LATERAL generate_series(
+            floor(ended / %(seconds)s)::int,
+            least(floor(began / %(seconds)s), %(buckets)s - 1)::int
+        ) AS bucket
+        GROUP BY bucket
+        """,
+        {"seconds": float(bucket_seconds), "buckets": buckets},
+    ).fetchall()
+    found = {int(bucket): max(float(rate), 0.0) for bucket, rate in rows}
+    return [found.get(bucket, 0.0) for bucket in reversed(range(buckets))]

@@ -1,0 +1,247 @@
+"""Reading the ledger back, row by row: jobs of plans, outcomes counted, outcomes as published lines.
+
+For comparing with what was planned and with what is published. `progress` answers from the chunks'
+counters; this counts what they claim.
+"""
+
+import datetime as dt
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow as pa
+from psycopg.rows import class_row
+
+from episodes_assets.algorithms.registry import get_registry
+from episodes_assets.checks.consistency import RecordedPlan
+from episodes_assets.checks.ledger import LedgerDay, OutcomesDay
+from episodes_assets.ledger.plans import Plan, require_current
+from episodes_assets.planning.jobs import plan_checksum
+from episodes_assets.postgres.connect import Connection
+
+_JOBS = """
+    SELECT plan_id, epid, algorithm_id, window_start FROM ledger.jobs
+    WHERE plan_id = ANY ({plans}::bigint[]) ORDER BY plan_id
+"""
+
+
+def read_ledger_days(connection: Connection, dsn: str, plans: Sequence[Plan]) -> list[LedgerDay]:
+    """What the ledger has of some plans, in their order; one reading for all of them.
+
+    Args:
+        connection: To `queue`.
+        dsn: The same database.
+        plans: As they are to be.
+
+    Raises:
+        PlanOvertaken: If one of them was replaced meanwhile.
+    """
+    from episodes_assets.postgres.arrow import stream_arrow
+
+    stored = {}
+    with stream_arrow(dsn, _JOBS, plans=[plan.plan_id for plan in plans]) as batches:
+        for jobs in _by_plan(batches):
+            stored[jobs["plan_id"][0].as_py()] = _count(jobs)
+    require_current(connection, [plan.plan_id for plan in plans])
+    none = (0, "", 0)
+    found = [(plan, *stored.get(plan.plan_id, _count(_NO_JOBS) if not plan.jobs else none)) for plan in plans]
+    return [
+        LedgerDay(plan.day, plan.jobs, plan.checksum, rows, checksum, repeated)
+        for plan, rows, checksum, repeated in found
+    ]
+
+
+def read_job_counts(connection: Connection, first: dt.date, last: dt.date) -> dict[dt.date, int]:
+    """The jobs of the current plans of some days, by day.
+
+    Args:
+        connection: To `queue`.
+        first: The first day.
+        last: The last one, included.
+    """
+    return dict(
+        connection.execute(
+            "SELECT day, jobs FROM ledger.plans WHERE superseded_at IS NULL AND day BETWEEN %s AND %s",
+            [first, last],
+        ).fetchall()
+    )
+
+
+_NO_JOBS = pa.table(
+    {
+        "plan_id": pa.array([], pa.int64()),
+        "epid": pa.array([], pa.int64()),
+        "algorithm_id": pa.array([], pa.int16()),
+        "window_start": pa.array([], pa.date32()),
+    }
+)
+
+
+def _by_plan(batches: pa.RecordBatchReader) -> Iterator[pa.Table]:
+    """Cut a stream ordered by plan into the jobs of each."""
+    waiting: list[pa.RecordBatch] = []
+    for batch in batches:
+        plan_ids = batch["plan_id"].to_numpy()
+        ends = [*np.flatnonzero(np.diff(plan_ids)) + 1, len(plan_ids)]
+        begin = 0
+        for end in ends:
+            piece = batch[begin:end]
+            if waiting and piece.num_rows and waiting[0]["plan_id"][0] != piece["plan_id"][0]:
+                yield pa.Table.from_batches(waiting)
+                waiting = []
+            waiting += [piece] if piece.num_rows else []
+            begin = end
+    if waiting:
+        yield pa.Table.from_batches(waiting)
+
+
+def _count(jobs: pa.Table) -> tuple[int, str, int]:
+    """How many jobs a plan has in the ledger, their checksum, and how many are repeated."""
+    jobs = jobs.sort_by([("epid", "ascending"), ("algorithm_id", "ascending")])
+    epid, algorithm_id = jobs["epid"].to_numpy(), jobs["algorithm_id"].to_numpy()
+    repeated = (np.diff(epid) == 0) & (np.diff(algorithm_id) == 0)
+    frame = jobs.select(["epid", "algorithm_id", "window_start"]).to_pandas(date_as_object=False)
+    return jobs.num_rows, plan_checksum(frame), int(repeated.sum())
+
+
+AlgorithmVersions = Mapping[str, Sequence[str]]
+
+
+_OUTCOME_COUNTS = """
+    WITH current AS MATERIALIZED (
+        SELECT plan_id, day, jobs FROM ledger.plans WHERE plan_id = ANY (%(plan_ids)s)
+    ), stored AS (
+        SELECT plan_id, count(*) AS stored
+        FROM ledger.jobs WHERE plan_id = ANY (%(plan_ids)s) GROUP BY plan_id
+    ), accounted AS (
+        -- Whatever accounts for a job stands here once: a job that is waived has no outcome.
+        SELECT plan_id, position, false AS is_waived
+        FROM ledger.outcomes WHERE plan_id = ANY (%(plan_ids)s)
+        UNION ALL
+        SELECT plan_id, position, true
+        FROM ledger.lone_jobs WHERE waiver_id IS NOT NULL AND plan_id = ANY (%(plan_ids)s)
+    ), counted AS (
+        SELECT plan_id, count(*) FILTER (WHERE NOT is_waived) AS outcomes,
+            count(*) FILTER (WHERE is_waived) AS waived, count(*) - count(DISTINCT position) AS repeated
+        FROM accounted GROUP BY plan_id
+    ), superseded AS (
+        SELECT day, sum(outcomes) AS superseded
+        FROM ledger.plans CROSS JOIN LATERAL (
+            SELECT count(*) AS outcomes FROM ledger.outcomes WHERE outcomes.plan_id = plans.plan_id
+        ) AS of_plan
+        WHERE superseded_at IS NOT NULL AND day = ANY (ARRAY(SELECT day FROM current)) GROUP BY day
+    )
+    SELECT day, jobs, coalesce(stored, 0) AS stored, coalesce(outcomes, 0) AS outcomes,
+        coalesce(waived, 0) AS waived, coalesce(repeated, 0) AS repeated,
+        coalesce(superseded, 0)::bigint AS superseded
+    FROM current LEFT JOIN stored USING (plan_id) LEFT JOIN counted USING (plan_id)
+        LEFT JOIN superseded USING (day)
+    ORDER BY day
+"""
+
+
+def count_outcomes(connection: Connection, plan_ids: Sequence[int]) -> list[OutcomesDay]:
+    """What became of the jobs of some days, in order.
+
+    Args:
+        connection: To `queue`.
+        plan_ids: The days' plans.
+
+    Raises:
+        PlanOvertaken: If one of them was replaced meanwhile.
+    """
+    with connection.cursor(row_factory=class_row(OutcomesDay)) as cursor:
+        cursor.execute(_OUTCOME_COUNTS, {"plan_ids": list(plan_ids)})
+        counted = cursor.fetchall()
+    require_current(connection, plan_ids)
+    return counted
+
+
+OUTCOME_LINES = """
+    COPY (
+        SELECT day, epid, algorithm_id, window_start, day, covered_from, metrics
+        FROM ledger.plans JOIN ledger.jobs USING (plan_id) JOIN ledger.outcomes USING (plan_id, position)
+        WHERE plans.plan_id = ANY (%(which)s) AND jobs.plan_id = ANY (%(which)s)
+            AND outcomes.plan_id = ANY (%(which)s)
+        ORDER BY day, epid, algorithm_id
+    ) TO STDOUT
+"""
+
+
+# In COPY's text format, whose lines are also what a day's checksum is taken of.
+PLAN_LINES = """
+    COPY (
+        SELECT %s::date, epid, algorithm_id, window_start, %s::date, covered_from, metrics
+        FROM ledger.jobs JOIN ledger.outcomes USING (plan_id, position)
+        WHERE plan_id = %s ORDER BY epid, algorithm_id
+    ) TO STDOUT
+"""
+_BLOCK_BYTES = 1 << 18
+
+
+@contextmanager
+def one_snapshot(queue: Connection) -> Iterator[None]:
+    """Let all reads of the block see the ledger as of one moment."""
+    with queue.transaction():
+        queue.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        queue.execute("SET LOCAL datestyle = 'ISO'")  # what COPY writes is also what is checked
+        yield
+
+
+def stream_outcomes(queue: Connection, plan: Plan, write: Callable[[bytes], None]) -> tuple[int, str]:
+    """Hand a plan's outcomes on, block by block; how many there are, and their checksum."""
+    rows, digest = 0, hashlib.sha256()
+    block = bytearray()
+
+    def flush() -> None:
+        nonlocal rows
+        rows += block.count(b"\n")
+        digest.update(block)
+        write(bytes(block))
+        block.clear()
+
+    with queue.cursor() as cursor, cursor.copy(PLAN_LINES, [plan.day, plan.day, plan.plan_id]) as copy:
+        for row in copy:
+            block += row
+            if len(block) > _BLOCK_BYTES:
+                flush()
+        flush()
+    return rows, digest.hexdigest()
+
+
+def read_algorithm_versions(queue: Connection, plan_id: int) -> AlgorithmVersions:
+    """The versions that computed a plan's outcomes, by the algorithm's name."""
+    found = queue.execute(
+        """
+        SELECT algorithm_id, array_agg(algorithm_version ORDER BY algorithm_version)
+        FROM (
+            SELECT DISTINCT algorithm_id, algorithm_version
+            FROM ledger.jobs JOIN ledger.outcomes USING (plan_id, position) WHERE plan_id = %s
+        ) AS used
+        GROUP BY algorithm_id ORDER BY algorithm_id
+        """,
+        [plan_id],
+    ).fetchall()
+    return {get_registry().name_of(number): versions for number, versions in found}
+
+
+_RECORDED_PLANS = """
+    SELECT plan_id, plan_uid, day, checksum, snapshot_id, tracked_checksum,
+        superseded_at IS NULL AS is_current, viewings_version, viewings_digest
+    FROM ledger.plans ORDER BY plan_id
+"""
+
+
+def read_recorded_plans(queue: Connection) -> tuple[list[RecordedPlan], int]:
+    """All plans by their numbers, and the last number that was given.
+
+    Args:
+        queue: To `queue`, as the orchestrator.
+    """
+    with queue.cursor(row_factory=class_row(RecordedPlan)) as cursor:
+        plans = cursor.execute(_RECORDED_PLANS).fetchall()
+    last = queue.execute(
+        "SELECT last_value - 1 + is_called::integer FROM ledger.plans_plan_id_seq"
+    ).fetchone()
+    return plans, int(last[0]) if last else 0

@@ -1,0 +1,212 @@
+"""The rows of `ledger.workers`: saying that a worker lives and what it does, reading and pruning them.
+
+PgQueuer never deletes the log of finished messages, nor anybody the rows of workers that are gone; both are
+pruned here. When a worker says what is `worker/main.py`.
+"""
+
+import datetime as dt
+import importlib.metadata
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from psycopg.rows import class_row
+
+from episodes_assets.postgres.connect import AsyncConnection, Connection
+
+# Workers give a sign every 5 seconds; two may be lost on the way.
+ALIVE_FOR = dt.timedelta(seconds=15)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One worker process.
+
+    Attributes:
+        name: As claims and outcomes name it.
+        host: Its machine.
+        pid: Its process there.
+        release: The release it runs.
+        started_at: When it started.
+        seen_at: When it gave its last sign of life.
+        stopped_at: When it said that it stops; None when it never did.
+        is_alive: Whether it has given a sign within `ALIVE_FOR` and has not stopped.
+        day: The day of the jobs that it computes; None when it computes none, or their plan is gone.
+        plan_id: Their plan.
+        chunk: Their chunk.
+        jobs: How many they are.
+        working_since: When it began with them.
+        finished: Jobs whose outcomes it has written since it started.
+    """
+
+    name: str
+    host: str
+    pid: int
+    release: str
+    started_at: dt.datetime
+    seen_at: dt.datetime
+    stopped_at: dt.datetime | None
+    is_alive: bool
+    day: dt.date | None
+    plan_id: int | None
+    chunk: int | None
+    jobs: int | None
+    working_since: dt.datetime | None
+    finished: int
+
+
+def read_workers(connection: Connection, gone_for: dt.timedelta = dt.timedelta(0)) -> list[Worker]:
+    """The workers that live, the busy ones first.
+
+    Args:
+        connection: To `queue`.
+        gone_for: Those as well that have fallen silent, or stopped, no longer ago than this; at the end.
+    """
+    with connection.cursor(row_factory=class_row(Worker)) as cursor:
+        cursor.execute(
+            """
+            SELECT * FROM (
+                SELECT worker AS name, host, pid, release, started_at, seen_at, stopped_at,
+                    stopped_at IS NULL AND seen_at > now() - %(alive_for)s AS is_alive,
+                    day, workers.plan_id, chunk, workers.jobs, working_since, finished
+                FROM ledger.workers LEFT JOIN LATERAL (
+                    SELECT day FROM ledger.plans WHERE plans.plan_id = workers.plan_id OFFSET 0
+                ) AS plan ON true
+            ) AS told
+            WHERE is_alive OR seen_at > now() - %(gone_for)s
+            ORDER BY is_alive DESC, working_since IS NULL, day, working_since, name
+            """,
+            {"alive_for": ALIVE_FOR, "gone_for": gone_for},
+        )
+        return cursor.fetchall()
+
+
+def count_alive(connection: Connection) -> int:
+    """How many workers live."""
+    row = connection.execute(
+        "SELECT count(*) FROM ledger.workers WHERE stopped_at IS NULL AND seen_at > now() - %s", [ALIVE_FOR]
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+FORGET_AFTER = dt.timedelta(days=1)
+
+
+def prune_message_log(connection: Connection, keep_days: int) -> int:
+    """Delete log rows that PgQueuer has folded into its statistics and that are old enough.
+
+    Returns:
+        How many rows were deleted.
+    """
+    return connection.execute(
+        "DELETE FROM pgqueuer_log WHERE aggregated AND created < now() - make_interval(days => %s)",
+        [keep_days],
+    ).rowcount
+
+
+def forget_dead_workers(connection: Connection, silence: dt.timedelta = FORGET_AFTER) -> int:
+    """Delete what workers said of themselves that have given no sign of life for so long.
+
+    Returns:
+        How many workers are forgotten.
+    """
+    return connection.execute("DELETE FROM ledger.workers WHERE seen_at < now() - %s", [silence]).rowcount
+
+
+@dataclass(frozen=True)
+class Work:
+    """Jobs that a worker computes together.
+
+    Attributes:
+        plan_id: Their plan.
+        chunk: Their chunk.
+        jobs: How many.
+        began: When, by `time.monotonic`.
+    """
+
+    plan_id: int
+    chunk: int
+    jobs: int
+    began: float = field(default_factory=time.monotonic)
+
+
+@dataclass
+class Activity:
+    """One worker's, from its start to its end, over all of its sessions.
+
+    Attributes:
+        work: What it computes; None when it waits for work.
+        finished: Jobs whose outcomes it has written.
+        began: When it started, by `time.monotonic`.
+    """
+
+    work: Work | None = None
+    finished: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    @contextmanager
+    def working(self, work: Work) -> Iterator[None]:
+        """Say that this is being computed while the block lasts."""
+        self.work = work
+        try:
+            yield
+        finally:
+            self.work = None
+
+
+@dataclass(frozen=True)
+class WorkerName:
+    """Which process a worker is."""
+
+    host: str = field(default_factory=socket.gethostname)
+    pid: int = field(default_factory=os.getpid)
+    release: str = field(default_factory=lambda: importlib.metadata.version("episodes-assets"))
+
+    def __str__(self) -> str:
+        return f"{self.host}-{self.pid}"
+
+
+async def say_alive(
+    connection: AsyncConnection, name: WorkerName, activity: Activity, *, is_last: bool = False
+) -> None:
+    """Say that a worker lives and what it does, or that it has stopped.
+
+    Ages are told, not times: only the server's clock counts.
+
+    Args:
+        connection: To `queue`, as a worker.
+        name: Which process it is.
+        activity: What it does.
+        is_last: It has stopped.
+    """
+    now = time.monotonic()
+    work = None if is_last else activity.work
+    await connection.execute(
+        """
+        INSERT INTO ledger.workers AS known (worker, host, pid, release, started_at, stopped_at,
+            plan_id, chunk, jobs, working_since, finished)
+        VALUES (%(worker)s, %(host)s, %(pid)s, %(release)s, now() - make_interval(secs => %(age)s),
+            CASE WHEN %(is_last)s THEN now() END, %(plan_id)s, %(chunk)s, %(jobs)s,
+            now() - make_interval(secs => %(busy)s), %(finished)s)
+        ON CONFLICT (worker) DO UPDATE SET host = excluded.host, pid = excluded.pid,
+            release = excluded.release, started_at = excluded.started_at, seen_at = now(),
+            stopped_at = excluded.stopped_at, plan_id = excluded.plan_id, chunk = excluded.chunk,
+            jobs = excluded.jobs, working_since = excluded.working_since, finished = excluded.finished
+        """,
+        {
+            "worker": str(name),
+            "host": name.host,
+            "pid": name.pid,
+            "release": name.release,
+            "age": now - activity.began,
+            "is_last": is_last,
+            "plan_id": work and work.plan_id,
+            "chunk": work and work.chunk,
+            "jobs": work and work.jobs,
+            "busy": work and now - work.began,
+            "finished": activity.finished,
+        },
+    )

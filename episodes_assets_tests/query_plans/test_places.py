@@ -1,0 +1,19 @@
+"""The statements on a schema lie in one package, so that what happens to it can be read there."""
+
+import re
+
+import pytest
+
+from episodes_assets_tests.query_plans.written_statements import written_statements
+
+PACKAGES = {
+    r"\b(ledger\.\w|pgqueuer)": ("ledger/", "postgres/provision/"),
+    r"\bdashboard\.\w": ("accounts/", "postgres/provision/"),
+}
+
+
+@pytest.mark.parametrize("schema", PACKAGES)
+def test_statements_lie_in_the_package_of_their_schema(schema: str) -> None:
+    places = [each.place for each in written_statements() if re.search(schema, each.text)]
+    assert places
+    assert [place for place in places if not place.startswith(PACKAGES[schema])] == []
