@@ -26,8 +26,8 @@ from episodes_assets.postgres import embedded
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.provision.status import ready_databases
+from episodes_assets.results.state import import_state
 from episodes_assets.settings import load_settings
-from episodes_assets.stores import tracked_state
 from episodes_assets_tests.support.system import System, throwaway
 
 VIEWING_DAYS = 28
@@ -164,5 +164,5 @@ def import_tracked(system: System, epids: inputs.Ints, as_of: dt.date) -> None:
     """Begin the history with a state."""
     state = pd.DataFrame({"epid": epids, "tracked_on": np.datetime64(as_of, "s")})
     with connect(system.dsn(Purpose.RESULTS), autocommit=True) as results:
-        tracked_state.import_state(results, state, as_of, "benchmark")
+        import_state(results, state, as_of, "benchmark")
     system.query("results", "VACUUM ANALYZE")

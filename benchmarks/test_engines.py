@@ -16,7 +16,7 @@ from benchmarks.ledger import record_jobs
 from benchmarks.sizes import FULL, Sizes
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores import published
+from episodes_assets.results.publish import publish_day
 from episodes_assets_tests.support.system import System
 
 GROUP = "engines"
@@ -58,7 +58,7 @@ def publish(system: System) -> None:
         connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue,
         connect(system.dsn(Purpose.RESULTS), autocommit=True) as results,
     ):
-        published.publish_day(queue, results, inputs.DAY, "benchmark")
+        publish_day(queue, results, inputs.DAY, "benchmark")
 
 
 @pytest.fixture(scope="module")

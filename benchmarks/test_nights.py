@@ -16,7 +16,8 @@ from episodes_assets.ledger import verify
 from episodes_assets.ledger.plans import Plan
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores import publications, published, published_check
+from episodes_assets.results import publish
+from episodes_assets.results.verify import read_publication
 from episodes_assets_tests.support.system import System
 
 
@@ -52,7 +53,7 @@ def _publish(system: System, plan: Plan) -> None:
         connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue,
         connect(system.dsn(Purpose.RESULTS), autocommit=True) as results,
     ):
-        published.publish_day(queue, results, plan.day, "benchmark")
+        publish.publish_day(queue, results, plan.day, "benchmark")
 
 
 def _check(system: System, plan: Plan) -> None:
@@ -63,5 +64,5 @@ def _check(system: System, plan: Plan) -> None:
     ):
         verify.read_ledger_days(queue, system.dsn(Purpose.QUEUE), [plan])
         verify.count_outcomes(queue, [plan.plan_id])
-        manifests = publications.read_days(results, plan.day, plan.day)
-        published_check.read_publication(queue, results, manifests)
+        manifests = publish.read_days(results, plan.day, plan.day)
+        read_publication(queue, results, manifests)

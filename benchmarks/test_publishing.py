@@ -12,7 +12,7 @@ from benchmarks.sizes import Sizes
 from episodes_assets.ledger.plans import Plan
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores import published
+from episodes_assets.results import publish
 from episodes_assets_tests.support.system import System
 
 _ROWS = """
@@ -40,7 +40,7 @@ def test_publishing(measure: Measure, system: System, sizes: Sizes, finished: Pl
             connect(system.dsn(Purpose.RESULTS), autocommit=True) as results,
         ):
             began = time.perf_counter()
-            day, changed = published.publish_day(queue, results, finished.day, "benchmark")
+            day, changed = publish.publish_day(queue, results, finished.day, "benchmark")
         assert (day.rows, changed) == (sizes.jobs, True)
         return {"seconds": time.perf_counter() - began}
 

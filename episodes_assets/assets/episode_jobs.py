@@ -33,10 +33,16 @@ from episodes_assets.planning.jobs import plan_checksum, plan_jobs
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
 from episodes_assets.resources.lake import Lake
+from episodes_assets.results import publish
+from episodes_assets.results.recompute import (
+    Ground,
+    read_grounds,
+    read_published_coverage,
+    require_computable,
+    require_same_ground,
+)
+from episodes_assets.results.state import read_tracked, state_before
 from episodes_assets.settings import load_settings
-from episodes_assets.stores import publications, tracked_state
-from episodes_assets.stores.plan_ground import Ground, read_grounds, require_same_ground
-from episodes_assets.stores.recomputing import read_published_coverage, require_computable
 
 CODE_VERSION = "1"
 
@@ -98,13 +104,13 @@ def episode_jobs(
         taken = drops.require_all(days)
         viewings = lake.viewings()
         newest = viewings.newest()
-        tracked_state.state_before(state, days[0])
-        yesterday = tracked_state.state_before(state, days[-1])
+        state_before(state, days[0])
+        yesterday = state_before(state, days[-1])
         refuse_large_quarantine(taken, settings.quarantine_limit)
         rows = sum(drop.accepted_rows for drop in taken)
         with warned_when_slow(context, len(days), rows, history):
             grounds = read_grounds(state, days, taken)
-            tracked = tracked_state.read_tracked(results_database.dsn, yesterday)
+            tracked = read_tracked(results_database.dsn, yesterday)
             for day, drop, ground in zip(days, taken, grounds, strict=True):
                 if options.as_planned:
                     version: TableVersion | None = _require_as_planned(queue, viewings, ground)
@@ -131,7 +137,7 @@ def episode_jobs(
                     chunk_jobs=settings.chunk_jobs,
                     viewings=version.pinned if version is not None and in_lake else None,
                     tracked_checksum=ground.yesterday,
-                    above=publications.newest_plan(state),
+                    above=publish.newest_plan(state),
                     rework=options.rework,
                     from_lake=True,
                     look_again=partial(require_same_ground, ground, state, drops),

@@ -20,14 +20,14 @@ from episodes_assets.lake.drops import Drop, Drops
 from episodes_assets.lake.taking import LateViewings, TakenDay, Taking
 from episodes_assets.resources.databases import InputDatabase, ResultsDatabase
 from episodes_assets.resources.lake import Lake
-from episodes_assets.settings import load_settings
-from episodes_assets.stores import tracked_state
-from episodes_assets.stores.recomputing import (
+from episodes_assets.results import state
+from episodes_assets.results.recompute import (
     LOOKED_AT,
     read_outdated,
     read_published_coverage,
     require_computable,
 )
+from episodes_assets.settings import load_settings
 
 CODE_VERSION = "1"
 
@@ -249,7 +249,7 @@ def _known_to_be_gone(day: dt.date, drops: Drops, results: ResultsDatabase) -> D
             f"{gone} and cannot be refreshed", "materialise it without `refresh` to use what is kept of it"
         )
     with results.connect_to_read() as connection:
-        tracked = tracked_state.read_day(connection, day)
+        tracked = state.read_day(connection, day)
     taken = {each.snapshot_id for each in drops.versions(day)}
     if tracked is not None and tracked.snapshot_id is not None:
         taken.add(tracked.snapshot_id)

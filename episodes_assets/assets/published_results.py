@@ -12,10 +12,10 @@ from episodes_assets.assets.run_options import NO_OPTIONS
 from episodes_assets.checks.results import published_rows_are_the_outcomes
 from episodes_assets.ledger import plans
 from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
+from episodes_assets.results import publish
+from episodes_assets.results.publish import PublishedDay
+from episodes_assets.results.verify import read_publication
 from episodes_assets.settings import load_settings
-from episodes_assets.stores import published
-from episodes_assets.stores.publications import PublishedDay
-from episodes_assets.stores.published_check import read_publication
 
 CODE_VERSION = "1"
 PREVIEW_ROWS = 10
@@ -52,13 +52,13 @@ def published_results(
         for day in days_of(context):
             plans.require_plan(queue, day)
         for day in days_of(context):
-            manifest, changed = published.publish_day(queue, results, day, CODE_VERSION)
+            manifest, changed = publish.publish_day(queue, results, day, CODE_VERSION)
             context.log.info(f"{day}: {manifest.rows:,} rows{'' if changed else ' (unchanged)'}")
             if manifest.left_out:
                 context.log.warning(f"{day}: without {manifest.left_out:,} failed jobs: {manifest.decision}")
             changes += changed
             days.append(manifest)
-        first_rows = published.read_rows(results, days[-1].day, PREVIEW_ROWS)
+        first_rows = publish.read_rows(results, days[-1].day, PREVIEW_ROWS)
         verdicts = [
             published_rows_are_the_outcomes(read_publication(queue, results, days)),
             judge_freshness(results, dt.datetime.now(dt.UTC), load_settings().published_by_hour),

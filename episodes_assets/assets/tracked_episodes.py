@@ -14,9 +14,9 @@ from episodes_assets.days import ONE_DAY
 from episodes_assets.planning.jobs import newly_tracked
 from episodes_assets.resources.databases import ResultsDatabase
 from episodes_assets.resources.lake import Lake
+from episodes_assets.results import state
+from episodes_assets.results.verify import read_state_days
 from episodes_assets.settings import load_settings
-from episodes_assets.stores import tracked_state
-from episodes_assets.stores.state_check import read_state_days
 
 CODE_VERSION = "1"
 
@@ -45,27 +45,27 @@ def tracked_episodes(
     """
     clock = Stopwatch()
     quarantine_limit = load_settings().quarantine_limit
-    recorded: list[tracked_state.TrackedDay] = []
+    recorded: list[state.TrackedDay] = []
     changes = 0
     with (
         plain_failures(),
         results_database.connect() as connection,
         results_database.connect() as lock,
-        tracked_state.only_writer(lock),
+        state.only_writer(lock),
     ):
         days = days_of(context)
         drops = lake.drops()
         taken = drops.require_all(days)
-        yesterday = tracked_state.state_before(connection, days[0])
+        yesterday = state.state_before(connection, days[0])
         if yesterday is None:
             context.log.info(f"{days[0]} begins the history: nothing is tracked before it")
-        tracked = tracked_state.read_tracked(results_database.dsn, yesterday)
+        tracked = state.read_tracked(results_database.dsn, yesterday)
         before = tracked.as_of(days[0] - ONE_DAY)
         for day, drop in zip(days, taken, strict=True):
             refuse_large_quarantine([drop], quarantine_limit)
             parts = drops.read_drop(drop, ["epid", "algorithm_id", "premier_date"])
             new = np.concatenate([newly_tracked(part, before, day) for part in parts])
-            yesterday, changed = tracked_state.record_day(
+            yesterday, changed = state.record_day(
                 connection,
                 day,
                 new,

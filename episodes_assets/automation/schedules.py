@@ -25,7 +25,7 @@ from episodes_assets.input.reading import days_with_drop, drop_not_arrived
 from episodes_assets.ledger import progress
 from episodes_assets.resources.databases import InputDatabase, QueueDatabase, ResultsDatabase
 from episodes_assets.resources.lake import Lake
-from episodes_assets.stores import tracked_state
+from episodes_assets.results import state
 
 
 @dg.schedule(
@@ -88,18 +88,18 @@ def _days_without_plan(
     with queue_database.connect_to_read() as queue:
         planned = {day.day for day in progress.read_progress(queue)}
     with results_database.connect_to_read() as results:
-        latest = tracked_state.latest_day(results)
+        latest = state.latest_day(results)
         unplanned: list[dt.date] = []
         tracked = latest
         # Left by runs that tracked a day and could not plan it.
         while tracked and tracked.origin != "import" and tracked.day not in planned:
             unplanned.append(tracked.day)
-            tracked = tracked_state.read_day(results, tracked.day - ONE_DAY)
+            tracked = state.read_day(results, tracked.day - ONE_DAY)
             if len(unplanned) == DAYS_PLANNED_AT_ONCE:
                 break
         wanted = days_without_plan(newest, latest.day if latest else None, unplanned)
         if wanted:
-            tracked_state.state_before(results, wanted[0])
+            state.state_before(results, wanted[0])
     return wanted
 
 

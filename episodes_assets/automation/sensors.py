@@ -19,7 +19,7 @@ from episodes_assets.errors import EpisodesError
 from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.ledger.progress import read_progress
 from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
-from episodes_assets.stores import publications
+from episodes_assets.results import publish
 
 # Dagster's daemon looks at sensors every 5 seconds. An interval of just that would miss every other look.
 SENSOR_SECONDS = 4
@@ -75,7 +75,7 @@ def publish_finished_days(
         with queue_database.connect_to_read() as queue:
             progress = read_progress(queue)
         with results_database.connect_to_read() as results:
-            plans = publications.published_plans(results)
+            plans = publish.published_plans(results)
     except EpisodesError as error:
         yield dg.SkipReason(str(error))
         return

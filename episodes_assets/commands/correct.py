@@ -23,10 +23,10 @@ from episodes_assets.lake.viewings import Viewings
 from episodes_assets.postgres.connect import connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
+from episodes_assets.results import state
+from episodes_assets.results.publish import PublishedDay, read_days
+from episodes_assets.results.recompute import read_published_coverage, require_computable
 from episodes_assets.settings import Settings, load_settings
-from episodes_assets.stores import tracked_state
-from episodes_assets.stores.publications import PublishedDay, read_days
-from episodes_assets.stores.recomputing import read_published_coverage, require_computable
 
 
 def correct(
@@ -75,8 +75,8 @@ def correct(
 
 def _last_day_built_on(dsns: Dsns, day: dt.date) -> dt.date:
     with connect_to_read(dsns.require(Purpose.RESULTS), Database.RESULTS) as results:
-        tracked = tracked_state.read_day(results, day)
-        latest = tracked_state.latest_day(results)
+        tracked = state.read_day(results, day)
+        latest = state.latest_day(results)
     if tracked is None or latest is None:
         raise StateGap(
             f"{day} has never been run, so there is nothing to correct", f"run `episodes run {day}`"

@@ -12,8 +12,8 @@ from episodes_assets.ledger.progress import read_progress
 from episodes_assets.postgres.connect import connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
+from episodes_assets.results import publish, state
 from episodes_assets.settings import Settings
-from episodes_assets.stores import publications, tracked_state
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -54,9 +54,9 @@ def day_table(
         rows = []
         for day in days:
             drop = drops.get(day)
-            tracked = tracked_state.read_day(results, day)
+            tracked = state.read_day(results, day)
             jobs = progress.get(day)
-            publication = publications.find_day(results, day)
+            publication = publish.find_day(results, day)
             counts = [
                 drop and drop.drop_rows,
                 drop and drop.quarantined_rows,

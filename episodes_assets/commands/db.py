@@ -24,8 +24,8 @@ from episodes_assets.postgres.dsn import Dsns, resolve_dsns
 from episodes_assets.postgres.provision.init import provision
 from episodes_assets.postgres.provision.status import read_status
 from episodes_assets.postgres.provision.targets import restamp
+from episodes_assets.results.verify import read_records
 from episodes_assets.settings import Settings, load_settings
-from episodes_assets.stores.consistency import read_records
 from episodes_assets.user_files import require_standard_output
 
 app = typer.Typer(

@@ -20,10 +20,10 @@ from episodes_assets.ledger.held import Waiver, read_waivers
 from episodes_assets.ledger.plans import RecordedPlan, read_plans
 from episodes_assets.postgres.connect import connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
+from episodes_assets.results import state
+from episodes_assets.results.publish import PublishedDay, read_history
+from episodes_assets.results.state import TrackedDay
 from episodes_assets.settings import load_settings
-from episodes_assets.stores import tracked_state
-from episodes_assets.stores.publications import PublishedDay, read_history
-from episodes_assets.stores.tracked_state import TrackedDay
 from episodes_assets.user_files import require_standard_output
 
 SHORT = 16  # characters of a checksum
@@ -47,8 +47,8 @@ def history(day: Annotated[str, typer.Argument(help="The day, YYYY-MM-DD.")]) ->
         plans = read_plans(queue, parsed)
         waivers = read_waivers(queue, [plan.plan_id for plan in plans])
     with connect_to_read(dsns.require(Purpose.RESULTS), Database.RESULTS) as results:
-        tracked = tracked_state.read_day(results, parsed)
-        is_stale = tracked is not None and tracked_state.built_on_another_past(results, tracked)
+        tracked = state.read_day(results, parsed)
+        is_stale = tracked is not None and state.built_on_another_past(results, tracked)
         publications = read_history(results, parsed)
     _print("drops", _drops(drops.versions(parsed), drops.find(parsed)))
     _print("viewings in the lake", _viewings(Viewings(settings.lake), parsed))

@@ -13,8 +13,8 @@ from episodes_assets.days import parse_day
 from episodes_assets.errors import BadFile, NotPublished
 from episodes_assets.postgres.connect import connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
+from episodes_assets.results import publish
 from episodes_assets.settings import load_settings
-from episodes_assets.stores import publications, published
 from episodes_assets.user_files import require_standard_output, user_path, written_whole
 
 
@@ -45,13 +45,13 @@ def results(
     # Read as a consumer would, where this process may.
     purpose = Purpose.CONSUMER if Purpose.CONSUMER in dsns.by_purpose else Purpose.RESULTS
     with connect_to_read(dsns.require(purpose), Database.RESULTS) as connection:
-        manifest = publications.find_day(connection, parsed)
+        manifest = publish.find_day(connection, parsed)
         if manifest is None:
             raise NotPublished(
                 f"{day} is not published",
                 f"run `episodes run {day}`, or see `episodes jobs status {day}`",
             )
-        frame = published.read_rows(connection, parsed)
+        frame = publish.read_rows(connection, parsed)
     if csv:
         with written_whole(csv[0]) as file:
             frame.to_csv(file, index=False)

@@ -8,13 +8,13 @@ import typer
 
 from episodes_assets.commands.console import err, out
 from episodes_assets.commands.databases import ready_databases
+from episodes_assets.commands.state_file import read_state
 from episodes_assets.days import parse_date, parse_day
 from episodes_assets.errors import StateGap
 from episodes_assets.postgres.connect import connect_to_read, connect_to_write
 from episodes_assets.postgres.databases import Database, Purpose
+from episodes_assets.results.state import export_state, import_state, only_writer, read_day
 from episodes_assets.settings import load_settings
-from episodes_assets.stores import tracked_state
-from episodes_assets.stores.state_file import read_state
 from episodes_assets.user_files import names_a_stream, user_path, written_whole
 
 app = typer.Typer(no_args_is_help=True, help="Export and import the accumulated tracked episodes.")
@@ -43,12 +43,12 @@ def export(
     settings = load_settings()
     dsn = ready_databases(settings).require(Purpose.RESULTS)
     with connect_to_read(dsn, Database.RESULTS) as connection:
-        if tracked_state.read_day(connection, day) is None:
+        if read_day(connection, day) is None:
             raise StateGap(
                 f"there are no tracked episodes as of {day}",
                 f"materialise tracked_episodes of {day} first",
             )
-    state = tracked_state.export_state(dsn, day)
+    state = export_state(dsn, day)
     with written_whole(file) as opened:
         if file.suffix.lower() == ".parquet":
             # In one piece: a pipe has no position, which the writer asks for.
@@ -82,7 +82,7 @@ def import_(
     with (
         connect_to_write(dsn, Database.RESULTS, settings.environment, autocommit=True) as connection,
         connect_to_write(dsn, Database.RESULTS, settings.environment, autocommit=True) as lock,
-        tracked_state.only_writer(lock),
+        only_writer(lock),
     ):
-        recorded = tracked_state.import_state(connection, state, day, CODE_VERSION)
+        recorded = import_state(connection, state, day, CODE_VERSION)
     out.print(f"{recorded.total:,} tracked episodes as of {day} imported; the next day can be run")

@@ -13,7 +13,7 @@ from episodes_assets.ledger import plans
 from episodes_assets.planning.jobs import plan_jobs
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores import tracked_state
+from episodes_assets.results import state
 from episodes_assets_tests.support.days import PLANNING
 from episodes_assets_tests.support.plans import jobs_of
 from episodes_assets_tests.support.system import System, day, failure
@@ -40,7 +40,7 @@ def correct_the_drop(system: System) -> None:
 def track_another_episode(system: System) -> None:
     with connect(system.dsn(Purpose.RESULTS), autocommit=True) as results:
         epids = np.array([*range(1, 6), 77], dtype=np.int64)
-        tracked_state.record_day(results, day(1), epids, yesterday=None, snapshot_id="s", code_version="1")
+        state.record_day(results, day(1), epids, yesterday=None, snapshot_id="s", code_version="1")
 
 
 def while_planning(

@@ -9,7 +9,7 @@ import pytest
 from episodes_assets.automation.sensors import days_of_run
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores import tracked_state
+from episodes_assets.results.state import import_state
 from episodes_assets_tests.automation.launchpad import Launchpad, opened_ui
 from episodes_assets_tests.support.system import System, day
 
@@ -137,7 +137,7 @@ def test_an_imported_state_is_the_first_days_yesterday(system: System, ui: Launc
     insert_drops(system, 11, 12)
     with connect(system.dsn(Purpose.RESULTS), autocommit=True) as results:
         state = pd.DataFrame({"epid": [1, 2], "tracked_on": pd.to_datetime(["2018-03-01"] * 2).as_unit("s")})
-        tracked_state.import_state(results, state, day(10), "1")
+        import_state(results, state, day(10), "1")
     assert tick(ui, night_after(12))[1] == [[day(11), day(12)]]
     assert planned(system) == [day(11), day(12)]
 

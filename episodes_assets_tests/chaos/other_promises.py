@@ -95,7 +95,7 @@ TESTED = (
             "automation.test_held_jobs",
             "lake.test_drops",
             "lake.test_older_snapshots",
-            "stores.test_published",
+            "results.test_publish",
         ),
     ),
     TestedPromise(

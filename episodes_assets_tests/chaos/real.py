@@ -29,7 +29,8 @@ from episodes_assets.planning.episode_set import EpisodeSet
 from episodes_assets.planning.jobs import newly_tracked, plan_checksum, plan_jobs
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores import published, tracked_state
+from episodes_assets.results import state
+from episodes_assets.results.publish import publish_day
 from episodes_assets_tests.chaos.model import Input, Job
 from episodes_assets_tests.support.system import System
 
@@ -157,16 +158,14 @@ class Real:
         drops = self.system.drops
         with (
             connect(self.system.dsn(Purpose.RESULTS), autocommit=True) as lock,
-            tracked_state.only_writer(lock),
+            state.only_writer(lock),
         ):
-            yesterday = tracked_state.state_before(self.results, day)
-            before = tracked_state.read_tracked(self.system.dsn(Purpose.RESULTS), yesterday).as_of(
-                day - ONE_DAY
-            )
+            yesterday = state.state_before(self.results, day)
+            before = state.read_tracked(self.system.dsn(Purpose.RESULTS), yesterday).as_of(day - ONE_DAY)
             drop = drops.require(day)
             (part,) = drops.read_drop(drop, ["epid", "algorithm_id", "premier_date"])
             new = newly_tracked(part, before, day)
-            tracked_state.record_day(
+            state.record_day(
                 self.results,
                 day,
                 new,
@@ -177,8 +176,8 @@ class Real:
 
     def plan(self, day: dt.date) -> None:
         drops = self.system.drops
-        yesterday = tracked_state.state_before(self.results, day)
-        before = tracked_state.read_tracked(self.system.dsn(Purpose.RESULTS), yesterday).as_of(day - ONE_DAY)
+        yesterday = state.state_before(self.results, day)
+        before = state.read_tracked(self.system.dsn(Purpose.RESULTS), yesterday).as_of(day - ONE_DAY)
         drop = drops.require(day)
         viewings = self.system.viewings
         newest = viewings.newest()
@@ -209,7 +208,7 @@ class Real:
         held.waive_held_jobs(self.queue, day, reason="they are known to fail", decided_by="somebody")
 
     def publish(self, day: dt.date) -> None:
-        published.publish_day(self.queue, self.results, day, "1")
+        publish_day(self.queue, self.results, day, "1")
 
     def prune(self) -> None:
         prune_message_log(self.queue, 0)

@@ -15,7 +15,7 @@ from episodes_assets.ledger.held import cancel_day, retry_held_jobs
 from episodes_assets.ledger.progress import read_progress
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores import tracked_state
+from episodes_assets.results import state
 from episodes_assets_tests.chaos.at_once import deadlocks, in_processes, in_threads
 from episodes_assets_tests.chaos.conftest import Chaos
 from episodes_assets_tests.chaos.fingerprint import assert_nothing_is_half_done, assert_same, fingerprint
@@ -119,11 +119,9 @@ def test_two_plannings_and_two_writers_of_the_state(planned: System, chaos: Chao
         with (
             connect(planned.dsn(Purpose.RESULTS), autocommit=True) as results,
             connect(planned.dsn(Purpose.RESULTS), autocommit=True) as lock,
-            tracked_state.only_writer(lock),
+            state.only_writer(lock),
         ):
-            tracked_state.record_day(
-                results, day(1), epids, yesterday=None, snapshot_id="s", code_version="1"
-            )
+            state.record_day(results, day(1), epids, yesterday=None, snapshot_id="s", code_version="1")
 
     for number in range(chaos.pick(short=20, long=300)):
         for what, write in (("plannings of one day", plan), ("writers of the state", track)):

@@ -13,7 +13,7 @@ from episodes_assets.definitions import ASSETS, build_defs
 from episodes_assets.errors import ReasonMissing, StateGap
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores import publications, tracked_state
+from episodes_assets.results import publish, state
 from episodes_assets_tests.support.days import PLANNING
 from episodes_assets_tests.support.runs import QUIET
 from episodes_assets_tests.support.system import System, day, failure
@@ -92,7 +92,7 @@ def test_a_correction_reaches_every_later_day(system: System, capsys: pytest.Cap
     assert len(taken) == 2
     assert all(each in shown for each in taken)
     with connect(system.dsn(Purpose.RESULTS)) as results:
-        recorded = publications.read_history(results, day(2))
+        recorded = publish.read_history(results, day(2))
     # Worked again when run again: from another plan, with the same rows.
     assert [each.rows for each in recorded] == [10, 12, 12]
     assert [each.snapshot_id for each in recorded] == [taken[0], taken[1], taken[1]]
@@ -144,7 +144,7 @@ def test_a_day_that_is_tracked_meanwhile_is_corrected_as_well(
     correct(str(day(1)), reason="why", workers=0)
     assert ran == [(day(1), day(1)), (day(2), day(3))]
     with connect(system.dsn(Purpose.RESULTS)) as results:
-        latest = tracked_state.latest_day(results)
+        latest = state.latest_day(results)
         assert latest
         assert latest.day == day(3)
-        assert not tracked_state.built_on_another_past(results, latest)
+        assert not state.built_on_another_past(results, latest)

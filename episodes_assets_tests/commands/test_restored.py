@@ -17,8 +17,8 @@ from episodes_assets.errors import DatabasesDisagree, LedgerBehind
 from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores import publications, published
-from episodes_assets.stores.consistency import read_records
+from episodes_assets.results import publish
+from episodes_assets.results.verify import read_records
 from episodes_assets_tests.commands.invoke import output
 from episodes_assets_tests.support.system import System, day, failure
 
@@ -86,13 +86,13 @@ def test_a_ledger_of_an_earlier_moment_is_seen_and_gives_no_number_twice(worked:
         connect(worked.dsn(Purpose.QUEUE), autocommit=True) as queue,
         connect(worked.dsn(Purpose.RESULTS), autocommit=True) as results,
     ):
-        before = publications.find_day(results, day(2))
+        before = publish.find_day(results, day(2))
         # The older plan of the ledger does not replace what was published since.
         with pytest.raises(
             LedgerBehind, match="published from plan 5, and the ledger only knows it up to plan 2"
         ):
-            published.publish_day(queue, results, day(2), "1")
-        assert publications.find_day(results, day(2)) == before
+            publish.publish_day(queue, results, day(2), "1")
+        assert publish.find_day(results, day(2)) == before
     # As every night: the days go on, under numbers of their own.
     work(worked, 3, 4)
     plans = worked.query("results", "SELECT day, plan_id FROM published.history ORDER BY publication_id")

@@ -24,8 +24,9 @@ from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.postgres.provision import init as provision_init
 from episodes_assets.postgres.provision.init import downgrade
 from episodes_assets.postgres.provision.status import read_status
+from episodes_assets.results import state
+from episodes_assets.results.publish import publish_day
 from episodes_assets.settings import Settings, load_settings
-from episodes_assets.stores import published, tracked_state
 from episodes_assets_tests.support.own_server import OwnServer
 from episodes_assets_tests.support.plans import record
 from episodes_assets_tests.support.system import System, day
@@ -67,7 +68,7 @@ def plan_and_finish(system: System) -> None:
 
 def publish(system: System, results: Connection) -> object:
     with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
-        return published.publish_day(queue, results, day(1), "1")
+        return publish_day(queue, results, day(1), "1")
 
 
 def test_no_advisory_lock_is_used() -> None:
@@ -141,8 +142,8 @@ def lock_login(accounts: Connection) -> None:
 
 def enter_state(lock: Connection) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tracked_state, "_WRITER_LOCK_SECONDS", 1.0)
-        with tracked_state.only_writer(lock):
+        patch.setattr(state, "_WRITER_LOCK_SECONDS", 1.0)
+        with state.only_writer(lock):
             pass
 
 
@@ -267,7 +268,7 @@ def test_init_waits_for_another_one_and_names_it(
 
 def test_a_state_whose_yesterday_changed_meanwhile_is_not_built_on(system: System) -> None:
     """Also when the lock of its only writer was lost with its connection."""
-    add = partial(tracked_state.record_day, snapshot_id="s", code_version="1")
+    add = partial(state.record_day, snapshot_id="s", code_version="1")
     with connect(system.dsn(Purpose.RESULTS), autocommit=True) as results:
         first, _ = add(results, day(1), np.array([1]), yesterday=None)
         add(results, day(1), np.array([1, 2]), yesterday=None)

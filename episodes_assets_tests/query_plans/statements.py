@@ -47,9 +47,9 @@ from episodes_assets.ledger.workers import Activity, WorkerName
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.postgres.session import SessionKind, pin_async
-from episodes_assets.stores import publications, published, published_check, state_check, tracked_state
-from episodes_assets.stores.consistency import read_records
-from episodes_assets.stores.recomputing import read_published_coverage
+from episodes_assets.results import publish, state
+from episodes_assets.results.recompute import read_published_coverage
+from episodes_assets.results.verify import read_publication, read_publications, read_records, read_state_days
 from episodes_assets_tests.query_plans.explained import (
     Executed,
     Log,
@@ -294,38 +294,34 @@ def cases(jobs: int) -> list[Case]:
             "whether it is in time",
             "results",
             plans,
-            lambda to: published_check.read_publications(to.results, THE_DAY),
+            lambda to: read_publications(to.results, THE_DAY),
         ),
-        Case("the first rows of a day", "results", 5, lambda to: published.read_rows(to.results, THE_DAY, 5)),
+        Case("the first rows of a day", "results", 5, lambda to: publish.read_rows(to.results, THE_DAY, 5)),
         Case(
             "all rows of a day",
             "results",
             jobs,
-            lambda to: published.read_rows(to.results, THE_DAY),
+            lambda to: publish.read_rows(to.results, THE_DAY),
             lie_together=True,
         ),
-        Case("a manifest", "results", 1, lambda to: publications.find_day(to.results, THE_DAY)),
-        Case("manifests", "results", 2, lambda to: publications.read_days(to.results, OTHER_DAY, THE_DAY)),
-        Case("a day's history", "results", 3, lambda to: publications.read_history(to.results, THE_DAY)),
-        Case("what days were made of", "results", plans, lambda to: publications.published_plans(to.results)),
-        Case(
-            "the newest published plan", "results", 3 * plans, lambda to: publications.newest_plan(to.results)
-        ),
+        Case("a manifest", "results", 1, lambda to: publish.find_day(to.results, THE_DAY)),
+        Case("manifests", "results", 2, lambda to: publish.read_days(to.results, OTHER_DAY, THE_DAY)),
+        Case("a day's history", "results", 3, lambda to: publish.read_history(to.results, THE_DAY)),
+        Case("what days were made of", "results", plans, lambda to: publish.published_plans(to.results)),
+        Case("the newest published plan", "results", 3 * plans, lambda to: publish.newest_plan(to.results)),
         Case(
             "versions that were published",
             "results",
             3 * plans,
-            lambda to: publications.read_viewings_versions(to.results),
+            lambda to: publish.read_viewings_versions(to.results),
         ),
         Case(
             "drops that were published",
             "results",
             3 * plans,
-            lambda to: publications.read_snapshot_ids(to.results),
+            lambda to: publish.read_snapshot_ids(to.results),
         ),
-        Case(
-            "drops of tracked days", "results", plans, lambda to: tracked_state.read_snapshot_ids(to.results)
-        ),
+        Case("drops of tracked days", "results", plans, lambda to: state.read_snapshot_ids(to.results)),
         Case(
             "since when a day has viewings",
             "results",
@@ -337,27 +333,25 @@ def cases(jobs: int) -> list[Case]:
             "days of older viewings",
             "results",
             plans,
-            lambda to: publications.read_other_than(to.results, PinnedVersion(1, "0"), THE_DAY, 35),
+            lambda to: publish.read_other_than(to.results, PinnedVersion(1, "0"), THE_DAY, 35),
         ),
         Case("what the databases say of each other", "queue", 4 * plans, _compare),
         # The state.
-        Case(
-            "yesterday's state", "results", plans, lambda to: tracked_state.state_before(to.results, THE_DAY)
-        ),
-        Case("the newest state", "results", 1, lambda to: tracked_state.latest_day(to.results)),
+        Case("yesterday's state", "results", plans, lambda to: state.state_before(to.results, THE_DAY)),
+        Case("the newest state", "results", 1, lambda to: state.latest_day(to.results)),
         Case("a state that is missing", "results", plans, _miss),
         Case(
             "the checksums of many days",
             "results",
             _MANY,
-            lambda to: tracked_state.read_checksums(to.results, THE_DAY - _MANY * ONE_DAY, THE_DAY),
+            lambda to: state.read_checksums(to.results, THE_DAY - _MANY * ONE_DAY, THE_DAY),
         ),
         Case("the tracked episodes", "results", 2 * jobs, _read_tracked, lie_together=True),
         Case(
             "the state exported",
             "results",
             2 * jobs,
-            lambda to: tracked_state.export_state(to.results_dsn, THE_DAY),
+            lambda to: state.export_state(to.results_dsn, THE_DAY),
             lie_together=True,
         ),
         Case("a day tracked", "results", jobs, lambda to: _track(to, THE_DAY)),
@@ -366,7 +360,7 @@ def cases(jobs: int) -> list[Case]:
             "the state read back",
             "results",
             2 * jobs,
-            lambda to: state_check.read_state_days(to.results, to.results_dsn, [THE_DAY]),
+            lambda to: read_state_days(to.results, to.results_dsn, [THE_DAY]),
             lie_together=True,
         ),
         # Accounts.
@@ -545,31 +539,31 @@ def _publish(to: Open) -> None:
     # Its transaction on the queue begins with its isolation level, so it is not within another one.
     with to.tables.finished(), to.results.transaction(force_rollback=True):
         for _ in range(2):
-            _, changed = published.publish_day(to.queue, to.results, THE_DAY, "1")
+            _, changed = publish.publish_day(to.queue, to.results, THE_DAY, "1")
     assert not changed
 
 
 def _read_back(to: Open) -> None:
-    manifest = publications.find_day(to.results, THE_DAY)
+    manifest = publish.find_day(to.results, THE_DAY)
     assert manifest is not None
-    published_check.read_publication(to.queue, to.results, [manifest])
+    read_publication(to.queue, to.results, [manifest])
 
 
 def _read_tracked(to: Open) -> None:
     # It reads on a connection of its own, which must see the day.
-    day = tracked_state.read_day(to.results, THE_DAY)
-    tracked_state.read_tracked(to.results_dsn, day)
+    day = state.read_day(to.results, THE_DAY)
+    state.read_tracked(to.results_dsn, day)
 
 
 def _miss(to: Open) -> None:
     with pytest.raises(StateGap):
-        tracked_state.state_before(to.results, THE_DAY + 7 * ONE_DAY)
+        state.state_before(to.results, THE_DAY + 7 * ONE_DAY)
 
 
 def _track(to: Open, day: dt.date, newly: int | None = None) -> None:
-    yesterday = tracked_state.read_day(to.results, day - ONE_DAY)
+    yesterday = state.read_day(to.results, day - ONE_DAY)
     epids = np.arange(1, (newly or to.jobs) + 1, dtype=np.int64) * 7 + 2
-    tracked_state.record_day(to.results, day, epids, yesterday=yesterday, snapshot_id="s", code_version="1")
+    state.record_day(to.results, day, epids, yesterday=yesterday, snapshot_id="s", code_version="1")
 
 
 def _log_in(to: Open) -> None:

@@ -7,6 +7,7 @@ import pytest
 from episodes_assets_tests.query_plans.written_statements import written_statements
 
 PACKAGES = {
+    r"\b(published|state)\.\w": ("results/", "postgres/provision/"),
     r"\b(ledger\.\w|pgqueuer)": ("ledger/", "postgres/provision/"),
     r"\bdashboard\.\w": ("accounts/", "postgres/provision/"),
 }

@@ -4,8 +4,7 @@ from typing import Any
 
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores import published
-from episodes_assets.stores.publications import PublishedDay
+from episodes_assets.results.publish import PublishedDay, publish_day
 from episodes_assets_tests.support.system import System, day
 
 
@@ -14,7 +13,7 @@ def publish(system: System) -> tuple[PublishedDay, bool]:
         connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue,
         connect(system.dsn(Purpose.RESULTS), autocommit=True) as results,
     ):
-        return published.publish_day(queue, results, day(1), "1")
+        return publish_day(queue, results, day(1), "1")
 
 
 def read_jobs(queue: Connection) -> Any:

@@ -12,7 +12,7 @@ from episodes_assets.checks.verdicts import HISTORY_DAYS, Verdict
 from episodes_assets.days import ONE_DAY
 from episodes_assets.lake.taking import LateViewings, TakenDay
 from episodes_assets.lake.viewings import Viewings
-from episodes_assets.stores.recomputing import OutdatedDay
+from episodes_assets.results.recompute import OutdatedDay
 
 CHECKS = [
     dg.AssetCheckSpec(

@@ -12,7 +12,7 @@ from episodes_assets.checks.results import (
 )
 from episodes_assets.checks.verdicts import Verdict
 from episodes_assets.postgres.connect import Connection
-from episodes_assets.stores.published_check import read_publications
+from episodes_assets.results.verify import read_publications
 
 CHECKS = [
     dg.AssetCheckSpec(

@@ -10,8 +10,14 @@ import pytest
 from episodes_assets.errors import StateGap
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores import tracked_state
-from episodes_assets.stores.tracked_state import TrackedDay
+from episodes_assets.results.state import (
+    TrackedDay,
+    export_state,
+    import_state,
+    read_tracked,
+    record_day,
+    state_before,
+)
 from episodes_assets_tests.support.system import System, day
 
 
@@ -22,18 +28,18 @@ def connection(system: System) -> Iterator[Connection]:
 
 
 def record(connection: Connection, of: dt.date, *epids: int) -> tuple[TrackedDay, bool]:
-    return tracked_state.record_day(
+    return record_day(
         connection,
         of,
         np.array(epids, dtype=np.int64),
-        yesterday=tracked_state.state_before(connection, of),
+        yesterday=state_before(connection, of),
         snapshot_id="s",
         code_version="1",
     )
 
 
 def as_of(system: System, of: dt.date) -> list[int]:
-    return [int(e) for e in tracked_state.export_state(system.dsn(Purpose.RESULTS), of)["epid"]]
+    return [int(e) for e in export_state(system.dsn(Purpose.RESULTS), of)["epid"]]
 
 
 def test_it_accumulates_and_remembers_every_day(system: System, connection: Connection) -> None:
@@ -84,9 +90,9 @@ def test_a_day_that_changes_stops_the_days_built_on_it_until_they_are_rebuilt(
 def test_rows_changed_by_hand_are_noticed(system: System, connection: Connection) -> None:
     record(connection, day(1), 1, 2)
     system.query("results", "DELETE FROM state.tracked_episodes WHERE epid = 2")
-    yesterday = tracked_state.state_before(connection, day(2))
+    yesterday = state_before(connection, day(2))
     with pytest.raises(StateGap, match="changed by hand"):
-        tracked_state.read_tracked(system.dsn(Purpose.RESULTS), yesterday)
+        read_tracked(system.dsn(Purpose.RESULTS), yesterday)
     assert record(connection, day(1), 1, 2)[1] is True
     record(connection, day(2), 3)
 
@@ -98,14 +104,14 @@ def test_an_import_is_the_first_days_yesterday(system: System, connection: Conne
             "tracked_on": pd.to_datetime(["2018-02-01", "2018-03-02"]),
         }
     )
-    imported = tracked_state.import_state(connection, state, day(2), "1")
+    imported = import_state(connection, state, day(2), "1")
     assert (imported.origin, imported.total) == ("import", 2)
     with pytest.raises(StateGap, match="imported as of 2018-03-02"):
         record(connection, day(2), 1)
     recorded, _ = record(connection, day(3), 9)
     assert (recorded.origin, recorded.total) == ("day", 3)
     assert as_of(system, day(1)) == [5]
-    exported = tracked_state.export_state(system.dsn(Purpose.RESULTS), day(2))
+    exported = export_state(system.dsn(Purpose.RESULTS), day(2))
     assert exported["epid"].tolist() == [4, 5]
     with pytest.raises(StateGap, match="a tracked history already"):
-        tracked_state.import_state(connection, state, day(2), "1")
+        import_state(connection, state, day(2), "1")

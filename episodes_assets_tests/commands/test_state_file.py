@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from episodes_assets.commands.state_file import read_state
 from episodes_assets.errors import BadFile
-from episodes_assets.stores.state_file import read_state
 
 DAY = dt.date(2018, 3, 2)
 

@@ -15,7 +15,7 @@ from episodes_assets.ledger.progress import read_progress
 from episodes_assets.postgres import locks
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.stores import publications, published
+from episodes_assets.results import publish
 from episodes_assets_tests.support.plans import record
 from episodes_assets_tests.support.system import System, day
 
@@ -38,17 +38,17 @@ def test_a_day_with_an_open_job_is_not_published(
     record(queue, 1, 2)
     system.finish_jobs("epid = 1")
     with pytest.raises(DayIncomplete, match="outcomes for 1 of its 2 jobs"):
-        published.publish_day(queue, results, day(1), "1")
-    assert publications.find_day(results, day(1)) is None
+        publish.publish_day(queue, results, day(1), "1")
+    assert publish.find_day(results, day(1)) is None
 
 
 def test_publishing_twice_changes_nothing(system: System, queue: Connection, results: Connection) -> None:
     record(queue, 1, 2)
     system.finish_jobs(views=5)
-    first, changed = published.publish_day(queue, results, day(1), "1")
+    first, changed = publish.publish_day(queue, results, day(1), "1")
     assert (first.rows, changed) == (2, True)
     before = system.fingerprint()
-    second, changed = published.publish_day(queue, results, day(1), "1")
+    second, changed = publish.publish_day(queue, results, day(1), "1")
     assert (second, changed) == (first, False)
     assert system.fingerprint() == before
 
@@ -58,17 +58,17 @@ def test_the_same_plan_from_a_newer_snapshot_names_it_and_touches_no_row(
 ) -> None:
     record(queue, 1, 2, snapshot_id="old")
     system.finish_jobs(views=5)
-    first, _ = published.publish_day(queue, results, day(1), "1")
+    first, _ = publish.publish_day(queue, results, day(1), "1")
     before = system.fingerprint()
     _, changed = record(queue, 1, 2, snapshot_id="new")
     assert not changed
-    second, changed = published.publish_day(queue, results, day(1), "1")
+    second, changed = publish.publish_day(queue, results, day(1), "1")
     assert not changed
     # The rows were replaced when they were; what they stand for has changed now.
     assert second == replace(first, snapshot_id="new")
     after = system.fingerprint()
     assert {name for name in after if after[name] != before[name]} == {"plans", "days", "history"}
-    found = publications.read_history(results, day(1))
+    found = publish.read_history(results, day(1))
     assert [each.snapshot_id for each in found] == ["old", "new"]
 
 
@@ -77,7 +77,7 @@ def test_a_reader_sees_the_day_as_it_was_until_it_is_as_it_will_be(
 ) -> None:
     record(queue, 1, 2, 3)
     system.finish_jobs(views=5)
-    published.publish_day(queue, results, day(1), "1")
+    publish.publish_day(queue, results, day(1), "1")
     system.finish_jobs(views=6)
     seen: set[tuple[int, ...]] = set()
     stop = threading.Event()
@@ -93,7 +93,7 @@ def test_a_reader_sees_the_day_as_it_was_until_it_is_as_it_will_be(
     reader.start()
     for views in (6, 7, 8):
         system.finish_jobs(views=views)
-        assert published.publish_day(queue, results, day(1), "1")[1] is True
+        assert publish.publish_day(queue, results, day(1), "1")[1] is True
     stop.set()
     reader.join()
     assert seen <= {(views,) * 3 for views in (5, 6, 7, 8)}
@@ -104,13 +104,13 @@ def test_a_day_published_from_an_older_plan_is_replaced(
 ) -> None:
     plan, _ = record(queue, 1, 2)
     system.finish_jobs(views=5)
-    published.publish_day(queue, results, day(1), "1")
+    publish.publish_day(queue, results, day(1), "1")
     plan, _ = record(queue, 2, 3)
     system.finish_jobs(views=5)
-    published.publish_day(queue, results, day(1), "1")
-    found = publications.published_plans(results)
+    publish.publish_day(queue, results, day(1), "1")
+    found = publish.published_plans(results)
     assert {day: each.plan_id for day, each in found.items()} == {day(1): plan.plan_id}
-    rows = published.read_rows(results, day(1))
+    rows = publish.read_rows(results, day(1))
     assert rows["epid"].tolist() == [2, 3]
     assert plans.require_plan(queue, day(1)).plan_id == plan.plan_id
 
@@ -123,7 +123,7 @@ def test_a_plan_that_is_replaced_while_a_publication_waits_its_turn(
     with ThreadPoolExecutor(1) as pool:
         with psycopg.connect(system.dsn(Purpose.RESULTS)) as other:
             locks.lock_row(other, locks.RESULTS, f"publish {day(1)}")
-            publishing = pool.submit(published.publish_day, queue, results, day(1), "1")
+            publishing = pool.submit(publish.publish_day, queue, results, day(1), "1")
             waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
             while system.query("results", waiting) == [(0,)]:
                 assert not publishing.done()
@@ -132,7 +132,7 @@ def test_a_plan_that_is_replaced_while_a_publication_waits_its_turn(
             system.finish_jobs(views=5)
         manifest, _ = publishing.result()
     assert manifest.plan_id == new.plan_id > old.plan_id
-    assert published.read_rows(results, day(1))["epid"].tolist() == [2, 3]
+    assert publish.read_rows(results, day(1))["epid"].tolist() == [2, 3]
 
 
 def test_a_plan_of_the_same_number_is_another_plan(
@@ -141,17 +141,15 @@ def test_a_plan_of_the_same_number_is_another_plan(
     """As a ledger gave it that was restored to an earlier moment."""
     record(queue, 1, 2)
     system.finish_jobs(views=5)
-    first, _ = published.publish_day(queue, results, day(1), "1")
+    first, _ = publish.publish_day(queue, results, day(1), "1")
     system.query("queue", "UPDATE ledger.plans SET plan_uid = gen_random_uuid()")
     (progress,) = read_progress(queue)
     assert progress.plan_id == first.plan_id
-    assert wants_publication(
-        replace(progress, is_fanned_out=True), publications.published_plans(results)[day(1)]
-    )
-    second, changed = published.publish_day(queue, results, day(1), "1")
+    assert wants_publication(replace(progress, is_fanned_out=True), publish.published_plans(results)[day(1)])
+    second, changed = publish.publish_day(queue, results, day(1), "1")
     assert (second.plan_uid, changed) == (plans.require_plan(queue, day(1)).plan_uid, False)
     assert second.plan_uid != first.plan_uid
-    assert [each.plan_uid for each in publications.read_history(results, day(1))] == [
+    assert [each.plan_uid for each in publish.read_history(results, day(1))] == [
         first.plan_uid,
         second.plan_uid,
     ]
@@ -162,16 +160,16 @@ def test_a_ledger_that_was_restored_does_not_replace_what_was_published_since(
 ) -> None:
     record(queue, 1, 2)
     system.finish_jobs(views=5)
-    first, _ = published.publish_day(queue, results, day(1), "1")
+    first, _ = publish.publish_day(queue, results, day(1), "1")
     system.query("results", "UPDATE published.days SET plan_id = plan_id + 1")
     with pytest.raises(
         LedgerBehind, match="`queue` was restored to an earlier moment: see `episodes db status`"
     ):
-        published.publish_day(queue, results, day(1), "1")
+        publish.publish_day(queue, results, day(1), "1")
     plan, _ = record(queue, 1, 2, rework=True, above=first.plan_id + 1)
     assert plan.plan_id == first.plan_id + 2
     system.finish_jobs(views=5)
-    assert published.publish_day(queue, results, day(1), "1")[0].plan_id == plan.plan_id
+    assert publish.publish_day(queue, results, day(1), "1")[0].plan_id == plan.plan_id
 
 
 def test_rows_have_the_columns_of_all_algorithms(
@@ -179,10 +177,10 @@ def test_rows_have_the_columns_of_all_algorithms(
 ) -> None:
     record(queue, 1)
     system.finish_jobs(views=5)
-    published.publish_day(queue, results, day(1), "1")
-    rows = published.read_rows(results, day(1))
+    publish.publish_day(queue, results, day(1), "1")
+    rows = publish.read_rows(results, day(1))
     keys = ["day", "epid", "algorithm_id", "window_start", "window_end", "covered_from"]
     assert list(rows.columns[:6]) == keys
     assert rows["views"].tolist() == [5]
     assert rows["median_share"].isna().all()
-    assert published.read_rows(results, day(9)).columns.tolist() == rows.columns.tolist()
+    assert publish.read_rows(results, day(9)).columns.tolist() == rows.columns.tolist()

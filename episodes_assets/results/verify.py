@@ -1,0 +1,240 @@
+"""Reading `results` back: the state, published lines beside the ledger's outcomes, and what is on record.
+
+Comparing is done by `checks/results.py`, and by `checks/consistency.py` for what databases and lake say of
+each other.
+"""
+
+import datetime as dt
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+from psycopg.rows import class_row, dict_row
+
+from episodes_assets.checks.consistency import RecordedPublication, RecordedState, Records
+from episodes_assets.checks.results import LIVE_WITHIN, PublicationDay, Publications, Rows, StateDay
+from episodes_assets.lake.drops import Drops
+from episodes_assets.lake.viewings import Viewings
+from episodes_assets.ledger.plans import require_current
+from episodes_assets.ledger.verify import OUTCOME_LINES, read_recorded_plans
+from episodes_assets.planning.episode_set import EpisodeIds, state_checksum
+from episodes_assets.postgres.connect import Connection
+from episodes_assets.results.publish import PublishedDay, newest_plan
+
+# The lines of `publish.publish_day`, whose checksum is the manifest's: the same columns, in COPY's text
+# format, in the same order.
+_PUBLISHED = """
+    COPY (
+        SELECT day, epid, algorithm_id, window_start, window_end, covered_from, metrics
+        FROM published.results WHERE day = ANY (%(which)s) ORDER BY day, epid, algorithm_id
+    ) TO STDOUT
+"""
+_DAY = itemgetter(slice(10))  # YYYY-MM-DD
+_NO_ROWS = Rows(0, hashlib.sha256().hexdigest())
+
+
+def read_publication(
+    queue: Connection, results: Connection, manifests: Sequence[PublishedDay]
+) -> list[PublicationDay]:
+    """What is published of some days and what their outcomes are, in the order of their manifests.
+
+    Args:
+        queue: To `queue`.
+        results: To `results`.
+        manifests: Of the days.
+
+    Raises:
+        PlanOvertaken: If the plan of one of them was replaced meanwhile.
+    """
+    with ThreadPoolExecutor(1) as thread:  # two servers, or two processes of one
+        reading = thread.submit(_read_lines, results, _PUBLISHED, [day.day for day in manifests])
+        outcomes = _read_lines(queue, OUTCOME_LINES, [day.plan_id for day in manifests])
+        published = reading.result()
+    require_current(queue, [day.plan_id for day in manifests])
+    return [
+        PublicationDay(
+            day=each.day,
+            manifest=Rows(each.rows, each.checksum),
+            published=published.get(each.day, _NO_ROWS),
+            outcomes=outcomes.get(each.day, _NO_ROWS),
+        )
+        for each in manifests
+    ]
+
+
+def read_publications(results: Connection, due: dt.date) -> Publications:
+    """What the manifest says about being in time.
+
+    Args:
+        results: To `results`.
+        due: The latest day that is to be published.
+    """
+    with results.cursor(row_factory=class_row(Publications)) as cursor:
+        cursor.execute(
+            """
+            SELECT max(day) AS newest, coalesce(bool_or(day = %s), false) AS has_due,
+                coalesce(bool_or(published_at < (day + 1)::timestamp AT TIME ZONE 'UTC' + %s), false)
+                    AS is_live
+            FROM published.days
+            """,
+            [due, LIVE_WITHIN],
+        )
+        found = cursor.fetchone()
+    assert found is not None  # noqa: S101  an aggregate has one row
+    return found
+
+
+def _read_lines(connection: Connection, statement: str, which: Sequence[object]) -> dict[dt.date, Rows]:
+    """The rows and the checksum of each day's lines."""
+    found = {}
+    with (
+        _iso_dates(connection),
+        connection.cursor() as cursor,
+        cursor.copy(statement, {"which": which}) as copy,
+    ):
+        for day, lines in groupby(map(bytes, copy), _DAY):
+            rows, digest = 0, hashlib.sha256()
+            for line in lines:
+                rows += 1
+                digest.update(line)
+            found[dt.date.fromisoformat(day.decode())] = Rows(rows, digest.hexdigest())
+    return found
+
+
+@contextmanager
+def _iso_dates(connection: Connection) -> Iterator[None]:
+    """Let the block read dates as `publish_day` writes them, whatever the server's setting."""
+    with connection.transaction():
+        connection.execute("SET LOCAL datestyle = 'ISO'")
+        yield
+
+
+_NONE: EpisodeIds = np.array([], dtype=np.int64)
+_DAYS = """
+    WITH added AS (
+        -- All but the newest days. The index on tracked_on, or its order, would fetch each row by itself.
+        SELECT tracked_on + 0 AS tracked_on, count(epid) AS episodes FROM state.tracked_episodes
+        WHERE tracked_on + 0 <= %(last)s GROUP BY 1
+    ), chain AS (
+        SELECT day, newly_tracked, total, checksum, previous_checksum,
+            lag(total) OVER earlier AS total_before, lag(checksum) OVER earlier AS checksum_before
+        FROM state.tracked_days WHERE day <= %(last)s WINDOW earlier AS (ORDER BY day)
+    ), stored AS (
+        -- Episodes of an import may be tracked on days that the manifest does not know.
+        SELECT coalesce(chain.day, added.tracked_on) AS day, coalesce(episodes, 0) AS newly_stored,
+            sum(coalesce(episodes, 0)) OVER (ORDER BY coalesce(chain.day, added.tracked_on)) AS stored
+        FROM chain FULL JOIN added ON tracked_on = chain.day
+    )
+    SELECT chain.*, newly_stored::bigint, stored::bigint FROM chain JOIN stored USING (day)
+    WHERE day = ANY (%(days)s) ORDER BY day
+"""
+_EPISODES = """
+    SELECT epid, tracked_on FROM state.tracked_episodes
+    WHERE tracked_on = ANY ({days}::date[]) ORDER BY tracked_on, epid
+"""
+
+
+def read_state_days(connection: Connection, dsn: str, days: Sequence[dt.date]) -> list[StateDay]:
+    """What is recorded and stored of some days, in order; nothing of a day that has no manifest.
+
+    Args:
+        connection: To `results`.
+        dsn: The same database, for whole columns.
+        days: Which.
+    """
+    with connection.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(_DAYS, {"days": list(days), "last": max(days)})
+        rows: list[dict[str, Any]] = cursor.fetchall()
+    episodes = _episodes_by_day(dsn, days)
+    return [
+        StateDay(
+            **row,
+            stored_checksum=state_checksum(row["previous_checksum"] or "", episodes.get(row["day"], _NONE)),
+        )
+        for row in rows
+    ]
+
+
+def _episodes_by_day(dsn: str, days: Sequence[dt.date]) -> dict[dt.date, EpisodeIds]:
+    from episodes_assets.postgres.arrow import read_arrow
+
+    table = read_arrow(dsn, _EPISODES, days=list(days))
+    tracked_on = table["tracked_on"].to_numpy().astype("datetime64[D]")
+    present, first = np.unique(tracked_on, return_index=True)
+    parts = np.split(table["epid"].to_numpy(), first[1:])
+    return dict(zip(present.tolist(), parts, strict=False))
+
+
+_PUBLICATIONS = """
+    SELECT day, plan_id, plan_uid, plan_checksum, snapshot_id, viewings_version, viewings_digest
+    FROM published.days ORDER BY day
+"""
+_STATE = "SELECT day, origin, checksum, previous_checksum, snapshot_id FROM state.tracked_days ORDER BY day"
+
+
+def read_records(
+    queue: Connection,
+    results: Connection,
+    drops: Drops,
+    viewings: Viewings,
+    dagster: Connection | None,
+) -> Records:
+    """What they say, of all days.
+
+    Each is asked before those that it was made from: a run that goes on meanwhile adds to those first.
+
+    Args:
+        queue: To `queue`, as the orchestrator.
+        results: To `results`, as the publisher.
+        drops: The lake's.
+        viewings: The lake's.
+        dagster: To Dagster's own database; None not to ask it.
+    """
+    recorded = None if dagster is None else _read_recorded(dagster)
+    with results.cursor(row_factory=class_row(RecordedPublication)) as cursor:
+        publications = cursor.execute(_PUBLICATIONS).fetchall()
+    newest = newest_plan(results)
+    plans, last_plan_id = read_recorded_plans(queue)
+    with results.cursor(row_factory=class_row(RecordedState)) as cursor:
+        state = cursor.execute(_STATE).fetchall()
+    found = Records(
+        plans=plans,
+        last_plan_id=last_plan_id,
+        publications=publications,
+        newest_published_plan=newest,
+        state=state,
+        drops={},
+        recorded_by_dagster=recorded,
+    )
+    named = defaultdict(set)
+    for day, snapshot_id in found.named_drops:
+        named[day].add(snapshot_id)
+    version = viewings.newest()
+    return replace(
+        found,
+        drops=drops.find_named(named),
+        viewings_version=version.number if version else None,
+        viewings_digests=viewings.digests({version for _, version, _ in found.named_versions}),
+    )
+
+
+def _read_recorded(dagster: Connection) -> list[dt.date] | None:
+    """The days whose publication Dagster has recorded; None before it has made its tables."""
+    row = dagster.execute("SELECT to_regclass('dagster.event_logs')").fetchone()
+    if row is None or row[0] is None:
+        return None
+    found = dagster.execute(
+        """
+        SELECT DISTINCT partition::date FROM dagster.event_logs
+        WHERE asset_key = '["published_results"]' AND dagster_event_type = 'ASSET_MATERIALIZATION'
+            AND partition IS NOT NULL
+        """
+    )
+    return [day for (day,) in found]
