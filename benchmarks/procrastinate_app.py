@@ -11,8 +11,8 @@ import numpy as np
 import procrastinate
 import psycopg
 
-from episodes_assets.fleet.micro_batch import JobWindows, run_micro_batch
 from episodes_assets.lake.versions import PinnedVersion
+from episodes_assets.worker.compute import JobWindows, run_micro_batch
 
 QUEUE_DSN = os.environ.get("BENCHMARK_QUEUE_DSN", "")
 

@@ -9,7 +9,7 @@ A module that cannot be read as such, or that claims an id or a name of another 
 logged with its file and line, its rows are planned like any others, and just its own jobs fail. Of a module
 that does not parse, the id is searched for in the text.
 
-How algorithms are computed, and within which limits, is in `compute.py` and in `fleet/`.
+How algorithms are computed, and within which limits, is in `compute.py` and in `worker/`.
 """
 
 import ast

@@ -7,11 +7,11 @@ import typer
 
 from episodes_assets.commands.databases import announce_open_hosts
 from episodes_assets.commands.one_line_log import log_to_stderr
-from episodes_assets.fleet.time_limits import TimeLimits
-from episodes_assets.fleet.worker import WorkerConfig, run_worker
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.postgres.dsn import resolve_dsns
 from episodes_assets.settings import load_settings
+from episodes_assets.worker.compute import TimeLimits
+from episodes_assets.worker.main import WorkerConfig, run_worker
 
 
 def worker(

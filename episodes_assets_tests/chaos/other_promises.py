@@ -27,12 +27,12 @@ TESTED = (
         "Poison fails alone, within its time limit, and is recovered once mended",
         "jobs that raise, hang, eat memory, end their process, return other columns or no value; a "
         "module that does not import; a job that kills its worker",
-        ("fleet.test_poison", "fleet.test_fleet"),
+        ("worker.test_poison", "worker.test_worker"),
     ),
     TestedPromise(
         "A worker outlives its connections and leaves a queue that is not its own",
         "connections cut, a silent server, a message that went to another, a schema that changes underneath",
-        ("fleet.test_sessions",),
+        ("worker.test_sessions",),
     ),
     TestedPromise(
         "A day that makes no progress raises an alert that says what is stuck",

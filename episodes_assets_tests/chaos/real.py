@@ -13,10 +13,6 @@ from pgqueuer.errors import RetryRequested
 
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import DropNotArrived
-from episodes_assets.fleet.chunk import ChunkRules, ChunkRunner, JobsWereHeld
-from episodes_assets.fleet.groups import groups_to_start
-from episodes_assets.fleet.micro_batch import JobWindows, MicroBatch, run_micro_batch
-from episodes_assets.fleet.time_limits import TimeLimits
 from episodes_assets.input.reading import reading
 from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.ledger import claims, held, plans
@@ -31,6 +27,8 @@ from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.results import state
 from episodes_assets.results.publish import publish_day
+from episodes_assets.worker.chunk import ChunkRules, ChunkRunner, JobsWereHeld, groups_to_start
+from episodes_assets.worker.compute import JobWindows, MicroBatch, TimeLimits, run_micro_batch
 from episodes_assets_tests.chaos.model import Input, Job
 from episodes_assets_tests.support.system import System
 

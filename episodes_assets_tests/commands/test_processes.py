@@ -18,10 +18,10 @@ from episodes_assets.commands import die_with_parent, processes, up
 from episodes_assets.commands.processes import ProcessGroup, Restarts, temporary_workers
 from episodes_assets.dashboard.configuration import read_configuration
 from episodes_assets.errors import ProcessFailed
-from episodes_assets.fleet import worker
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.settings import load_settings
+from episodes_assets.worker import main
 
 NO_DSNS = Dsns(dict.fromkeys(Purpose, "postgresql://nobody@/nowhere"), is_embedded=False)
 
@@ -170,7 +170,7 @@ def test_a_parent_that_is_gone_already_is_noticed() -> None:
 
     async def watch() -> None:
         stopping = asyncio.Event()
-        await asyncio.wait_for(worker._watch_parent(os.getpid(), stopping), 10)
+        await asyncio.wait_for(main._watch_parent(os.getpid(), stopping), 10)
         assert stopping.is_set()
 
     asyncio.run(watch())

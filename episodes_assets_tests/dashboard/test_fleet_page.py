@@ -16,11 +16,11 @@ from episodes_assets.ledger.held import TRACEBACK_CHARACTERS, waive_held_jobs
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.dashboard.html import Element, read
-from episodes_assets_tests.fleet.poisoned import FINDS_THEM
 from episodes_assets_tests.support.fleet_page import client, get
 from episodes_assets_tests.support.plans import jobs_of, record
 from episodes_assets_tests.support.system import System, day
 from episodes_assets_tests.support.workers import eventually, states, worker
+from episodes_assets_tests.worker.poisoned import FINDS_THEM
 
 RAISES = 90
 POISONED = pd.Timestamp("2018-02-13")

@@ -17,13 +17,13 @@ from episodes_assets.errors import (
     TimedOut,
     ViewingUnreadable,
 )
-from episodes_assets.fleet.micro_batch import JobWindows
 from episodes_assets.input.columns import look_at_columns
 from episodes_assets.input.reading import days_with_drop, drops_beside, reading
 from episodes_assets.ledger.claims import INFRASTRUCTURE
 from episodes_assets.planning.drop import validate_drop
 from episodes_assets.postgres.arrow import read_arrow
 from episodes_assets.postgres.databases import Purpose
+from episodes_assets.worker.compute import JobWindows
 from episodes_assets_tests.support.system import System, day, failure
 
 INSERT = "INSERT INTO episodes (batch_date, epid, algorithm_id, start_date)"

@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from episodes_assets.fleet.micro_batch import JobWindows
 from episodes_assets.input.reading import viewings_begin
 from episodes_assets.postgres.databases import Purpose
+from episodes_assets.worker.compute import JobWindows
 from episodes_assets_tests.support.system import System, day
 
 BEGIN = dt.date(2018, 2, 20)

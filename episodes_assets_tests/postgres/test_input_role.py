@@ -8,12 +8,12 @@ import psycopg
 import pytest
 
 from episodes_assets.errors import InputWritable
-from episodes_assets.fleet import worker
-from episodes_assets.fleet.worker import run_worker
 from episodes_assets.postgres import embedded
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.postgres.databases import Database
 from episodes_assets.postgres.provision.grants import check_input_role
+from episodes_assets.worker import main
+from episodes_assets.worker.main import run_worker
 from episodes_assets_tests.commands.invoke import refusal
 from episodes_assets_tests.support.system import System, day, failure
 from episodes_assets_tests.support.workers import worker_config
@@ -108,7 +108,7 @@ def test_every_start_looks(system: System, monkeypatch: pytest.MonkeyPatch) -> N
     for table in (system.viewings, *system.drops.tables):
         table.restamp("development", "production")
     monkeypatch.setenv("EPISODES_ENVIRONMENT", "production")
-    monkeypatch.setattr(worker, "_work", _no_work)
+    monkeypatch.setattr(main, "_work", _no_work)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         for command in (

@@ -9,7 +9,6 @@ import pytest
 
 from episodes_assets.commands import demo as demo_module
 from episodes_assets.errors import NotProvisioned, WrongEnvironment
-from episodes_assets.fleet.worker import run_worker
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
@@ -18,6 +17,7 @@ from episodes_assets.postgres.provision.init import provision
 from episodes_assets.postgres.provision.targets import replace_stamp
 from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
 from episodes_assets.settings import load_settings
+from episodes_assets.worker.main import run_worker
 from episodes_assets_tests.commands.invoke import output, refusal
 from episodes_assets_tests.support.system import System, day, failure
 from episodes_assets_tests.support.workers import worker_config

@@ -15,9 +15,9 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from episodes_assets.accounts.pool import AccountsPool
-from episodes_assets.fleet.session import Sessions
 from episodes_assets.postgres.connect import connect, connect_to_input, connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
+from episodes_assets.worker.main import Sessions
 from episodes_assets_tests.query_plans.explained import Executed, Log, Prepared, explain_sync
 from episodes_assets_tests.query_plans.growing_tables import (
     CHUNK_JOBS,

@@ -15,7 +15,7 @@ import pytest
 from episodes_assets.commands.processes import episodes_argv
 from episodes_assets.errors import BadFile, DiskFull, EpisodesError
 from episodes_assets.failures import describe_exit, explain, name_defect
-from episodes_assets.fleet.compute_process import ComputationDied, ComputeProcess
+from episodes_assets.worker.compute import ComputationDied, ComputeProcess
 from episodes_assets_tests.commands.invoke import refusal
 from episodes_assets_tests.root_causes.disk import assert_plain
 from episodes_assets_tests.support.failed_steps import step_failure, the_error

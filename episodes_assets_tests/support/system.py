@@ -20,7 +20,6 @@ import psycopg
 from episodes_assets.commands.processes import episodes_argv, temporary_workers
 from episodes_assets.days import ONE_DAY, days_between
 from episodes_assets.definitions import build_defs
-from episodes_assets.fleet.micro_batch import JobWindows, MicroBatch, run_micro_batch
 from episodes_assets.input.reading import reading
 from episodes_assets.input.sample import generate_input
 from episodes_assets.lake.drops import Drops
@@ -30,6 +29,7 @@ from episodes_assets.postgres.databases import Purpose
 from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.private_files import make_folder, write_file
 from episodes_assets.settings import Settings, load_settings
+from episodes_assets.worker.compute import JobWindows, MicroBatch, run_micro_batch
 
 _ROOM = 6 * 2**30
 FIRST = dt.date(2018, 3, 1)

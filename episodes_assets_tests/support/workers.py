@@ -12,11 +12,11 @@ from typing import Any
 import psycopg
 
 from episodes_assets.commands.processes import episodes_argv, worker_environment
-from episodes_assets.fleet.time_limits import TimeLimits
-from episodes_assets.fleet.worker import WorkerConfig
 from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.postgres.connect import AsyncConnection, connect
 from episodes_assets.postgres.databases import Purpose
+from episodes_assets.worker.compute import TimeLimits
+from episodes_assets.worker.main import WorkerConfig
 from episodes_assets_tests.support.system import System, day
 
 

@@ -9,8 +9,6 @@ import psycopg
 import pytest
 
 from episodes_assets.commands.jobs import status
-from episodes_assets.fleet import presence
-from episodes_assets.fleet.presence import Presence
 from episodes_assets.ledger.workers import (
     Activity,
     Work,
@@ -23,6 +21,8 @@ from episodes_assets.ledger.workers import (
 )
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
+from episodes_assets.worker import main as worker_main
+from episodes_assets.worker.main import Presence
 from episodes_assets_tests.support.system import System, day
 from episodes_assets_tests.support.workers import eventually, plan, worker
 
@@ -103,7 +103,7 @@ def keep_for(system: System, meanwhile: Callable[[], None], environment: str = "
         task = asyncio.create_task(kept.keep(stopped))
         await asyncio.to_thread(meanwhile)
         began = time.monotonic()
-        await presence.end(task, stopped)
+        await worker_main.end_presence(task, stopped)
         assert task.done()
         return time.monotonic() - began
 
@@ -113,7 +113,7 @@ def keep_for(system: System, meanwhile: Callable[[], None], environment: str = "
 def test_a_stuck_queue_delays_the_end_by_a_moment_only(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presence, "GOODBYE_SECONDS", 0.2)
+    monkeypatch.setattr(worker_main, "GOODBYE_SECONDS", 0.2)
 
     def waits_for_a_lock() -> bool:
         return system.query("queue", "SELECT 1 FROM pg_locks WHERE NOT granted") != []
@@ -126,7 +126,7 @@ def test_a_stuck_queue_delays_the_end_by_a_moment_only(
 def test_signs_of_life_come_again_after_the_connection_was_cut(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presence, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(worker_main, "BEAT_SECONDS", 0.05)
 
     def cut() -> None:
         eventually(lambda: len(workers(system)) == 1)
@@ -163,7 +163,7 @@ def test_a_goodbye_is_said_though_the_session_has_ended(system: System) -> None:
 def test_nothing_is_said_in_a_queue_of_another_environment(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presence, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(worker_main, "BEAT_SECONDS", 0.05)
     connected = (
         "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
         " AND application_name = 'episodes presence'"

@@ -7,10 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from episodes_assets.fleet import worker
-from episodes_assets.fleet.compute_process import ComputeProcess
-from episodes_assets.fleet.time_limits import TimeLimits
-from episodes_assets.fleet.worker import WorkerConfig
+from episodes_assets.worker import main
+from episodes_assets.worker.compute import ComputeProcess, TimeLimits
+from episodes_assets.worker.main import WorkerConfig
 
 CONFIG = WorkerConfig(
     queue_dsn="",
@@ -40,7 +39,7 @@ async def warm_up(limits: TimeLimits, *, stop: bool = False) -> None:
     if stop:
         asyncio.get_running_loop().call_later(0.5, stopping.set)
     try:
-        await asyncio.wait_for(worker._warm_up(process, replace(CONFIG, limits=limits), stopping), 15)
+        await asyncio.wait_for(main._warm_up(process, replace(CONFIG, limits=limits), stopping), 15)
     finally:
         process.kill()
         process.close()
@@ -50,10 +49,10 @@ async def warm_up(limits: TimeLimits, *, stop: bool = False) -> None:
 def test_a_lake_that_is_silent_or_fatal_is_left_to_the_first_batch(
     function: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "warm_up", function)
+    monkeypatch.setattr(main, "warm_up", function)
     asyncio.run(warm_up(TimeLimits(batch=0.1, job=0.1)))
 
 
 def test_a_worker_that_is_to_stop_waits_for_no_lake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "warm_up", hangs)
+    monkeypatch.setattr(main, "warm_up", hangs)
     asyncio.run(warm_up(TimeLimits(batch=600, job=600), stop=True))

@@ -6,9 +6,9 @@ import pytest
 
 from episodes_assets.algorithms.declaration import Declaration, Metric
 from episodes_assets.algorithms.registry import Registry
-from episodes_assets.fleet.time_limits import TimeLimits
-from episodes_assets_tests.fleet.poisoned import FINDS_THEM
+from episodes_assets.worker.compute import TimeLimits
 from episodes_assets_tests.support.system import System, day
+from episodes_assets_tests.worker.poisoned import FINDS_THEM
 
 IDS = {
     90: "raises",
@@ -98,7 +98,7 @@ def test_time_limits(monkeypatch: pytest.MonkeyPatch) -> None:
 
     known = {1: algorithm(1, "quick", None), 2: algorithm(2, "slow", 500)}
     registry = Registry(known, {}, (), {})
-    monkeypatch.setattr("episodes_assets.fleet.time_limits.get_registry", lambda: registry)
+    monkeypatch.setattr("episodes_assets.worker.compute.get_registry", lambda: registry)
     limits = TimeLimits(batch=300, job=60, by_algorithm={"quick": 5})
     assert limits.of([1]) == 5
     assert limits.of([2]) == 500

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from episodes_assets.errors import LakeReplaced
-from episodes_assets.fleet.micro_batch import JobWindows, run_micro_batch
 from episodes_assets.lake import viewings
+from episodes_assets.worker.compute import JobWindows, run_micro_batch
 from episodes_assets_tests.support.system import System, day
 
 

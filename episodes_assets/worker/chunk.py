@@ -1,25 +1,27 @@
-"""What a worker does with one message: claim the chunk's jobs, run them, write what came of them."""
+"""What a worker does with one message: claim the chunk's jobs, start them in groups, write what came of them.
+
+Jobs of a claim that start together are one micro-batch; those that cannot start here at all fail or go
+back. A batch that fails is halved until the jobs to blame stand alone. The statements are
+`ledger/claims.py`, computing is `compute`.
+"""
 
 import asyncio
 import logging
+import math
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
+import numpy as np
 import psycopg
 from pgqueuer.errors import RetryRequested
 
 from episodes_assets import failures
 from episodes_assets.algorithms.compute import AlgorithmFailed
 from episodes_assets.errors import EpisodesError, LakeMissing
-from episodes_assets.fleet.algorithm_imports import AlgorithmImports
-from episodes_assets.fleet.compute_process import ComputationTooLong, ComputeProcess
-from episodes_assets.fleet.groups import groups_to_start, job_windows, parts, split_unavailable
-from episodes_assets.fleet.micro_batch import JobWindows, MicroBatch, run_micro_batch
-from episodes_assets.fleet.time_limits import TimeLimits
 from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.ledger import claims
@@ -34,9 +36,58 @@ from episodes_assets.ledger.claims import (
 )
 from episodes_assets.ledger.dispatch import ChunkMessage
 from episodes_assets.ledger.workers import Activity, Work
+from episodes_assets.worker.compute import (
+    AlgorithmImports,
+    ComputationTooLong,
+    ComputeProcess,
+    JobWindows,
+    MicroBatch,
+    TimeLimits,
+    run_micro_batch,
+)
+
+
+def split_unavailable(
+    jobs: Sequence[ClaimedJob], failures: Mapping[int, JobFailure]
+) -> tuple[list[ClaimedJob], list[tuple[list[ClaimedJob], JobFailure]]]:
+    """Jobs that can start; and, with the reason, those of each algorithm that cannot be imported."""
+    runnable = [job for job in jobs if job.algorithm_id not in failures]
+    return runnable, [
+        ([job for job in jobs if job.algorithm_id == algorithm_id], failure)
+        for algorithm_id, failure in failures.items()
+    ]
+
+
+def groups_to_start(starts: int, jobs: Sequence[ClaimedJob]) -> Iterator[Sequence[ClaimedJob]]:
+    """How to start a claim's jobs, given how often they were started together.
+
+    A chunk that was started before and is open may hold a job that killed its worker. So it starts the
+    second time in small groups and after that job by job, those that were alone before at the end: the
+    innocent get through, and the guilty one is counted by itself.
+    """
+    jobs = sorted(jobs, key=lambda job: job.starts)
+    size = {0: len(jobs), 1: math.isqrt(len(jobs))}.get(starts, 1)
+    fresh = [job for job in jobs if job.starts == 0]
+    yield from parts(fresh, max(size, 1))
+    yield from parts(jobs[len(fresh) :], 1)
+
+
+def parts(jobs: Sequence[ClaimedJob], size: int) -> Iterator[Sequence[ClaimedJob]]:
+    """Jobs in groups of at most `size`."""
+    for begin in range(0, len(jobs), size):
+        yield jobs[begin : begin + size]
+
+
+def job_windows(jobs: Sequence[ClaimedJob]) -> JobWindows:
+    """What a micro-batch is told of its jobs."""
+    return JobWindows(
+        epid=np.array([job.epid for job in jobs], dtype=np.int64),
+        algorithm_id=np.array([job.algorithm_id for job in jobs], dtype=np.int16),
+        window_start=np.array([job.window_start for job in jobs], dtype="datetime64[D]"),
+    )
+
 
 log = logging.getLogger(__name__)
-
 # An outage says nothing of the jobs: what waits for its end goes on soon after it.
 LONGEST_OUTAGE_PAUSE_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 3600.0

@@ -22,9 +22,6 @@ from psycopg.conninfo import conninfo_to_dict
 
 from episodes_assets.commands.processes import episodes_argv, worker_environment
 from episodes_assets.errors import DatabaseUnreachable
-from episodes_assets.fleet.chunk import ChunkRules, ChunkRunner
-from episodes_assets.fleet.micro_batch import MicroBatch, import_algorithm
-from episodes_assets.fleet.time_limits import TimeLimits
 from episodes_assets.ledger.claims import GuardedLedger
 from episodes_assets.ledger.dispatch import ENTRYPOINT, ChunkMessage, fan_out_day
 from episodes_assets.ledger.messages import OwnMessages
@@ -32,6 +29,8 @@ from episodes_assets.ledger.workers import Activity
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.postgres.dsn import to_asyncpg_url
+from episodes_assets.worker.chunk import ChunkRules, ChunkRunner
+from episodes_assets.worker.compute import MicroBatch, TimeLimits, import_algorithm
 from episodes_assets_tests.support.system import System, day
 
 
@@ -229,7 +228,7 @@ def test_an_unforeseen_error_is_logged_and_the_claim_given_back(
     def fail(*_: object) -> None:
         raise ValueError("a defect")
 
-    monkeypatch.setattr("episodes_assets.fleet.chunk.split_unavailable", fail)
+    monkeypatch.setattr("episodes_assets.worker.chunk.split_unavailable", fail)
 
     async def scenario() -> None:
         async with await psycopg.AsyncConnection.connect(

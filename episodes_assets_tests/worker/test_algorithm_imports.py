@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from episodes_assets.fleet import algorithm_imports
-from episodes_assets.fleet.algorithm_imports import AlgorithmImports
-from episodes_assets.fleet.compute_process import ComputationDied, ComputationTooLong
+from episodes_assets.worker import compute
+from episodes_assets.worker.compute import AlgorithmImports, ComputationDied, ComputationTooLong
 
 
 class Process:
@@ -60,5 +59,5 @@ def test_a_module_that_ends_the_process_or_hangs_is_left_alone_for_a_while(
     assert process.asked == [0, 0, 1, 2]
     assert failures(imports, 0, 1) == expected
     assert process.asked == [0, 0, 1, 2]
-    monkeypatch.setattr(algorithm_imports, "REMEMBERED_SECONDS", 0.0)
+    monkeypatch.setattr(compute, "REMEMBERED_SECONDS", 0.0)
     assert failures(imports, 0, 1) == {}

@@ -1,0 +1,350 @@
+"""The compute process: one micro-batch at a time, within limits, in a process that can be killed.
+
+One read of the lake serves many jobs, computed in parts of bounded size. It is a process of its own, so
+that neither a long computation nor a crash stops the worker's heartbeats; it is replaced when it dies or
+takes too long. Modules of algorithms are imported here and nowhere else: the worker itself holds the
+queue's DSN. What a module does when it is imported, be it to raise, to hang or to end its process, fails
+the jobs of its algorithm and no others.
+"""
+
+import asyncio
+import datetime as dt
+import functools
+import multiprocessing
+import os
+import resource
+import signal
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from episodes_assets.algorithms.compute import compute_outcomes
+from episodes_assets.algorithms.registry import AlgorithmUnavailable, get_registry, load
+from episodes_assets.failures import describe_exit
+from episodes_assets.lake.versions import PinnedVersion
+from episodes_assets.lake.viewings import Viewings, covered_from, require_day
+from episodes_assets.ledger.claims import JobFailure
+
+
+@dataclass(frozen=True)
+class JobWindows:
+    """What a micro-batch needs to know of its jobs, column by column.
+
+    Attributes:
+        epid: int64.
+        algorithm_id: int16.
+        window_start: datetime64[D].
+    """
+
+    epid: npt.NDArray[np.int64]
+    algorithm_id: npt.NDArray[np.int16]
+    window_start: npt.NDArray[np.datetime64]
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What came of a micro-batch.
+
+    Attributes:
+        outcomes: In the jobs' order: `covered_from` (date or None), `metrics` (JSON text),
+            `algorithm_version`.
+        seconds_by_algorithm: What computing took, by `algorithm_id`.
+    """
+
+    outcomes: dict[str, list[Any]]
+    seconds_by_algorithm: dict[int, float]
+
+
+def warm_up(lake_url: str) -> None:
+    """Do once what the first micro-batch would wait for: imports, and a look at the lake.
+
+    Raises:
+        LakeDamaged: If the lake cannot be read.
+        SystemFailure: If it cannot be reached.
+    """
+    _viewings(lake_url).newest()
+
+
+def import_algorithm(algorithm_id: int) -> None:
+    """Have the algorithm's module at hand; it stays in this process.
+
+    Raises:
+        AlgorithmUnavailable: If no job of the algorithm can run here.
+    """
+    load(algorithm_id)
+
+
+def run_micro_batch(lake_url: str, pinned: PinnedVersion, day: dt.date, windows: JobWindows) -> MicroBatch:
+    """Compute the outcomes of many jobs of a day.
+
+    Args:
+        lake_url: The lake.
+        pinned: The version of its viewings that the day's plan names.
+        day: The day.
+        windows: Its jobs.
+
+    Raises:
+        LakeMissing: If the lake has no such version, or the version lacks the day.
+        LakeReplaced: If the lake is not the one that the plan was made from.
+        LakeDamaged: If a file of the lake is gone, was cut or changed.
+        SystemFailure: If the lake cannot be reached.
+        ViewingUnreadable: If it cannot be told of a viewing whether it was completed.
+        AlgorithmFailed: If an algorithm raises something.
+        BadAlgorithm: If an algorithm does not return what it declares.
+    """
+    jobs = pd.DataFrame(
+        {
+            "epid": windows.epid,
+            "algorithm_id": windows.algorithm_id,
+            "window_start": windows.window_start.astype("datetime64[s]"),
+            "day": np.datetime64(day, "s"),
+        }
+    )
+    viewings = _viewings(lake_url)
+    version = viewings.at(*pinned, by=f"the plan of {day}")
+    require_day(version, day, viewings.shown)
+    earliest = jobs.groupby("epid")["window_start"].min()
+    parts = viewings.read(version.number, earliest.index.to_numpy(), earliest.to_numpy(), day)
+    metrics, versions = np.empty(len(jobs), object), np.empty(len(jobs), object)
+    seconds = np.zeros(len(jobs))
+    is_left = np.ones(len(jobs), np.bool_)
+    for upto, table in parts:
+        own = np.flatnonzero(is_left & (windows.epid <= upto))
+        computed = compute_outcomes(jobs.iloc[own], table)
+        metrics[own], versions[own], seconds[own] = computed.metrics, computed.versions, computed.seconds
+        is_left[own] = False
+    algorithm_ids, algorithm = np.unique(windows.algorithm_id, return_inverse=True)
+    totals = np.bincount(algorithm, seconds)
+    return MicroBatch(
+        outcomes={
+            "covered_from": _covered_from(windows.window_start, covered_from(version, day)),
+            "metrics": metrics.tolist(),
+            "algorithm_version": versions.tolist(),
+        },
+        seconds_by_algorithm=dict(zip(algorithm_ids.tolist(), totals.tolist(), strict=True)),
+    )
+
+
+@functools.cache
+def _viewings(lake_url: str) -> Viewings:
+    """The process's own, which keeps what it has read of files' ends."""
+    return Viewings(lake_url)
+
+
+def _covered_from(window_start: npt.NDArray[np.datetime64], begin: dt.date | None) -> list[dt.date | None]:
+    """The first date of each window whose viewings are there; None when those of none are."""
+    if begin is None:
+        return [None] * len(window_start)
+    first: list[dt.date | None] = np.maximum(window_start, np.datetime64(begin, "D")).tolist()
+    return first
+
+
+@dataclass(frozen=True)
+class TimeLimits:
+    """The limits of one worker, in seconds.
+
+    Attributes:
+        batch: Of jobs that run together.
+        job: Of a job that runs alone, unless its algorithm has a limit of its own.
+        by_algorithm: Limits set for algorithms by name; they go before what the modules declare.
+    """
+
+    batch: float
+    job: float
+    by_algorithm: Mapping[str, float] = field(default_factory=dict)
+
+    def of(self, algorithm_ids: Collection[int]) -> float:
+        """The limit of some jobs that start together, given the algorithm of each.
+
+        A job alone gets its own. Several get that of a batch, or what the slowest of them may take alone
+        when that is longer.
+        """
+        longest = max(self._of_one(algorithm_id) for algorithm_id in set(algorithm_ids))
+        return longest if len(algorithm_ids) == 1 else max(self.batch, longest)
+
+    def _of_one(self, algorithm_id: int) -> float:
+        algorithm = get_registry().by_id.get(algorithm_id)
+        if algorithm is None:
+            return self.job
+        return self.by_algorithm.get(algorithm.name) or algorithm.timeout_seconds or self.job
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_END_SECONDS = 2.0
+
+
+class ComputationDied(Exception):
+    """The process died while it computed: killed, out of memory, or crashed."""
+
+
+class ComputationTooLong(Exception):
+    """The computation ran into the time limit and was killed."""
+
+
+class ComputeProcess:
+    """One child process, started at once and again when needed.
+
+    Args:
+        memory_megabytes: What it may allocate. Beyond that an allocation fails in the code that asks for
+            it, with a traceback, long before the machine runs short.
+
+    Attributes:
+        incarnation: How often the process was replaced; another one has imported nothing yet.
+    """
+
+    def __init__(self, memory_megabytes: int) -> None:
+        self.incarnation = 0
+        self._memory_megabytes = memory_megabytes
+        self._executor = self._start()
+
+    def _start(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(
+            max_workers=1,
+            # A forked child would share the worker's connections.
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_prepare,
+            initargs=(self._memory_megabytes,),
+        )
+
+    async def run(
+        self, timeout_seconds: float | None, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """Run a function in the process.
+
+        Args:
+            timeout_seconds: How long it may take; None for any time.
+            function: Can be pickled.
+            *args: Its arguments.
+            **kwargs: Must be empty.
+
+        Raises:
+            ComputationDied: If the process died.
+            ComputationTooLong: If it took longer than the limit.
+            Exception: Whatever the function raises.
+        """
+        if kwargs:
+            raise TypeError("positional arguments only")
+        loop = asyncio.get_running_loop()
+        child: BaseProcess | None = None
+        try:
+            pid = await loop.run_in_executor(self._executor, os.getpid)
+            child = next((each for each in multiprocessing.active_children() if each.pid == pid), None)
+            future = loop.run_in_executor(self._executor, function, *args)
+            done, _ = await asyncio.wait({future}, timeout=timeout_seconds)
+            if not done:
+                os.kill(pid, signal.SIGKILL)
+                await asyncio.wait({future})
+                future.exception()
+                self._replace()
+                raise ComputationTooLong(f"took longer than {timeout_seconds:g} seconds")
+            return future.result()
+        except BrokenProcessPool as error:
+            self._replace()
+            raise ComputationDied(
+                f"the process that computed it died: {await _describe_end(child)}"
+            ) from error
+
+    def kill(self) -> None:
+        """End the process in the middle of what it is doing, which ends with `ComputationDied`."""
+        for process in multiprocessing.active_children():
+            process.kill()
+
+    def close(self) -> None:
+        """Stop the process after what it is doing."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def _replace(self) -> None:
+        self._executor.shutdown(wait=False)
+        self.incarnation += 1
+        self._executor = self._start()
+
+
+async def _describe_end(child: BaseProcess | None) -> str:
+    if child is not None:
+        await asyncio.to_thread(child.join, _END_SECONDS)
+    if child is None or child.exitcode is None:
+        return "killed, out of memory, or crashed"
+    return f"it {describe_exit(child.exitcode)}"
+
+
+def _prepare(memory_megabytes: int) -> None:
+    # Ctrl-C reaches the whole process group; the worker decides what becomes of a computation.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Of data alone: address space is also taken by libraries that never touch it.
+    resource.setrlimit(resource.RLIMIT_DATA, (memory_megabytes << 20, memory_megabytes << 20))
+    threading.Thread(target=_die_with_the_worker, daemon=True).start()
+
+
+def _die_with_the_worker() -> None:
+    worker = multiprocessing.parent_process()
+    if worker is not None:
+        worker.join()
+        os._exit(1)
+
+
+# So long a failure is taken for granted: each further try may cost the time limit or the process.
+REMEMBERED_SECONDS = 600.0
+# A process that dies once may have been killed by somebody else.
+DEATHS_TO_BLAME = 2
+
+
+class AlgorithmImports:
+    """Imports algorithms in a worker's compute process before any of their jobs start there.
+
+    Args:
+        process: Where micro-batches are computed.
+        limit_seconds: How long an import may take.
+    """
+
+    def __init__(self, process: ComputeProcess, limit_seconds: float) -> None:
+        self._process = process
+        self._limit_seconds = limit_seconds
+        self._imported_by: dict[int, int] = {}
+        self._failures: dict[int, tuple[float, JobFailure]] = {}
+
+    async def failures(self, algorithm_ids: Collection[int]) -> dict[int, JobFailure]:
+        """Why jobs of some algorithms cannot start, by id; the others are imported when this returns."""
+        now = time.monotonic()
+        self._failures = {
+            each: failed for each, failed in self._failures.items() if now - failed[0] < REMEMBERED_SECONDS
+        }
+        # One that ends the process takes along what was imported before it.
+        while missing := sorted(each for each in algorithm_ids if not self._is_settled(each)):
+            failure = await self._import(missing[0])
+            if failure is None:
+                self._imported_by[missing[0]] = self._process.incarnation
+            else:
+                self._failures[missing[0]] = time.monotonic(), failure
+        return {each: self._failures[each][1] for each in algorithm_ids if each in self._failures}
+
+    def _is_settled(self, algorithm_id: int) -> bool:
+        is_imported = self._imported_by.get(algorithm_id) == self._process.incarnation
+        return is_imported or algorithm_id in self._failures
+
+    async def _import(self, algorithm_id: int) -> JobFailure | None:
+        name = get_registry().name_of(algorithm_id)
+        for _ in range(DEATHS_TO_BLAME):
+            try:
+                await self._process.run(self._limit_seconds, import_algorithm, algorithm_id)
+            except AlgorithmUnavailable as error:
+                return _unavailable(error.reason, error.trace)
+            except ComputationTooLong as error:
+                return _unavailable(f"{name} does not import ({error})")
+            except ComputationDied:
+                continue
+            return None
+        return _unavailable(f"{name} does not import (it ends the process)")
+
+
+def _unavailable(reason: str, trace: str = "") -> JobFailure:
+    return JobFailure(f"{AlgorithmUnavailable.__name__}: {reason}", trace)
