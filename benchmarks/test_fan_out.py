@@ -11,10 +11,10 @@ from pgqueuer.queries import SyncQueries
 from benchmarks.conftest import Measure, forget_days
 from benchmarks.ledger import record_jobs
 from benchmarks.sizes import FULL, Sizes
-from episodes_assets.automation.sensors import fan_out
+from episodes_assets.defs.resources import QueueDatabase
+from episodes_assets.defs.sensors import fan_out
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.resources.databases import QueueDatabase
 from episodes_assets_tests.support.system import System
 
 

@@ -5,21 +5,30 @@ from typing import Any
 
 import dagster as dg
 
-from episodes_assets.assets.checks.day_progresses import each_open_day_progresses
-from episodes_assets.assets.episode_jobs import episode_jobs
-from episodes_assets.assets.input import take_input
-from episodes_assets.assets.job_outcomes import job_outcomes
-from episodes_assets.assets.published_results import published_results
-from episodes_assets.assets.tracked_episodes import tracked_episodes
-from episodes_assets.automation.alerts import alert_of_stalls, freshness
-from episodes_assets.automation.corrections import correct_day, rework_days
-from episodes_assets.automation.held_jobs import cancel_jobs, retry_held_jobs, waive_held_jobs
-from episodes_assets.automation.jobs import plan_day, prune_message_log, publish_day
-from episodes_assets.automation.progress import report_progress
-from episodes_assets.automation.schedules import daily_plan, nightly_pruning
-from episodes_assets.automation.sensors import fan_out, publish_finished_days
-from episodes_assets.resources.databases import InputDatabase, QueueDatabase, ResultsDatabase
-from episodes_assets.resources.lake import Lake
+from episodes_assets.defs.assets.episode_jobs import episode_jobs
+from episodes_assets.defs.assets.input import take_input
+from episodes_assets.defs.assets.job_outcomes import each_open_day_progresses, job_outcomes
+from episodes_assets.defs.assets.published_results import published_results
+from episodes_assets.defs.assets.tracked_episodes import tracked_episodes
+from episodes_assets.defs.jobs import (
+    cancel_jobs,
+    correct_day,
+    plan_day,
+    prune_message_log,
+    publish_day,
+    retry_held_jobs,
+    rework_days,
+    waive_held_jobs,
+)
+from episodes_assets.defs.resources import InputDatabase, Lake, QueueDatabase, ResultsDatabase
+from episodes_assets.defs.schedules import daily_plan, nightly_pruning
+from episodes_assets.defs.sensors import (
+    alert_of_stalls,
+    fan_out,
+    freshness,
+    publish_finished_days,
+    report_progress,
+)
 
 # Steps store what they make by themselves. Dagster's own IO manager takes a folder to write to from
 # whoever launches a run; this one takes no configuration.

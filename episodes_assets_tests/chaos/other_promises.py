@@ -37,7 +37,7 @@ TESTED = (
     TestedPromise(
         "A day that makes no progress raises an alert that says what is stuck",
         "no worker, lost messages, jobs that run for ever, workers that fell silent",
-        ("automation.test_stalls",),
+        ("defs.test_stalls",),
     ),
     TestedPromise(
         "Another environment's databases and lake are not written",
@@ -54,7 +54,7 @@ TESTED = (
         "What does not add up is not built on",
         "drops, state, ledger, outcomes and published rows that are tampered with; a drop of a tenth; "
         "slow planning; yesterday unpublished",
-        ("assets.test_checks", "checks.test_verdicts"),
+        ("defs.test_checks", "checks.test_verdicts"),
     ),
     TestedPromise(
         "What a published day was computed from never changes and never goes away",
@@ -62,7 +62,7 @@ TESTED = (
         "writers at once; files and log entries that are removed, cut or changed, byte by byte; homes from "
         "before",
         (
-            "assets.test_input_viewings",
+            "defs.test_input_viewings",
             "lake.test_viewings",
             "lake.test_versions",
             "lake.test_damage",
@@ -92,7 +92,7 @@ TESTED = (
         "a refreshed drop whose successors were deleted, changed viewings, waived and retried jobs",
         (
             "commands.test_correct",
-            "automation.test_held_jobs",
+            "defs.test_held_jobs",
             "lake.test_drops",
             "lake.test_older_snapshots",
             "results.test_publish",

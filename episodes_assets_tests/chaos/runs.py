@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from episodes_assets.definitions import build_defs
-from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
+from episodes_assets.defs.resources import QueueDatabase, ResultsDatabase
 from episodes_assets_tests.support.system import System, failure
 
 

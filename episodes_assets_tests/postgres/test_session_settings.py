@@ -21,6 +21,7 @@ from sqlalchemy import create_engine, text
 
 import episodes_assets
 from episodes_assets.accounts.pool import AccountsPool
+from episodes_assets.defs.storage import to_sqlalchemy_url
 from episodes_assets.errors import DatabaseUnreachable
 from episodes_assets.ledger.messages import read_message_figures
 from episodes_assets.ledger.workers import Activity, WorkerName
@@ -28,7 +29,6 @@ from episodes_assets.postgres import arrow
 from episodes_assets.postgres.arrow import connect_arrow, read_arrow
 from episodes_assets.postgres.connect import connect, connect_to_input, connect_to_read, connect_to_write
 from episodes_assets.postgres.databases import Database, Purpose
-from episodes_assets.postgres.sqlalchemy_url import to_sqlalchemy_url
 from episodes_assets.worker.main import Presence, Sessions
 from episodes_assets_tests.support.fleet_page import client, get
 from episodes_assets_tests.support.system import System, day, failure

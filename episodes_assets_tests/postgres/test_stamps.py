@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from episodes_assets.commands import demo as demo_module
+from episodes_assets.defs.resources import QueueDatabase, ResultsDatabase
 from episodes_assets.errors import NotProvisioned, WrongEnvironment
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Database, Purpose
@@ -15,7 +16,6 @@ from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.postgres.provision import targets
 from episodes_assets.postgres.provision.init import provision
 from episodes_assets.postgres.provision.targets import replace_stamp
-from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
 from episodes_assets.settings import load_settings
 from episodes_assets.worker.main import run_worker
 from episodes_assets_tests.commands.invoke import output, refusal

@@ -14,6 +14,7 @@ import pytest
 from alembic.script import ScriptDirectory
 
 from episodes_assets.algorithms.registry import get_registry
+from episodes_assets.defs.resources import QueueDatabase, ResultsDatabase
 from episodes_assets.errors import (
     BadSetting,
     EpisodesError,
@@ -30,7 +31,6 @@ from episodes_assets.postgres.provision import status as provision_status
 from episodes_assets.postgres.provision.init import downgrade
 from episodes_assets.postgres.provision.status import DatabaseStatus, read_status
 from episodes_assets.postgres.provision.targets import find_targets
-from episodes_assets.resources.databases import QueueDatabase, ResultsDatabase
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets_tests.commands.invoke import output, refusal
 from episodes_assets_tests.support.system import System

@@ -8,7 +8,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from episodes_assets.automation.decisions import wants_publication
+from episodes_assets.defs.decisions import wants_publication
 from episodes_assets.errors import DayIncomplete, LedgerBehind
 from episodes_assets.ledger import plans
 from episodes_assets.ledger.progress import read_progress

@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy
 
 from episodes_assets import failures
+from episodes_assets.defs.storage import to_sqlalchemy_url
 from episodes_assets.errors import (
     AccessDenied,
     DatabaseUnreachable,
@@ -26,7 +27,6 @@ from episodes_assets.errors import (
 from episodes_assets.postgres.arrow import read_arrow
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.postgres.sqlalchemy_url import to_sqlalchemy_url
 from episodes_assets_tests.chaos.fleet import eventually
 from episodes_assets_tests.root_causes.conftest import MOST_CONNECTIONS
 from episodes_assets_tests.root_causes.disk import NEVER_SAID, assert_plain

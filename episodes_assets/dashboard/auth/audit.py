@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection
 
 from episodes_assets.dashboard.auth.graphql import RUN_CONFIG, Asked, Call, names_environment
 from episodes_assets.days import ONE_DAY
-from episodes_assets.resources.launched_by import LAUNCHED_BY
+from episodes_assets.defs.storage import LAUNCHED_BY
 
 
 def cut(value: object, longest: int) -> object:

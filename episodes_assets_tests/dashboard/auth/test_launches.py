@@ -17,9 +17,9 @@ from graphql import GraphQLInputObjectType, GraphQLObjectType, get_named_type
 
 from episodes_assets.accounts import sessions
 from episodes_assets.accounts.identity import Role
+from episodes_assets.defs.storage import LAUNCHED_BY
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.resources.launched_by import LAUNCHED_BY
 from episodes_assets.settings import PROJECT_FOLDER
 from episodes_assets_tests.conftest import fresh_system
 from episodes_assets_tests.dashboard.served import JSON, Dashboard, serve_dashboard

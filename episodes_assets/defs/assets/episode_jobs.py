@@ -1,0 +1,280 @@
+"""`episode_jobs`: the day's jobs, planned and written to the ledger; with its checks.
+
+A warning is raised while a slow step still runs. What is planned is `planning/jobs.py`, the ledger
+`ledger/plans.py`.
+"""
+
+import datetime as dt
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from threading import Timer
+
+import dagster as dg
+import pandas as pd
+from pydantic import Field
+
+from episodes_assets.algorithms.registry import get_registry
+from episodes_assets.checks import ledger
+from episodes_assets.checks.ledger import (
+    Planning,
+    every_due_row_has_one_job,
+    job_count_is_usual,
+    planning_is_as_fast_as_usual,
+)
+from episodes_assets.checks.verdicts import HISTORY_DAYS
+from episodes_assets.days import ONE_DAY
+from episodes_assets.defs.assets.input import refuse_large_quarantine
+from episodes_assets.defs.metadata import days_table, table
+from episodes_assets.defs.partitions import daily, days_of, whole_range
+from episodes_assets.defs.resources import Lake, QueueDatabase, ResultsDatabase
+from episodes_assets.defs.steps import TEAM, Events, RunOptions, Stopwatch, conclude, plain_failures
+from episodes_assets.errors import LakeMissing, PlanOvertaken
+from episodes_assets.lake.versions import TableVersion
+from episodes_assets.lake.viewings import Viewings, require_day
+from episodes_assets.ledger import plans
+from episodes_assets.ledger.verify import read_job_counts, read_ledger_days
+from episodes_assets.planning.episode_set import EpisodeSet
+from episodes_assets.planning.jobs import plan_checksum, plan_jobs
+from episodes_assets.postgres.connect import Connection
+from episodes_assets.results import publish
+from episodes_assets.results.recompute import (
+    Ground,
+    read_grounds,
+    read_published_coverage,
+    require_computable,
+    require_same_ground,
+)
+from episodes_assets.results.state import read_tracked, state_before
+from episodes_assets.settings import load_settings
+
+CHECKS = [
+    dg.AssetCheckSpec(
+        ledger.EVERY_DUE_ROW_HAS_ONE_JOB,
+        asset="episode_jobs",
+        blocking=True,
+        description="The jobs read back from the ledger are those that were planned, none twice.",
+    ),
+    dg.AssetCheckSpec(
+        ledger.JOB_COUNT_IS_USUAL,
+        asset="episode_jobs",
+        description=f"Jobs are {ledger.LEAST_JOBS:g} to {ledger.MOST_JOBS:g} times the median of the "
+        f"{HISTORY_DAYS} days before.",
+    ),
+    dg.AssetCheckSpec(
+        ledger.PLANNING_IS_AS_FAST_AS_USUAL,
+        asset="episode_jobs",
+        description=f"Planning takes at most {ledger.FAR_SLOWER:g} times what it took for as many days and "
+        f"rows before, or {ledger.NEVER_SLOW_SECONDS:g} s.",
+    ),
+]
+_NUMBERS = {"days", "rows", "seconds"}
+_ROWS_READ = 3 * HISTORY_DAYS  # with those of failed runs, which have no verdict
+
+
+def read_history(instance: dg.DagsterInstance) -> list[ledger.Planning]:
+    """The steps that planned before, the latest first: each left its numbers with its verdict."""
+    key = dg.AssetCheckKey(dg.AssetKey("episode_jobs"), ledger.PLANNING_IS_AS_FAST_AS_USUAL)
+    records = instance.event_log_storage.get_asset_check_execution_history(key, limit=_ROWS_READ)
+    verdicts = (record.evaluation for record in records)
+    numbers = [
+        {name: float(str(found.metadata[name].value)) for name in _NUMBERS}
+        for found in verdicts
+        if isinstance(found, dg.AssetCheckEvaluation) and found.metadata.keys() >= _NUMBERS
+    ]
+    return [ledger.Planning(int(each["days"]), int(each["rows"]), each["seconds"]) for each in numbers]
+
+
+@contextmanager
+def warned_when_slow(
+    context: dg.AssetExecutionContext, days: int, rows: int, history: Sequence[ledger.Planning]
+) -> Iterator[None]:
+    """Log a warning as soon as the block has taken far longer than planning usually does.
+
+    It comes while the block runs, also when that waits for something that never ends.
+    """
+    limit, usual = ledger.slow_after(days, rows, history), ledger.usual_seconds(days, rows, history)
+    if limit is None or usual is None:
+        yield
+        return
+    began = time.monotonic()
+
+    def warn() -> None:
+        seconds = time.monotonic() - began
+        context.log.warning(ledger.describe_slow(limit, seconds=seconds, usual=usual, is_running=True))
+
+    timer = Timer(limit, warn)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+CODE_VERSION = "1"
+
+
+class PlanOptions(RunOptions):
+    """How to plan the day. The default keeps what was worked."""
+
+    rework: bool = Field(
+        default=False,
+        description="Supersede the day's plan even if it is the same, so that all its jobs are worked again: "
+        "for viewings that arrived late behind jobs that stay as they are.",
+    )
+    as_planned: bool = Field(
+        default=False,
+        description="With `rework`: from the version of the lake that the day's plan names, not the newest.",
+    )
+
+
+@dg.asset(
+    # Of the day itself: it holds what was tracked before the day as well, and `one_day_before` would have
+    # backfills ask for a day too many.
+    deps=["input_episodes", "input_viewings", "tracked_episodes"],
+    partitions_def=daily,
+    backfill_policy=whole_range,
+    group_name="planning",
+    kinds={"postgres", "pandas"},
+    owners=TEAM,
+    code_version=CODE_VERSION,
+    check_specs=CHECKS,
+    config_schema=PlanOptions.config_schema(),
+)
+def episode_jobs(
+    context: dg.AssetExecutionContext,
+    queue_database: QueueDatabase,
+    results_database: ResultsDatabase,
+    lake: Lake,
+) -> Events:
+    """The day's due rows as jobs in the ledger, each with the window it is to analyse.
+
+    A pure function of the day's drop and viewings in the lake and yesterday's tracked episodes. Planning
+    a day again changes nothing unless the plan differs, or `rework` is configured; then the old one is
+    superseded. The plan names the version of the lake that its jobs are computed from.
+    """
+    clock = Stopwatch()
+    options = PlanOptions.read(context)
+    settings = load_settings()
+    history = read_history(context.instance)
+    planned: list[plans.Plan] = []
+    changes = 0
+    registry = get_registry()
+    by_algorithm = Counter({registry.name_of(algorithm_id): 0 for algorithm_id in sorted(registry.ids)})
+    with (
+        plain_failures(),
+        results_database.connect_to_read() as state,
+        queue_database.connect() as queue,
+    ):
+        days = days_of(context)
+        drops = lake.drops()
+        taken = drops.require_all(days)
+        viewings = lake.viewings()
+        newest = viewings.newest()
+        state_before(state, days[0])
+        yesterday = state_before(state, days[-1])
+        refuse_large_quarantine(taken, settings.quarantine_limit)
+        rows = sum(drop.accepted_rows for drop in taken)
+        with warned_when_slow(context, len(days), rows, history):
+            grounds = read_grounds(state, days, taken)
+            tracked = read_tracked(results_database.dsn, yesterday)
+            for day, drop, ground in zip(days, taken, grounds, strict=True):
+                if options.as_planned:
+                    version: TableVersion | None = _require_as_planned(queue, viewings, ground)
+                else:
+                    version = newest
+                    if not options.rework:
+                        version = _version_as_planned(queue, viewings, ground) or newest
+                in_lake = version is not None and day in version.files
+                viewed = EpisodeSet.of(
+                    viewings.episodes_of(version.number, day)
+                    if version is not None and in_lake
+                    else drops.read_viewed(drop)  # of a release before the lake
+                )
+                before = tracked.as_of(day - ONE_DAY)
+                parts = drops.read_drop(drop, ["epid", "algorithm_id", "premier_date", "start_date"])
+                jobs = pd.concat([plan_jobs(part, viewed, before, day) for part in parts], ignore_index=True)
+                plan, changed = plans.record_plan(
+                    queue,
+                    day,
+                    jobs,
+                    checksum=plan_checksum(jobs),
+                    snapshot_id=drop.snapshot_id,
+                    code_version=CODE_VERSION,
+                    chunk_jobs=settings.chunk_jobs,
+                    viewings=version.pinned if version is not None and in_lake else None,
+                    tracked_checksum=ground.yesterday,
+                    above=publish.newest_plan(state),
+                    rework=options.rework,
+                    from_lake=True,
+                    look_again=partial(require_same_ground, ground, state, drops),
+                    before_new=partial(_require_viewings, state, day, version, viewings.shown),
+                )
+                for algorithm_id, count in jobs["algorithm_id"].value_counts().items():
+                    by_algorithm[registry.name_of(int(str(algorithm_id)))] += int(count)
+                context.log.info(f"{day}: {plan.jobs:,} jobs{'' if changed else ' (unchanged)'}")
+                changes += changed
+                planned.append(plan)
+        step = Planning(len(days), rows, clock.seconds)
+        verdicts = [
+            every_due_row_has_one_job(read_ledger_days(queue, queue_database.dsn, planned)),
+            job_count_is_usual(read_job_counts(queue, days[0] - HISTORY_DAYS * ONE_DAY, days[-1]), days),
+            planning_is_as_fast_as_usual(step, history),
+        ]
+    yield from conclude(
+        {
+            "jobs": sum(plan.jobs for plan in planned),
+            "jobs by algorithm": table(
+                [{"algorithm": name, "jobs": jobs} for name, jobs in by_algorithm.items()]
+            ),
+            "days changed": changes,
+            **days_table(
+                context,
+                [{"day": str(plan.day), "jobs": plan.jobs, "plan": plan.checksum[:16]} for plan in planned],
+                row_counts=[plan.jobs for plan in planned],
+            ),
+            "seconds": clock.seconds,
+        },
+        verdicts,
+    )
+
+
+def _version_as_planned(queue: Connection, viewings: Viewings, ground: Ground) -> TableVersion | None:
+    """The version of the lake that a day's plan names, if all else is as it was planned; None otherwise.
+
+    So planning a day again changes nothing: late viewings take `rework`.
+    """
+    plan = plans.find_plan(queue, ground.day)
+    if plan is None or plan.viewings_version is None:
+        return None
+    if (plan.snapshot_id, plan.tracked_checksum) != (ground.snapshot_id, ground.yesterday):
+        return None
+    by = f"the plan of {ground.day}"
+    return viewings.at(plan.viewings_version, plan.viewings_digest, by)
+
+
+def _require_as_planned(queue: Connection, viewings: Viewings, ground: Ground) -> TableVersion:
+    """The same, or an error that says why there is none."""
+    plan = plans.require_plan(queue, ground.day)
+    if version := _version_as_planned(queue, viewings, ground):
+        return version
+    if plan.viewings_version is None:
+        raise LakeMissing(
+            f"the plan of {ground.day} is of a release before the lake, and names no version of it",
+            "work it again without `as_planned`",
+        )
+    raise PlanOvertaken(
+        f"{ground.day} has another drop than it was planned from, or builds on another yesterday",
+        "work it again without `as_planned`",
+    )
+
+
+def _require_viewings(state: Connection, day: dt.date, version: TableVersion | None, shown: str) -> None:
+    """Refuse a new plan whose jobs could not be computed, or would give less than is published."""
+    require_computable(read_published_coverage(state, day, day), version)
+    if version is None:
+        raise LakeMissing(f"{shown} is empty", f"materialise input_viewings of {day}")
+    require_day(version, day, shown)

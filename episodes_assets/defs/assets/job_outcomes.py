@@ -1,0 +1,298 @@
+"""`job_outcomes`: what the workers made of the day's jobs; with its checks and metadata.
+
+The step waits until the jobs are finished, reports progress, and refuses to wait for a stalled day. What it
+shows: a plot, durations, the slowest batches and the jobs that are left out. `each_open_day_progresses` can
+be run by hand and is what an alert says.
+"""
+
+import datetime as dt
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+
+from episodes_assets.algorithms.registry import get_registry
+from episodes_assets.checks.ledger import EVERY_JOB_HAS_ONE_OUTCOME, OpenDay, every_job_has_one_outcome
+from episodes_assets.defs.metadata import days_table, image, jobs_over_time, table
+from episodes_assets.defs.partitions import daily, days_of, whole_range
+from episodes_assets.defs.progress import FAILED_SHOWN, ProgressReports, failed_table
+from episodes_assets.defs.resources import QueueDatabase
+from episodes_assets.defs.steps import NO_OPTIONS, TEAM, Events, Stopwatch, conclude, plain_failures
+from episodes_assets.errors import FleetStalled, JobsHeld
+from episodes_assets.ledger import held, plans
+from episodes_assets.ledger.dispatch import fan_out_day
+from episodes_assets.ledger.held import read_held
+from episodes_assets.ledger.progress import (
+    AlgorithmDuration,
+    Progress,
+    SlowBatch,
+    durations_by_algorithm,
+    finished_over_time,
+    open_days,
+    read_progress,
+    slowest_batches,
+)
+from episodes_assets.ledger.verify import count_outcomes
+from episodes_assets.postgres.connect import Connection
+from episodes_assets.settings import load_settings
+
+CHECK = "each_open_day_progresses"
+
+
+@dg.asset_check(
+    asset="job_outcomes",
+    name=CHECK,
+    description="Of each day with unfinished jobs, some job was finished within EPISODES_STALL_MINUTES.",
+    config_schema=NO_OPTIONS,
+)
+def each_open_day_progresses(queue_database: QueueDatabase) -> dg.AssetCheckResult:
+    """Look at all days with unfinished jobs."""
+    with plain_failures(), queue_database.connect_to_read() as queue:
+        found = find_open_days(queue)
+    return dg.AssetCheckResult(**describe(found, stalled_days(found)))
+
+
+def find_open_days(queue: Any) -> list[OpenDay]:  # noqa: ANN401
+    """The days with unfinished jobs, as the settings judge silence."""
+    return open_days(queue, dt.timedelta(seconds=load_settings().heartbeat_seconds))
+
+
+def stalled_days(found: Sequence[OpenDay]) -> list[OpenDay]:
+    """Those of which nothing was finished for EPISODES_STALL_MINUTES."""
+    limit = dt.timedelta(minutes=load_settings().stall_minutes)
+    now = dt.datetime.now(dt.UTC)
+    return [day for day in found if day.is_stalled(now, limit)]
+
+
+def describe(found: Sequence[OpenDay], stalled: Sequence[OpenDay]) -> dict[str, Any]:
+    """The verdict: `passed`, `description` and `metadata` of a check's result."""
+    return {
+        "passed": not stalled,
+        "description": "; ".join(day.describe() for day in stalled)
+        or "each day with unfinished jobs makes progress",
+        "metadata": {
+            "days with unfinished jobs": len(found),
+            "stalled days": table(
+                [
+                    {
+                        "day": str(day.day),
+                        "waiting": day.waiting,
+                        "running": day.running,
+                        "last finished": day.moved_at.isoformat(timespec="seconds"),
+                        "oldest claim": day.claimed_by or "-",
+                        "live messages": day.messages,
+                        "lost messages": day.lost_messages,
+                        "silent workers' messages": day.silent_messages,
+                    }
+                    for day in stalled
+                ]
+            ),
+        },
+    }
+
+
+CHECKS = [
+    dg.AssetCheckSpec(
+        EVERY_JOB_HAS_ONE_OUTCOME,
+        asset="job_outcomes",
+        blocking=True,
+        description="Each job of the plan is accounted for once: jobs = outcomes + waived jobs.",
+    )
+]
+
+
+SLOWEST_SHOWN = 10
+
+
+def describe_work(connection: Connection, progress: Sequence[Progress]) -> dict[str, Any]:
+    """Metadata of bounded size, however many days and jobs there were.
+
+    Plans that were worked before durations were kept have no plot, and none in the tables.
+
+    Args:
+        connection: To `queue`.
+        progress: The days, finished.
+    """
+    plans = [day.plan_id for day in progress]
+    metadata: dict[str, Any] = {}
+    if points := finished_over_time(connection, plans):
+        metadata["jobs over time"] = image(
+            jobs_over_time(points, sum(day.jobs for day in progress)), "jobs finished over time"
+        )
+    if by_algorithm := durations_by_algorithm(connection, plans):
+        metadata["durations by algorithm"] = table([_duration(each) for each in by_algorithm])
+        metadata["slowest jobs"] = table(
+            [_slow(each) for each in slowest_batches(connection, plans, SLOWEST_SHOWN)]
+        )
+    if days := [day.day for day in progress if day.failed]:
+        metadata["failed jobs"] = failed_table(held.read_held(connection, days, FAILED_SHOWN))
+    return metadata
+
+
+def _duration(each: AlgorithmDuration) -> dict[str, Any]:
+    return {
+        "algorithm": get_registry().name_of(each.algorithm_id),
+        "jobs": each.jobs,
+        "batches": each.batches,
+        "seconds": round(each.seconds, 3),
+        "jobs per second": round(each.jobs / each.seconds, 1) if each.seconds else 0.0,
+        "median of a batch": round(each.median, 4),
+        "95th percentile": round(each.p95, 4),
+    }
+
+
+def _slow(each: SlowBatch) -> dict[str, Any]:
+    is_alone = each.epid is not None and each.algorithm_id is not None
+    return {
+        "day": str(each.day),
+        "what": f"epid {each.epid}, {get_registry().name_of(each.algorithm_id or 0)}"
+        if is_alone
+        else f"{each.jobs:,} jobs",
+        "chunk": each.chunk,
+        "seconds": round(each.seconds, 3),
+        "seconds for each": round(each.seconds / each.jobs, 5),
+        "worker": each.worker,
+    }
+
+
+CODE_VERSION = "1"
+POLL_SECONDS = 0.25
+REPORT_SECONDS = 10.0
+RESEND_SECONDS = 10.0
+HELD_SHOWN = 50
+
+
+@dg.asset(
+    deps=["episode_jobs"],
+    partitions_def=daily,
+    backfill_policy=whole_range,
+    group_name="fleet",
+    kinds={"postgres"},
+    owners=TEAM,
+    code_version=CODE_VERSION,
+    check_specs=CHECKS,
+    config_schema=NO_OPTIONS,
+)
+def job_outcomes(context: dg.AssetExecutionContext, queue_database: QueueDatabase) -> Events:
+    """An outcome for each of the day's jobs, worked by the fleet.
+
+    Makes sure the day is handed to the fleet, waits until every job is finished, and fails with the
+    list of what is held, or when no job finishes for too long. Held jobs that a recorded decision leaves
+    out are in nobody's way.
+    """
+    clock = Stopwatch()
+    with plain_failures(), queue_database.connect() as queue:
+        days = days_of(context)
+        for day in days:
+            plans.require_plan(queue, day)
+        for day in days:
+            sent = fan_out_day(queue, day)
+            context.log.info(f"{day}: {sent.jobs:,} jobs, {sent.messages:,} messages enqueued")
+        reports = ProgressReports(context, queue)
+        progress = _wait(context, queue, days, load_settings().stall_minutes * 60, reports)
+        for each in progress:
+            if each.waived:
+                context.log.warning(f"{each.day}: without {each.waived:,} failed jobs: {each.decision}")
+        reports.report_failures(progress)
+        _refuse_held(context, queue, progress)
+        work = describe_work(queue, progress)
+        verdict = every_job_has_one_outcome(count_outcomes(queue, [day.plan_id for day in progress]))
+    yield from conclude(
+        {
+            "succeeded": sum(day.succeeded for day in progress),
+            "left out": sum(day.waived for day in progress),
+            **work,
+            **days_table(
+                context,
+                [
+                    {
+                        "day": str(day.day),
+                        "succeeded": day.succeeded,
+                        "left out": day.waived,
+                        "decision": day.decision,
+                    }
+                    for day in progress
+                ],
+                row_counts=[day.succeeded for day in progress],
+            ),
+            "seconds": clock.seconds,
+        },
+        [verdict],
+    )
+
+
+def _wait(
+    context: dg.AssetExecutionContext,
+    queue: Connection,
+    days: Sequence[dt.date],
+    stall_seconds: float,
+    reports: ProgressReports,
+) -> list[Progress]:
+    moved = reported = resent = time.monotonic()
+    finished = -1
+    while True:
+        progress = read_progress(queue, days)
+        now = time.monotonic()
+        total = sum(day.jobs for day in progress)
+        is_open = any(day.is_open for day in progress)
+        before, finished = finished, sum(day.succeeded + day.failed for day in progress)
+        if finished != before or (now - moved > stall_seconds and not _stalled(queue, days, stall_seconds)):
+            moved = now  # or their turn has not come, and the fleet works other days
+        if now - reported >= REPORT_SECONDS or not is_open:
+            context.log.info(f"{finished:,} of {total:,} jobs finished")
+            reported = now
+        if not is_open:
+            return progress
+        reports.report(progress)
+        if now - moved > stall_seconds:
+            raise _explain_stall(queue, days, stall_seconds)
+        if now - resent >= RESEND_SECONDS:  # the daemon with its sensor need not be running
+            _resend(context, queue, [day.day for day in progress if day.is_open])
+            resent = now
+        time.sleep(POLL_SECONDS)
+
+
+def _resend(context: dg.AssetExecutionContext, queue: Connection, days: Sequence[dt.date]) -> None:
+    for day in days:
+        if messages := fan_out_day(queue, day).messages:
+            context.log.warning(f"{day}: {messages:,} messages were lost and are sent again")
+
+
+def _stalled(queue: Connection, days: Sequence[dt.date], stall_seconds: float) -> list[OpenDay]:
+    found = open_days(queue, dt.timedelta(seconds=load_settings().heartbeat_seconds), days)
+    now, limit = dt.datetime.now(dt.UTC), dt.timedelta(seconds=stall_seconds)
+    return [day for day in found if day.is_stalled(now, limit)]
+
+
+def _explain_stall(queue: Connection, days: Sequence[dt.date], stall_seconds: float) -> FleetStalled:
+    what = f"no job finished for {stall_seconds / 60:g} minutes"
+    first = min(_stalled(queue, days, stall_seconds), key=lambda day: day.moved_at, default=None)
+    if first is None:
+        return FleetStalled(f"{what}, but since this moment they move", "materialise job_outcomes again")
+    return FleetStalled(f"{what}; of {first.day} {first.what_is_stuck}", first.what_to_do)
+
+
+def _refuse_held(context: dg.AssetExecutionContext, queue: Connection, progress: Sequence[Progress]) -> None:
+    days = [day.day for day in progress if day.held]
+    if not days:
+        return
+    held = [job for job in read_held(queue, days, HELD_SHOWN) if not job.is_waived]
+    for job in held:
+        context.log.error(
+            f"{job.day} epid {job.epid} algorithm {job.algorithm_id}: {job.error} (after {job.starts} starts)"
+        )
+    total = sum(day.held for day in progress)
+    if not held:
+        raise JobsHeld(
+            f"{total:,} jobs were held, and have been retried, waived or planned anew meanwhile",
+            "materialise job_outcomes again",
+        )
+    first = held[0]
+    raise JobsHeld(
+        f"{total:,} jobs are held, among them epid {first.epid} of {first.day} "
+        f"for algorithm {first.algorithm_id} ({first.error})",
+        f"mend the cause, then `episodes jobs retry {days[0]}`, or publish the day without them by "
+        f"`episodes jobs waive {days[0]}`{', and so on for each day' if len(days) > 1 else ''}; "
+        "the step's log lists them",
+    )

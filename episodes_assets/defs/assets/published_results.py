@@ -1,0 +1,122 @@
+"""`published_results`: the day as consumers see it; with its checks.
+
+Its statements are `results/publish.py`.
+"""
+
+import datetime as dt
+
+import dagster as dg
+
+from episodes_assets.checks.results import (
+    PUBLISHED_ROWS_ARE_THE_OUTCOMES,
+    YESTERDAY_IS_PUBLISHED,
+    due_day,
+    published_rows_are_the_outcomes,
+    yesterday_is_published,
+)
+from episodes_assets.checks.verdicts import Verdict
+from episodes_assets.defs.metadata import days_table, preview
+from episodes_assets.defs.partitions import daily, days_of, whole_range
+from episodes_assets.defs.resources import QueueDatabase, ResultsDatabase
+from episodes_assets.defs.steps import NO_OPTIONS, TEAM, Events, Stopwatch, conclude, plain_failures
+from episodes_assets.ledger import plans
+from episodes_assets.postgres.connect import Connection
+from episodes_assets.results import publish
+from episodes_assets.results.publish import PublishedDay
+from episodes_assets.results.verify import read_publication, read_publications
+from episodes_assets.settings import load_settings
+
+CHECKS = [
+    dg.AssetCheckSpec(
+        PUBLISHED_ROWS_ARE_THE_OUTCOMES,
+        asset="published_results",
+        blocking=True,
+        description="The rows read back, the outcomes in the ledger and the manifest agree.",
+    ),
+    dg.AssetCheckSpec(
+        YESTERDAY_IS_PUBLISHED,
+        asset="published_results",
+        description="The day that ended last is published by EPISODES_PUBLISHED_BY_HOUR. Looked at again "
+        "every minute by the sensor `freshness`.",
+    ),
+]
+
+
+def check_freshness(results: Connection, now: dt.datetime, hour: int) -> Verdict:
+    """The verdict of `yesterday_is_published` at a time."""
+    due = due_day(now, hour)
+    return yesterday_is_published(due, hour, read_publications(results, due))
+
+
+CODE_VERSION = "1"
+PREVIEW_ROWS = 10
+
+
+@dg.asset(
+    deps=["job_outcomes"],
+    partitions_def=daily,
+    backfill_policy=whole_range,
+    group_name="results",
+    kinds={"postgres"},
+    owners=TEAM,
+    code_version=CODE_VERSION,
+    check_specs=CHECKS,
+    config_schema=NO_OPTIONS,
+)
+def published_results(
+    context: dg.AssetExecutionContext,
+    queue_database: QueueDatabase,
+    results_database: ResultsDatabase,
+) -> Events:
+    """The day's outcomes in the results database, replaced in one transaction.
+
+    A reader sees the day as it was or as it is. Publishing the same outcomes again changes nothing.
+    """
+    clock = Stopwatch()
+    days: list[PublishedDay] = []
+    changes = 0
+    with (
+        plain_failures(),
+        queue_database.connect() as queue,
+        results_database.connect() as results,
+    ):
+        for day in days_of(context):
+            plans.require_plan(queue, day)
+        for day in days_of(context):
+            manifest, changed = publish.publish_day(queue, results, day, CODE_VERSION)
+            context.log.info(f"{day}: {manifest.rows:,} rows{'' if changed else ' (unchanged)'}")
+            if manifest.left_out:
+                context.log.warning(f"{day}: without {manifest.left_out:,} failed jobs: {manifest.decision}")
+            changes += changed
+            days.append(manifest)
+        first_rows = publish.read_rows(results, days[-1].day, PREVIEW_ROWS)
+        verdicts = [
+            published_rows_are_the_outcomes(read_publication(queue, results, days)),
+            check_freshness(results, dt.datetime.now(dt.UTC), load_settings().published_by_hour),
+        ]
+    left_out = sum(day.left_out for day in days)
+    yield from conclude(
+        {
+            "left out": left_out,
+            "preview": preview(first_rows),
+            "days changed": changes,
+            **days_table(
+                context,
+                [
+                    {
+                        "day": str(day.day),
+                        "rows": day.rows,
+                        "left out": day.left_out,
+                        "decision": day.decision,
+                        "checksum": day.checksum,
+                        "snapshot": day.snapshot_id,
+                    }
+                    for day in days
+                ],
+                row_counts=[day.rows for day in days],
+                counted="rows published",
+            ),
+            "seconds": clock.seconds,
+        },
+        verdicts,
+    )

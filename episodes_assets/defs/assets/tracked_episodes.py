@@ -1,0 +1,118 @@
+"""`tracked_episodes`: which episodes have been caught up from their premiere; with its check.
+
+Its statements are `results/state.py`.
+"""
+
+import dagster as dg
+import numpy as np
+
+from episodes_assets.checks.results import STATE_ONLY_GROWS, state_only_grows
+from episodes_assets.days import ONE_DAY
+from episodes_assets.defs.assets.input import refuse_large_quarantine
+from episodes_assets.defs.metadata import days_table
+from episodes_assets.defs.partitions import daily, days_of, one_day_before, whole_range
+from episodes_assets.defs.resources import Lake, ResultsDatabase
+from episodes_assets.defs.steps import NO_OPTIONS, TEAM, Events, Stopwatch, conclude, plain_failures
+from episodes_assets.planning.jobs import newly_tracked
+from episodes_assets.results import state
+from episodes_assets.results.verify import read_state_days
+from episodes_assets.settings import load_settings
+
+CHECKS = [
+    dg.AssetCheckSpec(
+        STATE_ONLY_GROWS,
+        asset="tracked_episodes",
+        blocking=True,
+        description="The stored episodes are those of the manifest, never fewer than the day before, and "
+        "the chain of checksums is unbroken.",
+    )
+]
+
+
+CODE_VERSION = "1"
+
+
+@dg.asset(
+    deps=[
+        "input_episodes",
+        dg.AssetDep("tracked_episodes", partition_mapping=one_day_before),
+    ],
+    partitions_def=daily,
+    backfill_policy=whole_range,
+    group_name="planning",
+    kinds={"postgres", "pandas"},
+    owners=TEAM,
+    code_version=CODE_VERSION,
+    check_specs=CHECKS,
+    config_schema=NO_OPTIONS,
+)
+def tracked_episodes(
+    context: dg.AssetExecutionContext, results_database: ResultsDatabase, lake: Lake
+) -> Events:
+    """All episodes tracked as of the day: yesterday's, and those of `reach` that have premiered.
+
+    Stored once per episode with the day it was first tracked. A day refuses to build on a missing or
+    different yesterday; with no history at all it begins one.
+    """
+    clock = Stopwatch()
+    quarantine_limit = load_settings().quarantine_limit
+    recorded: list[state.TrackedDay] = []
+    changes = 0
+    with (
+        plain_failures(),
+        results_database.connect() as connection,
+        results_database.connect() as lock,
+        state.only_writer(lock),
+    ):
+        days = days_of(context)
+        drops = lake.drops()
+        taken = drops.require_all(days)
+        yesterday = state.state_before(connection, days[0])
+        if yesterday is None:
+            context.log.info(f"{days[0]} begins the history: nothing is tracked before it")
+        tracked = state.read_tracked(results_database.dsn, yesterday)
+        before = tracked.as_of(days[0] - ONE_DAY)
+        for day, drop in zip(days, taken, strict=True):
+            refuse_large_quarantine([drop], quarantine_limit)
+            parts = drops.read_drop(drop, ["epid", "algorithm_id", "premier_date"])
+            new = np.concatenate([newly_tracked(part, before, day) for part in parts])
+            yesterday, changed = state.record_day(
+                connection,
+                day,
+                new,
+                yesterday=yesterday,
+                snapshot_id=drop.snapshot_id,
+                code_version=CODE_VERSION,
+            )
+            context.log.info(
+                f"{day}: {yesterday.newly_tracked:,} newly tracked, {yesterday.total:,} in all"
+                f"{'' if changed else ' (unchanged)'}"
+            )
+            before = before.plus(new)
+            changes += changed
+            recorded.append(yesterday)
+        verdict = state_only_grows(read_state_days(connection, results_database.dsn, days), days)
+    yield from conclude(
+        {
+            "newly tracked": sum(day.newly_tracked for day in recorded),
+            "tracked in all": recorded[-1].total,
+            "origin": recorded[0].origin,
+            "checksum": recorded[-1].checksum,
+            "days changed": changes,
+            **days_table(
+                context,
+                [
+                    {
+                        "day": str(day.day),
+                        "newly tracked": day.newly_tracked,
+                        "tracked in all": day.total,
+                        "snapshot": day.snapshot_id,
+                    }
+                    for day in recorded
+                ],
+                row_counts=[day.total for day in recorded],
+            ),
+            "seconds": clock.seconds,
+        },
+        [verdict],
+    )

@@ -1,0 +1,146 @@
+"""What a materialisation shows in the UI: tables of days, and counts over time as small SVGs.
+
+Any browser shows the SVGs by themselves. What a step does is `steps`.
+"""
+
+import base64
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from episodes_assets.planning.throughput import MOST_POINTS, FinishedBy
+
+_TYPES = {int: "int", float: "float"}
+DAYS_SHOWN = 31
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
+    """Rows with equal keys as a table; empty as a table without columns."""
+    columns = [
+        dg.TableColumn(name, type=_TYPES.get(type(value), "string"))
+        for name, value in (rows[0].items() if rows else ())
+    ]
+    return dg.MetadataValue.table(
+        records=[dg.TableRecord({k: _cell(v) for k, v in row.items()}) for row in rows],
+        schema=dg.TableSchema(columns=columns),
+    )
+
+
+def days_table(
+    context: dg.AssetExecutionContext,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    row_counts: Sequence[int],
+    counted: str = "dagster/row_count",
+    asset: str | None = None,
+) -> dict[str, Any]:
+    """Metadata with a row for each day of a step.
+
+    Dagster keeps all of a step's metadata with the event of each of its days. So a long range shows its
+    last `DAYS_SHOWN` days there, and each day by itself its own row. The numbers of a day's row stand in
+    place of the whole range's of the same name: with its event, a partition shows its own.
+
+    Args:
+        context: Of the step.
+        rows: With equal keys, `day` among them, in order.
+        row_counts: How many rows each of the days has, for `dagster/row_count`.
+        counted: Another name to show them by as well.
+        asset: Whose they are, of a step that makes several.
+    """
+    shown = {"days in this run": len(rows), "days": table(rows[-DAYS_SHOWN:])}
+    if len(rows) == 1:
+        return {"dagster/row_count": row_counts[0], counted: row_counts[0], **shown}
+    for row, count in zip(rows, row_counts, strict=True):
+        numbers = {name: value for name, value in row.items() if type(value) is int}
+        context.add_asset_metadata(
+            {"dagster/row_count": count, counted: count, **numbers, "this day": table([row])},
+            asset_key=asset,
+            partition_key=str(row["day"]),
+        )
+    return shown
+
+
+def image(svg: str, name: str) -> dg.MarkdownMetadataValue:
+    """An SVG that the UI shows in its place."""
+    encoded = base64.b64encode(svg.encode()).decode()
+    return dg.MetadataValue.md(f"![{name}](data:image/svg+xml;base64,{encoded})")
+
+
+def preview(frame: pd.DataFrame) -> dg.MarkdownMetadataValue:
+    """The rows of a small frame as Markdown."""
+    text = frame.astype("object").where(frame.notna(), "").astype("str")
+    lines = [list(text.columns), ["---"] * len(text.columns), *text.to_numpy().tolist()]
+    return dg.MetadataValue.md("\n".join("| " + " | ".join(line) + " |" for line in lines))
+
+
+def _cell(value: object) -> str | int | float | bool | None:
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+WIDTH, HEIGHT = 560, 160
+LEFT, RIGHT, TOP, BOTTOM = 70, 10, 12, 24
+
+
+def jobs_over_time(points: Sequence[FinishedBy], planned: int) -> str:
+    """An SVG of the jobs that were finished by each time, against those that were planned.
+
+    Args:
+        points: In the order of time, the first with the begin of the work and no job; at least one and at
+            most `MOST_POINTS`.
+        planned: Jobs that were to be finished.
+    """
+    began, ended = points[0].at, points[-1].at
+    span = max((ended - began).total_seconds(), 1e-3)
+    most = max(planned, points[-1].jobs, 1)
+    bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
+
+    def x(at: dt.datetime) -> int:
+        return LEFT + round((right - LEFT) * (at - began).total_seconds() / span)
+
+    def y(jobs: float) -> int:
+        return bottom - round((bottom - TOP) * jobs / most)
+
+    # Finished in steps: nothing is claimed of the time between two of them.
+    steps = "".join(f"H{x(point.at)}V{y(point.jobs)}" for point in points)
+    # Of a grey that is read on a light page and on a dark one.
+    return (
+        f"<svg xmlns='http://www.w3.org/2000/svg' width='{WIDTH}' height='{HEIGHT}'"
+        " font-size='11' fill='gray'>"
+        f"<path stroke='gray' stroke-opacity='.4' d='M{LEFT} {TOP}H{right}M{LEFT} {bottom}H{right}'/>"
+        f"<path fill='none' stroke='#4f43dd' d='M{LEFT} {bottom}{steps}'/>"
+        f"<text y='{TOP + 4}'>{most:,}</text><text y='{bottom}'>0</text>"
+        f"<text x='{LEFT}' y='{HEIGHT - 6}'>{began:%Y-%m-%d %H:%M:%S} UTC</text>"
+        f"<text x='{right}' y='{HEIGHT - 6}' text-anchor='end'>{ended:%H:%M:%S}</text></svg>"
+    )
+
+
+def counts_by_day(counts: Mapping[dt.date, int]) -> str:
+    """An SVG with a bar for each day from the first to the last, of at most `MOST_POINTS` days.
+
+    Args:
+        counts: By day; a day without one has no bar.
+    """
+    days = sorted(counts)[-MOST_POINTS:]
+    if not days:
+        return f"<svg xmlns='http://www.w3.org/2000/svg' width='{WIDTH}' height='{HEIGHT}'/>"
+    most = max(max(counts[day] for day in days), 1)
+    bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
+    step = (right - LEFT) / ((days[-1] - days[0]).days + 1)
+    width = max(round(step * 0.8), 1)
+    bars = "".join(
+        f"M{LEFT + round(step * (day - days[0]).days)} {bottom}"
+        f"v-{round((bottom - TOP) * counts[day] / most)}h{width}V{bottom}"
+        for day in days
+    )
+    return (
+        f"<svg xmlns='http://www.w3.org/2000/svg' width='{WIDTH}' height='{HEIGHT}'"
+        " font-size='11' fill='gray'>"
+        f"<path stroke='gray' stroke-opacity='.4' d='M{LEFT} {bottom}H{right}'/>"
+        f"<path fill='#4f43dd' d='{bars}'/>"
+        f"<text y='{TOP + 4}'>{most:,}</text><text y='{bottom}'>0</text>"
+        f"<text x='{LEFT}' y='{HEIGHT - 6}'>{days[0]}</text>"
+        f"<text x='{right}' y='{HEIGHT - 6}' text-anchor='end'>{days[-1]}</text></svg>"
+    )

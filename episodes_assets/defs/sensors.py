@@ -1,0 +1,207 @@
+"""The sensors: thin around the decisions, and quiet when a database cannot be read.
+
+They hand planned days to the workers, publish finished ones, report progress while no run waits for the
+workers, and raise alerts: checks that fail, with what to do, and pass again when it is fixed. What they
+decide is `decisions`.
+"""
+
+import datetime as dt
+import json
+from collections.abc import Iterator
+
+import dagster as dg
+
+from episodes_assets.defs.assets.job_outcomes import CHECK, describe, find_open_days, stalled_days
+from episodes_assets.defs.assets.published_results import check_freshness
+from episodes_assets.defs.decisions import (
+    Told,
+    days_to_fan_out,
+    days_to_publish,
+    days_to_report,
+    wants_publication,
+    why_none_is_published,
+)
+from episodes_assets.defs.jobs import publish_day
+from episodes_assets.defs.progress import DAYS_REPORTED, counts_of, observations
+from episodes_assets.defs.resources import QueueDatabase, ResultsDatabase
+from episodes_assets.defs.runs import days_in_flight, failed_attempts
+from episodes_assets.defs.steps import check_metadata, severity
+from episodes_assets.errors import EpisodesError
+from episodes_assets.ledger import progress
+from episodes_assets.ledger.dispatch import fan_out_day
+from episodes_assets.ledger.progress import read_progress
+from episodes_assets.results import publish
+from episodes_assets.settings import load_settings
+
+STALL_SECONDS = 29
+FRESHNESS_SECONDS = 60
+
+
+@dg.sensor(
+    minimum_interval_seconds=STALL_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Raises an alert, as a failed check of job_outcomes, when a day with unfinished jobs makes "
+    "no progress, and takes it back when it does. On by default.",
+)
+def alert_of_stalls(
+    context: dg.SensorEvaluationContext, queue_database: QueueDatabase
+) -> dg.SensorResult | dg.SkipReason:
+    """Report once when the set of stalled days changes."""
+    try:
+        with queue_database.connect_to_read() as queue:
+            found = find_open_days(queue)
+    except EpisodesError as error:
+        return dg.SkipReason(str(error))
+    stalled = stalled_days(found)
+    names = ", ".join(str(day.day) for day in stalled)
+    if names == (context.cursor or ""):
+        return dg.SkipReason(f"still stalled: {names}" if names else "each open day makes progress")
+    verdict = describe(found, stalled)
+    (context.log.error if stalled else context.log.info)(verdict["description"])
+    event = dg.AssetCheckEvaluation(asset_key=dg.AssetKey("job_outcomes"), check_name=CHECK, **verdict)
+    return dg.SensorResult(asset_events=[event], cursor=names)
+
+
+@dg.sensor(
+    minimum_interval_seconds=FRESHNESS_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Looks whether yesterday is published by EPISODES_PUBLISHED_BY_HOUR and says so in the check "
+    "`yesterday_is_published`. On by default.",
+)
+def freshness(
+    context: dg.SensorEvaluationContext, results_database: ResultsDatabase
+) -> dg.SensorResult | dg.SkipReason:
+    """Evaluate the check anew whenever its verdict changes, and once an hour.
+
+    Dagster's own freshness policies look at the latest materialisation of any partition, so that a
+    backfill of an old day would count as yesterday's publication.
+    """
+    now = _now()
+    try:
+        with results_database.connect_to_read() as results:
+            verdict = check_freshness(results, now, load_settings().published_by_hour)
+    except EpisodesError as error:
+        return dg.SkipReason(str(error))
+    said = f"{now:%Y-%m-%d %H} {verdict.passed} {verdict.message}"
+    if said == context.cursor:
+        return dg.SkipReason(verdict.message)
+    evaluation = dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey("published_results"),
+        check_name=verdict.gate,
+        passed=verdict.passed,
+        severity=severity(verdict),
+        description=verdict.message,
+        metadata=check_metadata(verdict),
+    )
+    return dg.SensorResult(asset_events=[evaluation], cursor=said)
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+# Dagster's daemon looks at sensors every 5 seconds. An interval of just that would miss every other look.
+SENSOR_SECONDS = 4
+DAYS_PER_TICK = 10
+
+
+@dg.sensor(
+    minimum_interval_seconds=SENSOR_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Hands the jobs of planned days to the fleet, and sends again what was lost. On by default.",
+)
+def fan_out(queue_database: QueueDatabase) -> dg.SkipReason:
+    """Hand out each planned day; a tick that does nothing else needs no run."""
+    try:
+        with queue_database.connect() as queue:
+            sent = [fan_out_day(queue, day) for day in days_to_fan_out(read_progress(queue))]
+    except EpisodesError as error:
+        return dg.SkipReason(str(error))
+    done = [f"{each.day}: {each.jobs:,} jobs in {each.messages:,} messages" for each in sent if each.messages]
+    return dg.SkipReason("handed out " + "; ".join(done) if done else "nothing to hand out")
+
+
+@dg.sensor(
+    job=publish_day,
+    minimum_interval_seconds=SENSOR_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Collects and publishes each day whose jobs are all done, or waived by a recorded decision. "
+    "On by default.",
+)
+def publish_finished_days(
+    context: dg.SensorEvaluationContext,
+    queue_database: QueueDatabase,
+    results_database: ResultsDatabase,
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Request a run for each such day that none is in flight for."""
+    try:
+        with queue_database.connect_to_read() as queue:
+            progress = read_progress(queue)
+        with results_database.connect_to_read() as results:
+            plans = publish.published_plans(results)
+    except EpisodesError as error:
+        yield dg.SkipReason(str(error))
+        return
+    open_days = [day for day in progress if wants_publication(day, plans.get(day.day))]
+    now = dt.datetime.now(dt.UTC)
+    in_flight = days_in_flight(context.instance, now) if open_days else {}
+    failures = failed_attempts(context.instance, {day.day for day in open_days})
+    days = days_to_publish(open_days, plans, in_flight, failures, now, DAYS_PER_TICK)
+    for day in days:
+        yield dg.RunRequest(partition_key=day.isoformat())
+    if not days:
+        yield dg.SkipReason(why_none_is_published(open_days, plans, in_flight, failures))
+
+
+# Dagster's daemon looks at sensors every 5 seconds.
+REPORT_SECONDS = 29
+
+
+@dg.sensor(
+    minimum_interval_seconds=REPORT_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="While the fleet works on a day that no run waits for, reports on the page of job_outcomes "
+    "how far it is: at most every 30 seconds a day, and only when something changed. On by default.",
+)
+def report_progress(
+    context: dg.SensorEvaluationContext, queue_database: QueueDatabase
+) -> dg.SensorResult | dg.SkipReason:
+    """Observe the days that moved."""
+    now = dt.datetime.now(dt.UTC)
+    told = read_cursor(context.cursor)
+    try:
+        with queue_database.connect_to_read() as queue:
+            counts = {day.day: counts_of(day) for day in progress.read_progress(queue) if _is_worked(day)}
+            if not counts and not told:
+                return dg.SkipReason("the fleet has no day to work on")
+            in_flight = days_in_flight(context.instance, now)
+            days, told = days_to_report(counts, told, in_flight, now, DAYS_REPORTED)
+            events = observations(queue, days) if days else []
+    except EpisodesError as error:
+        return dg.SkipReason(str(error))
+    return dg.SensorResult(asset_events=events, cursor=write_cursor(told))
+
+
+def _is_worked(day: progress.Progress) -> bool:
+    """Whether the fleet has it, and it is not finished: what is done, its materialisation tells."""
+    return day.is_fanned_out and not day.is_done
+
+
+def read_cursor(cursor: str | None) -> dict[dt.date, Told]:
+    """What was told, as `write_cursor` wrote it."""
+    return {
+        dt.date.fromisoformat(day): Told(
+            tuple(counts), dt.datetime.fromisoformat(first), dt.datetime.fromisoformat(last)
+        )
+        for day, (counts, first, last) in json.loads(cursor or "{}").items()
+    }
+
+
+def write_cursor(told: dict[dt.date, Told]) -> str:
+    """What was told of each day that is still worked."""
+    return json.dumps(
+        {
+            day.isoformat(): [each.counts, each.first.isoformat(), each.last.isoformat()]
+            for day, each in told.items()
+        }
+    )

@@ -1,0 +1,180 @@
+"""What every step does: options of plain types, verdicts as check results, foreseen errors as failures.
+
+Options are plain values because `dagster.Config` declares its fields so that `{env: NAME}` is resolved in
+place of a value, which would let whoever launches a run publish a DSN of the process that works it. The
+types used here have no such form, so Dagster itself refuses it wherever a run is launched from.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Self
+
+import dagster as dg
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from episodes_assets.checks.verdicts import Verdict
+from episodes_assets.defs.metadata import table
+from episodes_assets.errors import BadRunConfig, HostUnreachable
+from episodes_assets.failures import explain
+from episodes_assets.settings import load_settings
+
+TEAM = ["team:media-analytics"]
+
+OUTAGE_RETRIES = 3
+
+
+@contextmanager
+def plain_failures(retries_for_other_reasons: int = 0) -> Iterator[None]:
+    """Turn an error whose cause is known into a failed step that says what to do.
+
+    Other errors are defects and pass. Only a database or an object store that went away is worth another
+    try: it may be restarting. What a step had committed by then, it finds done.
+
+    Args:
+        retries_for_other_reasons: How often the step may be retried besides. Dagster counts all retries of a
+            step together, and those leave none for an outage otherwise.
+    """
+    try:
+        yield
+    except (dg.Failure, dg.RetryRequested):
+        raise
+    except Exception as raised:
+        error = explain(raised)
+        if error is None:
+            raise
+        retries = dg.OpExecutionContext.get().retry_number
+        limit = OUTAGE_RETRIES + retries_for_other_reasons
+        if isinstance(error, HostUnreachable) and retries < limit:
+            dg.OpExecutionContext.get().log.warning(f"{error.what}; trying again")
+            seconds = load_settings().retry_seconds * 2 ** min(retries, OUTAGE_RETRIES - 1)
+            raise dg.RetryRequested(max_retries=limit, seconds_to_wait=seconds) from raised
+        raise dg.Failure(
+            description=str(error),
+            metadata={"what happened": error.what, "what to do": error.mend},
+            allow_retries=False,
+        ) from raised
+
+
+class Stopwatch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since then, to the millisecond."""
+        return round(time.perf_counter() - self._began, 3)
+
+
+NO_OPTIONS: Mapping[str, dg.Field] = {}
+"""The schema of a step with nothing to configure: without one, Dagster takes anything and keeps it."""
+_PLAIN_TYPES: Mapping[Any, Any] = {str: dg.String, bool: dg.Bool, int: dg.Int, float: dg.Float}
+
+
+class RunOptions(BaseModel):
+    """The options of a step; each has a default and is one of str, bool, int and float."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def config_schema(cls) -> dict[str, dg.Field]:
+        """The step's `config_schema`.
+
+        Raises:
+            KeyError: If a field is of a type that is not plain.
+        """
+        return {
+            name: dg.Field(
+                _PLAIN_TYPES[field.annotation], default_value=field.default, description=field.description
+            )
+            for name, field in cls.model_fields.items()
+        }
+
+    @classmethod
+    def read(cls, context: dg.OpExecutionContext | dg.AssetExecutionContext) -> Self:
+        """The options that a run has for a step.
+
+        Raises:
+            dagster.Failure: If a value is out of its bounds.
+        """
+        own = context.op_execution_context if isinstance(context, dg.AssetExecutionContext) else context
+        with plain_failures():
+            try:
+                return cls.model_validate(own.op_config)
+            except ValidationError as error:
+                first = error.errors()[0]
+                raise BadRunConfig(
+                    f"the option {first['loc'][0]} of {own.op.name} is refused: {first['msg']}",
+                    "launch the run again with another value",
+                ) from error
+
+
+DAYS_SHOWN = 50
+Events = Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]
+
+
+def conclude(metadata: Mapping[str, Any], verdicts: Sequence[Verdict]) -> Events:
+    """End a step: its days are materialised, unless a gate is closed.
+
+    Args:
+        metadata: Of the materialisation.
+        verdicts: Of all the asset's gates.
+
+    Yields:
+        The materialisation with all verdicts, or the verdicts alone.
+
+    Raises:
+        dagster.Failure: If a gate is closed; it is not retried.
+    """
+    yield from _conclude({None: (metadata, verdicts)})
+
+
+def conclude_each(assets: Mapping[str, tuple[Mapping[str, Any], Sequence[Verdict]]]) -> Events:
+    """The same of a step that makes several assets, by their names: all of them, or none."""
+    yield from _conclude({dg.AssetKey(name): parts for name, parts in assets.items()})
+
+
+def _conclude(
+    assets: Mapping[dg.AssetKey | None, tuple[Mapping[str, Any], Sequence[Verdict]]],
+) -> Events:
+    results = {key: [check_result(each, key) for each in verdicts] for key, (_, verdicts) in assets.items()}
+    closed = [verdict for _, verdicts in assets.values() for verdict in verdicts if verdict.closes]
+    if not closed:
+        for key, (metadata, _) in assets.items():
+            yield dg.MaterializeResult(asset_key=key, metadata=metadata, check_results=results[key])
+        return
+    for own in results.values():
+        yield from own
+    raise dg.Failure(
+        description="; ".join(f"{verdict.gate}: {verdict.message}" for verdict in closed),
+        metadata={verdict.gate: verdict.message for verdict in closed},
+        allow_retries=False,
+    )
+
+
+def check_result(verdict: Verdict, asset: dg.AssetKey | None = None) -> dg.AssetCheckResult:
+    """A verdict as the result of the check of its name; of a step that makes one asset, it is that one's."""
+    return dg.AssetCheckResult(
+        asset_key=asset,
+        check_name=verdict.gate,
+        passed=verdict.passed,
+        severity=severity(verdict),
+        description=verdict.message,
+        metadata=check_metadata(verdict),
+    )
+
+
+def severity(verdict: Verdict) -> dg.AssetCheckSeverity:
+    """How bad a failure of it is."""
+    return dg.AssetCheckSeverity.ERROR if verdict.is_error else dg.AssetCheckSeverity.WARN
+
+
+def check_metadata(verdict: Verdict) -> dict[str, Any]:
+    """The numbers behind a verdict, and the days that are not as they should be."""
+    metadata: dict[str, Any] = dict(verdict.facts)
+    if verdict.offending:
+        metadata["offending days"] = len(verdict.offending)
+        metadata["days"] = table(verdict.offending[:DAYS_SHOWN])
+    return metadata

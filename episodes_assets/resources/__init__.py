@@ -1,1 +1,0 @@
-"""Dagster resources: they own the connections, and nothing else."""

@@ -1,0 +1,168 @@
+"""A day that makes no progress raises an alert that says what is stuck and what to do."""
+
+import datetime as dt
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from episodes_assets.checks.ledger import OpenDay
+from episodes_assets.definitions import build_defs
+from episodes_assets.defs.resources import QueueDatabase
+from episodes_assets.defs.sensors import alert_of_stalls
+from episodes_assets.ledger.dispatch import fan_out_day
+from episodes_assets.ledger.held import retry_held_jobs
+from episodes_assets.ledger.progress import open_days
+from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.databases import Purpose
+from episodes_assets_tests.support.system import System, day
+
+LONG_AGO = "2018-03-01 12:00+00"
+
+
+def planned(system: System, *epids: int) -> None:
+    system.insert_drop(day(1), [(epid, 0, "2018-02-01", "2018-02-01") for epid in epids])
+    system.plan(day(1))
+    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
+        fan_out_day(queue, day(1))
+
+
+def found(system: System) -> OpenDay:
+    with connect(system.dsn(Purpose.QUEUE), read_only=True) as queue:
+        (only,) = open_days(queue, dt.timedelta(seconds=30))
+    return only
+
+
+def test_an_alert_is_raised_once_and_taken_back(system: System) -> None:
+    planned(system, 1, 2)
+    with dg.DagsterInstance.get() as instance:
+        cursor: str | None = None
+
+        def tick() -> Any:
+            nonlocal cursor
+            with dg.build_sensor_context(
+                instance=instance,
+                cursor=cursor,
+                resources={"queue_database": QueueDatabase()},
+                repository_def=build_defs().get_repository_def(),
+            ) as context:
+                result = alert_of_stalls(context)
+            if isinstance(result, dg.SensorResult):
+                cursor = result.cursor
+                (event,) = result.asset_events
+                return event
+            return result
+
+        assert isinstance(tick(), dg.SkipReason)
+        system.query("queue", f"UPDATE ledger.plans SET fanned_out_at = '{LONG_AGO}'")
+        alert = tick()
+        assert isinstance(alert, dg.AssetCheckEvaluation)
+        assert not alert.passed
+        assert "2 jobs wait in 1 messages, and no worker takes them" in str(alert.description)
+        assert "see that workers run (`episodes worker`)" in str(alert.description)
+        table = alert.metadata["stalled days"]
+        assert isinstance(table, dg.TableMetadataValue)
+        assert [record.data["day"] for record in table.records] == ["2018-03-01"]
+        assert isinstance(tick(), dg.SkipReason)
+        system.finish_jobs()
+        taken_back = tick()
+        assert isinstance(taken_back, dg.AssetCheckEvaluation)
+        assert taken_back.passed
+
+
+@pytest.mark.parametrize(
+    ("fault", "stuck"),
+    [
+        ("DELETE FROM pgqueuer", "1 of their messages are missing"),
+        (
+            "UPDATE ledger.chunks SET claim = gen_random_uuid(), claimed_by = 'w-1', claimed_at = now()",
+            "2 jobs are running and none has ended; w-1 has had its own since",
+        ),
+        (
+            (
+                "UPDATE ledger.chunks SET claim = gen_random_uuid(), claimed_by = 'w-1', claimed_at = now();"
+                "UPDATE pgqueuer SET status = 'picked', heartbeat = now() - interval '1 hour'"
+            ),
+            "have fallen silent, among them w-1",
+        ),
+    ],
+)
+def test_what_is_stuck_is_named(system: System, fault: str, stuck: str) -> None:
+    planned(system, 1, 2)
+    system.query("queue", fault)
+    assert stuck in found(system).what_is_stuck
+    assert found(system).what_to_do
+
+
+def test_progress_is_when_a_job_was_finished_last(system: System) -> None:
+    planned(system, 1, 2)
+    handed_out = found(system).moved_at
+    system.query("queue", f"UPDATE ledger.plans SET fanned_out_at = '{LONG_AGO}'")
+    assert found(system).moved_at < handed_out
+    system.query("queue", "UPDATE ledger.chunks SET moved_at = now()")
+    assert found(system).moved_at > handed_out
+
+
+def test_held_jobs_of_an_old_day_that_are_retried_are_no_stall(system: System) -> None:
+    planned(system, 1, 2)
+    system.hold_jobs("true")
+    system.query("queue", f"UPDATE ledger.plans SET fanned_out_at = '{LONG_AGO}'")
+    system.query("queue", f"UPDATE ledger.chunks SET moved_at = '{LONG_AGO}'")
+    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
+        assert retry_held_jobs(queue, day(1)) == 2
+    assert not found(system).is_stalled(dt.datetime.now(dt.UTC), LIMIT)
+
+
+NOW = dt.datetime(2018, 3, 2, tzinfo=dt.UTC)
+LIMIT = dt.timedelta(minutes=15)
+LATELY, TOO_LONG_AGO = NOW - dt.timedelta(minutes=14), NOW - dt.timedelta(minutes=16)
+
+
+def in_the_queue(*, moved_at: dt.datetime = TOO_LONG_AGO, **others: Any) -> OpenDay:
+    """A day that waits behind others, which the fleet works."""
+    facts = {
+        "waiting": 2,
+        "running": 0,
+        "claimed_by": None,
+        "claimed_at": None,
+        "messages": 1,
+        "lost_messages": 0,
+        "silent_messages": 0,
+        "fleet_moved_at": LATELY,
+    }
+    return OpenDay(day(1), moved_at=moved_at, **(facts | others))
+
+
+@pytest.mark.parametrize(
+    ("found", "is_stalled"),
+    [
+        (in_the_queue(), False),
+        (in_the_queue(fleet_moved_at=TOO_LONG_AGO), True),
+        (in_the_queue(fleet_moved_at=None), True),
+        (in_the_queue(moved_at=LATELY, fleet_moved_at=None), False),
+        (in_the_queue(lost_messages=1), True),
+        (in_the_queue(silent_messages=1), True),
+        # Its turn has come just now, or long ago.
+        (in_the_queue(running=1, claimed_by="w-1", claimed_at=LATELY), False),
+        (in_the_queue(running=1, claimed_by="w-1", claimed_at=TOO_LONG_AGO), True),
+        # An input that is away: claimed and given back, time and again.
+        (in_the_queue(running=1, claimed_by="w-1", claimed_at=LATELY, fleet_moved_at=TOO_LONG_AGO), True),
+    ],
+)
+def test_a_day_behind_others_is_not_stalled(found: OpenDay, *, is_stalled: bool) -> None:
+    assert found.is_stalled(NOW, LIMIT) is is_stalled
+
+
+def test_what_the_fleet_does_for_other_days_is_seen(system: System) -> None:
+    planned(system, 1, 2)
+    system.query("queue", f"UPDATE ledger.plans SET fanned_out_at = '{LONG_AGO}'")
+    assert found(system).is_stalled(dt.datetime.now(dt.UTC), LIMIT)
+    system.insert_drop(day(2), [(3, 0, "2018-02-01", "2018-02-01")])
+    system.plan(day(2))
+    system.query(
+        "queue",
+        "UPDATE ledger.chunks SET succeeded = chunks.jobs, moved_at = now() FROM ledger.plans"
+        " WHERE plans.plan_id = chunks.plan_id AND day = %s",
+        [day(2)],
+    )
+    assert not found(system).is_stalled(dt.datetime.now(dt.UTC), LIMIT)
