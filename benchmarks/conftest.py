@@ -18,7 +18,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import inputs
 from benchmarks.sizes import FULL, QUICK, Sizes
-from episodes_assets.commands.dagster_home import prepare_dagster_home
+from episodes_assets.cli.context import prepare_dagster_home
 from episodes_assets.days import ONE_DAY
 from episodes_assets.input.loading import replace_input
 from episodes_assets.lake import viewings

@@ -10,7 +10,7 @@ import psutil
 
 from benchmarks import inputs
 from benchmarks.assets_process import peak_memory
-from episodes_assets.commands.processes import ProcessGroup, episodes_argv, worker_environment
+from episodes_assets.cli.supervisor import ProcessGroup, episodes_argv, worker_environment
 from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.ledger.progress import read_progress
 from episodes_assets.postgres.connect import connect

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.conftest import Measure
 from benchmarks.sizes import Sizes
-from episodes_assets.commands.processes import episodes_argv
+from episodes_assets.cli.supervisor import episodes_argv
 from episodes_assets_tests.support.system import throwaway
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks import inputs
 from benchmarks.conftest import Measure, forget_days
 from benchmarks.sizes import Sizes
-from episodes_assets.commands.processes import episodes_argv
+from episodes_assets.cli.supervisor import episodes_argv
 from episodes_assets.days import FIRST_DAY, ONE_DAY
 from episodes_assets.input.loading import replace_input
 from episodes_assets.postgres.databases import Purpose

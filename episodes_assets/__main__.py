@@ -26,7 +26,7 @@ def main() -> None:
     # people's code.
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
-        from episodes_assets.commands.app import invoke
+        from episodes_assets.cli.app import invoke
 
         signals.end_in_order()
         invoke()

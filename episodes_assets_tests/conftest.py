@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from episodes_assets.commands.dagster_home import prepare_dagster_home
+from episodes_assets.cli.context import prepare_dagster_home
 from episodes_assets.postgres import embedded
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns, resolve_dsns

@@ -110,7 +110,7 @@ def test_it_loads_in_a_fresh_interpreter_without_a_database(tmp_path: Path) -> N
 
 
 def test_a_worker_does_not_load_dagster() -> None:
-    program = "import episodes_assets.commands.app, sys; sys.exit('dagster' in sys.modules)"
+    program = "import episodes_assets.cli.app, sys; sys.exit('dagster' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 

@@ -265,7 +265,7 @@ def test_a_line_of_standard_input_that_does_not_wait() -> None:
         assert process.stdout.read() == "a password\n\n"
 
 
-PRINT = "import sys; from episodes_assets.commands.console import out; out.print(sys.argv[2], soft_wrap=True)"
+PRINT = "import sys; from episodes_assets.cli.console import out; out.print(sys.argv[2], soft_wrap=True)"
 
 
 @pytest.mark.parametrize("unbuffered", [[], ["-u"]])

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import psutil
 
-from episodes_assets.commands.processes import worker_argv, worker_environment
+from episodes_assets.cli.supervisor import worker_argv, worker_environment
 from episodes_assets_tests.support.system import System
 
 PATIENCE_SECONDS = 60.0

@@ -67,7 +67,7 @@ TESTED = (
             "lake.test_versions",
             "lake.test_damage",
             "lake.test_object_store",
-            "commands.test_lake",
+            "cli.test_lake",
         ),
     ),
     TestedPromise(
@@ -91,7 +91,7 @@ TESTED = (
         "A wrong day is corrected with all later days, and what was published stays on record",
         "a refreshed drop whose successors were deleted, changed viewings, waived and retried jobs",
         (
-            "commands.test_correct",
+            "cli.test_correct",
             "defs.test_held_jobs",
             "lake.test_drops",
             "lake.test_older_snapshots",
@@ -101,7 +101,7 @@ TESTED = (
     TestedPromise(
         "Databases and a lake that do not fit each other are told, and no number is given twice",
         "each of them brought back to an earlier moment; a newer and a lost drop",
-        ("commands.test_restored",),
+        ("cli.test_restored",),
     ),
     TestedPromise(
         "What ended a run or a command is said by its cause",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from episodes_assets.commands.python_programs import program
+from episodes_assets.cli.supervisor import program
 from episodes_assets_tests.chaos.conftest import Chaos
 from episodes_assets_tests.chaos.fingerprint import assert_same, fingerprint, forget_day
 from episodes_assets_tests.chaos.fleet import fleet

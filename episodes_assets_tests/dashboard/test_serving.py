@@ -14,12 +14,12 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
 
-from episodes_assets.commands.processes import episodes_argv
+from episodes_assets.cli.supervisor import episodes_argv
 from episodes_assets.dashboard.configuration import Configuration, read_configuration
 from episodes_assets.errors import BadSetting
 from episodes_assets.postgres.databases import ORCHESTRATOR
 from episodes_assets.settings import WITHHELD, load_settings
-from episodes_assets_tests.commands.invoke import refusal
+from episodes_assets_tests.cli.invoke import refusal
 from episodes_assets_tests.dashboard.served import PASSWORD, Dashboard, serving
 from episodes_assets_tests.support.certificates import certificate_for
 from episodes_assets_tests.support.system import System

@@ -9,8 +9,8 @@ import dagster as dg
 import pytest
 
 from episodes_assets.accounts.identity import operating_system_user
-from episodes_assets.commands import jobs as jobs_command
-from episodes_assets.commands.history import history
+from episodes_assets.cli import jobs
+from episodes_assets.cli.correct import history
 from episodes_assets.definitions import build_defs
 from episodes_assets.defs.storage import LAUNCHED_BY, launched_by
 from episodes_assets.errors import NothingToWaive, ReasonMissing
@@ -39,7 +39,7 @@ def test_publishing_without_held_jobs_and_with_them_later(
     system.finish_jobs("epid < 8")
     system.hold_jobs("epid IN (8, 9)")
     with dg.DagsterInstance.get() as instance:
-        jobs_command.waive(str(day(1)), reason="the [first] two", by="ana\n b ")
+        jobs.waive(str(day(1)), reason="the [first] two", by="ana\n b ")
         # Held later: not covered.
         system.hold_jobs("epid = 10")
         progress = read_progress(queue)[0]
@@ -50,7 +50,7 @@ def test_publishing_without_held_jobs_and_with_them_later(
         )
         assert "needs a reason" in run(instance, "waive_held_jobs", {"reason": " "})
         assert run(instance, "waive_held_jobs", {"reason": "third"}) == ""
-        jobs_command.status(str(day(1)), traceback=False)
+        jobs.status(str(day(1)), traceback=False)
         shown = capsys.readouterr().out
         assert "is published without 3 jobs: the [first] two (" in shown
         assert "waived: 2018-03-01 epid 8 algorithm 0" in shown

@@ -9,9 +9,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from episodes_assets.commands.correct import correct
-from episodes_assets.commands.databases import bring_in_older_snapshots
-from episodes_assets.commands.processes import worker_environment
+from episodes_assets.cli.context import bring_in_older_snapshots
+from episodes_assets.cli.correct import correct
+from episodes_assets.cli.supervisor import worker_environment
 from episodes_assets.errors import LakeMismatch, ViewingsGone
 from episodes_assets.input import reading as input_reading
 from episodes_assets.lake import taking

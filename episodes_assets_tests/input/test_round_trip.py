@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from episodes_assets.commands.app import app
+from episodes_assets.cli.app import app
 from episodes_assets.errors import BadFile
 from episodes_assets.input.files import read_input_file
 from episodes_assets.input.loading import EPISODES_SCHEMA, VIEWINGS_SCHEMA

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from episodes_assets.accounts.identity import operating_system_user
-from episodes_assets.commands import jobs as jobs_command
+from episodes_assets.cli import jobs
 from episodes_assets.errors import DayNotPlanned, JobNotHeld, NothingToCancel, ReasonMissing
 from episodes_assets.ledger import claims, held
 from episodes_assets.ledger.claims import ClaimLost
@@ -145,7 +145,7 @@ def test_from_the_command_line_and_from_the_launchpad(
     system: System, queue: Connection, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record(queue, 1, 2)
-    jobs_command.cancel(str(day(1)), reason="a wrong drop", by="ana")
+    jobs.cancel(str(day(1)), reason="a wrong drop", by="ana")
     assert "2 unfinished jobs of 2018-03-01 are held" in capsys.readouterr().out
     said = held.read_held(queue, [day(1)], 1)[0].error
     assert f"cancelled by {operating_system_user()}, as typed: ana at " in said

@@ -18,8 +18,8 @@ import psycopg
 import pytest
 
 from episodes_assets import private_files
-from episodes_assets.commands import up
-from episodes_assets.commands.processes import ProcessGroup
+from episodes_assets.cli import up
+from episodes_assets.cli.supervisor import ProcessGroup
 from episodes_assets.errors import DatabaseUnreachable, LockTimeout
 from episodes_assets.postgres import cluster as postgres_cluster
 from episodes_assets.postgres import embedded

@@ -7,7 +7,7 @@ import dagster as dg
 import psycopg
 import pytest
 
-from episodes_assets.commands import demo as demo_module
+from episodes_assets.cli import demo
 from episodes_assets.defs.resources import QueueDatabase, ResultsDatabase
 from episodes_assets.errors import NotProvisioned, WrongEnvironment
 from episodes_assets.postgres.connect import Connection, connect
@@ -18,7 +18,7 @@ from episodes_assets.postgres.provision.init import provision
 from episodes_assets.postgres.provision.targets import replace_stamp
 from episodes_assets.settings import load_settings
 from episodes_assets.worker.main import run_worker
-from episodes_assets_tests.commands.invoke import output, refusal
+from episodes_assets_tests.cli.invoke import output, refusal
 from episodes_assets_tests.support.system import System, day, failure
 from episodes_assets_tests.support.workers import worker_config
 
@@ -55,7 +55,7 @@ def test_a_process_of_another_environment_writes_nowhere(
     state.write_text("epid,tracked_on\n1,2018-02-28\n")
     monkeypatch.setenv("EPISODES_ENVIRONMENT", "staging")
     embedded = Dsns(system.dsns.by_purpose, is_embedded=True)
-    monkeypatch.setattr(demo_module, "ready_databases", lambda _: embedded)
+    monkeypatch.setattr(demo, "ready_databases", lambda _: embedded)
     for command in (
         ["input", "generate", "--days", "1"],
         ["input", "load", "--episodes", str(drop)],

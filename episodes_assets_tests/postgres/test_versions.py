@@ -32,7 +32,7 @@ from episodes_assets.postgres.provision.init import downgrade
 from episodes_assets.postgres.provision.status import DatabaseStatus, read_status
 from episodes_assets.postgres.provision.targets import find_targets
 from episodes_assets.settings import Settings, load_settings
-from episodes_assets_tests.commands.invoke import output, refusal
+from episodes_assets_tests.cli.invoke import output, refusal
 from episodes_assets_tests.support.system import System
 
 WRITERS = [purpose for purpose in Purpose if purpose not in (Purpose.INPUT, Purpose.CONSUMER)]

@@ -16,7 +16,7 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from episodes_assets.commands.processes import episodes_argv
+from episodes_assets.cli.supervisor import episodes_argv
 from episodes_assets.errors import DiskFull
 from episodes_assets.failures import explain_connection, explain_server_log
 from episodes_assets.lake import viewings as lake_viewings

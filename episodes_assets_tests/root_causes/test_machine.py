@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from episodes_assets.commands.processes import episodes_argv
+from episodes_assets.cli.supervisor import episodes_argv
 from episodes_assets.errors import BadFile, DiskFull, EpisodesError
 from episodes_assets.failures import describe_exit, explain, name_defect
 from episodes_assets.worker.compute import ComputationDied, ComputeProcess
-from episodes_assets_tests.commands.invoke import refusal
+from episodes_assets_tests.cli.invoke import refusal
 from episodes_assets_tests.root_causes.disk import assert_plain
 from episodes_assets_tests.support.failed_steps import step_failure, the_error
 from episodes_assets_tests.support.system import System, day
@@ -174,7 +174,7 @@ def test_a_file_that_cannot_be_read_is_not_called_a_bad_one(tmp_path: Path) -> N
 def test_a_defect_is_named_and_its_traceback_kept(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     program = textwrap.dedent("""
         import sys
-        from episodes_assets.commands import app, db
+        from episodes_assets.cli import app, db
         def fail(*_):
             try:
                 {}["key"]

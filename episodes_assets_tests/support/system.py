@@ -17,7 +17,7 @@ import pandas as pd
 import psutil
 import psycopg
 
-from episodes_assets.commands.processes import episodes_argv, temporary_workers
+from episodes_assets.cli.supervisor import episodes_argv, temporary_workers
 from episodes_assets.days import ONE_DAY, days_between
 from episodes_assets.definitions import build_defs
 from episodes_assets.input.reading import reading

@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 
-from episodes_assets.commands.processes import episodes_argv, worker_environment
+from episodes_assets.cli.supervisor import episodes_argv, worker_environment
 from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.postgres.connect import AsyncConnection, connect
 from episodes_assets.postgres.databases import Purpose

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from episodes_assets.commands.jobs import status
+from episodes_assets.cli.jobs import status
 from episodes_assets.ledger.workers import (
     Activity,
     Work,

@@ -20,7 +20,7 @@ from pgqueuer.queries import EntrypointExecutionParameter, Queries
 from pgqueuer.types import QueueEntrypoint, QueueManagerId
 from psycopg.conninfo import conninfo_to_dict
 
-from episodes_assets.commands.processes import episodes_argv, worker_environment
+from episodes_assets.cli.supervisor import episodes_argv, worker_environment
 from episodes_assets.errors import DatabaseUnreachable
 from episodes_assets.ledger.claims import GuardedLedger
 from episodes_assets.ledger.dispatch import ENTRYPOINT, ChunkMessage, fan_out_day

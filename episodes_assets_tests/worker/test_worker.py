@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from episodes_assets.commands.processes import episodes_argv, worker_environment
+from episodes_assets.cli.supervisor import episodes_argv, worker_environment
 from episodes_assets.ledger import claims
 from episodes_assets.ledger.claims import ClaimLost
 from episodes_assets.ledger.dispatch import ChunkMessage

@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwr
 
 from episodes_assets.accounts.identity import Role
 from episodes_assets.accounts.users import add_user, generate_password
-from episodes_assets.commands.processes import episodes_argv
+from episodes_assets.cli.supervisor import episodes_argv
 from episodes_assets.postgres.connect import connect_to_write
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.settings import WITHHELD

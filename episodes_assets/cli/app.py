@@ -1,0 +1,189 @@
+"""The `episodes` command itself: which commands there are, and how it fails.
+
+A foreseen error is one line; of any other the traceback goes into a log in the home. A command's own module
+is imported when it is run.
+"""
+
+import datetime as dt
+import importlib
+import signal
+import sys
+import traceback
+from typing import Any, NoReturn
+
+import typer
+from rich.text import Text
+from typer.core import TyperCommand, TyperGroup
+
+from episodes_assets.cli.console import (
+    block,
+    err,
+    escaped,
+    keep_unconfigured_logs_to_one_line,
+    show_defects_plainly,
+)
+from episodes_assets.errors import EpisodesError
+from episodes_assets.private_files import make_folder, open_file
+from episodes_assets.settings import load_settings
+from episodes_assets.signals import leaving_at_once
+
+INTERRUPTED = 128 + signal.SIGINT
+# Where each command is, and what the list of commands says of it: the first paragraph of its own help.
+COMMANDS = {
+    "demo": (
+        "demo:demo",
+        "Run the main job from nothing, on the embedded databases with a sample of input.",
+    ),
+    "up": (
+        "up:up",
+        "Run the whole system until Ctrl-C: databases, code location, daemon, web UI and workers.",
+    ),
+    "run": ("runs:run", "Materialise the whole graph for one day and show what was published."),
+    "backfill": ("runs:backfill", "Materialise the whole graph for a range of days, in one Dagster run."),
+    "correct": (
+        "correct:correct",
+        "Correct a day whose input was wrong, and every later day, and show what changed.",
+    ),
+    "worker": (
+        "serve:worker",
+        "Work jobs until SIGTERM or Ctrl-C, then finish the current batch and stop.",
+    ),
+    "webserver": ("serve:webserver", "Serve Dagster's web UI behind a login until Ctrl-C."),
+    "results": ("results:results", "Show what was published for a day, or write it all to a CSV file."),
+    "history": (
+        "correct:history",
+        "Show a day's drops, its viewings, its tracked state, its plans with waivers, and its publications.",
+    ),
+    "audit": (
+        "accounts:audit",
+        "Show logins and changes, the newest last: when, who, how they proved it, what, from where.",
+    ),
+    "db": (
+        "db:app",
+        "Set the four databases up, see how they are, and say which environment they belong to.",
+    ),
+    "input": (
+        "input:app",
+        (
+            "Fill an input database. Production input comes from other systems; this is for samples, trials "
+            "and development copies, and needs a role that may write (EPISODES_INPUT_WRITER_DSN)."
+        ),
+    ),
+    "lake": (
+        "lake:app",
+        (
+            "Look after the lake: the input's drops and viewings as Delta Lake tables, of which plans "
+            "and publications name versions."
+        ),
+    ),
+    "state": ("results:state_app", "Export and import the accumulated tracked episodes."),
+    "jobs": ("jobs:app", "See how far the fleet is; retry, waive or cancel jobs."),
+    "users": (
+        "accounts:users_app",
+        "Say who may log in to the dashboard with a password, and what they may do there.",
+    ),
+    "tokens": (
+        "accounts:tokens_app",
+        "Make and revoke service tokens: scripts send one as `Authorization: Bearer TOKEN`.",
+    ),
+}
+
+
+class LazyGroup(TyperGroup):
+    """Imports a command when it is run, since all of them together take more than a second.
+
+    The pattern is Click's for lazily loaded subcommands.
+    """
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401  those of TyperGroup
+        super().__init__(**options)
+        for name, (_, summary) in COMMANDS.items():
+            self.add_command(TyperCommand(name, help=summary))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:  # noqa: ANN401
+        """The command that is to be run."""
+        name, listed, rest = super().resolve_command(ctx, args)
+        return name, listed and load(str(listed.name)), rest
+
+
+def load(name: str) -> Any:  # noqa: ANN401  Typer keeps its own copy of Click, which is not public
+    """A command or group of commands with all that it needs."""
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    with leaving_at_once():
+        found = getattr(importlib.import_module(f"episodes_assets.cli.{module}"), attribute)
+    if isinstance(found, typer.Typer):
+        command: Any = typer.main.get_group(found)
+    else:
+        single = typer.Typer(add_completion=False)
+        single.command(name)(found)
+        command = typer.main.get_command(single)
+    command.name = name
+    return command
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def episodes() -> None:
+    """Track episodes: a day's catalogue drop becomes jobs, outcomes and published results.
+
+    Begin with `episodes demo`; settings are EPISODES_* variables (see README).
+    """
+
+
+def invoke() -> None:
+    """Run the command; a foreseen error is one line and exit code 1.
+
+    Raises:
+        KeyboardInterrupt: If it was interrupted.
+    """
+    show_defects_plainly()
+    keep_unconfigured_logs_to_one_line()
+    try:
+        app()
+    except EpisodesError as error:
+        _fail(str(error))
+    except Exception as error:  # noqa: BLE001  whatever it is, its cause is told
+        from episodes_assets import failures
+
+        traceback_is = keep_traceback()
+        cause = failures.explain(error)
+        _fail(f"{cause or failures.name_defect(error)} ({traceback_is})")
+    except SystemExit as end:
+        # Typer turns Ctrl-C into this exit code and says nothing.
+        if end.code == INTERRUPTED:
+            raise KeyboardInterrupt from None
+        raise
+
+
+def _fail(message: str) -> NoReturn:
+    err.print(Text.assemble(("error:", "bold red"), f" {escaped(message)}"), soft_wrap=True)
+    sys.exit(1)
+
+
+LOG = "errors.log"
+
+
+def keep_traceback() -> str:
+    """Append the traceback of the error that is being handled to the log; print it if that is impossible.
+
+    Returns:
+        Where it is, as a clause.
+    """
+    told = traceback.format_exc()
+    try:
+        folder = make_folder(load_settings().home.resolve() / "logs")
+        entry = f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M:%S} {' '.join(sys.argv)}\n{told}\n"
+        with open_file(folder / LOG, "a") as log:
+            log.write(entry.encode("utf-8", "backslashreplace").decode())
+    except (OSError, EpisodesError):
+        err.print(block(told), soft_wrap=True)
+        return "the traceback is above"
+    return f"the traceback is in {folder / LOG}"

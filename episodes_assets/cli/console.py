@@ -1,0 +1,139 @@
+"""Where commands print, and how a process's own log is written: nothing from data acts on a terminal.
+
+Results go to stdout, everything else to stderr, with colours on a terminal only. All printing of a command
+goes through the two consoles here, because much of what is printed comes from data: error texts, reasons,
+names, lines of child processes. They protect the operator's terminal from escape sequences (terminal
+injection) and from characters that hide or reorder text. In a log every event is one line of its own,
+whatever was sent to it (log injection).
+"""
+
+import logging
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.style import Style
+from rich.text import Text
+
+# Wide enough for every table: a pipe or a log file has no width of its own.
+_PIPE_WIDTH = 140
+# Printable to Python, and yet invisible: fillers, joiners and variation selectors.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+# Colours, bold and the like; of all escape sequences only these are taken over from child processes.
+_COLOUR = re.compile("(\x1b\\[(?:[0-9]{1,3}(?:;[0-9]{1,3}){0,15})?m)")
+
+
+def escaped(text: str) -> str:
+    r"""A text in which whatever is not a visible character is spelt out, as `\x1b` or `\u202e`.
+
+    That is every control character (line ends too), bidirectional controls, zero-width and other invisible
+    characters, and surrogates.
+    """
+    if not text.isprintable():
+        text = "".join(each if each.isprintable() else _spelt(each) for each in text)
+    return _INVISIBLE.sub(lambda found: _spelt(found[0]), text)
+
+
+def _spelt(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+class PlainConsole(Console):
+    """A console on which data is shown as it is and does nothing.
+
+    A string is one line, without markup and without emoji codes; see `block` for texts of several lines. In
+    whatever else is rendered, control characters are spelt out; hyperlinks and hiding are dropped.
+    """
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401  those of Console
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:  # noqa: ANN401  those of Console
+        """A string, escaped before it is measured."""
+        return super().render_str(escaped(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """What is written, in the end, of anything that is printed."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else _harmless(segment)
+
+
+def _harmless(segment: Segment) -> Segment:
+    style = segment.style
+    if style is not None and (style.link or style.conceal):
+        style = style.update_link(None) + Style(conceal=False)
+    return Segment("\n".join(map(escaped, segment.text.split("\n"))), style)
+
+
+def block(text: str) -> Text:
+    """A text of several lines, such as a traceback, indented so that none looks like a line of ours."""
+    return Text("\n".join(f"  {escaped(line.expandtabs())}" for line in text.splitlines()))
+
+
+def child_line(line: str) -> Text:
+    """A line that a child process printed, with its colours and nothing else that moves a terminal."""
+    parts = _COLOUR.split(line)
+    parts[::2] = map(escaped, parts[::2])
+    return Text.from_ansi("".join(parts))
+
+
+def show_defects_plainly() -> None:
+    """Print the traceback of a defect like any other text that may quote data."""
+
+    def show(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+        err.print(block("".join(traceback.format_exception(kind, error, trace))), soft_wrap=True)
+
+    def show_in_thread(ended: threading.ExceptHookArgs) -> None:
+        if ended.exc_type is not SystemExit:
+            show(ended.exc_type, ended.exc_value, ended.exc_traceback)
+
+    sys.excepthook = show
+    threading.excepthook = show_in_thread
+
+
+out = PlainConsole(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+err = PlainConsole(stderr=True)
+
+
+_Raised = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+
+
+class OneLine(logging.Formatter):
+    """Writes control characters as escapes, so that nobody's name or query looks like another line."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """The line of an event."""
+        return escaped(super().formatMessage(record).rstrip("\n"))
+
+    def formatException(self, ei: _Raised) -> str:  # noqa: N802
+        """A traceback, indented: what it quotes begins no line."""
+        return _indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802
+        """A stack, indented in the same way."""
+        return _indented(super().formatStack(stack_info))
+
+
+def log_to_stderr() -> None:
+    """Log warnings and what is worse, with the time of each."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+
+
+def keep_unconfigured_logs_to_one_line() -> None:
+    """The same for the warnings of a command that has set up no log."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(OneLine("%(message)s"))
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {escaped(line)}" for line in text.splitlines())

@@ -1,0 +1,187 @@
+"""What commands need before they begin: the databases, Dagster's home, and the lock on the episodes home.
+
+`episodes up` holds that lock, so that one system runs in one home, and it tells others of its holder.
+Commands that work beside a running system (`run`, `webserver`, `dagster dev`) do not take it.
+"""
+
+import datetime as dt
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from episodes_assets.cli.console import err
+from episodes_assets.errors import AlreadyRunning, DatabaseUnreachable
+from episodes_assets.postgres.connect import connect_to_input, connect_to_read, connect_to_write
+from episodes_assets.postgres.databases import Database, Purpose
+from episodes_assets.postgres.dsn import Dsns
+from episodes_assets.postgres.hosts import SETTING, describe_open, require_allowed
+from episodes_assets.postgres.provision import status
+from episodes_assets.postgres.provision.grants import check_input_role
+from episodes_assets.private_files import make_folder, open_file, try_lock
+from episodes_assets.settings import PROJECT_FOLDER, Settings
+
+if TYPE_CHECKING:
+    from episodes_assets.lake.drops import Drops
+
+
+def prepare_dagster_home(settings: Settings) -> Path:
+    """Point DAGSTER_HOME at a folder in the home that has the project's dagster.yaml.
+
+    Nobody but this user may read it. A DAGSTER_HOME that is set already is respected. Events of a step
+    over many days are written in batches, which halves what Dagster's bookkeeping takes.
+    """
+    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
+    if given := os.environ.get("DAGSTER_HOME"):
+        return Path(given)
+    folder = make_folder(settings.dagster_home.resolve())
+    folder.chmod(0o700)  # what runs print may be read by those who may read the data
+    link = folder / "dagster.yaml"
+    if not link.exists():
+        # By rename: another process may be doing the same.
+        made = folder / f".dagster.yaml.{os.getpid()}"
+        made.symlink_to(PROJECT_FOLDER / "dagster.yaml")
+        made.replace(link)
+    os.environ["DAGSTER_HOME"] = str(folder)
+    return folder
+
+
+def ready_databases(settings: Settings) -> Dsns:
+    """Find the databases; set the embedded ones up when they are not, saying so.
+
+    With them goes the lake in the home: what an older release has left as snapshots is brought in.
+
+    Raises:
+        DatabaseUnreachable: If the embedded server does not start.
+        HostNotAllowed: Outside production, if a setting names a host that is not listed.
+    """
+    dsns = status.ready_databases(settings, _say)
+    if dsns.is_embedded and (settings.snapshots_url or Path(settings.snapshots).exists()):
+        bring_in_older_snapshots(settings)
+    return dsns
+
+
+def bring_in_older_snapshots(settings: Settings) -> None:
+    """Bring what an older release has left as snapshots into the lake, if that was not done, saying so.
+
+    Raises:
+        SnapshotDamaged: If a snapshot is not what was written.
+        WrongEnvironment: If the lake belongs to another environment.
+        SystemFailure: If the snapshots or the lake cannot be reached.
+    """
+    from episodes_assets.lake.drops import Drops  # a second, and few have such snapshots
+    from episodes_assets.lake.older_snapshots import OlderSnapshots
+
+    OlderSnapshots(settings.snapshots).bring_in(Drops(settings.lake), settings.environment, _say)
+
+
+def open_drops(settings: Settings) -> "Drops":
+    """The lake's drops.
+
+    Raises:
+        NotBroughtIn: If an older release has left snapshots that are not in the lake.
+    """
+    from episodes_assets.lake.drops import Drops  # a second
+    from episodes_assets.lake.older_snapshots import OlderSnapshots
+
+    drops = Drops(settings.lake)
+    OlderSnapshots(settings.snapshots).require_brought_in(drops)
+    return drops
+
+
+def _say(step: str) -> None:
+    err.print(step, style="dim")
+
+
+def require_reachable(dsns: Dsns) -> None:
+    """Fail before a run begins rather than after its retries.
+
+    Raises:
+        DatabaseUnreachable: If the queue or the results do not answer.
+        SchemaTooOld: If the schema of one is of an older release.
+        SchemaTooNew: If the schema of one is of a newer release.
+    """
+    for purpose in (Purpose.QUEUE, Purpose.RESULTS):
+        with connect_to_read(dsns.require(purpose), purpose.database):
+            pass
+
+
+def announce_open_hosts(settings: Settings) -> None:
+    """Say, outside production, which hosts are open to this process, if any."""
+    if shown := describe_open(require_allowed(settings)):
+        err.print(f"Open by {SETTING}: {shown}", style="dim", soft_wrap=True)
+
+
+def refuse_writable_input(settings: Settings, dsns: Dsns) -> None:
+    """Refuse, in production, an input role that could write; warn of it elsewhere.
+
+    An input that cannot be reached is left to the step that reads it: days that are kept need none.
+
+    Raises:
+        InputWritable: In production, if the role could write.
+    """
+    if Purpose.INPUT not in dsns.by_purpose:
+        return
+    with (
+        suppress(DatabaseUnreachable),
+        connect_to_input(dsns.require(Purpose.INPUT)) as connection,
+    ):
+        check_input_role(
+            connection,
+            is_production=settings.is_production,
+            warn=lambda line: err.print(f"warning: {line}", style="yellow", soft_wrap=True),
+        )
+
+
+def writable_input(settings: Settings, dsns: Dsns) -> str:
+    """The DSN to fill the input with, after a look at its stamp.
+
+    Raises:
+        WrongEnvironment: If the input belongs to another environment.
+        NotProvisioned: If it has no stamp: then it may be other systems'.
+    """
+    dsn = dsns.require(Purpose.INPUT_WRITER)
+    with connect_to_write(dsn, Database.INPUT, settings.environment):
+        pass
+    return dsn
+
+
+LOCK_FILE = "up.lock"
+
+
+@contextmanager
+def only_system(home: Path, address: str) -> Iterator[None]:
+    """Hold the home while the block lasts; the kernel lets go of it however the process ends.
+
+    Args:
+        home: The folder.
+        address: Where this system's web UI is found.
+
+    Raises:
+        AlreadyRunning: At once, if another process holds it.
+    """
+    path = make_folder(home) / LOCK_FILE
+    with open_file(path, "a+") as file:
+        if not try_lock(file):
+            raise AlreadyRunning(
+                f"`episodes up` is running already with {_describe_holder(path)} in {home}",
+                "stop that one, or set EPISODES_HOME to another folder",
+            )
+        file.truncate(0)
+        since = f"{dt.datetime.now(dt.UTC):%F %H:%M} UTC"
+        json.dump({"pid": os.getpid(), "address": address, "since": since}, file)
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def _describe_holder(path: Path) -> str:
+    try:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+        return f"pid {holder['pid']} on {holder['address']} since {holder['since']}"
+    except (OSError, ValueError):  # it is just starting, or just ending
+        return "another process"

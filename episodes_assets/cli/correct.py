@@ -1,0 +1,290 @@
+"""`episodes correct` and `episodes history`: put a wrong day right; all that is on record about one.
+
+A correction works the day again and all that was built on it.
+"""
+
+import datetime as dt
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated
+
+import typer
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from episodes_assets.cli.console import err, out
+from episodes_assets.cli.context import (
+    announce_open_hosts,
+    open_drops,
+    ready_databases,
+    refuse_writable_input,
+    require_reachable,
+)
+from episodes_assets.cli.runs import (
+    AcceptLost,
+    Workers,
+    materialize_days,
+    open_instance,
+    run_config,
+    workers_of_ones_own,
+)
+from episodes_assets.cli.supervisor import temporary_workers
+from episodes_assets.days import ONE_DAY, days_between, parse_day
+from episodes_assets.errors import ReasonMissing, StateGap
+from episodes_assets.lake.drops import Drop
+from episodes_assets.lake.taking import REASON, lost_by
+from episodes_assets.lake.viewings import Viewings
+from episodes_assets.ledger.held import Waiver, read_waivers
+from episodes_assets.ledger.plans import RecordedPlan, read_plans
+from episodes_assets.postgres.connect import connect_to_read
+from episodes_assets.postgres.databases import Database, Purpose
+from episodes_assets.postgres.dsn import Dsns
+from episodes_assets.results import state
+from episodes_assets.results.publish import PublishedDay, read_days, read_history
+from episodes_assets.results.recompute import read_published_coverage, require_computable
+from episodes_assets.results.state import TrackedDay
+from episodes_assets.settings import Settings, load_settings
+from episodes_assets.user_files import require_standard_output
+
+
+def correct(
+    day: Annotated[str, typer.Argument(help="The day whose input was wrong, YYYY-MM-DD.")],
+    reason: Annotated[str, typer.Option(help="What was wrong; kept with what is taken anew.")],
+    workers: Workers = None,
+    accept_lost_viewings: AcceptLost = False,
+) -> None:
+    """Correct a day whose input was wrong, and every later day, and show what changed.
+
+    Takes the day anew, then plans, works and publishes it and all later days of the
+    history again; those use what is kept of them, so their input may be gone. Viewings that the input has
+    deleted stay in the lake; a day of which it has new ones besides is refused, unless it is said that the
+    deleted ones shall be lost. If it is interrupted, run it again.
+
+    Example: episodes correct 2018-03-05 --reason "half of the drop was missing"
+    """
+    first = parse_day(day)
+    if not reason.strip():
+        raise ReasonMissing("a correction needs a reason", "say what was wrong with the day's input")
+    settings = load_settings()
+    dsns = ready_databases(settings)
+    announce_open_hosts(settings)
+    refuse_writable_input(settings, dsns)
+    require_reachable(dsns)
+    _require_computable(settings, dsns, first, _last_day_built_on(dsns, first))
+    before = _published(dsns, first, first)
+    with (
+        temporary_workers(settings, dsns, workers_of_ones_own(workers, dsns)),
+        open_instance(settings, dsns) as instance,
+    ):
+        config = run_config(
+            refresh=True, reason=reason.strip(), rework=True, accept_lost=accept_lost_viewings
+        )
+        materialize_days(instance, dsns, first, first, config)
+        corrected, last = first, _last_day_built_on(dsns, first)
+        while corrected < last:  # a daily run may have added days, on what was tracked before
+            before |= _published(dsns, corrected + ONE_DAY, last)
+            materialize_days(instance, dsns, corrected + ONE_DAY, last, run_config(rework=True))
+            corrected, last = last, _last_day_built_on(dsns, first)
+    after = _published(dsns, first, last)
+    out.print(_changes(first, last, before, after))
+    changed = sum(_checksum(before, each) != _checksum(after, each) for each in days_between(first, last))
+    err.print(f"{changed} of {len(after)} days changed; `episodes history {day}` shows what is on record")
+
+
+def _last_day_built_on(dsns: Dsns, day: dt.date) -> dt.date:
+    with connect_to_read(dsns.require(Purpose.RESULTS), Database.RESULTS) as results:
+        tracked = state.read_day(results, day)
+        latest = state.latest_day(results)
+    if tracked is None or latest is None:
+        raise StateGap(
+            f"{day} has never been run, so there is nothing to correct", f"run `episodes run {day}`"
+        )
+    if tracked.origin == "import":
+        raise StateGap(
+            f"the history begins with the state imported as of {day}", "correct a later day, or import anew"
+        )
+    return latest.day
+
+
+def _require_computable(settings: Settings, dsns: Dsns, first: dt.date, last: dt.date) -> None:
+    """Refuse before anything changes what some step would refuse later on."""
+    with connect_to_read(dsns.require(Purpose.RESULTS), Database.RESULTS) as results:
+        published = read_published_coverage(results, first, last)
+    require_computable(published, Viewings(settings.lake).newest())
+
+
+def _published(dsns: Dsns, first: dt.date, last: dt.date) -> dict[dt.date, PublishedDay]:
+    with connect_to_read(dsns.require(Purpose.RESULTS), Database.RESULTS) as results:
+        return {each.day: each for each in read_days(results, first, last)}
+
+
+def _checksum(published: Mapping[dt.date, PublishedDay], day: dt.date) -> str | None:
+    return published[day].checksum if day in published else None
+
+
+def _changes(
+    first: dt.date,
+    last: dt.date,
+    before: Mapping[dt.date, PublishedDay],
+    after: Mapping[dt.date, PublishedDay],
+) -> Table:
+    table = Table(box=None)
+    table.add_column("day", no_wrap=True)
+    for name in ("rows before", "rows after"):
+        table.add_column(name, justify="right")
+    table.add_column("content")
+    for day in days_between(first, last):
+        is_same = _checksum(before, day) == _checksum(after, day)
+        rows = [f"{published[day].rows:,}" if day in published else "-" for published in (before, after)]
+        table.add_row(str(day), *rows, "unchanged" if is_same else "changed")
+    return table
+
+
+SHORT = 16  # characters of a checksum
+
+
+def history(day: Annotated[str, typer.Argument(help="The day, YYYY-MM-DD.")]) -> None:
+    """Show a day's drops, its viewings, its tracked state, its plans with waivers, and its publications.
+
+    Plans and publications name the version of the lake's viewings that they were computed from.
+
+    Everything that was ever recorded is shown, what is superseded included; nothing is changed.
+
+    Example: episodes history 2018-03-01
+    """
+    parsed = parse_day(day)
+    require_standard_output()
+    settings = load_settings()
+    dsns = ready_databases(settings)
+    drops = open_drops(settings)
+    with connect_to_read(dsns.require(Purpose.QUEUE), Database.QUEUE) as queue:
+        plans = read_plans(queue, parsed)
+        waivers = read_waivers(queue, [plan.plan_id for plan in plans])
+    with connect_to_read(dsns.require(Purpose.RESULTS), Database.RESULTS) as results:
+        tracked = state.read_day(results, parsed)
+        is_stale = tracked is not None and state.built_on_another_past(results, tracked)
+        publications = read_history(results, parsed)
+    _print("drops", _drops(drops.versions(parsed), drops.find(parsed)))
+    _print("viewings in the lake", _viewings(Viewings(settings.lake), parsed))
+    _print("tracked episodes", _tracked(tracked, is_stale=is_stale))
+    _print("plans", _plans(plans, waivers))
+    _print("publications", _publications(publications))
+
+
+def _drops(versions: Sequence[Drop], current: Drop | None) -> list[dict[str, str]]:
+    return [
+        {
+            "version": each.snapshot_id,
+            "taken": _time(dt.datetime.fromisoformat(each.taken_at)),
+            "rows": f"{each.drop_rows:,}",
+            "quarantined": f"{each.quarantined_rows:,}",
+            "current": "yes" if current and each.snapshot_id == current.snapshot_id else "no",
+            "reason": each.reason,
+        }
+        for each in versions
+    ]
+
+
+def _viewings(viewings: Viewings, day: dt.date) -> list[dict[str, str]]:
+    """The commits that took the day, as far as they have recorded their days."""
+    taken = []
+    for commit in viewings.commits():
+        if commit.days and day in commit.days:
+            gone, new = lost_by(commit).get(day, (0, 0))
+            taken.append(
+                {
+                    "version": str(commit.number),
+                    "taken": _time(commit.at),
+                    "accepted as lost": f"{gone:,}",
+                    "new instead": f"{new:,}",
+                    "reason": commit.facts.get(REASON, ""),
+                }
+            )
+    return taken
+
+
+def _tracked(tracked: TrackedDay | None, *, is_stale: bool) -> list[dict[str, str]]:
+    if tracked is None:
+        return []
+    return [
+        {
+            "origin": tracked.origin,
+            "newly tracked": f"{tracked.newly_tracked:,}",
+            "in all": f"{tracked.total:,}",
+            "snapshot": tracked.snapshot_id or "-",
+            "checksum": tracked.checksum[:SHORT],
+            "state": "stale: yesterday has changed since" if is_stale else "current",
+        }
+    ]
+
+
+def _plans(plans: Iterable[RecordedPlan], waivers: Iterable[Waiver]) -> list[dict[str, RenderableType]]:
+    by_plan: defaultdict[int, list[str]] = defaultdict(list)
+    for each in waivers:
+        retried = (
+            f", {each.jobs - each.still_waived:,} retried since" if each.still_waived < each.jobs else ""
+        )
+        by_plan[each.plan_id].append(
+            f"{each.jobs:,} jobs by {each.decided_by} on {_time(each.decided_at)}{retried}: {each.reason}"
+        )
+    return [
+        {
+            "plan": _plan(plan.plan_id, plan.plan_uid),
+            "jobs": f"{plan.jobs:,}",
+            "snapshot": plan.snapshot_id,
+            "viewings": _version(plan.viewings_version, plan.viewings_digest),
+            "code": plan.code_version,
+            "planned": _time(plan.planned_at),
+            "handed out": _time(plan.fanned_out_at),
+            "superseded": _time(plan.superseded_at),
+            "waived": Group(*by_plan[plan.plan_id]),
+        }
+        for plan in plans
+    ]
+
+
+def _publications(publications: Iterable[PublishedDay]) -> list[dict[str, str]]:
+    return [
+        {
+            "published": _time(each.published_at),
+            "rows": f"{each.rows:,}",
+            "left out": f"{each.left_out:,}",
+            "snapshot": each.snapshot_id or "-",
+            "viewings": _version(each.viewings_version, each.viewings_digest),
+            "plan": _plan(each.plan_id, each.plan_uid),
+            "code": each.code_version,
+            "algorithms": ", ".join(f"{name} {'+'.join(v)}" for name, v in each.algorithm_versions.items()),
+            "checksum": each.checksum[:SHORT],
+            "decision": each.decision,
+        }
+        for each in publications
+    ]
+
+
+def _plan(number: int, uid: uuid.UUID | None) -> str:
+    """A plan's number, and what tells it from another one that was once given the same."""
+    return str(number) if uid is None else f"{number} ({uid.hex[:8]})"
+
+
+def _version(number: int | None, digest: str | None) -> str:
+    """A version's number, and what tells it from another lake's of the same number."""
+    if number is None:
+        return "-"
+    return f"version {number}" + (f" ({digest[:8]})" if digest else "")
+
+
+def _time(moment: dt.datetime | None) -> str:
+    return "-" if moment is None else f"{moment.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _print(title: str, rows: Sequence[Mapping[str, RenderableType]]) -> None:
+    if not rows:
+        out.print(f"{title}: none")
+        return
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row.values())
+    out.print(table)

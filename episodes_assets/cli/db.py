@@ -1,0 +1,174 @@
+"""`episodes db`: set the databases up, see how they are."""
+
+from contextlib import ExitStack
+from typing import Annotated
+
+import typer
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
+
+from episodes_assets.checks.consistency import compare
+from episodes_assets.cli.console import err, escaped, out
+from episodes_assets.cli.context import announce_open_hosts, bring_in_older_snapshots, open_drops
+from episodes_assets.errors import DatabasesDisagree, DatabaseUnreachable
+from episodes_assets.lake.drops import Drops
+from episodes_assets.lake.viewings import Viewings
+from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.databases import Database, Purpose
+from episodes_assets.postgres.dsn import Dsns, resolve_dsns
+from episodes_assets.postgres.provision.init import provision
+from episodes_assets.postgres.provision.status import read_status
+from episodes_assets.postgres.provision.targets import restamp
+from episodes_assets.results.verify import read_records
+from episodes_assets.settings import Settings, load_settings
+from episodes_assets.user_files import require_standard_output
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Set the four databases up, see how they are, and say which environment they belong to.",
+)
+
+
+@app.command()
+def init() -> None:
+    """Create or upgrade roles, databases, schemas, rights and stamps; safe to run again.
+
+    With configured DSNs, role names, passwords and database names are taken from them, and
+    EPISODES_ADMIN_DSN names a role that may create them. The input tables are made only when
+    EPISODES_INPUT_WRITER_DSN is set: the input database belongs to other systems.
+
+    A database without a stamp is stamped with EPISODES_ENVIRONMENT; one that another environment's
+    processes write to is refused, and so is one that a newer release has set up.
+
+    Snapshots that an older release has left, where EPISODES_SNAPSHOTS_URL says, are brought into the lake;
+    they themselves stay as they are.
+    """
+    settings = load_settings()
+    dsns = resolve_dsns(settings)
+    announce_open_hosts(settings)
+    provision(settings, dsns, out.print)
+    bring_in_older_snapshots(settings)
+    out.print(f"All databases are ready for environment {settings.environment!r}.")
+
+
+@app.command()
+def stamp(
+    new: Annotated[str, typer.Argument(help="The environment the databases shall belong to.")],
+    old: Annotated[str, typer.Option("--from", help="The environment they belong to now.")],
+    database: Annotated[
+        list[Database] | None, typer.Option(help="Only this database; may be repeated.")
+    ] = None,
+    lake: Annotated[
+        bool,
+        typer.Option("--lake", "--snapshots", help="The lake's stamp too; alone, no database's."),
+    ] = False,
+) -> None:
+    """Change which environment databases and lake belong to, say after restoring a copy.
+
+    Without options it is all four databases and the lake.
+
+    From then on only processes with EPISODES_ENVIRONMENT=NEW may write to them, so stop the others
+    first. Nothing else changes a stamp. Refused, with nothing changed, when a database is not
+    stamped with --from. Needs EPISODES_ADMIN_DSN when DSNs are configured.
+
+    Example: episodes db stamp development --from production --database queue --database results
+    """
+    load_settings(environment=new)  # a name that no process can have is refused
+    settings = load_settings()
+    dsns = resolve_dsns(settings)
+    announce_open_hosts(settings)
+    tables = [Viewings(settings.lake), *Drops(settings.lake).tables] if lake or not database else []
+    written = [table for table in tables if table.restamp(old, new, look_only=True)]
+    if database or not lake:
+        restamp(settings, dsns, database or (), old=old, new=new, report=out.print)
+    for table in written:
+        table.restamp(old, new)
+        out.print(f"lake: stamp of {table.shown} changed from {old} to {new}", soft_wrap=True)
+    if new != settings.environment:
+        err.print(f"This process belongs to {settings.environment!r}; set EPISODES_ENVIRONMENT={new}.")
+
+
+@app.command()
+def status() -> None:
+    """Show each database: where it is, its versions, its size and its environment stamp.
+
+    Databases that another environment's processes or another release's may write to are pointed out. Then
+    the databases and the lake are compared with each other, for what a restore of one of them leaves
+    behind; it fails if they contradict each other.
+    """
+    require_standard_output()
+    settings = load_settings()
+    dsns = resolve_dsns(settings)
+    announce_open_hosts(settings)
+    found = read_status(dsns)
+    table = Table(box=None)
+    for name in ("database", "where", "PostgreSQL", "schema", "environment", "size"):
+        table.add_column(name)
+    for each in found:
+        if each.error:
+            table.add_row(each.database, each.where, Text(escaped(each.error), style="red"))
+            continue
+        latest = f" (latest: {each.latest_version})" if each.schema_version != each.latest_version else ""
+        table.add_row(
+            each.database,
+            each.where,
+            each.server_version,
+            f"{each.schema_version or 'not ours to see'}{latest if each.schema_version else ''}",
+            each.environment or "-",
+            decimal(each.size_bytes),
+        )
+    out.print(table)
+    broken = [each for each in found if each.error]
+    if broken:
+        raise DatabaseUnreachable(
+            f"{len(broken)} of {len(found)} databases cannot be read", "see the table above"
+        )
+    seen = [each for each in found if each.schema_version]
+    newer = [each.database for each in seen if each.is_newer]
+    behind = [each.database for each in seen if not each.is_current and not each.is_newer]
+    foreign = [each.database for each in seen if each.environment not in (None, settings.environment)]
+    if newer:
+        err.print(f"Set up by a newer release: {', '.join(newer)}. Upgrade this one.", style="yellow")
+    if behind:
+        err.print(
+            f"Not set up by this release, or not to the end: {', '.join(behind)}. Run `episodes db init`.",
+            style="yellow",
+        )
+    if foreign:
+        err.print(
+            f"Not of environment {settings.environment!r}, so not written to: {', '.join(foreign)}.",
+            style="yellow",
+        )
+    if not newer and not behind:
+        _compare(settings, dsns)
+
+
+def _compare(settings: Settings, dsns: Dsns) -> None:
+    """Print where the databases and the lake disagree.
+
+    Raises:
+        DatabasesDisagree: If something that one of them names is not there.
+    """
+    if not {Purpose.QUEUE, Purpose.RESULTS} <= dsns.by_purpose.keys():
+        return
+    with (
+        connect(dsns.require(Purpose.QUEUE), read_only=True, autocommit=True) as queue,
+        connect(dsns.require(Purpose.RESULTS), read_only=True, autocommit=True) as results,
+        ExitStack() as stack,
+    ):
+        dagster = None
+        if dsn := dsns.by_purpose.get(Purpose.DAGSTER):
+            dagster = stack.enter_context(connect(dsn, read_only=True, autocommit=True))
+        records = read_records(queue, results, open_drops(settings), Viewings(settings.lake), dagster)
+    found = compare(records)
+    for each in found:
+        out.print(str(each), style="red" if each.is_error else "yellow", markup=False, soft_wrap=True)
+    if any(each.is_error for each in found):
+        raise DatabasesDisagree(
+            "the databases and the lake contradict each other",
+            "do what is said above; docs/environments.md has more on restoring one of them",
+        )
+    if not found:
+        days = f"{len(records.publications):,} published days, {len(records.state):,} tracked days"
+        out.print(f"The databases and the lake agree ({days}).")

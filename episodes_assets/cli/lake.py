@@ -1,0 +1,201 @@
+"""`episodes lake`: look after the copies of the input that are kept for ever."""
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+from rich.filesize import decimal
+from rich.progress import Progress
+from rich.table import Table
+
+from episodes_assets.cli.console import err, out
+from episodes_assets.cli.context import announce_open_hosts, open_drops, ready_databases
+from episodes_assets.errors import LakeDamaged, LakeReplaced
+from episodes_assets.lake import upkeep
+from episodes_assets.lake.day_file import LakeFile
+from episodes_assets.lake.drops import Drops
+from episodes_assets.lake.tables import LakeTable
+from episodes_assets.lake.taking import REASON, lost_by
+from episodes_assets.lake.versions import PinnedVersion
+from episodes_assets.lake.viewings import Viewings
+from episodes_assets.ledger import plans
+from episodes_assets.postgres.connect import connect_to_read
+from episodes_assets.postgres.databases import Database, Purpose
+from episodes_assets.postgres.dsn import Dsns
+from episodes_assets.results import publish, state
+from episodes_assets.settings import Settings, load_settings
+from episodes_assets.user_files import require_standard_output
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Look after the lake: the input's drops and viewings as Delta Lake tables, of which plans and "
+    "publications name versions.",
+)
+
+
+@app.command()
+def status() -> None:
+    """Show each table: its version, its days, rows and bytes, and which viewings were accepted as lost.
+
+    It fails if the lake is not the one that plans and publications name versions of.
+
+    Example: episodes lake status
+    """
+    require_standard_output()
+    settings = _settings()
+    viewings = Viewings(settings.lake)
+    missing = upkeep.missing_of(viewings, _named(ready_databases(settings)).viewings_versions)
+    shown = Table(box=None)
+    for name in ("table", "version", "environment", "days", "first", "last", "missing between"):
+        shown.add_column(name)
+    for name in ("rows", "size", "bytes a row"):
+        shown.add_column(name, justify="right")
+    for found in map(upkeep.describe, (*Drops(settings.lake).tables, viewings)):
+        if found is not None:
+            shown.add_row(
+                found.name,
+                str(found.version),
+                found.environment,
+                f"{found.days:,}",
+                str(found.first or "-"),
+                str(found.last or "-"),
+                f"{found.gaps:,}",
+                f"{found.rows:,}",
+                decimal(found.size),
+                f"{found.size / found.rows:.1f}" if found.rows else "-",
+            )
+    if not shown.rows:
+        _require_all(viewings, missing)
+        where = Drops(settings.lake).shown
+        out.print(f"The lake at {where} is empty: the first run of a day fills it.")
+        return
+    out.print(shown)
+    for commit in viewings.commits():
+        for day, (gone, new) in sorted(lost_by(commit).items()):
+            out.print(
+                f"Version {commit.number} of {commit.at:%Y-%m-%d %H:%M} has {new:,} other viewings of {day}"
+                f" in place of {gone:,} that were accepted as lost: {commit.facts.get(REASON, '')}",
+                style="yellow",
+                markup=False,
+                soft_wrap=True,
+            )
+    _require_all(viewings, missing)
+
+
+@app.command()
+def verify() -> None:
+    """Read every file of the newest versions and of those that plans, publications and tracked days name.
+
+    Its digest must be the one that was written. All that are gone, cut or changed are named, and it fails.
+
+    Example: episodes lake verify
+    """
+    require_standard_output()
+    settings = _settings()
+    viewings = Viewings(settings.lake)
+    named = _named(ready_databases(settings))
+    missing = upkeep.missing_of(viewings, named.viewings_versions)
+    tables: list[tuple[LakeTable, list[LakeFile]]] = [
+        *upkeep.files_of_drops(Drops(settings.lake), named.snapshot_ids),
+        (viewings, upkeep.files_of(viewings, named.viewings_versions - {*missing})),
+    ]
+    files = [file for _, some in tables for file in some]
+    damaged = 0
+    with Progress(console=err, transient=True) as bar:
+        task = bar.add_task("verifying", total=sum(file.size for file in files))
+        for table, some in tables:
+            for file, fault in upkeep.verify(table, some):
+                bar.update(task, advance=file.size, description=f"{table.name} of {file.day}")
+                if fault:
+                    damaged += 1
+                    said = f"{table.shown}/{file.path} {fault}"
+                    out.print(said, markup=False, soft_wrap=True, style="red")
+    if damaged:
+        raise LakeDamaged(f"{damaged} of {len(files)} files are damaged", "restore those above from a backup")
+    _require_all(viewings, missing)
+    counts = ", ".join(f"{sum(file.rows for file in some):,} {table.name}" for table, some in tables if some)
+    out.print(f"{len(files):,} files are whole, with the rows of: {counts or 'no table'}.")
+
+
+@app.command()
+def vacuum(
+    days: Annotated[
+        int,
+        typer.Option("--older-than", min=1, help="Days for which a file stays that nobody names."),
+    ] = 7,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Remove them; without it they are only listed.")
+    ] = False,
+) -> None:
+    """List, or remove, files that neither the newest versions have nor anything names.
+
+    Plans, publications and tracked days name what they were made from: that always stays. Late viewings and
+    refreshed days leave other files behind, and so do killed processes.
+
+    Example: episodes lake vacuum --remove
+    """
+    require_standard_output()
+    settings = _settings()
+    viewings, drops = Viewings(settings.lake), open_drops(settings)
+    named = _named(ready_databases(settings))
+    files, size = 0, 0
+    older_than = dt.timedelta(days=days)
+    # A plan that is about to be recorded may name one of these.
+    since = dt.datetime.now(dt.UTC) - older_than
+    late = {PinnedVersion(number, None) for number in viewings.versions_since(since)}
+    kept: list[tuple[LakeTable, list[LakeFile]]] = [
+        *upkeep.files_of_drops(drops, named.snapshot_ids, since),
+        (viewings, upkeep.files_of(viewings, named.viewings_versions | late)),
+    ]
+    for table, _ in kept:
+        table.verify_environment(settings.environment)
+    for table, some in kept:
+        for path, bytes_ in table.unnamed({file.path for file in some}, older_than):
+            if remove and not table.remove_unnamed(path, older_than):
+                continue  # a day's again meanwhile
+            out.print(f"{table.name}/{path}", markup=False, highlight=False)
+            files, size = files + 1, size + bytes_
+    said = "removed" if remove else "could be removed: run it with --remove"
+    err.print(f"{files:,} files of {decimal(size)} {said}")
+
+
+def _settings() -> Settings:
+    settings = load_settings()
+    announce_open_hosts(settings)
+    return settings
+
+
+@dataclass(frozen=True)
+class _Named:
+    """What may never be removed, by all databases: one may have been restored to an earlier moment.
+
+    Attributes:
+        viewings_versions: Versions of the viewings.
+        snapshot_ids: Drops.
+    """
+
+    viewings_versions: set[PinnedVersion]
+    snapshot_ids: set[str]
+
+
+def _require_all(viewings: Viewings, missing: Sequence[PinnedVersion]) -> None:
+    """Refuse a lake that is not the one that plans and publications name versions of."""
+    if missing:
+        raise LakeReplaced(
+            f"the lake at {viewings.shown} is not the one that plans and publications were made from:"
+            f" {len(missing)} of the versions that they name are not there, or have other files, the first"
+            f" version {missing[0].number}",
+            "restore that lake, or let EPISODES_LAKE_URL name it; `episodes db status` names the days",
+        )
+
+
+def _named(dsns: Dsns) -> _Named:
+    with connect_to_read(dsns.require(Purpose.QUEUE), Database.QUEUE) as queue:
+        versions = plans.read_viewings_versions(queue)
+        ids = plans.read_snapshot_ids(queue)
+    with connect_to_read(dsns.require(Purpose.RESULTS), Database.RESULTS) as results:
+        versions |= publish.read_viewings_versions(results)
+        ids |= publish.read_snapshot_ids(results) | state.read_snapshot_ids(results)
+    return _Named(versions, ids)

@@ -1,0 +1,260 @@
+"""Child processes of a command: started, watched, started again with backoff, gone when it ends.
+
+The programs are those installed beside this Python. What is started is each command's to say.
+"""
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Protocol
+
+from episodes_assets.cli import die_with_parent
+from episodes_assets.cli.console import err, escaped
+from episodes_assets.errors import ProcessFailed
+from episodes_assets.failures import describe_exit
+from episodes_assets.postgres.databases import FLEET
+from episodes_assets.postgres.dsn import Dsns
+from episodes_assets.private_files import make_folder, private_opener
+from episodes_assets.settings import Settings
+
+STOP_SECONDS = 30.0
+LIVED_SECONDS = 60.0
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 60.0
+_LONGEST_ERROR = 4_096
+
+
+class LineSink(Protocol):
+    """Takes the output of processes, line by line, from several threads."""
+
+    def __call__(self, name: str, line: str) -> None:
+        """A line of the process called `name`."""
+
+
+@dataclass
+class Child:
+    """A running child process."""
+
+    name: str
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    process: subprocess.Popen[str]
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self.process.poll() is None
+
+
+class ProcessGroup:
+    """Processes that live and end together.
+
+    Each gets a session of its own: Ctrl-C reaches only the command, which then stops them in order,
+    and whatever they started themselves is found by its process group. Each takes signals as by default,
+    whatever this process ignores, and no Python looks for modules in the current folder.
+
+    Args:
+        sink: Takes their output.
+        die_with_us: Whether they get a SIGTERM when this process is killed; then it has to start them in its
+            main thread.
+    """
+
+    def __init__(self, sink: LineSink, *, die_with_us: bool = False) -> None:
+        self._sink = sink
+        self._launcher = die_with_parent.argv(os.getpid()) if die_with_us else die_with_parent.argv()
+        self.children: list[Child] = []
+
+    def start(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> Child:
+        """Start a process whose output goes to the sink."""
+        process = subprocess.Popen(
+            [*self._launcher, *argv],
+            env={**os.environ, **env, "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        child = Child(name, argv, env, process)
+        self.children.append(child)
+        assert process.stdout is not None  # noqa: S101  PIPE
+        threading.Thread(target=self._drain, args=(name, process.stdout), daemon=True).start()
+        return child
+
+    def forget_ended(self) -> list[Child]:
+        """The processes that have ended since the last call."""
+        ended = [child for child in self.children if not child.is_running]
+        self.children = [child for child in self.children if child.is_running]
+        for child in ended:
+            _kill_group(child)
+        return ended
+
+    def stop(self) -> None:
+        """Ask all processes to end, the last started first, and make sure that they have."""
+        for child in reversed(self.children):
+            if child.is_running:
+                with contextlib.suppress(ProcessLookupError):
+                    child.process.terminate()
+        deadline = time.monotonic() + STOP_SECONDS
+        for child in reversed(self.children):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.process.wait(max(deadline - time.monotonic(), 0.1))
+            _kill_group(child)
+            child.process.wait()
+        self.children = []
+
+    def _drain(self, name: str, output: IO[str]) -> None:
+        with output:
+            for line in output:
+                self._sink(name, line.rstrip("\n"))
+
+
+class Restarts:
+    """Starts processes again that have ended: soon, and ever later those that end as soon as they begin.
+
+    Args:
+        group: Where they belong.
+    """
+
+    def __init__(self, group: ProcessGroup) -> None:
+        self._group = group
+        self._pauses: dict[str, float] = {}
+        self._due: list[tuple[float, Child]] = []
+
+    def plan(self, child: Child) -> float:
+        """Have a process that has ended started again; in how many seconds."""
+        now = time.monotonic()
+        lived = now - child.started > LIVED_SECONDS
+        pause = FIRST_PAUSE_SECONDS if lived else self._pauses.get(child.name, FIRST_PAUSE_SECONDS)
+        self._pauses[child.name] = min(pause * 2, LONGEST_PAUSE_SECONDS)
+        self._due.append((now + pause, child))
+        return pause
+
+    def start_due(self) -> None:
+        """Start those whose pause is over."""
+        now = time.monotonic()
+        due = [child for at, child in self._due if at <= now]
+        self._due = [(at, child) for at, child in self._due if at > now]
+        for child in due:
+            self._group.start(child.name, child.argv, child.env)
+
+
+def _kill_group(child: Child) -> None:
+    """End what a process left behind; its group has its process id."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.process.pid, signal.SIGKILL)
+
+
+def episodes_argv(*arguments: str) -> list[str]:
+    """The command line of an `episodes` subcommand in this environment."""
+    return [sys.executable, "-P", "-m", "episodes_assets", *arguments]
+
+
+def worker_argv() -> list[str]:
+    """The command line of a worker that stops when this process is gone."""
+    return episodes_argv("worker", "--stop-with-parent", str(os.getpid()))
+
+
+def worker_environment(settings: Settings, dsns: Dsns) -> dict[str, str]:
+    """What a worker is told: its own two DSNs and no other."""
+    return {
+        **dsns.environment(FLEET),
+        "EPISODES_HOME": str(settings.home.resolve()),
+        "EPISODES_ENVIRONMENT": settings.environment,
+    }
+
+
+@contextmanager
+def temporary_workers(settings: Settings, dsns: Dsns, count: int) -> Iterator[None]:
+    """Run workers of one's own while the block lasts; their logs go to the home.
+
+    Raises:
+        ProcessFailed: If all workers have ended by the end of the block.
+    """
+    if count == 0:
+        yield
+        return
+    folder = make_folder(settings.home / "logs")
+    with contextlib.ExitStack() as stack:
+        files = {
+            f"worker-{number}": stack.enter_context(_append(folder / f"worker-{number}.log"))
+            for number in range(1, count + 1)
+        }
+
+        def to_file(name: str, line: str) -> None:
+            # Closed, by the last lines of a stopped worker; or the disk is full: the worker must not wait.
+            with contextlib.suppress(ValueError, OSError):
+                files[name].write(f"{escaped(line)}\n".encode())
+
+        group = ProcessGroup(to_file)
+        stack.callback(group.stop)
+        for name in files:
+            group.start(name, worker_argv(), worker_environment(settings, dsns))
+        ended = threading.Event()
+        restarts = Restarts(group)
+        keeper = threading.Thread(target=_keep_running, args=(group, ended, restarts, folder), daemon=True)
+        keeper.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            keeper.join()
+        group.forget_ended()
+        if not group.children:
+            log = folder / "worker-1.log"
+            raise ProcessFailed(f"all workers have ended{_last_error(log)}", f"read {log}")
+
+
+def _keep_running(group: ProcessGroup, ended: threading.Event, restarts: Restarts, logs: Path) -> None:
+    """Start workers again, and say so: whoever waits for them may see nothing else."""
+    while not ended.wait(1):
+        for child in group.forget_ended():
+            pause = restarts.plan(child)
+            log = logs / f"{child.name}.log"
+            err.print(
+                f"{child.name} {describe_exit(child.process.returncode)}{_last_error(log)}; "
+                f"starting it again in {pause:g} s. What it said: {log}",
+                soft_wrap=True,
+            )
+        restarts.start_due()
+
+
+def _last_error(log: Path) -> str:
+    """The error that a process ended with, in brackets, as the last line of its log has it."""
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        file.seek(max(log.stat().st_size - _LONGEST_ERROR, 0))
+        *_, last = file.read().decode(errors="replace").splitlines() or [""]
+        if last.startswith("error: "):
+            return f" ({last.removeprefix('error: ')})"
+    return ""
+
+
+def _append(path: Path) -> io.FileIO:
+    """Without a buffer: what a full disk refuses is lost, and does not fail again when the file is closed."""
+    return open(path, "ab", buffering=0, opener=private_opener)
+
+
+def program(name: str) -> list[str]:
+    """The command line of a program of this environment, whether or not it is on the PATH.
+
+    Python is given its script: the script's own first line may hand the environment's path to a shell, which
+    misreads a quote or a dollar in it.
+
+    Raises:
+        ProcessFailed: If it is not installed.
+    """
+    path = Path(sys.executable).parent / name
+    if not path.exists():
+        raise ProcessFailed(f"{name} is not installed beside {sys.executable}", "run `make run`")
+    return [sys.executable, str(path)]

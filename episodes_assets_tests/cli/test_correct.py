@@ -1,0 +1,149 @@
+"""Correcting a day gives what a system would have that had the right input from the start."""
+
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from episodes_assets.cli import correct as correct_module
+from episodes_assets.cli.correct import correct, history
+from episodes_assets.cli.runs import run_config
+from episodes_assets.definitions import ASSETS, build_defs
+from episodes_assets.errors import ReasonMissing, StateGap
+from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.databases import Purpose
+from episodes_assets.results import publish, state
+from episodes_assets_tests.support.days import PLANNING
+from episodes_assets_tests.support.runs import QUIET
+from episodes_assets_tests.support.system import System, day, failure
+
+LATE = 9  # the episode that the drop of day 2 lacks by mistake
+
+
+def fill(system: System) -> None:
+    for number in range(1, 5):
+        epids = [*range(1, 6), *([LATE] if number > 2 else [])]
+        rows = [(e, a, "2018-02-01", "2018-02-20") for e in epids for a in (0, 1)]
+        system.insert_drop(day(number), rows)
+        system.insert_viewings([(e, 7, f"{day(number)} 12:00+00", 60, True) for e in [*range(1, 6), LATE]])
+
+
+def mend_viewings(system: System, seconds: int) -> None:
+    """Change what was viewed on later days and not which episodes were."""
+    system.query("input", "UPDATE viewings SET seconds_watched = %s WHERE viewed_at >= %s", [seconds, day(2)])
+
+
+def plans(system: System) -> dict[Any, str]:
+    query = "SELECT day, checksum FROM ledger.plans WHERE superseded_at IS NULL"
+    return dict(system.query("queue", query))
+
+
+def shown_of(capsys: pytest.CaptureFixture[str], number: int) -> str:
+    capsys.readouterr()
+    history(str(day(number)))
+    return capsys.readouterr().out
+
+
+def launchpad(name: str) -> dict[str, Any]:
+    """The configuration that a job's launchpad shows for day 2."""
+    config = build_defs().resolve_job_def(name).get_run_config_for_partition_key(str(day(2)))
+    return dict(config["ops"])
+
+
+def test_a_correction_reaches_every_later_day(system: System, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(system)
+    with system.workers():
+        first = system.materialize(day(1), day(4))
+        assert first.success, failure(first)
+        wrong, wrong_plans = system.published(), plans(system)
+        system.insert_drop(day(2), [(LATE, a, "2018-02-01", "2018-02-20") for a in (0, 1)])
+        mend_viewings(system, 90)
+        system.query("input", "DELETE FROM episodes WHERE batch_date <> %s", [day(2)])
+
+        # As the command leaves it that is interrupted between its two runs: the first, launched in the UI.
+        config = launchpad("correct_day")
+        config["take_input"]["config"]["reason"] = "an episode was [missing]"
+        config["take_input"]["config"]["accept_lost_viewings"] = True  # they were changed
+        with dg.DagsterInstance.get() as instance:
+            launched = (
+                build_defs()
+                .resolve_job_def("correct_day")
+                .execute_in_process(
+                    instance=instance, partition_key=str(day(2)), run_config={"ops": config, **QUIET}
+                )
+            )
+        assert launched.success
+        assert "stale: yesterday has changed since" in shown_of(capsys, 3)
+        correct(str(day(2)), reason="an episode was [missing]", workers=0)
+    lines = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line}
+    # Day 2 was right already; day 4 has the plan it had, and new outcomes.
+    assert lines["2018-03-02"] == ["12", "12", "unchanged"]
+    assert lines["2018-03-04"] == ["12", "12", "changed"]
+    assert plans(system)[day(4)] == wrong_plans[day(4)]
+    assert plans(system)[day(3)] != wrong_plans[day(3)]
+
+    corrected = system.published()
+    assert corrected.query("day == @day(1)").equals(wrong.query("day == @day(1)"))
+    assert "stale" not in shown_of(capsys, 3)
+    shown = " ".join(shown_of(capsys, 2).split())
+    assert shown.count("an episode was [missing]") == 2  # of the drop, and of the viewings
+    taken = [drop.snapshot_id for drop in system.drops.versions(day(2))]
+    assert len(taken) == 2
+    assert all(each in shown for each in taken)
+    with connect(system.dsn(Purpose.RESULTS)) as results:
+        recorded = publish.read_history(results, day(2))
+    # Worked again when run again: from another plan, with the same rows.
+    assert [each.rows for each in recorded] == [10, 12, 12]
+    assert [each.snapshot_id for each in recorded] == [taken[0], taken[1], taken[1]]
+    assert recorded[1].checksum == recorded[2].checksum != recorded[0].checksum
+
+    system.forget_everything()
+    with system.workers():
+        right = system.materialize(day(1), day(4))
+        assert right.success, failure(right)
+    assert system.published().equals(corrected)
+
+
+def test_the_launchpad_does_what_the_command_does() -> None:
+    assert launchpad("correct_day") == run_config(refresh=True, rework=True)["ops"]
+    assert launchpad("rework_days") == {"episode_jobs": run_config(rework=True)["ops"]["episode_jobs"]}
+    for name in ("correct_day", "rework_days"):
+        job = build_defs().resolve_job_def(name)
+        assert job.backfill_policy == dg.BackfillPolicy.single_run()
+        keys = {spec.key for asset in ASSETS for spec in asset.specs}
+        assert set(job.asset_layer.executable_asset_keys) == keys
+
+
+def test_what_cannot_be_corrected(system: System) -> None:
+    with pytest.raises(ReasonMissing):
+        correct(str(day(1)), reason=" ")
+    with pytest.raises(StateGap, match="2018-03-01 has never been run"):
+        correct(str(day(1)), reason="why")
+
+
+def test_a_day_that_is_tracked_meanwhile_is_corrected_as_well(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daily run need not stop for a correction."""
+    fill(system)
+    system.plan(day(1), day(2))
+    ran: list[tuple[Any, Any]] = []
+
+    def materialize(_instance: object, _dsns: object, first: Any, last: Any, _config: object) -> None:
+        if not ran:
+            system.insert_drop(day(1), [(LATE, 0, "2018-02-01", "2018-02-20")])
+            system.plan(day(3))  # after the command has looked, before the corrected day is tracked
+        ran.append((first, last))
+        days = (first, None if first == last else last)
+        config = {"refresh": True, "reason": "why"} if len(ran) == 1 else None
+        done = system.materialize(*days, select=PLANNING, config=config)
+        assert done.success, failure(done)
+
+    monkeypatch.setattr(correct_module, "materialize_days", materialize)
+    correct(str(day(1)), reason="why", workers=0)
+    assert ran == [(day(1), day(1)), (day(2), day(3))]
+    with connect(system.dsn(Purpose.RESULTS)) as results:
+        latest = state.latest_day(results)
+        assert latest
+        assert latest.day == day(3)
+        assert not state.built_on_another_past(results, latest)
