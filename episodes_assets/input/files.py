@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import Repr
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -202,10 +203,19 @@ def _read_parquet(path: Path, data: bytes, schema: pa.Schema) -> _Source:
             f"{path} is several Parquet files put together, of which readers find one",
             "get each by itself; all can be loaded at once",
         )
-    file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    file = _open_parquet(data, page_checksum_verification=True)
     _check_columns(path, file.schema_arrow.names, schema)
     table = _exact_int96(path, file, data)
     return _Source(table, lambda row: f"row {row + 1}")
+
+
+def _open_parquet(data: bytes | pa.Buffer, **options: Any) -> pq.ParquetFile:  # noqa: ANN401  those of Arrow
+    """A Parquet file in Python's memory, of which nothing is read ahead in another thread.
+
+    Nor may the rows be read in several: a thread of Arrow's can hold the memory for a moment longer than the
+    reading lasts. If the process ends in that moment, letting go of it ends the process with SIGABRT.
+    """
+    return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False, **options)
 
 
 def _holds_another(data: bytes) -> bool:
@@ -218,7 +228,7 @@ def _holds_another(data: bytes) -> bool:
     begin = len(_PARQUET)
     while (begin := data.find(_PARQUET, begin, max(footer, 0))) >= 0:
         try:
-            pq.ParquetFile(pa.BufferReader(pa.py_buffer(data).slice(begin))).read()
+            _open_parquet(pa.py_buffer(data).slice(begin)).read(use_threads=False)
         except (pa.ArrowException, OSError):
             begin += 1
         else:
@@ -231,11 +241,12 @@ def _exact_int96(path: Path, file: pq.ParquetFile, data: bytes) -> pa.Table:
 
     As nanoseconds they overflow beyond the years 1677 to 2262, as anything else they are truncated, silently.
     """
-    table = file.read()
+    table = file.read(use_threads=False)
     flat = [file.schema.column(number) for number in range(len(file.schema))]
     legacy = [each.path for each in flat if each.physical_type == "INT96" and each.path in table.column_names]
     if legacy:
-        seconds = pq.ParquetFile(pa.BufferReader(data), coerce_int96_timestamp_unit="s").read(columns=legacy)
+        whole = _open_parquet(data, coerce_int96_timestamp_unit="s")
+        seconds = whole.read(columns=legacy, use_threads=False)
         for name in legacy:
             distance = pc.abs(seconds[name].cast(pa.int64()))
             row = pc.index(pc.greater_equal(distance, _NANOSECONDS_END), value=True).as_py()

@@ -180,7 +180,8 @@ def _is_same(loaded: pa.ChunkedArray, held: pa.ChunkedArray) -> bool:
 
 
 def _counted(values: pa.ChunkedArray) -> pa.Table:
-    counted = pa.table({"value": values}).group_by("value").aggregate([([], "count_all")])
+    # In this thread: one of Arrow's can hold values that lie in Python's memory when the process ends.
+    counted = pa.table({"value": values}).group_by("value", use_threads=False).aggregate([([], "count_all")])
     return counted.sort_by("value").combine_chunks()
 
 

@@ -15,6 +15,7 @@ Starting, holding and releasing a server is `embedded`.
 """
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import logging
 import os

@@ -1,8 +1,10 @@
 """Snapshots of an older release are brought into the lake: all, in their order, or refused by name."""
 
 import datetime as dt
+import io
 import json
 import shutil
+import threading
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFile
 
 from episodes_assets.errors import NotBroughtIn, SnapshotDamaged, WrongEnvironment
 from episodes_assets.lake import older_snapshots
@@ -247,3 +250,24 @@ def test_snapshots_at_a_url(root: Path, drops: Drops) -> None:
         snapshots.require_brought_in(drops)
     assert snapshots.bring_in(drops, "development", lambda _: None) == len(DAYS)
     assert [each.snapshot_id for each in drops.require_all(DAYS)] == ids
+
+
+def test_files_are_read_by_the_thread_that_brings_them_in(
+    root: Path, drops: Drops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older(root, DAYS[0], *range(1, 100))
+    memory = fsspec.filesystem("memory")
+    memory.put(str(root), "/older", recursive=True)
+    threads: set[int] = set()
+
+    def read(file: MemoryFile, size: int = -1) -> bytes:
+        threads.add(threading.get_ident())
+        return io.BytesIO.read(file, size)
+
+    monkeypatch.setattr(MemoryFile, "read", read, raising=False)
+    try:
+        assert OlderSnapshots("memory://older").bring_in(drops, "development", lambda _: None) == 1
+    finally:
+        memory.rm("/older", recursive=True)
+    # One of Arrow's could still hold a file when the process ends, and would abort it.
+    assert threads == {threading.get_ident()}
