@@ -193,10 +193,22 @@ def _copy_to(folder: Path) -> None:
     unneeded = shutil.ignore_patterns(
         "*.py", "__pycache__", "pginstall", "include", "pgxs", "pkgconfig", "*.a"
     )
-    shutil.copytree(package, folder / _PACKAGE, ignore=unneeded)
     libraries = package.with_name(f"{_PACKAGE}.libs")  # the programs find them by this relative place
-    if libraries.is_dir():
-        shutil.copytree(libraries, folder / libraries.name)
+    failed: list[OSError] = []
+
+    def copy(source: str, target: str) -> None:
+        try:
+            shutil.copy2(source, target)
+        except OSError as error:
+            failed.append(error)
+            raise
+
+    try:
+        shutil.copytree(package, folder / _PACKAGE, ignore=unneeded, copy_function=copy)
+        if libraries.is_dir():
+            shutil.copytree(libraries, folder / libraries.name, copy_function=copy)
+    except shutil.Error as error:  # it has the causes as texts
+        raise (failed or [error])[0] from error
     for path in (folder, *folder.rglob("*")):
         executable = path.is_dir() or os.access(path, os.X_OK)
         path.chmod(0o755 if executable else 0o644)
