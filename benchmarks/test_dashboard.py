@@ -1,4 +1,4 @@
-"""What the login adds to a request: Dagster's application bare, and behind the gate, on real sockets."""
+"""What the login adds to a request: Dagster's application bare, and behind the auth gate, on real sockets."""
 
 import contextlib
 import statistics

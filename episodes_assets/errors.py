@@ -181,7 +181,7 @@ class LakeOvertaken(SystemFailure):
     """Others keep writing to the lake at the same time."""
 
 
-class GateClosed(EpisodesError):
+class CheckFailed(EpisodesError):
     """A day's data may not be built on."""
 
 

@@ -49,7 +49,7 @@ def test_the_graph() -> None:
     }
 
 
-BLOCKING_GATES = {
+BLOCKING_CHECKS = {
     "drop_is_complete",
     "quarantine_is_small",
     "viewings_are_complete",
@@ -58,7 +58,7 @@ BLOCKING_GATES = {
     "every_job_has_one_outcome",
     "published_rows_are_the_outcomes",
 }
-WARNING_GATES = {
+WARNING_CHECKS = {
     "drop_size_is_usual",
     "viewings_are_kept",
     "viewings_count_is_usual",
@@ -71,8 +71,8 @@ WARNING_GATES = {
 
 def test_each_gate_blocks_or_warns_and_is_documented() -> None:
     specs = {spec.name: spec for asset in ASSETS for spec in asset.check_specs}
-    assert {name for name, spec in specs.items() if spec.blocking} == BLOCKING_GATES
-    assert {name for name, spec in specs.items() if not spec.blocking} == WARNING_GATES
+    assert {name for name, spec in specs.items() if spec.blocking} == BLOCKING_CHECKS
+    assert {name for name, spec in specs.items() if not spec.blocking} == WARNING_CHECKS
     documented = (PROJECT_FOLDER / "docs" / "checks.md").read_text(encoding="utf-8")
     for name, spec in specs.items():
         assert spec.description

@@ -16,10 +16,10 @@ DAYS_NAMED = 3
 
 @dataclass(frozen=True)
 class Verdict:
-    """A gate's word on the days of a step.
+    """What a check says of the days of a step.
 
     Attributes:
-        gate: Its name, which is the asset check's.
+        check: Its name, which is the asset check's.
         passed: Whether all days are as they should be.
         message: What was found and, if it failed, what to do.
         facts: The numbers behind it, by what a person would call them.
@@ -27,7 +27,7 @@ class Verdict:
         is_error: Whether a failure is one; else it is a warning.
     """
 
-    gate: str
+    check: str
     passed: bool
     message: str
     facts: Mapping[str, Number] = field(default_factory=dict)
@@ -35,13 +35,13 @@ class Verdict:
     is_error: bool = True
 
     @property
-    def closes(self) -> bool:
+    def blocks(self) -> bool:
         """Whether nothing may be built on these days."""
         return not self.passed and self.is_error
 
 
 def judge_days(
-    gate: str,
+    check: str,
     offending: Sequence[Mapping[str, object]],
     *,
     fault: str,
@@ -49,10 +49,10 @@ def judge_days(
     facts: Mapping[str, Number],
     is_error: bool = True,
 ) -> Verdict:
-    """The verdict of a gate that looks at each day by itself.
+    """The verdict of a check that looks at each day by itself.
 
     Args:
-        gate: Its name.
+        check: Its name.
         offending: A row for each day that is not as it should be, `day` first.
         fault: What is wrong with them, as a clause that the days are put after.
         mend: What to do, as a clause; `{day}` stands for the first of them.
@@ -60,10 +60,10 @@ def judge_days(
         is_error: Whether a failure is one; else it is a warning.
     """
     if not offending:
-        return Verdict(gate, passed=True, message="as it should be", facts=facts, is_error=is_error)
+        return Verdict(check, passed=True, message="as it should be", facts=facts, is_error=is_error)
     days = [str(row["day"]) for row in offending]
     message = f"{fault} on {name_days(days)}: {mend.format(day=days[0])}"
-    return Verdict(gate, passed=False, message=message, facts=facts, offending=offending, is_error=is_error)
+    return Verdict(check, passed=False, message=message, facts=facts, offending=offending, is_error=is_error)
 
 
 def name_days(days: Sequence[str] | Sequence[dt.date]) -> str:
@@ -115,7 +115,7 @@ def usual_band(earlier: Sequence[int], low: float, high: float) -> Band | None:
 
 
 def count_is_usual(
-    gate: str,
+    check: str,
     counts: Mapping[dt.date, int],
     days: Sequence[dt.date],
     *,
@@ -127,7 +127,7 @@ def count_is_usual(
     """Whether each day's count is about that of the two weeks before it; a warning if not.
 
     Args:
-        gate: Its name.
+        check: Its name.
         counts: The counts of the days, and of the days before them that have one.
         days: The days to judge, in order.
         what: What is counted.
@@ -149,7 +149,7 @@ def count_is_usual(
     else:
         facts |= {"usual": last.usual, "least": last.low, "most": last.high}
     fault = f"unusually few or many {what}"
-    return judge_days(gate, offending, fault=fault, mend=mend, facts=facts, is_error=False)
+    return judge_days(check, offending, fault=fault, mend=mend, facts=facts, is_error=False)
 
 
 def _before(counts: Mapping[dt.date, int], day: dt.date) -> list[int]:

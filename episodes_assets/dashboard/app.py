@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 from episodes_assets.accounts.pool import AWAY, AccountsAccess, AccountsPool
 from episodes_assets.accounts.sessions import signing_key
 from episodes_assets.dashboard.auth import refusals
-from episodes_assets.dashboard.auth.gate import Doors, Gate
+from episodes_assets.dashboard.auth.gate import AuthGate, Doors
 from episodes_assets.dashboard.auth.login import OpenidLogin, login_routes, logout_routes
 from episodes_assets.dashboard.auth.oidc import openid_login
 from episodes_assets.dashboard.auth.refusals import answer
@@ -44,7 +44,7 @@ _STATIC_PATH = "/dashboard/static"
 def create_application(
     site: Site, ui: DagsterUi, *, openid: OpenidLogin | None = None, pages: Sequence[BaseRoute] = ()
 ) -> ASGIApp:
-    """The application, everything behind its gate.
+    """The application, everything behind its auth gate.
 
     Args:
         site: What its parts share.
@@ -84,7 +84,7 @@ def create_application(
             Middleware(
                 TrustedHostMiddleware, allowed_hosts=list(site.configuration.names), www_redirect=False
             ),
-            Middleware(Gate, site=site, doors=doors, instance=ui.workspace.instance),
+            Middleware(AuthGate, site=site, doors=doors, instance=ui.workspace.instance),
         ],
         exception_handlers=dict.fromkeys(AWAY, _show_away),
     )

@@ -87,7 +87,7 @@ def freshness(
         return dg.SkipReason(verdict.message)
     evaluation = dg.AssetCheckEvaluation(
         asset_key=dg.AssetKey("published_results"),
-        check_name=verdict.gate,
+        check_name=verdict.check,
         passed=verdict.passed,
         severity=severity(verdict),
         description=verdict.message,

@@ -116,17 +116,17 @@ Events = Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]
 
 
 def conclude(metadata: Mapping[str, Any], verdicts: Sequence[Verdict]) -> Events:
-    """End a step: its days are materialised, unless a gate is closed.
+    """End a step: its days are materialised, unless a blocking check failed.
 
     Args:
         metadata: Of the materialisation.
-        verdicts: Of all the asset's gates.
+        verdicts: Of all the asset's checks.
 
     Yields:
         The materialisation with all verdicts, or the verdicts alone.
 
     Raises:
-        dagster.Failure: If a gate is closed; it is not retried.
+        dagster.Failure: If a blocking check failed; it is not retried.
     """
     yield from _conclude({None: (metadata, verdicts)})
 
@@ -140,16 +140,16 @@ def _conclude(
     assets: Mapping[dg.AssetKey | None, tuple[Mapping[str, Any], Sequence[Verdict]]],
 ) -> Events:
     results = {key: [check_result(each, key) for each in verdicts] for key, (_, verdicts) in assets.items()}
-    closed = [verdict for _, verdicts in assets.values() for verdict in verdicts if verdict.closes]
-    if not closed:
+    failed = [verdict for _, verdicts in assets.values() for verdict in verdicts if verdict.blocks]
+    if not failed:
         for key, (metadata, _) in assets.items():
             yield dg.MaterializeResult(asset_key=key, metadata=metadata, check_results=results[key])
         return
     for own in results.values():
         yield from own
     raise dg.Failure(
-        description="; ".join(f"{verdict.gate}: {verdict.message}" for verdict in closed),
-        metadata={verdict.gate: verdict.message for verdict in closed},
+        description="; ".join(f"{verdict.check}: {verdict.message}" for verdict in failed),
+        metadata={verdict.check: verdict.message for verdict in failed},
         allow_retries=False,
     )
 
@@ -158,7 +158,7 @@ def check_result(verdict: Verdict, asset: dg.AssetKey | None = None) -> dg.Asset
     """A verdict as the result of the check of its name; of a step that makes one asset, it is that one's."""
     return dg.AssetCheckResult(
         asset_key=asset,
-        check_name=verdict.gate,
+        check_name=verdict.check,
         passed=verdict.passed,
         severity=severity(verdict),
         description=verdict.message,

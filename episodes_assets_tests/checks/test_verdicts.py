@@ -34,7 +34,7 @@ STEPS = st.builds(Planning, days=st.integers(1, 900), rows=COUNTS, seconds=st.fl
 
 
 def usual(counts: dict[dt.date, int], *days: dt.date) -> Verdict:
-    return count_is_usual("gate", counts, days, what="rows", low=0.5, high=2, mend="look at {day}")
+    return count_is_usual("check", counts, days, what="rows", low=0.5, high=2, mend="look at {day}")
 
 
 @given(st.lists(COUNTS, min_size=LEAST_HISTORY, max_size=HISTORY_DAYS), st.integers(1, 1000))
@@ -69,7 +69,7 @@ def test_a_drop_to_a_tenth_is_found_on_its_day_alone(count: int, length: int, at
     verdict = usual(counts, *days)
     assert [row["day"] for row in verdict.offending] == ([str(day(at))] if at <= length else [])
     assert verdict.passed == (at > length)
-    assert not verdict.closes
+    assert not verdict.blocks
 
 
 def test_days_older_than_the_history_do_not_count() -> None:
@@ -87,7 +87,7 @@ def test_planning_is_slow_beyond_its_limit_and_only_there(history: list[Planning
     assert planning_is_as_fast_as_usual(replace(step, seconds=limit), history).passed
     slow = planning_is_as_fast_as_usual(replace(step, seconds=limit * 1.01), history)
     assert not slow.passed
-    assert not slow.closes
+    assert not slow.blocks
     # Twice the days of the same size may take twice as long; more rows never have to take less.
     expected = usual_seconds(step.days, step.rows, history)
     assert expected is not None
@@ -114,7 +114,7 @@ def test_a_quarantine_warns_and_stops_by_its_share(refused: int, accepted: int, 
     drop = DropRows(day(1), rows, accepted, refused, accepted, refused)
     verdict = quarantine_is_small([drop], limit)
     assert verdict.passed == (refused / rows <= min(0.05, limit))
-    assert verdict.closes == (refused / rows > limit)
+    assert verdict.blocks == (refused / rows > limit)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_drop_is_complete_when_all_counts_agree(field: str) -> None:
     assert drop_is_complete([whole]).passed
     broken = replace(whole, day=day(2), **{field: getattr(whole, field) - 1})
     verdict = drop_is_complete([whole, broken])
-    assert verdict.closes
+    assert verdict.blocks
     assert [row["day"] for row in verdict.offending] == [str(day(2))]
 
 
@@ -139,15 +139,15 @@ def test_one_lost_and_one_doubled_outcome_do_not_make_up_for_each_other() -> Non
         replace(ordinary, waived=0),
         replace(ordinary, stored=4),
     ):
-        assert every_job_has_one_outcome([ordinary, broken]).closes
+        assert every_job_has_one_outcome([ordinary, broken]).blocks
 
 
 def test_a_day_of_the_state_that_is_missing_or_shrinks() -> None:
     whole = StateDay(day(1), 2, 7, "b", "a", 5, "a", newly_stored=2, stored=7, stored_checksum="b")
     assert state_only_grows([whole], [day(1)]).passed
-    assert state_only_grows([whole], [day(1), day(2)]).closes
-    assert state_only_grows([replace(whole, total_before=8)], [day(1)]).closes
-    assert state_only_grows([replace(whole, checksum_before="c")], [day(1)]).closes
+    assert state_only_grows([whole], [day(1), day(2)]).blocks
+    assert state_only_grows([replace(whole, total_before=8)], [day(1)]).blocks
+    assert state_only_grows([replace(whole, checksum_before="c")], [day(1)]).blocks
 
 
 def at(text: str) -> dt.datetime:
@@ -171,6 +171,6 @@ def test_only_yesterday_itself_counts_and_only_where_days_are_published_daily() 
     assert yesterday_is_published(day(8), 8, Publications(day(8), has_due=True, is_live=True)).passed
     late = yesterday_is_published(day(8), 8, Publications(day(7), has_due=False, is_live=True))
     assert not late.passed
-    assert not late.closes
+    assert not late.blocks
     assert "2018-03-08 was to be published by 2018-03-09 08:00 UTC and is not" in late.message
     assert yesterday_is_published(day(8), 8, Publications(day(7), has_due=False, is_live=False)).passed

@@ -1,6 +1,6 @@
 """Dagster's own GraphQL endpoint over a schema that notes what is executed.
 
-The gate's reading is held to it.
+The auth gate's reading is held to it.
 """
 
 from collections.abc import AsyncIterator, Iterator

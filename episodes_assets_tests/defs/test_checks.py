@@ -1,4 +1,4 @@
-"""Gates through Dagster: each is closed by the fault it is for, and nothing is built behind a closed one."""
+"""Checks through Dagster: each fails by the fault it is for, and nothing is built on what failed one."""
 
 import datetime as dt
 import time
@@ -37,12 +37,12 @@ def materialized(result: dg.ExecuteInProcessResult) -> set[str]:
     return {e.asset_key.to_user_string() for e in result.get_asset_materialization_events() if e.asset_key}
 
 
-def assert_closed(result: dg.ExecuteInProcessResult, gate: str, *days: dt.date) -> None:
+def assert_blocked(result: dg.ExecuteInProcessResult, name: str, *days: dt.date) -> None:
     assert not result.success
-    check = checks(result)[gate]
+    check = checks(result)[name]
     assert (check.passed, check.severity, check.blocking) == (False, ERROR, True)
     assert days_of(check) == [str(each) for each in days]
-    assert failure(result).startswith(f"{gate}: ")
+    assert failure(result).startswith(f"{name}: ")
     assert check.asset_key.to_user_string() not in materialized(result)
 
 
@@ -106,7 +106,7 @@ def test_ordinary_days_pass_and_each_later_fault_is_found(system: System) -> Non
 
 
 def assert_each_fault(
-    system: System, asset: str, gate: str, database: str, mend: str, faults: list[str]
+    system: System, asset: str, check: str, database: str, mend: str, faults: list[str]
 ) -> None:
     """Make each fault on the second of two days, see it found, and follow the advice.
 
@@ -115,7 +115,7 @@ def assert_each_fault(
     for fault in faults:
         system.query(database, fault)
         result = system.materialize(day(1), day(2), select=[asset])
-        assert_closed(result, gate, day(2))
+        assert_blocked(result, check, day(2))
         assert mend in failure(result)
         if mend.startswith("episodes "):
             assert system.materialize(day(2), select=[asset], rework=True).success
@@ -132,7 +132,7 @@ def test_outcomes_that_are_missing_or_of_a_superseded_plan(system: System) -> No
     system.finish_jobs()
     system.query("queue", "DELETE FROM ledger.outcomes WHERE plan_id = 2 AND position = 0")
     result = system.materialize(day(1), day(2), select=PUBLISHING)
-    assert_closed(result, "every_job_has_one_outcome", day(2))
+    assert_blocked(result, "every_job_has_one_outcome", day(2))
     assert materialized(result) == set()
     assert system.published().empty
     system.finish_jobs()
@@ -144,7 +144,7 @@ def test_outcomes_that_are_missing_or_of_a_superseded_plan(system: System) -> No
         "INSERT INTO ledger.outcomes VALUES (3, 0, NULL, '{}', '1', 'w')",
     )
     result = system.materialize(day(1), day(2), select=PUBLISHING)
-    assert_closed(result, "every_job_has_one_outcome", day(1))
+    assert_blocked(result, "every_job_has_one_outcome", day(1))
     assert system.published().empty
     assert "episodes run 2018-03-01 --rework" in failure(result)
     assert system.materialize(day(1), select=["episode_jobs"], rework=True).success
@@ -174,7 +174,7 @@ def test_a_drop_that_lost_a_row(system: System, monkeypatch: pytest.MonkeyPatch,
             said = {name: value for name, value in asdict(lost).items() if name not in ("day", *FILES)}
             drops.commit([writer.finish_as(said, writer.quarantine.finish())], "development")
     result = system.materialize(day(1), day(2))
-    assert_closed(result, "drop_is_complete", day(2))
+    assert_blocked(result, "drop_is_complete", day(2))
     assert materialized(result) == set()
     assert system.query("results", "SELECT FROM state.tracked_days") == []
 
@@ -190,7 +190,7 @@ def test_a_large_quarantine_warns_and_a_larger_one_stops(
 
     insert_episodes(system, 2, good=2, bad=1)
     stopped = system.materialize(day(2), select=PLANNING)
-    assert_closed(stopped, "quarantine_is_small", day(2))
+    assert_blocked(stopped, "quarantine_is_small", day(2))
     assert materialized(stopped) == set()
     # Nor is it built on in a run of its own, until somebody accepts it.
     for asset in ("tracked_episodes", "episode_jobs"):
@@ -206,8 +206,8 @@ def test_a_drop_of_a_tenth_is_flagged_and_planned(system: System) -> None:
         insert_episodes(system, number, rows)
     result = system.materialize(day(1), day(5), select=PLANNING)
     assert result.success, failure(result)
-    for gate in ("drop_size_is_usual", "job_count_is_usual"):
-        check = checks(result)[gate]
+    for name in ("drop_size_is_usual", "job_count_is_usual"):
+        check = checks(result)[name]
         assert (check.passed, check.severity, days_of(check)) == (False, WARN, ["2018-03-05"])
     # A run of the day alone finds its history in the stores.
     again = checks(system.materialize(day(5), select=PLANNING))
@@ -239,7 +239,7 @@ def test_a_state_that_somebody_meddles_with(system: System) -> None:
         system.query("results", "DELETE FROM state.tracked_days; DELETE FROM state.tracked_episodes")
         system.query("results", TRIGGER.format(table=table, when=when, what=what))
         result = system.materialize(day(1), day(2), select=PLANNING)
-        assert_closed(result, "state_only_grows_and_matches_its_manifest", day(2))
+        assert_blocked(result, "state_only_grows_and_matches_its_manifest", day(2))
         assert "episode_jobs" not in materialized(result)
         system.query("results", "DROP FUNCTION state.meddle CASCADE")
         assert mend in failure(result)

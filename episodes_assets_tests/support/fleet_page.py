@@ -12,7 +12,7 @@ from episodes_assets_tests.support.system import System
 
 
 class SignedIn:
-    """Stands for the gate: it lets everything through as somebody."""
+    """Stands for the auth gate: it lets everything through as somebody."""
 
     def __init__(self, app: ASGIApp, role: Role) -> None:
         self._app = app

@@ -122,7 +122,7 @@ class Doors:
     unattended: Sequence[BaseRoute]
 
 
-class Gate:
+class AuthGate:
     """ASGI middleware; `scope["user"]` is an `Identity` for each request behind it that is not open."""
 
     def __init__(self, app: ASGIApp, *, site: Site, doors: Doors, instance: dg.DagsterInstance) -> None:

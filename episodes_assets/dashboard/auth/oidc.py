@@ -242,7 +242,7 @@ def openid_routes(
 
 
 def openid_login(openid: OpenId, *, signing_key: str, is_secure: bool) -> OpenidLogin:
-    """Signing in through a provider, as the login page and the gate know it.
+    """Signing in through a provider, as the login page and the auth gate know it.
 
     Args:
         openid: The provider, and who is let in.

@@ -19,7 +19,7 @@ from episodes_assets.defs.metadata import counts_by_day, days_table, image, tabl
 from episodes_assets.defs.partitions import daily, days_of, whole_range
 from episodes_assets.defs.resources import InputDatabase, Lake, ResultsDatabase
 from episodes_assets.defs.steps import TEAM, Events, RunOptions, Stopwatch, conclude_each, plain_failures
-from episodes_assets.errors import BadRunConfig, DropGone, DropNotArrived, GateClosed, ReasonMissing
+from episodes_assets.errors import BadRunConfig, CheckFailed, DropGone, DropNotArrived, ReasonMissing
 from episodes_assets.input.columns import look_at_columns
 from episodes_assets.lake.drops import Drop, Drops
 from episodes_assets.lake.taking import LateViewings, TakenDay, Taking
@@ -75,11 +75,11 @@ def refuse_large_quarantine(drops: Sequence[Drop], limit: float) -> None:
     """Keep a step from building on a drop that `quarantine_is_small` stopped in a run of its own.
 
     Raises:
-        GateClosed: If too much of a drop was refused.
+        CheckFailed: If too much of a drop was refused.
     """
     for drop in drops:
         if lake.refused_share(drop.quarantined_rows, drop.drop_rows) > limit:
-            raise GateClosed(
+            raise CheckFailed(
                 f"{drop.quarantined_rows:,} of the {drop.drop_rows:,} rows of the drop of "
                 f"{drop.day} were refused, more than {limit:.0%}",
                 "have it mended at its source and materialise input_episodes with `refresh`, or raise "

@@ -1,4 +1,4 @@
-"""The gate reads GraphQL as Dagster's own endpoint does: held against that endpoint, whatever is sent."""
+"""The auth gate reads GraphQL as Dagster's own endpoint does, whatever is sent to both."""
 
 import json
 from collections.abc import Iterator
@@ -122,7 +122,7 @@ def test_nothing_is_executed_that_was_not_read(bare: TestClient, request: Any) -
 
 
 def assert_read(executed: list[tuple[str, str]], asked: Asked | None) -> None:
-    """What was executed is what the gate said would be."""
+    """What was executed is what the auth gate said would be."""
     assert asked is not None
     assert asked.picked is not None
     assert {kind for kind, _ in executed} == {asked.picked.kind.value}

@@ -1,4 +1,4 @@
-"""People who signed in through an OpenID provider, at the gate."""
+"""People who signed in through an OpenID provider, at the auth gate."""
 
 import pytest
 
