@@ -59,7 +59,7 @@ lint: $(BENCH_INSTALLED) ## Formatter, linter, types, import directions, Dagster
 	$(BIN)/python $(BIN)/lint-imports
 	$(PYTHON_IN) dagster definitions validate
 
-format: $(INSTALLED) ## Let ruff format and mend what it can
+format: $(INSTALLED) ## Let ruff format and fix what it can
 	$(PYTHON_IN) ruff format .
 	$(PYTHON_IN) ruff check --fix .
 

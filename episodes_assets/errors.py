@@ -1,4 +1,4 @@
-"""What goes wrong in ways we foresee: each error says what happened and how to mend it.
+"""What goes wrong in ways we foresee: each error says what happened and how to fix it.
 
 A command prints such an error as one line; an asset turns it into a failed step. Of anything else that is
 raised `failures.py` looks up the cause; what has none of those known there is a defect.
@@ -12,17 +12,17 @@ class EpisodesError(Exception):
 
     Args:
         what: What happened, as a clause without a full stop.
-        mend: What the reader can do about it, as a clause without a full stop.
+        hint: What the reader can do about it, as a clause without a full stop.
     """
 
-    def __init__(self, what: str, mend: str = "") -> None:
+    def __init__(self, what: str, hint: str = "") -> None:
         self.what = what
-        self.mend = mend
-        super().__init__(f"{what}: {mend}" if mend else what)
+        self.hint = hint
+        super().__init__(f"{what}: {hint}" if hint else what)
 
     def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
         """From one process to another, both parts."""
-        return type(self), (self.what, self.mend)
+        return type(self), (self.what, self.hint)
 
 
 class BadDay(EpisodesError):

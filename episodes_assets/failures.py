@@ -114,7 +114,7 @@ def cannot_be_written(path: object, error: OSError) -> EpisodesError:
     cause = explain(error)
     if cause is None or isinstance(cause, errors.FileMissing):
         return errors.BadFile(said, "check the path")
-    return errors.BadFile(said, cause.mend)
+    return errors.BadFile(said, cause.hint)
 
 
 def explain_recorded(info: Any) -> EpisodesError | None:  # noqa: ANN401

@@ -79,17 +79,17 @@ def require_strong(password: str, name: str) -> None:
     Raises:
         BadAccount: If it is too short, too long, common, or little more than names.
     """
-    mend = "choose a longer one, several words for instance, or let --generate make one"
+    hint = "choose a longer one, several words for instance, or let --generate make one"
     if len(password) < MINIMUM_LENGTH:
-        raise BadAccount(f"the password has fewer than {MINIMUM_LENGTH} characters", mend)
+        raise BadAccount(f"the password has fewer than {MINIMUM_LENGTH} characters", hint)
     if len(password) > MAXIMUM_LENGTH:
         raise BadAccount(f"the password has more than {MAXIMUM_LENGTH:,} characters", "choose a shorter one")
-    mend = "choose four uncommon words that do not belong together, or let --generate make one"
+    hint = "choose four uncommon words that do not belong together, or let --generate make one"
     if (weakness := _weakness(password)) is not None:
-        raise BadAccount(f"the password is easily guessed{weakness}", mend)
+        raise BadAccount(f"the password is easily guessed{weakness}", hint)
     if _weakness(_without_known_words(password, name)) is not None:
         raise BadAccount(
-            "the password is little more than the user's name or words everybody knows of this system", mend
+            "the password is little more than the user's name or words everybody knows of this system", hint
         )
 
 

@@ -72,7 +72,7 @@ def drop_is_complete(drops: Sequence[DropRows]) -> Verdict:
             if not each.is_complete
         ],
         fault="the files in the lake do not hold the rows that were read from the drop",
-        mend="restore the lake from a backup, or materialise input_episodes of {day} with `refresh`",
+        hint="restore the lake from a backup, or materialise input_episodes of {day} with `refresh`",
         facts={
             "rows read": sum(each.read for each in drops),
             "accepted in the files": sum(each.accepted_stored for each in drops),
@@ -91,12 +91,12 @@ def quarantine_is_small(drops: Sequence[DropRows], limit: float) -> Verdict:
     warning_share = min(QUARANTINE_WARNING_SHARE, limit)
     many = [each for each in drops if each.quarantined_share > warning_share]
     too_many = [each for each in many if each.quarantined_share > limit]
-    mend = (
-        "see the quarantine reasons and have the drop mended at its source, then materialise "
+    hint = (
+        "see the quarantine reasons and have the drop corrected at its source, then materialise "
         "input_episodes of {day} with `refresh`"
     )
     if too_many:
-        mend += ", or raise EPISODES_QUARANTINE_LIMIT to accept it as it is"
+        hint += ", or raise EPISODES_QUARANTINE_LIMIT to accept it as it is"
     return judge_days(
         QUARANTINE_IS_SMALL,
         [
@@ -109,7 +109,7 @@ def quarantine_is_small(drops: Sequence[DropRows], limit: float) -> Verdict:
             for each in too_many or many
         ],
         fault=f"more than {limit if too_many else warning_share:.0%} of the drop was refused",
-        mend=mend,
+        hint=hint,
         facts={
             "quarantined": sum(each.quarantined for each in drops),
             "largest share": round(max(each.quarantined_share for each in drops), 6),
@@ -134,7 +134,7 @@ def drop_size_is_usual(accepted: Mapping[dt.date, int], days: Sequence[dt.date])
         what="accepted rows",
         low=LEAST_DROP,
         high=MOST_DROP,
-        mend="ask whoever fills the input whether the drop of {day} is whole; when it has been sent "
+        hint="ask whoever fills the input whether the drop of {day} is whole; when it has been sent "
         "again, materialise input_episodes of {day} with `refresh`",
     )
 
@@ -171,7 +171,7 @@ def viewings_are_complete(days: Sequence[ViewingsRows]) -> Verdict:
             if each.recorded != each.stored
         ],
         fault="the file in the lake does not hold the viewings that were taken",
-        mend="restore the lake from a backup; `episodes lake verify` looks at every file",
+        hint="restore the lake from a backup; `episodes lake verify` looks at every file",
         facts={"viewings in the files": sum(each.stored for each in days)},
     )
 
@@ -191,7 +191,7 @@ def viewings_are_kept(lost: Mapping[dt.date, tuple[int, int]]) -> Verdict:
             for day, (day_gone, day_new) in sorted(lost.items())
         ],
         fault=f"of the viewings that were taken {gone:,} are gone from the input, which has {new:,} new,",
-        mend="the lake keeps those of {day}; ask whoever fills the input whether that is right; "
+        hint="the lake keeps those of {day}; ask whoever fills the input whether that is right; "
         "if so, `episodes correct {day} --accept-lost-viewings --reason ...` takes what it has now",
         facts={"viewings gone from the input": gone, "new viewings that were not taken": new},
         is_error=False,
@@ -215,7 +215,7 @@ def viewings_count_is_usual(counts: Mapping[dt.date, int], days: Sequence[dt.dat
         what="viewings",
         low=LEAST_VIEWINGS,
         high=MOST_VIEWINGS,
-        mend="ask whoever fills the input whether the viewings of {day} are whole; what comes later is taken "
+        hint="ask whoever fills the input whether the viewings of {day} are whole; what comes later is taken "
         "by the next days' runs",
     )
 
@@ -235,7 +235,7 @@ def late_viewings_are_published(
             LATE_VIEWINGS_ARE_PUBLISHED,
             [{"day": str(day), "computed from": "another lake"} for day in of_another_lake],
             fault="the lake is not the one from which the days were computed, which are published",
-            mend="restore that lake, or let EPISODES_LAKE_URL name it; what is published stays as it is",
+            hint="restore that lake, or let EPISODES_LAKE_URL name it; what is published stays as it is",
             facts={"published days of another lake": len(of_another_lake)},
             is_error=False,
         )
@@ -246,7 +246,7 @@ def late_viewings_are_published(
         LATE_VIEWINGS_ARE_PUBLISHED,
         [{"day": str(day), "taken again": ", ".join(map(str, outdated[day]))} for day in days],
         fault="viewings of the jobs' windows were taken after the days were computed, which are published",
-        mend=f"`{command}` computes them with those; nothing published changes by itself",
+        hint=f"`{command}` computes them with those; nothing published changes by itself",
         facts={"published days without late viewings": len(days)},
         is_error=False,
     )

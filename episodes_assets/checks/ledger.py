@@ -241,7 +241,7 @@ def every_due_row_has_one_job(days: Sequence[LedgerDay]) -> Verdict:
             if not each.is_exact
         ],
         fault="the ledger does not have exactly the jobs that are due",
-        mend="something else writes to the schema `ledger` of the queue database; stop it, then run "
+        hint="something else writes to the schema `ledger` of the queue database; stop it, then run "
         "`episodes run {day} --rework` (or materialise {day} with `rework` of episode_jobs), which plans "
         "the day anew and works all its jobs again",
         facts={
@@ -266,7 +266,7 @@ def job_count_is_usual(jobs: Mapping[dt.date, int], days: Sequence[dt.date]) -> 
         what="jobs",
         low=LEAST_JOBS,
         high=MOST_JOBS,
-        mend="compare the viewed episodes, the accepted rows and the newly tracked episodes of {day} with "
+        hint="compare the viewed episodes, the accepted rows and the newly tracked episodes of {day} with "
         "those of the days before",
     )
 
@@ -324,7 +324,7 @@ def every_job_has_one_outcome(days: Sequence[OutcomesDay]) -> Verdict:
             if not each.is_exact
         ],
         fault="jobs are not accounted for exactly once",
-        mend="something else writes to the schema `ledger` of the queue database; stop it, then run "
+        hint="something else writes to the schema `ledger` of the queue database; stop it, then run "
         "`episodes run {day} --rework` (or materialise {day} with `rework` of episode_jobs), which plans "
         "the day anew and works all its jobs again",
         facts={

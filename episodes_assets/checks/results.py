@@ -65,7 +65,7 @@ def published_rows_are_the_outcomes(days: Sequence[PublicationDay]) -> Verdict:
             if not each.is_exact
         ],
         fault="the published rows are not the outcomes",
-        mend="something else writes to the schema `published` of the results database; stop it, run `UPDATE "
+        hint="something else writes to the schema `published` of the results database; stop it, run `UPDATE "
         "published.days SET checksum = '' WHERE day = '{day}'` there, and materialise published_results of "
         "{day} again, which replaces its rows",
         facts={
@@ -211,7 +211,7 @@ def state_only_grows(days: Sequence[StateDay], wanted: Sequence[dt.date]) -> Ver
         STATE_ONLY_GROWS,
         sorted(offending, key=lambda row: str(row["day"])),
         fault="the tracked episodes are not what was recorded",
-        mend="something else writes to the schema `state` of the results database; stop it, run `UPDATE "
+        hint="something else writes to the schema `state` of the results database; stop it, run `UPDATE "
         "state.tracked_days SET checksum = '' WHERE day = '{day}'` there, and materialise "
         "tracked_episodes from {day} on",
         facts={

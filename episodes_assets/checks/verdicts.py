@@ -45,7 +45,7 @@ def judge_days(
     offending: Sequence[Mapping[str, object]],
     *,
     fault: str,
-    mend: str,
+    hint: str,
     facts: Mapping[str, Number],
     is_error: bool = True,
 ) -> Verdict:
@@ -55,14 +55,14 @@ def judge_days(
         check: Its name.
         offending: A row for each day that is not as it should be, `day` first.
         fault: What is wrong with them, as a clause that the days are put after.
-        mend: What to do, as a clause; `{day}` stands for the first of them.
+        hint: What to do, as a clause; `{day}` stands for the first of them.
         facts: The numbers behind it.
         is_error: Whether a failure is one; else it is a warning.
     """
     if not offending:
         return Verdict(check, passed=True, message="as it should be", facts=facts, is_error=is_error)
     days = [str(row["day"]) for row in offending]
-    message = f"{fault} on {name_days(days)}: {mend.format(day=days[0])}"
+    message = f"{fault} on {name_days(days)}: {hint.format(day=days[0])}"
     return Verdict(check, passed=False, message=message, facts=facts, offending=offending, is_error=is_error)
 
 
@@ -122,7 +122,7 @@ def count_is_usual(
     what: str,
     low: float,
     high: float,
-    mend: str,
+    hint: str,
 ) -> Verdict:
     """Whether each day's count is about that of the two weeks before it; a warning if not.
 
@@ -133,7 +133,7 @@ def count_is_usual(
         what: What is counted.
         low: The least that is usual, as a part of the median.
         high: The most that is usual, as a multiple of the median.
-        mend: What to do, as a clause; `{day}` stands for the first unusual day.
+        hint: What to do, as a clause; `{day}` stands for the first unusual day.
     """
     bands = {day: usual_band(_before(counts, day), low, high) for day in days}
     judged = {day: band for day, band in bands.items() if band is not None}
@@ -149,7 +149,7 @@ def count_is_usual(
     else:
         facts |= {"usual": last.usual, "least": last.low, "most": last.high}
     fault = f"unusually few or many {what}"
-    return judge_days(check, offending, fault=fault, mend=mend, facts=facts, is_error=False)
+    return judge_days(check, offending, fault=fault, hint=hint, facts=facts, is_error=False)
 
 
 def _before(counts: Mapping[dt.date, int], day: dt.date) -> list[int]:

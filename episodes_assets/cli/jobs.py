@@ -79,7 +79,7 @@ def status(
         if traceback and job.traceback:
             out.print(block(job.traceback))
     if held and not held[0].is_waived:
-        out.print(f"Mend the cause, then: episodes jobs retry {held[0].day}")
+        out.print(f"Fix the cause, then: episodes jobs retry {held[0].day}")
         out.print(f"Or publish the day without them: episodes jobs waive {held[0].day} --reason ...")
 
 

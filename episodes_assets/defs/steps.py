@@ -51,7 +51,7 @@ def plain_failures(retries_for_other_reasons: int = 0) -> Iterator[None]:
             raise dg.RetryRequested(max_retries=limit, seconds_to_wait=seconds) from raised
         raise dg.Failure(
             description=str(error),
-            metadata={"what happened": error.what, "what to do": error.mend},
+            metadata={"what happened": error.what, "what to do": error.hint},
             allow_retries=False,
         ) from raised
 

@@ -37,6 +37,7 @@ import pyarrow.parquet as pq
 from episodes_assets.checks.consistency import DayDrops
 from episodes_assets.errors import DropMissing, LakeDamaged, LakeMissing
 from episodes_assets.lake.day_file import DayWriter, LakeFile
+from episodes_assets.lake.files import DAMAGED_HINT
 from episodes_assets.lake.tables import LakeTable
 from episodes_assets.planning.drop import (
     ACCEPTED,
@@ -58,7 +59,6 @@ VIEWED_SCHEMA = pa.schema({"epid": pa.int64()})
 _FILES_AT_ONCE = 8
 _ID_CHARACTERS = 16
 _NEVER_MISSING = {"epid": "int64", "algorithm_id": "int16"}
-_MEND = "restore the lake from a backup; `episodes lake verify` looks at every file"
 
 
 @dataclass(frozen=True)
@@ -415,14 +415,14 @@ class Drops:
             return _from_record(file.day, json.loads(found or ""), file)
         except (ValueError, TypeError, KeyError) as error:
             path = f"{self.episodes.shown}/{file.path}"
-            raise LakeDamaged(f"{path} does not say what it was taken from", _MEND) from error
+            raise LakeDamaged(f"{path} does not say what it was taken from", DAMAGED_HINT) from error
 
 
 @contextmanager
 def _open_whole(table: LakeTable, file: LakeFile) -> Iterator[pq.ParquetFile]:
     """A file, once all of its bytes are known to be those that were written."""
     if not table.is_whole(file):
-        raise LakeDamaged(f"{table.shown}/{file.path} was cut or changed", _MEND)
+        raise LakeDamaged(f"{table.shown}/{file.path} was cut or changed", DAMAGED_HINT)
     with table.open(file) as opened:
         yield opened
 

@@ -39,7 +39,7 @@ from episodes_assets.postgres import hosts
 from episodes_assets.private_files import make_folder
 from episodes_assets.settings import load_settings
 
-MEND = "restore the lake from a backup; `episodes lake verify` looks at every file"
+DAMAGED_HINT = "restore the lake from a backup; `episodes lake verify` looks at every file"
 _PART = ".part"
 # What an error of several lines is drawn with.
 _DECORATION = re.compile(r"\x1b\[[0-9;]*m|↳")
@@ -181,7 +181,7 @@ class TableFiles:
                 info = self._filesystem.get_file_info(file.path)
                 if info.size != file.size:
                     said = "is gone" if info.type == pafs.FileType.NotFound else "was cut or changed"
-                    raise LakeDamaged(f"{self.shown}/{file.path} {said}", MEND)
+                    raise LakeDamaged(f"{self.shown}/{file.path} {said}", DAMAGED_HINT)
                 with CheckedFile(
                     file.path,
                     metadata=metadata or self._read_metadata(file),
@@ -192,14 +192,14 @@ class TableFiles:
                     yield opened
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 raise LakeDamaged(
-                    f"{self.shown}/{file.path} was changed ({failures.reason(error)})", MEND
+                    f"{self.shown}/{file.path} was changed ({failures.reason(error)})", DAMAGED_HINT
                 ) from error
 
     def _read_metadata(self, file: LakeFile) -> pq.FileMetaData:
         with self._filesystem.open_input_file(file.path) as opened:
             end = read_end(opened, file.size)
         if file.end_digest and digest_of_end(end) != file.end_digest:
-            raise LakeDamaged(f"{self.shown}/{file.path} was changed (its end differs)", MEND)
+            raise LakeDamaged(f"{self.shown}/{file.path} was changed (its end differs)", DAMAGED_HINT)
         return pq.read_metadata(pa.BufferReader(end))
 
     def is_whole(self, file: LakeFile) -> bool:
@@ -213,7 +213,7 @@ class TableFiles:
             try:
                 stream = self._filesystem.open_input_stream(file.path)
             except FileNotFoundError as error:
-                raise LakeDamaged(f"{self.shown}/{file.path} is gone", MEND) from error
+                raise LakeDamaged(f"{self.shown}/{file.path} is gone", DAMAGED_HINT) from error
             digest = hashlib.sha256()
             with stream:
                 while block := stream.read(1 << 22):
@@ -256,7 +256,7 @@ class TableFiles:
             if "libpq" in str(error):
                 raise  # of the input that is read from meanwhile
             if "CRC checksum" in str(error):
-                raise LakeDamaged(f"{where} was changed (a page's checksum differs)", MEND) from error
+                raise LakeDamaged(f"{where} was changed (a page's checksum differs)", DAMAGED_HINT) from error
             raise self._explain(error, where) from error
         except DeltaError as error:
             raise self._explain(error, where) from error
@@ -275,7 +275,7 @@ class TableFiles:
                 f"the object store of {where} does not answer, or refuses ({told[-1]})",
                 "see that it is up, that the bucket is there, and that the environment has its credentials",
             )
-        return LakeDamaged(f"{where} cannot be read ({failures.reason(error)})", MEND)
+        return LakeDamaged(f"{where} cannot be read ({failures.reason(error)})", DAMAGED_HINT)
 
 
 def find_place(lake_url: str, name: str) -> Place:

@@ -49,7 +49,7 @@ _BROUGHT_IN = "episodes.snapshots_brought_in"
 _COMMITTED_TOGETHER = 50
 _LOOKS_AT_ONCE = 8
 _ID_CHARACTERS = 16
-_MEND = "restore it from a backup, then run `episodes db init` again"
+_HINT = "restore it from a backup, then run `episodes db init` again"
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ class OlderSnapshots:
             digests = manifest.pop("files", {})
             found[name] = _Snapshot(day, f"{folder}/{name}", manifest, digests, is_current)
         if current is not None and current["snapshot_id"] not in found:
-            raise SnapshotDamaged(f"{folder}/{current['snapshot_id']} is gone", _MEND)
+            raise SnapshotDamaged(f"{folder}/{current['snapshot_id']} is gone", _HINT)
         return sorted(found.values(), key=lambda each: (each.is_current, each.said["taken_at"]))
 
     def _read_manifest(self, path: str) -> dict[str, Any] | None:
@@ -214,7 +214,7 @@ class OlderSnapshots:
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise SnapshotDamaged(f"{path} is no manifest ({error})", _MEND) from error
+            raise SnapshotDamaged(f"{path} is no manifest ({error})", _HINT) from error
 
     def _without_manifest(self, folder: str, name: str) -> dict[str, Any] | None:
         """What the files themselves say of a version that has no manifest of its own.
@@ -257,9 +257,9 @@ class OlderSnapshots:
             ):
                 yield file
         except FileNotFoundError as error:
-            raise SnapshotDamaged(f"{path} is gone", _MEND) from error
+            raise SnapshotDamaged(f"{path} is gone", _HINT) from error
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowKeyError) as error:
-            raise SnapshotDamaged(f"{path} cannot be read ({reason(error)})", _MEND) from error
+            raise SnapshotDamaged(f"{path} cannot be read ({reason(error)})", _HINT) from error
 
     def _copy(self, snapshot: _Snapshot, drops: Drops) -> Drop:
         """A snapshot's rows as files of the lake, once it is known to be what was written."""
@@ -276,7 +276,7 @@ class OlderSnapshots:
             drop = writer.finish_as(snapshot.said, quarantine, viewed)
         told = (drop.accepted_rows, drop.quarantined_rows, drop.viewed_episodes)
         if told != (drop.episodes.rows, quarantine.rows, viewed.rows):
-            raise SnapshotDamaged(f"{snapshot.folder} holds other rows than its manifest says", _MEND)
+            raise SnapshotDamaged(f"{snapshot.folder} holds other rows than its manifest says", _HINT)
         return drop
 
     def _copy_rows(self, path: str, writer: DayWriter, schema: pa.Schema) -> None:
@@ -292,12 +292,12 @@ class OlderSnapshots:
                 with self._place[0].open(path, "rb") as handle:
                     digests[name] = hashlib.file_digest(handle, "sha256").hexdigest()
             except FileNotFoundError as error:
-                raise SnapshotDamaged(f"{path} is gone", _MEND) from error
+                raise SnapshotDamaged(f"{path} is gone", _HINT) from error
             if digests[name] != snapshot.digests.get(name, digests[name]):
-                raise SnapshotDamaged(f"{path} is not the file that was written", _MEND)
+                raise SnapshotDamaged(f"{path} is not the file that was written", _HINT)
         made = hashlib.sha256("".join(digests.values()).encode()).hexdigest()[:_ID_CHARACTERS]
         if made != snapshot.snapshot_id:
-            raise SnapshotDamaged(f"{snapshot.folder} does not hold the files that were written", _MEND)
+            raise SnapshotDamaged(f"{snapshot.folder} does not hold the files that were written", _HINT)
 
     @contextmanager
     def _plainly(self) -> Iterator[None]:

@@ -38,7 +38,7 @@ from episodes_assets.errors import (
     WrongEnvironment,
 )
 from episodes_assets.lake.day_file import LakeFile, sync
-from episodes_assets.lake.files import MEND, TableFiles
+from episodes_assets.lake.files import DAMAGED_HINT, TableFiles
 from episodes_assets.lake.versions import DAYS, DIGEST, Commit, TableVersion, read_commit
 from episodes_assets.private_files import make_folder
 
@@ -170,7 +170,8 @@ class LakeTable(TableFiles):
             )
             if self._recorded_digest(number) not in (None, version.digest):
                 raise LakeDamaged(
-                    f"{self.shown}: version {number} is not what its log's entry says that it is", MEND
+                    f"{self.shown}: version {number} is not what its log's entry says that it is",
+                    DAMAGED_HINT,
                 )
             self._known[number] = version
             if len(self._known) > _MOST_VERSIONS:
@@ -224,7 +225,7 @@ class LakeTable(TableFiles):
         for day, path, count, size in rows:
             if not path.startswith(f"day={day}/") or count is None or size is None or files[day] > 1:
                 said = f"{self.shown}: what its log says of {day} in version {number} does not add up"
-                raise LakeDamaged(said, MEND)
+                raise LakeDamaged(said, DAMAGED_HINT)
 
     def environment(self) -> str | None:
         """The environment that the table belongs to; None when it was never written to."""

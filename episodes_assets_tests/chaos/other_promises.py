@@ -24,7 +24,7 @@ class TestedPromise:
 
 TESTED = (
     TestedPromise(
-        "Poison fails alone, within its time limit, and is recovered once mended",
+        "Poison fails alone, within its time limit, and is recovered once fixed",
         "jobs that raise, hang, eat memory, end their process, return other columns or no value; a "
         "module that does not import; a job that kills its worker",
         ("worker.test_poison", "worker.test_worker"),

@@ -34,7 +34,7 @@ STEPS = st.builds(Planning, days=st.integers(1, 900), rows=COUNTS, seconds=st.fl
 
 
 def usual(counts: dict[dt.date, int], *days: dt.date) -> Verdict:
-    return count_is_usual("check", counts, days, what="rows", low=0.5, high=2, mend="look at {day}")
+    return count_is_usual("check", counts, days, what="rows", low=0.5, high=2, hint="look at {day}")
 
 
 @given(st.lists(COUNTS, min_size=LEAST_HISTORY, max_size=HISTORY_DAYS), st.integers(1, 1000))

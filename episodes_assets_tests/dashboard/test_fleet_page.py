@@ -116,7 +116,7 @@ def test_workers_and_jobs_that_fail_are_seen_and_tried_again(
     assert counts(page)["waiting"] == "1"
     page = press(browser, "/fleet/days/2018-03-01/retry")
     assert "Back with the fleet: 1 job of 2018-03-01." in page.text
-    with worker(system, **env, MENDED="1"):
+    with worker(system, **env, FIXED="1"):
         eventually(lambda: set(states(system).values()) == {"succeeded"})
     page = get(browser, "/fleet")
     assert "No day is in work" in page.text

@@ -106,7 +106,7 @@ def test_ordinary_days_pass_and_each_later_fault_is_found(system: System) -> Non
 
 
 def assert_each_fault(
-    system: System, asset: str, check: str, database: str, mend: str, faults: list[str]
+    system: System, asset: str, check: str, database: str, hint: str, faults: list[str]
 ) -> None:
     """Make each fault on the second of two days, see it found, and follow the advice.
 
@@ -116,13 +116,13 @@ def assert_each_fault(
         system.query(database, fault)
         result = system.materialize(day(1), day(2), select=[asset])
         assert_blocked(result, check, day(2))
-        assert mend in failure(result)
-        if mend.startswith("episodes "):
+        assert hint in failure(result)
+        if hint.startswith("episodes "):
             assert system.materialize(day(2), select=[asset], rework=True).success
         else:
-            system.query(database, mend)
-        mended = system.materialize(day(1), day(2), select=[asset])
-        assert mended.success, failure(mended)
+            system.query(database, hint)
+        repaired = system.materialize(day(1), day(2), select=[asset])
+        assert repaired.success, failure(repaired)
 
 
 def test_outcomes_that_are_missing_or_of_a_superseded_plan(system: System) -> None:
@@ -149,8 +149,8 @@ def test_outcomes_that_are_missing_or_of_a_superseded_plan(system: System) -> No
     assert "episodes run 2018-03-01 --rework" in failure(result)
     assert system.materialize(day(1), select=["episode_jobs"], rework=True).success
     system.finish_jobs()
-    mended = system.materialize(day(1), day(2), select=["job_outcomes"])
-    assert mended.success, failure(mended)
+    repaired = system.materialize(day(1), day(2), select=["job_outcomes"])
+    assert repaired.success, failure(repaired)
 
 
 FILES = ("episodes", "quarantine", "viewed")
@@ -229,7 +229,7 @@ def test_a_state_that_somebody_meddles_with(system: System) -> None:
     insert_episodes(system, 1, 5)
     insert_episodes(system, 2, 5)
     assert system.materialize(day(1), day(2), select=["input_episodes"]).success
-    mend = "UPDATE state.tracked_days SET checksum = '' WHERE day = '2018-03-02'"
+    hint = "UPDATE state.tracked_days SET checksum = '' WHERE day = '2018-03-02'"
     for table, when, what in (
         ("tracked_episodes", "NEW.epid = 2001", "RETURN NULL"),
         ("tracked_episodes", "NEW.epid = 2001", "NEW.epid = 5001"),
@@ -242,8 +242,8 @@ def test_a_state_that_somebody_meddles_with(system: System) -> None:
         assert_blocked(result, "state_only_grows_and_matches_its_manifest", day(2))
         assert "episode_jobs" not in materialized(result)
         system.query("results", "DROP FUNCTION state.meddle CASCADE")
-        assert mend in failure(result)
-        system.query("results", mend)
+        assert hint in failure(result)
+        system.query("results", hint)
         assert system.materialize(day(1), day(2), select=["tracked_episodes"]).success
 
 

@@ -117,7 +117,7 @@ def test_a_day_that_fails_is_tried_again_by_itself_with_backoff(system: System, 
     assert runs == []
     assert "2018-03-03 could not be planned 2 times" in reason
     assert reason.endswith("after it wait 1 days, up to 2018-03-04")
-    # Mended by hand, the rest follows.
+    # Corrected by hand, the rest follows.
     system.query("input", "DELETE FROM episodes WHERE batch_date = %s AND epid IS NULL", [day(3)])
     assert system.materialize(day(3), config={"refresh": True, "reason": "r"}, select=PLANNING).success
     let_pass(system, 0.2)

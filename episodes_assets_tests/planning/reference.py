@@ -47,7 +47,7 @@ def window_starts_reference(
         drop: A day's rows.
         tracked_before: Called for each row, as the replaced system did: it built the list of tracked
             episodes anew each time and searched it from the front. Handing out one and the same set
-            was its mend.
+            was its remedy.
     """
     starts = []
     for row in drop.to_dict("records"):

@@ -59,7 +59,7 @@ def test_the_setting_that_the_error_names_opens_just_what_was_denied(
         return
     with pytest.raises(HostNotAllowed) as refused:
         require_listed(requests, listed(opened), "development")
-    line = refused.value.mend.partition("EPISODES_ALLOWED_HOSTS=")[2]
+    line = refused.value.hint.partition("EPISODES_ALLOWED_HOSTS=")[2]
     assert parse_entries(line) == parse_entries(listed(opened)) | denied
     require_listed(requests, line, "development")
     for request in requests:

@@ -204,7 +204,7 @@ def test_an_init_that_is_killed_leaves_nothing_half_done(
     assert status_of(system, Database.DAGSTER).is_current
 
 
-def test_what_an_older_init_left_half_done_is_mended(
+def test_what_an_older_init_left_half_done_is_completed(
     system: System,
     embedded_settings: Settings,
     embedded_dsns: Dsns,

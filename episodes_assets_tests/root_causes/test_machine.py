@@ -208,7 +208,7 @@ def test_errors_within_errors() -> None:
         found = explain(error)
         assert isinstance(found, DiskFull), error
         assert_plain(str(found))
-    foreseen = BadFile("it is bad", "mend it")
+    foreseen = BadFile("it is bad", "fix it")
     assert explain(ExceptionGroup("several", [full, chained(ValueError("x"), foreseen)])) is foreseen
 
     # While one was handled, another was raised: of a missing file, that says nothing.

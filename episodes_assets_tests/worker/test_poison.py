@@ -28,7 +28,7 @@ ON_IMPORT = (96, 97, 98)
 
 
 @pytest.mark.slow
-def test_each_poison_fails_alone_and_is_recovered_once_mended(system: System, tmp_path: Path) -> None:
+def test_each_poison_fails_alone_and_is_recovered_once_fixed(system: System, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(FINDS_THEM)
     env = {
         "PYTHONPATH": str(tmp_path),
@@ -78,9 +78,9 @@ def test_each_poison_fails_alone_and_is_recovered_once_mended(system: System, tm
     shown = system.cli("jobs", "status", "2018-03-01", env=env).stdout
     assert "held: 2018-03-01 epid 3 algorithm 90 after 2 starts: OSError: poisoned" in shown
 
-    mended = {**env, "MENDED": "1"}
-    assert f"{len(held)} held jobs" in system.cli("jobs", "retry", "2018-03-01", env=mended).stdout
-    ran = system.cli("run", "2018-03-01", "--workers", "1", env=mended)
+    fixed = {**env, "FIXED": "1"}
+    assert f"{len(held)} held jobs" in system.cli("jobs", "retry", "2018-03-01", env=fixed).stdout
+    ran = system.cli("run", "2018-03-01", "--workers", "1", env=fixed)
     assert ran.returncode == 0, ran.stderr
     assert len(system.published()) == len(states)
 

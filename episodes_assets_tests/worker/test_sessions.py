@@ -195,7 +195,7 @@ def test_a_worker_says_whom_it_waits_for(system: System) -> None:
 def test_a_right_that_was_forgotten_is_named_and_the_claim_given_back(
     system: System, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing that trying again would mend."""
+    """Nothing that trying again would fix."""
     hand_out(system, 1)
     plan_id = system.query("queue", "SELECT max(plan_id) FROM ledger.plans")[0][0]
     rules = ChunkRules("w", system.dsn(Purpose.INPUT), TimeLimits(1, 1), max_starts=1, retry_seconds=0)

@@ -16,7 +16,7 @@ class Refusal:
     Attributes:
         status: Of the answer.
         reason: A short name of it, for counting.
-        message: What its sender is told: what happened, and how to mend it.
+        message: What its sender is told: what happened, and how to fix it.
     """
 
     status: int

@@ -292,7 +292,7 @@ def _refuse_held(context: dg.AssetExecutionContext, queue: Connection, progress:
     raise JobsHeld(
         f"{total:,} jobs are held, among them epid {first.epid} of {first.day} "
         f"for algorithm {first.algorithm_id} ({first.error})",
-        f"mend the cause, then `episodes jobs retry {days[0]}`, or publish the day without them by "
+        f"fix the cause, then `episodes jobs retry {days[0]}`, or publish the day without them by "
         f"`episodes jobs waive {days[0]}`{', and so on for each day' if len(days) > 1 else ''}; "
         "the step's log lists them",
     )

@@ -12,7 +12,7 @@ POISONED = pd.Timestamp("2018-02-13")
 def compute(viewings: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
     counts = viewings.groupby("job").size().reindex(jobs.index, fill_value=0)
     metrics = pd.DataFrame({"dies_count": counts})
-    poisoned = (jobs["window_start"] == POISONED) & ("MENDED" not in os.environ)
+    poisoned = (jobs["window_start"] == POISONED) & ("FIXED" not in os.environ)
     if poisoned.any():
         os._exit(1)
     return metrics

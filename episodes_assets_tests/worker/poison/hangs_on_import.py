@@ -7,7 +7,7 @@ import pandas as pd
 
 from episodes_assets.algorithms.base import Algorithm, Metric
 
-if "MENDED" not in os.environ:
+if "FIXED" not in os.environ:
     time.sleep(3600)
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 
 from episodes_assets.algorithms.base import Algorithm, Metric
 
-if "MENDED" not in os.environ:
+if "FIXED" not in os.environ:
     import a_library_that_nobody_installed  # type: ignore[import-not-found]  # noqa: F401
 
 

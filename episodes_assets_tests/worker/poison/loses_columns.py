@@ -12,7 +12,7 @@ POISONED = pd.Timestamp("2018-02-13")
 def compute(viewings: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
     counts = viewings.groupby("job").size().reindex(jobs.index, fill_value=0)
     metrics = pd.DataFrame({"loses_columns_count": counts})
-    poisoned = (jobs["window_start"] == POISONED) & ("MENDED" not in os.environ)
+    poisoned = (jobs["window_start"] == POISONED) & ("FIXED" not in os.environ)
     if poisoned.any():
         return metrics.rename(columns={"loses_columns_count": "something"})
     return metrics

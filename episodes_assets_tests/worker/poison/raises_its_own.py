@@ -17,7 +17,7 @@ class OwnError(Exception):
 def compute(viewings: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
     counts = viewings.groupby("job").size().reindex(jobs.index, fill_value=0)
     metrics = pd.DataFrame({"raises_its_own_count": counts})
-    poisoned = (jobs["window_start"] == POISONED) & ("MENDED" not in os.environ)
+    poisoned = (jobs["window_start"] == POISONED) & ("FIXED" not in os.environ)
     if poisoned.any():
         raise OwnError("poisoned", 7)
     return metrics
