@@ -26,7 +26,7 @@ from episodes_assets.results.state import read_checksums, state_before
 
 
 @dataclass(frozen=True)
-class Ground:
+class PlanInputs:
     """What the jobs of a day are planned from.
 
     Attributes:
@@ -40,7 +40,7 @@ class Ground:
     yesterday: str | None
 
 
-def read_grounds(state: Connection, days: Sequence[dt.date], taken: Sequence[Drop]) -> list[Ground]:
+def read_plan_inputs(state: Connection, days: Sequence[dt.date], taken: Sequence[Drop]) -> list[PlanInputs]:
     """What some days are planned from; read it before the tracked episodes.
 
     Args:
@@ -50,16 +50,16 @@ def read_grounds(state: Connection, days: Sequence[dt.date], taken: Sequence[Dro
     """
     checksums = read_checksums(state, days[0] - ONE_DAY, days[-1] - ONE_DAY)
     return [
-        Ground(day, drop.snapshot_id, checksums.get(day - ONE_DAY))
+        PlanInputs(day, drop.snapshot_id, checksums.get(day - ONE_DAY))
         for day, drop in zip(days, taken, strict=True)
     ]
 
 
-def require_same_ground(ground: Ground, state: Connection, drops: Drops) -> None:
-    """Refuse a plan whose ground is not the day's any more.
+def require_same_inputs(inputs: PlanInputs, state: Connection, drops: Drops) -> None:
+    """Refuse a plan whose inputs are not the day's any more.
 
     Args:
-        ground: What the plan was made from.
+        inputs: What the plan was made from.
         state: To `results`; it must see what others have committed meanwhile.
         drops: The lake's.
 
@@ -68,13 +68,13 @@ def require_same_ground(ground: Ground, state: Connection, drops: Drops) -> None
         StateGap: If its yesterday is gone, or was built on another past.
         DropMissing: If its drop is gone.
     """
-    yesterday = state_before(state, ground.day)
+    yesterday = state_before(state, inputs.day)
     checksum = yesterday.checksum if yesterday else None
-    if (drops.require(ground.day).snapshot_id, checksum) != (ground.snapshot_id, ground.yesterday):
+    if (drops.require(inputs.day).snapshot_id, checksum) != (inputs.snapshot_id, inputs.yesterday):
         raise PlanOvertaken(
-            f"{ground.day} has changed while it was planned: another run has taken a new drop of it, or "
+            f"{inputs.day} has changed while it was planned: another run has taken a new drop of it, or "
             "tracks other episodes up to the day before",
-            f"let that run end, then materialise episode_jobs from {ground.day} on again",
+            f"let that run end, then materialise episode_jobs from {inputs.day} on again",
         )
 
 

@@ -41,11 +41,11 @@ from episodes_assets.planning.jobs import plan_checksum, plan_jobs
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.results import publish
 from episodes_assets.results.recompute import (
-    Ground,
-    read_grounds,
+    PlanInputs,
+    read_plan_inputs,
     read_published_coverage,
     require_computable,
-    require_same_ground,
+    require_same_inputs,
 )
 from episodes_assets.results.state import read_tracked, state_before
 from episodes_assets.settings import load_settings
@@ -179,15 +179,15 @@ def episode_jobs(
         refuse_large_quarantine(taken, settings.quarantine_limit)
         rows = sum(drop.accepted_rows for drop in taken)
         with warned_when_slow(context, len(days), rows, history):
-            grounds = read_grounds(state, days, taken)
+            inputs_of_days = read_plan_inputs(state, days, taken)
             tracked = read_tracked(results_database.dsn, yesterday)
-            for day, drop, ground in zip(days, taken, grounds, strict=True):
+            for day, drop, inputs in zip(days, taken, inputs_of_days, strict=True):
                 if options.as_planned:
-                    version: TableVersion | None = _require_as_planned(queue, viewings, ground)
+                    version: TableVersion | None = _require_as_planned(queue, viewings, inputs)
                 else:
                     version = newest
                     if not options.rework:
-                        version = _version_as_planned(queue, viewings, ground) or newest
+                        version = _version_as_planned(queue, viewings, inputs) or newest
                 in_lake = version is not None and day in version.files
                 viewed = EpisodeSet.of(
                     viewings.episodes_of(version.number, day)
@@ -206,11 +206,11 @@ def episode_jobs(
                     code_version=CODE_VERSION,
                     chunk_jobs=settings.chunk_jobs,
                     viewings=version.pinned if version is not None and in_lake else None,
-                    tracked_checksum=ground.yesterday,
+                    tracked_checksum=inputs.yesterday,
                     above=publish.newest_plan(state),
                     rework=options.rework,
                     from_lake=True,
-                    look_again=partial(require_same_ground, ground, state, drops),
+                    look_again=partial(require_same_inputs, inputs, state, drops),
                     before_new=partial(_require_viewings, state, day, version, viewings.shown),
                 )
                 for algorithm_id, count in jobs["algorithm_id"].value_counts().items():
@@ -242,32 +242,32 @@ def episode_jobs(
     )
 
 
-def _version_as_planned(queue: Connection, viewings: Viewings, ground: Ground) -> TableVersion | None:
+def _version_as_planned(queue: Connection, viewings: Viewings, inputs: PlanInputs) -> TableVersion | None:
     """The version of the lake that a day's plan names, if all else is as it was planned; None otherwise.
 
     So planning a day again changes nothing: late viewings take `rework`.
     """
-    plan = plans.find_plan(queue, ground.day)
+    plan = plans.find_plan(queue, inputs.day)
     if plan is None or plan.viewings_version is None:
         return None
-    if (plan.snapshot_id, plan.tracked_checksum) != (ground.snapshot_id, ground.yesterday):
+    if (plan.snapshot_id, plan.tracked_checksum) != (inputs.snapshot_id, inputs.yesterday):
         return None
-    by = f"the plan of {ground.day}"
+    by = f"the plan of {inputs.day}"
     return viewings.at(plan.viewings_version, plan.viewings_digest, by)
 
 
-def _require_as_planned(queue: Connection, viewings: Viewings, ground: Ground) -> TableVersion:
+def _require_as_planned(queue: Connection, viewings: Viewings, inputs: PlanInputs) -> TableVersion:
     """The same, or an error that says why there is none."""
-    plan = plans.require_plan(queue, ground.day)
-    if version := _version_as_planned(queue, viewings, ground):
+    plan = plans.require_plan(queue, inputs.day)
+    if version := _version_as_planned(queue, viewings, inputs):
         return version
     if plan.viewings_version is None:
         raise LakeMissing(
-            f"the plan of {ground.day} is of a release before the lake, and names no version of it",
+            f"the plan of {inputs.day} is of a release before the lake, and names no version of it",
             "work it again without `as_planned`",
         )
     raise PlanOvertaken(
-        f"{ground.day} has another drop than it was planned from, or builds on another yesterday",
+        f"{inputs.day} has another drop than it was planned from, or builds on another yesterday",
         "work it again without `as_planned`",
     )
 
