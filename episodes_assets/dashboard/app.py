@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 from episodes_assets.accounts.pool import AWAY, AccountsAccess, AccountsPool
 from episodes_assets.accounts.sessions import signing_key
 from episodes_assets.dashboard.auth import refusals
-from episodes_assets.dashboard.auth.gate import AuthGate, Doors
+from episodes_assets.dashboard.auth.gate import AuthGate, Routes
 from episodes_assets.dashboard.auth.login import OpenidLogin, login_routes, logout_routes
 from episodes_assets.dashboard.auth.oidc import openid_login
 from episodes_assets.dashboard.auth.refusals import answer
@@ -37,7 +37,7 @@ from episodes_assets.settings import Settings
 _LOG = logging.getLogger(__name__)
 
 # What the login page is made of; every other file is behind it.
-OPEN_FILES = ("dashboard.css", "favicon.svg")
+PUBLIC_FILES = ("dashboard.css", "favicon.svg")
 _STATIC_PATH = "/dashboard/static"
 
 
@@ -60,12 +60,12 @@ def create_application(
             "EPISODES_PASSWORD_LOGIN is false and OpenID Connect is not configured, so nobody could sign in",
             "switch one of them on",
         )
-    doors = Doors(
-        open=[
+    routes = Routes(
+        public=[
             *login_routes(openid),
             *(openid.routes if openid else ()),
             *health_routes(site.accounts, ui),
-            *(_file_route(name) for name in OPEN_FILES),
+            *(_file_route(name) for name in PUBLIC_FILES),
         ],
         to_all=logout_routes(),
         graphql=ui.graphql_routes,
@@ -73,8 +73,8 @@ def create_application(
     )
     application = Starlette(
         routes=[
-            *doors.open,
-            *doors.to_all,
+            *routes.public,
+            *routes.to_all,
             Route("/metrics", _show_metrics, methods=["GET"], name="metrics"),
             Mount(_STATIC_PATH, StaticFiles(directory=STATIC), name="dashboard-static"),
             *pages,
@@ -84,7 +84,7 @@ def create_application(
             Middleware(
                 TrustedHostMiddleware, allowed_hosts=list(site.configuration.names), www_redirect=False
             ),
-            Middleware(AuthGate, site=site, doors=doors, instance=ui.workspace.instance),
+            Middleware(AuthGate, site=site, routes=routes, instance=ui.workspace.instance),
         ],
         exception_handlers=dict.fromkeys(AWAY, _show_away),
     )
@@ -142,4 +142,4 @@ def _file_route(name: str) -> Route:
     async def show(_request: Request) -> Response:
         return FileResponse(STATIC / name)
 
-    return Route(f"{_STATIC_PATH}/{name}", show, methods=["GET"], name=f"open-{name}")
+    return Route(f"{_STATIC_PATH}/{name}", show, methods=["GET"], name=f"public-{name}")

@@ -33,46 +33,46 @@ _HOST = re.compile(rf"{_ADDRESS}|{_NAME}")
 
 
 @dataclass(frozen=True, order=True)
-class Door:
+class Host:
     """A place on the network.
 
     Attributes:
         protocol: Of a lake, such as `s3`; empty for a database.
-        host: A host or an address, or a bucket; in lower case.
+        name: A name or an address, or a bucket; in lower case.
         port: Its port; None stands for every port.
     """
 
     protocol: str
-    host: str
+    name: str
     port: int | None
 
     def __str__(self) -> str:
         """As EPISODES_ALLOWED_HOSTS spells it."""
-        host = f"[{self.host}]" if ":" in self.host and self.port is not None else self.host
+        host = f"[{self.name}]" if ":" in self.name and self.port is not None else self.name
         port = "" if self.port is None else f":{self.port}"
         return f"{self.protocol}://{host}{port}" if self.protocol else f"{host}{port}"
 
 
 @dataclass(frozen=True)
 class Request:
-    """A setting that leads to a door."""
+    """A setting that leads to a host."""
 
     setting: str
-    door: Door
+    host: Host
 
 
-def make_door(host: str, port: int | None, protocol: str = "") -> Door | None:
-    """A door with its host in the one spelling that is compared; None if that is no host."""
+def make_host(host: str, port: int | None, protocol: str = "") -> Host | None:
+    """A host in the one spelling that is compared; None if the name is no host."""
     if host and not _HOST.fullmatch(host):
         return None
     spelled = host.lower().rstrip(".")
     with suppress(ValueError):
         spelled = str(ipaddress.ip_address(spelled))
-    return Door(protocol.lower(), spelled, port)
+    return Host(protocol.lower(), spelled, port)
 
 
-def parse_entries(text: str) -> frozenset[Door]:
-    """The doors that a comma-separated list opens: `host`, `host:port` or `protocol://host`.
+def parse_entries(text: str) -> frozenset[Host]:
+    """The hosts that a comma-separated list allows: `host`, `host:port` or `protocol://host`.
 
     Raises:
         BadSetting: If an entry is none of these.
@@ -81,14 +81,14 @@ def parse_entries(text: str) -> frozenset[Door]:
     return frozenset(_parse_entry(entry) for entry in entries if entry)
 
 
-def _parse_entry(entry: str) -> Door:
+def _parse_entry(entry: str) -> Host:
     found = _ENTRY.fullmatch(entry)
     if found is not None:
         host = found["bare"] or found["address"] or found["name"] or ""
         port = None if found["port"] is None else int(found["port"])
-        door = make_door(host, port, found["protocol"] or "")
-        if door is not None and (door.host or door.protocol):
-            return door
+        made = make_host(host, port, found["protocol"] or "")
+        if made is not None and (made.name or made.protocol):
+            return made
     # It may be a whole DSN, so only what cannot be a secret is repeated.
     shown = "an entry with an @" if "@" in entry else repr(entry)
     raise BadSetting(
@@ -97,13 +97,13 @@ def _parse_entry(entry: str) -> Door:
     )
 
 
-def is_allowed(door: Door, entries: frozenset[Door]) -> bool:
-    """Whether a door is listed, by itself or with every port of its host."""
-    return door in entries or replace(door, port=None) in entries
+def is_allowed(host: Host, entries: frozenset[Host]) -> bool:
+    """Whether a host is listed, with this port or with every port."""
+    return host in entries or replace(host, port=None) in entries
 
 
 def require_listed(requests: Sequence[Request], listed: str, environment: str) -> None:
-    """Refuse when any door is not listed.
+    """Refuse when any host is not listed.
 
     Args:
         requests: Everything that the process is pointed at.
@@ -111,20 +111,20 @@ def require_listed(requests: Sequence[Request], listed: str, environment: str) -
         environment: The process's own, for the message; production is not asked.
 
     Raises:
-        HostNotAllowed: If a door is not listed; the message names each door, allowed or denied, and
-            the setting that opens the denied ones as well.
+        HostNotAllowed: If a host is not listed; the message names each host, allowed or denied, and
+            the setting that allows the denied ones as well.
         BadSetting: If the list cannot be read.
     """
     entries = parse_entries(listed)
-    denied = {request.door for request in requests if not is_allowed(request.door, entries)}
+    denied = {request.host for request in requests if not is_allowed(request.host, entries)}
     if not denied:
         return
     shown = "; ".join(
-        f"{request.setting} -> {request.door} {'denied' if request.door in denied else 'allowed'}"
+        f"{request.setting} -> {request.host} {'denied' if request.host in denied else 'allowed'}"
         for request in requests
     )
     given = [entry.strip() for entry in listed.split(",") if entry.strip()]
-    opened = ",".join([*given, *(str(door) for door in sorted(denied, key=str))])
+    opened = ",".join([*given, *(str(host) for host in sorted(denied, key=str))])
     raise HostNotAllowed(
         f"environment {environment!r} reaches no host that {SETTING} does not list ({shown})",
         f"check each denied one; to open them set {SETTING}={opened}",
@@ -132,11 +132,11 @@ def require_listed(requests: Sequence[Request], listed: str, environment: str) -
 
 
 def describe_open(requests: Iterable[Request]) -> str:
-    """The doors with the settings that lead there; empty when there are none."""
-    settings: dict[Door, list[str]] = {}
+    """The hosts with the settings that lead there; empty when there are none."""
+    settings: dict[Host, list[str]] = {}
     for request in requests:
-        settings.setdefault(request.door, []).append(request.setting)
-    return ", ".join(f"{door} ({', '.join(names)})" for door, names in settings.items())
+        settings.setdefault(request.host, []).append(request.setting)
+    return ", ".join(f"{host} ({', '.join(names)})" for host, names in settings.items())
 
 
 SNAPSHOTS = "EPISODES_SNAPSHOTS_URL"
@@ -149,11 +149,11 @@ _LOCAL = {"file", "local", "memory", "data"}
 _WRAPPERS = {"simplecache", "filecache", "blockcache", "cached", "dir", "zip", "tar"}
 
 
-def of_dsn(setting: str, dsn: str, environ: Mapping[str, str] = os.environ) -> list[Door]:
-    """The doors of a DSN: each host and each address that it, or libpq's environment, names.
+def hosts_of_dsn(setting: str, dsn: str, environ: Mapping[str, str] = os.environ) -> list[Host]:
+    """The hosts of a DSN: each name and each address that it, or libpq's environment, names.
 
     A name counts beside the address that stands for it, because not every driver knows `hostaddr`. A
-    unix socket is no door.
+    unix socket is no host.
 
     Args:
         setting: Where the DSN comes from, for messages, which never show the DSN itself.
@@ -175,10 +175,10 @@ def of_dsn(setting: str, dsn: str, environ: Mapping[str, str] = os.environ) -> l
             " whose file may name any host",
             "outside production, write the host into the DSN and unset PGSERVICE",
         )
-    return of_parts(setting, parts, environ)
+    return hosts_of_parts(setting, parts, environ)
 
 
-def of_parts(setting: str, parts: Mapping[str, str], environ: Mapping[str, str]) -> list[Door]:
+def hosts_of_parts(setting: str, parts: Mapping[str, str], environ: Mapping[str, str]) -> list[Host]:
     """The same of a DSN that libpq has read.
 
     Raises:
@@ -188,9 +188,9 @@ def of_parts(setting: str, parts: Mapping[str, str], environ: Mapping[str, str])
     addresses = _listed(parts, "hostaddr", environ)
     ports = (parts.get("port") or environ.get("PGPORT") or _DEFAULT_PORT).split(",")
     for port in ports:
-        _door(setting, "", port or _DEFAULT_PORT)  # a wrong one may stand beside no host, or a socket
+        _host(setting, "", port or _DEFAULT_PORT)  # a wrong one may stand beside no host, or a socket
     return [
-        _door(setting, host, port or _DEFAULT_PORT)
+        _host(setting, host, port or _DEFAULT_PORT)
         for listed in (hosts, addresses)
         for host, port in zip(listed, itertools.chain(ports, itertools.repeat(ports[-1])), strict=False)
         if host and not host.startswith(("/", "@"))  # sockets, the second one abstract
@@ -203,15 +203,15 @@ def _listed(parts: Mapping[str, str], name: str, environ: Mapping[str, str]) -> 
     return [each.strip() for each in value.split(",")]
 
 
-def _door(setting: str, host: str, port: str | None, protocol: str = "") -> Door:
+def _host(setting: str, host: str, port: str | None, protocol: str = "") -> Host:
     number = int(port) if port is not None and port.isascii() and port.isdigit() else None
-    door = make_door(host, number, protocol)
-    if door is None or (port is not None and number is None):
+    made = make_host(host, number, protocol)
+    if made is None or (port is not None and number is None):
         # A password that is not percent-encoded ends up in the host or the port: show neither.
         raise BadSetting(
             f"{setting} names a host or port that is none", "percent-encode the password, and check the host"
         )
-    return door
+    return made
 
 
 def without_user(url: str) -> str:
@@ -219,8 +219,8 @@ def without_user(url: str) -> str:
     return re.sub(r"(?<=://)[^/?#]*@", "", url)
 
 
-def of_url(setting: str, url: str, environ: Mapping[str, str] = os.environ) -> list[Door]:
-    """The doors of a folder or an fsspec URL, chained or not; a local one has none.
+def hosts_of_url(setting: str, url: str, environ: Mapping[str, str] = os.environ) -> list[Host]:
+    """The hosts of a folder or an fsspec URL, chained or not; a local one has none.
 
     A bucket lies where the environment says, so the host of an endpoint that it names is one as well.
 
@@ -228,25 +228,25 @@ def of_url(setting: str, url: str, environ: Mapping[str, str] = os.environ) -> l
         BadSetting: If its host cannot be read.
     """
     links = url.split("::")
-    doors = [door for link in links for door in _doors_of_link(setting, link, is_chained=len(links) > 1)]
+    hosts = [host for link in links for host in _hosts_of_link(setting, link, is_chained=len(links) > 1)]
     endpoints = {environ[name] for name in _S3_ENDPOINTS if environ.get(name)}
-    if endpoints and any(door.protocol in _S3 for door in doors):
-        doors += [door for each in sorted(endpoints) for door in _doors_of_endpoint(setting, each)]
-    return doors
+    if endpoints and any(host.protocol in _S3 for host in hosts):
+        hosts += [host for each in sorted(endpoints) for host in _hosts_of_endpoint(setting, each)]
+    return hosts
 
 
-def _doors_of_endpoint(setting: str, endpoint: str) -> Iterator[Door]:
-    for door in _doors_of_link(setting, endpoint, is_chained=False):
-        port = door.port or (80 if door.protocol == "http" else 443)
-        yield _door(setting, door.host, str(port))
+def _hosts_of_endpoint(setting: str, endpoint: str) -> Iterator[Host]:
+    for host in _hosts_of_link(setting, endpoint, is_chained=False):
+        port = host.port or (80 if host.protocol == "http" else 443)
+        yield _host(setting, host.name, str(port))
 
 
-def _doors_of_link(setting: str, link: str, *, is_chained: bool) -> Iterator[Door]:
+def _hosts_of_link(setting: str, link: str, *, is_chained: bool) -> Iterator[Host]:
     protocol, separator, rest = link.partition("://")
     if not separator and not (is_chained and protocol):
         return  # a path
     if "://" in rest:
-        yield from _doors_of_link(setting, rest, is_chained=False)
+        yield from _hosts_of_link(setting, rest, is_chained=False)
     if protocol.lower() in _LOCAL | _WRAPPERS or protocol.startswith(("/", ".", "~")):
         return
     try:
@@ -257,11 +257,11 @@ def _doors_of_link(setting: str, link: str, *, is_chained: bool) -> Iterator[Doo
         raise BadSetting(
             f"{setting} names a host or port that is none", "percent-encode the password, and check the host"
         ) from error
-    yield _door(setting, host, None if port is None else str(port), protocol)
+    yield _host(setting, host, None if port is None else str(port), protocol)
 
 
 def requested(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[Request]:
-    """Every door that the settings lead to, in the order of README's table.
+    """Every host that the settings lead to, in the order of README's table.
 
     Raises:
         BadSetting: If a DSN, the snapshots' or the lake's URL cannot be read.
@@ -272,10 +272,10 @@ def requested(settings: Settings, environ: Mapping[str, str] = os.environ) -> li
         secret = getattr(settings, f"{name}_dsn")
         if secret is not None:
             setting = f"EPISODES_{name.upper()}_DSN"
-            doors = of_dsn(setting, secret.get_secret_value(), environ)
-            found += [Request(setting, door) for door in doors]
+            hosts = hosts_of_dsn(setting, secret.get_secret_value(), environ)
+            found += [Request(setting, host) for host in hosts]
     for setting, url in ((SNAPSHOTS, settings.snapshots), (LAKE, settings.lake)):
-        found += [Request(setting, door) for door in of_url(setting, url)]
+        found += [Request(setting, host) for host in hosts_of_url(setting, url)]
     return found
 
 
@@ -283,7 +283,7 @@ def require_allowed(settings: Settings) -> list[Request]:
     """Refuse settings that lead to a host which is not listed; production needs no list.
 
     Returns:
-        The doors that are open; none in production, where nobody had to open them.
+        The hosts that are allowed; none in production, where nobody had to list them.
 
     Raises:
         HostNotAllowed: If a host is not listed.
@@ -299,12 +299,12 @@ def require_allowed(settings: Settings) -> list[Request]:
 def require_allowed_dsn(settings: Settings, setting: str, dsn: str) -> None:
     """Refuse one DSN, as `require_allowed`."""
     if not settings.is_production:
-        requests = [Request(setting, door) for door in of_dsn(setting, dsn)]
+        requests = [Request(setting, host) for host in hosts_of_dsn(setting, dsn)]
         require_listed(requests, settings.allowed_hosts, settings.environment)
 
 
 def require_allowed_url(settings: Settings, setting: str, url: str) -> None:
     """Refuse a lake, or the snapshots of an older release, as `require_allowed`."""
     if not settings.is_production:
-        requests = [Request(setting, door) for door in of_url(setting, url)]
+        requests = [Request(setting, host) for host in hosts_of_url(setting, url)]
         require_listed(requests, settings.allowed_hosts, settings.environment)

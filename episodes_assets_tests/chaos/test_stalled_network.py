@@ -32,8 +32,8 @@ def test_a_stalled_worker_loses_its_jobs_and_its_late_writes_change_nothing(
     with stalling_proxy(f"{direct['host']}/.s.PGSQL.5432") as proxy:
         who = f"{direct['user']}:{direct['password']}"
         through_proxy = f"postgresql://{who}@{HOST}:{proxy.port}/{direct['dbname']}"
-        open_door = {"EPISODES_ALLOWED_HOSTS": HOST}
-        with fleet(system, 1, EPISODES_WORKER_DSN=through_proxy, **open_door, **HEARTBEAT) as cut_off:
+        allowed = {"EPISODES_ALLOWED_HOSTS": HOST}
+        with fleet(system, 1, EPISODES_WORKER_DSN=through_proxy, **allowed, **HEARTBEAT) as cut_off:
             (pid,) = cut_off.workers
             name = cut_off.name(pid)
             work(system, day(1))

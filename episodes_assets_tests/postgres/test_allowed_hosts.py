@@ -13,12 +13,12 @@ from episodes_assets.lake.older_snapshots import OlderSnapshots
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.postgres.dsn import resolve_dsns
 from episodes_assets.postgres.hosts import (
-    Door,
+    Host,
     Request,
+    hosts_of_dsn,
+    hosts_of_url,
     is_allowed,
-    make_door,
-    of_dsn,
-    of_url,
+    make_host,
     parse_entries,
     require_listed,
 )
@@ -32,28 +32,28 @@ ports = st.integers(1, 65_535)
 protocols = st.sampled_from(["s3", "gs", "abfs", "sftp"])
 
 
-def made(host: str, port: int | None, protocol: str = "") -> Door:
-    door = make_door(host, port, protocol)
-    assert door is not None
-    return door
+def made(host: str, port: int | None, protocol: str = "") -> Host:
+    made_host = make_host(host, port, protocol)
+    assert made_host is not None
+    return made_host
 
 
 databases = st.builds(made, hosts, ports)
 stores = st.builds(made, hosts, st.none() | ports, protocols)
-all_doors = st.lists(databases | stores, max_size=6)
+all_hosts = st.lists(databases | stores, max_size=6)
 
 
-def listed(of: list[Door]) -> str:
+def listed(of: list[Host]) -> str:
     return ",".join(map(str, of))
 
 
 @settings(deadline=None)
-@given(asked=all_doors, opened=all_doors)
+@given(asked=all_hosts, opened=all_hosts)
 def test_the_setting_that_the_error_names_opens_just_what_was_denied(
-    asked: list[Door], opened: list[Door]
+    asked: list[Host], opened: list[Host]
 ) -> None:
-    requests = [Request(f"EPISODES_{number}_DSN", door) for number, door in enumerate(asked)]
-    denied = {door for door in asked if not is_allowed(door, parse_entries(listed(opened)))}
+    requests = [Request(f"EPISODES_{number}_DSN", host) for number, host in enumerate(asked)]
+    denied = {host for host in asked if not is_allowed(host, parse_entries(listed(opened)))}
     if not denied:
         require_listed(requests, listed(opened), "development")
         return
@@ -63,25 +63,25 @@ def test_the_setting_that_the_error_names_opens_just_what_was_denied(
     assert parse_entries(line) == parse_entries(listed(opened)) | denied
     require_listed(requests, line, "development")
     for request in requests:
-        verdict = "denied" if request.door in denied else "allowed"
-        assert f"{request.setting} -> {request.door} {verdict}" in refused.value.what
+        verdict = "denied" if request.host in denied else "allowed"
+        assert f"{request.setting} -> {request.host} {verdict}" in refused.value.what
 
 
 @settings(deadline=None)
-@given(door=databases | stores, other=databases | stores)
-def test_an_entry_opens_its_door_and_no_other(door: Door, other: Door) -> None:
-    assert not is_allowed(door, frozenset())
-    assert is_allowed(door, parse_entries(str(door).upper()))
-    assert is_allowed(other, parse_entries(str(door))) == (
-        other == door or (door.port is None and (door.protocol, door.host) == (other.protocol, other.host))
+@given(host=databases | stores, other=databases | stores)
+def test_an_entry_allows_its_host_and_no_other(host: Host, other: Host) -> None:
+    assert not is_allowed(host, frozenset())
+    assert is_allowed(host, parse_entries(str(host).upper()))
+    assert is_allowed(other, parse_entries(str(host))) == (
+        other == host or (host.port is None and (host.protocol, host.name) == (other.protocol, other.name))
     )
 
 
 @settings(deadline=None)
-@given(door=databases)
-def test_a_host_without_port_opens_every_port_of_it(door: Door) -> None:
-    assert is_allowed(door, parse_entries(door.host))
-    assert not is_allowed(door, parse_entries(f"s3://{door}"))
+@given(host=databases)
+def test_a_host_without_port_opens_every_port_of_it(host: Host) -> None:
+    assert is_allowed(host, parse_entries(host.name))
+    assert not is_allowed(host, parse_entries(f"s3://{host}"))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ SOCKET = "postgresql://me@/queue?host=/run/postgresql"
     ],
 )
 def test_a_dsn_leads_where_libpq_would_go(dsn: str, environ: dict[str, str], expected: list[str]) -> None:
-    assert [str(door) for door in of_dsn("EPISODES_QUEUE_DSN", dsn, environ)] == expected
+    assert [str(host) for host in hosts_of_dsn("EPISODES_QUEUE_DSN", dsn, environ)] == expected
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_dsn_leads_where_libpq_would_go(dsn: str, environ: dict[str, str], exp
 )
 def test_a_dsn_that_leads_nobody_knows_where_is_refused(dsn: str, environ: dict[str, str], says: str) -> None:
     with pytest.raises(BadSetting, match=f"EPISODES_QUEUE_DSN.*{says}") as refused:
-        of_dsn("EPISODES_QUEUE_DSN", dsn, environ)
+        hosts_of_dsn("EPISODES_QUEUE_DSN", dsn, environ)
     assert not re.search("secret|sec/|ret@", str(refused.value))
 
 
@@ -159,9 +159,9 @@ def test_a_dsn_that_leads_nobody_knows_where_is_refused(dsn: str, environ: dict[
     ],
 )
 def test_a_snapshot_url_leads_where_fsspec_would_go(url: str, expected: list[str]) -> None:
-    found = of_url("EPISODES_SNAPSHOTS_URL", url)
-    assert [str(door) for door in found] == expected
-    assert all(door in parse_entries(str(door)) for door in found)
+    found = hosts_of_url("EPISODES_SNAPSHOTS_URL", url)
+    assert [str(host) for host in found] == expected
+    assert all(host in parse_entries(str(host)) for host in found)
 
 
 def test_every_setting_counts_and_production_needs_no_list(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,12 +210,12 @@ def test_libpq_variables_lead_nobody_away(
                 resolve_dsns(found)
 
 
-def test_open_doors_are_shown(tcp_environment: object) -> None:
+def test_allowed_hosts_are_shown(tcp_environment: object) -> None:
     _, shown = output("db", "init")
     assert re.search(r"Open by EPISODES_ALLOWED_HOSTS: 127\.0\.0\.1:\d+ \(EPISODES_DAGSTER_DSN, ", shown)
     assert "EPISODES_ADMIN_DSN" in shown
     assert shown.strip().count("\n") == 0
 
 
-def test_nothing_is_said_where_no_door_is_open(system: System) -> None:
+def test_nothing_is_said_where_no_host_had_to_be_allowed(system: System) -> None:
     assert output("db", "status")[1] == ""

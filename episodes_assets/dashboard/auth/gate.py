@@ -1,7 +1,7 @@
 """The auth gate: default deny before every route; no viewer changes anything.
 
-A request is refused unless something lets it through: a route that is declared open, or an identity whose
-role allows it. So a route that somebody adds is closed until it is declared open. Where a decision needs
+A request is refused unless something lets it through: a route that is declared public, or an identity whose
+role allows it. So a route that somebody adds is closed until it is declared public. Where a decision needs
 the body, it is read whole within limits, and handed on as if it had not been. Who an identity is comes from
 `credentials`, what GraphQL asks for from `graphql`.
 """
@@ -55,7 +55,7 @@ from episodes_assets.defs.storage import launching_as
 
 MOST_BYTES = 10_000_000
 # A login form needs less, and anybody may send one.
-MOST_BYTES_OPEN = 20_000
+MOST_BYTES_PUBLIC = 20_000
 LONGEST_SECONDS = 60.0
 
 
@@ -106,30 +106,30 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Doors:
+class Routes:
     """Which routes are treated apart.
 
     Attributes:
-        open: Answered without a login.
+        public: Answered without a login.
         to_all: Where also viewers may POST: logging out.
         graphql: Where GraphQL is asked, over HTTP and over WebSockets.
         unattended: What open pages ask by themselves; it keeps no session from timing out.
     """
 
-    open: Sequence[BaseRoute]
+    public: Sequence[BaseRoute]
     to_all: Sequence[BaseRoute]
     graphql: Sequence[BaseRoute]
     unattended: Sequence[BaseRoute]
 
 
 class AuthGate:
-    """ASGI middleware; `scope["user"]` is an `Identity` for each request behind it that is not open."""
+    """ASGI middleware; `scope["user"]` is an `Identity` for each request behind it, but for public routes."""
 
-    def __init__(self, app: ASGIApp, *, site: Site, doors: Doors, instance: dg.DagsterInstance) -> None:
+    def __init__(self, app: ASGIApp, *, site: Site, routes: Routes, instance: dg.DagsterInstance) -> None:
         self._app = app
         self._instance = instance
         self._site = site
-        self._doors = doors
+        self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or refuse it."""
@@ -138,44 +138,44 @@ class AuthGate:
             return
         connection = HTTPConnection(scope)
         scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
-        is_open = _leads_to(self._doors.open, scope)
+        is_public = _leads_to(self._routes.public, scope)
         try:
             proof = await identify(
                 connection,
                 self._site.accounts,
                 self._site.configuration,
-                is_use=not _leads_to(self._doors.unattended, scope),
+                is_use=not _leads_to(self._routes.unattended, scope),
             )
         except AWAY:
-            if not is_open:
+            if not is_public:
                 await self._refuse(refusals.AWAY, connection, None, receive, send)
                 return
             proof = None
         if proof is not None:
             scope["user"] = proof.identity
             scope["auth"] = AuthCredentials(["authenticated", proof.identity.role.value])
-        refused = self._judge(scope, connection, proof, is_open=is_open)
+        refused = self._judge(scope, connection, proof, is_public=is_public)
         if refused is not None:
             await self._refuse(refused, connection, proof, receive, send)
         elif scope["type"] == "websocket":
-            assert proof is not None  # noqa: S101  no WebSocket is open
+            assert proof is not None  # noqa: S101  no WebSocket is public
             await guard_socket(self._app, self._site, proof.identity, scope, receive, send)
-        elif scope["method"] in SAFE_METHODS and not _leads_to(self._doors.graphql, scope):
+        elif scope["method"] in SAFE_METHODS and not _leads_to(self._routes.graphql, scope):
             await self._app(scope, receive, send)
         else:
-            await self._with_body(connection, proof, receive, send, is_open=is_open)
+            await self._with_body(connection, proof, receive, send, is_public=is_public)
 
     def _judge(
-        self, scope: Scope, connection: HTTPConnection, proof: Proof | None, *, is_open: bool
+        self, scope: Scope, connection: HTTPConnection, proof: Proof | None, *, is_public: bool
     ) -> Refusal | None:
         """What can be said of a request before its body is read."""
         # Starlette's routes end in `$`, which a line end may follow.
         if not scope["path"].isprintable() or scope.get("root_path"):
             return refusals.ODD_PATH
         is_socket = scope["type"] == "websocket"
-        if proof is None and not is_open:
+        if proof is None and not is_public:
             return refusals.NOT_SIGNED_IN
-        if is_socket and not _leads_to(self._doors.graphql, scope):
+        if is_socket and not _leads_to(self._routes.graphql, scope):
             return refusals.NO_SOCKET
         changes = is_socket or scope["method"] not in SAFE_METHODS
         is_sent_unasked = proof is None or proof.is_cookie
@@ -185,7 +185,7 @@ class AuthGate:
             and not is_same_origin(connection.headers, is_secure=self._site.configuration.is_secure)
         ):
             return refusals.CROSS_SITE
-        if is_socket or is_open or proof is None or proof.identity.role.may_change:
+        if is_socket or is_public or proof is None or proof.identity.role.may_change:
             return None
         return None if self._viewer_may(scope) else refusals.VIEWER
 
@@ -193,15 +193,21 @@ class AuthGate:
         """Whether a viewer may send this at all; what GraphQL asks for is looked at later."""
         if scope["method"] in ("GET", "HEAD"):
             return True
-        return scope["method"] == "POST" and _leads_to([*self._doors.to_all, *self._doors.graphql], scope)
+        return scope["method"] == "POST" and _leads_to([*self._routes.to_all, *self._routes.graphql], scope)
 
     async def _with_body(
-        self, connection: HTTPConnection, proof: Proof | None, receive: Receive, send: Send, *, is_open: bool
+        self,
+        connection: HTTPConnection,
+        proof: Proof | None,
+        receive: Receive,
+        send: Send,
+        *,
+        is_public: bool,
     ) -> None:
         """Go on with a request that has a body, or asks for GraphQL."""
         scope = connection.scope
         try:
-            body = await read_body(scope, receive, MOST_BYTES_OPEN if is_open else MOST_BYTES)
+            body = await read_body(scope, receive, MOST_BYTES_PUBLIC if is_public else MOST_BYTES)
         except BodyTooLarge:
             await self._refuse(refusals.TOO_LARGE, connection, proof, receive, send)
             return
@@ -211,7 +217,7 @@ class AuthGate:
         except ConnectionError:
             return
         asked, calls, refused = None, list[Call](), None
-        if _leads_to(self._doors.graphql, scope):
+        if _leads_to(self._routes.graphql, scope):
             try:
                 asked = await _read(Request(scope), body)
                 refused = _judge_graphql(scope["method"], proof, asked)
@@ -303,7 +309,7 @@ class AuthGate:
         if asked is not None:
             return asked.has_mutation
         return scope["method"] not in SAFE_METHODS and not _leads_to(
-            [*self._doors.open, *self._doors.to_all], scope
+            [*self._routes.public, *self._routes.to_all], scope
         )
 
     async def _refuse(
