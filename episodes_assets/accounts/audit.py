@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from psycopg.types.json import Jsonb
 
-from episodes_assets.accounts.identity import Way
+from episodes_assets.accounts.identity import AuthMethod
 from episodes_assets.postgres.connect import Connection
 
 _LOG = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class Event:
     Attributes:
         at: When, by the database's clock.
         who: The name of whoever did it; as `unproven` gives it where they did not prove that.
-        way: How they proved who they are; None for commands and for people who did not.
+        method: How they proved who they are; None for commands and for people who did not.
         what: What was done or tried.
         detail: Whatever helps to understand it.
         address: Where it came from.
@@ -34,7 +34,7 @@ class Event:
 
     at: dt.datetime
     who: str
-    way: Way | None
+    method: AuthMethod | None
     what: str
     detail: dict[str, object]
     address: str
@@ -53,7 +53,7 @@ def record(
     connection: Connection,
     *,
     who: str,
-    way: Way | None,
+    method: AuthMethod | None,
     what: str,
     detail: Mapping[str, object],
     address: str,
@@ -64,7 +64,7 @@ def record(
     Args:
         connection: To the accounts.
         who: The name of whoever did it; of somebody who did not prove it, what `unproven` gives.
-        way: How they proved who they are; None for commands and for people who did not.
+        method: How they proved who they are; None for commands and for people who did not.
         what: What was done or tried.
         detail: Whatever helps to understand it; what JSON does not know is written as text.
         address: Where it came from.
@@ -75,7 +75,7 @@ def record(
     """
     event = {
         "who": _short(who),
-        "way": None if way is None else way.value,
+        "way": None if method is None else method.value,
         "what": _short(what),
         "detail": _fitting(detail),
         "address": _short(address),
@@ -128,7 +128,7 @@ def read(
         {"since": since or _BEGINNING, "names": [who, unproven(who or "")], "limit": limit},
     )
     return [
-        Event(at, name, None if way is None else Way(way), what, detail, address, outcome)
+        Event(at, name, None if way is None else AuthMethod(way), what, detail, address, outcome)
         for at, name, way, what, detail, address, outcome in found
     ]
 

@@ -26,7 +26,7 @@ class Role(StrEnum):
         return self is Role.OPERATOR
 
 
-class Way(StrEnum):
+class AuthMethod(StrEnum):
     """How somebody proved who they are."""
 
     PASSWORD = "password"  # noqa: S105
@@ -41,12 +41,12 @@ class Identity:
     Attributes:
         name: Of the user, their e-mail address with OpenID Connect, or of the service token.
         role: What they may do.
-        way: How they proved who they are.
+        method: How they proved who they are.
     """
 
     name: str
     role: Role
-    way: Way
+    method: AuthMethod
 
     @property
     def is_authenticated(self) -> bool:
@@ -61,7 +61,7 @@ class Identity:
     @property
     def recorded_name(self) -> str:
         """What is recorded with a decision or a run; a service token is never taken for a user."""
-        return f"token {self.name}" if self.way is Way.TOKEN else self.name
+        return f"token {self.name}" if self.method is AuthMethod.TOKEN else self.name
 
 
 def operating_system_user() -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from episodes_assets.accounts.identity import Identity, Role, Way, fold, require_name
+from episodes_assets.accounts.identity import AuthMethod, Identity, Role, fold, require_name
 from episodes_assets.errors import AccountExists, NoSuchAccount
 from episodes_assets.postgres.connect import Connection
 
@@ -77,7 +77,7 @@ def start_session(
         Its token, which is kept nowhere here. It is nobody's if the user has been removed meanwhile.
     """
     token = new_token()
-    who = [identity.name, identity.role.value, identity.way.value]
+    who = [identity.name, identity.role.value, identity.method.value]
     with suppress(psycopg.errors.ForeignKeyViolation):
         connection.execute(
             "INSERT INTO dashboard.sessions (token_hash, name, role, way, absolute, idle)"
@@ -108,7 +108,7 @@ def find_session(
             "is_use": is_use,
         },
     ).fetchone()
-    return None if row is None else Identity(row[0], Role(row[1]), Way(row[2]))
+    return None if row is None else Identity(row[0], Role(row[1]), AuthMethod(row[2]))
 
 
 def end_session(connection: Connection, token: str, *, client: str = "") -> None:
@@ -117,7 +117,7 @@ def end_session(connection: Connection, token: str, *, client: str = "") -> None
 
 
 def end_sessions_of(connection: Connection, name: str) -> int:
-    """End all sessions of a name in any spelling, whichever way they were begun.
+    """End all sessions of a name in any spelling, by whichever method they were begun.
 
     Returns:
         How many there were, those that had timed out included.
@@ -211,7 +211,7 @@ def create_token(connection: Connection, name: str, role: Role, expires_at: dt.d
 def find_token(connection: Connection, token: str) -> Identity | None:
     """Whom a token stands for; None if it is none of ours, expired or revoked."""
     row = connection.execute(_FIND_BEARER, {"token_hash": digest(token)}).fetchone()
-    return None if row is None else Identity(row[0], Role(row[1]), Way.TOKEN)
+    return None if row is None else Identity(row[0], Role(row[1]), AuthMethod.TOKEN)
 
 
 def revoke_token(connection: Connection, name: str) -> None:

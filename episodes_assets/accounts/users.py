@@ -17,7 +17,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from zxcvbn import zxcvbn
 
 from episodes_assets.accounts import audit, identity
-from episodes_assets.accounts.identity import Identity, Role, Way
+from episodes_assets.accounts.identity import AuthMethod, Identity, Role
 from episodes_assets.errors import AccountExists, BadAccount, LastOperator, NoSuchAccount
 from episodes_assets.postgres.connect import Connection
 
@@ -291,7 +291,7 @@ def log_in(connection: Connection, name: str, password: str) -> Identity | None:
         " WHERE name = %s AND password_hash = %s AND NOT is_disabled RETURNING role",
         [renewed, name, hashed],
     ).fetchone()
-    return None if row is None else Identity(name, Role(row[0]), Way.PASSWORD)
+    return None if row is None else Identity(name, Role(row[0]), AuthMethod.PASSWORD)
 
 
 def _keep_an_operator(connection: Connection, name: str, *, force: bool) -> None:
@@ -344,7 +344,7 @@ def add_first_operator(connection: Connection, show: Callable[[str, str], None])
         audit.record(
             connection,
             who="first start",
-            way=None,
+            method=None,
             what="add user",
             detail={"name": NAME, "role": Role.OPERATOR.value},
             address="",

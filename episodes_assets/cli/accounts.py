@@ -56,7 +56,7 @@ def recorded(what: str, **detail: object) -> Iterator[Connection]:
         account_audit.record(
             connection,
             who=f"cli:{system_user_name()}",
-            way=None,
+            method=None,
             what=what,
             detail=detail,
             address=socket.gethostname(),
@@ -86,7 +86,14 @@ def audit(
     for column in ("at (UTC)", "who", "by", "what", "outcome", "from", "detail"):
         table.add_column(column, overflow="fold")
     for event in reversed(found):
-        cells = (event.who, event.way or "-", event.what, event.outcome, event.address, _shown(event.detail))
+        cells = (
+            event.who,
+            event.method or "-",
+            event.what,
+            event.outcome,
+            event.address,
+            _shown(event.detail),
+        )
         table.add_row(f"{event.at.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S}", *cells)
     out.print(table)
 

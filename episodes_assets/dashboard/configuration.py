@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from episodes_assets.accounts.identity import Identity, Role, Way
+from episodes_assets.accounts.identity import AuthMethod, Identity, Role
 from episodes_assets.accounts.sessions import Lifetimes
 from episodes_assets.errors import BadSetting
 from episodes_assets.settings import Settings
@@ -104,8 +104,8 @@ class OpenId:
 
 
 @dataclass(frozen=True)
-class WaysToSignIn:
-    """By which ways people sign in.
+class AuthMethods:
+    """How people sign in.
 
     Attributes:
         password: Whether passwords are accepted.
@@ -121,19 +121,19 @@ class WaysToSignIn:
         Returns:
             With the role that they have today; None if they would not be let in any more.
         """
-        match identity.way:
-            case Way.PASSWORD:
+        match identity.method:
+            case AuthMethod.PASSWORD:
                 return identity if self.password else None
-            case Way.OPENID:
+            case AuthMethod.OPENID:
                 if self.openid is None:
                     return None
                 role = decide_role(identity.name, email_verified=True, access=self.openid.access)
                 return replace(identity, role=role) if role else None
-            case Way.TOKEN:
+            case AuthMethod.TOKEN:
                 return identity
 
 
-def read_ways_to_sign_in(settings: Settings) -> WaysToSignIn:
+def read_auth_methods(settings: Settings) -> AuthMethods:
     """What the settings say.
 
     Raises:
@@ -145,7 +145,7 @@ def read_ways_to_sign_in(settings: Settings) -> WaysToSignIn:
             "nobody could sign in: EPISODES_PASSWORD_LOGIN is false and EPISODES_OPENID_ISSUER is not set",
             "set one of them",
         )
-    return WaysToSignIn(password=settings.password_login, openid=openid)
+    return AuthMethods(password=settings.password_login, openid=openid)
 
 
 def _read_openid(settings: Settings) -> OpenId:
@@ -187,7 +187,7 @@ def _read_openid(settings: Settings) -> OpenId:
 
 
 def _domains(text: str) -> Iterable[str]:
-    for domain in _listed_ways(text):
+    for domain in _entries(text):
         if domain_of(f"a@{domain}") is None:
             raise BadSetting(
                 f"{domain!r} in EPISODES_OPENID_DOMAINS is no domain", "list them as in example.com"
@@ -196,7 +196,7 @@ def _domains(text: str) -> Iterable[str]:
 
 
 def _addresses(which: str, text: str) -> Iterable[str]:
-    for address in _listed_ways(text):
+    for address in _entries(text):
         if domain_of(address.replace("*@", "a@", 1) if address.startswith("*@") else address) is None:
             raise BadSetting(
                 f"{address!r} in EPISODES_OPENID_{which} is no e-mail address",
@@ -205,7 +205,7 @@ def _addresses(which: str, text: str) -> Iterable[str]:
         yield address
 
 
-def _listed_ways(text: str) -> list[str]:
+def _entries(text: str) -> list[str]:
     return [part.strip().lower() for part in text.split(",") if part.strip()]
 
 
@@ -241,9 +241,9 @@ class Configuration:
     openid: OpenId | None = None
 
     @property
-    def ways(self) -> WaysToSignIn:
-        """By which ways people sign in."""
-        return WaysToSignIn(self.password_login, self.openid)
+    def auth_methods(self) -> AuthMethods:
+        """How people sign in."""
+        return AuthMethods(self.password_login, self.openid)
 
     @property
     def is_secure(self) -> bool:
@@ -267,7 +267,7 @@ def read_configuration(
         BadSetting: If it would listen beyond this machine without TLS, if the certificate or its key
             cannot be used, if a name is none, or if nobody could sign in.
     """
-    ways = read_ways_to_sign_in(settings)
+    methods = read_auth_methods(settings)
     certificate, key = _certificate(settings)
     at_proxy = settings.tls_ends_at_proxy
     if not is_loopback(host) and certificate is None and not at_proxy:
@@ -287,9 +287,9 @@ def read_configuration(
             absolute=timedelta(hours=settings.session_hours),
             idle=timedelta(minutes=settings.session_idle_minutes),
         ),
-        password_login=ways.password,
+        password_login=methods.password,
         is_read_only=is_read_only,
-        openid=ways.openid,
+        openid=methods.openid,
     )
 
 

@@ -142,7 +142,7 @@ class Site:
         await self.accounts.run(
             audit.record,
             who=who.name if who else audit.unproven(name),
-            way=who.way if who else None,
+            method=who.method if who else None,
             what=what,
             detail=dict(detail or {}),
             address=address_of(connection),

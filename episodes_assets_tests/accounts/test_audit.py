@@ -9,25 +9,31 @@ import psycopg
 import pytest
 
 from episodes_assets.accounts import audit
-from episodes_assets.accounts.identity import Way
+from episodes_assets.accounts.identity import AuthMethod
 from episodes_assets.postgres.connect import Connection
 from episodes_assets_tests.accounts.database import AccountsDatabase
 
 
 def add(connection: Connection, who: str = "ada", **given: Any) -> None:
-    event = {"way": Way.PASSWORD, "what": "login", "detail": {}, "address": "10.0.0.1", "outcome": "accepted"}
+    event = {
+        "method": AuthMethod.PASSWORD,
+        "what": "login",
+        "detail": {},
+        "address": "10.0.0.1",
+        "outcome": "accepted",
+    }
     audit.record(connection, who=who, **{**event, **given})
 
 
 def test_events_are_read_newest_first(accounts: AccountsDatabase, connection: Connection) -> None:
     add(connection, what="login", detail={"via": "form"})
     accounts.age("audit_log", 3_600)
-    add(connection, "ci", way=Way.TOKEN, what="terminateRun", outcome="refused")
-    add(connection, "ada", way=None, what="login", outcome="too soon")
+    add(connection, "ci", method=AuthMethod.TOKEN, what="terminateRun", outcome="refused")
+    add(connection, "ada", method=None, what="login", outcome="too soon")
     newest, middle, oldest = audit.read(connection)
-    assert (newest.who, newest.way, newest.outcome) == ("ada", None, "too soon")
-    assert (middle.who, middle.way, middle.what) == ("ci", Way.TOKEN, "terminateRun")
-    assert (oldest.who, oldest.way, oldest.detail) == ("ada", Way.PASSWORD, {"via": "form"})
+    assert (newest.who, newest.method, newest.outcome) == ("ada", None, "too soon")
+    assert (middle.who, middle.method, middle.what) == ("ci", AuthMethod.TOKEN, "terminateRun")
+    assert (oldest.who, oldest.method, oldest.detail) == ("ada", AuthMethod.PASSWORD, {"via": "form"})
     assert oldest.address == "10.0.0.1"
     assert audit.read(connection, 1) == [newest]
     assert audit.read(connection, who="ada") == [newest, oldest]
@@ -101,9 +107,9 @@ def test_of_a_detail_is_kept_what_there_is_room_for(connection: Connection) -> N
 
 
 def test_a_name_that_is_not_proven_is_told_from_one_that_is(connection: Connection) -> None:
-    add(connection, audit.unproven("ada"), way=None, outcome="refused")
+    add(connection, audit.unproven("ada"), method=None, outcome="refused")
     add(connection, "ada")
-    add(connection, audit.unproven(""), way=None)
+    add(connection, audit.unproven(""), method=None)
     assert [event.who for event in audit.read(connection)] == ["", "ada", "unproven:ada"]
     assert [event.who for event in audit.read(connection, who="ada")] == ["ada", "unproven:ada"]
 

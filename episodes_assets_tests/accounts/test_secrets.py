@@ -22,7 +22,7 @@ def test_no_table_holds_a_secret(accounts: AccountsDatabase, connection: Connect
     # A password typed where the name belongs.
     throttle.try_again_after(connection, GOOD, "10.0.0.1")
     throttle.record_failure(connection, GOOD, "10.0.0.1")
-    audit.record(connection, who="ada", way=None, what="x", detail={}, address="", outcome="x")
+    audit.record(connection, who="ada", method=None, what="x", detail={}, address="", outcome="x")
     signing_key(connection)
     for table in TABLES:
         assert accounts.query(f"SELECT count(*) > 0 FROM dashboard.{table}") == [(True,)], table

@@ -6,15 +6,15 @@ from collections.abc import Callable
 import pytest
 
 from episodes_assets.accounts import sessions, users
-from episodes_assets.accounts.identity import Identity, Role, Way
+from episodes_assets.accounts.identity import AuthMethod, Identity, Role
 from episodes_assets.accounts.sessions import Lifetimes
 from episodes_assets.postgres.connect import Connection
 from episodes_assets_tests.accounts.database import AccountsDatabase
 
 GOOD = "correct horse battery"
 HOURS = Lifetimes(absolute=dt.timedelta(hours=12), idle=dt.timedelta(hours=1))
-ADA = Identity("ada", Role.OPERATOR, Way.PASSWORD)
-EVE = Identity("Eve@example.org", Role.VIEWER, Way.OPENID)
+ADA = Identity("ada", Role.OPERATOR, AuthMethod.PASSWORD)
+EVE = Identity("Eve@example.org", Role.VIEWER, AuthMethod.OPENID)
 
 
 @pytest.fixture
@@ -131,11 +131,13 @@ def test_nobody_inherits_a_session_with_a_name(connection: Connection, token: st
 
 def test_a_session_has_the_role_of_now(connection: Connection, token: str) -> None:
     users.set_role(connection, "ada", Role.VIEWER, force=True)
-    assert sessions.find_session(connection, token, HOURS) == Identity("ada", Role.VIEWER, Way.PASSWORD)
+    assert sessions.find_session(connection, token, HOURS) == Identity(
+        "ada", Role.VIEWER, AuthMethod.PASSWORD
+    )
     users.set_role(connection, "ada", Role.OPERATOR)
     assert sessions.find_session(connection, token, HOURS) == ADA
     # That of a provider's account was told when it logged in; a user of ours has no part in it.
-    same_name = Identity("ada", Role.VIEWER, Way.OPENID)
+    same_name = Identity("ada", Role.VIEWER, AuthMethod.OPENID)
     openid = sessions.start_session(connection, same_name, HOURS)
     assert sessions.find_session(connection, openid, HOURS) == same_name
 

@@ -5,12 +5,12 @@ import datetime as dt
 import pytest
 
 from episodes_assets.accounts import sessions
-from episodes_assets.accounts.identity import Identity, Role, Way
+from episodes_assets.accounts.identity import AuthMethod, Identity, Role
 from episodes_assets.errors import AccountExists, BadAccount, NoSuchAccount
 from episodes_assets.postgres.connect import Connection
 from episodes_assets_tests.accounts.database import AccountsDatabase
 
-CI = Identity("ci", Role.VIEWER, Way.TOKEN)
+CI = Identity("ci", Role.VIEWER, AuthMethod.TOKEN)
 
 
 def test_a_token_stands_for_its_name_and_role(connection: Connection) -> None:
@@ -19,7 +19,7 @@ def test_a_token_stands_for_its_name_and_role(connection: Connection) -> None:
     assert token.startswith("episodes_")
     assert len(token) > 50
     assert sessions.find_token(connection, token) == CI
-    assert sessions.find_token(connection, other) == Identity("deploy", Role.OPERATOR, Way.TOKEN)
+    assert sessions.find_token(connection, other) == Identity("deploy", Role.OPERATOR, AuthMethod.TOKEN)
     for wrong in ("", token[:-1], token.removeprefix("episodes_"), "\0", "\ud800"):
         assert sessions.find_token(connection, wrong) is None
 

@@ -8,7 +8,7 @@ import pytest
 from argon2 import PasswordHasher
 
 from episodes_assets.accounts import audit, users
-from episodes_assets.accounts.identity import Identity, Role, Way
+from episodes_assets.accounts.identity import AuthMethod, Identity, Role
 from episodes_assets.accounts.users import add_first_operator
 from episodes_assets.errors import AccountExists, BadAccount, LastOperator, NoSuchAccount
 from episodes_assets.postgres.connect import Connection
@@ -26,7 +26,7 @@ def test_a_user_logs_in(connection: Connection) -> None:
     assert added.last_login_at is None
     assert users.log_in(connection, "ada", "wrong horse battery") is None
     assert users.list_users(connection)[0].last_login_at is None
-    assert users.log_in(connection, " ADA ", GOOD) == Identity("ada", Role.OPERATOR, Way.PASSWORD)
+    assert users.log_in(connection, " ADA ", GOOD) == Identity("ada", Role.OPERATOR, AuthMethod.PASSWORD)
     assert users.list_users(connection)[0].last_login_at is not None
 
 
@@ -40,7 +40,7 @@ def test_names_are_unique_and_plain(connection: Connection) -> None:
     users.add_user(connection, "ada", Role.VIEWER, GOOD)
     with pytest.raises(AccountExists, match="there is a user ada already"):
         users.add_user(connection, "ADA", Role.OPERATOR, "another good password")
-    assert users.log_in(connection, "ada", GOOD) == Identity("ada", Role.VIEWER, Way.PASSWORD)
+    assert users.log_in(connection, "ada", GOOD) == Identity("ada", Role.VIEWER, AuthMethod.PASSWORD)
     for name in ("", "cli:root", "two words", "-x", "a\0b", "x" * 101):
         with pytest.raises(BadAccount, match="cannot be the name"):
             users.add_user(connection, name, Role.VIEWER, GOOD)
@@ -152,12 +152,12 @@ def test_the_last_operator_stays_unless_forced(
     users.disable_user(connection, "grace")  # so she does not count
     with pytest.raises(LastOperator, match=r"ada is the last operator.*--force"):
         take_away(connection, force=False)
-    assert users.log_in(connection, "ada", GOOD) == Identity("ada", Role.OPERATOR, Way.PASSWORD)
+    assert users.log_in(connection, "ada", GOOD) == Identity("ada", Role.OPERATOR, AuthMethod.PASSWORD)
     users.set_role(connection, "ada", Role.OPERATOR)
     users.disable_user(connection, "looker")
     users.remove_user(connection, "grace")
     take_away(connection, force=True)
-    assert users.log_in(connection, "ada", GOOD) != Identity("ada", Role.OPERATOR, Way.PASSWORD)
+    assert users.log_in(connection, "ada", GOOD) != Identity("ada", Role.OPERATOR, AuthMethod.PASSWORD)
 
 
 def test_two_operators_cannot_remove_each_other(accounts: AccountsDatabase, connection: Connection) -> None:
@@ -178,7 +178,9 @@ def test_the_first_operator_is_made_once(accounts: AccountsDatabase, connection:
 
     assert accounts.overlapping(add, add) is False
     ((name, password),) = shown
-    assert users.log_in(connection, name, password) == Identity("operator", Role.OPERATOR, Way.PASSWORD)
+    assert users.log_in(connection, name, password) == Identity(
+        "operator", Role.OPERATOR, AuthMethod.PASSWORD
+    )
     assert add(connection) is False
     (event,) = audit.read(connection)
     assert (event.who, event.what, event.detail["name"]) == ("first start", "add user", "operator")

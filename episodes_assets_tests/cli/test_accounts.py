@@ -10,7 +10,7 @@ import pytest
 
 from episodes_assets import descriptors
 from episodes_assets.accounts import audit, sessions, throttle, users
-from episodes_assets.accounts.identity import Identity, Role, Way
+from episodes_assets.accounts.identity import AuthMethod, Identity, Role
 from episodes_assets.accounts.sessions import Lifetimes
 from episodes_assets.cli.supervisor import episodes_argv
 from episodes_assets.days import ONE_DAY
@@ -49,7 +49,7 @@ def test_a_generated_password_is_shown_once(accounts: AccountsDatabase, connecti
     shown, said = output("users", "add", "Ada", "--role", "operator", "--generate")
     password = shown.strip()
     assert password not in said
-    assert users.log_in(connection, "ada", password) == Identity("ada", Role.OPERATOR, Way.PASSWORD)
+    assert users.log_in(connection, "ada", password) == Identity("ada", Role.OPERATOR, AuthMethod.PASSWORD)
     again, _ = output("users", "password", "ada", "--generate")
     assert users.log_in(connection, "ada", password) is None
     assert users.log_in(connection, "ada", again.strip()) is not None
@@ -113,7 +113,7 @@ def test_a_secret_that_cannot_be_shown_is_not_made(connection: Connection) -> No
 
 def test_a_password_comes_from_stdin_or_a_terminal(connection: Connection) -> None:
     add("ada", "viewer")
-    assert users.log_in(connection, "ada", GOOD) == Identity("ada", Role.VIEWER, Way.PASSWORD)
+    assert users.log_in(connection, "ada", GOOD) == Identity("ada", Role.VIEWER, AuthMethod.PASSWORD)
     for arguments, typed, problem in (
         (["--password-stdin"], "short\n", "fewer than 12 characters"),
         (["--password-stdin"], "", "fewer than 12 characters"),
@@ -147,10 +147,12 @@ def test_a_terminal_is_asked_twice_and_shows_nothing(connection: Connection) -> 
 def test_users_are_changed(connection: Connection) -> None:
     add("ada", "operator")
     add("eve", "viewer")
-    eve = Identity("eve", Role.VIEWER, Way.PASSWORD)
+    eve = Identity("eve", Role.VIEWER, AuthMethod.PASSWORD)
     session = sessions.start_session(connection, eve, DAY)
     output("users", "role", "Eve", "operator")
-    assert sessions.find_session(connection, session, DAY) == Identity("eve", Role.OPERATOR, Way.PASSWORD)
+    assert sessions.find_session(connection, session, DAY) == Identity(
+        "eve", Role.OPERATOR, AuthMethod.PASSWORD
+    )
     output("users", "disable", "eve")
     assert sessions.find_session(connection, session, DAY) is None
     assert "disabled" in output("users", "list")[0]
@@ -171,7 +173,7 @@ def test_the_last_operator_goes_only_by_force(connection: Connection) -> None:
         error = refusal("users", *command)
         assert isinstance(error, LastOperator)
         assert "say --force" in str(error)
-        assert users.log_in(connection, "ada", GOOD) == Identity("ada", Role.OPERATOR, Way.PASSWORD)
+        assert users.log_in(connection, "ada", GOOD) == Identity("ada", Role.OPERATOR, AuthMethod.PASSWORD)
     for command in (["role", "ada", "viewer"], ["disable", "ada"], ["remove", "ada"]):
         output("users", *command, "--force")
     assert "There is no user yet" in output("users", "list")[1]
@@ -181,7 +183,7 @@ def test_tokens_are_shown_once_and_revoked(accounts: AccountsDatabase, connectio
     shown, said = output("tokens", "create", "ci", "--role", "viewer", "--expires-days", "7")
     token = shown.strip()
     assert token not in said
-    assert sessions.find_token(connection, token) == Identity("ci", Role.VIEWER, Way.TOKEN)
+    assert sessions.find_token(connection, token) == Identity("ci", Role.VIEWER, AuthMethod.TOKEN)
     (kept,) = sessions.list_tokens(connection)
     assert kept.expires_at is not None
     assert (kept.expires_at - kept.created_at).total_seconds() == pytest.approx(7 * 86_400, abs=60)
@@ -232,7 +234,7 @@ def test_every_change_is_on_record(connection: Connection) -> None:
     events = list(reversed(audit.read(connection)))
     assert [event.what for event in events] == [what for what, _ in changes]
     me = f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
-    assert {(event.who, event.way, event.outcome) for event in events} == {(me, None, "done")}
+    assert {(event.who, event.method, event.outcome) for event in events} == {(me, None, "done")}
     assert [event.detail["name"] for event in events] == ["ada", *["eve"] * 7, "ci", "ci"]
     assert not any(secret in str(events) for secret in secrets if secret)
 
@@ -251,7 +253,7 @@ def test_what_cannot_be_recorded_is_not_done(connection: Connection, monkeypatch
 
 def test_the_audit_log_is_shown(accounts: AccountsDatabase, connection: Connection) -> None:
     def login(who: str, outcome: str) -> None:
-        event = {"way": None, "what": "login", "detail": {"tries": 3}, "address": "10.0.0.1"}
+        event = {"method": None, "what": "login", "detail": {"tries": 3}, "address": "10.0.0.1"}
         audit.record(connection, who=who, outcome=outcome, **event)  # type: ignore[arg-type]
 
     login("early", "refused")

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 
 from episodes_assets.accounts import sessions, users
-from episodes_assets.accounts.identity import Identity, Role, Way
+from episodes_assets.accounts.identity import AuthMethod, Identity, Role
 from episodes_assets.accounts.pool import AccountsAccess, AccountsPool
 from episodes_assets.accounts.sessions import Lifetimes
 from episodes_assets.dashboard import server
@@ -63,7 +63,7 @@ class Dashboard:
 
     def session(self, role: Role, name: str | None = None, *, client: str = "") -> str:
         """A new session's token, to be shown without a network, or by a client of a real server."""
-        identity = Identity(name or role.value, role, Way.PASSWORD)
+        identity = Identity(name or role.value, role, AuthMethod.PASSWORD)
         return self.accounts(sessions.start_session, identity, self.configuration.lifetimes, client=client)
 
     def client(self, role: Role | None = None, *, token: str | None = None) -> TestClient:

@@ -10,7 +10,7 @@ import dagster as dg
 import psycopg
 import pytest
 
-from episodes_assets.accounts.identity import Identity, Role, Way
+from episodes_assets.accounts.identity import AuthMethod, Identity, Role
 from episodes_assets.accounts.sessions import Lifetimes, find_session, start_session
 from episodes_assets.postgres.connect import connect, connect_to_write
 from episodes_assets.postgres.databases import Database, Purpose
@@ -45,7 +45,7 @@ def back_to_when_dagster_could_write_in_public(system: System) -> None:
 
 def dashboard_works(system: System) -> bool:
     dsn = system.dsn(Purpose.DASHBOARD)
-    ada = Identity("ada", Role.VIEWER, Way.OPENID)
+    ada = Identity("ada", Role.VIEWER, AuthMethod.OPENID)
     with connect_to_write(dsn, Database.DAGSTER, "development", autocommit=True) as connection:
         token = start_session(connection, ada, LIFETIMES)
         return find_session(connection, token, LIFETIMES) == ada

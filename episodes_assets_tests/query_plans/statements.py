@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from episodes_assets.accounts import audit, sessions, throttle, users
-from episodes_assets.accounts.identity import Identity, Role, Way
+from episodes_assets.accounts.identity import AuthMethod, Identity, Role
 from episodes_assets.accounts.sessions import Lifetimes
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import StateGap
@@ -572,8 +572,8 @@ def _log_in(to: Open) -> None:
 
 
 def _record_event(to: Open) -> None:
-    audit.record(to.accounts, who="new1", way=None, what="x", detail={}, address="a", outcome="ok")
+    audit.record(to.accounts, who="new1", method=None, what="x", detail={}, address="a", outcome="ok")
 
 
 def _begin_session(to: Open) -> None:
-    sessions.start_session(to.accounts, Identity("new1", Role.VIEWER, Way.PASSWORD), _LIVES)
+    sessions.start_session(to.accounts, Identity("new1", Role.VIEWER, AuthMethod.PASSWORD), _LIVES)

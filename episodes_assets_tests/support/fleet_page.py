@@ -4,7 +4,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from episodes_assets.accounts.identity import Identity, Role, Way
+from episodes_assets.accounts.identity import AuthMethod, Identity, Role
 from episodes_assets.dashboard.fleet import fleet_routes
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.dashboard.html import Element, breaks_the_policy, read
@@ -16,7 +16,7 @@ class SignedIn:
 
     def __init__(self, app: ASGIApp, role: Role) -> None:
         self._app = app
-        self._user = Identity("ana", role, Way.PASSWORD)
+        self._user = Identity("ana", role, AuthMethod.PASSWORD)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app({**scope, "user": self._user}, receive, send)

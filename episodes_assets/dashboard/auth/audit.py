@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 from starlette.requests import HTTPConnection
 
-from episodes_assets.dashboard.auth.graphql import RUN_CONFIG, Asked, Call, names_environment
+from episodes_assets.dashboard.auth.graphql import RUN_CONFIG, Call, GraphQLRequest, names_environment
 from episodes_assets.days import ONE_DAY
 from episodes_assets.defs.storage import LAUNCHED_BY
 
@@ -52,12 +52,12 @@ def describe_body(body: bytes) -> dict[str, object]:
     return {"sha256": hashlib.sha256(body).hexdigest()}
 
 
-def describe_operation(asked: Asked | None) -> dict[str, object]:
+def describe_operation(query: GraphQLRequest | None) -> dict[str, object]:
     """Which operation of GraphQL it is, and the names of all that stand in the document, cut."""
-    if asked is None:
+    if query is None:
         return {}
-    name = asked.picked.name if asked.picked else asked.operation_name
-    fields = dict.fromkeys(field for operation in asked.operations for field in operation.fields)
+    name = query.picked.name if query.picked else query.operation_name
+    fields = dict.fromkeys(field for operation in query.operations for field in operation.fields)
     return {
         "operation": None if name is None else cut(name, _LONGEST_TEXT),
         "fields": [cut(field, _LONGEST_TEXT) for field in list(fields)[:_MOST_FIELDS]],

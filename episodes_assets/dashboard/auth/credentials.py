@@ -97,7 +97,7 @@ _LONGEST = 500
 
 
 @dataclass(frozen=True)
-class Proof:
+class Credential:
     """Who somebody is, and what proved it.
 
     Attributes:
@@ -132,7 +132,7 @@ async def identify(
     configuration: Configuration,
     *,
     is_use: bool = True,
-) -> Proof | None:
+) -> Credential | None:
     """Who a request comes from; None if nobody can be told from it.
 
     With an Authorization header only that counts: a request with a wrong token is nobody's, whatever
@@ -154,7 +154,7 @@ async def identify(
         if len(headers) > 1 or scheme.lower() != "bearer" or not _may_be_one(token.strip()):
             return None
         found = await accounts.run(sessions.find_token, token.strip())
-        return _proof(found, configuration, is_cookie=False)
+        return _credential(found, configuration, is_cookie=False)
     session = session_token(connection, is_secure=configuration.is_secure)
     if session is None or not _may_be_one(session):
         return None
@@ -165,17 +165,19 @@ async def identify(
         is_use=is_use,
         client=session_client(connection, configuration),
     )
-    return _proof(found, configuration, is_cookie=True)
+    return _credential(found, configuration, is_cookie=True)
 
 
 def _may_be_one(token: str) -> bool:
     return 0 < len(token) <= _LONGEST and token.isascii() and token.isprintable()
 
 
-def _proof(identity: Identity | None, configuration: Configuration, *, is_cookie: bool) -> Proof | None:
-    identity = configuration.ways.admit(identity) if identity else None
+def _credential(
+    identity: Identity | None, configuration: Configuration, *, is_cookie: bool
+) -> Credential | None:
+    identity = configuration.auth_methods.admit(identity) if identity else None
     if identity is None:
         return None
     if configuration.is_read_only:
         identity = replace(identity, role=Role.VIEWER)
-    return Proof(identity, is_cookie=is_cookie)
+    return Credential(identity, is_cookie=is_cookie)

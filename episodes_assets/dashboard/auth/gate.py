@@ -35,12 +35,12 @@ from episodes_assets.dashboard.auth.audit import (
     describe_operation,
     describe_request,
 )
-from episodes_assets.dashboard.auth.credentials import Proof, identify
+from episodes_assets.dashboard.auth.credentials import Credential, identify
 from episodes_assets.dashboard.auth.csrf import SAFE_METHODS, is_same_origin
 from episodes_assets.dashboard.auth.graphql import (
     LARGE_BYTES,
-    Asked,
     Call,
+    GraphQLRequest,
     Unreadable,
     named_runs,
     parent_runs,
@@ -112,7 +112,7 @@ class Routes:
     Attributes:
         public: Answered without a login.
         to_all: Where also viewers may POST: logging out.
-        graphql: Where GraphQL is asked, over HTTP and over WebSockets.
+        graphql: Where GraphQL is sent, over HTTP and over WebSockets.
         unattended: What open pages ask by themselves; it keeps no session from timing out.
     """
 
@@ -140,7 +140,7 @@ class AuthGate:
         scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
         is_public = _leads_to(self._routes.public, scope)
         try:
-            proof = await identify(
+            credential = await identify(
                 connection,
                 self._site.accounts,
                 self._site.configuration,
@@ -150,42 +150,42 @@ class AuthGate:
             if not is_public:
                 await self._refuse(refusals.AWAY, connection, None, receive, send)
                 return
-            proof = None
-        if proof is not None:
-            scope["user"] = proof.identity
-            scope["auth"] = AuthCredentials(["authenticated", proof.identity.role.value])
-        refused = self._judge(scope, connection, proof, is_public=is_public)
+            credential = None
+        if credential is not None:
+            scope["user"] = credential.identity
+            scope["auth"] = AuthCredentials(["authenticated", credential.identity.role.value])
+        refused = self._judge(scope, connection, credential, is_public=is_public)
         if refused is not None:
-            await self._refuse(refused, connection, proof, receive, send)
+            await self._refuse(refused, connection, credential, receive, send)
         elif scope["type"] == "websocket":
-            assert proof is not None  # noqa: S101  no WebSocket is public
-            await guard_socket(self._app, self._site, proof.identity, scope, receive, send)
+            assert credential is not None  # noqa: S101  no WebSocket is public
+            await guard_socket(self._app, self._site, credential.identity, scope, receive, send)
         elif scope["method"] in SAFE_METHODS and not _leads_to(self._routes.graphql, scope):
             await self._app(scope, receive, send)
         else:
-            await self._with_body(connection, proof, receive, send, is_public=is_public)
+            await self._with_body(connection, credential, receive, send, is_public=is_public)
 
     def _judge(
-        self, scope: Scope, connection: HTTPConnection, proof: Proof | None, *, is_public: bool
+        self, scope: Scope, connection: HTTPConnection, credential: Credential | None, *, is_public: bool
     ) -> Refusal | None:
         """What can be said of a request before its body is read."""
         # Starlette's routes end in `$`, which a line end may follow.
         if not scope["path"].isprintable() or scope.get("root_path"):
             return refusals.ODD_PATH
         is_socket = scope["type"] == "websocket"
-        if proof is None and not is_public:
+        if credential is None and not is_public:
             return refusals.NOT_SIGNED_IN
         if is_socket and not _leads_to(self._routes.graphql, scope):
             return refusals.NO_SOCKET
         changes = is_socket or scope["method"] not in SAFE_METHODS
-        is_sent_unasked = proof is None or proof.is_cookie
+        is_sent_unasked = credential is None or credential.is_cookie
         if (
             changes
             and is_sent_unasked
             and not is_same_origin(connection.headers, is_secure=self._site.configuration.is_secure)
         ):
             return refusals.CROSS_SITE
-        if is_socket or is_public or proof is None or proof.identity.role.may_change:
+        if is_socket or is_public or credential is None or credential.identity.role.may_change:
             return None
         return None if self._viewer_may(scope) else refusals.VIEWER
 
@@ -198,7 +198,7 @@ class AuthGate:
     async def _with_body(
         self,
         connection: HTTPConnection,
-        proof: Proof | None,
+        credential: Credential | None,
         receive: Receive,
         send: Send,
         *,
@@ -209,57 +209,57 @@ class AuthGate:
         try:
             body = await read_body(scope, receive, MOST_BYTES_PUBLIC if is_public else MOST_BYTES)
         except BodyTooLarge:
-            await self._refuse(refusals.TOO_LARGE, connection, proof, receive, send)
+            await self._refuse(refusals.TOO_LARGE, connection, credential, receive, send)
             return
         except TimeoutError:
-            await self._refuse(refusals.TOO_SLOW, connection, proof, receive, send)
+            await self._refuse(refusals.TOO_SLOW, connection, credential, receive, send)
             return
         except ConnectionError:
             return
-        asked, calls, refused = None, list[Call](), None
+        query, calls, refused = None, list[Call](), None
         if _leads_to(self._routes.graphql, scope):
             try:
-                asked = await _read(Request(scope), body)
-                refused = _judge_graphql(scope["method"], proof, asked)
-                if asked is not None and refused is None:
-                    calls, refused = await _beside(body, _read_and_judge_calls, asked)
+                query = await _read(Request(scope), body)
+                refused = _judge_graphql(scope["method"], credential, query)
+                if query is not None and refused is None:
+                    calls, refused = await _beside(body, _read_and_judge_calls, query)
             except Unreadable as problem:
                 refused = refusals.unreadable(str(problem))
             if refused is not None:
-                await self._refuse(refused, connection, proof, receive, send, _brief(asked, body))
+                await self._refuse(refused, connection, credential, receive, send, _brief(query, body))
                 return
-        await self._pass(connection, proof, asked, calls, body, receive, send)
+        await self._pass(connection, credential, query, calls, body, receive, send)
 
     async def _pass(
         self,
         connection: HTTPConnection,
-        proof: Proof | None,
-        asked: Asked | None,
+        credential: Credential | None,
+        query: GraphQLRequest | None,
         calls: Sequence[Call],
         body: bytes,
         receive: Receive,
         send: Send,
     ) -> None:
         """Let a request through; what changes something is on record before it happens."""
-        if asked is not None and proof is not None:
-            kind = asked.picked.kind.value if asked.picked else "none"
-            self._site.metrics.operations.labels(proof.identity.role.value, kind).inc()
+        if query is not None and credential is not None:
+            kind = query.picked.kind.value if query.picked else "none"
+            self._site.metrics.operations.labels(credential.identity.role.value, kind).inc()
         again = replaying(body, receive)
-        if proof is None or not self._changes(connection.scope, asked):
+        if credential is None or not self._changes(connection.scope, query):
             await self._app(connection.scope, again, send)
             return
-        what = "request" if asked is None else "graphql mutation"
-        detail = await self._describe(connection, asked, calls, body)
+        what = "request" if query is None else "graphql mutation"
+        detail = await self._describe(connection, query, calls, body)
         if isinstance(detail, Refusal):
-            await self._refuse(detail, connection, proof, receive, send, _brief(asked, body))
+            await self._refuse(detail, connection, credential, receive, send, _brief(query, body))
             return
         # The two events of a request, which others may come between.
         request = {"request": secrets.token_hex(4)}
         detail = {**detail, **request}
         try:
-            await self._site.record_or_fail(connection, what, "begun", who=proof.identity, detail=detail)
+            await self._site.record_or_fail(connection, what, "begun", who=credential.identity, detail=detail)
         except AWAY:
-            await self._refuse(refusals.AWAY, connection, proof, receive, send)
+            await self._refuse(refusals.AWAY, connection, credential, receive, send)
             return
         status = 0
         answered = bytearray()
@@ -268,11 +268,11 @@ class AuthGate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-            elif asked is not None and len(answered) <= LONGEST_ANSWER:
+            elif query is not None and len(answered) <= LONGEST_ANSWER:
                 answered.extend(message.get("body", b""))
             await send(message)
 
-        with launching_as(proof.identity.recorded_name) as launches:
+        with launching_as(credential.identity.recorded_name) as launches:
             try:
                 await self._app(connection.scope, again, noting_answer)
             finally:
@@ -280,18 +280,18 @@ class AuthGate:
                 what_came: dict[str, object] = {"launched": launches.ids} if launches.ids else {}
                 if 0 < len(answered) <= LONGEST_ANSWER:
                     what_came |= describe_answer(bytes(answered))
-                where = describe_address(connection) if asked is None else {}
-                detail = {**request, **where, **_brief(asked, body), **what_came}
-                await self._site.record(connection, what, outcome, who=proof.identity, detail=detail)
+                where = describe_address(connection) if query is None else {}
+                detail = {**request, **where, **_brief(query, body), **what_came}
+                await self._site.record(connection, what, outcome, who=credential.identity, detail=detail)
 
     async def _describe(
-        self, connection: HTTPConnection, asked: Asked | None, calls: Sequence[Call], body: bytes
+        self, connection: HTTPConnection, query: GraphQLRequest | None, calls: Sequence[Call], body: bytes
     ) -> dict[str, object] | Refusal:
         """All that a request asks for, or why it cannot be on record, and so is not done."""
-        if asked is None:
+        if query is None:
             detail = {**describe_request(connection, body), **describe_body(body)}
         else:
-            detail = {**describe_calls(calls), **_brief(asked, body)}
+            detail = {**describe_calls(calls), **_brief(query, body)}
         if not audit.fits(detail):
             return refusals.TOO_MUCH
         if ids := named_runs(calls):
@@ -304,10 +304,10 @@ class AuthGate:
             detail |= known.describe()
         return detail if audit.fits(detail) else refusals.TOO_MUCH
 
-    def _changes(self, scope: Scope, asked: Asked | None) -> bool:
+    def _changes(self, scope: Scope, query: GraphQLRequest | None) -> bool:
         """Whether a request is to be on record here: it may change something, and does not record itself."""
-        if asked is not None:
-            return asked.has_mutation
+        if query is not None:
+            return query.has_mutation
         return scope["method"] not in SAFE_METHODS and not _leads_to(
             [*self._routes.public, *self._routes.to_all], scope
         )
@@ -316,19 +316,19 @@ class AuthGate:
         self,
         refused: Refusal,
         connection: HTTPConnection,
-        proof: Proof | None,
+        credential: Credential | None,
         receive: Receive,
         send: Send,
         detail: dict[str, object] | None = None,
     ) -> None:
         self._site.metrics.refused.labels(refused.reason).inc()
         # Whoever has not proven a name is only counted: they would fill the log, which nobody can shorten.
-        if refused is not refusals.AWAY and proof is not None:
+        if refused is not refusals.AWAY and credential is not None:
             await self._site.record(
                 connection,
                 "request refused",
                 refused.reason,
-                who=proof.identity,
+                who=credential.identity,
                 detail={**describe_address(connection), **(detail or {})},
             )
         if connection.scope["type"] == "websocket":
@@ -342,7 +342,7 @@ def _leads_to(routes: Sequence[BaseRoute], scope: Scope) -> bool:
     return any(route.matches(scope)[0] is Match.FULL for route in routes)
 
 
-async def _read(request: Request, body: bytes) -> Asked | None:
+async def _read(request: Request, body: bytes) -> GraphQLRequest | None:
     return await _beside(body, read_http, request.method, request.headers, request.query_params, body)
 
 
@@ -353,20 +353,22 @@ async def _beside(body: bytes, function: Callable[P, T], *args: P.args, **kwargs
     return function(*args, **kwargs)
 
 
-def _read_and_judge_calls(asked: Asked) -> tuple[list[Call], Refusal | None]:
-    calls = read_calls(asked)
+def _read_and_judge_calls(query: GraphQLRequest) -> tuple[list[Call], Refusal | None]:
+    calls = read_calls(query)
     return calls, refusals.ENVIRONMENT if takes_environment(calls) else None
 
 
-def _brief(asked: Asked | None, body: bytes) -> dict[str, object]:
+def _brief(query: GraphQLRequest | None, body: bytes) -> dict[str, object]:
     """What tells a request from others, where its arguments are elsewhere or are not kept."""
-    return {**describe_operation(asked), **describe_body(body)}
+    return {**describe_operation(query), **describe_body(body)}
 
 
-def _judge_graphql(method: str, proof: Proof | None, asked: Asked | None) -> Refusal | None:
+def _judge_graphql(
+    method: str, credential: Credential | None, query: GraphQLRequest | None
+) -> Refusal | None:
     """Whether GraphQL may be executed; a mutation counts even where another operation is picked."""
-    if asked is None or not asked.has_mutation:
+    if query is None or not query.has_mutation:
         return None
-    if proof is None or not proof.identity.role.may_change:
+    if credential is None or not credential.identity.role.may_change:
         return refusals.VIEWER
     return None if method == "POST" else refusals.NOT_BY_POST

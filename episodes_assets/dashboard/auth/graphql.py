@@ -71,7 +71,7 @@ class Operation:
 
 
 @dataclass(frozen=True)
-class Asked:
+class GraphQLRequest:
     """A readable request.
 
     Attributes:
@@ -98,7 +98,7 @@ class Asked:
         return named[-1] if named else None
 
 
-def read_http(method: str, headers: Headers, query: QueryParams, body: bytes) -> Asked | None:
+def read_http(method: str, headers: Headers, query: QueryParams, body: bytes) -> GraphQLRequest | None:
     """What an HTTP request asks for.
 
     Returns:
@@ -120,16 +120,16 @@ def read_http(method: str, headers: Headers, query: QueryParams, body: bytes) ->
     if "application/graphql" in content_type:
         _refuse_query_string(query)
         try:
-            return _asked(body.decode(), None, None)
+            return _graphql_request(body.decode(), None, None)
         except UnicodeDecodeError as error:
             raise Unreadable("the body is not UTF-8") from error
-    asked = _from_query_string(query)
-    if asked is None:
+    found = _from_query_string(query)
+    if found is None:
         raise Unreadable("no GraphQL query in it; send it as application/json")
-    return asked
+    return found
 
 
-def read_socket_payload(payload: object) -> Asked:
+def read_socket_payload(payload: object) -> GraphQLRequest:
     """What the `start` message of a WebSocket asks for.
 
     Raises:
@@ -158,7 +158,7 @@ def json_object(text: str | bytes) -> dict[str, Any]:
     return found
 
 
-def _from_query_string(query: QueryParams) -> Asked | None:
+def _from_query_string(query: QueryParams) -> GraphQLRequest | None:
     for key in ("query", "variables", "operationName"):
         if len(query.getlist(key)) > 1:
             raise Unreadable(f"more than one {key} in the address")
@@ -172,11 +172,11 @@ def _refuse_query_string(query: QueryParams) -> None:
         raise Unreadable("a query in the address and another in the body")
 
 
-def _from_mapping(data: Mapping[str, Any], name_key: str) -> Asked:
-    return _asked(data.get("query"), data.get("variables"), data.get(name_key))
+def _from_mapping(data: Mapping[str, Any], name_key: str) -> GraphQLRequest:
+    return _graphql_request(data.get("query"), data.get("variables"), data.get(name_key))
 
 
-def _asked(query: object, variables: object, operation_name: object) -> Asked:
+def _graphql_request(query: object, variables: object, operation_name: object) -> GraphQLRequest:
     if not isinstance(query, str):
         raise Unreadable("no GraphQL query in it")
     if isinstance(variables, str):
@@ -185,7 +185,7 @@ def _asked(query: object, variables: object, operation_name: object) -> Asked:
         raise Unreadable("the variables are not an object")
     if not isinstance(operation_name, str | None):
         raise Unreadable("the name of the operation is not a text")
-    return Asked(_operations(query), operation_name, variables or {})
+    return GraphQLRequest(_operations(query), operation_name, variables or {})
 
 
 def _no_key_twice(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -290,13 +290,13 @@ class Call:
     arguments: Mapping[str, Any]
 
 
-def read_calls(asked: Asked) -> list[Call]:
+def read_calls(query: GraphQLRequest) -> list[Call]:
     """The calls of the picked operation that change something, or check run configuration.
 
     Raises:
         Unreadable: If Dagster would refuse the variables or arguments of such a call.
     """
-    picked = asked.picked
+    picked = query.picked
     if picked is None or picked.kind is OperationType.SUBSCRIPTION:
         return []
     schema = _schema()
@@ -310,7 +310,7 @@ def read_calls(asked: Asked) -> list[Call]:
     ]
     if not nodes:
         return []
-    variables = get_variable_values(schema, picked.variable_definitions, dict(asked.variables))
+    variables = get_variable_values(schema, picked.variable_definitions, dict(query.variables))
     if isinstance(variables, list):
         raise Unreadable(variables[0].message)
     try:

@@ -118,12 +118,12 @@ class _Guard:
 
     async def _is_still_there(self, *, is_use: bool) -> bool:
         try:
-            proof = await identify(
+            credential = await identify(
                 self._connection, self._site.accounts, self._site.configuration, is_use=is_use
             )
         except AWAY:
             return False  # the browser opens it again, when it may
-        return proof is not None and proof.identity == self._identity
+        return credential is not None and credential.identity == self._identity
 
     async def _close(self, problem: str) -> None:
         if self._is_closed:
@@ -163,11 +163,11 @@ def _kind(message: Mapping[str, Any], site: Site, identity: Identity) -> str:
     if not isinstance(content.get("id", "" if kind.startswith("connection") else None), str):
         raise Unreadable("an id that is not text")
     if kind == "start":
-        asked = read_socket_payload(content.get("payload"))
-        if asked.has_mutation:
+        query = read_socket_payload(content.get("payload"))
+        if query.has_mutation:
             raise Unreadable("a mutation over a WebSocket")
-        if takes_environment(read_calls(asked)):
+        if takes_environment(read_calls(query)):
             raise Unreadable("run configuration that names an environment variable")
-        picked = asked.picked.kind.value if asked.picked else "none"
+        picked = query.picked.kind.value if query.picked else "none"
         site.metrics.operations.labels(identity.role.value, picked).inc()
     return kind

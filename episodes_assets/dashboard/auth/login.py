@@ -17,7 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from episodes_assets.accounts import sessions, throttle, users
-from episodes_assets.accounts.identity import Identity, Way
+from episodes_assets.accounts.identity import AuthMethod, Identity
 from episodes_assets.dashboard.auth.credentials import cookie_name, session_client, session_token
 from episodes_assets.dashboard.auth.csrf import safe_next
 from episodes_assets.dashboard.pages import page
@@ -62,7 +62,7 @@ async def sign_in(request: Request, identity: Identity, next_page: str | None) -
     The session is always a new one: a cookie that was there before is worth nothing afterwards.
 
     Args:
-        request: The request that brought the proof.
+        request: The request that brought the credential.
         identity: Who they are.
         next_page: Where they wanted to go; only pages of ours count.
 
@@ -77,7 +77,7 @@ async def sign_in(request: Request, identity: Identity, next_page: str | None) -
         await site.accounts.run(sessions.end_session, before, client=client)
     token = await site.accounts.run(sessions.start_session, identity, configuration.lifetimes, client=client)
     await site.accounts.run(sessions.purge_sessions)
-    site.metrics.logins.labels(identity.way.value, "accepted").inc()
+    site.metrics.logins.labels(identity.method.value, "accepted").inc()
     await site.record(request, "login", "accepted", who=identity)
     response = RedirectResponse(safe_next(next_page), status_code=SEE_OTHER)
     response.set_cookie(
@@ -174,7 +174,7 @@ class _Login:
         if not site.configuration.password_login:
             return self._form(request, wanted, status=403, problem="Passwords are not accepted here.")
         if self._limiter.statistics().tasks_waiting >= _MOST_WAITING:
-            site.metrics.logins.labels(Way.PASSWORD.value, "busy").inc()
+            site.metrics.logins.labels(AuthMethod.PASSWORD.value, "busy").inc()
             return self._form(
                 request, wanted, status=503, problem=BUSY, name=name, headers={"Retry-After": "5"}
             )
@@ -183,7 +183,7 @@ class _Login:
         if isinstance(found, Identity):
             return await sign_in(request, found, wanted)
         outcome = "too soon" if found else "refused"
-        site.metrics.logins.labels(Way.PASSWORD.value, outcome).inc()
+        site.metrics.logins.labels(AuthMethod.PASSWORD.value, outcome).inc()
         if not found or self._waits.is_new(found):
             # Whether there is such a user or not it is the same work.
             known = await site.accounts.run(users.known_name, name)

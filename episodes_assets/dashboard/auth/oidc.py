@@ -19,7 +19,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route
 
-from episodes_assets.accounts.identity import Identity, Way
+from episodes_assets.accounts.identity import AuthMethod, Identity
 from episodes_assets.dashboard.auth.csrf import safe_next
 from episodes_assets.dashboard.auth.login import OpenidLogin, OpenIdRefusal, sign_in
 from episodes_assets.dashboard.configuration import OpenId, decide_role, is_vouched_for
@@ -175,7 +175,7 @@ class OpenIdClient:
         role = decide_role(email, email_verified=True, access=self._openid.access)
         if role is None:
             raise _Refused(OpenIdRefusal.NOT_LET_IN, "no setting lets the address in", email)
-        return Identity(email.lower(), role, Way.OPENID)
+        return Identity(email.lower(), role, AuthMethod.OPENID)
 
     async def _refuse(self, request: Request, refused: _Refused, wanted: str) -> Response:
         # Quoted, since part of it may be what somebody wrote into an address.
@@ -264,5 +264,5 @@ async def _record(
     detail: Mapping[str, object] | None = None,
 ) -> None:
     site = site_of(connection)
-    site.metrics.logins.labels(Way.OPENID.value, outcome).inc()
+    site.metrics.logins.labels(AuthMethod.OPENID.value, outcome).inc()
     await site.record(connection, what, outcome, name=name, detail=detail)

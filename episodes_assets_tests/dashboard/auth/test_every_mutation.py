@@ -25,7 +25,7 @@ from starlette.testclient import TestClient, WebSocketTestSession
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
-from episodes_assets.accounts.identity import Identity, Role, Way
+from episodes_assets.accounts.identity import AuthMethod, Identity, Role
 from episodes_assets.dashboard.auth import graphql_socket
 from episodes_assets.dashboard.auth.audit import describe_calls
 from episodes_assets.dashboard.auth.graphql import read_calls, read_http
@@ -188,9 +188,9 @@ def test_each_argument_is_on_record(dashboard: Dashboard, mutation: str) -> None
 
     (node,) = parse(mutation).definitions
     assert isinstance(node, OperationDefinitionNode)
-    (asked,) = [read_http("POST", Headers(JSON), QueryParams(), json.dumps({"query": mutation}).encode())]
-    assert asked is not None
-    calls = describe_calls(read_calls(asked))["calls"]
+    (found,) = [read_http("POST", Headers(JSON), QueryParams(), json.dumps({"query": mutation}).encode())]
+    assert found is not None
+    calls = describe_calls(read_calls(found))["calls"]
     (call,) = calls if isinstance(calls, list) else []
     assert call["field"] == node.selection_set.selections[0].name.value  # type: ignore[attr-defined]
     assert names(call["arguments"]) == set(re.findall(r"(\w+):", mutation))
@@ -277,7 +277,7 @@ def test_what_dagster_cannot_go_on_with_closes_the_socket_and_is_one_line(
         return {"type": "websocket.connect"}
 
     scope = {"type": "websocket", "path": "/graphql", "headers": []}
-    viewer = Identity("viewer", Role.VIEWER, Way.PASSWORD)
+    viewer = Identity("viewer", Role.VIEWER, AuthMethod.PASSWORD)
     anyio.run(graphql_socket.guard_socket, fails, dashboard.site, viewer, scope, receive, send)
     assert sent == [{"type": "websocket.close", "code": 1011}]
     (line,) = [each for each in caplog.records if each.name == graphql_socket.__name__]

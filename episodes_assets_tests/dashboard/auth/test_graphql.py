@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers, QueryParams
 from starlette.testclient import TestClient
 
-from episodes_assets.dashboard.auth.graphql import Asked, Unreadable, read_http, read_socket_payload
+from episodes_assets.dashboard.auth.graphql import GraphQLRequest, Unreadable, read_http, read_socket_payload
 from episodes_assets_tests.dashboard.bare_dagster import BareDagster
 
 BARE = BareDagster()
@@ -97,7 +97,7 @@ def bare() -> Iterator[TestClient]:
         yield client
 
 
-def read(method: str, headers: Any, query: Any, body: bytes) -> Asked | None:
+def read(method: str, headers: Any, query: Any, body: bytes) -> GraphQLRequest | None:
     raw = [(key.lower().encode(), value.encode()) for key, value in headers]
     return read_http(method, Headers(raw=raw), QueryParams(query), body)
 
@@ -114,20 +114,20 @@ def test_nothing_is_executed_that_was_not_read(bare: TestClient, request: Any) -
     bare.request(method, "/graphql", headers=headers, params=query, content=body)
     executed = BARE.take_executed()
     try:
-        asked = read(method, headers, query, body)
+        found = read(method, headers, query, body)
     except Unreadable:
         return  # refused to everybody, whatever Dagster would make of it
     if executed:
-        assert_read(executed, asked)
+        assert_read(executed, found)
 
 
-def assert_read(executed: list[tuple[str, str]], asked: Asked | None) -> None:
+def assert_read(executed: list[tuple[str, str]], found: GraphQLRequest | None) -> None:
     """What was executed is what the auth gate said would be."""
-    assert asked is not None
-    assert asked.picked is not None
-    assert {kind for kind, _ in executed} == {asked.picked.kind.value}
-    assert {field for _, field in executed} == set(asked.picked.fields)
-    assert asked.has_mutation or "mutation" not in {kind for kind, _ in executed}
+    assert found is not None
+    assert found.picked is not None
+    assert {kind for kind, _ in executed} == {found.picked.kind.value}
+    assert {field for _, field in executed} == set(found.picked.fields)
+    assert found.has_mutation or "mutation" not in {kind for kind, _ in executed}
 
 
 @settings(max_examples=100, deadline=None)
@@ -182,13 +182,13 @@ def test_what_would_cost_much_or_mean_two_things_is_refused(body: bytes, problem
 
 
 def test_a_long_chain_is_read_to_its_end() -> None:
-    asked = read("POST", [("Content-Type", "application/json")], [], chain(50, 190, 5))
-    assert asked is not None
-    assert {operation.fields for operation in asked.operations} == {("asked",)}
+    found = read("POST", [("Content-Type", "application/json")], [], chain(50, 190, 5))
+    assert found is not None
+    assert {operation.fields for operation in found.operations} == {("asked",)}
 
 
 def test_fragments_that_spread_each_other_end() -> None:
     body = json.dumps({"query": "{ ...A } fragment A on Query { ...B } fragment B on Query { ...A asked }"})
-    asked = read("POST", [("Content-Type", "application/json")], [], body.encode())
-    assert asked is not None
-    assert asked.operations[0].fields == ("asked",)
+    found = read("POST", [("Content-Type", "application/json")], [], body.encode())
+    assert found is not None
+    assert found.operations[0].fields == ("asked",)

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from episodes_assets.accounts import sessions, throttle, users
-from episodes_assets.accounts.identity import Identity, Role, Way
+from episodes_assets.accounts.identity import AuthMethod, Identity, Role
 from episodes_assets.dashboard.app import create_application
 from episodes_assets.dashboard.auth import login
 from episodes_assets.dashboard.auth.login import OpenidLogin, sign_in
@@ -272,9 +272,9 @@ def test_read_only_is_so_for_operators_too(dashboard: Dashboard) -> None:
     assert looking.post("/report_asset_materialization/x", headers=SAME_ORIGIN).status_code == 403
 
 
-def test_sign_in_serves_every_way(dashboard: Dashboard) -> None:
+def test_sign_in_serves_every_method(dashboard: Dashboard) -> None:
     async def proven(request: Request) -> Response:
-        who = Identity("somebody@example.org", Role.VIEWER, Way.OPENID)
+        who = Identity("somebody@example.org", Role.VIEWER, AuthMethod.OPENID)
         return await sign_in(request, who, request.query_params["next"])
 
     served = dashboard.again(pages=(Route("/proven", proven),))
@@ -282,7 +282,7 @@ def test_sign_in_serves_every_way(dashboard: Dashboard) -> None:
     assert answer.headers["location"] == "/"
     token = answer.headers["set-cookie"].split("=")[1].split(";")[0]
     found = dashboard.accounts(sessions.find_session, token, dashboard.configuration.lifetimes)
-    assert found == Identity("somebody@example.org", Role.VIEWER, Way.OPENID)
+    assert found == Identity("somebody@example.org", Role.VIEWER, AuthMethod.OPENID)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,9 @@ class Dashboard:
 
     @staticmethod
     async def _sign_in(request: Request, identity: Identity, wanted: str) -> Response:  # noqa: ARG004
-        return JSONResponse({"name": identity.name, "role": identity.role, "way": identity.way, "to": wanted})
+        return JSONResponse(
+            {"name": identity.name, "role": identity.role, "method": identity.method, "to": wanted}
+        )
 
     async def _record(
         self,
@@ -110,7 +112,7 @@ def test_somebody_who_is_let_in(
     assert asked["code_challenge_method"] == "S256"
     assert {"state", "nonce", "code_challenge"} <= set(asked)
     answer = browser.get(provider.answer(there, person))
-    assert answer.json() == {"name": name, "role": role, "way": "openid", "to": "/runs?q=1&view=2"}
+    assert answer.json() == {"name": name, "role": role, "method": "openid", "to": "/runs?q=1&view=2"}
     assert STATE_COOKIE not in browser.cookies
     assert dashboard.records == []
 

@@ -3,7 +3,7 @@
 import pytest
 
 from episodes_assets.accounts import sessions
-from episodes_assets.accounts.identity import Identity, Role, Way
+from episodes_assets.accounts.identity import AuthMethod, Identity, Role
 from episodes_assets.dashboard.auth.login import OpenIdRefusal, sentence_of
 from episodes_assets.dashboard.configuration import OpenId, OpenIdAccess
 from episodes_assets_tests.dashboard.served import Dashboard
@@ -28,7 +28,7 @@ def test_a_session_is_worth_what_the_settings_say_now(
     dashboard: Dashboard, openid: OpenId | None, looks: int, changes: int
 ) -> None:
     """Whatever its owner was when it began: here, an operator."""
-    ann = Identity("ann@example.com", Role.OPERATOR, Way.OPENID)
+    ann = Identity("ann@example.com", Role.OPERATOR, AuthMethod.OPENID)
     token = dashboard.accounts(sessions.start_session, ann, dashboard.configuration.lifetimes)
     browser = dashboard.again(openid=openid).client(token=token)
     assert browser.get("/runs").status_code == looks

@@ -13,12 +13,12 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from episodes_assets.accounts import audit, sessions
-from episodes_assets.accounts.identity import Identity, Role, Way
+from episodes_assets.accounts.identity import AuthMethod, Identity, Role
 from episodes_assets.accounts.pool import AccountsAccess
 from episodes_assets.dashboard.app import create_application
 from episodes_assets.dashboard.auth import gate
 from episodes_assets.dashboard.auth.csrf import is_same_origin
-from episodes_assets.dashboard.configuration import WaysToSignIn
+from episodes_assets.dashboard.configuration import AuthMethods
 from episodes_assets.errors import DatabaseUnreachable
 from episodes_assets_tests.dashboard.served import HOST, JSON, Dashboard
 
@@ -211,9 +211,9 @@ def test_every_page_of_dagsters_has_the_strip(dashboard: Dashboard) -> None:
 
 
 def test_a_name_is_shown_and_not_run(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(WaysToSignIn, "admit", lambda _, identity: identity)  # whoever let that in
+    monkeypatch.setattr(AuthMethods, "admit", lambda _, identity: identity)  # whoever let that in
     name = "<img src=x onerror=alert(1)>@example.org"
-    who = Identity(name, Role.VIEWER, Way.OPENID)
+    who = Identity(name, Role.VIEWER, AuthMethod.OPENID)
     token = dashboard.accounts(sessions.start_session, who, dashboard.configuration.lifetimes)
     page = dashboard.client(token=token).get("/").text
     assert "<img" not in page

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from episodes_assets.accounts.identity import Identity, Role, Way
-from episodes_assets.dashboard.configuration import read_ways_to_sign_in
+from episodes_assets.accounts.identity import AuthMethod, Identity, Role
+from episodes_assets.dashboard.configuration import read_auth_methods
 from episodes_assets.errors import BadSetting
 from episodes_assets.settings import load_settings
 
@@ -34,11 +34,11 @@ GOOD = {
 )
 def test_settings_that_cannot_be_meant(changed: dict[str, Any], told: str) -> None:
     with pytest.raises(BadSetting, match=told):
-        read_ways_to_sign_in(load_settings(**{**GOOD, **changed}))
+        read_auth_methods(load_settings(**{**GOOD, **changed}))
 
 
 def test_what_the_button_says() -> None:
-    named = read_ways_to_sign_in(load_settings(**GOOD, openid_name="Example")).openid
+    named = read_auth_methods(load_settings(**GOOD, openid_name="Example")).openid
     assert named is not None
     assert named.name == "Example"
 
@@ -49,10 +49,10 @@ def test_a_role_that_there_is_not() -> None:
 
 
 def test_one_way_is_enough() -> None:
-    only_passwords = read_ways_to_sign_in(load_settings())
+    only_passwords = read_auth_methods(load_settings())
     assert only_passwords.password
     assert only_passwords.openid is None
-    only_openid = read_ways_to_sign_in(load_settings(**GOOD, password_login=False))
+    only_openid = read_auth_methods(load_settings(**GOOD, password_login=False))
     assert not only_openid.password
     assert only_openid.openid is not None
     assert only_openid.openid.name == "login.example"
@@ -70,13 +70,13 @@ def test_one_way_is_enough() -> None:
 def test_who_signed_in_before_has_what_the_settings_say_today(
     settings: dict[str, Any], role: Role | None
 ) -> None:
-    ann = Identity("ann@example.com", Role.OPERATOR, Way.OPENID)
-    admitted = read_ways_to_sign_in(load_settings(**settings)).admit(ann)
+    ann = Identity("ann@example.com", Role.OPERATOR, AuthMethod.OPENID)
+    admitted = read_auth_methods(load_settings(**settings)).admit(ann)
     assert (admitted.role if admitted else None) is role
 
 
 def test_passwords_that_were_switched_off_end_their_sessions() -> None:
-    ways = read_ways_to_sign_in(load_settings(**GOOD, password_login=False))
-    assert ways.admit(Identity("bob", Role.OPERATOR, Way.PASSWORD)) is None
-    token = Identity("nightly", Role.OPERATOR, Way.TOKEN)
-    assert ways.admit(token) is token
+    methods = read_auth_methods(load_settings(**GOOD, password_login=False))
+    assert methods.admit(Identity("bob", Role.OPERATOR, AuthMethod.PASSWORD)) is None
+    token = Identity("nightly", Role.OPERATOR, AuthMethod.TOKEN)
+    assert methods.admit(token) is token
