@@ -19,7 +19,7 @@ from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns, resolve_dsns
 from episodes_assets.postgres.provision.init import provision
 from episodes_assets.postgres.provision.status import read_status
-from episodes_assets.postgres.provision.targets import restamp
+from episodes_assets.postgres.provision.targets import change_stamp
 from episodes_assets.results.verify import read_records
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets.user_files import require_standard_output
@@ -79,11 +79,11 @@ def stamp(
     dsns = resolve_dsns(settings)
     announce_open_hosts(settings)
     tables = [Viewings(settings.lake), *Drops(settings.lake).tables] if lake or not database else []
-    written = [table for table in tables if table.restamp(old, new, look_only=True)]
+    written = [table for table in tables if table.change_stamp(old, new, look_only=True)]
     if database or not lake:
-        restamp(settings, dsns, database or (), old=old, new=new, report=out.print)
+        change_stamp(settings, dsns, database or (), old=old, new=new, report=out.print)
     for table in written:
-        table.restamp(old, new)
+        table.change_stamp(old, new)
         out.print(f"lake: stamp of {table.shown} changed from {old} to {new}", soft_wrap=True)
     if new != settings.environment:
         err.print(f"This process belongs to {settings.environment!r}; set EPISODES_ENVIRONMENT={new}.")

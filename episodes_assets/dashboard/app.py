@@ -26,7 +26,12 @@ from episodes_assets.dashboard.configuration import Configuration
 from episodes_assets.dashboard.dagster_ui import DagsterUi, open_dagster_ui
 from episodes_assets.dashboard.fleet import LIVE, fleet_routes
 from episodes_assets.dashboard.health import health_routes
-from episodes_assets.dashboard.middleware import NavigationStrip, Observing, PolicyOfDagster, SecurityHeaders
+from episodes_assets.dashboard.middleware import (
+    MetricsMiddleware,
+    NavigationStrip,
+    PolicyOfDagster,
+    SecurityHeaders,
+)
 from episodes_assets.dashboard.pages import STATIC
 from episodes_assets.dashboard.site import Metrics, Site, site_of
 from episodes_assets.errors import BadSetting
@@ -90,7 +95,9 @@ def create_application(
     )
     application.state.site = site
     # Outside of Starlette's own handling of errors, so that its answers count and have the headers too.
-    return Observing(SecurityHeaders(application, is_secure=site.configuration.is_secure), site.metrics)
+    return MetricsMiddleware(
+        SecurityHeaders(application, is_secure=site.configuration.is_secure), site.metrics
+    )
 
 
 @contextlib.contextmanager

@@ -63,7 +63,7 @@ def _with_strip(html: bytes, scope: Scope) -> bytes:
     return before + strip.encode() + end + after
 
 
-class Observing:
+class MetricsMiddleware:
     """The outermost ASGI middleware; WebSockets, which last, are not timed."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field
 from episodes_assets.days import parse_date
 from episodes_assets.defs.partitions import daily
 from episodes_assets.defs.resources import QueueDatabase
-from episodes_assets.defs.steps import NO_OPTIONS, RunOptions, plain_failures
+from episodes_assets.defs.steps import NO_OPTIONS, RunOptions, as_dagster_failure
 from episodes_assets.defs.storage import launched_by
 from episodes_assets.ledger import held
 from episodes_assets.ledger.held import cancel_day
@@ -55,7 +55,7 @@ def waive_held_jobs_op(context: dg.OpExecutionContext, queue_database: QueueData
     """Waive a day's held jobs."""
     options = WaiverOptions.read(context)
     day = parse_date(context.partition_key)
-    with plain_failures(), queue_database.connect() as queue:
+    with as_dagster_failure(), queue_database.connect() as queue:
         waiver = held.waive_held_jobs(queue, day, reason=options.reason, decided_by=launched_by(context.run))
     context.log.info(f"{day} is published without {waiver.jobs:,} held jobs")
 
@@ -80,7 +80,7 @@ def waive_held_jobs() -> None:
 def retry_held_jobs_op(context: dg.OpExecutionContext, queue_database: QueueDatabase) -> None:
     """Retry a day's held jobs."""
     day = parse_date(context.partition_key)
-    with plain_failures(), queue_database.connect() as queue:
+    with as_dagster_failure(), queue_database.connect() as queue:
         released = retry(queue, day)
     context.log.info(f"{released:,} held jobs of {day} wait for the fleet again")
 
@@ -112,7 +112,7 @@ def cancel_jobs_op(context: dg.OpExecutionContext, queue_database: QueueDatabase
     """Cancel a day's unfinished jobs."""
     options = CancellationOptions.read(context)
     day = parse_date(context.partition_key)
-    with plain_failures(), queue_database.connect() as queue:
+    with as_dagster_failure(), queue_database.connect() as queue:
         cancelled = cancel_day(queue, day, reason=options.reason, cancelled_by=launched_by(context.run))
     context.log.info(f"{cancelled:,} unfinished jobs of {day} are held")
 

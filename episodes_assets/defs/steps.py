@@ -25,7 +25,7 @@ OUTAGE_RETRIES = 3
 
 
 @contextmanager
-def plain_failures(retries_for_other_reasons: int = 0) -> Iterator[None]:
+def as_dagster_failure(retries_for_other_reasons: int = 0) -> Iterator[None]:
     """Turn an error whose cause is known into a failed step that says what to do.
 
     Other errors are defects and pass. Only a database or an object store that went away is worth another
@@ -100,7 +100,7 @@ class RunOptions(BaseModel):
             dagster.Failure: If a value is out of its bounds.
         """
         own = context.op_execution_context if isinstance(context, dg.AssetExecutionContext) else context
-        with plain_failures():
+        with as_dagster_failure():
             try:
                 return cls.model_validate(own.op_config)
             except ValidationError as error:

@@ -293,7 +293,7 @@ class LakeTable(TableFiles):
                 "set EPISODES_LAKE_URL to a lake of your own, or EPISODES_ENVIRONMENT if you mean this one",
             )
 
-    def restamp(self, old: str, new: str, *, look_only: bool = False) -> bool:
+    def change_stamp(self, old: str, new: str, *, look_only: bool = False) -> bool:
         """Let the table belong to another environment, on an explicit word.
 
         Args:

@@ -41,17 +41,17 @@ def test_versions_stay_readable(tmp_path: Path) -> None:
 def test_a_lake_of_another_environment_is_read_and_not_written(tmp_path: Path) -> None:
     lake = Viewings(str(tmp_path))
     lake.verify_environment("production")  # nobody's yet
-    assert lake.restamp("development", "staging") is False
+    assert lake.change_stamp("development", "staging") is False
     version = take(lake, rows_of(FIRST, (1, 1)), days=[FIRST])
     with pytest.raises(WrongEnvironment, match="belongs to 'development', this process to 'production'"):
         lake.verify_environment("production")
     with pytest.raises(WrongEnvironment, match="EPISODES_LAKE_URL"):
         lake.commit(SCHEMA, lambda _: [], environment="production", facts={})
     with pytest.raises(WrongEnvironment):
-        lake.restamp("production", "staging")
-    assert lake.restamp("development", "staging", look_only=True) is True
+        lake.change_stamp("production", "staging")
+    assert lake.change_stamp("development", "staging", look_only=True) is True
     lake.verify_environment("development")
-    assert lake.restamp("development", "staging") is True
+    assert lake.change_stamp("development", "staging") is True
     lake.verify_environment("staging")
     assert read(Viewings(str(tmp_path)), version, {1: FIRST}, FIRST)[0].num_rows == 1
     newest = lake.newest()
@@ -142,7 +142,7 @@ def test_the_same_content_is_the_same_whatever_the_lake(tmp_path: Path) -> None:
         digests.append(lake.digests(range(9)))
         assert digests[-1] == {n: Viewings(str(tmp_path / name)).at(n).digest for n in range(3)}
     assert digests[0] == digests[1]
-    assert lake.restamp("development", "staging")
+    assert lake.change_stamp("development", "staging")
     assert lake.digests([3]) == {3: digests[0][2]}
 
 

@@ -106,7 +106,7 @@ def test_every_start_looks(system: System, monkeypatch: pytest.MonkeyPatch) -> N
     for database in Database:
         system.query(database, "UPDATE environment_stamp SET environment = 'production'")
     for table in (system.viewings, *system.drops.tables):
-        table.restamp("development", "production")
+        table.change_stamp("development", "production")
     monkeypatch.setenv("EPISODES_ENVIRONMENT", "production")
     monkeypatch.setattr(main, "_work", _no_work)
     with socket.socket() as taken:

@@ -30,7 +30,7 @@ from episodes_assets.defs.assets.input import refuse_large_quarantine
 from episodes_assets.defs.metadata import days_table, table
 from episodes_assets.defs.partitions import daily, days_of, whole_range
 from episodes_assets.defs.resources import Lake, QueueDatabase, ResultsDatabase
-from episodes_assets.defs.steps import TEAM, Events, RunOptions, Stopwatch, conclude, plain_failures
+from episodes_assets.defs.steps import TEAM, Events, RunOptions, Stopwatch, as_dagster_failure, conclude
 from episodes_assets.errors import LakeMissing, PlanOvertaken
 from episodes_assets.lake.versions import TableVersion
 from episodes_assets.lake.viewings import Viewings, require_day
@@ -165,7 +165,7 @@ def episode_jobs(
     registry = get_registry()
     by_algorithm = Counter({registry.name_of(algorithm_id): 0 for algorithm_id in sorted(registry.ids)})
     with (
-        plain_failures(),
+        as_dagster_failure(),
         results_database.connect_to_read() as state,
         queue_database.connect() as queue,
     ):

@@ -18,7 +18,7 @@ from episodes_assets.days import ONE_DAY, parse_date
 from episodes_assets.defs.metadata import counts_by_day, days_table, image, table
 from episodes_assets.defs.partitions import daily, days_of, whole_range
 from episodes_assets.defs.resources import InputDatabase, Lake, ResultsDatabase
-from episodes_assets.defs.steps import TEAM, Events, RunOptions, Stopwatch, conclude_each, plain_failures
+from episodes_assets.defs.steps import TEAM, Events, RunOptions, Stopwatch, as_dagster_failure, conclude_each
 from episodes_assets.errors import BadRunConfig, CheckFailed, DropGone, DropNotArrived, ReasonMissing
 from episodes_assets.input.columns import look_at_columns
 from episodes_assets.lake.drops import Drop, Drops
@@ -285,7 +285,7 @@ def take_input(
     clock = Stopwatch()
     settings = load_settings()
     options = InputOptions.read(context)
-    with plain_failures(options.arrival_retries):
+    with as_dagster_failure(options.arrival_retries):
         days = days_of(context)
         drops, viewings = lake.drops(), lake.viewings()
         _require_reason(options, days, drops)

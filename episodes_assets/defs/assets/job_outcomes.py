@@ -18,7 +18,7 @@ from episodes_assets.defs.metadata import days_table, image, jobs_over_time, tab
 from episodes_assets.defs.partitions import daily, days_of, whole_range
 from episodes_assets.defs.progress import FAILED_SHOWN, ProgressReports, failed_table
 from episodes_assets.defs.resources import QueueDatabase
-from episodes_assets.defs.steps import NO_OPTIONS, TEAM, Events, Stopwatch, conclude, plain_failures
+from episodes_assets.defs.steps import NO_OPTIONS, TEAM, Events, Stopwatch, as_dagster_failure, conclude
 from episodes_assets.errors import FleetStalled, JobsHeld
 from episodes_assets.ledger import held, plans
 from episodes_assets.ledger.dispatch import fan_out_day
@@ -48,7 +48,7 @@ CHECK = "each_open_day_progresses"
 )
 def each_open_day_progresses(queue_database: QueueDatabase) -> dg.AssetCheckResult:
     """Look at all days with unfinished jobs."""
-    with plain_failures(), queue_database.connect_to_read() as queue:
+    with as_dagster_failure(), queue_database.connect_to_read() as queue:
         found = find_open_days(queue)
     return dg.AssetCheckResult(**describe(found, stalled_days(found)))
 
@@ -182,7 +182,7 @@ def job_outcomes(context: dg.AssetExecutionContext, queue_database: QueueDatabas
     out are in nobody's way.
     """
     clock = Stopwatch()
-    with plain_failures(), queue_database.connect() as queue:
+    with as_dagster_failure(), queue_database.connect() as queue:
         days = days_of(context)
         for day in days:
             plans.require_plan(queue, day)

@@ -18,7 +18,7 @@ from episodes_assets.checks.verdicts import Verdict
 from episodes_assets.defs.metadata import days_table, preview
 from episodes_assets.defs.partitions import daily, days_of, whole_range
 from episodes_assets.defs.resources import QueueDatabase, ResultsDatabase
-from episodes_assets.defs.steps import NO_OPTIONS, TEAM, Events, Stopwatch, conclude, plain_failures
+from episodes_assets.defs.steps import NO_OPTIONS, TEAM, Events, Stopwatch, as_dagster_failure, conclude
 from episodes_assets.ledger import plans
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.results import publish
@@ -76,7 +76,7 @@ def published_results(
     days: list[PublishedDay] = []
     changes = 0
     with (
-        plain_failures(),
+        as_dagster_failure(),
         queue_database.connect() as queue,
         results_database.connect() as results,
     ):

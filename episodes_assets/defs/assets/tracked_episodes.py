@@ -12,7 +12,7 @@ from episodes_assets.defs.assets.input import refuse_large_quarantine
 from episodes_assets.defs.metadata import days_table
 from episodes_assets.defs.partitions import daily, days_of, one_day_before, whole_range
 from episodes_assets.defs.resources import Lake, ResultsDatabase
-from episodes_assets.defs.steps import NO_OPTIONS, TEAM, Events, Stopwatch, conclude, plain_failures
+from episodes_assets.defs.steps import NO_OPTIONS, TEAM, Events, Stopwatch, as_dagster_failure, conclude
 from episodes_assets.planning.jobs import newly_tracked
 from episodes_assets.results import state
 from episodes_assets.results.verify import read_state_days
@@ -59,7 +59,7 @@ def tracked_episodes(
     recorded: list[state.TrackedDay] = []
     changes = 0
     with (
-        plain_failures(),
+        as_dagster_failure(),
         results_database.connect() as connection,
         results_database.connect() as lock,
         state.only_writer(lock),

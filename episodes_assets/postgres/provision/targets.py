@@ -130,7 +130,7 @@ def _administrator(settings: Settings, dsns: Dsns, database: Database) -> str:
     return str(secret.get_secret_value())
 
 
-def restamp(
+def change_stamp(
     settings: Settings,
     dsns: Dsns,
     databases: Iterable[Database],
