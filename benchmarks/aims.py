@@ -65,7 +65,7 @@ def octets(value: float) -> str:
     return f"{value:.3g} bytes"
 
 
-def judge(run: Run) -> Iterator[Aim]:
+def read_aims(run: Run) -> Iterator[Aim]:
     """All aims of a run."""
     yield from _start_dates(run)
     yield from _planning(run)
@@ -80,7 +80,7 @@ def judge(run: Run) -> Iterator[Aim]:
     yield at_most("importing the definitions, beyond Dagster", 1, beyond, seconds)
 
 
-def judge_large(run: Run) -> Iterator[Aim]:
+def read_large_aims(run: Run) -> Iterator[Aim]:
     """All aims of a run of the large days."""
     *smaller, largest = run.find("large: viewings")
     yield at_most(f"{largest.name}: memory", 1e9, largest.facts["peak_bytes"], size)

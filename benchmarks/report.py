@@ -18,10 +18,10 @@ from benchmarks.aims import (
     LONG_WINDOW,
     Aim,
     for_a_day,
-    judge,
-    judge_large,
     octets,
     rate,
+    read_aims,
+    read_large_aims,
     seconds,
     size,
     times,
@@ -170,7 +170,7 @@ same cores. All implementations that are compared agreed on the same rows before
 
 
 def _aims(run: Run) -> str:
-    return f"## What was to be reached\n\n{_aims_table(judge(run))}"
+    return f"## What was to be reached\n\n{_aims_table(read_aims(run))}"
 
 
 def _aims_table(aims: Iterable[Aim]) -> str:
@@ -366,7 +366,7 @@ Measured on {run.when} by `make bench-large`, {_runs(run)}, on {run.machine["cor
 Each day begins with an empty lake and no history, and runs through Dagster in processes of its own. Peak
 memory is that of the process (`VmHWM`); PostgreSQL's is not in it.{_not_measured(run)}
 
-{_aims_table(judge_large(run))}
+{_aims_table(read_large_aims(run))}
 
 A day's viewings taken into the lake, with a drop of 20,000 rows. What the whole process takes of a core for
 each does not depend on what else the machine does meanwhile:

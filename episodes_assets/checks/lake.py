@@ -9,7 +9,7 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from episodes_assets.checks.verdicts import Verdict, count_is_usual, judge_days
+from episodes_assets.checks.verdicts import Verdict, count_is_usual, verdict_of_days
 
 DROP_IS_COMPLETE = "drop_is_complete"
 QUARANTINE_IS_SMALL = "quarantine_is_small"
@@ -57,7 +57,7 @@ def refused_share(quarantined: int, read: int) -> float:
 
 def drop_is_complete(drops: Sequence[DropRows]) -> Verdict:
     """Whether the rows read from each drop are those in its files."""
-    return judge_days(
+    return verdict_of_days(
         DROP_IS_COMPLETE,
         [
             {
@@ -85,7 +85,7 @@ def quarantine_is_small(drops: Sequence[DropRows], limit: float) -> Verdict:
     """Whether little of each drop was refused: a warning above 5 %, an error above the limit.
 
     Args:
-        drops: Of the days to judge.
+        drops: Of the days to check.
         limit: The share from 0 to 1 above which nothing is to be built on a drop.
     """
     warning_share = min(QUARANTINE_WARNING_SHARE, limit)
@@ -97,7 +97,7 @@ def quarantine_is_small(drops: Sequence[DropRows], limit: float) -> Verdict:
     )
     if too_many:
         hint += ", or raise EPISODES_QUARANTINE_LIMIT to accept it as it is"
-    return judge_days(
+    return verdict_of_days(
         QUARANTINE_IS_SMALL,
         [
             {
@@ -125,7 +125,7 @@ def drop_size_is_usual(accepted: Mapping[dt.date, int], days: Sequence[dt.date])
 
     Args:
         accepted: Accepted rows of the days, and of the days before them that have a drop.
-        days: The days to judge, in order.
+        days: The days to check, in order.
     """
     return count_is_usual(
         DROP_SIZE_IS_USUAL,
@@ -163,7 +163,7 @@ class ViewingsRows:
 
 def viewings_are_complete(days: Sequence[ViewingsRows]) -> Verdict:
     """Whether the files hold the rows that the lake's log says."""
-    return judge_days(
+    return verdict_of_days(
         VIEWINGS_ARE_COMPLETE,
         [
             {"day": str(each.day), "by the log": each.recorded, "in the file": each.stored}
@@ -184,7 +184,7 @@ def viewings_are_kept(lost: Mapping[dt.date, tuple[int, int]]) -> Verdict:
             are, and how many are new there.
     """
     gone, new = (sum(each[number] for each in lost.values()) for number in (0, 1))
-    return judge_days(
+    return verdict_of_days(
         VIEWINGS_ARE_KEPT,
         [
             {"day": str(day), "gone from the input": day_gone, "new there": day_new}
@@ -203,15 +203,15 @@ def viewings_count_is_usual(counts: Mapping[dt.date, int], days: Sequence[dt.dat
 
     Args:
         counts: Viewings of the days, and of the days before them that were taken.
-        days: The days to judge, in order; those without a count are left out.
+        days: The days to check, in order; those without a count are left out.
     """
-    judged = [day for day in days if day in counts]
-    if not judged:
+    checked = [day for day in days if day in counts]
+    if not checked:
         return Verdict(VIEWINGS_COUNT_IS_USUAL, passed=True, message="no day was taken", is_error=False)
     return count_is_usual(
         VIEWINGS_COUNT_IS_USUAL,
         counts,
-        judged,
+        checked,
         what="viewings",
         low=LEAST_VIEWINGS,
         high=MOST_VIEWINGS,
@@ -231,7 +231,7 @@ def late_viewings_are_published(
             a history whose lake was lost goes on, and what is published of it stays.
     """
     if of_another_lake:
-        return judge_days(
+        return verdict_of_days(
             LATE_VIEWINGS_ARE_PUBLISHED,
             [{"day": str(day), "computed from": "another lake"} for day in of_another_lake],
             fault="the lake is not the one from which the days were computed, which are published",
@@ -242,7 +242,7 @@ def late_viewings_are_published(
     days = sorted(outdated)
     span = f"{days[0]} {days[-1]}" if len(days) > 1 else "".join(str(day) for day in days)
     command = f"episodes {'backfill' if len(days) > 1 else 'run'} {span} --rework"
-    return judge_days(
+    return verdict_of_days(
         LATE_VIEWINGS_ARE_PUBLISHED,
         [{"day": str(day), "taken again": ", ".join(map(str, outdated[day]))} for day in days],
         fault="viewings of the jobs' windows were taken after the days were computed, which are published",

@@ -18,7 +18,7 @@ from episodes_assets.checks.verdicts import (
     Number,
     Verdict,
     count_is_usual,
-    judge_days,
+    verdict_of_days,
 )
 
 
@@ -226,7 +226,7 @@ class LedgerDay:
 
 def every_due_row_has_one_job(days: Sequence[LedgerDay]) -> Verdict:
     """Whether the jobs read back from the ledger are those that were planned."""
-    return judge_days(
+    return verdict_of_days(
         EVERY_DUE_ROW_HAS_ONE_JOB,
         [
             {
@@ -257,7 +257,7 @@ def job_count_is_usual(jobs: Mapping[dt.date, int], days: Sequence[dt.date]) -> 
 
     Args:
         jobs: Jobs of the days, and of the days before them that are planned.
-        days: The days to judge, in order.
+        days: The days to check, in order.
     """
     return count_is_usual(
         JOB_COUNT_IS_USUAL,
@@ -308,7 +308,7 @@ class OutcomesDay:
 
 def every_job_has_one_outcome(days: Sequence[OutcomesDay]) -> Verdict:
     """Whether jobs = outcomes + waived jobs on each day, none twice, none of a superseded plan."""
-    return judge_days(
+    return verdict_of_days(
         EVERY_JOB_HAS_ONE_OUTCOME,
         [
             {

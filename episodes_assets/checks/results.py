@@ -8,7 +8,7 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from episodes_assets.checks.verdicts import Verdict, judge_days
+from episodes_assets.checks.verdicts import Verdict, verdict_of_days
 from episodes_assets.days import ONE_DAY
 
 PUBLISHED_ROWS_ARE_THE_OUTCOMES = "published_rows_are_the_outcomes"
@@ -49,7 +49,7 @@ class PublicationDay:
 
 def published_rows_are_the_outcomes(days: Sequence[PublicationDay]) -> Verdict:
     """Whether the rows read back are the ledger's outcomes and what the manifest says."""
-    return judge_days(
+    return verdict_of_days(
         PUBLISHED_ROWS_ARE_THE_OUTCOMES,
         [
             {
@@ -105,7 +105,7 @@ def yesterday_is_published(due: dt.date, hour: int, publications: Publications) 
     """Whether the latest day that is due is published; a warning if not.
 
     It asks for that very day: an older day that was published again says nothing about it. A system that
-    only ever replayed the past promises nothing and is not judged.
+    only ever replayed the past promises nothing and is not checked.
 
     Args:
         due: The latest day that is due.
@@ -120,7 +120,7 @@ def yesterday_is_published(due: dt.date, hour: int, publications: Publications) 
     if publications.has_due:
         passed, message = True, f"{due} is published"
     elif not publications.is_live:
-        passed, message = True, "not judged: no day was ever published within a week of its end"
+        passed, message = True, "not checked: no day was ever published within a week of its end"
     else:
         passed = False
         message = (
@@ -207,7 +207,7 @@ def state_only_grows(days: Sequence[StateDay], wanted: Sequence[dt.date]) -> Ver
         for day in wanted
         if day not in found
     ]
-    return judge_days(
+    return verdict_of_days(
         STATE_ONLY_GROWS,
         sorted(offending, key=lambda row: str(row["day"])),
         fault="the tracked episodes are not what was recorded",

@@ -40,7 +40,7 @@ class Verdict:
         return not self.passed and self.is_error
 
 
-def judge_days(
+def verdict_of_days(
     check: str,
     offending: Sequence[Mapping[str, object]],
     *,
@@ -129,27 +129,27 @@ def count_is_usual(
     Args:
         check: Its name.
         counts: The counts of the days, and of the days before them that have one.
-        days: The days to judge, in order.
+        days: The days to check, in order.
         what: What is counted.
         low: The least that is usual, as a part of the median.
         high: The most that is usual, as a multiple of the median.
         hint: What to do, as a clause; `{day}` stands for the first unusual day.
     """
     bands = {day: usual_band(_before(counts, day), low, high) for day in days}
-    judged = {day: band for day, band in bands.items() if band is not None}
+    checked = {day: band for day, band in bands.items() if band is not None}
     offending = [
         {"day": str(day), what: counts[day], "usual": band.usual, "least": band.low, "most": band.high}
-        for day, band in judged.items()
+        for day, band in checked.items()
         if not band.holds(counts[day])
     ]
-    facts: dict[str, Number] = {what: counts[days[-1]], "days judged": len(judged)}
+    facts: dict[str, Number] = {what: counts[days[-1]], "days judged": len(checked)}
     last = bands[days[-1]]
     if last is None:
         facts["history"] = NOT_ENOUGH
     else:
         facts |= {"usual": last.usual, "least": last.low, "most": last.high}
     fault = f"unusually few or many {what}"
-    return judge_days(check, offending, fault=fault, hint=hint, facts=facts, is_error=False)
+    return verdict_of_days(check, offending, fault=fault, hint=hint, facts=facts, is_error=False)
 
 
 def _before(counts: Mapping[dt.date, int], day: dt.date) -> list[int]:

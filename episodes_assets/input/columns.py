@@ -11,7 +11,7 @@ foreign. From that follow the expressions of the statements in `input/reading.py
 - Columns that are only displayed are read as far as they can be, and are missing otherwise.
 
 The expressions are literals of this module, chosen by type; nothing from the catalog gets into a statement.
-How a drop's rows are judged is the business of `planning/drop.py`.
+How a drop's rows are checked is the business of `planning/drop.py`.
 """
 
 import time

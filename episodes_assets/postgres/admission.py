@@ -150,7 +150,7 @@ def require_admission(
 def verify_admission(
     connection: psycopg.Connection[Any], database: Database, environment: str, described: str
 ) -> None:
-    """Look at a database and `judge` it, in one round trip.
+    """Look at a database and decide as `require_admission` does, in one round trip.
 
     Raises:
         NotProvisioned: If it has no stamp or no schema, or the role may not see them.

@@ -59,7 +59,7 @@ def test_versions_are_those_of_alembic(database: Database) -> None:
         (None, NotProvisioned, "run `episodes db init`"),
     ],
 )
-def test_a_version_is_judged(version: str | None, error: type[EpisodesError], says: str) -> None:
+def test_a_version_is_required(version: str | None, error: type[EpisodesError], says: str) -> None:
     admission.require_version(admission.needed_version(Database.QUEUE), Database.QUEUE, "here")
     with pytest.raises(error, match=says):
         admission.require_version(version, Database.QUEUE, "here")

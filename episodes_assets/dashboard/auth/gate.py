@@ -154,7 +154,7 @@ class AuthGate:
         if credential is not None:
             scope["user"] = credential.identity
             scope["auth"] = AuthCredentials(["authenticated", credential.identity.role.value])
-        refused = self._judge(scope, connection, credential, is_public=is_public)
+        refused = self._refusal_before_body(scope, connection, credential, is_public=is_public)
         if refused is not None:
             await self._refuse(refused, connection, credential, receive, send)
         elif scope["type"] == "websocket":
@@ -165,7 +165,7 @@ class AuthGate:
         else:
             await self._with_body(connection, credential, receive, send, is_public=is_public)
 
-    def _judge(
+    def _refusal_before_body(
         self, scope: Scope, connection: HTTPConnection, credential: Credential | None, *, is_public: bool
     ) -> Refusal | None:
         """What can be said of a request before its body is read."""
@@ -220,9 +220,9 @@ class AuthGate:
         if _leads_to(self._routes.graphql, scope):
             try:
                 query = await _read(Request(scope), body)
-                refused = _judge_graphql(scope["method"], credential, query)
+                refused = _refusal_of_graphql(scope["method"], credential, query)
                 if query is not None and refused is None:
-                    calls, refused = await _beside(body, _read_and_judge_calls, query)
+                    calls, refused = await _beside(body, _read_calls_or_refuse, query)
             except Unreadable as problem:
                 refused = refusals.unreadable(str(problem))
             if refused is not None:
@@ -353,7 +353,7 @@ async def _beside(body: bytes, function: Callable[P, T], *args: P.args, **kwargs
     return function(*args, **kwargs)
 
 
-def _read_and_judge_calls(query: GraphQLRequest) -> tuple[list[Call], Refusal | None]:
+def _read_calls_or_refuse(query: GraphQLRequest) -> tuple[list[Call], Refusal | None]:
     calls = read_calls(query)
     return calls, refusals.ENVIRONMENT if takes_environment(calls) else None
 
@@ -363,7 +363,7 @@ def _brief(query: GraphQLRequest | None, body: bytes) -> dict[str, object]:
     return {**describe_operation(query), **describe_body(body)}
 
 
-def _judge_graphql(
+def _refusal_of_graphql(
     method: str, credential: Credential | None, query: GraphQLRequest | None
 ) -> Refusal | None:
     """Whether GraphQL may be executed; a mutation counts even where another operation is picked."""

@@ -54,7 +54,7 @@ def each_open_day_progresses(queue_database: QueueDatabase) -> dg.AssetCheckResu
 
 
 def find_open_days(queue: Any) -> list[OpenDay]:  # noqa: ANN401
-    """The days with unfinished jobs, as the settings judge silence."""
+    """The days with unfinished jobs, as the settings define a stall."""
     return open_days(queue, dt.timedelta(seconds=load_settings().heartbeat_seconds))
 
 
