@@ -56,7 +56,7 @@ def status(
     if days and not progress:
         raise DayNotPlanned(f"{day} has no planned jobs", f"run `episodes run {day}`")
     out.print(_progress_table(fleet.days[-DAYS_SHOWN:]))
-    ends = f", at this pace until {fleet.ends_at:%Y-%m-%d %H:%M} UTC" if fleet.ends_at else ""
+    ends = f", at this throughput until {fleet.ends_at:%Y-%m-%d %H:%M} UTC" if fleet.ends_at else ""
     out.print(
         f"{waiting:,} jobs are with the fleet and not finished; "
         f"{len(living):,} workers live, {fleet.jobs_per_second:,.1f} jobs/s{ends}"
@@ -100,8 +100,10 @@ def _progress_table(shown: Sequence[DayProgress]) -> Table:
     for each in shown:
         own = each.counts
         counts = (own.jobs, own.waiting, own.running, own.succeeded, own.held, own.waived)
-        pace = f"{each.jobs_per_second:,.1f}" if each.jobs_per_second else "-"
-        table.add_row(str(own.day), *(f"{n:,}" for n in counts), pace, "yes" if own.is_fanned_out else "no")
+        throughput = f"{each.jobs_per_second:,.1f}" if each.jobs_per_second else "-"
+        table.add_row(
+            str(own.day), *(f"{n:,}" for n in counts), throughput, "yes" if own.is_fanned_out else "no"
+        )
     return table
 
 

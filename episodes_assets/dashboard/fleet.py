@@ -71,8 +71,8 @@ class Fleet:
         days: Days that are not finished, the first ones.
         more_days: How many more there are.
         finished: The days that were planned last among the finished ones.
-        jobs_per_second: The pace of all days together.
-        ends_at: When all will be finished at that pace; None when that cannot be told.
+        jobs_per_second: The throughput of all days together.
+        ends_at: When all will be finished at that throughput; None when that cannot be told.
         workers: Workers that live, and those that have ended or fallen silent lately.
         alive: How many live.
         more_workers: How many are not shown.

@@ -180,8 +180,8 @@ class DayProgress:
 
     Attributes:
         counts: Its jobs by state.
-        jobs_per_second: The pace of the last minute.
-        ends_at: When its jobs will be finished at that pace; None when it cannot be told, or they are.
+        jobs_per_second: The throughput of the last minute.
+        ends_at: When its jobs will be finished at that throughput; None when it cannot be told, or they are.
     """
 
     counts: Progress
@@ -205,12 +205,12 @@ class FleetProgress:
 
     @property
     def jobs_per_second(self) -> float:
-        """The pace of all days together."""
+        """The throughput of all days together."""
         return sum(day.jobs_per_second for day in self.days)
 
     @property
     def ends_at(self) -> dt.datetime | None:
-        """When all of them will be finished at that pace."""
+        """When all of them will be finished at that throughput."""
         unfinished = sum(day.counts.waiting + day.counts.running for day in self.days)
         return expected_end(unfinished, self.jobs_per_second, self.now)
 
@@ -228,12 +228,12 @@ def read_fleet_progress(connection: Connection, days: Sequence[dt.date] | None =
     assert now is not None  # noqa: S101  it has no FROM
     return FleetProgress(
         now[0],
-        [_pace(day, recent.get(day.plan_id), now[0]) for day in progress],
+        [_with_throughput(day, recent.get(day.plan_id), now[0]) for day in progress],
         count_alive(connection),
     )
 
 
-def _pace(day: Progress, work: RecentWork | None, now: dt.datetime) -> DayProgress:
+def _with_throughput(day: Progress, work: RecentWork | None, now: dt.datetime) -> DayProgress:
     rate = jobs_per_second(work, now)
     return DayProgress(day, rate, expected_end(day.waiting + day.running, rate, now))
 

@@ -59,7 +59,7 @@ class RecentWork:
 
 
 def jobs_per_second(work: RecentWork | None, now: dt.datetime) -> float:
-    """The pace over the recent past, or since the work began if that is later.
+    """The throughput over the recent past, or since the work began if that is later.
 
     Args:
         work: What was finished within `RECENT`; None when nothing was.
@@ -72,7 +72,7 @@ def jobs_per_second(work: RecentWork | None, now: dt.datetime) -> float:
 
 
 def expected_end(unfinished: int, rate: float, now: dt.datetime) -> dt.datetime | None:
-    """When jobs will be finished at this pace; None when that cannot be told.
+    """When jobs will be finished at this throughput; None when that cannot be told.
 
     Args:
         unfinished: Jobs that wait or run.

@@ -1,4 +1,4 @@
-"""Progress with its pace: what was finished in the last minute counts, of each day by itself."""
+"""Progress with its throughput: what was finished in the last minute counts, of each day by itself."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def progress(system: System) -> FleetProgress:
         return read_fleet_progress(queue)
 
 
-def test_the_pace_of_each_day_and_of_all(system: System) -> None:
+def test_the_throughput_of_each_day_and_of_all(system: System) -> None:
     for number in (1, 2):
         system.insert_drop(day(number), [(epid, 0, "2018-02-01", "2018-02-01") for epid in range(100)])
         system.insert_viewings([(epid, 1, f"{day(number)} 12:00+00", 1, True) for epid in range(100)])

@@ -14,7 +14,7 @@ RATES = st.floats(min_value=0, max_value=1e9)
 
 
 @given(JOBS, AGES)
-def test_the_pace_is_that_of_the_time_in_which_jobs_were_finished(jobs: int, age: dt.timedelta) -> None:
+def test_the_throughput_is_that_of_the_time_in_which_jobs_were_finished(jobs: int, age: dt.timedelta) -> None:
     rate = jobs_per_second(RecentWork(jobs, NOW - age), NOW)
     assert jobs / RECENT.total_seconds() <= rate <= jobs / LEAST.total_seconds()
     if LEAST <= age <= RECENT:
@@ -29,7 +29,7 @@ def test_the_same_work_in_more_time_is_slower(jobs: int, one: dt.timedelta, othe
 
 
 @given(JOBS, RATES)
-def test_no_end_is_expected_before_now_or_without_a_pace(unfinished: int, rate: float) -> None:
+def test_no_end_is_expected_before_now_or_without_a_throughput(unfinished: int, rate: float) -> None:
     end = expected_end(unfinished, rate, NOW)
     assert end is None or end >= NOW
     if unfinished == 0 or rate == 0:
@@ -37,7 +37,7 @@ def test_no_end_is_expected_before_now_or_without_a_pace(unfinished: int, rate: 
 
 
 @given(JOBS.filter(bool), st.integers(0, 10**6), st.floats(0.1, 1e6))
-def test_more_jobs_end_later_and_at_the_pace(unfinished: int, more: int, rate: float) -> None:
+def test_more_jobs_end_later_and_at_the_throughput(unfinished: int, more: int, rate: float) -> None:
     end, later = expected_end(unfinished, rate, NOW), expected_end(unfinished + more, rate, NOW)
     assert end is not None
     assert later is not None
@@ -45,6 +45,6 @@ def test_more_jobs_end_later_and_at_the_pace(unfinished: int, more: int, rate: f
     assert abs((end - NOW).total_seconds() * rate - unfinished) <= 1e-4 * unfinished + rate * 1e-5
 
 
-def test_nothing_finished_is_no_pace() -> None:
+def test_nothing_finished_is_no_throughput() -> None:
     assert jobs_per_second(None, NOW) == 0
     assert expected_end(10**12, 1e-9, NOW) is None
