@@ -146,7 +146,8 @@ class Settings(BaseSettings):
     )
     password_login: bool = Field(default=True, description="Whether passwords are accepted.")
     openid_issuer: str = Field(
-        default="", description="OpenID provider people sign in through, such as https://accounts.google.com."
+        default="",
+        description="OpenID Connect provider people sign in through, such as https://accounts.google.com.",
     )
     openid_name: str = Field(
         default="", description="What the button on the login page calls it. Default: its host."

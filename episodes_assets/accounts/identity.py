@@ -30,7 +30,7 @@ class AuthMethod(StrEnum):
     """How somebody proved who they are."""
 
     PASSWORD = "password"  # noqa: S105
-    OPENID = "openid"
+    OIDC = "openid"
     TOKEN = "token"  # noqa: S105
 
 

@@ -19,8 +19,8 @@ from episodes_assets.accounts.pool import AWAY, AccountsAccess, AccountsPool
 from episodes_assets.accounts.sessions import signing_key
 from episodes_assets.dashboard.auth import refusals
 from episodes_assets.dashboard.auth.gate import AuthGate, Routes
-from episodes_assets.dashboard.auth.login import OpenidLogin, login_routes, logout_routes
-from episodes_assets.dashboard.auth.oidc import openid_login
+from episodes_assets.dashboard.auth.login import OidcLogin, login_routes, logout_routes
+from episodes_assets.dashboard.auth.oidc import oidc_login
 from episodes_assets.dashboard.auth.refusals import answer
 from episodes_assets.dashboard.configuration import Configuration
 from episodes_assets.dashboard.dagster_ui import DagsterUi, open_dagster_ui
@@ -47,28 +47,28 @@ _STATIC_PATH = "/dashboard/static"
 
 
 def create_application(
-    site: Site, ui: DagsterUi, *, openid: OpenidLogin | None = None, pages: Sequence[BaseRoute] = ()
+    site: Site, ui: DagsterUi, *, oidc: OidcLogin | None = None, pages: Sequence[BaseRoute] = ()
 ) -> ASGIApp:
     """The application, everything behind its auth gate.
 
     Args:
         site: What its parts share.
         ui: Dagster's own, which answers whatever no route of ours does.
-        openid: A way to sign in with an account kept elsewhere.
+        oidc: A way to sign in with an account kept elsewhere.
         pages: Routes of our own that only people who are signed in reach.
 
     Raises:
         BadSetting: If nobody could sign in.
     """
-    if openid is None and not site.configuration.password_login:
+    if oidc is None and not site.configuration.password_login:
         raise BadSetting(
             "EPISODES_PASSWORD_LOGIN is false and OpenID Connect is not configured, so nobody could sign in",
             "switch one of them on",
         )
     routes = Routes(
         public=[
-            *login_routes(openid),
-            *(openid.routes if openid else ()),
+            *login_routes(oidc),
+            *(oidc.routes if oidc else ()),
             *health_routes(site.accounts, ui),
             *(_file_route(name) for name in PUBLIC_FILES),
         ],
@@ -119,15 +119,15 @@ def open_application(
     ):
         site = Site(configuration, AccountsAccess(pool), Metrics(queue_dsn), queue_dsn)
         pages = fleet_routes(queue_dsn, settings.environment)
-        yield create_application(site, ui, openid=_openid(configuration, pool), pages=pages)
+        yield create_application(site, ui, oidc=_oidc(configuration, pool), pages=pages)
 
 
-def _openid(configuration: Configuration, pool: AccountsPool) -> OpenidLogin | None:
-    if configuration.openid is None:
+def _oidc(configuration: Configuration, pool: AccountsPool) -> OidcLogin | None:
+    if configuration.oidc is None:
         return None
     with pool.connection() as connection:
         key = signing_key(connection)
-    return openid_login(configuration.openid, signing_key=key, is_secure=configuration.is_secure)
+    return oidc_login(configuration.oidc, signing_key=key, is_secure=configuration.is_secure)
 
 
 def _show_metrics(request: Request) -> Response:

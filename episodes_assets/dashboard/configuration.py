@@ -1,8 +1,8 @@
 """How the dashboard is served: where it listens, TLS, its names, and who may log in how.
 
-It answers to its own names alone, which rejects DNS rebinding. People log in with passwords, OpenID
-Connect, or both; never with neither. Of those that an OpenID provider vouches for it says who is let in,
-and as what.
+It answers to its own names alone, which rejects DNS rebinding. People log in with passwords, OpenID Connect,
+or both, and at least one of them must be on. Which people of an OpenID Connect provider are let in, and with
+which role, is decided here; the protocol is `auth/oidc.py`.
 """
 
 import ipaddress
@@ -26,7 +26,7 @@ _OF_GOOGLE_ITSELF = frozenset({"gmail.com", "googlemail.com"})
 
 
 @dataclass(frozen=True)
-class OpenIdAccess:
+class OidcAccess:
     """Who is let in. Every list is of lower case.
 
     Attributes:
@@ -42,7 +42,7 @@ class OpenIdAccess:
     default_role: Role | None = None
 
 
-def decide_role(email: str, *, email_verified: bool, access: OpenIdAccess) -> Role | None:
+def decide_role(email: str, *, email_verified: bool, access: OidcAccess) -> Role | None:
     """What somebody with this address may do; None: they are not let in.
 
     Of two lists that name them the operators' counts. Upper and lower case are the same, a subdomain is
@@ -85,8 +85,8 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
-class OpenId:
-    """The OpenID provider, and who of its people is let in.
+class OidcProvider:
+    """The OpenID Connect provider, and who of its people is let in.
 
     Attributes:
         issuer: Its address; the discovery document lies below it.
@@ -100,7 +100,7 @@ class OpenId:
     name: str
     client_id: str
     client_secret: SecretStr | None
-    access: OpenIdAccess
+    access: OidcAccess
 
 
 @dataclass(frozen=True)
@@ -109,11 +109,11 @@ class AuthMethods:
 
     Attributes:
         password: Whether passwords are accepted.
-        openid: The OpenID provider; None: there is none.
+        oidc: The OpenID Connect provider; None: there is none.
     """
 
     password: bool
-    openid: OpenId | None
+    oidc: OidcProvider | None
 
     def admit(self, identity: Identity) -> Identity | None:
         """Somebody with a session or a token as the settings have it now, whenever they signed in.
@@ -124,10 +124,10 @@ class AuthMethods:
         match identity.method:
             case AuthMethod.PASSWORD:
                 return identity if self.password else None
-            case AuthMethod.OPENID:
-                if self.openid is None:
+            case AuthMethod.OIDC:
+                if self.oidc is None:
                     return None
-                role = decide_role(identity.name, email_verified=True, access=self.openid.access)
+                role = decide_role(identity.name, email_verified=True, access=self.oidc.access)
                 return replace(identity, role=role) if role else None
             case AuthMethod.TOKEN:
                 return identity
@@ -139,16 +139,16 @@ def read_auth_methods(settings: Settings) -> AuthMethods:
     Raises:
         BadSetting: If nobody could sign in, or if a setting of OpenID Connect is missing or no good.
     """
-    openid = _read_openid(settings) if settings.openid_issuer else None
-    if openid is None and not settings.password_login:
+    oidc = _read_oidc(settings) if settings.openid_issuer else None
+    if oidc is None and not settings.password_login:
         raise BadSetting(
             "nobody could sign in: EPISODES_PASSWORD_LOGIN is false and EPISODES_OPENID_ISSUER is not set",
             "set one of them",
         )
-    return AuthMethods(password=settings.password_login, openid=openid)
+    return AuthMethods(password=settings.password_login, oidc=oidc)
 
 
-def _read_openid(settings: Settings) -> OpenId:
+def _read_oidc(settings: Settings) -> OidcProvider:
     issuer = urlsplit(settings.openid_issuer)
     is_safe = issuer.scheme == "https" or (issuer.scheme == "http" and issuer.hostname in _LOOPBACK)
     if not is_safe or not issuer.hostname or issuer.query or issuer.fragment:
@@ -161,7 +161,7 @@ def _read_openid(settings: Settings) -> OpenId:
             "EPISODES_OPENID_ISSUER is set and EPISODES_OPENID_CLIENT_ID is not",
             "register the dashboard at the provider and set what it calls it",
         )
-    access = OpenIdAccess(
+    access = OidcAccess(
         domains=frozenset(_domains(settings.openid_domains)),
         viewers=frozenset(_addresses("VIEWERS", settings.openid_viewers)),
         operators=frozenset(_addresses("OPERATORS", settings.openid_operators)),
@@ -177,7 +177,7 @@ def _read_openid(settings: Settings) -> OpenId:
             "EPISODES_OPENID_ISSUER is set and nobody is let in by it",
             "list people in EPISODES_OPENID_OPERATORS and EPISODES_OPENID_VIEWERS",
         )
-    return OpenId(
+    return OidcProvider(
         issuer=settings.openid_issuer,
         name=settings.openid_name or issuer.netloc,
         client_id=settings.openid_client_id,
@@ -226,7 +226,7 @@ class Configuration:
         lifetimes: Of a session.
         password_login: Whether passwords are accepted.
         is_read_only: Whether even operators change nothing.
-        openid: The OpenID provider through which people sign in, if there is one.
+        oidc: The OpenID Connect provider through which people sign in, if there is one.
     """
 
     host: str
@@ -238,12 +238,12 @@ class Configuration:
     lifetimes: Lifetimes
     password_login: bool
     is_read_only: bool
-    openid: OpenId | None = None
+    oidc: OidcProvider | None = None
 
     @property
     def auth_methods(self) -> AuthMethods:
         """How people sign in."""
-        return AuthMethods(self.password_login, self.openid)
+        return AuthMethods(self.password_login, self.oidc)
 
     @property
     def is_secure(self) -> bool:
@@ -289,7 +289,7 @@ def read_configuration(
         ),
         password_login=methods.password,
         is_read_only=is_read_only,
-        openid=methods.openid,
+        oidc=methods.oidc,
     )
 
 

@@ -14,7 +14,7 @@ from episodes_assets_tests.accounts.database import AccountsDatabase
 GOOD = "correct horse battery"
 HOURS = Lifetimes(absolute=dt.timedelta(hours=12), idle=dt.timedelta(hours=1))
 ADA = Identity("ada", Role.OPERATOR, AuthMethod.PASSWORD)
-EVE = Identity("Eve@example.org", Role.VIEWER, AuthMethod.OPENID)
+EVE = Identity("Eve@example.org", Role.VIEWER, AuthMethod.OIDC)
 
 
 @pytest.fixture
@@ -110,10 +110,10 @@ def test_that_it_was_seen_is_written_rarely(
 def test_a_session_ends_with_its_users_right_to_it(
     connection: Connection, token: str, shut_out: Callable[[Connection], object]
 ) -> None:
-    openid = sessions.start_session(connection, EVE, HOURS)
+    oidc = sessions.start_session(connection, EVE, HOURS)
     shut_out(connection)
     assert sessions.find_session(connection, token, HOURS) is None
-    assert sessions.find_session(connection, openid, HOURS) == EVE
+    assert sessions.find_session(connection, oidc, HOURS) == EVE
 
 
 def test_nobody_inherits_a_session_with_a_name(connection: Connection, token: str) -> None:
@@ -137,9 +137,9 @@ def test_a_session_has_the_role_of_now(connection: Connection, token: str) -> No
     users.set_role(connection, "ada", Role.OPERATOR)
     assert sessions.find_session(connection, token, HOURS) == ADA
     # That of a provider's account was told when it logged in; a user of ours has no part in it.
-    same_name = Identity("ada", Role.VIEWER, AuthMethod.OPENID)
-    openid = sessions.start_session(connection, same_name, HOURS)
-    assert sessions.find_session(connection, openid, HOURS) == same_name
+    same_name = Identity("ada", Role.VIEWER, AuthMethod.OIDC)
+    oidc = sessions.start_session(connection, same_name, HOURS)
+    assert sessions.find_session(connection, oidc, HOURS) == same_name
 
 
 def test_an_ended_session_stays_ended(connection: Connection, token: str) -> None:

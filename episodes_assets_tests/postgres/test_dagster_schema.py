@@ -45,7 +45,7 @@ def back_to_when_dagster_could_write_in_public(system: System) -> None:
 
 def dashboard_works(system: System) -> bool:
     dsn = system.dsn(Purpose.DASHBOARD)
-    ada = Identity("ada", Role.VIEWER, AuthMethod.OPENID)
+    ada = Identity("ada", Role.VIEWER, AuthMethod.OIDC)
     with connect_to_write(dsn, Database.DAGSTER, "development", autocommit=True) as connection:
         token = start_session(connection, ada, LIFETIMES)
         return find_session(connection, token, LIFETIMES) == ada

@@ -1,7 +1,7 @@
-"""The login page, and beginning and ending a session, whichever way somebody has proven who they are.
+"""The login page, and beginning and ending a session, by whichever method somebody has proven who they are.
 
-Why a login through the OpenID provider came to nothing is told here as well. The protocol is `oidc`'s,
-passwords are `accounts/users.py`'s.
+It also says why a login through an OpenID Connect provider failed. The protocol itself is `oidc`, passwords
+are checked by `accounts/users.py`, and where a login may lead is decided in `csrf` (open redirects).
 """
 
 import math
@@ -25,7 +25,7 @@ from episodes_assets.dashboard.site import address_of, site_of
 from episodes_assets.postgres.connect import Connection
 
 
-class OpenIdRefusal(StrEnum):
+class OidcRefusal(StrEnum):
     """Why; the value is what the login page's address has as `refused`."""
 
     CANCELLED = "cancelled"
@@ -37,20 +37,20 @@ class OpenIdRefusal(StrEnum):
 
 
 _SENTENCES = {
-    OpenIdRefusal.CANCELLED: "The sign-in was cancelled at the provider.",
-    OpenIdRefusal.NO_ANSWER: "The sign-in provider does not answer as it should; try again in a moment.",
-    OpenIdRefusal.NOT_BEGUN: "This sign-in was not begun here, or too long ago; begin it again.",
-    OpenIdRefusal.UNPROVEN: "What the sign-in provider answered proves nothing; begin again.",
-    OpenIdRefusal.UNVERIFIED: "The sign-in provider has not verified that your e-mail address is yours.",
-    OpenIdRefusal.NOT_LET_IN: "Your e-mail address is not let in here; ask whoever runs this dashboard.",
+    OidcRefusal.CANCELLED: "The sign-in was cancelled at the provider.",
+    OidcRefusal.NO_ANSWER: "The sign-in provider does not answer as it should; try again in a moment.",
+    OidcRefusal.NOT_BEGUN: "This sign-in was not begun here, or too long ago; begin it again.",
+    OidcRefusal.UNPROVEN: "What the sign-in provider answered proves nothing; begin again.",
+    OidcRefusal.UNVERIFIED: "The sign-in provider has not verified that your e-mail address is yours.",
+    OidcRefusal.NOT_LET_IN: "Your e-mail address is not let in here; ask whoever runs this dashboard.",
 }
 
 
 def sentence_of(refused: str | None) -> str | None:
     """What the login page tells about the `refused` of its address; None if that is none of ours."""
-    if refused is None or refused not in list(OpenIdRefusal):
+    if refused is None or refused not in list(OidcRefusal):
         return None
-    return _SENTENCES[OpenIdRefusal(refused)]
+    return _SENTENCES[OidcRefusal(refused)]
 
 
 SEE_OTHER = 303
@@ -121,7 +121,7 @@ _SAME_WAIT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class OpenidLogin:
+class OidcLogin:
     """A way to sign in with an account kept elsewhere.
 
     Attributes:
@@ -135,9 +135,9 @@ class OpenidLogin:
     routes: Sequence[BaseRoute]
 
 
-def login_routes(openid: OpenidLogin | None) -> list[BaseRoute]:
+def login_routes(oidc: OidcLogin | None) -> list[BaseRoute]:
     """The login page; open to everybody."""
-    return _Login(openid).routes()
+    return _Login(oidc).routes()
 
 
 def logout_routes() -> list[BaseRoute]:
@@ -146,8 +146,8 @@ def logout_routes() -> list[BaseRoute]:
 
 
 class _Login:
-    def __init__(self, openid: OpenidLogin | None) -> None:
-        self._openid = openid
+    def __init__(self, oidc: OidcLogin | None) -> None:
+        self._oidc = oidc
         self._limiter = CapacityLimiter(_HASHES_AT_ONCE)
         self._waits = _Waits()
 
@@ -214,7 +214,7 @@ class _Login:
             next_page=wanted,
             problem=problem,
             name=name[:_LONGEST_NAME],
-            openid=self._openid,
+            oidc=self._oidc,
             has_password=site_of(request).configuration.password_login,
         )
 

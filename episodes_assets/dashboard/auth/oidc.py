@@ -21,11 +21,11 @@ from starlette.routing import Mount, Route
 
 from episodes_assets.accounts.identity import AuthMethod, Identity
 from episodes_assets.dashboard.auth.csrf import safe_next
-from episodes_assets.dashboard.auth.login import OpenidLogin, OpenIdRefusal, sign_in
-from episodes_assets.dashboard.configuration import OpenId, decide_role, is_vouched_for
+from episodes_assets.dashboard.auth.login import OidcLogin, OidcRefusal, sign_in
+from episodes_assets.dashboard.configuration import OidcProvider, decide_role, is_vouched_for
 from episodes_assets.dashboard.site import site_of
 
-STATE_COOKIE = "episodes_openid"
+STATE_COOKIE = "episodes_oidc"
 # Browsers take a cookie of this name from us alone, not from a neighbouring name of the same domain.
 SECURE_STATE_COOKIE = f"__Host-{STATE_COOKIE}"
 STATE_SECONDS = 600
@@ -58,9 +58,7 @@ class Record(Protocol):
 
 
 class _Refused(Exception):
-    def __init__(
-        self, refusal: OpenIdRefusal, why: str, email: str = "", *, is_on_record: bool = True
-    ) -> None:
+    def __init__(self, refusal: OidcRefusal, why: str, email: str = "", *, is_on_record: bool = True) -> None:
         super().__init__(why)
         self.refusal = refusal
         self.why = why
@@ -68,26 +66,26 @@ class _Refused(Exception):
         self.is_on_record = is_on_record
 
 
-class OpenIdClient:
-    """The dashboard as a client of the OpenID provider.
+class OidcClient:
+    """The dashboard as a client of the OpenID Connect provider.
 
     Args:
-        openid: The provider, and who is let in.
+        oidc: The provider, and who is let in.
         sign_in: Begins a session for somebody and sends them to the page they wanted.
         record: Writes to the audit log.
     """
 
-    def __init__(self, openid: OpenId, sign_in: SignIn, record: Record) -> None:
-        self._openid = openid
+    def __init__(self, oidc: OidcProvider, sign_in: SignIn, record: Record) -> None:
+        self._oidc = oidc
         self._sign_in = sign_in
         self._record = record
         self._discovered_at = time.monotonic()
-        secret = openid.client_secret
+        secret = oidc.client_secret
         self._client = OAuth().register(
-            "openid",
-            client_id=openid.client_id,
+            "oidc",
+            client_id=oidc.client_id,
             client_secret=secret.get_secret_value() if secret else None,
-            server_metadata_url=f"{openid.issuer.rstrip('/')}/.well-known/openid-configuration",
+            server_metadata_url=f"{oidc.issuer.rstrip('/')}/.well-known/openid-configuration",
             client_kwargs={
                 "scope": "openid email",
                 "code_challenge_method": "S256",
@@ -102,7 +100,7 @@ class OpenIdClient:
         try:
             await self._discover()
             request.session["next"] = wanted
-            answer = await self._client.authorize_redirect(request, request.url_for("openid_return"))
+            answer = await self._client.authorize_redirect(request, request.url_for("oidc_return"))
         except _Refused as refused:
             return await self._refuse(request, refused, wanted)
         assert isinstance(answer, Response)  # noqa: S101  Authlib has no types
@@ -129,7 +127,7 @@ class OpenIdClient:
             metadata = await self._client.load_server_metadata()
         except (httpx2.HTTPError, ValueError) as error:
             raise _no_answer(repr(error)) from error
-        if metadata.get("issuer") != self._openid.issuer:
+        if metadata.get("issuer") != self._oidc.issuer:
             issuer = metadata.get("issuer")
             metadata.clear()  # so that the next one asks again
             raise _no_answer(f"the issuer is {issuer!r}")
@@ -142,14 +140,14 @@ class OpenIdClient:
         state = request.query_params.get("state", "")
         if not await self._client.framework.get_state_data(request.session, state):
             raise _Refused(
-                OpenIdRefusal.NOT_BEGUN, "the state is not one that was begun here", is_on_record=False
+                OidcRefusal.NOT_BEGUN, "the state is not one that was begun here", is_on_record=False
             )
         try:
             token = await self._client.authorize_access_token(
                 request,
                 claims_options={
-                    "iss": {"essential": True, "value": self._openid.issuer},
-                    "aud": {"essential": True, "value": self._openid.client_id},
+                    "iss": {"essential": True, "value": self._oidc.issuer},
+                    "aud": {"essential": True, "value": self._oidc.client_id},
                 },
                 leeway=LEEWAY_SECONDS,
             )
@@ -160,26 +158,26 @@ class OpenIdClient:
         except (OAuthError, JoseError, httpx2.HTTPError, ValueError, RuntimeError) as error:
             _explain(error)
         if not claims:
-            raise _Refused(OpenIdRefusal.UNPROVEN, "there is no ID token")
+            raise _Refused(OidcRefusal.UNPROVEN, "there is no ID token")
         return dict(claims)
 
     def _identify(self, claims: Claims) -> Identity:
         email = claims.get("email")
         if not isinstance(email, str) or not email:
-            raise _Refused(OpenIdRefusal.UNVERIFIED, "there is no e-mail address")
+            raise _Refused(OidcRefusal.UNVERIFIED, "there is no e-mail address")
         # A provider that spells it "false" means it.
         if claims.get("email_verified") is not True:
-            raise _Refused(OpenIdRefusal.UNVERIFIED, "the e-mail address is not verified", email)
-        if not is_vouched_for(self._openid.issuer, email, claims.get("hd")):
-            raise _Refused(OpenIdRefusal.UNVERIFIED, "the provider does not host the address", email)
-        role = decide_role(email, email_verified=True, access=self._openid.access)
+            raise _Refused(OidcRefusal.UNVERIFIED, "the e-mail address is not verified", email)
+        if not is_vouched_for(self._oidc.issuer, email, claims.get("hd")):
+            raise _Refused(OidcRefusal.UNVERIFIED, "the provider does not host the address", email)
+        role = decide_role(email, email_verified=True, access=self._oidc.access)
         if role is None:
-            raise _Refused(OpenIdRefusal.NOT_LET_IN, "no setting lets the address in", email)
-        return Identity(email.lower(), role, AuthMethod.OPENID)
+            raise _Refused(OidcRefusal.NOT_LET_IN, "no setting lets the address in", email)
+        return Identity(email.lower(), role, AuthMethod.OIDC)
 
     async def _refuse(self, request: Request, refused: _Refused, wanted: str) -> Response:
         # Quoted, since part of it may be what somebody wrote into an address.
-        _LOG.warning("a sign-in through %s came to nothing: %r", self._openid.name, refused.why)
+        _LOG.warning("a sign-in through %s came to nothing: %r", self._oidc.name, refused.why)
         # Anybody can send as many as they like of those that were never begun: they would fill the log.
         if refused.is_on_record:
             await self._record(
@@ -187,39 +185,39 @@ class OpenIdClient:
                 "login",
                 "refused",
                 name=refused.email,
-                detail={"through": self._openid.issuer, "why": refused.why[:LONGEST_WHY]},
+                detail={"through": self._oidc.issuer, "why": refused.why[:LONGEST_WHY]},
             )
         query = httpx2.QueryParams({"refused": refused.refusal.value, "next": wanted})
         return RedirectResponse(f"/login?{query}", status_code=303)
 
 
 def _no_answer(why: str) -> _Refused:
-    return _Refused(OpenIdRefusal.NO_ANSWER, f"discovery: {why}", is_on_record=False)
+    return _Refused(OidcRefusal.NO_ANSWER, f"discovery: {why}", is_on_record=False)
 
 
 def _explain(error: Exception) -> NoReturn:
     match error:
         case OAuthError(error="access_denied"):
-            raise _Refused(OpenIdRefusal.CANCELLED, "the provider says access_denied") from error
+            raise _Refused(OidcRefusal.CANCELLED, "the provider says access_denied") from error
         case OAuthError() | JoseError():
-            raise _Refused(OpenIdRefusal.UNPROVEN, str(error)) from error
+            raise _Refused(OidcRefusal.UNPROVEN, str(error)) from error
         case _:
-            raise _Refused(OpenIdRefusal.NO_ANSWER, repr(error)) from error
+            raise _Refused(OidcRefusal.NO_ANSWER, repr(error)) from error
 
 
-def openid_routes(
-    openid: OpenId, *, sign_in: SignIn, record: Record, signing_key: str, is_secure: bool
+def oidc_routes(
+    oidc: OidcProvider, *, sign_in: SignIn, record: Record, signing_key: str, is_secure: bool
 ) -> list[Mount]:
     """The pages below `/auth`, which are open to everybody.
 
     Args:
-        openid: The provider, and who is let in.
+        oidc: The provider, and who is let in.
         sign_in: Begins a session for somebody and sends them to the page they wanted.
         record: Writes to the audit log.
         signing_key: Of the cookie that keeps the state.
         is_secure: Whether browsers reach us over TLS.
     """
-    client = OpenIdClient(openid, sign_in, record)
+    client = OidcClient(oidc, sign_in, record)
     state = Middleware(
         SessionMiddleware,
         secret_key=signing_key,
@@ -233,26 +231,24 @@ def openid_routes(
         Mount(
             "/auth",
             routes=[
-                Route("/openid", client.leave, methods=["GET"], name="openid_leave"),
-                Route("/openid/callback", client.return_, methods=["GET"], name="openid_return"),
+                Route("/openid", client.leave, methods=["GET"], name="oidc_leave"),
+                Route("/openid/callback", client.return_, methods=["GET"], name="oidc_return"),
             ],
             middleware=[state],
         )
     ]
 
 
-def openid_login(openid: OpenId, *, signing_key: str, is_secure: bool) -> OpenidLogin:
+def oidc_login(oidc: OidcProvider, *, signing_key: str, is_secure: bool) -> OidcLogin:
     """Signing in through a provider, as the login page and the auth gate know it.
 
     Args:
-        openid: The provider, and who is let in.
+        oidc: The provider, and who is let in.
         signing_key: Of the cookie that keeps the state on the way.
         is_secure: Whether browsers reach us over TLS.
     """
-    routes = openid_routes(
-        openid, sign_in=sign_in, record=_record, signing_key=signing_key, is_secure=is_secure
-    )
-    return OpenidLogin(label=openid.name, path="/auth/openid", routes=routes)
+    routes = oidc_routes(oidc, sign_in=sign_in, record=_record, signing_key=signing_key, is_secure=is_secure)
+    return OidcLogin(label=oidc.name, path="/auth/openid", routes=routes)
 
 
 async def _record(
@@ -264,5 +260,5 @@ async def _record(
     detail: Mapping[str, object] | None = None,
 ) -> None:
     site = site_of(connection)
-    site.metrics.logins.labels(AuthMethod.OPENID.value, outcome).inc()
+    site.metrics.logins.labels(AuthMethod.OIDC.value, outcome).inc()
     await site.record(connection, what, outcome, name=name, detail=detail)

@@ -38,7 +38,7 @@ def test_settings_that_cannot_be_meant(changed: dict[str, Any], told: str) -> No
 
 
 def test_what_the_button_says() -> None:
-    named = read_auth_methods(load_settings(**GOOD, openid_name="Example")).openid
+    named = read_auth_methods(load_settings(**GOOD, openid_name="Example")).oidc
     assert named is not None
     assert named.name == "Example"
 
@@ -51,11 +51,11 @@ def test_a_role_that_there_is_not() -> None:
 def test_one_way_is_enough() -> None:
     only_passwords = read_auth_methods(load_settings())
     assert only_passwords.password
-    assert only_passwords.openid is None
-    only_openid = read_auth_methods(load_settings(**GOOD, password_login=False))
-    assert not only_openid.password
-    assert only_openid.openid is not None
-    assert only_openid.openid.name == "login.example"
+    assert only_passwords.oidc is None
+    only_oidc = read_auth_methods(load_settings(**GOOD, password_login=False))
+    assert not only_oidc.password
+    assert only_oidc.oidc is not None
+    assert only_oidc.oidc.name == "login.example"
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_one_way_is_enough() -> None:
 def test_who_signed_in_before_has_what_the_settings_say_today(
     settings: dict[str, Any], role: Role | None
 ) -> None:
-    ann = Identity("ann@example.com", Role.OPERATOR, AuthMethod.OPENID)
+    ann = Identity("ann@example.com", Role.OPERATOR, AuthMethod.OIDC)
     admitted = read_auth_methods(load_settings(**settings)).admit(ann)
     assert (admitted.role if admitted else None) is role
 

@@ -15,7 +15,7 @@ from episodes_assets.accounts import sessions, throttle, users
 from episodes_assets.accounts.identity import AuthMethod, Identity, Role
 from episodes_assets.dashboard.app import create_application
 from episodes_assets.dashboard.auth import login
-from episodes_assets.dashboard.auth.login import OpenidLogin, sign_in
+from episodes_assets.dashboard.auth.login import OidcLogin, sign_in
 from episodes_assets.dashboard.fleet import fleet_routes
 from episodes_assets.errors import BadSetting
 from episodes_assets_tests.dashboard.served import HOST, PASSWORD, SAME_ORIGIN, Dashboard
@@ -243,8 +243,8 @@ def test_passwords_can_be_off(dashboard: Dashboard) -> None:
     with pytest.raises(BadSetting, match="nobody could sign in"):
         without(password_login=False)
     site = replace(dashboard.site, configuration=replace(dashboard.configuration, password_login=False))
-    openid = OpenidLogin("Somewhere", "/auth/login", [])
-    other = replace(dashboard, site=site, app=create_application(site, dashboard.ui, openid=openid))
+    oidc = OidcLogin("Somewhere", "/auth/login", [])
+    other = replace(dashboard, site=site, app=create_application(site, dashboard.ui, oidc=oidc))
     shown = other.client().get("/login?next=/fleet").text
     assert 'type="password"' not in shown
     assert 'href="/auth/login?next=/fleet">Sign in with Somewhere' in shown
@@ -274,7 +274,7 @@ def test_read_only_is_so_for_operators_too(dashboard: Dashboard) -> None:
 
 def test_sign_in_serves_every_method(dashboard: Dashboard) -> None:
     async def proven(request: Request) -> Response:
-        who = Identity("somebody@example.org", Role.VIEWER, AuthMethod.OPENID)
+        who = Identity("somebody@example.org", Role.VIEWER, AuthMethod.OIDC)
         return await sign_in(request, who, request.query_params["next"])
 
     served = dashboard.again(pages=(Route("/proven", proven),))
@@ -282,7 +282,7 @@ def test_sign_in_serves_every_method(dashboard: Dashboard) -> None:
     assert answer.headers["location"] == "/"
     token = answer.headers["set-cookie"].split("=")[1].split(";")[0]
     found = dashboard.accounts(sessions.find_session, token, dashboard.configuration.lifetimes)
-    assert found == Identity("somebody@example.org", Role.VIEWER, AuthMethod.OPENID)
+    assert found == Identity("somebody@example.org", Role.VIEWER, AuthMethod.OIDC)
 
 
 @pytest.mark.parametrize(

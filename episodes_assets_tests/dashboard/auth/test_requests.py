@@ -213,7 +213,7 @@ def test_every_page_of_dagsters_has_the_strip(dashboard: Dashboard) -> None:
 def test_a_name_is_shown_and_not_run(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AuthMethods, "admit", lambda _, identity: identity)  # whoever let that in
     name = "<img src=x onerror=alert(1)>@example.org"
-    who = Identity(name, Role.VIEWER, AuthMethod.OPENID)
+    who = Identity(name, Role.VIEWER, AuthMethod.OIDC)
     token = dashboard.accounts(sessions.start_session, who, dashboard.configuration.lifetimes)
     page = dashboard.client(token=token).get("/").text
     assert "<img" not in page

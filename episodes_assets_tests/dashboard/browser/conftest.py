@@ -23,7 +23,7 @@ from episodes_assets.cli.supervisor import episodes_argv
 from episodes_assets.postgres.connect import connect_to_write
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.settings import WITHHELD
-from episodes_assets_tests.dashboard.openid_provider.running import Provider, running_provider
+from episodes_assets_tests.dashboard.oidc_provider.running import Provider, running_provider
 from episodes_assets_tests.support.system import System
 
 VIEWPORT = ViewportSize(width=1280, height=800)

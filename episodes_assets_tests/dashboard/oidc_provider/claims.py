@@ -7,7 +7,7 @@ from typing import Any
 from jwcrypto import jwk, jwt
 from oauth2_provider.oauth2_validators import OAuth2Validator
 
-from episodes_assets_tests.dashboard.openid_provider.people import PEOPLE
+from episodes_assets_tests.dashboard.oidc_provider.people import PEOPLE
 
 
 class Validator(OAuth2Validator):  # type: ignore[misc]  # Django has no types

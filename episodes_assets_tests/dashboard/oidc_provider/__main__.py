@@ -13,7 +13,7 @@ import threading
 import django
 import uvicorn
 
-MODULE = "episodes_assets_tests.dashboard.openid_provider.settings"
+MODULE = "episodes_assets_tests.dashboard.oidc_provider.settings"
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def _make_people() -> str:
     from django.contrib.auth.hashers import make_password
     from django.contrib.auth.models import User
 
-    from episodes_assets_tests.dashboard.openid_provider.people import PEOPLE
+    from episodes_assets_tests.dashboard.oidc_provider.people import PEOPLE
 
     password = secrets.token_urlsafe()
     hashed = make_password(password)

@@ -63,7 +63,7 @@ def running_provider(folder: Path, *redirects: str) -> Iterator[Provider]:
         folder: An empty one, for its database.
         redirects: Where it may send browsers back to; on loopback, at any port.
     """
-    command = [sys.executable, "-W", "ignore", "-m", "episodes_assets_tests.dashboard.openid_provider"]
+    command = [sys.executable, "-W", "ignore", "-m", "episodes_assets_tests.dashboard.oidc_provider"]
     with (folder / "provider.log").open("w") as log:
         process = subprocess.Popen(
             [*command, " ".join(redirects)],

@@ -1,4 +1,4 @@
-"""Signing in through a real OpenID provider, and every way of it that must come to nothing."""
+"""Signing in through a real OpenID Connect provider, and every way of it that must come to nothing."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,19 +14,19 @@ from starlette.testclient import TestClient
 
 from episodes_assets.accounts.identity import Identity
 from episodes_assets.dashboard.auth import oidc
-from episodes_assets.dashboard.auth.login import OpenIdRefusal, sentence_of
+from episodes_assets.dashboard.auth.login import OidcRefusal, sentence_of
 from episodes_assets.dashboard.auth.oidc import (
     SECURE_STATE_COOKIE,
     STATE_COOKIE,
     STATE_SECONDS,
-    openid_routes,
+    oidc_routes,
 )
-from episodes_assets.dashboard.configuration import OpenId, OpenIdAccess
-from episodes_assets_tests.dashboard.openid_provider.running import Provider, query_of, running_provider
+from episodes_assets.dashboard.configuration import OidcAccess, OidcProvider
+from episodes_assets_tests.dashboard.oidc_provider.running import Provider, query_of, running_provider
 
 HOST = "http://127.0.0.1"
 RETURN = f"{HOST}/auth/openid/callback"
-ACCESS = OpenIdAccess(viewers=frozenset({"*@example.com"}), operators=frozenset({"ann@example.com"}))
+ACCESS = OidcAccess(viewers=frozenset({"*@example.com"}), operators=frozenset({"ann@example.com"}))
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +39,13 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
 class Dashboard:
     """The pages below /auth, and what came of each sign-in."""
 
-    openid: OpenId
+    oidc: OidcProvider
     key: str = "a key of the test"
     records: list[dict[str, Any]] = field(default_factory=list)
 
     def browser(self, *, is_secure: bool = False) -> TestClient:
-        routes = openid_routes(
-            self.openid, sign_in=self._sign_in, record=self._record, signing_key=self.key, is_secure=is_secure
+        routes = oidc_routes(
+            self.oidc, sign_in=self._sign_in, record=self._record, signing_key=self.key, is_secure=is_secure
         )
         return TestClient(Starlette(routes=routes), base_url=HOST, follow_redirects=False)
 
@@ -72,7 +72,9 @@ class Dashboard:
 def dashboard(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> Dashboard:
     monkeypatch.setattr(oidc, "ANSWER_SECONDS", 120.0)  # the provider's process may be a slow one
     return Dashboard(
-        OpenId(provider.issuer, "Example", "dashboard", SecretStr(provider.clients["dashboard"]), ACCESS)
+        OidcProvider(
+            provider.issuer, "Example", "dashboard", SecretStr(provider.clients["dashboard"]), ACCESS
+        )
     )
 
 
@@ -84,7 +86,7 @@ def leave(browser: TestClient, wanted: str = "/runs") -> str:
 
 
 def refused(
-    answer: httpx2.Response, dashboard: Dashboard, why: OpenIdRefusal, *, on_record: bool = True
+    answer: httpx2.Response, dashboard: Dashboard, why: OidcRefusal, *, on_record: bool = True
 ) -> None:
     """Insist that a sign-in ended on the login page, with a sentence, and in the audit log if it was one."""
     assert answer.status_code == 303, answer.text
@@ -120,23 +122,21 @@ def test_somebody_who_is_let_in(
 @pytest.mark.parametrize(
     ("person", "why"),
     [
-        ("eve", OpenIdRefusal.NOT_LET_IN),
-        ("una", OpenIdRefusal.UNVERIFIED),
-        ("una_in_words", OpenIdRefusal.UNVERIFIED),
-        ("nobody", OpenIdRefusal.UNVERIFIED),
-        ("expired", OpenIdRefusal.UNPROVEN),
-        ("other_audience", OpenIdRefusal.UNPROVEN),
-        ("other_audience_for_us", OpenIdRefusal.UNPROVEN),
-        ("other_issuer", OpenIdRefusal.UNPROVEN),
-        ("other_nonce", OpenIdRefusal.UNPROVEN),
-        ("no_nonce", OpenIdRefusal.UNPROVEN),
-        ("unsigned", OpenIdRefusal.UNPROVEN),
-        ("other_key", OpenIdRefusal.UNPROVEN),
+        ("eve", OidcRefusal.NOT_LET_IN),
+        ("una", OidcRefusal.UNVERIFIED),
+        ("una_in_words", OidcRefusal.UNVERIFIED),
+        ("nobody", OidcRefusal.UNVERIFIED),
+        ("expired", OidcRefusal.UNPROVEN),
+        ("other_audience", OidcRefusal.UNPROVEN),
+        ("other_audience_for_us", OidcRefusal.UNPROVEN),
+        ("other_issuer", OidcRefusal.UNPROVEN),
+        ("other_nonce", OidcRefusal.UNPROVEN),
+        ("no_nonce", OidcRefusal.UNPROVEN),
+        ("unsigned", OidcRefusal.UNPROVEN),
+        ("other_key", OidcRefusal.UNPROVEN),
     ],
 )
-def test_somebody_who_is_not(
-    provider: Provider, dashboard: Dashboard, person: str, why: OpenIdRefusal
-) -> None:
+def test_somebody_who_is_not(provider: Provider, dashboard: Dashboard, person: str, why: OidcRefusal) -> None:
     browser = dashboard.browser()
     answer = browser.get(provider.answer(leave(browser), person))
     refused(answer, dashboard, why)
@@ -146,28 +146,28 @@ def test_somebody_who_is_not(
 def test_somebody_who_changes_their_mind(provider: Provider, dashboard: Dashboard) -> None:
     browser = dashboard.browser()
     answer = browser.get(provider.answer(leave(browser), "ann", agree=False))
-    refused(answer, dashboard, OpenIdRefusal.CANCELLED)
+    refused(answer, dashboard, OidcRefusal.CANCELLED)
 
 
 def test_a_token_signed_with_the_clients_secret_proves_nothing(
     provider: Provider, dashboard: Dashboard
 ) -> None:
     secret = SecretStr(provider.clients["symmetric"])
-    dashboard.openid = replace(dashboard.openid, client_id="symmetric", client_secret=secret)
+    dashboard.oidc = replace(dashboard.oidc, client_id="symmetric", client_secret=secret)
     browser = dashboard.browser()
-    refused(browser.get(provider.answer(leave(browser), "ann")), dashboard, OpenIdRefusal.UNPROVEN)
+    refused(browser.get(provider.answer(leave(browser), "ann")), dashboard, OidcRefusal.UNPROVEN)
 
 
 def test_a_changed_state(provider: Provider, dashboard: Dashboard) -> None:
     browser = dashboard.browser()
     back = httpx2.URL(provider.answer(leave(browser), "ann")).copy_set_param("state", "another")
-    refused(browser.get(str(back)), dashboard, OpenIdRefusal.NOT_BEGUN, on_record=False)
+    refused(browser.get(str(back)), dashboard, OidcRefusal.NOT_BEGUN, on_record=False)
 
 
 def test_a_sign_in_that_another_browser_began(provider: Provider, dashboard: Dashboard) -> None:
     """So that nobody is made to sign in as somebody else."""
     back = provider.answer(leave(dashboard.browser()), "ann")
-    refused(dashboard.browser().get(back), dashboard, OpenIdRefusal.NOT_BEGUN, on_record=False)
+    refused(dashboard.browser().get(back), dashboard, OidcRefusal.NOT_BEGUN, on_record=False)
 
 
 def test_a_cookie_that_we_did_not_sign(provider: Provider, dashboard: Dashboard) -> None:
@@ -175,7 +175,7 @@ def test_a_cookie_that_we_did_not_sign(provider: Provider, dashboard: Dashboard)
     back = provider.answer(leave(forger), "ann")
     browser = dashboard.browser()
     browser.cookies.update(forger.cookies)
-    refused(browser.get(back), dashboard, OpenIdRefusal.NOT_BEGUN, on_record=False)
+    refused(browser.get(back), dashboard, OidcRefusal.NOT_BEGUN, on_record=False)
 
 
 def test_a_sign_in_that_was_begun_long_ago(
@@ -189,7 +189,7 @@ def test_a_sign_in_that_was_begun_long_ago(
     now = TimestampSigner.get_timestamp
     monkeypatch.setattr(TimestampSigner, "get_timestamp", lambda self: now(self) + STATE_SECONDS + 1)
     answer = browser.get(back, headers={"Cookie": f"{STATE_COOKIE}={cookie}"})
-    refused(answer, dashboard, OpenIdRefusal.NOT_BEGUN, on_record=False)
+    refused(answer, dashboard, OidcRefusal.NOT_BEGUN, on_record=False)
 
 
 def test_a_code_that_was_used_before(provider: Provider, dashboard: Dashboard) -> None:
@@ -198,10 +198,10 @@ def test_a_code_that_was_used_before(provider: Provider, dashboard: Dashboard) -
     back = provider.answer(leave(browser), "ann")
     kept = browser.cookies[STATE_COOKIE]
     assert browser.get(back).status_code == 200
-    refused(browser.get(back), dashboard, OpenIdRefusal.NOT_BEGUN, on_record=False)
+    refused(browser.get(back), dashboard, OidcRefusal.NOT_BEGUN, on_record=False)
     dashboard.records.clear()
     answer = dashboard.browser().get(back, headers={"Cookie": f"{STATE_COOKIE}={kept}"})
-    refused(answer, dashboard, OpenIdRefusal.UNPROVEN)
+    refused(answer, dashboard, OidcRefusal.UNPROVEN)
 
 
 def test_a_code_that_was_given_to_another_client(provider: Provider, dashboard: Dashboard) -> None:
@@ -210,7 +210,7 @@ def test_a_code_that_was_given_to_another_client(provider: Provider, dashboard: 
     browser = dashboard.browser()
     state = query_of(leave(browser))["state"]
     answer = browser.get("/auth/openid/callback", params={"code": code, "state": state})
-    refused(answer, dashboard, OpenIdRefusal.UNPROVEN)
+    refused(answer, dashboard, OidcRefusal.UNPROVEN)
 
 
 def test_a_code_that_another_browsers_sign_in_was_given(provider: Provider, dashboard: Dashboard) -> None:
@@ -219,7 +219,7 @@ def test_a_code_that_another_browsers_sign_in_was_given(provider: Provider, dash
     thief = dashboard.browser()
     state = query_of(leave(thief))["state"]
     answer = thief.get("/auth/openid/callback", params={"code": stolen, "state": state})
-    refused(answer, dashboard, OpenIdRefusal.UNPROVEN)
+    refused(answer, dashboard, OidcRefusal.UNPROVEN)
 
 
 def test_the_provider_insists_on_the_verifier(provider: Provider, dashboard: Dashboard) -> None:
@@ -265,12 +265,12 @@ def test_what_comes_unasked_is_neither_believed_nor_on_record(
     """Whoever it comes from: it must not look like lines of ours, nor fill the audit log."""
     forged = {"error": "x", "error_description": "y\n2026-01-01 INFO audit {}\x1b[31m" + "z" * 9_000}
     answer = dashboard.browser().get("/auth/openid/callback", params=forged)
-    refused(answer, dashboard, OpenIdRefusal.NOT_BEGUN, on_record=False)
+    refused(answer, dashboard, OidcRefusal.NOT_BEGUN, on_record=False)
     assert "INFO audit" not in caplog.text
     begun = dashboard.browser()
     state = query_of(leave(begun))["state"]
     answer = begun.get("/auth/openid/callback", params={**forged, "state": state})
-    refused(answer, dashboard, OpenIdRefusal.UNPROVEN)
+    refused(answer, dashboard, OidcRefusal.UNPROVEN)
     assert len(dashboard.records[0]["why"]) < 1_000
     assert "\nINFO" not in caplog.text
     assert "\x1b" not in caplog.text
@@ -298,18 +298,18 @@ def test_a_key_that_the_provider_withdrew_is_not_believed_for_ever(
 
 
 def test_a_provider_that_is_away(dashboard: Dashboard) -> None:
-    dashboard.openid = replace(dashboard.openid, issuer="http://127.0.0.1:9")
-    refused(dashboard.browser().get("/auth/openid"), dashboard, OpenIdRefusal.NO_ANSWER, on_record=False)
+    dashboard.oidc = replace(dashboard.oidc, issuer="http://127.0.0.1:9")
+    refused(dashboard.browser().get("/auth/openid"), dashboard, OidcRefusal.NO_ANSWER, on_record=False)
 
 
 def test_a_provider_that_is_another(provider: Provider, dashboard: Dashboard) -> None:
     """By another name of the same machine, its discovery document names another issuer."""
     issuer = provider.issuer.replace("localhost", "127.0.0.1") + "/"
-    dashboard.openid = replace(dashboard.openid, issuer=issuer)
-    refused(dashboard.browser().get("/auth/openid"), dashboard, OpenIdRefusal.NO_ANSWER, on_record=False)
+    dashboard.oidc = replace(dashboard.oidc, issuer=issuer)
+    refused(dashboard.browser().get("/auth/openid"), dashboard, OidcRefusal.NO_ANSWER, on_record=False)
 
 
 def test_a_wrong_secret(provider: Provider, dashboard: Dashboard) -> None:
-    dashboard.openid = replace(dashboard.openid, client_secret=SecretStr("wrong"))
+    dashboard.oidc = replace(dashboard.oidc, client_secret=SecretStr("wrong"))
     browser = dashboard.browser()
-    refused(browser.get(provider.answer(leave(browser), "ann")), dashboard, OpenIdRefusal.UNPROVEN)
+    refused(browser.get(provider.answer(leave(browser), "ann")), dashboard, OidcRefusal.UNPROVEN)

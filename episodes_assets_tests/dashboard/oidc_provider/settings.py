@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 DEBUG = False
 SECRET_KEY = secrets.token_hex()
 ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
-ROOT_URLCONF = "episodes_assets_tests.dashboard.openid_provider.urls"
+ROOT_URLCONF = "episodes_assets_tests.dashboard.oidc_provider.urls"
 INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -55,7 +55,7 @@ OAUTH2_PROVIDER = {
     "OIDC_RSA_PRIVATE_KEY": _KEY.private_bytes(
         Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()
     ).decode(),
-    "OAUTH2_VALIDATOR_CLASS": "episodes_assets_tests.dashboard.openid_provider.claims.Validator",
+    "OAUTH2_VALIDATOR_CLASS": "episodes_assets_tests.dashboard.oidc_provider.claims.Validator",
     "SCOPES": {"openid": "Know who you are", "email": "Know your e-mail address"},
     "PKCE_REQUIRED": True,
     "ALLOW_LOCALHOST_LOOPBACK": True,

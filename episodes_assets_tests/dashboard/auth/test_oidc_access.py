@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from episodes_assets.accounts.identity import Role
 from episodes_assets.dashboard.configuration import (
     GOOGLE,
-    OpenIdAccess,
+    OidcAccess,
     decide_role,
     domain_of,
     is_vouched_for,
@@ -17,7 +17,7 @@ DOMAINS = st.sampled_from(["example.com", "mail.example.com", "example.org", "am
 EMAILS = st.builds(lambda name, domain: f"{name}@{domain}", st.sampled_from(["ann", "bob", "a.b+c"]), DOMAINS)
 LISTS = st.frozensets(EMAILS | DOMAINS.map("*@{}".format), max_size=4)
 ACCESSES = st.builds(
-    OpenIdAccess,
+    OidcAccess,
     domains=st.frozensets(DOMAINS, max_size=2),
     viewers=LISTS,
     operators=LISTS,
@@ -31,13 +31,13 @@ def in_case(text: str, upper: list[bool]) -> str:
 
 
 @given(EMAILS, ACCESSES)
-def test_nobody_is_let_in_whose_address_is_not_verified(email: str, access: OpenIdAccess) -> None:
+def test_nobody_is_let_in_whose_address_is_not_verified(email: str, access: OidcAccess) -> None:
     assert decide_role(email, email_verified=False, access=access) is None
 
 
 @given(EMAILS, ACCESSES)
 def test_a_role_comes_from_a_setting_that_names_the_address_or_its_domain(
-    email: str, access: OpenIdAccess
+    email: str, access: OidcAccess
 ) -> None:
     domain = email.partition("@")[2]
     role = decide_role(email, email_verified=True, access=access)
@@ -55,17 +55,17 @@ def test_a_role_comes_from_a_setting_that_names_the_address_or_its_domain(
 
 @given(EMAILS, st.none() | st.sampled_from(Role))
 def test_nobody_is_let_in_where_nobody_is_named(email: str, role: Role | None) -> None:
-    assert decide_role(email, email_verified=True, access=OpenIdAccess(default_role=role)) is None
+    assert decide_role(email, email_verified=True, access=OidcAccess(default_role=role)) is None
 
 
 @given(EMAILS, ACCESSES, CASES)
-def test_case_makes_no_difference(email: str, access: OpenIdAccess, upper: list[bool]) -> None:
+def test_case_makes_no_difference(email: str, access: OidcAccess, upper: list[bool]) -> None:
     plain = decide_role(email, email_verified=True, access=access)
     assert decide_role(in_case(email, upper), email_verified=True, access=access) is plain
 
 
 @given(st.text(max_size=30) | st.text(alphabet="a@.*, \n\x00\u212a", max_size=12), ACCESSES)
-def test_what_is_no_plain_address_is_nobodys(email: str, access: OpenIdAccess) -> None:
+def test_what_is_no_plain_address_is_nobodys(email: str, access: OidcAccess) -> None:
     if email.count("@") != 1 or not email.isascii() or email.startswith("@") or email.endswith("@"):
         assert domain_of(email) is None
         assert decide_role(email, email_verified=True, access=access) is None
@@ -88,7 +88,7 @@ def test_what_is_no_plain_address_is_nobodys(email: str, access: OpenIdAccess) -
     ],
 )
 def test_what_looks_like_an_address_of_the_domain(email: str) -> None:
-    access = OpenIdAccess(
+    access = OidcAccess(
         domains=frozenset({"example.com"}), operators=frozenset({"*@example.com"}), default_role=Role.VIEWER
     )
     assert decide_role("ann@example.com", email_verified=True, access=access) is Role.OPERATOR
@@ -97,7 +97,7 @@ def test_what_looks_like_an_address_of_the_domain(email: str) -> None:
 
 def test_a_letter_that_becomes_another_in_lower_case() -> None:
     """The sign of the kelvin does, and would let in whoever owns the other domain."""
-    access = OpenIdAccess(operators=frozenset({"*@kino.example"}))
+    access = OidcAccess(operators=frozenset({"*@kino.example"}))
     assert "\u212aino.example".lower() == "kino.example"
     assert decide_role("ann@\u212aino.example", email_verified=True, access=access) is None
 
