@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # Not the scripts beside it: they name this folder to a shell, which misreads a quote or a dollar in it.
 PYTHON_IN := $(BIN)/python -P -m
 
-.PHONY: help run up test screenshots test-slow chaos lint format bench bench-large bench-quick clean
+.PHONY: help run up test screenshots test-slow chaos lint format docs bench bench-large bench-quick clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ lint: $(BENCH_INSTALLED) ## Formatter, linter, types, import directions, Dagster
 format: $(INSTALLED) ## Let ruff format and fix what it can
 	$(PYTHON_IN) ruff format .
 	$(PYTHON_IN) ruff check --fix .
+
+docs: $(INSTALLED) ## Write docs/settings.md anew, after a setting was changed
+	$(PYTHON_IN) episodes_assets_tests.docs.settings_page docs/settings.md
 
 RUNS ?= 3
 

@@ -1,13 +1,14 @@
 """Every setting of the system, from `EPISODES_*` in the environment or in a `.env` file.
 
 Without any DSN the embedded PostgreSQL serves all four databases; with DSNs, a process needs only
-those of its own work. README.md ("Settings") is the table of all of them.
+those of its own work. A setting is described here alone: `make docs` writes docs/settings.md from it.
 """
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PositiveFloat, SecretStr, ValidationError, field_validator
+from pydantic import Field, JsonValue, PositiveFloat, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from episodes_assets.errors import BadSetting
@@ -18,6 +19,32 @@ WITHHELD = "withheld"
 
 PROJECT_FOLDER = Path(__file__).resolve().parent.parent
 PRODUCTION = "production"
+
+
+class Section(StrEnum):
+    """The headings of docs/settings.md, in their order."""
+
+    PROCESS = "Every process"
+    DATABASES = "The databases"
+    ADMINISTRATION = "Setting databases up"
+    LAKE = "The input and the lake"
+    JOBS = "Jobs and days"
+    DASHBOARD = "The dashboard"
+
+
+def _page(section: Section, used_by: str, default: str = "") -> dict[str, JsonValue]:
+    """What docs/settings.md says of a setting beside its description.
+
+    Args:
+        section: The heading below which it stands.
+        used_by: The processes and commands that read it.
+        default: What holds without it, where the field's own default does not say so.
+    """
+    return {"section": section.value, "used_by": used_by, "default": default}
+
+
+_EMBEDDED = "embedded server"
+_ADMINISTRATION = "`episodes db init`, `db stamp`"
 
 
 class Settings(BaseSettings):
@@ -33,138 +60,290 @@ class Settings(BaseSettings):
 
     home: Path = Field(
         default=PROJECT_FOLDER / ".episodes",
-        description="Folder of the embedded databases, the lake and Dagster's logs.",
+        description="Folder of the embedded databases (as root, a link to them), their passwords, the lake "
+        "and the logs.",
+        json_schema_extra=_page(Section.PROCESS, "all", default="`.episodes` in the checkout"),
     )
     environment: str = Field(
         default="development",
         pattern=r"^[a-z][a-z0-9_-]{0,30}$",
-        description="Name stamped on every database; a process of another name may not write.",
+        description="Name stamped on every database and on the lake; a process of another name may not "
+        "write. `production` is stricter: docs/environments.md.",
+        json_schema_extra=_page(Section.PROCESS, "all"),
     )
-
     allowed_hosts: str = Field(
         default="",
-        description="Hosts that DSNs and the lake's URL may name outside production, comma-separated.",
+        description="Outside production, the hosts that DSNs and the lake's URL may name: `host`, "
+        "`host:port`, `s3://bucket`, comma-separated: docs/environments.md.",
+        json_schema_extra=_page(Section.PROCESS, "all"),
     )
 
-    dagster_dsn: SecretStr | None = Field(default=None, description="Dagster's own storage.")
+    dagster_dsn: SecretStr | None = Field(
+        default=None,
+        description="Dagster's own storage.",
+        json_schema_extra=_page(Section.DATABASES, "orchestrator, web server", default=_EMBEDDED),
+    )
     dashboard_dsn: SecretStr | None = Field(
         default=None,
         description="Users, sessions and the audit log, in the same database as Dagster's storage.",
+        json_schema_extra=_page(
+            Section.DATABASES, "web server, `episodes users`, `tokens`, `audit`", default=_EMBEDDED
+        ),
     )
-    input_dsn: SecretStr | None = Field(default=None, description="Input, read-only role.")
+    input_dsn: SecretStr | None = Field(
+        default=None,
+        description="The input, a role that can only read.",
+        json_schema_extra=_page(Section.DATABASES, "orchestrator", default=_EMBEDDED),
+    )
     input_writer_dsn: SecretStr | None = Field(
-        default=None, description="Input, role of the systems that fill it; for `episodes input`."
+        default=None,
+        description="The input, a role that writes. Leave it out where other systems fill the input: "
+        "`db init` then leaves its tables to them.",
+        json_schema_extra=_page(Section.DATABASES, "`episodes input`", default=_EMBEDDED),
     )
-    queue_dsn: SecretStr | None = Field(default=None, description="Queue, orchestrator's role.")
-    worker_dsn: SecretStr | None = Field(default=None, description="Queue, worker's role.")
-    results_dsn: SecretStr | None = Field(default=None, description="Results, publisher's role.")
-    consumer_dsn: SecretStr | None = Field(default=None, description="Results, consumers' role.")
+    queue_dsn: SecretStr | None = Field(
+        default=None,
+        description="The queue, the orchestrator's role.",
+        json_schema_extra=_page(
+            Section.DATABASES,
+            "orchestrator, web server, `episodes jobs`, `history`, `lake`",
+            default=_EMBEDDED,
+        ),
+    )
+    worker_dsn: SecretStr | None = Field(
+        default=None,
+        description="The queue, the workers' role.",
+        json_schema_extra=_page(Section.DATABASES, "worker", default=_EMBEDDED),
+    )
+    results_dsn: SecretStr | None = Field(
+        default=None,
+        description="The results, the publisher's role.",
+        json_schema_extra=_page(
+            Section.DATABASES, "orchestrator, `episodes state`, `history`, `lake`", default=_EMBEDDED
+        ),
+    )
+    consumer_dsn: SecretStr | None = Field(
+        default=None,
+        description="The results, a role that reads what is published.",
+        json_schema_extra=_page(Section.DATABASES, "`episodes results`, consumers", default=_EMBEDDED),
+    )
 
     admin_dsn: SecretStr | None = Field(
-        default=None, description="A role that may create roles and databases; for `db init` and `db stamp`."
+        default=None,
+        description="A role that may create roles and databases.",
+        json_schema_extra=_page(Section.ADMINISTRATION, _ADMINISTRATION),
     )
-    dagster_admin_dsn: SecretStr | None = Field(default=None, description="The same, per server.")
-    input_admin_dsn: SecretStr | None = Field(default=None, description="The same, per server.")
-    queue_admin_dsn: SecretStr | None = Field(default=None, description="The same, per server.")
-    results_admin_dsn: SecretStr | None = Field(default=None, description="The same, per server.")
+    dagster_admin_dsn: SecretStr | None = Field(
+        default=None,
+        description="The same, where `dagster` has a server of its own.",
+        json_schema_extra=_page(Section.ADMINISTRATION, _ADMINISTRATION, default="`EPISODES_ADMIN_DSN`"),
+    )
+    input_admin_dsn: SecretStr | None = Field(
+        default=None,
+        description="The same for `input`.",
+        json_schema_extra=_page(Section.ADMINISTRATION, _ADMINISTRATION, default="`EPISODES_ADMIN_DSN`"),
+    )
+    queue_admin_dsn: SecretStr | None = Field(
+        default=None,
+        description="The same for `queue`.",
+        json_schema_extra=_page(Section.ADMINISTRATION, _ADMINISTRATION, default="`EPISODES_ADMIN_DSN`"),
+    )
+    results_admin_dsn: SecretStr | None = Field(
+        default=None,
+        description="The same for `results`.",
+        json_schema_extra=_page(Section.ADMINISTRATION, _ADMINISTRATION, default="`EPISODES_ADMIN_DSN`"),
+    )
 
-    snapshots_url: str = Field(
-        default="",
-        description="Where an older release kept snapshots, a folder or an fsspec URL: `episodes db init` "
-        "brings them into the lake. Default: in the home.",
-    )
     lake_url: str = Field(
         default="",
-        description="Where drops and viewings are kept for ever: a folder or a URL such as "
-        "s3://bucket/prefix, which workers reach as well. Default: in the home.",
+        description="Where drops and viewings are kept for ever: a folder, or a URL such as "
+        "`s3://bucket/prefix`, that workers reach as well: docs/lake.md.",
+        json_schema_extra=_page(
+            Section.LAKE,
+            "orchestrator, worker, `episodes lake`, `history`, `db`",
+            default="`lake` in the home",
+        ),
     )
-
+    snapshots_url: str = Field(
+        default="",
+        description="Where an older release kept snapshots, a folder or an fsspec URL (`s3://…` needs `s3fs` "
+        "installed): `episodes db init` brings them into the lake: docs/lake.md.",
+        json_schema_extra=_page(
+            Section.LAKE, "orchestrator, `episodes lake`, `db`", default="`snapshots` in the home"
+        ),
+    )
     late_days: int = Field(
         default=3,
         ge=0,
         le=366,
         description="Days before a day whose viewings are looked at again, because some may arrive late.",
+        json_schema_extra=_page(Section.LAKE, "orchestrator"),
+    )
+    quarantine_limit: float = Field(
+        default=0.25,
+        ge=0,
+        le=1,
+        description="Share of a drop refused above which nothing is built on it; 1 never stops.",
+        json_schema_extra=_page(Section.LAKE, "orchestrator"),
     )
 
     chunk_jobs: int = Field(
-        default=2_000, ge=1, le=20_000, description="Jobs in one queue message and one micro-batch."
+        default=2_000,
+        ge=1,
+        le=20_000,
+        description="Jobs in one queue message and one micro-batch; long windows get fewer.",
+        json_schema_extra=_page(Section.JOBS, "orchestrator"),
     )
     max_starts: int = Field(
-        default=4, ge=1, le=50, description="Starts after which a job without outcome is held."
+        default=4,
+        ge=1,
+        le=50,
+        description="Starts after which a job without outcome is held: docs/job-states.md.",
+        json_schema_extra=_page(Section.JOBS, "worker"),
     )
     retry_seconds: float = Field(
         default=2.0,
         ge=0,
-        description="Wait before a failed job's next start, or a step's after an outage; doubles.",
+        description="Wait before the next start of a failed job, or of a step whose database went away "
+        "(three times); doubles each time.",
+        json_schema_extra=_page(Section.JOBS, "orchestrator, worker"),
     )
     batch_timeout_seconds: float = Field(
-        default=300.0, gt=0, description="Longest computation of jobs that run together."
+        default=300.0,
+        gt=0,
+        description="Longest computation of jobs that run together; then they run one by one.",
+        json_schema_extra=_page(Section.JOBS, "worker"),
     )
     job_timeout_seconds: float = Field(
-        default=60.0, gt=0, description="Longest computation of a job that runs alone."
+        default=60.0,
+        gt=0,
+        description="Longest computation of a job that runs alone.",
+        json_schema_extra=_page(Section.JOBS, "worker"),
     )
     algorithm_timeout_seconds: dict[str, PositiveFloat] = Field(
-        default_factory=dict, description="The same for single algorithms, as a JSON object by name."
+        default_factory=dict,
+        description='The same for single algorithms, by their names, as JSON: `{"retention": 120}`.',
+        json_schema_extra=_page(Section.JOBS, "worker"),
     )
     compute_memory_mb: int = Field(
-        default=4096, ge=512, description="Memory that a worker's computation may allocate."
+        default=4096,
+        ge=512,
+        description="What a worker's computation may allocate; beyond it a job fails alone.",
+        json_schema_extra=_page(Section.JOBS, "worker"),
     )
     heartbeat_seconds: float = Field(
-        default=30.0, ge=2, description="Silence after which a worker's messages go to another."
+        default=30.0,
+        ge=2,
+        description="Silence after which a worker's messages go to another.",
+        json_schema_extra=_page(Section.JOBS, "orchestrator, worker, `episodes jobs`"),
     )
     stall_minutes: float = Field(
-        default=15.0, gt=0, description="`job_outcomes` fails when no job finishes for so long."
+        default=15.0,
+        gt=0,
+        description="`job_outcomes` fails when no job of its days finishes for so long, unless the fleet is "
+        "busy with days before them.",
+        json_schema_extra=_page(Section.JOBS, "orchestrator, `episodes jobs`"),
     )
     queue_log_days: int = Field(
-        default=7, ge=1, description="How long PgQueuer's log of finished messages is kept."
-    )
-
-    quarantine_limit: float = Field(
-        default=0.25, ge=0, le=1, description="Share of a drop refused above which nothing is built on it."
+        default=7,
+        ge=1,
+        description="How long PgQueuer's log of finished messages is kept.",
+        json_schema_extra=_page(Section.JOBS, "orchestrator"),
     )
     published_by_hour: int = Field(
-        default=8, ge=0, le=23, description="Hour (UTC) by which a day is to be published after its end."
+        default=8,
+        ge=0,
+        le=23,
+        description="Hour (UTC) by which a day is to be published after its end.",
+        json_schema_extra=_page(Section.JOBS, "orchestrator"),
     )
 
+    password_login: bool = Field(
+        default=True,
+        description="Whether passwords are accepted; `false` ends their sessions as well.",
+        json_schema_extra=_page(Section.DASHBOARD, "web server"),
+    )
+    session_hours: float = Field(
+        default=12.0,
+        gt=0,
+        le=24 * 30,
+        description="After which a login ends, used or not.",
+        json_schema_extra=_page(Section.DASHBOARD, "web server"),
+    )
+    session_idle_minutes: float = Field(
+        default=60.0,
+        gt=0,
+        le=60 * 24 * 30,
+        description="After which a login ends that nobody used.",
+        json_schema_extra=_page(Section.DASHBOARD, "web server"),
+    )
     dashboard_hosts: str = Field(
         default="",
         description="Names by which browsers may call the dashboard besides localhost, comma-separated.",
+        json_schema_extra=_page(Section.DASHBOARD, "web server"),
     )
-    tls_certificate: Path | None = Field(default=None, description="PEM file the dashboard shows browsers.")
-    tls_key: Path | None = Field(default=None, description="PEM file of the certificate's key.")
+    tls_certificate: Path | None = Field(
+        default=None,
+        description="PEM file of the certificate; with it and its key the dashboard may listen beyond this "
+        "machine.",
+        json_schema_extra=_page(Section.DASHBOARD, "web server"),
+    )
+    tls_key: Path | None = Field(
+        default=None,
+        description="PEM file of the certificate's key.",
+        json_schema_extra=_page(Section.DASHBOARD, "web server"),
+    )
     tls_ends_at_proxy: bool = Field(
-        default=False, description="A proxy before the dashboard ends TLS; its X-Forwarded-* are believed."
+        default=False,
+        description="A proxy ends TLS; its `X-Forwarded-*` are believed.",
+        json_schema_extra=_page(Section.DASHBOARD, "web server"),
     )
     trusted_proxies: str = Field(
-        default="127.0.0.1", description="Addresses of such proxies, comma-separated."
+        default="127.0.0.1",
+        description="Addresses or networks of such proxies, comma-separated.",
+        json_schema_extra=_page(Section.DASHBOARD, "web server"),
     )
-    session_hours: float = Field(
-        default=12.0, gt=0, le=24 * 30, description="After which a login ends, used or not."
-    )
-    session_idle_minutes: float = Field(
-        default=60.0, gt=0, le=60 * 24 * 30, description="After which a login ends that nobody used."
-    )
-    password_login: bool = Field(default=True, description="Whether passwords are accepted.")
     openid_issuer: str = Field(
         default="",
-        description="OpenID Connect provider people sign in through, such as https://accounts.google.com.",
+        description="OpenID Connect provider people sign in through, such as `https://accounts.google.com`: "
+        "docs/dashboard.md.",
+        json_schema_extra=_page(Section.DASHBOARD, "web server"),
     )
     openid_name: str = Field(
-        default="", description="What the button on the login page calls it. Default: its host."
+        default="",
+        description="What the login page's button calls the provider.",
+        json_schema_extra=_page(Section.DASHBOARD, "web server", default="host of the issuer"),
     )
-    openid_client_id: str = Field(default="", description="What the provider calls the dashboard.")
-    openid_client_secret: SecretStr | None = Field(default=None, description="What it proves that with.")
-    openid_domains: str = Field(
-        default="", description="E-mail domains of which everybody has the default role, comma-separated."
+    openid_client_id: str = Field(
+        default="",
+        description="What the provider calls the dashboard.",
+        json_schema_extra=_page(Section.DASHBOARD, "web server"),
     )
-    openid_default_role: Literal["viewer", "operator"] | None = Field(
-        default=None, description="Role of everybody of these domains who is not listed."
-    )
-    openid_viewers: str = Field(
-        default="", description="E-mail addresses that may look, or *@domain, comma-separated."
+    openid_client_secret: SecretStr | None = Field(
+        default=None,
+        description="What the dashboard proves that with.",
+        json_schema_extra=_page(Section.DASHBOARD, "web server"),
     )
     openid_operators: str = Field(
-        default="", description="E-mail addresses that may change things, or *@domain, comma-separated."
+        default="",
+        description="E-mail addresses that may change things, or `*@domain`, comma-separated.",
+        json_schema_extra=_page(Section.DASHBOARD, "web server"),
+    )
+    openid_viewers: str = Field(
+        default="",
+        description="E-mail addresses that may look, or `*@domain`, comma-separated.",
+        json_schema_extra=_page(Section.DASHBOARD, "web server"),
+    )
+    openid_domains: str = Field(
+        default="",
+        description="E-mail domains of which everybody has the default role who is not listed, "
+        "comma-separated; needs that role.",
+        json_schema_extra=_page(Section.DASHBOARD, "web server"),
+    )
+    openid_default_role: Literal["viewer", "operator"] | None = Field(
+        default=None,
+        description="That role, `viewer` or `operator`; needs the domains.",
+        json_schema_extra=_page(Section.DASHBOARD, "web server"),
     )
 
     @field_validator("*", mode="before")
@@ -217,11 +396,11 @@ def load_settings(**overrides: Any) -> Settings:  # noqa: ANN401
     except SettingsError as error:  # not JSON, where JSON is wanted
         field = str(error).split('"')[1]
         raise BadSetting(
-            f"EPISODES_{field.upper()} cannot be read", "spell it as JSON; see README, Settings"
+            f"EPISODES_{field.upper()} cannot be read", "spell it as JSON; see docs/settings.md"
         ) from error
     except ValidationError as error:
         first = error.errors()[0]
         name = f"EPISODES_{str(first['loc'][0]).upper()}" if first["loc"] else "settings"
         raise BadSetting(
-            f"{name} = {first.get('input')!r} is no good", f"{first['msg']}; see README, Settings"
+            f"{name} = {first.get('input')!r} is no good", f"{first['msg']}; see docs/settings.md"
         ) from error

@@ -119,11 +119,3 @@ def test_no_row_is_looked_at_alone() -> None:
         text = file.read_text(encoding="utf-8")
         for word in ("axis=1", "iterrows", "itertuples"):
             assert word not in text, f"{file} has {word}"
-
-
-def test_every_setting_is_in_the_readme() -> None:
-    from episodes_assets.settings import Settings
-
-    readme = (PROJECT_FOLDER / "README.md").read_text(encoding="utf-8")
-    missing = [n for n in Settings.model_fields if f"`EPISODES_{n.upper()}`" not in readme]
-    assert missing == []

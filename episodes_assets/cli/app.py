@@ -134,7 +134,7 @@ app = typer.Typer(
 def episodes() -> None:
     """Track episodes: a day's catalogue drop becomes jobs, outcomes and published results.
 
-    Begin with `episodes demo`; settings are EPISODES_* variables (see README).
+    Begin with `episodes demo`; settings are EPISODES_* variables (see docs/settings.md).
     """
 
 

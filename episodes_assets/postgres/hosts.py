@@ -261,7 +261,7 @@ def _hosts_of_link(setting: str, link: str, *, is_chained: bool) -> Iterator[Hos
 
 
 def requested(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[Request]:
-    """Every host that the settings lead to, in the order of README's table.
+    """Every host that the settings lead to: those of databases first.
 
     Raises:
         BadSetting: If a DSN, the snapshots' or the lake's URL cannot be read.

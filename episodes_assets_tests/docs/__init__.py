@@ -1,0 +1,1 @@
+"""The documentation: what is written from the code, and whether the rest names what exists."""
