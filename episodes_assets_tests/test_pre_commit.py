@@ -10,7 +10,7 @@ from episodes_assets.settings import PROJECT_FOLDER
 def test_the_hooks_are_the_commands_of_make_lint() -> None:
     installed = [f"--old-file=.venv/{each}" for each in (".installed", ".bench-installed")]
     listed = subprocess.run(
-        ["make", "--dry-run", "--no-print-directory", *installed, "lint"],
+        ["make", "--dry-run", "--no-print-directory", "VENV=.venv", *installed, "lint"],
         cwd=PROJECT_FOLDER,
         stdout=subprocess.PIPE,
         text=True,
