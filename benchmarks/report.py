@@ -15,7 +15,6 @@ from pathlib import Path
 
 from benchmarks import plots
 from benchmarks.aims import (
-    LONG_WINDOW,
     Aim,
     for_a_day,
     octets,
@@ -113,46 +112,31 @@ def _put_between(path: Path, marks: tuple[str, str], new: str) -> None:
 
 def _summary(run: Run) -> str:
     rows, tracked = run.sizes["drop_rows"], run.sizes["tracked"][0]
-    start = {
-        how: seconds(for_a_day(run, run.find("start dates", how=how, tracked=tracked)[-1]))
-        for how in ("whole columns", "row-wise set", "row-wise list")
-    }
+    columns, by_row = (
+        seconds(for_a_day(run, run.find("start dates", how=how, tracked=tracked)[-1]))
+        for how in ("whole columns", "row-wise list")
+    )
     planned = run.find("planning a day")[0]
-    tick = run.named("fan-out", "tick, 50,000 jobs")
     fleet, other = run.named("the fleet", "workers: 2"), run.named("the fleet", "Procrastinate")
-    big = run.find("a big day")[0]
-    long, *statements = run.find("engines", window_days=LONG_WINDOW)
-    others = ", ".join(f"{each.name.split(',')[0]}: {seconds(each.seconds)}" for each in statements)
+    demo = ", ".join(f"{each.name.split(', ')[1]}: {seconds(each.seconds)}" for each in run.find("demo"))
     lines = [
-        (f"start dates of {rows:,} rows, {tracked:,} episodes tracked", start["whole columns"]),
-        ("the same row by row, tracked episodes in a set", start["row-wise set"]),
-        ("the same row by row, tracked episodes in a list, as it once was", start["row-wise list"]),
+        (
+            f"start dates of {rows:,} rows, {tracked:,} episodes tracked",
+            f"{columns} (row by row, as it once was: {by_row})",
+        ),
         (
             "planning that day, database to database, 50,000 jobs",
             f"{seconds(planned.seconds)}, {size(planned.facts['peak_bytes'])}",
         ),
-        (
-            f"planning a day of {big.facts['rows']:,} rows",
-            f"{seconds(big.seconds)}, {size(big.facts['peak_bytes'])}",
-        ),
-        ("handing 50,000 jobs to the fleet", seconds(tick.seconds)),
         ("two workers on 50,000 jobs", f"{rate(fleet.rate)} (Procrastinate: {rate(other.rate)})"),
-        (
-            f"the same with windows of {LONG_WINDOW} days",
-            f"{seconds(long.seconds)} (`reach` alone in {others})",
-        ),
         ("publishing 50,000 outcomes", seconds(run.named("publishing", "published").seconds)),
-        *((figure.name, seconds(figure.seconds)) for figure in run.find("backfill")),
-        *((figure.name, seconds(figure.seconds)) for figure in run.find("demo")),
+        *((figure.name, seconds(figure.seconds)) for figure in run.find("backfill")[-1:]),
+        ("`episodes demo`", demo),
     ]
     return f"""Measured on {run.when} by `make bench` ({_runs(run)}) on {run.machine["cores"]} shared cores
 ({run.machine["processor"]}), embedded PostgreSQL with durable settings:
 
-{_table(("", "measured"), lines)}
-
-[docs/benchmarks.md](docs/benchmarks.md) has all figures, what they are compared with, and the plots;
-[docs/scale.md](docs/scale.md) what breaks first at ten, a hundred and a thousand times of them;
-[docs/designs-tried.md](docs/designs-tried.md) what else was tried."""
+{_table(("", "measured"), lines)}"""
 
 
 def _head(run: Run) -> str:
