@@ -1,4 +1,7 @@
-"""A day is a daily partition key: `YYYY-MM-DD`, UTC, the first one 2018-03-01."""
+"""A day is a daily partition key: `YYYY-MM-DD`, UTC, the first one 2018-03-01.
+
+Parsing and ranges of days only; how days depend on each other is `defs/partitions.py`.
+"""
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta

@@ -1,4 +1,7 @@
-"""The code location: the sum of assets, jobs, schedules, sensors and resources."""
+"""The code location: the sum of assets, jobs, schedules, sensors and resources.
+
+Each of them is defined in `defs/`.
+"""
 
 from collections.abc import Mapping
 from typing import Any

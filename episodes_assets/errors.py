@@ -1,7 +1,7 @@
-"""What goes wrong in ways we foresee: each error says what happened and how to fix it.
+"""The foreseen errors: each says what happened, and gives a hint what to do.
 
-A command prints such an error as one line; an asset turns it into a failed step. Of anything else that is
-raised `failures.py` looks up the cause; what has none of those known there is a defect.
+A command prints such an error as one line; an asset turns it into a failed step. For any other exception
+`failures.py` looks up the root cause; one without a known root cause is a defect.
 """
 
 from typing import Self
@@ -86,7 +86,7 @@ class LockHeld(TimedOut):
 
 
 class Conflict(SystemFailure):
-    """Two transactions were in each other's way; one was ended."""
+    """Two transactions were in a deadlock, or one could not be serialised; one was ended."""
 
 
 class FileMissing(SystemFailure):
@@ -130,7 +130,7 @@ class InputUnwritable(EpisodesError):
 
 
 class ViewingUnreadable(EpisodesError):
-    """A viewing holds a value that nobody can tell the meaning of."""
+    """A viewing holds a value whose meaning is unknown."""
 
 
 class DropNotArrived(EpisodesError):

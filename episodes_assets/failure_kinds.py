@@ -1,7 +1,7 @@
-"""The kinds of root causes: how each is recognised, what is said of it, and what to do about it.
+"""The table of root causes: how each is recognised, what is said of it, and the hint.
 
-Recognised by SQLSTATE, by errno and by class name, so that no driver is imported here; by text only where a
-driver gives nothing else, as libpq does for connections that fail.
+Recognised by SQLSTATE, errno and class name, so that no driver is imported here; by text only where a driver
+gives nothing else, as libpq does for failed connections. Finding the innermost cause is `failures.py`.
 """
 
 import errno
@@ -202,7 +202,7 @@ KINDS = (
     ),
     Kind(
         errors.Conflict,
-        "two transactions were in each other's way",
+        "two transactions conflicted",
         "run it again",
         sqlstates=("40",),
         texts=("deadlock detected",),

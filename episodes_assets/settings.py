@@ -2,6 +2,7 @@
 
 Without any DSN the embedded PostgreSQL serves all four databases; with DSNs, a process needs only
 those of its own work. A setting is described here alone: `make docs` writes docs/settings.md from it.
+No database is read here.
 """
 
 from enum import StrEnum

@@ -1,4 +1,7 @@
-"""The audit log: who did what, when, from where. Nobody but an administrator can change it."""
+"""The audit log: who did what, when, from where. Only an administrator of the database can change it.
+
+Which requests are recorded, and what of them, is decided in `dashboard/auth/`.
+"""
 
 import datetime as dt
 import json

@@ -1,6 +1,6 @@
-"""Connections to the accounts, kept open between requests, for threads and for the event loop.
+"""A pool of connections to the accounts' database, for threads and for the event loop.
 
-From the event loop each call runs in a thread of its own few. Statements are the other modules'.
+From the event loop each call runs in one of a few threads. The statements are in the other modules.
 """
 
 from collections.abc import Callable, Iterator
@@ -59,7 +59,7 @@ class AccountsPool:
         self._dsn = dsn
         self._environment = environment
         self._refusal: Exception | None = None
-        # The pool makes its connections in threads of its own: what is wrong is better told here.
+        # The pool connects in threads of its own, where an error would only be logged; here it is raised.
         with connect_to_write(dsn, Database.DAGSTER, environment):
             pass
         self._pool = ConnectionPool(

@@ -1,12 +1,13 @@
 """Rate limit of logins: failed ones slow down the next ones, of the same name and from the same network.
 
 How long somebody must wait after so many failures is a pure rule (exponential backoff). An attempt counts
-as failed from the moment it is let through until it is known to have succeeded, so many at once get no
+as failed from the moment it is let through until it is known to have succeeded, so parallel attempts get no
 further than one after the other.
 
-Whoever attacks a name makes it wait for everybody, and whoever guesses at an address everybody there; but
-not a name at an address where it has logged in before, which is counted by itself. So the attack does not
-keep its victim out. The price: at such an address one can see that the name is not refused with the others.
+Attacks on a name slow down everybody who uses that name, and attacks from an address everybody there; but not
+a name at an address where it has logged in before, which is counted by itself. So an attack does not lock its
+victim out. The price: at such an address one can see that the name is not refused with the others. Checking
+passwords is `users`.
 """
 
 import hashlib
@@ -101,7 +102,7 @@ def try_again_after(connection: Connection, name: str, address: str) -> float:
         seconds = max(rule.seconds_left(attempts.get(subject, _NEVER)) for subject, rule in rules.items())
         if seconds == 0:
             counted = {s: rule.counted(attempts.get(s, _NEVER)) for s, rule in rules.items()}
-            # Without failures of its own it tells `forget_failures` at which addresses the name was tried.
+            # A row without failures records for `forget_failures` at which addresses the name was tried.
             counted.setdefault(_pair(name, address), 0)
             connection.execute(
                 "INSERT INTO dashboard.login_attempts (subject, failures, failed_at)"
@@ -130,7 +131,7 @@ def record_success(connection: Connection, name: str, address: str) -> None:
     """An attempt that was let through was right.
 
     The name's failures are forgotten, or just those at this address if it was known. The address's
-    stay, but for this attempt: one's own account would wash away guesses at others.
+    stay, but for this attempt: else logging in to one's own account would clear guesses at others.
     """
     with connection.transaction():
         rules = _rules(connection, name, address)
@@ -154,7 +155,7 @@ def record_success(connection: Connection, name: str, address: str) -> None:
 def forget_failures(connection: Connection, name: str) -> None:
     """Let a name be tried again at once, wherever it was tried; for an administrator's word."""
     with connection.transaction():
-        # Attempts that lock these rows in another order would wait in a ring with this.
+        # Attempts lock these rows in another order, so locking row by row could deadlock.
         connection.execute("LOCK TABLE dashboard.login_attempts IN SHARE ROW EXCLUSIVE MODE")
         connection.execute(
             "UPDATE dashboard.login_attempts SET failures = 0"
@@ -181,7 +182,7 @@ def _rules(connection: Connection, name: str, address: str) -> dict[bytes, Waiti
 def _lock(connection: Connection, subjects: Iterable[bytes]) -> None:
     """Until the transaction ends nobody else counts for these.
 
-    Those that begin alike share a lock: what strangers type does not fill the table of locks.
+    Subjects share 256 locks, so that the names which attackers try do not fill the table of locks.
     """
     locks.lock_row(connection, locks.ACCOUNTS, *(f"login {subject[0]:02x}" for subject in subjects))
 

@@ -327,7 +327,7 @@ def add_first_operator(connection: Connection, show: Callable[[str, str], None])
 
     Args:
         connection: To the accounts.
-        show: Is told the name and the password, which is kept nowhere: what it raises leaves no operator
+        show: Called with the name and the password, which is kept nowhere: what it raises leaves no operator
             behind whose password nobody has seen.
 
     Returns:

@@ -1,7 +1,7 @@
-"""Whether the databases and the lake agree: after a restore of one of them they do not.
+"""Whether the databases and the lake agree with each other; after a restore of one of them they may not.
 
-Pure comparisons of what each says of the others. What lies inside one of them, such as the rows behind a
-manifest, is for the asset checks.
+Pure comparisons of what one records of another. Whether the rows inside one of them are right, such as those
+behind a manifest, is for the asset checks in the other modules.
 """
 
 import datetime as dt

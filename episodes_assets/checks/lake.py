@@ -1,8 +1,7 @@
-"""Checks of `input_episodes` and `input_viewings`: is what was taken whole, usual, and none of it lost.
+"""Checks of `input_episodes` and `input_viewings`: is what was taken complete, of usual size, not lost.
 
-Whether a day's drop is whole in the lake and one to build on; whether its viewings are whole, as many as
-usual, none lost since they were taken, and none late. Whether the lake agrees with the databases is
-`consistency`.
+A drop must be complete in the lake and have few refused rows; the viewings of a day must be complete, and
+none of them lost or late. Whether the lake agrees with the databases is `consistency`.
 """
 
 import datetime as dt

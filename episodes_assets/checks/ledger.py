@@ -1,9 +1,9 @@
 """Checks of `episode_jobs` and `job_outcomes`: the plan, how fast it was made, outcomes, and stalled days.
 
-The ledger has exactly the planned jobs, about as many as usual; each job of a plan is accounted for once.
-Slow planning is measured against what planning has taken before: in the system this replaces the step that
-plans a day came to take over an hour, and nobody was told before it ran into its time limit. A day is
-stalled when its jobs come to no end; the rule for that, and its hint, are `OpenDay`.
+The ledger must hold exactly the planned jobs, about as many as usual, and account for each once. The duration
+of planning is compared with that of earlier runs, so that a slow step is reported long before it reaches a
+time limit. The rule by which an open day is stalled, and its hint, are `OpenDay`. What is compared is read
+by `ledger/verify.py` and `ledger/progress.py`.
 """
 
 import datetime as dt
@@ -155,7 +155,7 @@ def slow_after(days: int, rows: int, history: Sequence[Planning]) -> float | Non
 
 
 def describe_slow(limit: float, *, seconds: float, usual: float, is_running: bool) -> str:
-    """What to say of a planning step that is far slower than usual."""
+    """The warning about a planning step that is far slower than usual."""
     so_far = "has taken" if is_running else "took"
     return (
         f"planning {so_far} {seconds:,.1f} s, its history says {usual:,.1f} s and at most {limit:,.1f} s: "

@@ -1,7 +1,7 @@
 """Checks of `tracked_episodes` and `published_results`: the state and its chain, published rows, freshness.
 
-The accumulated state is what its manifest says; consumers read the outcomes, and those of yesterday by the
-stated hour. What is compared is read by `results/verify.py`.
+The accumulated state must match its manifest; published rows must match the outcomes, and those of yesterday
+must be there by the stated hour. What is compared is read by `results/verify.py`.
 """
 
 import datetime as dt

@@ -1,6 +1,8 @@
-"""What a check says of many days at once, in numbers and in one plain line; and what is usual.
+"""What the result of a check is (`Verdict`), and the band of counts that are usual for a day.
 
-Usual is a band around the median of the days before. What the numbers mean belongs to each check.
+A verdict covers all days of a step, with its numbers and one message. Usual is a band around the median of
+the days before. Which numbers a check compares is in `lake`, `ledger` and `results`; turning a verdict into
+Dagster's result is `defs/steps.py`.
 """
 
 import datetime as dt

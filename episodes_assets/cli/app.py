@@ -150,7 +150,7 @@ def invoke() -> None:
         app()
     except EpisodesError as error:
         _fail(str(error))
-    except Exception as error:  # noqa: BLE001  whatever it is, its cause is told
+    except Exception as error:  # noqa: BLE001  whatever it is, its cause is shown
         from episodes_assets import failures
 
         traceback_is = keep_traceback()

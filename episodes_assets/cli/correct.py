@@ -1,6 +1,7 @@
-"""`episodes correct` and `episodes history`: put a wrong day right; all that is on record about one.
+"""`episodes correct` and `episodes history`: work a wrong day again, and show what is recorded of a day.
 
-A correction works the day again and all that was built on it.
+A correction works the day again and all later days that build on it. The order of the runs is decided here;
+what a run does, in `defs/`.
 """
 
 import datetime as dt

@@ -1,4 +1,7 @@
-"""`episodes db`: set the databases up, see how they are."""
+"""`episodes db`: set the databases up, change their stamps, and show their state.
+
+The work is done in `postgres/provision/`.
+"""
 
 from contextlib import ExitStack
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`episodes demo`: the main job from nothing."""
+"""`episodes demo`: the main job on a new system with generated input."""
 
 import datetime as dt
 import time

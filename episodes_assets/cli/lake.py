@@ -1,4 +1,7 @@
-"""`episodes lake`: look after the copies of the input that are kept for ever."""
+"""`episodes lake`: show, verify and clean up the lake's tables.
+
+The work is done in `lake/upkeep.py`.
+"""
 
 import datetime as dt
 from collections.abc import Sequence

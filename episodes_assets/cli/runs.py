@@ -321,7 +321,7 @@ def backfill(
 
 
 def workers_of_ones_own(workers: int | None, dsns: Dsns) -> int:
-    """How many workers a command runs: as many as it was told, or what suits its databases."""
+    """How many workers a command runs: as many as the option says, or what suits its databases."""
     if workers is None:
         return EMBEDDED_WORKERS if dsns.is_embedded else 0
     return workers

@@ -1,4 +1,4 @@
-"""`episodes webserver` and `episodes worker`: one process of the system, until it is told to stop.
+"""`episodes webserver` and `episodes worker`: one process of the system, until it is stopped.
 
 Each imports what it serves when it is run. `episodes up` starts them as children.
 """

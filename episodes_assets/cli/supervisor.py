@@ -167,7 +167,7 @@ def worker_argv() -> list[str]:
 
 
 def worker_environment(settings: Settings, dsns: Dsns) -> dict[str, str]:
-    """What a worker is told: its own two DSNs and no other."""
+    """The environment of a worker: its own two DSNs and no other."""
     return {
         **dsns.environment(FLEET),
         "EPISODES_HOME": str(settings.home.resolve()),

@@ -1,4 +1,7 @@
-"""`episodes up`: the whole system until Ctrl-C."""
+"""`episodes up`: the whole system until Ctrl-C.
+
+It starts and stops the processes; what each of them does is in `serve`, `defs/` and `worker/`.
+"""
 
 import contextlib
 import os

@@ -1,4 +1,7 @@
-"""The dashboard's ASGI application, put together from its parts."""
+"""The dashboard's ASGI application, put together from its parts.
+
+Routes, middleware and what they share are assembled here; what each part does is in its own module.
+"""
 
 import contextlib
 import logging

@@ -339,7 +339,7 @@ def _proxies(settings: Settings) -> tuple[str, ...]:
 
 
 def _names(settings: Settings, host: str) -> tuple[str, ...]:
-    """Never any name: a page whose name is made to point here would be at home with us."""
+    """The host names that are answered to; listing them rejects DNS rebinding, so there are no wildcards."""
     listed = _listed(settings.dashboard_hosts)
     for name in listed:
         if "*" in name or "/" in name or (":" in name and not _is_address(name)):

@@ -1,6 +1,6 @@
 """The Fleet page: days in work, workers, throughput, held jobs; and what operators may do about them.
 
-What it shows is read from the queue and cut to what a person can take in. Statements are `ledger/`'s.
+It reads from the queue no more than the page shows. The statements are in `ledger/`.
 """
 
 import asyncio
@@ -72,7 +72,7 @@ class Fleet:
         more_days: How many more there are.
         finished: The days that were planned last among the finished ones.
         jobs_per_second: The throughput of all days together.
-        ends_at: When all will be finished at that throughput; None when that cannot be told.
+        ends_at: When all will be finished at that throughput; None when that is unknown.
         workers: Workers that live, and those that have ended or fallen silent lately.
         alive: How many live.
         more_workers: How many are not shown.

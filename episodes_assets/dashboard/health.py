@@ -1,8 +1,8 @@
-"""Whether the dashboard can serve and the system behind it works, for machines that ask `/healthz`.
+"""`/healthz`, for machines: whether the dashboard can serve, and whether Dagster's daemon works.
 
-A daemon of Dagster sends heartbeats, and so counts as healthy, also when it finds no code location whose
-sensors it could evaluate. So the ticks of the sensors that are switched on are looked at; not what they
-decide.
+A daemon sends heartbeats, and so counts as healthy for Dagster, also when it finds no code location whose
+sensors it could evaluate. So the ticks of the sensors that are switched on are checked as well. What sensors
+decide is not looked at.
 """
 
 import logging

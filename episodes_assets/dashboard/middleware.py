@@ -99,14 +99,14 @@ _HSTS = "max-age=31536000"
 
 
 class SecurityHeaders:
-    """No response of the application is framed, sniffed, told to other sites or kept by a proxy.
+    """No response of the application is framed, sniffed, revealed to other sites or cached by a proxy.
 
     A response without a Content-Security-Policy gets our strict one; to any other, Dagster's own
     included, it is added that no site may frame it.
 
     Args:
         app: The application.
-        is_secure: Whether browsers reach us over TLS: then they are told to insist on it.
+        is_secure: Whether browsers reach us over TLS: then HSTS makes them insist on it.
     """
 
     def __init__(self, app: ASGIApp, *, is_secure: bool) -> None:

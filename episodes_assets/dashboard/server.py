@@ -1,10 +1,10 @@
-"""Serves the dashboard until it is told to stop, within limits of connections, size, count and time.
+"""Serves the dashboard until it is stopped, within limits of connections, size, count and time.
 
-Protects against slowloris and other slow or idle clients, whatever they are slow at: the TLS handshake, a
-request's head or body, the next request, reading the response. A connection is counted from the moment it
-is accepted until its socket is closed. h11 limits what an incomplete head may take; here is what it leaves
-open: the size of a head that arrives at once, the number of headers, and how long a client may take for
-each part. How long a body may take is `auth/gate.py`'s.
+Protects against slowloris and other slow or idle clients in each phase: the TLS handshake, a request's head
+and body, the next request, reading the response. A connection is counted from the moment it is accepted until
+its socket is closed. h11 limits the size of an incomplete head; this module limits what h11 does not: the
+size of a head that arrives at once, the number of headers, and the time for each phase. The time for a body
+is limited in `auth/gate.py`.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
-"""Which days want what: pure functions of what the databases and Dagster's runs say.
+"""Which days are to be planned, published or reported: pure functions of what databases and runs say.
 
-Level-triggered on purpose. A missed tick costs nothing, and no run key is remembered that would keep a
-replayed day from ever running again.
+Level-triggered on purpose: each tick decides from the current state. A missed tick costs nothing, and no run
+key is remembered that would keep a replayed day from running again. A day that fails is tried again
+with backoff. Reading the state and requesting runs is `sensors`, `schedules` and `runs`.
 """
 
 import datetime as dt

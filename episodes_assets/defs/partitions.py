@@ -1,4 +1,7 @@
-"""The daily partitions and how a day depends on the one before."""
+"""The daily partitions and how a day depends on the one before.
+
+What a day is, and which is the first one, is `days.py`.
+"""
 
 import datetime as dt
 

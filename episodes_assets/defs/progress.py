@@ -1,4 +1,7 @@
-"""Progress of a day's jobs as Dagster's events, seen on the asset's page while the fleet works."""
+"""Progress of a day's jobs as events of Dagster, shown on the asset's page while the fleet works.
+
+Counting is `ledger/progress.py`; speeds and pauses between reports are computed in `planning/throughput.py`.
+"""
 
 import datetime as dt
 import time

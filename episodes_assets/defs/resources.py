@@ -33,7 +33,7 @@ class InputDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
         """The DSN, after a look at whether its role can really only read.
 
         Args:
-            warn: Is told, outside production, what is refused there.
+            warn: Called, outside production, with what would be refused in production.
 
         Raises:
             InputWritable: In production, if the role could write.

@@ -1,4 +1,4 @@
-"""Which days a run covers, is in flight for, or has failed at, as Dagster's instance has it.
+"""Which days a run covers, is in flight for, or has failed at, read from Dagster's instance.
 
 What follows from that is decided in `decisions`.
 """

@@ -1,4 +1,7 @@
-"""The schedules."""
+"""The schedules: daily planning, and pruning.
+
+Which days are planned is decided in `decisions`; jobs are `jobs`.
+"""
 
 import datetime as dt
 from collections.abc import Sequence

@@ -5,9 +5,9 @@ without a time zone. The columns are looked at in PostgreSQL's catalog before an
 statement finds the tables as well: through the role's search path, be they tables, views, partitioned or
 foreign. From that follow the expressions of the statements in `input/reading.py`:
 
-- What a type holds and ours does not (a fraction in an id, text that is no date) is told from what is missing
-  and handed on as it was found, so that the row can be quarantined with it.
-- A type of which not every value can be told is refused, by the names of column and type.
+- What a type holds and ours does not (a fraction in an id, text that is no date) is distinguished from what
+  is missing, and handed on as it was found, so that the row can be quarantined with it.
+- A type of which not every value can be read exactly is refused, by the names of column and type.
 - Columns that are only displayed are read as far as they can be, and are missing otherwise.
 
 The expressions are literals of this module, chosen by type; nothing from the catalog gets into a statement.

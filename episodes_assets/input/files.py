@@ -1,6 +1,6 @@
 """A user's CSV or Parquet file: all of it is understood exactly, or none of it is taken.
 
-A file that is neither CSV in UTF-8 nor Parquet is told by its first and its last bytes. What is wrong is
+A file that is neither CSV in UTF-8 nor Parquet is recognised by its first and last bytes. What is wrong is
 named by line and column. The grammar of CSV is `csv_text`, the conversion of columns `values`; a file that
 is named on the command line is opened by `user_files`.
 """

@@ -176,7 +176,7 @@ def generate_input(
         first: The first drop.
         last: The last drop.
         history_days: For how many days before `first` there are viewings.
-        report: Is told each day with its drop's rows and its viewings.
+        report: Called with each day, its drop's rows and its viewings.
     """
     for day in days_between(first - history_days * ONE_DAY, last):
         drop = sample_drop(episodes, seed, day) if day >= first else None

@@ -1,7 +1,7 @@
-"""What one file of a day has and another has not, as multisets of rows; in bounded memory.
+"""The difference between two files of a day, as multisets of rows; in bounded memory.
 
-Both files are ordered by all columns, as `viewings.py` writes them. So they are read side by side, and only
-rows that may be equal are held at a time. Of files in another order more would seem to differ than does.
+Both files must be ordered by all columns, as `viewings.py` writes them: they are merged side by side, and
+only rows that may be equal are held at a time. What follows from a difference is decided in `taking.py`.
 """
 
 from collections.abc import Iterator, Sequence

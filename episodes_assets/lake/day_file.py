@@ -1,8 +1,8 @@
-"""A day's file of a lake's table: Parquet, called by the SHA-256 of its bytes and by that of its end.
+"""A day's file of a table: Parquet, named by the SHA-256 of its bytes and by that of its footer.
 
-The end of a Parquet file says where its pages are and what is in them, so a single byte of it that differs
-has rows left out, or ends the process that reads it; only pages have checksums of their own. Where a file is
-put and when it becomes its day's is decided in `tables.py`.
+Parquet's pages have checksums of their own, its footer has none: a footer with one wrong byte can hide rows
+or crash the process that reads it. So the footer's digest is part of the name. Where a file is put, and in
+which version it becomes its day's, is decided in `tables.py`.
 """
 
 import datetime as dt

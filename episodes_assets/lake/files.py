@@ -1,8 +1,8 @@
-"""The files of a table: where they are, and how they are written, read and looked over.
+"""The files of a table: where they lie, and how they are written, read and verified.
 
-A table lies in a folder of this machine or in an object store's bucket. Its data files are Parquet and called
-by their digests (`day_file.py`), so each can be checked by itself. Which of them are a day's, and since when,
-is in the table's log: `tables.py`.
+A table lies in a folder of this machine or in an object store's bucket. Its data files are named by their
+digests (`day_file.py`), so each can be verified by itself. Which files belong to which day and version is in
+the table's log (`tables.py`).
 """
 
 import datetime as dt

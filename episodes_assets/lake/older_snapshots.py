@@ -114,7 +114,7 @@ class OlderSnapshots:
         Args:
             drops: The lake's.
             environment: This process's.
-            report: Is told how far it is, as one line.
+            report: Called with the progress, as one line.
 
         Returns:
             How many snapshots were brought in.

@@ -328,7 +328,7 @@ class LakeTable(TableFiles):
 
         Args:
             schema: The columns without `day`; the table is made with them when there is none.
-            choose: Is told the newest version's files, and says which to put: it may be asked again.
+            choose: Called with the newest version's files; returns those to put. It may be called again.
             environment: This process's; a table that is made gets it.
             facts: What is kept of the commit in the table's history; `choose` may change it.
 

@@ -1,11 +1,10 @@
 """Taking a day's input into the lake: its drop and its viewings, both as of one moment.
 
-What was taken is not lost by taking it again. The viewings that the input has now are compared with those
-of the lake, one by one: where some of these are gone from the input, because it has deleted them or by a
-mishap there, the lake keeps what it has, unless an operator accepts that they are lost. Whoever commits
-second compares with what is newest then. Parts are read ahead (prefetch) while the one before is worked on.
+Taking a day again never loses viewings: those of the input are compared with those of the lake, and where
+some are gone from the input, the lake keeps them unless an operator accepts the loss. A commit that loses a
+race compares again with the newest version. The next part is read ahead (prefetch) while one is worked on.
 
-Which days are to be taken is decided by whoever calls; what a drop's rows are worth by `planning/drop.py`.
+Which days are taken is decided by the caller; which rows of a drop are accepted, by `planning/drop.py`.
 """
 
 import datetime as dt
@@ -171,8 +170,8 @@ class Taking:
             reason: Why, for the record.
             accept_lost: With `refresh`, keep what the input has now also where viewings of the lake are gone
                 from it.
-            before_reading: Is told the first day that is read, before it is: what it raises leaves the day
-                to be taken.
+            before_reading: Called with the first day that is read, before it is read: if it raises, the
+                day is not taken.
 
         Yields:
             Each day.

@@ -1,4 +1,7 @@
-"""What an operator looks at in the lake: what its tables have, which files must stay, which are whole."""
+"""For operators: the state of the lake's tables, which files must stay, and verifying the files.
+
+Which versions are still needed is read from the databases by the callers.
+"""
 
 import datetime as dt
 from collections.abc import Collection, Iterable, Iterator

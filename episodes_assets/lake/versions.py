@@ -1,6 +1,7 @@
-"""What a version of a table is, how it is named, and what the table's history says of the commits.
+"""A version of a table, its identity, and what the table's history records of each commit.
 
-Plans and publications name versions, so this loads nothing of Delta Lake.
+Plans and publications name versions, so this module loads nothing of Delta Lake. Opening a version is
+`tables.py`.
 """
 
 import datetime as dt

@@ -1,10 +1,9 @@
 """The lake's viewings: each one once, in the file of the UTC date on which it was viewed.
 
 A file is ordered by `epid` and `viewed_at` and cut into small row groups, so that the jobs of a chunk read
-little else than their own. A day without any viewing has an empty file: that it was taken is known.
-
-Here they are ordered, written, and read for many episodes at once. Which days are taken, and when, is decided
-by whoever calls.
+little else than their own. A day without any viewing has an empty file, which records that it was taken.
+This module orders, writes and reads them, for many episodes at once. Which days are taken, and when, is
+decided in `taking.py`.
 """
 
 import datetime as dt

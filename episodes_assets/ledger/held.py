@@ -1,8 +1,8 @@
 """Held jobs: reading them, and what people decide about them: retry, waive, cancel.
 
-A job is held when its last attempt has failed. Retrying gives it another round; a waiver lets its day be
-published without it, and is a row that says why and who; cancelling a day holds what is not finished, as if
-it had failed for the last time. They are read a few at a time, however many there are.
+A job is held when its last attempt has failed. Retrying gives it another round of attempts; a waiver, which
+records who and why, lets its day be published without it; cancelling a day holds all that is not finished.
+Failing a job is `claims`; who may decide is checked by the callers.
 """
 
 import datetime as dt

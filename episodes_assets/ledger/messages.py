@@ -1,9 +1,8 @@
-"""PgQueuer's messages: what it counts of them, and its own statements kept to the messages of one worker.
+"""PgQueuer's messages: how many there are, and PgQueuer's statements limited to the messages of one worker.
 
-PgQueuer gives a message to another worker when the first one falls silent, and ends or requeues it by its
-id alone. A worker that comes back late would so take the message from the one that works it now: each of
-these statements names the worker as well. The figures are those of the service that PgQueuer's own
-dashboard shows. Sending messages is `dispatch`.
+PgQueuer gives a message to another worker when the first one falls silent, and ends or requeues it by its id
+alone: a worker that comes back late would end the message of the one that works it now. So each of these
+statements names the worker as well. Sending messages is `dispatch`.
 """
 
 from collections import Counter

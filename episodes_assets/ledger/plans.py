@@ -1,7 +1,8 @@
 """Each day's plan: find, lock, record, supersede and pin it; and every plan that a day has had.
 
-A superseded plan loses its jobs and keeps its row. `docs/job-states.md` draws the states of a job. Which
-jobs a plan has is decided in `planning/jobs.py`; workers change jobs in `claims`.
+Plans and chunks are locked in one order, so that there is no deadlock. A superseded plan loses its jobs and
+keeps its row. `docs/job-states.md` draws the states of a job. Which jobs a plan has is decided in
+`planning/jobs.py`; workers change jobs in `claims`.
 """
 
 import datetime as dt
@@ -86,7 +87,7 @@ def require_plan(connection: Connection, day: dt.date) -> Plan:
 def lock_plan(connection: Connection, day: dt.date, *, with_chunks: bool = False) -> Plan:
     """The day's current plan, which nobody replaces until the transaction ends.
 
-    All who change a plan and its chunks lock them in this order, so that nobody waits in a circle.
+    All who change a plan and its chunks lock them in this order, which prevents deadlocks.
 
     Args:
         connection: To `queue`, in a transaction.

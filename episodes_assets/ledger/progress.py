@@ -181,7 +181,7 @@ class DayProgress:
     Attributes:
         counts: Its jobs by state.
         jobs_per_second: The throughput of the last minute.
-        ends_at: When its jobs will be finished at that throughput; None when it cannot be told, or they are.
+        ends_at: When its jobs will be finished at that throughput; None when unknown, or when they are.
     """
 
     counts: Progress

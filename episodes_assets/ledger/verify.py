@@ -1,7 +1,7 @@
-"""Reading the ledger back, row by row: jobs of plans, outcomes counted, outcomes as published lines.
+"""Reading the ledger back, row by row: the jobs of plans, counted outcomes, outcomes as published lines.
 
-For comparing with what was planned and with what is published. `progress` answers from the chunks'
-counters; this counts what they claim.
+For comparing with what was planned and published; the comparisons are in `checks/`. Quick answers from the
+counters of chunks are in `progress`.
 """
 
 import datetime as dt

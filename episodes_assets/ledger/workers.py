@@ -1,7 +1,7 @@
-"""The rows of `ledger.workers`: saying that a worker lives and what it does, reading and pruning them.
+"""The rows of `ledger.workers`: heartbeats and activity of workers, reading them, and pruning old ones.
 
-PgQueuer never deletes the log of finished messages, nor anybody the rows of workers that are gone; both are
-pruned here. When a worker says what is `worker/main.py`.
+PgQueuer never deletes its log of finished messages; it is pruned here as well. When a worker writes its row
+is decided in `worker/main.py`.
 """
 
 import datetime as dt

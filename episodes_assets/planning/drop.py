@@ -1,7 +1,7 @@
 """The drop: its columns, the rules by which rows are accepted, and parts cut between episodes.
 
-A row that breaks a rule is quarantined with its reasons; `docs/bad-input.md` is that in words, with the
-decisions behind it. How the input's own types are read is not decided here (`input/columns.py`), nor where
+A row that breaks a rule is quarantined with its reasons; `docs/bad-input.md` explains the rules and the
+decisions behind them. How the input's own types are read is not decided here (`input/columns.py`), nor where
 accepted rows are kept (`lake/`).
 """
 

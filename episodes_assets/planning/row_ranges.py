@@ -1,4 +1,7 @@
-"""Rows that lie together, as in files and columns ordered by episode: their numbers, for whole columns."""
+"""Row numbers of ranges of rows, such as the rows of one episode, for whole columns at once.
+
+Which ranges are wanted, and reading them, is for the callers to decide.
+"""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,7 +1,7 @@
 """How fast a day's jobs are worked, when they will be finished at that speed, and when to report it.
 
-Pure functions of what was counted: below a few seconds of work no speed is given, because none can be told.
-Counting is `ledger/progress.py`.
+Pure functions of counts and times. Counting finished jobs is `ledger/progress.py`, showing them `defs/` and
+`dashboard/`.
 """
 
 import datetime as dt
@@ -41,7 +41,7 @@ def pause_between_reports(shortest: float, elapsed: float) -> float:
 
 # Long enough for several of the largest batches, short enough to follow a fleet that grows or shrinks.
 RECENT = dt.timedelta(seconds=60)
-# Of less, nothing can be told.
+# Shorter times give no meaningful throughput.
 LEAST = dt.timedelta(seconds=1)
 
 
@@ -72,7 +72,7 @@ def jobs_per_second(work: RecentWork | None, now: dt.datetime) -> float:
 
 
 def expected_end(unfinished: int, rate: float, now: dt.datetime) -> dt.datetime | None:
-    """When jobs will be finished at this throughput; None when that cannot be told.
+    """When jobs will be finished at this throughput; None when that is unknown.
 
     Args:
         unfinished: Jobs that wait or run.

@@ -1,10 +1,7 @@
-"""The lake's viewings: each one once, in the file of the UTC date on which it was viewed.
+"""The columns of a viewing, the mark of one that cannot be read, and since when viewings are complete.
 
-A file is ordered by `epid` and `viewed_at` and cut into small row groups, so that the jobs of a chunk read
-little else than their own. A day without any viewing has an empty file: that it was taken is known.
-
-Here they are ordered, written, and read for many episodes at once. Which days are taken, and when, is decided
-by whoever calls.
+A contract between the input, the lake and the algorithms, and the pure rule for `covered_from`. Reading
+viewings is `input/reading.py`, storing them `lake/viewings.py`.
 """
 
 import datetime as dt

@@ -1,9 +1,8 @@
-"""What a worker does to the ledger: each function one statement, valid only under the current claim.
+"""Connections to the four databases: opened, admitted to or refused, with errors that name the server.
 
-PgQueuer gives a message to another worker when the first one falls silent, and nothing stops the
-first from going on. So each pick stamps a new claim on the chunk, and every later statement names it: a
-worker that lost its claim changes nothing. PgQueuer does not count a pick after a kill as an attempt
-either, so the ledger counts starts before anything runs.
+A connection is for writing or for reading only. Before it is handed out, the session is pinned (`session`)
+and the database's stamp and schema version are checked (`admission`), in as few round trips as possible. No
+statement on what the databases hold is here.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,7 @@
-"""The four databases, the roles in them, and which of them each kind of process needs."""
+"""The four databases, the roles in them, and which of them each kind of process needs.
+
+Where they are is `dsn`; what the roles may do is `provision/grants.py`.
+"""
 
 from enum import StrEnum
 

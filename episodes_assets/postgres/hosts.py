@@ -1,9 +1,9 @@
 """Which hosts DSNs and URLs lead to, and which of them a process outside production may reach.
 
-A development copy is dangerous until proven otherwise, so every host is denied until
-`EPISODES_ALLOWED_HOSTS` lists it. Hosts are found in DSNs as libpq reads them, and in other URLs as fsspec
-does; what is decided is a pure function of the list and of what was found. No process gets a DSN or opens
-the lake without passing `require_allowed`. Which web hosts the dashboard answers to is not decided here.
+Default deny: outside production every host must be listed in `EPISODES_ALLOWED_HOSTS`, so that a development
+copy cannot reach production by mistake. Hosts are found in DSNs as libpq reads them, and in other URLs as
+fsspec does; the decision is a pure function. No process gets a DSN or opens the lake without
+`require_allowed`. Which host names the dashboard answers to is decided in `dashboard/configuration.py`.
 """
 
 import ipaddress

@@ -1,1 +1,4 @@
-"""Every statement on the results database: the tracked state, what is published, and reading both back."""
+"""Every statement on the results database: the tracked state, what is published, and reading both back.
+
+What is right or wrong about the rows is decided in `checks/`; which days are published, in `defs/`.
+"""

@@ -1,7 +1,7 @@
-"""What consumers read in `results`: a day's rows, replaced in one transaction with its manifest and history.
+"""Publishing: a day's rows, replaced in one transaction with its manifest and history.
 
-The manifest (`published.days`) says what is published now; the history has a row for each time that
-changed. Publishing is idempotent: what is published already is not written again. Comparing it with the
+The manifest (`published.days`) records what is published now; the history has a row for each change.
+Publishing is idempotent: what is published already is not written again. Comparing published rows with the
 ledger is `verify`.
 """
 

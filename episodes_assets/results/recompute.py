@@ -1,11 +1,11 @@
-"""What a day is computed from, looked at again: before its plan is recorded, and before it is computed anew.
+"""Whether a day may be planned or computed again from what is there now.
 
-A step reads the plan's inputs once for all of its days. Until a day's turn comes somebody may have
-corrected one of them (a race), and a plan made from what was there before must not replace theirs.
+A step reads the plan's inputs once for all of its days. Another run may change the inputs of a day meanwhile
+(a race), so they are read again before its plan is recorded, and a plan made from old inputs is refused.
 
-A published day is computed from the viewings of its jobs' windows. Where the lake lacks some that were
-there when the day was published, because that was before the lake and the input has deleted them since,
-computing it again would publish less. So that is refused before anything changes.
+A published day is computed from the viewings of its jobs' windows. Where the lake lacks some of them, because
+the day was published before the lake and the input has deleted them since, computing it again would publish
+less; that is refused before anything changes. Recording plans is `ledger/plans.py`.
 """
 
 import datetime as dt

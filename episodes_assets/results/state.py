@@ -1,6 +1,7 @@
 """The accumulated state in `results`: each tracked episode once, and what each day added.
 
-Dagster checks nothing about yesterday when a self-dependent asset runs, so `state_before` does.
+Dagster does not check that yesterday was materialised when a self-dependent asset runs; `state_before` does.
+Which episodes a day adds is decided in `planning/jobs.py`.
 """
 
 import datetime as dt

@@ -1,7 +1,6 @@
-"""Reading `results` back: the state, published lines beside the ledger's outcomes, and what is on record.
+"""Reading `results` back: the state, published lines beside the ledger's outcomes, and what is recorded.
 
-Comparing is done by `checks/results.py`, and by `checks/consistency.py` for what databases and lake say of
-each other.
+The comparisons are in `checks/results.py`, and in `checks/consistency.py` across databases and the lake.
 """
 
 import datetime as dt

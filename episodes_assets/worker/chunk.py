@@ -1,7 +1,7 @@
-"""What a worker does with one message: claim the chunk's jobs, start them in groups, write what came of them.
+"""What a worker does with one message: claim the chunk's jobs, start them in groups, write their outcomes.
 
-Jobs of a claim that start together are one micro-batch; those that cannot start here at all fail or go
-back. A batch that fails is halved until the jobs to blame stand alone. The statements are
+Jobs of a claim that start together are one micro-batch. A batch that fails is halved until the jobs that fail
+are alone; jobs that cannot start on this worker fail or go back to the queue. The statements are
 `ledger/claims.py`, computing is `compute`.
 """
 
@@ -79,7 +79,7 @@ def parts(jobs: Sequence[ClaimedJob], size: int) -> Iterator[Sequence[ClaimedJob
 
 
 def job_windows(jobs: Sequence[ClaimedJob]) -> JobWindows:
-    """What a micro-batch is told of its jobs."""
+    """What a micro-batch gets to know of its jobs."""
     return JobWindows(
         epid=np.array([job.epid for job in jobs], dtype=np.int64),
         algorithm_id=np.array([job.algorithm_id for job in jobs], dtype=np.int16),
@@ -125,7 +125,7 @@ class ChunkRunner:
         ledger: The session's connection to it.
         process: Where micro-batches are computed.
         rules: How to go about it.
-        activity: Is told what is computed.
+        activity: Set to what is computed.
         stopping: Set when the worker is to stop: what has not begun is given back.
         over: Set by the runner when the session can do no more.
 

@@ -1,10 +1,9 @@
 """The compute process: one micro-batch at a time, within limits, in a process that can be killed.
 
-One read of the lake serves many jobs, computed in parts of bounded size. It is a process of its own, so
-that neither a long computation nor a crash stops the worker's heartbeats; it is replaced when it dies or
-takes too long. Modules of algorithms are imported here and nowhere else: the worker itself holds the
-queue's DSN. What a module does when it is imported, be it to raise, to hang or to end its process, fails
-the jobs of its algorithm and no others.
+One read of the lake serves many jobs, computed in parts of bounded size. Because it is a separate process,
+neither a long computation nor a crash stops the worker's heartbeats; it is replaced when it dies or exceeds
+its time limit. Modules of algorithms are imported here and never in the worker itself, which holds the
+queue's DSN: a module that raises, hangs or ends its process on import fails the jobs of its algorithm alone.
 """
 
 import asyncio

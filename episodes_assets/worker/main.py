@@ -1,9 +1,9 @@
-"""One worker process: sessions with the queue until it is told to stop, and its signs of life.
+"""One worker process: sessions with the queue until it is stopped, and its heartbeats.
 
-A session is its connections and PgQueuer's manager, made anew when they fail. Every few seconds a row in
-`ledger.workers` says that the worker lives and what it does: from the worker's event loop, so that a loop
-that hangs falls silent, and over a connection of its own, so that nothing that happens to it touches the
-work. What is done with a message is `chunk`.
+A session is its connections and PgQueuer's manager, made anew, with growing pauses (backoff), when they fail.
+Every few seconds the worker updates its row in `ledger.workers`: from its event loop, so that a loop that
+hangs falls silent, and over a separate connection, so that failures of it do not touch the work. What is done
+with a message is `chunk`.
 """
 
 import asyncio
@@ -129,7 +129,7 @@ class Sessions:
         queue_dsn: The queue database, as a worker.
         process: Where micro-batches are computed.
         rules: How chunks are treated.
-        activity: Is told what the worker does.
+        activity: Set to what the worker does.
         environment: The worker's own; it may only work in a queue of this one.
         heartbeat_seconds: Silence after which a worker's messages go to another.
     """
@@ -142,7 +142,7 @@ class Sessions:
     heartbeat_seconds: float
 
     async def work(self, stopping: asyncio.Event) -> None:
-        """Work until told to stop; connect again, with growing pauses, whenever the queue goes away.
+        """Work until stopped; connect again, with growing pauses (backoff), whenever the queue goes away.
 
         Raises:
             WrongEnvironment: If the queue belongs to another environment by now.

@@ -1,6 +1,6 @@
-"""What the audit log keeps of a request: all that it asks for, or the request is refused.
+"""What the audit log keeps of a request: all that it asks for; a request with too much for that is refused.
 
-How much that may be is `accounts/audit.py`'s to say.
+How much that may be is decided in `accounts/audit.py`.
 """
 
 import datetime as dt

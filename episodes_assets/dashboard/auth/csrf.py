@@ -1,8 +1,8 @@
 """Rejects forged requests (CSRF) and open redirects.
 
-A cookie travels with whatever a browser sends here, from whichever site it was told to. `Sec-Fetch-Site`
-and `Origin` are headers that no page can set, so they tell which site that was. After a login a browser is
-sent to a page of this site and nowhere else.
+A browser sends its cookies with every request to this site, also with one that another site has caused.
+`Sec-Fetch-Site` and `Origin` are headers that no page can set, so they show which site caused a request.
+After a login a browser is sent to a page of this site only. Who a request comes from is `credentials`.
 """
 
 from urllib.parse import urlsplit

@@ -1,9 +1,9 @@
 """The auth gate: default deny before every route; no viewer changes anything.
 
-A request is refused unless something lets it through: a route that is declared public, or an identity whose
-role allows it. So a route that somebody adds is closed until it is declared public. Where a decision needs
-the body, it is read whole within limits, and handed on as if it had not been. Who an identity is comes from
-`credentials`, what GraphQL asks for from `graphql`.
+A request is refused unless its route is declared public or its identity's role allows it, so a route that is
+added later is closed until it is declared public. Where a decision needs the body, it is read whole, within
+limits of size and time, and passed on unchanged. Who an identity is, is read in `credentials`; what GraphQL
+asks for, in `graphql`.
 """
 
 import secrets

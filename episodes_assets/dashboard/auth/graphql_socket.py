@@ -1,4 +1,7 @@
-"""A WebSocket of GraphQL: each message is read before Dagster gets it, and the login looked at again."""
+"""GraphQL over a WebSocket: each message is checked before Dagster gets it, and the login again and again.
+
+What a message asks for is read in `graphql`.
+"""
 
 import logging
 from collections.abc import Mapping

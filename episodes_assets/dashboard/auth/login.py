@@ -47,7 +47,7 @@ _SENTENCES = {
 
 
 def sentence_of(refused: str | None) -> str | None:
-    """What the login page tells about the `refused` of its address; None if that is none of ours."""
+    """What the login page says about the `refused` of its address; None if that is none of ours."""
     if refused is None or refused not in list(OidcRefusal):
         return None
     return _SENTENCES[OidcRefusal(refused)]

@@ -107,7 +107,7 @@ class OidcClient:
         return answer
 
     async def return_(self, request: Request) -> Response:
-        """Let a browser in that the provider sent back, or tell why not."""
+        """Let a browser in that the provider sent back, or show why not."""
         wanted = safe_next(request.session.pop("next", None))
         try:
             await self._discover()

@@ -1,4 +1,7 @@
-"""A request that is not let through, and what its sender is told."""
+"""The reasons for which requests are refused, and the answers to them.
+
+When a request is refused is decided in `gate`.
+"""
 
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -16,7 +19,7 @@ class Refusal:
     Attributes:
         status: Of the answer.
         reason: A short name of it, for counting.
-        message: What its sender is told: what happened, and how to fix it.
+        message: What its sender reads: what happened, and how to fix it.
     """
 
     status: int

@@ -1,8 +1,8 @@
 """The asset graph: one asset in each module, with its checks and what its materialisation shows.
 
-A check is evaluated within the asset's own step, one event for a whole range of days. A blocking check that
-fails fails the step before the days count as materialised: neither the same run nor a backfill's next run
-goes on with them. The verdicts themselves are in `checks/`.
+A check is evaluated within the asset's own step, one event for a whole range of days. When a blocking check
+fails, the step fails before its days count as materialised, so neither the same run nor a later run of the
+backfill continues with them. The rules of the checks are in `checks/`.
 """
 
 import warnings

@@ -1,6 +1,6 @@
 """`input_episodes` and `input_viewings`: the day's input, read once and kept for ever; with their checks.
 
-How it is taken is `lake/taking.py`, what a drop's rows are worth `planning/drop.py`, the verdicts are
+Taking it is `lake/taking.py`, validating a drop `planning/drop.py`; the rules of the checks are
 `checks/lake.py`.
 """
 

@@ -1,8 +1,8 @@
-"""`job_outcomes`: what the workers made of the day's jobs; with its checks and metadata.
+"""`job_outcomes`: waits until the workers have finished the day's jobs; with its checks and metadata.
 
-The step waits until the jobs are finished, reports progress, and refuses to wait for a stalled day. What it
-shows: a plot, durations, the slowest batches and the jobs that are left out. `each_open_day_progresses` can
-be run by hand and is what an alert says.
+The step reports progress and fails when a day stalls. Its metadata are a plot, durations, the slowest batches
+and the jobs that are left out. The check `each_open_day_progresses` can be run by hand, and a sensor raises
+it as an alert. Jobs are computed by `worker/`, never here.
 """
 
 import datetime as dt

@@ -1,1 +1,1 @@
-"""Setting the databases up, and looking at how they are: what an administrator does, no worker or step."""
+"""Setting the databases up, and reporting their state: what administrators do, and no worker or step."""

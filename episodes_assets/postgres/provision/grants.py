@@ -58,7 +58,7 @@ def check_input_role(connection: Connection, *, is_production: bool, warn: Calla
     Args:
         connection: To the input, as that role.
         is_production: Whether to refuse.
-        warn: Is told, as one line, what would be refused in production.
+        warn: Called with what would be refused in production, as one line.
 
     Raises:
         InputWritable: In production, if the role could write.

@@ -165,7 +165,7 @@ def provision(settings: Settings, dsns: Dsns, report: Report) -> None:
     Args:
         settings: Says the environment to stamp and the administrators' DSNs.
         dsns: The roles' DSNs; role names, passwords and database names are taken from them.
-        report: Is told each step, as one line.
+        report: Called with each step, as one line.
 
     Raises:
         BadSetting: If a DSN that is needed is missing.

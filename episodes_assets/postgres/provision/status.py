@@ -111,7 +111,7 @@ def ready_databases(settings: Settings, report: Report) -> Dsns:
 
     Args:
         settings: Say where the databases are.
-        report: Is told each step of setting up, as one line; of nothing when all is ready.
+        report: Called with each step of setting up, as one line; not at all when all is ready.
 
     Raises:
         DatabaseUnreachable: If the embedded server does not start.

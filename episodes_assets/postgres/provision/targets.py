@@ -153,7 +153,7 @@ def change_stamp(
         databases: Which of them; none stands for all.
         old: What each of them must be stamped with.
         new: What they shall be stamped with.
-        report: Is told each change, as one line.
+        report: Called with each change, as one line.
 
     Raises:
         BadSetting: If a DSN that is needed is missing.
