@@ -403,5 +403,5 @@ def load_settings(**overrides: Any) -> Settings:  # noqa: ANN401
         first = error.errors()[0]
         name = f"EPISODES_{str(first['loc'][0]).upper()}" if first["loc"] else "settings"
         raise BadSetting(
-            f"{name} = {first.get('input')!r} is no good", f"{first['msg']}; see docs/settings.md"
+            f"{name} = {first.get('input')!r} is invalid", f"{first['msg']}; see docs/settings.md"
         ) from error

@@ -137,7 +137,7 @@ def read_auth_methods(settings: Settings) -> AuthMethods:
     """What the settings say.
 
     Raises:
-        BadSetting: If nobody could sign in, or if a setting of OpenID Connect is missing or no good.
+        BadSetting: If nobody could sign in, or if a setting of OpenID Connect is missing or invalid.
     """
     oidc = _read_oidc(settings) if settings.openid_issuer else None
     if oidc is None and not settings.password_login:
@@ -153,7 +153,7 @@ def _read_oidc(settings: Settings) -> OidcProvider:
     is_safe = issuer.scheme == "https" or (issuer.scheme == "http" and issuer.hostname in _LOOPBACK)
     if not is_safe or not issuer.hostname or issuer.query or issuer.fragment:
         raise BadSetting(
-            f"EPISODES_OPENID_ISSUER = {settings.openid_issuer!r} is no good",
+            f"EPISODES_OPENID_ISSUER = {settings.openid_issuer!r} is invalid",
             "it is the provider's address as its discovery document has it, such as https://accounts.google.com",
         )
     if not settings.openid_client_id:

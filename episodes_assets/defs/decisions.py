@@ -119,7 +119,7 @@ def why_not_planned(
 
 
 @dataclass(frozen=True)
-class Told:
+class Reported:
     """What was reported of a day that is being worked.
 
     Attributes:
@@ -135,16 +135,16 @@ class Told:
 
 def days_to_report(
     counts: Mapping[dt.date, tuple[int, ...]],
-    told: Mapping[dt.date, Told],
+    reported: Mapping[dt.date, Reported],
     in_flight: Collection[dt.date],
     now: dt.datetime,
     limit: int,
-) -> tuple[list[dt.date], dict[dt.date, Told]]:
+) -> tuple[list[dt.date], dict[dt.date, Reported]]:
     """Days whose progress wants to be reported now.
 
     Args:
         counts: The jobs by state of each day that is being worked, or whose work ended with held jobs.
-        told: What was reported of days before.
+        reported: What was reported of days before.
         in_flight: Days with a run, which reports by itself.
         now: The time.
         limit: At most so many days, those that were not reported for the longest time first.
@@ -155,18 +155,19 @@ def days_to_report(
     wanted = [
         day
         for day, own in counts.items()
-        if day not in in_flight and (day not in told or (told[day].counts != own and _is_due(told[day], now)))
+        if day not in in_flight
+        and (day not in reported or (reported[day].counts != own and _is_due(reported[day], now)))
     ]
-    wanted.sort(key=lambda day: (told[day].last.timestamp() if day in told else 0.0, day))
+    wanted.sort(key=lambda day: (reported[day].last.timestamp() if day in reported else 0.0, day))
     days = wanted[:limit]
-    news = {day: Told(counts[day], told[day].first if day in told else now, now) for day in days}
-    return days, {day: each for day, each in told.items() if day in counts} | news
+    news = {day: Reported(counts[day], reported[day].first if day in reported else now, now) for day in days}
+    return days, {day: each for day, each in reported.items() if day in counts} | news
 
 
-def _is_due(told: Told, now: dt.datetime) -> bool:
-    elapsed = (now - told.first).total_seconds()
+def _is_due(reported: Reported, now: dt.datetime) -> bool:
+    elapsed = (now - reported.first).total_seconds()
     pause = pause_between_reports(SECONDS_BETWEEN_REPORTS, elapsed)
-    return (now - told.last).total_seconds() >= pause
+    return (now - reported.last).total_seconds() >= pause
 
 
 def days_to_fan_out(progress: Iterable[Progress]) -> list[dt.date]:

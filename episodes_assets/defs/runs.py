@@ -54,7 +54,7 @@ def days_of_run(run: dg.DagsterRun) -> list[dt.date]:
 
 
 def _is_silent(instance: dg.DagsterInstance, record: dg.RunRecord, now: dt.datetime) -> bool:
-    """Whether a run that has a process has told nothing for too long: no change of status, no line of log."""
+    """Whether a run that has a process has reported nothing for too long: no status change, no log line."""
     if record.dagster_run.status not in HAVE_A_PROCESS or now - record.update_timestamp <= LONGEST_SILENCE:
         return False
     newest = instance.get_records_for_run(record.dagster_run.run_id, limit=1, ascending=False).records

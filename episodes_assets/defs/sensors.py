@@ -14,7 +14,7 @@ import dagster as dg
 from episodes_assets.defs.assets.job_outcomes import CHECK, describe, find_open_days, stalled_days
 from episodes_assets.defs.assets.published_results import check_freshness
 from episodes_assets.defs.decisions import (
-    Told,
+    Reported,
     days_to_fan_out,
     days_to_publish,
     days_to_report,
@@ -168,18 +168,18 @@ def report_progress(
 ) -> dg.SensorResult | dg.SkipReason:
     """Observe the days that moved."""
     now = dt.datetime.now(dt.UTC)
-    told = read_cursor(context.cursor)
+    reported = read_cursor(context.cursor)
     try:
         with queue_database.connect_to_read() as queue:
             counts = {day.day: counts_of(day) for day in progress.read_progress(queue) if _is_worked(day)}
-            if not counts and not told:
+            if not counts and not reported:
                 return dg.SkipReason("the fleet has no day to work on")
             in_flight = days_in_flight(context.instance, now)
-            days, told = days_to_report(counts, told, in_flight, now, DAYS_REPORTED)
+            days, reported = days_to_report(counts, reported, in_flight, now, DAYS_REPORTED)
             events = observations(queue, days) if days else []
     except EpisodesError as error:
         return dg.SkipReason(str(error))
-    return dg.SensorResult(asset_events=events, cursor=write_cursor(told))
+    return dg.SensorResult(asset_events=events, cursor=write_cursor(reported))
 
 
 def _is_worked(day: progress.Progress) -> bool:
@@ -187,21 +187,21 @@ def _is_worked(day: progress.Progress) -> bool:
     return day.is_fanned_out and not day.is_done
 
 
-def read_cursor(cursor: str | None) -> dict[dt.date, Told]:
-    """What was told, as `write_cursor` wrote it."""
+def read_cursor(cursor: str | None) -> dict[dt.date, Reported]:
+    """What was reported, as `write_cursor` wrote it."""
     return {
-        dt.date.fromisoformat(day): Told(
+        dt.date.fromisoformat(day): Reported(
             tuple(counts), dt.datetime.fromisoformat(first), dt.datetime.fromisoformat(last)
         )
         for day, (counts, first, last) in json.loads(cursor or "{}").items()
     }
 
 
-def write_cursor(told: dict[dt.date, Told]) -> str:
-    """What was told of each day that is still worked."""
+def write_cursor(reported: dict[dt.date, Reported]) -> str:
+    """What was reported of each day that is still worked."""
     return json.dumps(
         {
             day.isoformat(): [each.counts, each.first.isoformat(), each.last.isoformat()]
-            for day, each in told.items()
+            for day, each in reported.items()
         }
     )

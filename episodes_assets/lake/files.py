@@ -77,7 +77,7 @@ class TableFiles:
         name: The table's folder in the lake.
 
     Outside production, using one raises HostNotAllowed when its host is not listed, and BadSetting when the
-    URL is no place for a lake.
+    URL cannot hold a lake.
     """
 
     def __init__(self, lake_url: str, name: str) -> None:
@@ -282,13 +282,13 @@ def find_place(lake_url: str, name: str) -> Place:
     """Where a table of a lake is.
 
     Raises:
-        BadSetting: If that is no place for a lake. What is no URL of an object store, Delta's library may
+        BadSetting: If that cannot hold a lake. What is no URL of an object store, Delta's library may
             take for a table that was never written to.
     """
 
     def refusal(reason: str) -> BadSetting:
         return BadSetting(
-            f"{hosts.LAKE} = {hosts.without_user(lake_url)!r} is no place for a lake ({reason})",
+            f"{hosts.LAKE} = {hosts.without_user(lake_url)!r} cannot hold a lake ({reason})",
             "name a folder, or a URL such as s3://bucket/prefix",
         )
 

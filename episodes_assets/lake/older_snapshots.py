@@ -214,7 +214,7 @@ class OlderSnapshots:
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise SnapshotDamaged(f"{path} is no manifest ({error})", _HINT) from error
+            raise SnapshotDamaged(f"{path} is not a manifest ({error})", _HINT) from error
 
     def _without_manifest(self, folder: str, name: str) -> dict[str, Any] | None:
         """What the files themselves say of a version that has no manifest of its own.

@@ -294,7 +294,7 @@ class LakeTable(TableFiles):
             )
 
     def change_stamp(self, old: str, new: str, *, look_only: bool = False) -> bool:
-        """Let the table belong to another environment, on an explicit word.
+        """Let the table belong to another environment, when asked explicitly.
 
         Args:
             old: What it must be stamped with.

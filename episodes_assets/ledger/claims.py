@@ -87,7 +87,7 @@ class Took:
 
 @dataclass(frozen=True)
 class JobFailure:
-    """Why a start came to nothing."""
+    """Why a start failed."""
 
     error: str
     traceback: str

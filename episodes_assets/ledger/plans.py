@@ -112,7 +112,7 @@ def lock_plan(connection: Connection, day: dt.date, *, with_chunks: bool = False
 
 
 def require_current(connection: Connection, plan_ids: Sequence[int]) -> None:
-    """Refuse plans that were replaced; their jobs and outcomes are gone, and nothing is amiss.
+    """Refuse plans that were replaced; their jobs and outcomes are gone, and nothing is wrong.
 
     Ask after reading what belongs to them: then what was read did belong to them.
 

@@ -27,7 +27,7 @@ def describe(dsn: str) -> str:
     """A DSN without its password, for messages: `user@host:port/database`.
 
     Raises:
-        BadSetting: If it is not a libpq URL or connection string, or names a host or port that is none: a
+        BadSetting: If it is not a libpq URL or connection string, or names an invalid host or port: a
             password that is not percent-encoded ends up there.
     """
     parts = _parse(dsn)

@@ -92,7 +92,7 @@ def _parse_entry(entry: str) -> Host:
     # It may be a whole DSN, so only what cannot be a secret is repeated.
     shown = "an entry with an @" if "@" in entry else repr(entry)
     raise BadSetting(
-        f"{SETTING} is no good: {shown} is not a host",
+        f"{SETTING} is invalid: {shown} is not a host",
         "list each as host, host:port or protocol://host, separated by commas; there are no wildcards",
     )
 
@@ -209,7 +209,7 @@ def _host(setting: str, host: str, port: str | None, protocol: str = "") -> Host
     if made is None or (port is not None and number is None):
         # A password that is not percent-encoded ends up in the host or the port: show neither.
         raise BadSetting(
-            f"{setting} names a host or port that is none", "percent-encode the password, and check the host"
+            f"{setting} names an invalid host or port", "percent-encode the password, and check the host"
         )
     return made
 
@@ -255,7 +255,7 @@ def _hosts_of_link(setting: str, link: str, *, is_chained: bool) -> Iterator[Hos
         host, port = parts.hostname or "", parts.port
     except ValueError as error:
         raise BadSetting(
-            f"{setting} names a host or port that is none", "percent-encode the password, and check the host"
+            f"{setting} names an invalid host or port", "percent-encode the password, and check the host"
         ) from error
     yield _host(setting, host, None if port is None else str(port), protocol)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from episodes_assets.defs.decisions import (
     DAYS_PLANNED_AT_ONCE,
     Failures,
-    Told,
+    Reported,
     days_to_fan_out,
     days_to_plan,
     days_to_publish,
@@ -90,31 +90,31 @@ SOON, LATER = NOW + dt.timedelta(seconds=10), NOW + dt.timedelta(seconds=30)
 
 def test_progress_is_reported_when_it_changed_and_is_due_and_no_run_reports_it() -> None:
     counts = {day(n): (5, n) for n in (1, 2, 3)}
-    days, told = days_to_report(counts, {}, {day(2)}, NOW, limit=9)
+    days, reported = days_to_report(counts, {}, {day(2)}, NOW, limit=9)
     assert days == [day(1), day(3)]
     moved = {**counts, day(3): (4, 4)}
-    assert days_to_report(moved, told, set(), SOON, limit=9)[0] == [day(2)]
-    days, told = days_to_report(moved, told, set(), LATER, limit=9)
+    assert days_to_report(moved, reported, set(), SOON, limit=9)[0] == [day(2)]
+    days, reported = days_to_report(moved, reported, set(), LATER, limit=9)
     assert days == [day(2), day(3)]
-    assert days_to_report({}, told, set(), LATER, limit=9) == ([], {})
+    assert days_to_report({}, reported, set(), LATER, limit=9) == ([], {})
 
 
 def test_of_many_days_those_are_reported_that_waited_longest() -> None:
     counts = {day(n): (n,) for n in range(1, 6)}
-    first, told = days_to_report(counts, {}, set(), NOW, limit=2)
-    second, told = days_to_report(counts, told, set(), NOW, limit=2)
+    first, reported = days_to_report(counts, {}, set(), NOW, limit=2)
+    second, reported = days_to_report(counts, reported, set(), NOW, limit=2)
     assert (first, second) == ([day(1), day(2)], [day(3), day(4)])
     moved = dict.fromkeys(counts, (0,))
-    assert days_to_report(moved, told, set(), LATER, limit=2)[0] == [day(5), day(1)]
+    assert days_to_report(moved, reported, set(), LATER, limit=2)[0] == [day(5), day(1)]
 
 
 def test_a_day_at_work_for_long_is_reported_a_bounded_number_of_times() -> None:
     """What the event log is to hold: a day that moves all the time, looked at every five seconds."""
-    told: dict[dt.date, Told] = {}
+    reported: dict[dt.date, Reported] = {}
     reports = 0
     for second in range(0, 24 * 3600, 5):
         now = NOW + dt.timedelta(seconds=second)
-        days, told = days_to_report({day(1): (second,)}, told, set(), now, limit=9)
+        days, reported = days_to_report({day(1): (second,)}, reported, set(), now, limit=9)
         reports += len(days)
     assert 150 < reports < 300
 

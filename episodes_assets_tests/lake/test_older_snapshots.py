@@ -218,7 +218,7 @@ def test_a_snapshot_that_lacks_something_is_refused_by_name(root: Path, drops: D
         (folder / name).unlink()
     else:
         shutil.rmtree(folder)
-    with pytest.raises(SnapshotDamaged, match=f"day={DAYS[0]}.*(is gone|is no manifest)"):
+    with pytest.raises(SnapshotDamaged, match=f"day={DAYS[0]}.*(is gone|is not a manifest)"):
         bring_in(root, drops)
 
 

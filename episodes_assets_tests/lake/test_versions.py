@@ -162,5 +162,5 @@ def test_a_url_that_is_no_place_for_a_lake_is_refused(
     url: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EPISODES_ENVIRONMENT", "production")  # where any host is allowed
-    with pytest.raises(BadSetting, match=f"(?s)EPISODES_LAKE_URL = .* is no place for a lake .*{reason}"):
+    with pytest.raises(BadSetting, match=f"(?s)EPISODES_LAKE_URL = .* cannot hold a lake .*{reason}"):
         Viewings(url).newest()

@@ -127,8 +127,8 @@ def test_a_dsn_leads_where_libpq_would_go(dsn: str, environ: dict[str, str], exp
     [
         ("postgresql://near/queue?service=prod", {}, "leads to a service of libpq .service=."),
         ("postgresql://near/queue", {"PGSERVICE": "prod"}, "leads to a service of libpq .PGSERVICE."),
-        ("postgresql://me:p@secret@near/queue", {}, "names a host or port that is none"),
-        ("postgresql://me:sec/ret@near/queue", {}, "names a host or port that is none"),
+        ("postgresql://me:p@secret@near/queue", {}, "names an invalid host or port"),
+        ("postgresql://me:sec/ret@near/queue", {}, "names an invalid host or port"),
         ("postgresql://me:secret@near:port:x/queue%", {}, "cannot be read"),
         ("queue please secret", {}, "cannot be read"),
     ],

@@ -124,7 +124,7 @@ def test_a_stamp_changes_on_an_explicit_word(system: System, monkeypatch: pytest
     system.query("results", "UPDATE environment_stamp SET environment = 'production'")
     # All or none: dagster, input and queue would come before results.
     assert "is stamped 'production', not 'development'" in refused("staging", "--from", "development")
-    assert "is no good" in refused("No Name", "--from", "development")
+    assert "is invalid" in refused("No Name", "--from", "development")
     said, hint = output("db", "stamp", "development", "--from", "production", "--database", "results")
     assert "results: stamp of" in said
     assert "changed from production to development" in said

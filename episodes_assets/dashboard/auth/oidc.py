@@ -177,7 +177,7 @@ class OidcClient:
 
     async def _refuse(self, request: Request, refused: _Refused, wanted: str) -> Response:
         # Quoted, since part of it may be what somebody wrote into an address.
-        _LOG.warning("a sign-in through %s came to nothing: %r", self._oidc.name, refused.why)
+        _LOG.warning("a sign-in through %s failed: %r", self._oidc.name, refused.why)
         # Anybody can send as many as they like of those that were never begun: they would fill the log.
         if refused.is_on_record:
             await self._record(

@@ -1,6 +1,6 @@
 """The databases as an administrator meets them: names, servers, roles; and `episodes db stamp`.
 
-A change of stamp lets databases belong to another environment, on an explicit word. Looking at a stamp is
+A change of stamp lets databases belong to another environment, when asked explicitly. Looking at a stamp is
 `postgres/admission.py`.
 """
 

@@ -1,4 +1,4 @@
-"""Signing in through a real OpenID Connect provider, and every way of it that must come to nothing."""
+"""Signing in through a real OpenID Connect provider, and every case of it that must fail."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace

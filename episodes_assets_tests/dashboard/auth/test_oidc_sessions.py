@@ -37,7 +37,7 @@ def test_a_session_is_worth_what_the_settings_say_now(
 
 
 @pytest.mark.parametrize("why", OidcRefusal)
-def test_the_login_page_says_why_it_came_to_nothing(dashboard: Dashboard, why: OidcRefusal) -> None:
+def test_the_login_page_says_why_it_failed(dashboard: Dashboard, why: OidcRefusal) -> None:
     sentence = sentence_of(why)
     assert sentence is not None
     assert sentence in dashboard.client().get("/login", params={"refused": why.value}).text
