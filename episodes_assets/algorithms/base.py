@@ -1,4 +1,7 @@
-"""What an algorithm is: what its module declares, and the function that computes its metrics."""
+"""What an algorithm is: what its module declares, and the function that computes its metrics.
+
+Finding and loading algorithms is `registry`; calling them is `compute`.
+"""
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY

@@ -1,4 +1,8 @@
-"""Run the algorithms of a micro-batch: many jobs, one set of viewings, whole columns."""
+"""Runs the algorithms of a micro-batch: many jobs, one set of viewings, whole columns.
+
+It checks what algorithms return. Reading the viewings is `lake/viewings.py`; limits of time and memory are
+`worker/compute.py`.
+"""
 
 import itertools
 import json

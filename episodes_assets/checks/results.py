@@ -105,7 +105,7 @@ def yesterday_is_published(due: dt.date, hour: int, publications: Publications) 
     """Whether the latest day that is due is published; a warning if not.
 
     It asks for that very day: an older day that was published again says nothing about it. A system that
-    only ever replayed the past promises nothing and is not checked.
+    only ever replayed past days is not checked.
 
     Args:
         due: The latest day that is due.

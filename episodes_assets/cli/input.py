@@ -1,4 +1,7 @@
-"""`episodes input`: fill an input database with a sample or with your own files."""
+"""`episodes input`: fill an input database with a sample or with your own files.
+
+The work is done in `input/loading.py` and `input/sample.py`.
+"""
 
 import datetime as dt
 import os

@@ -1,4 +1,7 @@
-"""`episodes jobs`: how far the fleet is, and what becomes of held and unfinished jobs."""
+"""`episodes jobs`: the progress of the fleet; retry, waive and cancel.
+
+The statements are in `ledger/`; starting workers is `serve` and `up`.
+"""
 
 import datetime as dt
 from collections.abc import Sequence

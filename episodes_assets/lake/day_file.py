@@ -93,7 +93,7 @@ class CheckedFile(pq.ParquetFile):  # type: ignore[misc]
 
 
 def read_end(file: pa.NativeFile, size: int) -> bytes:
-    """The end of a Parquet file: what it says of its rows.
+    """The footer of a Parquet file: its metadata.
 
     Args:
         file: The file.
@@ -115,7 +115,7 @@ def digest_of_end(end: bytes) -> str:
 
 
 def sync(*paths: Path) -> None:
-    """Have files, and what folders say of theirs, on disk."""
+    """Flush files and the entries of their folders to disk (fsync)."""
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -167,17 +167,17 @@ class DayWriter:
             self.rows += table.num_rows
 
     def content_digest(self) -> str:
-        """The SHA-256 of the rows written so far, as they are encoded: of the file without its end."""
+        """The SHA-256 of the rows written so far, as they are encoded: of the file without its footer."""
         self._handle.flush()
         with self._part.open("rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
 
     def describe(self, metadata: Mapping[str, str]) -> None:
-        """Let the file's end say something of it, as Parquet's key-value metadata."""
+        """Add to the footer's key-value metadata."""
         self._writer.add_key_value_metadata(dict(metadata))
 
     def finish(self) -> LakeFile:
-        """Put the file where it belongs; `LakeTable.commit` makes it the day's."""
+        """Move the file to its final place; `LakeTable.commit` makes it the day's."""
         self.close()
         with self._part.open("rb") as handle:
             digest = hashlib.file_digest(handle, "sha256").hexdigest()

@@ -280,7 +280,7 @@ class Drops:
         }
 
     def count_rows(self, drops: Sequence[Drop]) -> list[tuple[int, int]]:
-        """The accepted and the refused rows in the files of some drops, by the files' own ends.
+        """The accepted and the refused rows in the files of some drops, by the files' own footers.
 
         Raises:
             LakeDamaged: If a file is gone, was cut or changed.

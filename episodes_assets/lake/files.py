@@ -130,7 +130,7 @@ class TableFiles:
                     part.unlink(missing_ok=True)
 
     def _put(self, part: Path, path: str) -> None:
-        """Move a finished file to where it belongs; one that is there has the same content."""
+        """Move a finished file to its place; idempotent, since a file of that name has the same content."""
         if self._folder is not None:
             target = self._folder / path
             is_there = target.exists()
@@ -144,7 +144,7 @@ class TableFiles:
                 stream.write(block)
 
     def _sync(self, folder: Path, files: Collection[LakeFile]) -> None:
-        """Have files on disk; of many, one waits with the other."""
+        """Flush files to disk, many at once."""
         paths = [folder / each.path for each in files]
         with ThreadPoolExecutor(_SYNCED_AT_ONCE) as pool:
             list(pool.map(sync, paths))
@@ -153,7 +153,7 @@ class TableFiles:
 
     @contextmanager
     def _for_its_owner(self) -> Iterator[None]:
-        """Let what Delta writes on this machine be for its owner alone, whatever the umask."""
+        """Make what Delta writes on this machine private to its owner, whatever the umask."""
         if self._folder is None:
             yield
             return
@@ -166,7 +166,7 @@ class TableFiles:
 
     @contextmanager
     def open(self, file: LakeFile, metadata: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:
-        """A day's file, whose end and pages are checked against their checksums as they are read.
+        """A day's file, whose footer and pages are checked against their checksums as they are read.
 
         Args:
             file: The file.
@@ -248,7 +248,7 @@ class TableFiles:
 
     @contextmanager
     def _plainly(self, file: LakeFile | None = None) -> Iterator[None]:
-        """What Delta, Arrow and the object store say, as one of our errors."""
+        """Turn errors of Delta, Arrow and the object store into ours."""
         where = f"{self.shown}/{file.path}" if file else self.shown
         try:
             yield

@@ -55,7 +55,7 @@ _PATIENCE = {"connect_timeout": "5s", "timeout": "60s", "max_retries": "3", "ret
 
 
 class LakeTable(TableFiles):
-    """What a table's log says of its files, and how that changes; with the arguments of `TableFiles`."""
+    """A table by its log: versions, commits and properties; with the arguments of `TableFiles`."""
 
     def __init__(self, lake_url: str, name: str) -> None:
         super().__init__(lake_url, name)
@@ -210,7 +210,7 @@ class LakeTable(TableFiles):
     def _recorded_digest(self, number: int) -> str | None:
         """What the log's entry of a version says that its content is; None where it changed no file.
 
-        An entry that was emptied, as by a crash of the machine, Delta reads without a word.
+        An entry that was emptied, as by a crash of the machine, Delta reads without an error.
         """
         entry = self._read_entry(number)
         if entry is None:  # before a checkpoint, Delta does without it

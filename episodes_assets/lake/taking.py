@@ -41,7 +41,7 @@ _END = object()
 
 @contextmanager
 def read_ahead(items: Iterable[T]) -> Iterator[Iterator[T]]:
-    """The same items, of which a thread already fetches the next, from the first one on."""
+    """Prefetch: the same items, of which a thread already fetches the next one."""
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
         iterator = iter(items)
         following = thread.submit(next, iterator, _END)

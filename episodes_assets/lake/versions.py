@@ -68,7 +68,7 @@ class TableVersion:
 
     @cached_property
     def digest(self) -> str:
-        """What tells its content from any other: a SHA-256 of its days and of what their files are called.
+        """Identifies its content: a SHA-256 of its days and of what their files are called.
 
         That is by the digests of their bytes, so two versions of one digest hold the same, in whatever lake.
         """

@@ -52,7 +52,7 @@ FOOTER_BYTES = 128 << 20
 
 
 def schema_of(viewer_id: pa.DataType) -> pa.Schema:
-    """The columns of the table: viewers are told apart by a number, or by text where the input has that."""
+    """The columns of the table: viewers are identified by a number, or by text where the input has text."""
     return pa.schema(
         {
             "epid": pa.int64(),
@@ -175,7 +175,7 @@ class Viewings(LakeTable):
         return epids
 
     def count(self, file: LakeFile) -> int:
-        """The rows that a file holds by its own end, whatever the table's log says.
+        """The rows that a file holds by its own footer, whatever the table's log says.
 
         Raises:
             LakeDamaged: If it is gone, was cut or changed.
@@ -184,7 +184,7 @@ class Viewings(LakeTable):
         return int(self._footer(file).metadata.num_rows)
 
     def _footer(self, file: LakeFile) -> "_Footer":
-        """What a file's end says; it is kept, since a file never changes."""
+        """A file's footer, which is cached, since a file never changes."""
         footer = self._footers.get(file)
         if footer is None:
             with self.open(file) as opened:
@@ -267,7 +267,7 @@ def _ordered_on_disk(
 
 @dataclass(frozen=True)
 class _Footer:
-    """What a file's end says of its row groups.
+    """What a file's footer says of its row groups.
 
     Attributes:
         file: The file.
@@ -318,21 +318,21 @@ class _Footer:
 
 
 class _Footers:
-    """The ends of files that were read lately, within `FOOTER_BYTES`."""
+    """The footers of files that were read lately, within `FOOTER_BYTES`."""
 
     def __init__(self) -> None:
         self._kept: dict[str, _Footer] = {}
         self._bytes = 0
 
     def get(self, file: LakeFile) -> _Footer | None:
-        """That of a file, if it is kept."""
+        """That of a file, if it is cached."""
         footer = self._kept.pop(file.path, None)
         if footer is not None:
             self._kept[file.path] = footer  # the last to be let go
         return footer
 
     def keep(self, footer: _Footer) -> None:
-        """Keep one more, and let go those that were not asked for the longest."""
+        """Add one, and drop the least recently used (LRU)."""
         self._kept[footer.file.path] = footer
         self._bytes += footer.bytes
         while self._bytes > FOOTER_BYTES:

@@ -74,7 +74,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Took:
-    """How long jobs took that were computed together.
+    """The duration of jobs that were computed together.
 
     Attributes:
         seconds: From their start to the last result: reading and computing.
@@ -366,7 +366,7 @@ class GuardedLedger:
         self._silence_seconds = silence_seconds
 
     async def ask(self, statement: Coroutine[None, None, T]) -> T:
-        """What a statement returns.
+        """Execute a statement; returns its rows.
 
         Raises:
             DatabaseUnreachable: If the server is silent for too long. The connection is closed then:

@@ -35,7 +35,7 @@ class ChunkMessage:
 
 @dataclass(frozen=True)
 class FanOut:
-    """What handing out a day did."""
+    """The result of dispatching a day."""
 
     day: dt.date
     plan_id: int

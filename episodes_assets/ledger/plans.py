@@ -254,7 +254,7 @@ def _skip_numbers(connection: Connection, above: int) -> None:
 
 
 def _supersede(connection: Connection, plan: Plan) -> None:
-    """Take a plan's jobs and outcomes away, and whatever is left of the day's plans before it."""
+    """Delete a plan's jobs and outcomes, and what is left of the day's earlier plans."""
     connection.execute("UPDATE ledger.plans SET superseded_at = now() WHERE plan_id = %s", [plan.plan_id])
     plans = connection.execute("SELECT plan_id FROM ledger.plans WHERE day = %s", [plan.day]).fetchall()
     plan_ids = [plan_id for (plan_id,) in plans]

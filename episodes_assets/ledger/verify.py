@@ -190,7 +190,7 @@ def one_snapshot(queue: Connection) -> Iterator[None]:
 
 
 def stream_outcomes(queue: Connection, plan: Plan, write: Callable[[bytes], None]) -> tuple[int, str]:
-    """Hand a plan's outcomes on, block by block; how many there are, and their checksum."""
+    """Pass a plan's outcomes on, block by block; returns their number and checksum."""
     rows, digest = 0, hashlib.sha256()
     block = bytearray()
 

@@ -108,7 +108,7 @@ def prune_message_log(connection: Connection, keep_days: int) -> int:
 
 
 def forget_dead_workers(connection: Connection, silence: dt.timedelta = FORGET_AFTER) -> int:
-    """Delete what workers said of themselves that have given no sign of life for so long.
+    """Delete the rows of workers that have sent no heartbeat for so long.
 
     Returns:
         How many workers are forgotten.
@@ -174,7 +174,7 @@ async def say_alive(
 ) -> None:
     """Say that a worker lives and what it does, or that it has stopped.
 
-    Ages are told, not times: only the server's clock counts.
+    Ages are written, not times, so that only the server's clock counts.
 
     Args:
         connection: To `queue`, as a worker.

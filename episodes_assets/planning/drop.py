@@ -30,7 +30,7 @@ AS_FOUND: LiteralString = "as_found"
 
 @dataclass(frozen=True)
 class ValidatedDrop:
-    """A drop, split. `accepted` and `quarantined` have all its rows between them.
+    """A drop's rows, each of them either accepted or quarantined.
 
     Attributes:
         accepted: Rows that pass every rule, `epid` as int64 and `algorithm_id` as int16, without `AS_FOUND`.
@@ -177,7 +177,7 @@ def _is_ordered(drop: pd.DataFrame) -> bool:
 
 @functools.cache
 def prepare_rules() -> None:
-    """Do once what the first validation would take: a tenth of a second in which pandera gets ready."""
+    """Build pandera's schema in advance, which takes a tenth of a second at the first validation."""
     dtypes = {"epid": "Int64", "algorithm_id": "Int64"} | dict.fromkeys(
         ["premier_date", "start_date"], "datetime64[s]"
     )

@@ -18,7 +18,7 @@ _NONE: EpisodeIds = np.array([], dtype=np.int64)
 
 
 class EpisodeSet:
-    """Episode ids that can be asked for as often as one likes."""
+    """A set of episode ids, made for many lookups of whole columns."""
 
     def __init__(
         self,

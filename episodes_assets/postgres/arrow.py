@@ -99,7 +99,7 @@ def stream_arrow(
 ) -> Iterator[pa.RecordBatchReader]:
     """Read a query's result batch by batch, in a session that cannot write.
 
-    The process keeps the connection for its next reading: making one costs more than many a read.
+    The process keeps the connection for its next reading, since connecting often costs more than reading.
 
     Args:
         dsn: The database.

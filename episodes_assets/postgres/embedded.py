@@ -308,7 +308,7 @@ def _appended_log(home: Path) -> IO[str]:
 
 
 def _last_words(home: Path, since: int) -> tuple[str, EpisodesError | None]:
-    """What a program that failed has said last, and what of all that it said is the cause."""
+    """The last output of a program that failed, and the line of it that is the cause."""
     said = _log_of(home).read_bytes()[since:].decode(errors="replace")
     last = [line.strip() for line in said.splitlines() if line.strip()][-3:]
     return "; ".join(last) or "it said nothing", explain_server_log(said, _name(home))

@@ -162,7 +162,7 @@ ACCOUNTS = sql.Identifier("dashboard", "locks")
 
 
 def lock_row(connection: psycopg.Connection[Any], table: sql.Identifier, *names: str) -> None:
-    """Hold locks until the transaction ends; who wants one of them waits.
+    """Take locks, in one order (no deadlock), and hold them until the transaction ends.
 
     Args:
         connection: In a transaction.

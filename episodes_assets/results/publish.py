@@ -294,7 +294,7 @@ def publish_day(
 
 
 def _refuse_older(plan: Plan, current: PublishedDay | None) -> None:
-    """A ledger that was restored to an earlier moment does not replace what was published since."""
+    """Refuse to publish an older plan over a newer one, as with a ledger restored to an earlier moment."""
     if current is not None and current.plan_id > plan.plan_id:
         raise LedgerBehind(
             f"{plan.day} was published from plan {current.plan_id}, and the ledger only knows it up to plan"

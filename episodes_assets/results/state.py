@@ -53,7 +53,7 @@ _COLUMNS = "day, origin, newly_tracked, total, checksum, previous_checksum, snap
 
 @contextmanager
 def only_writer(lock: Connection) -> Iterator[None]:
-    """Hold the state for one writer, so that a day and its yesterday are looked at and left alone.
+    """Lock the state for one writer, so that neither a day nor its yesterday changes meanwhile.
 
     Should the lock be lost with its connection, `record_day` still refuses another yesterday.
 

@@ -62,8 +62,8 @@ def groups_to_start(starts: int, jobs: Sequence[ClaimedJob]) -> Iterator[Sequenc
     """How to start a claim's jobs, given how often they were started together.
 
     A chunk that was started before and is open may hold a job that killed its worker. So it starts the
-    second time in small groups and after that job by job, those that were alone before at the end: the
-    innocent get through, and the guilty one is counted by itself.
+    second time in small groups and after that job by job, those that were alone before at the end: so the
+    other jobs succeed, and only starts of the job that kills are counted against it.
     """
     jobs = sorted(jobs, key=lambda job: job.starts)
     size = {0: len(jobs), 1: math.isqrt(len(jobs))}.get(starts, 1)
@@ -272,7 +272,7 @@ class ChunkRunner:
     async def _run_group(
         self, claim: Claim, group: Sequence[ClaimedJob]
     ) -> list[tuple[ClaimedJob, JobFailure]]:
-        """Run jobs together; when that fails, in ever smaller groups, until those to blame stand alone."""
+        """Run jobs together; when that fails, in ever smaller groups, until the jobs that fail are alone."""
         if len(group) == 1 and group[0].starts >= self._rules.max_starts:
             error = f"started {group[0].starts} times without an end: it kills its worker"
             return [(group[0], JobFailure(error, traceback=""))]

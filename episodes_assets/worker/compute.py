@@ -64,7 +64,7 @@ class MicroBatch:
 
 
 def warm_up(lake_url: str) -> None:
-    """Do once what the first micro-batch would wait for: imports, and a look at the lake.
+    """Do in advance what the first micro-batch would wait for: imports, and opening the lake.
 
     Raises:
         LakeDamaged: If the lake cannot be read.
@@ -74,7 +74,7 @@ def warm_up(lake_url: str) -> None:
 
 
 def import_algorithm(algorithm_id: int) -> None:
-    """Have the algorithm's module at hand; it stays in this process.
+    """Import the algorithm's module; it stays in this process.
 
     Raises:
         AlgorithmUnavailable: If no job of the algorithm can run here.

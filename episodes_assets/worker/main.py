@@ -48,7 +48,7 @@ GOODBYE_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Presence:
-    """The signs of life of one worker.
+    """The heartbeats of one worker.
 
     Attributes:
         queue_dsn: The queue database, as a worker.
@@ -63,7 +63,7 @@ class Presence:
     activity: Activity
 
     async def keep(self, stopped: asyncio.Event) -> None:
-        """Give signs of life until the worker has stopped, and say so then.
+        """Write heartbeats until the worker has stopped, and record the stop.
 
         A queue that is away, silent or another one's by now is tried again at the next beat, and once more
         when the worker has stopped: the session may have ended while nothing was said. Nothing is raised: the
@@ -96,7 +96,7 @@ class Presence:
 
 
 async def end_presence(task: asyncio.Task[None], stopped: asyncio.Event) -> None:
-    """Let a worker's signs of life end; whatever the queue does, in a moment."""
+    """End a worker's heartbeats, without waiting long for the queue."""
     stopped.set()
     await asyncio.wait({task}, timeout=GOODBYE_SECONDS)
     task.cancel()
@@ -306,7 +306,7 @@ async def _work(config: WorkerConfig) -> None:
 
 
 async def _warm_up(process: ComputeProcess, config: WorkerConfig, stopping: asyncio.Event) -> None:
-    """Let the first batch wait for less, within its time limit, unless the worker is to stop."""
+    """Warm up the compute process, within its time limit, unless the worker is to stop."""
     warming = asyncio.create_task(process.run(config.limits.batch, warm_up, config.lake_url))
     told = asyncio.create_task(stopping.wait())
     await asyncio.wait({warming, told}, return_when=asyncio.FIRST_COMPLETED)
