@@ -28,7 +28,7 @@ def fill(system: System) -> None:
         system.insert_viewings([(e, 7, f"{day(number)} 12:00+00", 60, True) for e in [*range(1, 6), LATE]])
 
 
-def mend_viewings(system: System, seconds: int) -> None:
+def correct_viewings(system: System, seconds: int) -> None:
     """Change what was viewed on later days and not which episodes were."""
     system.query("input", "UPDATE viewings SET seconds_watched = %s WHERE viewed_at >= %s", [seconds, day(2)])
 
@@ -57,7 +57,7 @@ def test_a_correction_reaches_every_later_day(system: System, capsys: pytest.Cap
         assert first.success, failure(first)
         wrong, wrong_plans = system.published(), plans(system)
         system.insert_drop(day(2), [(LATE, a, "2018-02-01", "2018-02-20") for a in (0, 1)])
-        mend_viewings(system, 90)
+        correct_viewings(system, 90)
         system.query("input", "DELETE FROM episodes WHERE batch_date <> %s", [day(2)])
 
         # As the command leaves it that is interrupted between its two runs: the first, launched in the UI.
