@@ -78,6 +78,8 @@ def read_aims(run: Run) -> Iterator[Aim]:
     yield from _backfill(run)
     beyond = run.named("imports", "definitions").seconds - run.named("imports", "dagster").seconds
     yield at_most("importing the definitions, beyond Dagster", 1, beyond, seconds)
+    for each in run.find("commands"):
+        yield at_most(f"`{each.name}`", 0.4 if "--help" in each.name else 0.7, each.seconds, seconds)
 
 
 def read_large_aims(run: Run) -> Iterator[Aim]:

@@ -418,7 +418,11 @@ def _rest(run: Run) -> str:
     latency = run.find("latency")[0]
     facts = latency.facts
     others: list[Figure] = [
-        *(figure for group in ("publishing", "imports", "demo", "the login") for figure in run.find(group))
+        *(
+            figure
+            for group in ("publishing", "imports", "demo", "commands", "the login")
+            for figure in run.find(group)
+        )
     ]
     return f"""## Latency, publishing, the demo, the login
 

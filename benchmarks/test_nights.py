@@ -16,7 +16,7 @@ from episodes_assets.ledger import verify
 from episodes_assets.ledger.plans import Plan
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.results import publish
+from episodes_assets.results import publications, publish
 from episodes_assets.results.verify import read_publication
 from episodes_assets_tests.support.system import System
 
@@ -64,5 +64,5 @@ def _check(system: System, plan: Plan) -> None:
     ):
         verify.read_ledger_days(queue, system.dsn(Purpose.QUEUE), [plan])
         verify.count_outcomes(queue, [plan.plan_id])
-        manifests = publish.read_days(results, plan.day, plan.day)
+        manifests = publications.read_days(results, plan.day, plan.day)
         read_publication(queue, results, manifests)

@@ -76,7 +76,7 @@ COMMANDS = {
             "and publications name versions."
         ),
     ),
-    "state": ("results:state_app", "Export and import the accumulated tracked episodes."),
+    "state": ("state:state_app", "Export and import the accumulated tracked episodes."),
     "jobs": ("jobs:app", "See how far the fleet is; retry, waive or cancel jobs."),
     "users": (
         "accounts:users_app",

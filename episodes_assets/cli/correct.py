@@ -42,7 +42,7 @@ from episodes_assets.postgres.connect import connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.results import state
-from episodes_assets.results.publish import PublishedDay, read_days, read_history
+from episodes_assets.results.publications import PublishedDay, read_days, read_history
 from episodes_assets.results.recompute import read_published_coverage, require_computable
 from episodes_assets.results.state import TrackedDay
 from episodes_assets.settings import Settings, load_settings

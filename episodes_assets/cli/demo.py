@@ -18,7 +18,7 @@ from episodes_assets.input.sample import generate_input
 from episodes_assets.postgres.connect import connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
-from episodes_assets.results.publish import published_plans
+from episodes_assets.results.publications import published_plans
 from episodes_assets.settings import Settings, load_settings
 
 SEED = 1

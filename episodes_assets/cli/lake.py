@@ -27,7 +27,7 @@ from episodes_assets.ledger import plans
 from episodes_assets.postgres.connect import connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
-from episodes_assets.results import publish, state
+from episodes_assets.results import publications, state
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets.user_files import require_standard_output
 
@@ -199,6 +199,6 @@ def _named(dsns: Dsns) -> _Named:
         versions = plans.read_viewings_versions(queue)
         ids = plans.read_snapshot_ids(queue)
     with connect_to_read(dsns.require(Purpose.RESULTS), Database.RESULTS) as results:
-        versions |= publish.read_viewings_versions(results)
-        ids |= publish.read_snapshot_ids(results) | state.read_snapshot_ids(results)
+        versions |= publications.read_viewings_versions(results)
+        ids |= publications.read_snapshot_ids(results) | state.read_snapshot_ids(results)
     return _Named(versions, ids)

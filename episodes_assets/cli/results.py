@@ -1,7 +1,6 @@
-"""`episodes results` and `episodes state`: what was published; the accumulated state as a file.
+"""`episodes results`: what was published for a day; and the table of days, which other commands show too.
 
-The table of days is shown by other commands too: what came in, what was planned, what was published, and
-how long it took. The state is carried from one system to another in the file format that is defined here.
+That table says what came in, what was planned, what was published, and how long it took.
 """
 
 import datetime as dt
@@ -9,24 +8,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import pandas as pd
-import pyarrow as pa
 import typer
 from rich.table import Table
 
 from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.cli.console import err, out
 from episodes_assets.cli.context import open_drops, ready_databases
-from episodes_assets.days import parse_date, parse_day
-from episodes_assets.errors import BadFile, NotPublished, StateGap
-from episodes_assets.input.files import BadRow, read_input_file
+from episodes_assets.days import parse_day
+from episodes_assets.errors import BadFile, NotPublished
 from episodes_assets.ledger.progress import read_progress
-from episodes_assets.postgres.connect import connect_to_read, connect_to_write
+from episodes_assets.postgres.connect import connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
-from episodes_assets.results import publish
+from episodes_assets.results import publications
 from episodes_assets.settings import Settings, load_settings
-from episodes_assets.user_files import names_a_stream, require_standard_output, user_path, written_whole
+from episodes_assets.user_files import require_standard_output, user_path, written_whole
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -73,7 +69,7 @@ def day_table(
             drop = drops.get(day)
             tracked = state.read_day(results, day)
             jobs = progress.get(day)
-            publication = publish.find_day(results, day)
+            publication = publications.find_day(results, day)
             counts = [
                 drop and drop.drop_rows,
                 drop and drop.quarantined_rows,
@@ -153,13 +149,16 @@ def results(
     # Read as a consumer would, where this process may.
     purpose = Purpose.CONSUMER if Purpose.CONSUMER in dsns.by_purpose else Purpose.RESULTS
     with connect_to_read(dsns.require(purpose), Database.RESULTS) as connection:
-        manifest = publish.find_day(connection, parsed)
+        manifest = publications.find_day(connection, parsed)
         if manifest is None:
             raise NotPublished(
                 f"{day} is not published",
                 f"run `episodes run {day}`, or see `episodes jobs status {day}`",
             )
-        frame = publish.read_rows(connection, parsed)
+        if csv:
+            frame = publications.read_rows(connection, parsed)
+        else:
+            first_rows = publications.read_first_rows(connection, parsed, rows)
     if csv:
         with written_whole(csv[0]) as file:
             frame.to_csv(file, index=False)
@@ -171,127 +170,25 @@ def results(
     )
     if manifest.left_out:
         out.print(f"without {manifest.left_out:,} failed jobs: {manifest.decision}")
+    for own in first_rows:
+        out.print(_table_of(own))
+
+
+def _table_of(own: publications.FirstRows) -> Table:
     registry = get_registry()
-    for algorithm_id, own in frame.groupby("algorithm_id"):
-        number = int(str(algorithm_id))
-        declared = registry.by_id.get(number)
-        columns = ["epid", "window_start", "covered_from", *(declared.columns if declared else ())]
-        title = f"{registry.name_of(number)}: {len(own):,} rows"
-        table = Table(title=title, title_justify="left", box=None)
-        for name in columns:
-            table.add_column(name, justify="right")
-        text = own[columns].head(rows).astype("object").where(own[columns].notna(), "-")
-        for values in text.astype("str").to_numpy().tolist():
-            table.add_row(*values)
-        out.print(table)
-
-
-_SCHEMA = pa.schema([pa.field("epid", pa.int64(), nullable=False), ("tracked_on", pa.date32())])
-_IN_MEMORY = pa.schema({"epid": pa.int64(), "tracked_on": pa.timestamp("s")})
-
-
-def read_state(path: Path, as_of: dt.date) -> pd.DataFrame:
-    """A state as `import_state` wants it.
-
-    Args:
-        path: CSV or Parquet; a missing `tracked_on` counts as `as_of`.
-        as_of: The day whose end it describes.
-
-    Raises:
-        BadFile: If the file cannot be read exactly, or an epid is negative or repeated, or was tracked after
-            `as_of`.
-        SystemFailure: If the machine does not let it be read.
-    """
-    table = read_input_file(path, _SCHEMA, lambda table: _check(_frame(table, as_of), as_of))
-    return _frame(table, as_of)
-
-
-def _frame(table: pa.Table, as_of: dt.date) -> pd.DataFrame:
-    state: pd.DataFrame = table.cast(_IN_MEMORY).to_pandas()
-    state["tracked_on"] = state["tracked_on"].fillna(pd.Timestamp(as_of).as_unit("s"))
-    return state
-
-
-def _check(state: pd.DataFrame, as_of: dt.date) -> None:
-    problems = [
-        ("epid", "it is negative", state["epid"] < 0),
-        ("epid", "it is repeated", state["epid"].duplicated()),
-        ("tracked_on", f"it is after {as_of}", state["tracked_on"] > pd.Timestamp(as_of)),
-    ]
-    for column, problem, rows in problems:
-        if rows.any():
-            raise BadRow(int(rows.to_numpy().argmax()), column, problem)
-
-
-state_app = typer.Typer(no_args_is_help=True, help="Export and import the accumulated tracked episodes.")
-AsOf = Annotated[str, typer.Option("--as-of", help="The day whose end the state describes.")]
-CODE_VERSION = "import-1"
-
-
-@state_app.command()
-def export(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            parser=user_path,
-            metavar="FILE",
-            help="Written as CSV, or as Parquet if so named; '-': CSV to stdout.",
-        ),
-    ],
-    as_of: AsOf,
-) -> None:
-    """Write the episodes tracked as of a day, with the day each was first tracked.
-
-    Example: episodes state export tracked.parquet --as-of 2018-03-07
-    """
-    from episodes_assets.results.state import export_state, read_day
-
-    day = parse_day(as_of)
-    settings = load_settings()
-    dsn = ready_databases(settings).require(Purpose.RESULTS)
-    with connect_to_read(dsn, Database.RESULTS) as connection:
-        if read_day(connection, day) is None:
-            raise StateGap(
-                f"there are no tracked episodes as of {day}",
-                f"materialise tracked_episodes of {day} first",
-            )
-    state = export_state(dsn, day)
-    with written_whole(file) as opened:
-        if file.suffix.lower() == ".parquet":
-            # In one piece: a pipe has no position, which the writer asks for.
-            opened.write(state.to_parquet(index=False))
-        else:
-            state.to_csv(opened, index=False, date_format="%Y-%m-%d")
-    console = err if names_a_stream(file) else out
-    console.print(f"{len(state):,} tracked episodes as of {day} written to {file}")
-
-
-@state_app.command("import")
-def import_(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            parser=user_path, metavar="FILE", help="CSV or Parquet: epid, tracked_on; '-': stdin."
-        ),
-    ],
-    as_of: AsOf,
-) -> None:
-    """Begin a history where another system's ended; the next day builds on it.
-
-    Needs a results database without a history. A missing tracked_on counts as the --as-of day.
-
-    Example: episodes state import tracked.csv --as-of 2020-08-31
-    """
-    from episodes_assets.results.state import import_state, only_writer
-
-    day = parse_date(as_of)
-    settings = load_settings()
-    state: pd.DataFrame = read_state(file, day)
-    dsn = ready_databases(settings).require(Purpose.RESULTS)
-    with (
-        connect_to_write(dsn, Database.RESULTS, settings.environment, autocommit=True) as connection,
-        connect_to_write(dsn, Database.RESULTS, settings.environment, autocommit=True) as lock,
-        only_writer(lock),
-    ):
-        recorded = import_state(connection, state, day, CODE_VERSION)
-    out.print(f"{recorded.total:,} tracked episodes as of {day} imported; the next day can be run")
+    declared = registry.by_id.get(own.algorithm_id)
+    columns = declared.columns if declared else {}
+    table = Table(
+        title=f"{registry.name_of(own.algorithm_id)}: {own.rows:,} rows", title_justify="left", box=None
+    )
+    for name in ("epid", "window_start", "covered_from", *columns):
+        table.add_column(name, justify="right")
+    for epid, window_start, covered_from, metrics in own.first:
+        values = (metrics.get(name) for name in columns)
+        table.add_row(
+            str(epid),
+            str(window_start),
+            str(covered_from),
+            *("-" if value is None else str(value) for value in values),
+        )
+    return table

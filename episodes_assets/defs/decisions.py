@@ -13,7 +13,7 @@ from itertools import islice, takewhile
 from episodes_assets.days import FIRST_DAY, ONE_DAY, days_between
 from episodes_assets.ledger.progress import Progress
 from episodes_assets.planning.throughput import pause_between_reports
-from episodes_assets.results.publish import PublishedFrom
+from episodes_assets.results.publications import PublishedFrom
 
 FIRST_PAUSE = dt.timedelta(minutes=5)
 LONGEST_PAUSE = dt.timedelta(hours=6)

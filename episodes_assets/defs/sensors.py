@@ -30,7 +30,7 @@ from episodes_assets.errors import EpisodesError
 from episodes_assets.ledger import progress
 from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.ledger.progress import read_progress
-from episodes_assets.results import publish
+from episodes_assets.results import publications
 from episodes_assets.settings import load_settings
 
 STALL_SECONDS = 29
@@ -138,7 +138,7 @@ def publish_finished_days(
         with queue_database.connect_to_read() as queue:
             progress = read_progress(queue)
         with results_database.connect_to_read() as results:
-            plans = publish.published_plans(results)
+            plans = publications.published_plans(results)
     except EpisodesError as error:
         yield dg.SkipReason(str(error))
         return

@@ -21,7 +21,7 @@ from episodes_assets.lake.versions import TableVersion
 from episodes_assets.lake.viewings import Viewings, covered_from
 from episodes_assets.planning.jobs import LONG_WINDOW_DAYS
 from episodes_assets.postgres.connect import Connection
-from episodes_assets.results.publish import read_other_than
+from episodes_assets.results.publications import read_other_than
 from episodes_assets.results.state import read_checksums, state_before
 
 

@@ -25,7 +25,7 @@ from episodes_assets.ledger.plans import require_current
 from episodes_assets.ledger.verify import OUTCOME_LINES, read_recorded_plans
 from episodes_assets.planning.episode_set import EpisodeIds, state_checksum
 from episodes_assets.postgres.connect import Connection
-from episodes_assets.results.publish import PublishedDay, newest_plan
+from episodes_assets.results.publications import PublishedDay, newest_plan
 
 # The lines of `publish.publish_day`, whose checksum is the manifest's: the same columns, in COPY's text
 # format, in the same order.

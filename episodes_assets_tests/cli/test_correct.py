@@ -12,7 +12,7 @@ from episodes_assets.definitions import ASSETS, build_defs
 from episodes_assets.errors import ReasonMissing, StateGap
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.results import publish, state
+from episodes_assets.results import publications, state
 from episodes_assets_tests.support.days import PLANNING
 from episodes_assets_tests.support.runs import QUIET
 from episodes_assets_tests.support.system import System, day, failure
@@ -91,7 +91,7 @@ def test_a_correction_reaches_every_later_day(system: System, capsys: pytest.Cap
     assert len(taken) == 2
     assert all(each in shown for each in taken)
     with connect(system.dsn(Purpose.RESULTS)) as results:
-        recorded = publish.read_history(results, day(2))
+        recorded = publications.read_history(results, day(2))
     # Worked again when run again: from another plan, with the same rows.
     assert [each.rows for each in recorded] == [10, 12, 12]
     assert [each.snapshot_id for each in recorded] == [taken[0], taken[1], taken[1]]

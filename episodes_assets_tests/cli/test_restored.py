@@ -17,7 +17,7 @@ from episodes_assets.errors import DatabasesDisagree, LedgerBehind
 from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.results import publish
+from episodes_assets.results import publications, publish
 from episodes_assets.results.verify import read_records
 from episodes_assets_tests.cli.invoke import output
 from episodes_assets_tests.support.system import System, day, failure
@@ -86,13 +86,13 @@ def test_a_ledger_of_an_earlier_moment_is_seen_and_gives_no_number_twice(worked:
         connect(worked.dsn(Purpose.QUEUE), autocommit=True) as queue,
         connect(worked.dsn(Purpose.RESULTS), autocommit=True) as results,
     ):
-        before = publish.find_day(results, day(2))
+        before = publications.find_day(results, day(2))
         # The older plan of the ledger does not replace what was published since.
         with pytest.raises(
             LedgerBehind, match="published from plan 5, and the ledger only knows it up to plan 2"
         ):
             publish.publish_day(queue, results, day(2), "1")
-        assert publish.find_day(results, day(2)) == before
+        assert publications.find_day(results, day(2)) == before
     # As every night: the days go on, under numbers of their own.
     work(worked, 3, 4)
     plans = worked.query("results", "SELECT day, plan_id FROM published.history ORDER BY publication_id")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from episodes_assets.cli.results import read_state
+from episodes_assets.cli.state import read_state
 from episodes_assets.errors import BadFile
 
 DAY = dt.date(2018, 3, 2)

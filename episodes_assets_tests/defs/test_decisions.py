@@ -22,7 +22,7 @@ from episodes_assets.defs.decisions import (
     why_not_planned,
 )
 from episodes_assets.ledger.progress import Progress
-from episodes_assets.results.publish import PublishedFrom
+from episodes_assets.results.publications import PublishedFrom
 from episodes_assets_tests.support.system import day
 
 NOW = dt.datetime(2018, 4, 1, tzinfo=dt.UTC)

@@ -10,7 +10,7 @@ from episodes_assets.defs.jobs import WaiverOptions
 from episodes_assets.ledger.progress import read_progress
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.results import publish
+from episodes_assets.results import publications
 from episodes_assets_tests.defs.launchpad import (
     ASSET_JOB,
     LOCATION,
@@ -102,7 +102,7 @@ def test_a_day_is_materialised_corrected_and_published_without_failed_jobs(syste
         (request,) = tick("publish_finished_days", instance)
         execute(instance, "publish_day", request)
         with connect(system.dsn(Purpose.CONSUMER)) as consumer:
-            manifest = publish.find_day(consumer, day(1))
+            manifest = publications.find_day(consumer, day(1))
         assert manifest is not None
         assert (manifest.rows, manifest.left_out, manifest.decision) == (
             10,

@@ -19,7 +19,7 @@ from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.ledger.progress import backlog, read_progress
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.results import publish
+from episodes_assets.results import publications
 from episodes_assets_tests.support.plans import record
 from episodes_assets_tests.support.runs import execute, run, tick
 from episodes_assets_tests.support.system import System, day, failure
@@ -60,12 +60,12 @@ def test_publishing_without_held_jobs_and_with_them_later(
         (request,) = tick("publish_finished_days", instance)
         execute(instance, "publish_day", request)
         with connect(system.dsn(Purpose.CONSUMER)) as consumer:
-            manifest = publish.find_day(consumer, day(1))
+            manifest = publications.find_day(consumer, day(1))
             assert manifest is not None
             assert (manifest.jobs, manifest.rows, manifest.left_out) == (10, 7, 3)
             me = operating_system_user()
             assert manifest.decision == f"the [first] two ({me}, as typed: ana b); third ({me})"
-            assert publish.read_history(consumer, day(1)) == [manifest]
+            assert publications.read_history(consumer, day(1)) == [manifest]
         assert system.published()["epid"].tolist() == list(range(1, 8))
         assert tick("publish_finished_days", instance) == []
         before = system.fingerprint()
@@ -83,7 +83,7 @@ def test_publishing_without_held_jobs_and_with_them_later(
         assert tick("publish_finished_days", instance) == []
     assert system.published()["epid"].tolist() == list(range(1, 11))
     with connect(system.dsn(Purpose.RESULTS)) as results:
-        recorded = publish.read_history(results, day(1))
+        recorded = publications.read_history(results, day(1))
     assert [(each.rows, each.left_out) for each in recorded] == [(7, 3), (10, 0)]
     assert recorded[1].decision == ""
     assert recorded[1].algorithm_versions == {"reach": ["1"]}

@@ -15,7 +15,7 @@ from episodes_assets.postgres.connect import AsyncConnection, connect
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.postgres.provision.init import downgrade, provision
-from episodes_assets.results import publish
+from episodes_assets.results import publications, publish
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.support.system import System, day
 
@@ -98,7 +98,7 @@ def test_nothing_is_lost(system: System, server_home: Path) -> None:
     ):
         progress = read_progress(queue, [day(2)])[0]
         assert (progress.succeeded, progress.held, progress.waived) == (5, 1, 0)
-        manifest = publish.find_day(results, day(1))
+        manifest = publications.find_day(results, day(1))
         assert manifest is not None
         assert (manifest.snapshot_id, manifest.left_out, manifest.decision) == (None, 0, "")
-        assert publish.read_history(results, day(1)) == [manifest]
+        assert publications.read_history(results, day(1)) == [manifest]

@@ -47,7 +47,7 @@ from episodes_assets.ledger.workers import Activity, WorkerName
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.postgres.session import SessionKind, pin_async
-from episodes_assets.results import publish, state
+from episodes_assets.results import publications, publish, state
 from episodes_assets.results.recompute import read_published_coverage
 from episodes_assets.results.verify import read_publication, read_publications, read_records, read_state_days
 from episodes_assets_tests.query_plans.explained import (
@@ -296,30 +296,34 @@ def cases(jobs: int) -> list[Case]:
             plans,
             lambda to: read_publications(to.results, THE_DAY),
         ),
-        Case("the first rows of a day", "results", 5, lambda to: publish.read_rows(to.results, THE_DAY, 5)),
+        Case(
+            "the first rows of a day", "results", 5, lambda to: publications.read_rows(to.results, THE_DAY, 5)
+        ),
         Case(
             "all rows of a day",
             "results",
             jobs,
-            lambda to: publish.read_rows(to.results, THE_DAY),
+            lambda to: publications.read_rows(to.results, THE_DAY),
             lie_together=True,
         ),
-        Case("a manifest", "results", 1, lambda to: publish.find_day(to.results, THE_DAY)),
-        Case("manifests", "results", 2, lambda to: publish.read_days(to.results, OTHER_DAY, THE_DAY)),
-        Case("a day's history", "results", 3, lambda to: publish.read_history(to.results, THE_DAY)),
-        Case("what days were made of", "results", plans, lambda to: publish.published_plans(to.results)),
-        Case("the newest published plan", "results", 3 * plans, lambda to: publish.newest_plan(to.results)),
+        Case("a manifest", "results", 1, lambda to: publications.find_day(to.results, THE_DAY)),
+        Case("manifests", "results", 2, lambda to: publications.read_days(to.results, OTHER_DAY, THE_DAY)),
+        Case("a day's history", "results", 3, lambda to: publications.read_history(to.results, THE_DAY)),
+        Case("what days were made of", "results", plans, lambda to: publications.published_plans(to.results)),
+        Case(
+            "the newest published plan", "results", 3 * plans, lambda to: publications.newest_plan(to.results)
+        ),
         Case(
             "versions that were published",
             "results",
             3 * plans,
-            lambda to: publish.read_viewings_versions(to.results),
+            lambda to: publications.read_viewings_versions(to.results),
         ),
         Case(
             "drops that were published",
             "results",
             3 * plans,
-            lambda to: publish.read_snapshot_ids(to.results),
+            lambda to: publications.read_snapshot_ids(to.results),
         ),
         Case("drops of tracked days", "results", plans, lambda to: state.read_snapshot_ids(to.results)),
         Case(
@@ -333,7 +337,7 @@ def cases(jobs: int) -> list[Case]:
             "days of older viewings",
             "results",
             plans,
-            lambda to: publish.read_other_than(to.results, PinnedVersion(1, "0"), THE_DAY, 35),
+            lambda to: publications.read_other_than(to.results, PinnedVersion(1, "0"), THE_DAY, 35),
         ),
         Case("what the databases say of each other", "queue", 4 * plans, _compare),
         # The state.
@@ -544,7 +548,7 @@ def _publish(to: Open) -> None:
 
 
 def _read_back(to: Open) -> None:
-    manifest = publish.find_day(to.results, THE_DAY)
+    manifest = publications.find_day(to.results, THE_DAY)
     assert manifest is not None
     read_publication(to.queue, to.results, [manifest])
 

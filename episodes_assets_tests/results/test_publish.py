@@ -15,7 +15,7 @@ from episodes_assets.ledger.progress import read_progress
 from episodes_assets.postgres import locks
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.results import publish
+from episodes_assets.results import publications, publish
 from episodes_assets_tests.support.plans import record
 from episodes_assets_tests.support.system import System, day
 
@@ -39,7 +39,7 @@ def test_a_day_with_an_open_job_is_not_published(
     system.finish_jobs("epid = 1")
     with pytest.raises(DayIncomplete, match="outcomes for 1 of its 2 jobs"):
         publish.publish_day(queue, results, day(1), "1")
-    assert publish.find_day(results, day(1)) is None
+    assert publications.find_day(results, day(1)) is None
 
 
 def test_publishing_twice_changes_nothing(system: System, queue: Connection, results: Connection) -> None:
@@ -68,7 +68,7 @@ def test_the_same_plan_from_a_newer_snapshot_names_it_and_touches_no_row(
     assert second == replace(first, snapshot_id="new")
     after = system.fingerprint()
     assert {name for name in after if after[name] != before[name]} == {"plans", "days", "history"}
-    found = publish.read_history(results, day(1))
+    found = publications.read_history(results, day(1))
     assert [each.snapshot_id for each in found] == ["old", "new"]
 
 
@@ -108,9 +108,9 @@ def test_a_day_published_from_an_older_plan_is_replaced(
     plan, _ = record(queue, 2, 3)
     system.finish_jobs(views=5)
     publish.publish_day(queue, results, day(1), "1")
-    found = publish.published_plans(results)
+    found = publications.published_plans(results)
     assert {day: each.plan_id for day, each in found.items()} == {day(1): plan.plan_id}
-    rows = publish.read_rows(results, day(1))
+    rows = publications.read_rows(results, day(1))
     assert rows["epid"].tolist() == [2, 3]
     assert plans.require_plan(queue, day(1)).plan_id == plan.plan_id
 
@@ -132,7 +132,7 @@ def test_a_plan_that_is_replaced_while_a_publication_waits_its_turn(
             system.finish_jobs(views=5)
         manifest, _ = publishing.result()
     assert manifest.plan_id == new.plan_id > old.plan_id
-    assert publish.read_rows(results, day(1))["epid"].tolist() == [2, 3]
+    assert publications.read_rows(results, day(1))["epid"].tolist() == [2, 3]
 
 
 def test_a_plan_of_the_same_number_is_another_plan(
@@ -145,11 +145,13 @@ def test_a_plan_of_the_same_number_is_another_plan(
     system.query("queue", "UPDATE ledger.plans SET plan_uid = gen_random_uuid()")
     (progress,) = read_progress(queue)
     assert progress.plan_id == first.plan_id
-    assert wants_publication(replace(progress, is_fanned_out=True), publish.published_plans(results)[day(1)])
+    assert wants_publication(
+        replace(progress, is_fanned_out=True), publications.published_plans(results)[day(1)]
+    )
     second, changed = publish.publish_day(queue, results, day(1), "1")
     assert (second.plan_uid, changed) == (plans.require_plan(queue, day(1)).plan_uid, False)
     assert second.plan_uid != first.plan_uid
-    assert [each.plan_uid for each in publish.read_history(results, day(1))] == [
+    assert [each.plan_uid for each in publications.read_history(results, day(1))] == [
         first.plan_uid,
         second.plan_uid,
     ]
@@ -178,9 +180,9 @@ def test_rows_have_the_columns_of_all_algorithms(
     record(queue, 1)
     system.finish_jobs(views=5)
     publish.publish_day(queue, results, day(1), "1")
-    rows = publish.read_rows(results, day(1))
+    rows = publications.read_rows(results, day(1))
     keys = ["day", "epid", "algorithm_id", "window_start", "window_end", "covered_from"]
     assert list(rows.columns[:6]) == keys
     assert rows["views"].tolist() == [5]
     assert rows["median_share"].isna().all()
-    assert publish.read_rows(results, day(9)).columns.tolist() == rows.columns.tolist()
+    assert publications.read_rows(results, day(9)).columns.tolist() == rows.columns.tolist()

@@ -4,7 +4,8 @@ from typing import Any
 
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.results.publish import PublishedDay, publish_day
+from episodes_assets.results.publications import PublishedDay
+from episodes_assets.results.publish import publish_day
 from episodes_assets_tests.support.system import System, day
 
 

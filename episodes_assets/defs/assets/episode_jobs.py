@@ -39,7 +39,7 @@ from episodes_assets.ledger.verify import read_job_counts, read_ledger_days
 from episodes_assets.planning.episode_set import EpisodeSet
 from episodes_assets.planning.jobs import plan_checksum, plan_jobs
 from episodes_assets.postgres.connect import Connection
-from episodes_assets.results import publish
+from episodes_assets.results import publications
 from episodes_assets.results.recompute import (
     PlanInputs,
     read_plan_inputs,
@@ -207,7 +207,7 @@ def episode_jobs(
                     chunk_jobs=settings.chunk_jobs,
                     viewings=version.pinned if version is not None and in_lake else None,
                     tracked_checksum=inputs.yesterday,
-                    above=publish.newest_plan(state),
+                    above=publications.newest_plan(state),
                     rework=options.rework,
                     from_lake=True,
                     look_again=partial(require_same_inputs, inputs, state, drops),

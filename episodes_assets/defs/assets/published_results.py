@@ -21,8 +21,8 @@ from episodes_assets.defs.resources import QueueDatabase, ResultsDatabase
 from episodes_assets.defs.steps import NO_OPTIONS, TEAM, Events, Stopwatch, as_dagster_failure, conclude
 from episodes_assets.ledger import plans
 from episodes_assets.postgres.connect import Connection
-from episodes_assets.results import publish
-from episodes_assets.results.publish import PublishedDay
+from episodes_assets.results import publications, publish
+from episodes_assets.results.publications import PublishedDay
 from episodes_assets.results.verify import read_publication, read_publications
 from episodes_assets.settings import load_settings
 
@@ -89,7 +89,7 @@ def published_results(
                 context.log.warning(f"{day}: without {manifest.left_out:,} failed jobs: {manifest.decision}")
             changes += changed
             days.append(manifest)
-        first_rows = publish.read_rows(results, days[-1].day, PREVIEW_ROWS)
+        first_rows = publications.read_rows(results, days[-1].day, PREVIEW_ROWS)
         verdicts = [
             published_rows_are_the_outcomes(read_publication(queue, results, days)),
             check_freshness(results, dt.datetime.now(dt.UTC), load_settings().published_by_hour),
