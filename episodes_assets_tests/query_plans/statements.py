@@ -306,6 +306,13 @@ def cases(jobs: int) -> list[Case]:
             lambda to: publications.read_rows(to.results, THE_DAY),
             lie_together=True,
         ),
+        Case(
+            "the first rows of each algorithm",
+            "results",
+            jobs,
+            lambda to: publications.read_first_rows(to.results, THE_DAY, 5),
+            lie_together=True,
+        ),
         Case("a manifest", "results", 1, lambda to: publications.find_day(to.results, THE_DAY)),
         Case("manifests", "results", 2, lambda to: publications.read_days(to.results, OTHER_DAY, THE_DAY)),
         Case("a day's history", "results", 3, lambda to: publications.read_history(to.results, THE_DAY)),
