@@ -6,7 +6,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from episodes_assets.definitions import ASSETS, build_defs
+from episodes_assets.definitions import build_defs
+from episodes_assets.defs.assets import ASSETS
 from episodes_assets.settings import PROJECT_FOLDER
 
 EXPECTED = {

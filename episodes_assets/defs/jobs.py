@@ -162,3 +162,15 @@ def prune_message_log_op(context: dg.OpExecutionContext, queue_database: QueueDa
 def prune_message_log() -> None:
     """Prune PgQueuer's log."""
     prune_message_log_op()
+
+
+JOBS = (
+    plan_day,
+    publish_day,
+    correct_day,
+    rework_days,
+    retry_held_jobs,
+    waive_held_jobs,
+    cancel_jobs,
+    prune_message_log,
+)

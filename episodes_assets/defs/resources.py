@@ -5,9 +5,9 @@ DSN appears in the UI. The resources have no fields: whoever launches a run coul
 typed there is kept with the run. Dagster's own storage is `storage`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import dagster as dg
 
@@ -112,3 +112,16 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]
         drops = Drops(settings.lake)
         OlderSnapshots(settings.snapshots).require_brought_in(drops)
         return drops
+
+
+# Steps store what they make by themselves. Dagster's own IO manager takes a folder to write to from
+# whoever launches a run; this one takes no configuration.
+_nothing_stored = dg.IOManagerDefinition(lambda _: dg.InMemoryIOManager(), config_schema={})  # type: ignore[no-untyped-call]
+
+RESOURCES: Mapping[str, Any] = {
+    "input_database": InputDatabase(),
+    "queue_database": QueueDatabase(),
+    "results_database": ResultsDatabase(),
+    "lake": Lake(),
+    "io_manager": _nothing_stored,
+}

@@ -116,3 +116,5 @@ nightly_pruning = dg.ScheduleDefinition(
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="At 03:30 UTC, prune PgQueuer's log. On by default.",
 )
+
+SCHEDULES = (daily_plan, nightly_pruning)

@@ -205,3 +205,6 @@ def write_cursor(reported: dict[dt.date, Reported]) -> str:
             for day, each in reported.items()
         }
     )
+
+
+SENSORS = (fan_out, publish_finished_days, alert_of_stalls, freshness, report_progress)

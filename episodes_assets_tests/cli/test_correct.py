@@ -8,7 +8,8 @@ import pytest
 from episodes_assets.cli import correct as correct_module
 from episodes_assets.cli.correct import correct, history
 from episodes_assets.cli.runs import run_config
-from episodes_assets.definitions import ASSETS, build_defs
+from episodes_assets.definitions import build_defs
+from episodes_assets.defs.assets import ASSETS
 from episodes_assets.errors import ReasonMissing, StateGap
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose

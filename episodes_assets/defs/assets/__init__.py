@@ -5,9 +5,19 @@ fails, the step fails before its days count as materialised, so neither the same
 backfill continues with them. The rules of the checks are in `checks/`.
 """
 
-import warnings
+from episodes_assets.defs.assets import (
+    episode_jobs,
+    job_outcomes,
+    published_results,
+    tracked_episodes,
+)
+from episodes_assets.defs.assets import input as taken_input
 
-import dagster as dg
-
-# Backfill policies carry Dagster's beta mark; this project is built on them and pins Dagster.
-warnings.filterwarnings("ignore", "Parameter `backfill_policy`", dg.BetaWarning)
+ASSETS = (
+    taken_input.take_input,
+    tracked_episodes.tracked_episodes,
+    episode_jobs.episode_jobs,
+    job_outcomes.job_outcomes,
+    published_results.published_results,
+)
+CHECKS = (job_outcomes.each_open_day_progresses,)

@@ -1,0 +1,61 @@
+"""Which modules of Dagster without a promise of stability are used, and why: where an upgrade has to look.
+
+`dagster` and `dagster_postgres` themselves are public; what lies below them, or in Dagster's other packages,
+may change with any release.
+"""
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from episodes_assets.settings import PROJECT_FOLDER
+
+PACKAGE = PROJECT_FOLDER / "episodes_assets"
+PUBLIC = {"dagster", "dagster_postgres"}
+# By our module and Dagster's: the reason.
+REASONS = {
+    "dashboard/auth/gate.py": {
+        "dagster_postgres.utils": "what its storage raises when the database is away",
+    },
+    "dashboard/auth/graphql.py": {
+        "dagster_graphql.schema": "requests are judged by the schema that executes them",
+        "dagster_shared.yaml_utils": "a run's configuration is read as Dagster reads it",
+    },
+    "dashboard/dagster_ui.py": {
+        "dagster._core.remote_representation.code_location": "to ask a code server whether it answers",
+        "dagster._core.workspace.context": "one workspace, and a read-only view of it for viewers",
+        "dagster._core.workspace.load_target": "a workspace, as `dagster-webserver` makes its own",
+        "dagster_webserver.app": "Dagster's web application, to be served behind our gate",
+    },
+    "dashboard/health.py": {
+        "dagster._core.remote_representation.external": "the type of a sensor in a workspace",
+        "dagster._core.scheduler.instigation": "when a sensor was switched on, which no public call tells",
+        "dagster._core.workspace.context": "the type of the workspace that the sensors are looked up in",
+    },
+    "defs/storage.py": {
+        "dagster._core.execution.backfill": "the type of what the run storage is given for a backfill",
+        "dagster._core.storage.tags": "the tags by which automation marks its runs",
+        "dagster._serdes": "the type of what `dagster.yaml` configures a storage with",
+        "dagster_postgres.run_storage": "the run storage that ours extends by a tag",
+    },
+}
+
+
+def imported(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            # Of a package, a name may be a module.
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if alias.name.startswith("_"))
+
+
+def test_each_private_module_of_dagster_is_used_for_a_reason() -> None:
+    found: dict[str, set[str]] = defaultdict(set)
+    for file in PACKAGE.rglob("*.py"):
+        for name in imported(file):
+            if name.split("_")[0].split(".")[0] == "dagster" and name not in PUBLIC:
+                found[file.relative_to(PACKAGE).as_posix()].add(name)
+    assert found == {file: {*modules} for file, modules in REASONS.items()}
