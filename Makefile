@@ -57,7 +57,7 @@ lint: $(BENCH_INSTALLED) ## Formatter, linter, types, import directions, Dagster
 	$(PYTHON_IN) ruff check .
 	$(PYTHON_IN) mypy
 	$(BIN)/python $(BIN)/lint-imports
-	$(PYTHON_IN) dagster definitions validate
+	$(BIN)/python $(BIN)/dg check defs
 
 format: $(INSTALLED) ## Let ruff format and fix what it can
 	$(PYTHON_IN) ruff format .
