@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from episodes_assets.defs.assets import ASSETS, CHECKS
+from episodes_assets.defs.assets import ASSETS, CHECKS, EXTERNAL
 from episodes_assets.defs.jobs import JOBS
 from episodes_assets.defs.resources import RESOURCES
 from episodes_assets.defs.schedules import SCHEDULES
@@ -19,7 +19,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
         resource_overrides: Resources by name, in place of those that read the settings.
     """
     return dg.Definitions(
-        assets=ASSETS,
+        assets=[*ASSETS, *EXTERNAL],
         asset_checks=CHECKS,
         jobs=JOBS,
         schedules=SCHEDULES,

@@ -2,31 +2,46 @@
 
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.remote_representation.external_data import RepositorySnap
+from dagster._serdes import deserialize_value, serialize_value
 
 from episodes_assets.definitions import build_defs
-from episodes_assets.defs.assets import ASSETS
+from episodes_assets.defs.assets import ASSETS, EXTERNAL
 from episodes_assets.settings import PROJECT_FOLDER
 
 EXPECTED = {
-    "input_episodes": ("input", set()),
-    "input_viewings": ("input", set()),
+    "input_episodes": ("input", {"input/episodes"}),
+    "input_viewings": ("input", {"input/viewings"}),
     "tracked_episodes": ("planning", {"input_episodes", "tracked_episodes"}),
     "episode_jobs": ("planning", {"input_episodes", "input_viewings", "tracked_episodes"}),
     "job_outcomes": ("fleet", {"episode_jobs"}),
     "published_results": ("results", {"job_outcomes"}),
 }
+# What others own: the graph begins and ends with it.
+EXPECTED_EXTERNAL = {
+    "input/episodes": ("source", set()),
+    "input/viewings": ("source", set()),
+    "published/reach": ("consumers", {"published_results"}),
+    "published/momentum": ("consumers", {"published_results"}),
+    "published/retention": ("consumers", {"published_results"}),
+}
+
+
+def shape(specs: Iterable[dg.AssetSpec]) -> dict[str, tuple[str | None, set[str]]]:
+    """The group of each asset and what it depends on."""
+    return {
+        spec.key.to_user_string(): (spec.group_name, {dep.asset_key.to_user_string() for dep in spec.deps})
+        for spec in specs
+    }
 
 
 def test_the_graph() -> None:
     specs = {spec.key.to_user_string(): spec for asset in ASSETS for spec in asset.specs}
-    found = {
-        name: (spec.group_name, {dep.asset_key.to_user_string() for dep in spec.deps})
-        for name, spec in specs.items()
-    }
-    assert found == EXPECTED
+    assert shape(specs.values()) == EXPECTED
     for spec in specs.values():
         assert spec.description
         assert spec.owners == ["team:media-analytics"]
@@ -48,6 +63,15 @@ def test_the_graph() -> None:
             start_offset=-1, end_offset=-1
         )
     }
+
+
+def test_what_others_own_in_the_graph() -> None:
+    assert shape(EXTERNAL) == EXPECTED_EXTERNAL
+    for spec in EXTERNAL:
+        assert spec.description
+        assert spec.owners
+        assert "postgres" in spec.kinds
+        assert spec.partitions_def is None
 
 
 BLOCKING_CHECKS = {
@@ -108,6 +132,13 @@ def test_it_loads_in_a_fresh_interpreter_without_a_database(tmp_path: Path) -> N
         check=True,
         env={"PATH": "/usr/bin", "EPISODES_HOME": str(home)},
     )
+
+
+def test_the_code_server_can_hand_all_of_it_on() -> None:
+    """As JSON, which knows no enum of ours: one is refused only there, not when definitions load."""
+    found = RepositorySnap.from_def(build_defs().get_repository_def())
+    assert {node.asset_key for node in found.asset_nodes} >= {spec.key for spec in EXTERNAL}
+    assert deserialize_value(serialize_value(found), RepositorySnap) == found
 
 
 def test_a_worker_does_not_load_dagster() -> None:

@@ -6,14 +6,14 @@ It loads no pandas, since every process reads declarations; the function that co
 from collections.abc import Mapping
 from dataclasses import KW_ONLY
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, LiteralString, Self
 
 from pydantic import ConfigDict, Field, FiniteFloat, model_validator
 from pydantic.dataclasses import dataclass
 
 # Each algorithm has a view in the schema `published`, beside these tables and behind these columns.
 RESERVED_NAMES = frozenset({"results", "days", "history"})
-RESERVED_COLUMNS = frozenset({"day", "epid", "window_start", "window_end", "covered_from"})
+VIEW_COLUMNS = ("day", "epid", "window_start", "window_end", "covered_from")
 
 _Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 STRICT = ConfigDict(strict=True, extra="forbid")
@@ -24,6 +24,11 @@ class Metric(StrEnum):
 
     INTEGER = "integer"
     REAL = "real"
+
+    @property
+    def column_type(self) -> LiteralString:
+        """The type of the column in consumers' views, as SQL names it."""
+        return "bigint" if self is Metric.INTEGER else "double precision"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -57,7 +62,7 @@ class Declaration:
     def _fit_into_the_published_schema(self) -> Self:
         if self.name in RESERVED_NAMES:
             raise ValueError(f"{self.name} is the name of a published table")
-        if reserved := RESERVED_COLUMNS & self.columns.keys():
+        if reserved := {*VIEW_COLUMNS} & self.columns.keys():
             raise ValueError(f"every view has a column {min(reserved)} already")
         if unknown := set(self.may_be_missing) - self.columns.keys():
             raise ValueError(f"may_be_missing names {min(unknown)}, which is no column")

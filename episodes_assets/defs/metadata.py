@@ -6,6 +6,7 @@ Any browser shows the SVGs by themselves. What a step does is `steps`.
 import base64
 import datetime as dt
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -61,6 +62,16 @@ def days_table(
             partition_key=str(row["day"]),
         )
     return shown
+
+
+def place(shown: str) -> dict[str, Any]:
+    """Where a table of the lake is.
+
+    Args:
+        shown: Its folder or URL, without user names and passwords.
+    """
+    uri = shown if "://" in shown else Path(shown).absolute().as_uri()
+    return {"lake": dg.MetadataValue.path(shown), "dagster/uri": uri}
 
 
 def image(svg: str, name: str) -> dg.MarkdownMetadataValue:

@@ -101,7 +101,7 @@ class Launchpad:
             "pipelineName": job,
         }
         if assets is not None:
-            selector["assetSelection"] = [{"path": [name]} for name in assets]
+            selector["assetSelection"] = [{"path": name.split("/")} for name in assets]
         answer = self.ask(
             _LAUNCH,
             params={

@@ -7,6 +7,7 @@ backfill continues with them. The rules of the checks are in `checks/`.
 
 from episodes_assets.defs.assets import (
     episode_jobs,
+    external,
     job_outcomes,
     published_results,
     tracked_episodes,
@@ -20,4 +21,5 @@ ASSETS = (
     job_outcomes.job_outcomes,
     published_results.published_results,
 )
+EXTERNAL = (*external.INPUT_TABLES, *external.consumers_views())
 CHECKS = (job_outcomes.each_open_day_progresses,)

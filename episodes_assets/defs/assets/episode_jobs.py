@@ -26,6 +26,7 @@ from episodes_assets.checks.ledger import (
 )
 from episodes_assets.checks.verdicts import HISTORY_DAYS
 from episodes_assets.days import ONE_DAY
+from episodes_assets.defs import tables
 from episodes_assets.defs.assets.input import refuse_large_quarantine
 from episodes_assets.defs.metadata import days_table, table
 from episodes_assets.defs.partitions import daily, days_of, whole_range
@@ -141,6 +142,7 @@ class PlanOptions(RunOptions):
     kinds={"postgres", "pandas"},
     owners=TEAM,
     code_version=CODE_VERSION,
+    metadata=tables.JOBS.metadata,
     check_specs=CHECKS,
     config_schema=PlanOptions.config_schema(),
 )
@@ -155,6 +157,8 @@ def episode_jobs(
     A pure function of the day's drop and viewings in the lake and yesterday's tracked episodes. Planning
     a day again changes nothing unless the plan differs, or `rework` is configured; then the old one is
     superseded. The plan names the version of the lake that its jobs are computed from.
+
+    To have a day's jobs worked again, launch `rework_days`.
     """
     clock = Stopwatch()
     options = PlanOptions.read(context)

@@ -15,7 +15,9 @@ from pydantic import Field
 from episodes_assets.checks import lake
 from episodes_assets.checks.verdicts import HISTORY_DAYS, Verdict
 from episodes_assets.days import ONE_DAY, parse_date
-from episodes_assets.defs.metadata import counts_by_day, days_table, image, table
+from episodes_assets.defs import tables
+from episodes_assets.defs.assets import external
+from episodes_assets.defs.metadata import counts_by_day, days_table, image, place, table
 from episodes_assets.defs.partitions import daily, days_of, whole_range
 from episodes_assets.defs.resources import InputDatabase, Lake, ResultsDatabase
 from episodes_assets.defs.steps import TEAM, Events, RunOptions, Stopwatch, as_dagster_failure, conclude_each
@@ -207,7 +209,7 @@ def describe_viewings(
             asset="input_viewings",
         ),
         "lake version": newest.number if newest else 0,
-        "lake": dg.MetadataValue.path(viewings.shown),
+        **place(viewings.shown),
     }
 
 
@@ -249,20 +251,27 @@ class InputOptions(RunOptions):
     specs=[
         dg.AssetSpec(
             "input_episodes",
+            deps=[external.EPISODES],
             description="The day's catalogue drop in the lake, kept for ever. Rows that break a rule are "
-            "quarantined with the reason.",
+            "quarantined with the reason: look at *quarantine reasons* when `quarantine_is_small` warns. A "
+            "drop that was wrong is mended at its source; then launch `correct_day`.",
             group_name="input",
             kinds={"postgres", "deltalake", "pandas"},
             owners=TEAM,
             code_version=CODE_VERSION,
+            metadata={**tables.EPISODES.metadata, "quarantine": tables.QUARANTINE.schema},
         ),
         dg.AssetSpec(
             "input_viewings",
-            description="The day's viewings in the lake: each read once from the input, and kept for ever.",
+            deps=[external.VIEWINGS],
+            description="The day's viewings in the lake: each read once from the input, and kept for ever. "
+            "Those that arrive late are taken with the days after; when `late_viewings_are_published` warns, "
+            "launch `rework_days` for the days it names.",
             group_name="input",
             kinds={"postgres", "deltalake", "duckdb"},
             owners=TEAM,
             code_version=CODE_VERSION,
+            metadata=tables.VIEWINGS.metadata,
         ),
     ],
     partitions_def=daily,
@@ -402,7 +411,7 @@ def _of_episodes(
             asset="input_episodes",
         ),
         "days kept before": sum(each.is_reused for each in taken),
-        "lake": dg.MetadataValue.path(drops.shown),
+        **place(drops.episodes.shown),
     }
 
 

@@ -14,6 +14,7 @@ import dagster as dg
 
 from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.checks.ledger import EVERY_JOB_HAS_ONE_OUTCOME, OpenDay, every_job_has_one_outcome
+from episodes_assets.defs import tables
 from episodes_assets.defs.metadata import days_table, image, jobs_over_time, table
 from episodes_assets.defs.partitions import daily, days_of, whole_range
 from episodes_assets.defs.progress import FAILED_SHOWN, ProgressReports, failed_table
@@ -171,6 +172,7 @@ HELD_SHOWN = 50
     kinds={"postgres"},
     owners=TEAM,
     code_version=CODE_VERSION,
+    metadata=tables.OUTCOMES.metadata,
     check_specs=CHECKS,
     config_schema=NO_OPTIONS,
 )
@@ -180,6 +182,9 @@ def job_outcomes(context: dg.AssetExecutionContext, queue_database: QueueDatabas
     Makes sure the day is handed to the fleet, waits until every job is finished, and fails with the
     list of what is held, or when no job finishes for too long. Held jobs that a recorded decision leaves
     out are in nobody's way.
+
+    When jobs are held, mend the cause and launch `retry_held_jobs`, or let the day be published without
+    them by `waive_held_jobs`. To stop the work on a day, launch `cancel_jobs`.
     """
     clock = Stopwatch()
     with as_dagster_failure(), queue_database.connect() as queue:

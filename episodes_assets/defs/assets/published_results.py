@@ -15,6 +15,7 @@ from episodes_assets.checks.results import (
     yesterday_is_published,
 )
 from episodes_assets.checks.verdicts import Verdict
+from episodes_assets.defs import tables
 from episodes_assets.defs.metadata import days_table, preview
 from episodes_assets.defs.partitions import daily, days_of, whole_range
 from episodes_assets.defs.resources import QueueDatabase, ResultsDatabase
@@ -60,6 +61,7 @@ PREVIEW_ROWS = 10
     kinds={"postgres"},
     owners=TEAM,
     code_version=CODE_VERSION,
+    metadata=tables.RESULTS.metadata,
     check_specs=CHECKS,
     config_schema=NO_OPTIONS,
 )
@@ -71,6 +73,9 @@ def published_results(
     """The day's outcomes in the results database, replaced in one transaction.
 
     A reader sees the day as it was or as it is. Publishing the same outcomes again changes nothing.
+
+    The sensor `publish_finished_days` publishes each day as soon as its jobs are done; materialise a day by
+    hand only where that is switched off.
     """
     clock = Stopwatch()
     days: list[PublishedDay] = []

@@ -8,6 +8,7 @@ import numpy as np
 
 from episodes_assets.checks.results import STATE_ONLY_GROWS, state_only_grows
 from episodes_assets.days import ONE_DAY
+from episodes_assets.defs import tables
 from episodes_assets.defs.assets.input import refuse_large_quarantine
 from episodes_assets.defs.metadata import days_table
 from episodes_assets.defs.partitions import daily, days_of, one_day_before, whole_range
@@ -43,6 +44,7 @@ CODE_VERSION = "1"
     kinds={"postgres", "pandas"},
     owners=TEAM,
     code_version=CODE_VERSION,
+    metadata=tables.TRACKED_EPISODES.metadata,
     check_specs=CHECKS,
     config_schema=NO_OPTIONS,
 )
@@ -53,6 +55,8 @@ def tracked_episodes(
 
     Stored once per episode with the day it was first tracked. A day refuses to build on a missing or
     different yesterday; with no history at all it begins one.
+
+    After a day was corrected, launch `rework_days` for all days after it, which were built on the old one.
     """
     clock = Stopwatch()
     quarantine_limit = load_settings().quarantine_limit

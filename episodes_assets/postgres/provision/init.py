@@ -24,7 +24,7 @@ from pgqueuer.queries import Queries
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from episodes_assets.algorithms.declaration import Declaration, Metric
+from episodes_assets.algorithms.declaration import VIEW_COLUMNS, Declaration
 from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.errors import NotProvisioned, SchemaTooOld
 from episodes_assets.postgres import admission
@@ -48,9 +48,6 @@ def write_first_stamp(connection: psycopg.Connection[Any], environment: str) -> 
     )
 
 
-_SQL_TYPES = {Metric.INTEGER: "bigint", Metric.REAL: "double precision"}
-
-
 def create_views(admin: Connection, algorithms: Iterable[Declaration]) -> None:
     """Make `published.<algorithm>` for each algorithm: the key, the window, a column per metric.
 
@@ -62,7 +59,7 @@ def create_views(admin: Connection, algorithms: Iterable[Declaration]) -> None:
             metrics = [
                 sql.SQL("(metrics ->> {key})::{type} AS {column}").format(
                     key=sql.Literal(column),
-                    type=sql.SQL(_SQL_TYPES[metric]),
+                    type=sql.SQL(metric.column_type),
                     column=sql.Identifier(column),
                 )
                 for column, metric in algorithm.columns.items()
@@ -70,10 +67,11 @@ def create_views(admin: Connection, algorithms: Iterable[Declaration]) -> None:
             admin.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(name))
             admin.execute(
                 sql.SQL(
-                    "CREATE VIEW {view} AS SELECT day, epid, window_start, window_end,"
-                    " covered_from, {metrics} FROM published.results WHERE algorithm_id = {id}"
+                    "CREATE VIEW {view} AS SELECT {columns}, {metrics}"
+                    " FROM published.results WHERE algorithm_id = {id}"
                 ).format(
                     view=name,
+                    columns=sql.SQL(", ").join(map(sql.Identifier, VIEW_COLUMNS)),
                     metrics=sql.SQL(", ").join(metrics),
                     id=sql.Literal(algorithm.algorithm_id),
                 )
