@@ -16,6 +16,8 @@ ROOTS = [
 ]
 WHOLE = re.compile(r"(?:episodes_assets|episodes_assets_tests|benchmarks|docs|scripts)/[^\s`]*")
 MODULE = re.compile(r"[\w/<>-]+/[\w<>-]+\.py")
+FILE = re.compile(r"(?:[\w-]+/)*[\w-]+\.py")
+MOST_FILES = 15  # more, and the journey of one row or request is spread over too many places
 
 
 def _quoted_paths(text: str) -> Iterator[str]:
@@ -61,3 +63,28 @@ def test_the_search_for_paths_finds_some() -> None:
     assert "ledger/claims.py" in set(_quoted_paths(architecture))
     assert not _exists("ledger/no_such_module.py")
     assert not _exists("docs/no-such-page.md")
+
+
+def _journeys() -> dict[str, set[str]]:
+    """The files that each journey of ARCHITECTURE.md passes through, by the journey's name."""
+    architecture = (PROJECT_FOLDER / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    section = architecture.split("\n## Four journeys\n", 1)[1].split("\n## ", 1)[0]
+    named = (re.match(r"\*\*(.+?)\*\*", each) for each in section.split("\n\n"))
+    return {
+        name[1]: {quoted for quoted in re.findall(r"`([^`\n]+)`", name.string) if FILE.fullmatch(quoted)}
+        for name in named
+        if name
+    }
+
+
+def test_each_journey_passes_through_few_files() -> None:
+    journeys = _journeys()
+    assert len(journeys) == 4
+    assert all(journeys.values())
+    assert {name: len(files) for name, files in journeys.items() if len(files) > MOST_FILES} == {}
+
+
+def test_each_file_of_a_journey_exists() -> None:
+    package = PROJECT_FOLDER / "episodes_assets"
+    files = set().union(*_journeys().values())
+    assert [file for file in sorted(files) if not (package / file).is_file()] == []
