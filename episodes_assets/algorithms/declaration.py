@@ -1,6 +1,8 @@
-"""What the module of an algorithm declares, for those who do not run it.
+"""`Declaration`: what an algorithm's module declares, for processes that do not run the module.
 
-It loads no pandas, since every process reads declarations; the function that computes is in `base.py`.
+Its id, name, version, metric columns and time limit, and the rules for them. It loads no pandas, since every
+process reads declarations. Reading them from the modules' text is `registry`; the function that computes is
+in `base`.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,8 @@
 """Whether the databases and the lake agree with each other; after a restore of one of them they may not.
 
-Pure comparisons of what one records of another. Whether the rows inside one of them are right, such as those
-behind a manifest, is for the asset checks in the other modules.
+`Records` has what each says of the others, and `compare` finds the contradictions: a pure comparison, which
+`episodes db status` shows. The records are read by `results/verify.py`. Whether the rows inside one of them
+are right, such as those behind a manifest, is for the asset checks in the other modules.
 """
 
 import datetime as dt

@@ -1,7 +1,9 @@
-"""What commands need before they begin: the databases, Dagster's home, and the lock on the episodes home.
+"""What commands make sure of before they begin, and the lock on the episodes home.
 
-`episodes up` holds that lock, so that one system runs in one home, and it tells others of its holder.
-Commands that work beside a running system (`run`, `webserver`, `dagster dev`) do not take it.
+The databases and the lake are found, reachable and set up, the hosts are allowed, the input's role cannot
+write in production, Dagster has its home. `episodes up` holds the lock, so that one system runs in one home,
+and it tells others of its holder; commands that work beside a running system (`run`, `webserver`,
+`dagster dev`) do not take it. How databases are found and set up is in `postgres/`.
 """
 
 import datetime as dt

@@ -1,6 +1,8 @@
-"""`episodes db`: set the databases up, change their stamps, and show their state.
+"""`episodes db`: set the databases up, change their stamps, and show their state; and the lake's with them.
 
-The work is done in `postgres/provision/`.
+The databases are set up and looked at in `postgres/provision/`. What concerns the lake is added here: `init`
+brings an older release's snapshots in, `stamp` changes the stamp of its tables too, and `status` shows where
+databases and lake contradict each other (`checks/consistency.py`). No SQL is here.
 """
 
 from contextlib import ExitStack

@@ -1,8 +1,9 @@
-"""Whole columns converted exactly to what a table holds, or refused by row.
+"""Columns of a user's file converted exactly to what a table holds, or refused by row; `files` calls it.
 
-No number of a text passes through a float; nothing is rounded, wrapped around or guessed. Each target has a
-list of source types; a number never becomes a date, a time or a boolean. Dates and times are those of the
-years 0001 to 9999, in UTC.
+It takes whole Arrow columns: text, as in CSV, or any type that Parquet has. No number of a text passes
+through a float; nothing is rounded, wrapped around or guessed; a number never becomes a date, a time or a
+boolean. Dates and times are those of the years 0001 to 9999, in UTC. Which bytes are which field of a CSV
+file is `csv_text`; how the columns of the input database are read, `columns`.
 """
 
 import datetime as dt

@@ -1,10 +1,11 @@
-"""What a worker does to the ledger: each function one statement, valid only under the current claim.
+"""What a worker does to the ledger, valid only under the current claim; and the session in which it does it.
 
 PgQueuer gives a message to another worker when the first one falls silent, and nothing stops the first from
 going on. So each pick stamps a new claim on the chunk (a fencing token), and every later statement names
-it: a worker that lost its claim changes nothing. PgQueuer does not count a pick after a kill as an attempt
-either, so the ledger counts starts before anything runs. The worker's connection is given up when it is
-silent, and left when the database is no longer its own.
+it: a worker that lost its claim changes nothing, neither outcomes nor durations. PgQueuer does not count a
+pick after a kill as an attempt either, so the ledger counts starts before anything runs. `GuardedLedger`
+gives a silent server up, and a database that is no longer the worker's own. When what is called is
+`worker/chunk.py`; what people do with failed jobs, `held`.
 """
 
 import asyncio

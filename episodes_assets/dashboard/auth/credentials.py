@@ -6,7 +6,8 @@ comes from, which such a server cannot change: there a session counts for the us
 TLS nothing is bound: cookies are `Secure` then, and no other port gets them without a certificate for the
 same name.
 
-What an identity may do is decided by `gate`.
+The identity has the role of now, not that of its login: of the user's row or of the settings, and a viewer's
+where the dashboard is read-only. What a role may do is decided by `gate`.
 """
 
 import ipaddress
