@@ -1,6 +1,8 @@
 """The descriptors that the process was started with: standard streams, and what else a shell opened for it.
 
-The entry point imports this before signals are answered, so it imports nothing that takes time.
+They are noted before the process opens anything itself. Standard streams are made reliable here: a closed one
+leads nowhere, a non-blocking one is waited for. Which of them a path means, and what is read or written, is
+`user_files`. The entry point imports this before anything slow, so it imports nothing that takes time.
 """
 
 import io

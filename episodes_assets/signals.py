@@ -2,7 +2,8 @@
 
 While modules are imported it leaves at once: an import that KeyboardInterrupt breaks off ends in whatever the
 module makes of it. Otherwise it ends in order, so that workers stop, and a database that nobody else uses.
-The entry point imports this before anything else, so it imports nothing that takes time.
+The entry point imports this before anything else, so it imports nothing that takes time. Stopping child
+processes is `cli/supervisor.py`.
 """
 
 import os

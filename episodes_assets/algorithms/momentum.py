@@ -1,4 +1,8 @@
-"""Whether an episode is watched more or less than a week ago."""
+"""The algorithm `momentum`: whether an episode is watched more or less than a week ago.
+
+It counts viewings by day; who watched, and for how long, is not looked at. It gets viewings that are cleaned,
+ordered and inside their job's window: that, and checking what it returns, is `compute`.
+"""
 
 from typing import Any
 

@@ -1,4 +1,8 @@
-"""How many watched an episode, and how much."""
+"""The algorithm `reach`: how many watched an episode, and how much.
+
+Counts and sums over a job's window. Cleaning the viewings, and which of them are of one viewer, is done in
+`compute` before they come here.
+"""
 
 import itertools
 from typing import Any

@@ -1,4 +1,8 @@
-"""How much of an episode its viewers stay for."""
+"""The algorithm `retention`: how much of an episode its viewers stay for.
+
+Shares are of the longest watch in the window, since no input has the length of an episode. How many watched
+is `reach`. Rounding, and refusing values that are missing where they may not be, is `compute`.
+"""
 
 import itertools
 

@@ -1,7 +1,7 @@
 """The `episodes` command itself: which commands there are, and how it fails.
 
 A foreseen error is one line; of any other the traceback goes into a log in the home. A command's own module
-is imported when it is run.
+is imported when it is run; its options, and what it does and prints, are there.
 """
 
 import datetime as dt

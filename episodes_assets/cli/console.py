@@ -4,7 +4,7 @@ Results go to stdout, everything else to stderr, with colours on a terminal only
 goes through the two consoles here, because much of what is printed comes from data: error texts, reasons,
 names, lines of child processes. They protect the operator's terminal from escape sequences (terminal
 injection) and from characters that hide or reorder text. In a log every event is one line of its own,
-whatever was sent to it (log injection).
+whatever was sent to it (log injection). What is printed is each command's to say.
 """
 
 import logging

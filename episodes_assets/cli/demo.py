@@ -1,4 +1,8 @@
-"""`episodes demo`: the main job on a new system with generated input."""
+"""`episodes demo`: the main job on a new system with generated input.
+
+It only puts together what other commands use: the input is `input/sample.py`, running days `runs`, workers
+`supervisor`. It refuses configured DSNs, since it writes input: real input is `episodes input load`.
+"""
 
 import datetime as dt
 import time

@@ -1,6 +1,7 @@
 """`episodes results`: what was published for a day; and the table of days, which other commands show too.
 
-That table says what came in, what was planned, what was published, and how long it took.
+That table says what came in, what was planned, what was published, and how long it took. Nothing is published
+here; what was published is read by `results/publications.py`.
 """
 
 import datetime as dt

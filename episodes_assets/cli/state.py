@@ -1,6 +1,7 @@
 """`episodes state`: the accumulated tracked episodes, carried from one system to another as a file.
 
-The format of that file is defined here: CSV or Parquet with the columns `epid` and `tracked_on`.
+The format of that file is defined here: CSV or Parquet with the columns `epid` and `tracked_on`. Reading a
+file exactly is `input/files.py`; the statements are in `results/state.py`.
 """
 
 import datetime as dt

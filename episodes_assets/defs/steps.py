@@ -2,7 +2,8 @@
 
 Options are plain values because `dagster.Config` declares its fields so that `{env: NAME}` is resolved in
 place of a value, which would let whoever launches a run publish a DSN of the process that works it. The
-types used here have no such form, so Dagster itself refuses it wherever a run is launched from.
+types used here have no such form, so Dagster itself refuses it wherever a run is launched from. Which options
+a step has, and what it does, is in `assets/`.
 """
 
 import time

@@ -15,7 +15,8 @@ publications name.
 
 A third table, `viewed_episodes`, is there only where snapshots of an older release were brought in
 (`older_snapshots.py`): the episodes that such a release had recorded as viewed. Of a day that was taken with
-its viewings those are in `viewings`.
+its viewings those are in `viewings`. Which rows are accepted is decided in `planning/drop.py`; when a day is
+taken, in `taking.py`.
 """
 
 import datetime as dt

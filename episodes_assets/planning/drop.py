@@ -1,4 +1,4 @@
-"""The drop: its columns, the rules by which rows are accepted, and parts cut between episodes.
+"""The drop: its columns in Arrow and pandas, the rules by which rows are accepted, and cuts between episodes.
 
 A row that breaks a rule is quarantined with its reasons; `docs/bad-input.md` explains the rules and the
 decisions behind them. How the input's own types are read is not decided here (`input/columns.py`), nor where

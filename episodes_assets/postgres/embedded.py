@@ -1,13 +1,17 @@
 """The embedded PostgreSQL: one private server for a home, reached by a unix socket only.
 
 The server belongs to whoever uses it: each process that calls `start` holds it by a shared lock, and the last
-one to exit stops it. A child process that is handed DSNs does not hold it; its parent does.
+one to exit stops it. A child process that is handed DSNs does not hold it; its parent does. It is started
+again on the same socket, so DSNs that were handed out stay valid.
 
 Every role has a generated password, kept in a file of mode 0600 in the home, and `pg_hba.conf` lets nobody in
 without. The socket lies in a folder of mode 0700 as well: the data's own, which nobody else can replace,
 where its path is short and plain enough. Otherwise it is one made by `mkdtemp`: its name is random, and the
 temporary folder's sticky bit keeps others from replacing it. It is not in `XDG_RUNTIME_DIR`, which services
 lack, and which vanishes at logout while the server still runs.
+
+Where the data lie and which programs run is `cluster`; databases and roles are made in `provision/`, for this
+server as for any other.
 """
 
 import atexit
