@@ -1,7 +1,8 @@
 """The entry point of the `episodes` command, and of `python -m episodes_assets`.
 
 It imports nothing that takes time, not even `typing`, so that signals are answered as soon as Python itself
-has started.
+has started. Neither it nor what it starts takes modules from the current folder (untrusted search path).
+What commands do is in `cli/`.
 """
 
 import os

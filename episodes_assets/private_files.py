@@ -1,7 +1,8 @@
 """Folders and files for their owner alone, whatever the umask, and locks between processes.
 
-Everything below the home is written with these. A file that a user names (`results --csv`) is the user's: it
-follows the umask and is not made here.
+Everything below the home is written with these. A lock names its holder: who waits for it says so, and gives
+up after a minute. A file that a user names (`results --csv`) is the user's: it follows the umask and is not
+made here. Locks in a database are `postgres/locks.py`.
 """
 
 import fcntl

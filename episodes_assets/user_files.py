@@ -1,9 +1,10 @@
 """Files that a user names: read whole, written whole, and standard streams used as they are.
 
-Opening `/dev/stdout`, `/dev/stdin` or `/dev/fd/N` makes a second open file description: it truncates what a
-shell redirected with `>>`, begins at offset 0, and fails for sockets. Such a path is therefore taken as the
-descriptor that the process was given, whatever its path: it may name no other, such as a file or a connection
-that the process itself has opened. Files of the system itself are made by `private_files`.
+What is written takes its name only when it is complete (atomic rename). Opening `/dev/stdout`, `/dev/stdin`
+or `/dev/fd/N` makes a second open file description: it truncates what a shell redirected with `>>`, begins at
+offset 0, and fails for sockets. Such a path is therefore taken as the descriptor that the process was given,
+whatever its path: it may name no other, such as a file or a connection that the process itself has opened.
+What is in a file is `input/files.py`; files of the system itself are made by `private_files`.
 """
 
 import errno

@@ -1,7 +1,8 @@
 """Sessions of people, service tokens of scripts, and the key that signs what a browser keeps during a login.
 
-Tokens are random, and only digests of them are stored. Passwords are `users`'; which request carries which
-token is `dashboard/auth/credentials.py`.
+Tokens are random, and only digests of them are stored. A session is looked up together with its user at each
+request, so a user who is disabled, demoted or removed is so from the next request on (revocation). Passwords
+are `users`'; which request carries which token is `dashboard/auth/credentials.py`.
 """
 
 import datetime as dt

@@ -1,7 +1,8 @@
 """`episodes correct` and `episodes history`: work a wrong day again, and show what is recorded of a day.
 
-A correction works the day again and all later days that build on it. The order of the runs is decided here;
-what a run does, in `defs/`.
+A correction reaches every later day that builds on the wrong one: a first run takes the day anew from the
+input, then the later days are worked again from what the lake has of them. The order of the runs is decided
+here; what a run does, in `defs/`.
 """
 
 import datetime as dt

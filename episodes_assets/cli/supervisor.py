@@ -1,6 +1,9 @@
 """Child processes of a command: started, watched, started again with backoff, gone when it ends.
 
-The programs are those installed beside this Python. What is started is each command's to say.
+A child is started again with the same arguments and environment, so on the same socket and port. It takes no
+modules from the current folder, and it does not outlive the command, even one that SIGKILL ends: workers
+watch their parent, the kernel ends other programs (`die_with_parent`). The programs are those installed
+beside this Python. What is started is each command's to say.
 """
 
 import contextlib

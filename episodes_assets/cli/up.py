@@ -1,6 +1,7 @@
 """`episodes up`: the whole system until Ctrl-C.
 
-It starts and stops the processes; what each of them does is in `serve`, `defs/` and `worker/`.
+It starts and stops the processes. The socket and the workspace file by which they find the code location lie
+in a folder for this user alone. What each process does is in `serve`, `defs/` and `worker/`.
 """
 
 import contextlib

@@ -2,7 +2,7 @@
 
 It answers to its own names alone, which rejects DNS rebinding. People log in with passwords, OpenID Connect,
 or both, and at least one of them must be on. Which people of an OpenID Connect provider are let in, and with
-which role, is decided here; the protocol is `auth/oidc.py`.
+which role, is decided here, again at each request; the protocol is `auth/oidc.py`.
 """
 
 import ipaddress

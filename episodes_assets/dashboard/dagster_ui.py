@@ -1,7 +1,8 @@
 """Dagster's own web application, twice on one workspace: for those who may change things, and read-only.
 
-Viewers see the same code locations, and have no permission to change anything. Who is a viewer is decided
-before a request comes here.
+Viewers see the same code locations, and have no permission to change anything. Our own code location is
+loaded from the project's folder, never from the current one. Who is a viewer is decided before a request
+comes here.
 """
 
 import contextlib

@@ -1,6 +1,8 @@
 """The daily partitions and how a day depends on the one before.
 
-What a day is, and which is the first one, is `days.py`.
+Dagster must record no day as materialised that was not worked. So no asset depends on another one's day
+before, which would draw the next day into a backfill, and a step does all of its days or refuses first. What
+a day is, and which is the first one, is `days.py`.
 """
 
 import datetime as dt

@@ -1,6 +1,7 @@
 """The schedules: daily planning, and pruning.
 
-Which days are planned is decided in `decisions`; jobs are `jobs`.
+A missed night costs nothing: each tick looks for the days that have no plan, and they are planned in order
+(catch-up). Which days those are is decided in `decisions`; jobs are `jobs`.
 """
 
 import datetime as dt

@@ -3,7 +3,8 @@
 Before drops were kept in the lake, each day's was a snapshot: a folder `day=2018-03-01/<snapshot_id>` with
 `episodes.parquet`, `quarantine.parquet`, `viewed.parquet` and a `manifest.json`, below a folder or at an
 fsspec URL; the day's own `manifest.json` named the one that was the day's. What is here reads them and never
-changes them; `lake/drops.py` has what is made of them.
+changes them. Until all are in, which a mark in the lake says at the end, steps and commands refuse to use its
+drops: it would be half a history. `lake/drops.py` has what is made of them.
 """
 
 import datetime as dt

@@ -11,6 +11,8 @@ readable, and readers in Spark, Trino, Polars and DuckDB (https://delta.io). Wha
   moment and went on, gives the same numbers to other content. So whoever names a version keeps its digest
   beside the number, and it is compared whenever that version is opened.
 - **Nothing expires.** Delta's clean-up of old versions and files is switched off in the table's properties.
+- **A table belongs to an environment.** Its stamp is one of its properties, so a copy carries it along, and
+  processes of another environment do not write to it.
 
 The files themselves are in `files.py`; what the columns mean, `viewings.py` and `drops.py` know.
 """

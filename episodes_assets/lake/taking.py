@@ -1,8 +1,9 @@
 """Taking a day's input into the lake: its drop and its viewings, both as of one moment.
 
-Taking a day again never loses viewings: those of the input are compared with those of the lake, and where
-some are gone from the input, the lake keeps them unless an operator accepts the loss. A commit that loses a
-race compares again with the newest version. The next part is read ahead (prefetch) while one is worked on.
+What the lake has is not read again, unless that is asked for or viewings have arrived late. Taking a day
+again never loses viewings: those of the input are compared with those of the lake, and where some are gone
+from the input, the lake keeps them unless an operator accepts the loss. A commit that loses a race compares
+again with the newest version. The next part is read ahead (prefetch) while one is worked on.
 
 Which days are taken is decided by the caller; which rows of a drop are accepted, by `planning/drop.py`.
 """

@@ -1,8 +1,8 @@
 """Held jobs: reading them, and what people decide about them: retry, waive, cancel.
 
 A job is held when its last attempt has failed. Retrying gives it another round of attempts; a waiver, which
-records who and why, lets its day be published without it; cancelling a day holds all that is not finished.
-Failing a job is `claims`; who may decide is checked by the callers.
+records who and why, lets its day be published without it; cancelling a day holds all that is not finished,
+so it needs no state of its own. Failing a job is `claims`; who may decide is checked by the callers.
 """
 
 import datetime as dt

@@ -1,8 +1,9 @@
 """Each day's plan: find, lock, record, supersede and pin it; and every plan that a day has had.
 
 Plans and chunks are locked in one order, so that there is no deadlock. A superseded plan loses its jobs and
-keeps its row. `docs/job-states.md` draws the states of a job. Which jobs a plan has is decided in
-`planning/jobs.py`; workers change jobs in `claims`.
+keeps its row. The number of a published plan is never given again, even by a ledger that was restored to an
+earlier moment: numbers begin above it, and a random uid tells plans apart besides. `docs/job-states.md` draws
+the states of a job. Which jobs a plan has is decided in `planning/jobs.py`; workers change jobs in `claims`.
 """
 
 import datetime as dt

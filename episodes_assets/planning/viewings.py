@@ -1,7 +1,8 @@
 """The columns of a viewing, the mark of one that cannot be read, and since when viewings are complete.
 
-A contract between the input, the lake and the algorithms, and the pure rule for `covered_from`. Reading
-viewings is `input/reading.py`, storing them `lake/viewings.py`.
+A contract between the input, the lake and the algorithms, and the pure rule for `covered_from`: a date with
+far fewer viewings than are usual covers nothing, so a few wrong times (outliers) do not extend what counts as
+complete. Reading viewings is `input/reading.py`, storing them `lake/viewings.py`.
 """
 
 import datetime as dt

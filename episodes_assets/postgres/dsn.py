@@ -1,7 +1,8 @@
 """Which DSN serves which role, configured or embedded, and a DSN as asyncpg reads one.
 
 A purpose is a role in a database (`postgres/databases.py`). A process asks for the purposes of its own work
-and is given nothing else. Whether a DSN's host may be reached is decided in `hosts`.
+and is given nothing else, and so are its children, from which all other DSNs and secrets are withheld (least
+privilege). Whether a DSN's host may be reached is decided in `hosts`.
 """
 
 import os

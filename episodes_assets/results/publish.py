@@ -1,8 +1,8 @@
 """Publishing: a day's rows, replaced in one transaction with its manifest and history.
 
-The manifest (`published.days`) records what is published now; the history has a row for each change.
-Publishing is idempotent: what is published already is not written again. Reading what is published is
-`publications`, comparing it with the ledger `verify`.
+The manifest (`published.days`) records what is published now; the history has a row for each change, and the
+publisher's role can only add to it (append-only). Publishing is idempotent: what is published already is not
+written again. Reading what is published is `publications`, comparing it with the ledger `verify`.
 """
 
 import datetime as dt

@@ -1,7 +1,9 @@
 """The accumulated state in `results`: each tracked episode once, and what each day added.
 
-Dagster does not check that yesterday was materialised when a self-dependent asset runs; `state_before` does.
-Which episodes a day adds is decided in `planning/jobs.py`.
+Each day records the checksum of all that is tracked, and that of the day before on which it was built (a hash
+chain). Dagster does not check that yesterday was materialised when a self-dependent asset runs;
+`state_before` does, and it refuses a chain that is broken. Which episodes a day adds is decided in
+`planning/jobs.py`.
 """
 
 import datetime as dt

@@ -1,7 +1,7 @@
 """What a worker does with one message: claim the chunk's jobs, start them in groups, write their outcomes.
 
 Jobs of a claim that start together are one micro-batch. A batch that fails is halved until the jobs that fail
-are alone; jobs that cannot start on this worker fail or go back to the queue. The statements are
+are alone (bisection); jobs that cannot start on this worker fail or go back to the queue. The statements are
 `ledger/claims.py`, computing is `compute`.
 """
 

@@ -2,8 +2,10 @@
 
 One read of the lake serves many jobs, computed in parts of bounded size. Because it is a separate process,
 neither a long computation nor a crash stops the worker's heartbeats; it is replaced when it dies or exceeds
-its time limit. Modules of algorithms are imported here and never in the worker itself, which holds the
-queue's DSN: a module that raises, hangs or ends its process on import fails the jobs of its algorithm alone.
+its time limit, and its memory is limited, so a job that hoards memory fails with a traceback. Modules of
+algorithms are imported here and never in the worker itself, which holds the queue's DSN: a module that
+raises, hangs or ends its process on import fails the jobs of its algorithm alone. Which jobs start together,
+and which of a failed batch is to blame, is decided in `chunk`.
 """
 
 import asyncio

@@ -2,8 +2,8 @@
 
 A session is its connections and PgQueuer's manager, made anew, with growing pauses (backoff), when they fail.
 Every few seconds the worker updates its row in `ledger.workers`: from its event loop, so that a loop that
-hangs falls silent, and over a separate connection, so that failures of it do not touch the work. What is done
-with a message is `chunk`.
+hangs falls silent, and over a separate connection, so that failures of it do not touch the work. A worker
+that a command started stops when that command is gone. What is done with a message is `chunk`.
 """
 
 import asyncio

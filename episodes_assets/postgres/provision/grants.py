@@ -1,10 +1,13 @@
 """Who may do what: each role's rights, settings and connection limits; whether the input role could write.
 
-All of it is given anew at every `episodes db init`. A role may change its own settings and its own
-password, so both are put back as well. Two things are left alone: the `search_path` of the input's roles,
-which says where its tables are, and all that the roles of an input of other systems have set, since those
-are not ours. Whether the role that reads the input could write to it, which no role of the pipeline may, is
-asked of the database itself.
+Least privilege: no role of the pipeline can delete a plan, change a decision or rewrite the history of what
+was published, and no worker can waive a job. Whether the role that reads the input could write to it is asked
+of the database itself.
+
+All of it is given anew at every `episodes db init`. A role may change its own settings and its own password,
+so both are put back as well. Two things are left alone: the `search_path` of the input's roles, which says
+where its tables are, and all that the roles of an input of other systems have set, since those are not ours.
+Making the roles is `init`.
 """
 
 from collections.abc import Callable, Collection, Mapping

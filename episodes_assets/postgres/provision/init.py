@@ -3,7 +3,8 @@
 Each database changes in one transaction, with a mark that it is finished (`status`) as its last statement,
 so that ending `db init` at any moment leaves no database that looks ready and is not. Alembic takes each
 one to the newest version, or back to an older one; consumers get a typed view for each algorithm, made from
-the columns it declares.
+the columns it declares. Behind somebody who works in a database it gives up and says who that is. What each
+role may do is `grants`.
 
 Two at once take turns at each database. Their lock is that of the database's comment, which only its owner
 may change; an advisory lock could be held by anybody who may connect. Before there is a database, and for
