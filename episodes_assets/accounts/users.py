@@ -1,7 +1,8 @@
 """Users who log in with a password: adding, changing and checking them; the first operator.
 
 Passwords are hashed with argon2id, and checked in the same time whether there is a user or not, so that
-names cannot be found by timing. Users of an OpenID Connect provider have no row here.
+names cannot be found by timing. Users of an OpenID Connect provider have no row here. Counting failed
+logins is `throttle`; what a login begins, `sessions`.
 """
 
 import datetime as dt

@@ -1,7 +1,8 @@
 """`episodes run` and `episodes backfill`: the whole graph for a day or a range, with live progress.
 
 The run executes in this process and is recorded in Dagster's instance like any other, so the UI shows it
-with all its metadata. `episodes demo` and `episodes correct` use the same.
+with all its metadata. `episodes demo` and `episodes correct` use the same. What the steps do is in
+`defs/assets/`; starting workers for them is `supervisor`.
 """
 
 import datetime as dt

@@ -1,6 +1,7 @@
 """`episodes webserver` and `episodes worker`: one process of the system, until it is stopped.
 
-Each imports what it serves when it is run. `episodes up` starts them as children.
+Each imports what it serves when it is run. `episodes up` starts them as children. What they serve is in
+`dashboard/` and `worker/`.
 """
 
 import logging

@@ -2,7 +2,7 @@
 
 Viewers see the same code locations, and have no permission to change anything. Our own code location is
 loaded from the project's folder, never from the current one. Who is a viewer is decided before a request
-comes here.
+comes here (`auth/gate.py`).
 """
 
 import contextlib

@@ -1,6 +1,7 @@
 """Filling an input database, as the other teams' systems do in production.
 
-Only `episodes input` uses this, with a DSN that the pipeline itself never holds.
+Only `episodes input` and `episodes demo` use this, with a DSN that the pipeline itself never holds.
+Understanding a user's file is `files`, generating a sample `sample`; the pipeline reads with `reading`.
 """
 
 import datetime as dt

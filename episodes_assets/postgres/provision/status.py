@@ -4,7 +4,8 @@ A database is ready when it has the mark that `episodes db init` leaves as its l
 tells which migrations are done, but not whether PgQueuer's tables, the roles' rights and the consumers'
 views are those of this release. The mark stands for all of them. It is a comment on the version's table, so
 it commits with what it stands for and goes along with a copy of the database. Every command looks at it, so
-this loads nothing that only setting databases up needs.
+this loads nothing that only setting databases up (`init`) needs. Whether the databases agree with each other
+is `checks/consistency.py`.
 """
 
 import hashlib
