@@ -4,6 +4,7 @@ Which requests are recorded, and what of them, is decided in `dashboard/auth/`.
 """
 
 import datetime as dt
+import hashlib
 import json
 import logging
 import math
@@ -73,7 +74,7 @@ def record(
         address: Where it came from.
         outcome: What came of it.
 
-    Of a text of more than 200 characters the beginning is kept, and of the detail about 16 kB, so that nobody
+    A text of more than 200 characters is `shortened`, and of the detail about 16 kB are kept, so that nobody
     fills with few requests what cannot be deleted. `fits` tells beforehand whether a detail is kept whole.
     """
     event = {
@@ -90,6 +91,20 @@ def record(
         {**event, "detail": Jsonb(event["detail"])},
     )
     _LOG.info("audit %s", json.dumps(event))
+
+
+def shortened(text: str, longest: int, *, kept: int | None = None) -> str:
+    """A text, or of a longer one its beginning, its length and its SHA-256, which tells it from any other.
+
+    Args:
+        text: Any.
+        longest: How many characters it may have to be given back as it is.
+        kept: How many characters of a longer one are kept; by default `longest`.
+    """
+    if len(text) <= longest:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{text[: longest if kept is None else kept]}… ({len(text):,} characters, SHA-256 {digest})"
 
 
 def fits(detail: Mapping[str, object]) -> bool:
@@ -145,7 +160,7 @@ def _fitting(detail: Mapping[str, object]) -> dict[str, object]:
         text = json.dumps(given)
         room -= len(json.dumps(name)) + len(text) + len(": , ")
         if room < 0:
-            kept[name] = f"{text[: max(0, len(text) + room)]}… ({len(text):,} characters)"
+            kept[name] = shortened(text, max(0, len(text) + room))
             if (left := len(detail) - len(kept)) > 0:
                 kept["…"] = f"{left:,} more"
             break
@@ -166,7 +181,7 @@ def _as_json(value: object, depth: int = 1) -> object:
 
 
 def _short(text: str) -> str:
-    return _storable(text[:_LONGEST_TEXT])
+    return _storable(shortened(text, _LONGEST_TEXT))
 
 
 def _storable(text: str) -> str:

@@ -88,7 +88,7 @@ def up(
 
 def _run(settings: Settings, dsns: Dsns, folder: Path, configuration: Configuration, workers: int) -> None:
     stopping, ready = threading.Event(), threading.Event()
-    group = ProcessGroup(_prefixed_output(workers), die_with_us=True)
+    group = ProcessGroup(_PrefixedOutput(workers), die_with_us=True)
     with _stopped_by_signals(stopping), private_socket_path() as code_socket:
         try:
             _start(group, stopping, settings, dsns, folder, code_socket, configuration.port, workers)
@@ -246,7 +246,7 @@ def _stopped_by_signals(stopping: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-class _prefixed_output:  # noqa: N801
+class _PrefixedOutput:
     """Prints lines with the name of their process, in a colour of its own on a terminal."""
 
     def __init__(self, workers: int) -> None:

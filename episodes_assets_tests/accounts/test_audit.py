@@ -1,6 +1,7 @@
 """The audit log: everything in it can be read, nothing in it changed."""
 
 import datetime as dt
+import hashlib
 import json
 import logging
 from typing import Any
@@ -52,7 +53,7 @@ def test_whatever_a_request_holds_can_be_recorded(
         add(connection, awkward * 100, detail=detail, address=awkward, what=awkward, outcome=awkward)
     (event,) = audit.read(connection)
     assert event.who.startswith("a\ufffdb\nc?")
-    assert len(event.who) == 200
+    assert event.who.endswith(f"… (1,100 characters, SHA-256 {digest_of(awkward * 100)})")
     assert event.detail["number"] == 2**70
     assert event.detail["a\ufffdb\nc?\x1b[31m"] == [
         "a\ufffdb\nc?\x1b[31m", 1, None, True, 1.5, "nan", {"deep": ["2018-03-01"]},
@@ -61,6 +62,18 @@ def test_whatever_a_request_holds_can_be_recorded(
     line = record.getMessage()
     assert line.isprintable()  # one line, whatever was in it
     assert json.loads(line.removeprefix("audit "))["what"] == event.what
+
+
+def digest_of(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def test_a_long_text_is_told_from_any_other() -> None:
+    assert audit.shortened("x" * 10, 10) == "x" * 10
+    one, other = "\ud800" + "x" * 10 + "1", "\ud800" + "x" * 10 + "2"
+    assert audit.shortened(one, 11) == one[:11] + f"… (12 characters, SHA-256 {digest_of(one)})"
+    assert audit.shortened(one, 11) != audit.shortened(other, 11)
+    assert audit.shortened(one, 11, kept=0) == f"… (12 characters, SHA-256 {digest_of(one)})"
 
 
 DEEP: list[Any] = []
@@ -89,8 +102,9 @@ def test_no_request_adds_more_than_some_kilobytes(connection: Connection, detail
     assert row is not None
     assert row[0] < 1.5 * audit.LONGEST_DETAIL
     (event,) = audit.read(connection)
-    assert event.who == event.what == event.address == event.outcome == "x" * 200
-    assert next(iter(detail))[:200] in event.detail
+    cut = "x" * 200 + f"… (9,999 characters, SHA-256 {digest_of(long)})"
+    assert event.who == event.what == event.address == event.outcome == cut
+    assert audit.shortened(next(iter(detail)), 200) in event.detail
 
 
 def test_of_a_detail_is_kept_what_there_is_room_for(connection: Connection) -> None:
@@ -102,7 +116,8 @@ def test_of_a_detail_is_kept_what_there_is_room_for(connection: Connection) -> N
     cut, whole = audit.read(connection)
     assert whole.detail == {"a": 1, "b": ["x" * 16_000], "c": 2}
     assert cut.detail["a"] == 1
-    assert str(cut.detail["b"]).endswith("x… (17,004 characters)")
+    digest = digest_of(json.dumps(large["b"]))
+    assert str(cut.detail["b"]).endswith(f"x… (17,004 characters, SHA-256 {digest})")
     assert (cut.detail["…"], "c" in cut.detail) == ("2 more", False)
 
 

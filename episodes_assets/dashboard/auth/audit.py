@@ -13,16 +13,10 @@ from typing import Any
 import dagster as dg
 from starlette.requests import HTTPConnection
 
+from episodes_assets.accounts.audit import shortened
 from episodes_assets.dashboard.auth.graphql import RUN_CONFIG, Call, GraphQLRequest, names_environment
 from episodes_assets.days import ONE_DAY
 from episodes_assets.defs.storage import LAUNCHED_BY
-
-
-def cut(value: object, longest: int) -> object:
-    """A value for the audit log, or the beginning of one whose text is longer than that."""
-    text = str(value)
-    return value if len(text) <= longest else f"{text[:longest]}… ({len(text):,} characters)"
-
 
 # One answer with the types of what was done is some hundred bytes; errors with tracebacks are long.
 LONGEST_ANSWER = 100_000
@@ -43,7 +37,7 @@ def describe_address(connection: HTTPConnection) -> dict[str, object]:
     """Where a request goes."""
     return {
         "method": connection.scope.get("method", "WEBSOCKET"),
-        "path": cut(connection.scope["path"], _LONGEST_TEXT),
+        "path": shortened(connection.scope["path"], _LONGEST_TEXT),
     }
 
 
@@ -59,8 +53,8 @@ def describe_operation(query: GraphQLRequest | None) -> dict[str, object]:
     name = query.picked.name if query.picked else query.operation_name
     fields = dict.fromkeys(field for operation in query.operations for field in operation.fields)
     return {
-        "operation": None if name is None else cut(name, _LONGEST_TEXT),
-        "fields": [cut(field, _LONGEST_TEXT) for field in list(fields)[:_MOST_FIELDS]],
+        "operation": None if name is None else shortened(name, _LONGEST_TEXT),
+        "fields": [shortened(field, _LONGEST_TEXT) for field in list(fields)[:_MOST_FIELDS]],
     }
 
 
@@ -154,10 +148,7 @@ def _readable(value: object) -> object:
 
 def _recorded(run_config: object) -> str:
     """The configuration that Dagster has of a run; a long one is in the event of its launch."""
-    text = json.dumps(run_config)
-    if len(text) <= _LONGEST_RECORDED_CONFIG:
-        return text
-    return f"{len(text):,} characters of SHA-256 {hashlib.sha256(text.encode()).hexdigest()}"
+    return shortened(json.dumps(run_config), _LONGEST_RECORDED_CONFIG, kept=0)
 
 
 def _as_text(run_config: Any) -> object:  # noqa: ANN401

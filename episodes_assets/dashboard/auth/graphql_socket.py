@@ -12,6 +12,7 @@ from anyio import to_thread
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from episodes_assets.accounts.audit import shortened
 from episodes_assets.accounts.identity import Identity
 from episodes_assets.accounts.pool import AWAY
 from episodes_assets.dashboard.auth.credentials import identify
@@ -35,6 +36,8 @@ LONGEST_MESSAGE = 256_000
 POLICY_VIOLATION = 1008
 INTERNAL_ERROR = 1011
 _LONGEST = 500
+# Bytes of UTF-8 that a close frame has room for beside its code (RFC 6455, section 5.5).
+_LONGEST_REASON = 123
 _END: Message = {"type": "websocket.disconnect", "code": POLICY_VIOLATION}
 _KNOWN = frozenset({"connection_init", "connection_terminate", "start", "stop"})
 
@@ -54,7 +57,9 @@ async def guard_socket(
         try:
             await app(scope, guard.receive, guard.send)
         except Exception as error:  # noqa: BLE001  whatever Dagster makes of an odd message
-            _LOG.error("%s's socket: %s: %s", identity.name, type(error).__name__, str(error)[:_LONGEST])
+            _LOG.error(
+                "%s's socket: %s: %s", identity.name, type(error).__name__, shortened(str(error), _LONGEST)
+            )
             await guard.fail()
         tasks.cancel_scope.cancel()
 
@@ -132,7 +137,8 @@ class _Guard:
         if self._is_closed:
             return
         self._is_closed = True
-        await self._send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": problem[:100]})
+        reason = problem.encode("utf-8", "replace")[:_LONGEST_REASON].decode("utf-8", "ignore")
+        await self._send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": reason})
         self._site.metrics.refused.labels("socket").inc()
         await self._site.record(
             self._connection,

@@ -7,18 +7,18 @@ is decided in `dashboard/configuration.py`.
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import httpx2
 from authlib.integrations.starlette_client import OAuth, OAuthError
 from joserfc.errors import JoseError
 from starlette.middleware import Middleware
 from starlette.middleware.sessions import SessionMiddleware
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route
 
+from episodes_assets.accounts.audit import shortened
 from episodes_assets.accounts.identity import AuthMethod, Identity
 from episodes_assets.dashboard.auth.csrf import safe_next
 from episodes_assets.dashboard.auth.login import OidcLogin, OidcRefusal, sign_in
@@ -39,22 +39,6 @@ LEEWAY_SECONDS = 60
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 _LOG = logging.getLogger(__name__)
 Claims = dict[str, Any]
-SignIn = Callable[[Request, Identity, str], Awaitable[Response]]
-
-
-class Record(Protocol):
-    """Writes to the audit log."""
-
-    async def __call__(
-        self,
-        connection: HTTPConnection,
-        what: str,
-        outcome: str,
-        *,
-        name: str = "",
-        detail: Mapping[str, object] | None = None,
-    ) -> None:
-        """What was tried, what came of it, and who they said they were."""
 
 
 class _Refused(Exception):
@@ -71,14 +55,10 @@ class OidcClient:
 
     Args:
         oidc: The provider, and who is let in.
-        sign_in: Begins a session for somebody and sends them to the page they wanted.
-        record: Writes to the audit log.
     """
 
-    def __init__(self, oidc: OidcProvider, sign_in: SignIn, record: Record) -> None:
+    def __init__(self, oidc: OidcProvider) -> None:
         self._oidc = oidc
-        self._sign_in = sign_in
-        self._record = record
         self._discovered_at = time.monotonic()
         secret = oidc.client_secret
         self._client = OAuth().register(
@@ -117,7 +97,7 @@ class OidcClient:
         finally:
             # Whatever came of it, what was begun is over.
             request.session.clear()
-        return await self._sign_in(request, identity, wanted)
+        return await sign_in(request, identity, wanted)
 
     async def _discover(self) -> None:
         if time.monotonic() - self._discovered_at > METADATA_SECONDS:
@@ -180,12 +160,14 @@ class OidcClient:
         _LOG.warning("a sign-in through %s failed: %r", self._oidc.name, refused.why)
         # Anybody can send as many as they like of those that were never begun: they would fill the log.
         if refused.is_on_record:
-            await self._record(
+            site = site_of(request)
+            site.metrics.logins.labels(AuthMethod.OIDC.value, "refused").inc()
+            await site.record(
                 request,
                 "login",
                 "refused",
                 name=refused.email,
-                detail={"through": self._oidc.issuer, "why": refused.why[:LONGEST_WHY]},
+                detail={"through": self._oidc.issuer, "why": shortened(refused.why, LONGEST_WHY)},
             )
         query = httpx2.QueryParams({"refused": refused.refusal.value, "next": wanted})
         return RedirectResponse(f"/login?{query}", status_code=303)
@@ -205,19 +187,17 @@ def _explain(error: Exception) -> NoReturn:
             raise _Refused(OidcRefusal.NO_ANSWER, repr(error)) from error
 
 
-def oidc_routes(
-    oidc: OidcProvider, *, sign_in: SignIn, record: Record, signing_key: str, is_secure: bool
-) -> list[Mount]:
-    """The pages below `/auth`, which are open to everybody.
+def oidc_login(oidc: OidcProvider, *, signing_key: str, is_secure: bool) -> OidcLogin:
+    """Signing in through a provider, as the login page and the auth gate know it.
+
+    Its pages lie below `/auth`, and are open to everybody.
 
     Args:
         oidc: The provider, and who is let in.
-        sign_in: Begins a session for somebody and sends them to the page they wanted.
-        record: Writes to the audit log.
-        signing_key: Of the cookie that keeps the state.
+        signing_key: Of the cookie that keeps the state on the way.
         is_secure: Whether browsers reach us over TLS.
     """
-    client = OidcClient(oidc, sign_in, record)
+    client = OidcClient(oidc)
     state = Middleware(
         SessionMiddleware,
         secret_key=signing_key,
@@ -227,38 +207,12 @@ def oidc_routes(
         same_site="lax",  # the provider sends the browser back from another site
         https_only=is_secure,
     )
-    return [
-        Mount(
-            "/auth",
-            routes=[
-                Route("/openid", client.leave, methods=["GET"], name="oidc_leave"),
-                Route("/openid/callback", client.return_, methods=["GET"], name="oidc_return"),
-            ],
-            middleware=[state],
-        )
-    ]
-
-
-def oidc_login(oidc: OidcProvider, *, signing_key: str, is_secure: bool) -> OidcLogin:
-    """Signing in through a provider, as the login page and the auth gate know it.
-
-    Args:
-        oidc: The provider, and who is let in.
-        signing_key: Of the cookie that keeps the state on the way.
-        is_secure: Whether browsers reach us over TLS.
-    """
-    routes = oidc_routes(oidc, sign_in=sign_in, record=_record, signing_key=signing_key, is_secure=is_secure)
-    return OidcLogin(label=oidc.name, path="/auth/openid", routes=routes)
-
-
-async def _record(
-    connection: HTTPConnection,
-    what: str,
-    outcome: str,
-    *,
-    name: str = "",
-    detail: Mapping[str, object] | None = None,
-) -> None:
-    site = site_of(connection)
-    site.metrics.logins.labels(AuthMethod.OIDC.value, outcome).inc()
-    await site.record(connection, what, outcome, name=name, detail=detail)
+    pages = Mount(
+        "/auth",
+        routes=[
+            Route("/openid", client.leave, methods=["GET"], name="oidc_leave"),
+            Route("/openid/callback", client.return_, methods=["GET"], name="oidc_return"),
+        ],
+        middleware=[state],
+    )
+    return OidcLogin(label=oidc.name, path="/auth/openid", routes=[pages])

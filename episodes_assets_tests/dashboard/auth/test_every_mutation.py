@@ -262,6 +262,17 @@ def test_a_message_that_is_not_understood_closes_the_socket(
     assert end_of(dashboard.client(Role.OPERATOR), lambda socket: socket.send(received)).code == 1008
 
 
+def test_the_reason_of_a_closed_socket_fits_into_its_frame(dashboard: Dashboard) -> None:
+    """A close frame has room for 123 bytes; whoever makes more of them would leave nothing on record."""
+    long = "é" * 90
+    document = f'{{ isPipelineConfigValid(mode: "default", pipeline: "{long}") {{ __typename }} }}'
+    end = socket_end(dashboard.client(Role.VIEWER), query=document)
+    assert end.code == 1008
+    assert "é" in end.reason
+    assert len(end.reason.encode()) <= 123
+    assert dashboard.events("socket closed")[-1][2].startswith(end.reason)
+
+
 def test_what_dagster_cannot_go_on_with_closes_the_socket_and_is_one_line(
     dashboard: Dashboard, caplog: pytest.LogCaptureFixture
 ) -> None:
