@@ -2,13 +2,14 @@
 
 A request is refused unless its route is declared public or its identity's role allows it, so a route that is
 added later is closed until it is declared public. Where a decision needs the body, it is read whole, within
-limits of size and time, and passed on unchanged. Who an identity is, is read in `credentials`; what GraphQL
-asks for, in `graphql`.
+limits of size and time, and passed on unchanged. A request goes through a sequence of steps, each of which
+adds what it has found out or returns a refusal; the application is called after the last step only. Who an
+identity is, is read in `credentials`; what GraphQL asks for, in `graphql`.
 """
 
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -122,6 +123,89 @@ class Routes:
     unattended: Sequence[BaseRoute]
 
 
+@dataclass(frozen=True)
+class _Request:
+    """A request, and what the steps so far have found out about it.
+
+    Attributes:
+        scope: As the server gave it.
+        receive: As the server gave it; a body that is read comes from it no more.
+        send: As the server gave it.
+        is_public: Whether it goes to a route that is answered without a login.
+        is_to_all: Whether it goes where also viewers may POST.
+        is_graphql: Whether it goes where GraphQL is sent.
+        is_use: Whether it keeps a session from timing out.
+        credential: Who sent it, and what proved that; None if nothing did.
+        body: The whole of it; None as long as it is not read.
+        query: The GraphQL in it, if there is any.
+        calls: What of that is executed and changes something, or checks run configuration.
+        event: The id that its events in the audit log share; None if it has none.
+    """
+
+    scope: Scope
+    receive: Receive
+    send: Send
+    is_public: bool
+    is_to_all: bool
+    is_graphql: bool
+    is_use: bool
+    credential: Credential | None = None
+    body: bytes | None = None
+    query: GraphQLRequest | None = None
+    calls: Sequence[Call] = ()
+    event: str | None = None
+
+    @classmethod
+    def arriving(cls, routes: Routes, scope: Scope, receive: Receive, send: Send) -> "_Request":
+        """A new request, of which only the routes that it matches are known."""
+        return cls(
+            scope,
+            receive,
+            send,
+            is_public=_leads_to(routes.public, scope),
+            is_to_all=_leads_to(routes.to_all, scope),
+            is_graphql=_leads_to(routes.graphql, scope),
+            is_use=not _leads_to(routes.unattended, scope),
+        )
+
+    @property
+    def connection(self) -> HTTPConnection:
+        return HTTPConnection(self.scope)
+
+    @property
+    def is_socket(self) -> bool:
+        return bool(self.scope["type"] == "websocket")
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether it changes nothing by its method; GraphQL may all the same."""
+        return not self.is_socket and self.scope["method"] in SAFE_METHODS
+
+    @property
+    def may_change(self) -> bool:
+        return self.credential is not None and self.credential.identity.role.may_change
+
+    @property
+    def whole_body(self) -> bytes:
+        """The body, which has been read."""
+        if self.body is None:
+            raise AssertionError("the body is not read")  # an unread body must not pass for an empty one
+        return self.body
+
+    @property
+    def kind(self) -> str:
+        """What the audit log calls it."""
+        return "request" if self.query is None else "graphql mutation"
+
+    def brief(self) -> dict[str, object]:
+        """What identifies it in an event that does not have its arguments."""
+        return {} if self.body is None else {**describe_operation(self.query), **describe_body(self.body)}
+
+
+# Returns the request with what the step has found out, or a refusal, or None if the client is gone.
+_Step = Callable[[_Request], Awaitable["_Request | Refusal | None"]]
+
+
 class AuthGate:
     """ASGI middleware; `scope["user"]` is an `Identity` for each request behind it, but for public routes."""
 
@@ -130,136 +214,170 @@ class AuthGate:
         self._instance = instance
         self._site = site
         self._routes = routes
+        # The application is called only for requests that pass all of them.
+        self._steps: Sequence[_Step] = (
+            self._identify,
+            self._admit,
+            self._read_body,
+            self._read_graphql,
+            self._admit_graphql,
+            self._read_calls,
+            self._record_begun,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or refuse it."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        connection = HTTPConnection(scope)
         scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
-        is_public = _leads_to(self._routes.public, scope)
+        request = _Request.arriving(self._routes, scope, receive, send)
+        for step in self._steps:
+            found = await step(request)
+            if found is None:
+                return
+            if isinstance(found, Refusal):
+                await self._refuse(found, request)
+                return
+            request = found
+        await self._pass(request)
+
+    async def _identify(self, request: _Request) -> _Request | Refusal:
+        """Find out who sends it."""
         try:
             credential = await identify(
-                connection,
-                self._site.accounts,
-                self._site.configuration,
-                is_use=not _leads_to(self._routes.unattended, scope),
+                request.connection, self._site.accounts, self._site.configuration, is_use=request.is_use
             )
         except AWAY:
-            if not is_public:
-                await self._refuse(refusals.AWAY, connection, None, receive, send)
-                return
-            credential = None
+            return request if request.is_public else refusals.AWAY
         if credential is not None:
-            scope["user"] = credential.identity
-            scope["auth"] = AuthCredentials(["authenticated", credential.identity.role.value])
-        refused = self._refusal_before_body(scope, connection, credential, is_public=is_public)
-        if refused is not None:
-            await self._refuse(refused, connection, credential, receive, send)
-        elif scope["type"] == "websocket":
-            assert credential is not None  # noqa: S101  no WebSocket is public
-            await guard_socket(self._app, self._site, credential.identity, scope, receive, send)
-        elif scope["method"] in SAFE_METHODS and not _leads_to(self._routes.graphql, scope):
-            await self._app(scope, receive, send)
-        else:
-            await self._with_body(connection, credential, receive, send, is_public=is_public)
+            identity = credential.identity
+            request.scope["user"] = identity
+            request.scope["auth"] = AuthCredentials(["authenticated", identity.role.value])
+        return replace(request, credential=credential)
 
-    def _refusal_before_body(
-        self, scope: Scope, connection: HTTPConnection, credential: Credential | None, *, is_public: bool
-    ) -> Refusal | None:
-        """What can be said of a request before its body is read."""
+    async def _admit(self, request: _Request) -> _Request | Refusal:
+        """Decide what can be decided before the body is read."""
+        scope, credential = request.scope, request.credential
         # Starlette's routes end in `$`, which a line end may follow.
         if not scope["path"].isprintable() or scope.get("root_path"):
             return refusals.ODD_PATH
-        is_socket = scope["type"] == "websocket"
-        if credential is None and not is_public:
+        if credential is None and not request.is_public:
             return refusals.NOT_SIGNED_IN
-        if is_socket and not _leads_to(self._routes.graphql, scope):
+        if request.is_socket and not request.is_graphql:
             return refusals.NO_SOCKET
-        changes = is_socket or scope["method"] not in SAFE_METHODS
         is_sent_unasked = credential is None or credential.is_cookie
         if (
-            changes
+            not request.is_safe
             and is_sent_unasked
-            and not is_same_origin(connection.headers, is_secure=self._site.configuration.is_secure)
+            and not is_same_origin(request.connection.headers, is_secure=self._site.configuration.is_secure)
         ):
             return refusals.CROSS_SITE
-        if is_socket or is_public or credential is None or credential.identity.role.may_change:
-            return None
-        return None if self._viewer_may(scope) else refusals.VIEWER
+        if request.is_socket or request.is_public or request.may_change or _viewer_may(request):
+            return request
+        return refusals.VIEWER
 
-    def _viewer_may(self, scope: Scope) -> bool:
-        """Whether a viewer may send this at all; what GraphQL asks for is looked at later."""
-        if scope["method"] in ("GET", "HEAD"):
-            return True
-        return scope["method"] == "POST" and _leads_to([*self._routes.to_all, *self._routes.graphql], scope)
-
-    async def _with_body(
-        self,
-        connection: HTTPConnection,
-        credential: Credential | None,
-        receive: Receive,
-        send: Send,
-        *,
-        is_public: bool,
-    ) -> None:
-        """Go on with a request that has a body, or asks for GraphQL."""
-        scope = connection.scope
+    async def _read_body(self, request: _Request) -> _Request | Refusal | None:
+        """Read its body, where a later step needs it."""
+        if request.is_socket or (request.is_safe and not request.is_graphql):
+            return request
+        most = MOST_BYTES_PUBLIC if request.is_public else MOST_BYTES
         try:
-            body = await read_body(scope, receive, MOST_BYTES_PUBLIC if is_public else MOST_BYTES)
+            body = await read_body(request.scope, request.receive, most)
         except BodyTooLarge:
-            await self._refuse(refusals.TOO_LARGE, connection, credential, receive, send)
-            return
+            return refusals.TOO_LARGE
         except TimeoutError:
-            await self._refuse(refusals.TOO_SLOW, connection, credential, receive, send)
-            return
+            return refusals.TOO_SLOW
         except ConnectionError:
-            return
-        query, calls, refused = None, list[Call](), None
-        if _leads_to(self._routes.graphql, scope):
-            try:
-                query = await _read(Request(scope), body)
-                refused = _refusal_of_graphql(scope["method"], credential, query)
-                if query is not None and refused is None:
-                    calls, refused = await _beside(body, _read_calls_or_refuse, query)
-            except Unreadable as problem:
-                refused = refusals.unreadable(str(problem))
-            if refused is not None:
-                await self._refuse(refused, connection, credential, receive, send, _brief(query, body))
-                return
-        await self._pass(connection, credential, query, calls, body, receive, send)
+            return None
+        return replace(request, body=body)
 
-    async def _pass(
-        self,
-        connection: HTTPConnection,
-        credential: Credential | None,
-        query: GraphQLRequest | None,
-        calls: Sequence[Call],
-        body: bytes,
-        receive: Receive,
-        send: Send,
-    ) -> None:
-        """Let a request through; what changes something is on record before it happens."""
-        if query is not None and credential is not None:
+    async def _read_graphql(self, request: _Request) -> _Request | Refusal:
+        """Read the GraphQL in it; that of a WebSocket is in its messages, which `guard_socket` checks."""
+        if request.is_socket or not request.is_graphql:
+            return request
+        http, body = Request(request.scope), request.whole_body
+        try:
+            query = await _beside(body, read_http, http.method, http.headers, http.query_params, body)
+        except Unreadable as problem:
+            return refusals.unreadable(str(problem))
+        return replace(request, query=query)
+
+    async def _admit_graphql(self, request: _Request) -> _Request | Refusal:
+        """Decide about its GraphQL; a mutation counts even where another operation is picked."""
+        if request.query is None or not request.query.has_mutation:
+            return request
+        if not request.may_change:
+            return refusals.VIEWER
+        return request if request.scope["method"] == "POST" else refusals.NOT_BY_POST
+
+    async def _read_calls(self, request: _Request) -> _Request | Refusal:
+        """Read what its GraphQL calls; run configuration may not name an environment variable."""
+        query, credential = request.query, request.credential
+        if query is None:
+            return request
+        try:
+            calls, has_environment = await _beside(request.whole_body, _calls_of, query)
+        except Unreadable as problem:
+            return refusals.unreadable(str(problem))
+        if has_environment:
+            return refusals.ENVIRONMENT
+        if credential is not None:
             kind = query.picked.kind.value if query.picked else "none"
             self._site.metrics.operations.labels(credential.identity.role.value, kind).inc()
-        again = replaying(body, receive)
-        if credential is None or not self._changes(connection.scope, query):
-            await self._app(connection.scope, again, send)
-            return
-        what = "request" if query is None else "graphql mutation"
-        detail = await self._describe(connection, query, calls, body)
+        return replace(request, calls=calls)
+
+    async def _record_begun(self, request: _Request) -> _Request | Refusal:
+        """Record a change in the audit log before it happens."""
+        if request.credential is None or not _is_recorded(request):
+            return request
+        detail = await self._describe(request)
         if isinstance(detail, Refusal):
-            await self._refuse(detail, connection, credential, receive, send, _brief(query, body))
-            return
+            return detail
         # The two events of a request, which others may come between.
-        request = {"request": secrets.token_hex(4)}
-        detail = {**detail, **request}
+        event = secrets.token_hex(4)
         try:
-            await self._site.record_or_fail(connection, what, "begun", who=credential.identity, detail=detail)
+            await self._site.record_or_fail(
+                request.connection,
+                request.kind,
+                "begun",
+                who=request.credential.identity,
+                detail={**detail, "request": event},
+            )
         except AWAY:
-            await self._refuse(refusals.AWAY, connection, credential, receive, send)
+            return refusals.AWAY
+        return replace(request, event=event)
+
+    async def _describe(self, request: _Request) -> dict[str, object] | Refusal:
+        """All that a request asks for, or why it cannot be on record, and so is not done."""
+        detail: dict[str, object]
+        if request.query is None:
+            detail = {**describe_request(request.connection, request.whole_body), **request.brief()}
+        else:
+            detail = {**describe_calls(request.calls), **request.brief()}
+        if not audit.fits(detail):
+            return refusals.TOO_MUCH
+        if ids := named_runs(request.calls):
+            try:
+                known = await to_thread.run_sync(KnownRuns, self._instance, ids)
+            except (DBAPIError, DagsterPostgresException):
+                return refusals.AWAY
+            if known.name_environment(parent_runs(request.calls)):
+                return refusals.ENVIRONMENT
+            detail |= known.describe()
+        return detail if audit.fits(detail) else refusals.TOO_MUCH
+
+    async def _pass(self, request: _Request) -> None:
+        """Call the application with a request that has passed all steps."""
+        scope, receive, send, credential = request.scope, request.receive, request.send, request.credential
+        if request.is_socket:
+            assert credential is not None  # noqa: S101  no WebSocket is public
+            await guard_socket(self._app, self._site, credential.identity, scope, receive, send)
+            return
+        if request.body is not None:
+            receive = replaying(request.body, receive)
+        if credential is None or request.event is None:
+            await self._app(scope, receive, send)
             return
         status = 0
         answered = bytearray()
@@ -268,73 +386,45 @@ class AuthGate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-            elif query is not None and len(answered) <= LONGEST_ANSWER:
+            elif request.query is not None and len(answered) <= LONGEST_ANSWER:
                 answered.extend(message.get("body", b""))
             await send(message)
 
         with launching_as(credential.identity.recorded_name) as launches:
             try:
-                await self._app(connection.scope, again, noting_answer)
+                await self._app(scope, receive, noting_answer)
             finally:
-                outcome = str(status) if status else "no answer"
-                what_came: dict[str, object] = {"launched": launches.ids} if launches.ids else {}
+                detail: dict[str, object] = {"request": request.event}
+                if request.query is None:
+                    detail |= describe_address(request.connection)
+                detail |= request.brief()
+                if launches.ids:
+                    detail["launched"] = launches.ids
                 if 0 < len(answered) <= LONGEST_ANSWER:
-                    what_came |= describe_answer(bytes(answered))
-                where = describe_address(connection) if query is None else {}
-                detail = {**request, **where, **_brief(query, body), **what_came}
-                await self._site.record(connection, what, outcome, who=credential.identity, detail=detail)
+                    detail |= describe_answer(bytes(answered))
+                await self._site.record(
+                    request.connection,
+                    request.kind,
+                    str(status) if status else "no answer",
+                    who=credential.identity,
+                    detail=detail,
+                )
 
-    async def _describe(
-        self, connection: HTTPConnection, query: GraphQLRequest | None, calls: Sequence[Call], body: bytes
-    ) -> dict[str, object] | Refusal:
-        """All that a request asks for, or why it cannot be on record, and so is not done."""
-        if query is None:
-            detail = {**describe_request(connection, body), **describe_body(body)}
-        else:
-            detail = {**describe_calls(calls), **_brief(query, body)}
-        if not audit.fits(detail):
-            return refusals.TOO_MUCH
-        if ids := named_runs(calls):
-            try:
-                known = await to_thread.run_sync(KnownRuns, self._instance, ids)
-            except (DBAPIError, DagsterPostgresException):
-                return refusals.AWAY
-            if known.name_environment(parent_runs(calls)):
-                return refusals.ENVIRONMENT
-            detail |= known.describe()
-        return detail if audit.fits(detail) else refusals.TOO_MUCH
-
-    def _changes(self, scope: Scope, query: GraphQLRequest | None) -> bool:
-        """Whether a request is to be on record here: it may change something, and does not record itself."""
-        if query is not None:
-            return query.has_mutation
-        return scope["method"] not in SAFE_METHODS and not _leads_to(
-            [*self._routes.public, *self._routes.to_all], scope
-        )
-
-    async def _refuse(
-        self,
-        refused: Refusal,
-        connection: HTTPConnection,
-        credential: Credential | None,
-        receive: Receive,
-        send: Send,
-        detail: dict[str, object] | None = None,
-    ) -> None:
+    async def _refuse(self, refused: Refusal, request: _Request) -> None:
         self._site.metrics.refused.labels(refused.reason).inc()
         # Whoever has not proven a name is only counted: they would fill the log, which nobody can shorten.
-        if refused is not refusals.AWAY and credential is not None:
+        if refused is not refusals.AWAY and request.credential is not None:
             await self._site.record(
-                connection,
+                request.connection,
                 "request refused",
                 refused.reason,
-                who=credential.identity,
-                detail={**describe_address(connection), **(detail or {})},
+                who=request.credential.identity,
+                detail={**describe_address(request.connection), **request.brief()},
             )
-        if connection.scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008, "reason": refused.reason})
+        if request.is_socket:
+            await request.send({"type": "websocket.close", "code": 1008, "reason": refused.reason})
             return
-        await answer(refused, connection)(connection.scope, receive, send)
+        await answer(refused, request.connection)(request.scope, request.receive, request.send)
 
 
 def _leads_to(routes: Sequence[BaseRoute], scope: Scope) -> bool:
@@ -342,8 +432,22 @@ def _leads_to(routes: Sequence[BaseRoute], scope: Scope) -> bool:
     return any(route.matches(scope)[0] is Match.FULL for route in routes)
 
 
-async def _read(request: Request, body: bytes) -> GraphQLRequest | None:
-    return await _beside(body, read_http, request.method, request.headers, request.query_params, body)
+def _viewer_may(request: _Request) -> bool:
+    """Whether a viewer may send this at all; what GraphQL asks for is looked at later."""
+    method = request.scope["method"]
+    return method in ("GET", "HEAD") or (method == "POST" and (request.is_to_all or request.is_graphql))
+
+
+def _is_recorded(request: _Request) -> bool:
+    """Whether a request is to be on record here: it may change something, and does not record itself."""
+    if request.query is not None:
+        return request.query.has_mutation
+    return not (request.is_socket or request.is_safe or request.is_public or request.is_to_all)
+
+
+def _calls_of(query: GraphQLRequest) -> tuple[list[Call], bool]:
+    calls = read_calls(query)
+    return calls, takes_environment(calls)
 
 
 async def _beside(body: bytes, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -351,24 +455,3 @@ async def _beside(body: bytes, function: Callable[P, T], *args: P.args, **kwargs
     if len(body) > LARGE_BYTES:
         return await to_thread.run_sync(partial(function, *args, **kwargs))
     return function(*args, **kwargs)
-
-
-def _read_calls_or_refuse(query: GraphQLRequest) -> tuple[list[Call], Refusal | None]:
-    calls = read_calls(query)
-    return calls, refusals.ENVIRONMENT if takes_environment(calls) else None
-
-
-def _brief(query: GraphQLRequest | None, body: bytes) -> dict[str, object]:
-    """What tells a request from others, where its arguments are elsewhere or are not kept."""
-    return {**describe_operation(query), **describe_body(body)}
-
-
-def _refusal_of_graphql(
-    method: str, credential: Credential | None, query: GraphQLRequest | None
-) -> Refusal | None:
-    """Whether GraphQL may be executed; a mutation counts even where another operation is picked."""
-    if query is None or not query.has_mutation:
-        return None
-    if credential is None or not credential.identity.role.may_change:
-        return refusals.VIEWER
-    return None if method == "POST" else refusals.NOT_BY_POST
