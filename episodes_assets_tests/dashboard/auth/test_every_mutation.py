@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import anyio
+import dagster as dg
 import pytest
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster_graphql.schema import create_schema
 from graphql import (
     GraphQLEnumType,
@@ -61,6 +63,28 @@ def mutations() -> Iterator[Any]:
 
 
 MUTATIONS = list(mutations())
+_PLACE = 'repositoryLocationName: "x", repositoryName: "x"'
+_EXECUTION = f'{{mode: "default", selector: {{{_PLACE}, jobName: "x"}}}}'
+# Dagster looks at these arguments before it looks at the permission.
+_DEEP_ENOUGH = {
+    "launchPipelineExecution": f"(executionParams: {_EXECUTION})",
+    "launchRun": f"(executionParams: {_EXECUTION})",
+    "launchMultipleRuns": f"(executionParamsList: [{_EXECUTION}])",
+    "launchPipelineReexecution": f"(executionParams: {_EXECUTION})",
+    "launchRunReexecution": f"(executionParams: {_EXECUTION})",
+    "launchPartitionBackfill": '(backfillParams: {assetSelection: [{path: ["x"]}], partitionNames: ["x"]})',
+    "resumePartitionBackfill": '(backfillId: "going")',
+    "cancelPartitionBackfill": '(backfillId: "going")',
+    "reexecutePartitionBackfill": '(reexecutionParams: {parentRunId: "done", strategy: ALL_STEPS})',
+    "stopRunningSchedule": '(scheduleOriginId: "x", scheduleSelectorId: "x")',
+    "stopSensor": '(jobOriginId: "x", jobSelectorId: "x")',
+    "logTelemetry": '(action: "x", clientTime: "1", clientId: "x", metadata: "{}")',
+}
+# These answer for each run by itself.
+_ANSWERS_WITHIN = {
+    "launchMultipleRuns": " ... on LaunchMultipleRunsResult { launchMultipleRunsResult { __typename } }",
+    "terminateRuns": " ... on TerminateRunsResult { terminateRunResults { __typename } }",
+}
 CHECK_WITH_ENVIRONMENT = json.dumps(
     {
         "type": "start",
@@ -127,6 +151,39 @@ def test_refused_however_it_is_sent(dashboard: Dashboard, mutation: str) -> None
     for client in (viewer, operator):
         end = socket_end(client, query=mutation)
         assert (end.code, end.reason) == (1008, "a mutation over a WebSocket")
+
+
+def test_dagsters_own_application_for_viewers_refuses_all_but_two(dashboard: Dashboard) -> None:
+    """Behind the auth gate; the two write files of the server's own and ask for no permission."""
+    instance = dashboard.ui.workspace.instance
+    for name, status in (("going", BulkActionStatus.REQUESTED), ("done", BulkActionStatus.COMPLETED_SUCCESS)):
+        instance.add_backfill(
+            PartitionBackfill(
+                backfill_id=name,
+                status=status,
+                from_failure=False,
+                tags={},
+                backfill_timestamp=1.0,
+                asset_selection=[dg.AssetKey("x")],
+                partition_names=["x"],
+            )
+        )
+    behind = TestClient(dashboard.ui.for_viewers, raise_server_exceptions=False)
+    executed = {}
+    for parameter in MUTATIONS:
+        (mutation,), name = parameter.values, parameter.id
+        if name in _DEEP_ENOUGH:
+            selection = f"{{ __typename{_ANSWERS_WITHIN.get(name, '')} }}"
+            mutation = f"mutation {{ {name}{_DEEP_ENOUGH[name]} {selection} }}"
+        elif name in _ANSWERS_WITHIN:
+            mutation = mutation.replace("__typename", "__typename" + _ANSWERS_WITHIN[name])
+        answer = send(behind, mutation).json()
+        if "UnauthorizedError" not in json.dumps(answer):
+            executed[name] = answer
+    assert executed == {
+        "logTelemetry": {"data": {"logTelemetry": {"__typename": "LogTelemetrySuccess"}}},
+        "setNuxSeen": {"data": {"setNuxSeen": True}},
+    }
 
 
 def test_an_operator_changes_things_and_it_is_on_record(dashboard: Dashboard) -> None:
