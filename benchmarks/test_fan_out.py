@@ -11,7 +11,7 @@ from pgqueuer.queries import SyncQueries
 from benchmarks.conftest import Measure, forget_days
 from benchmarks.ledger import record_jobs
 from benchmarks.sizes import FULL, Sizes
-from episodes_assets.defs.resources import QueueDatabase
+from episodes_assets.definitions import build_defs
 from episodes_assets.defs.sensors import fan_out
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
@@ -25,13 +25,16 @@ def test_one_tick(measure: Measure, system: System, sizes: Sizes, jobs: int) -> 
         pytest.skip("not at this size")
     jobs = sizes.fan_out_jobs[at]
 
+    resources = build_defs().resources
+
     def before() -> None:
         forget_days(system)
         record_jobs(system, jobs)
 
     def timed() -> dict[str, Any]:
         began = time.perf_counter()
-        fan_out(dg.build_sensor_context(resources={"queue_database": QueueDatabase()}))
+        with dg.build_sensor_context(resources=resources) as context:
+            fan_out(context)
         seconds = time.perf_counter() - began
         assert system.query("queue", "SELECT jobs FROM ledger.backlog") == [(jobs,)]
         return {"seconds": seconds}

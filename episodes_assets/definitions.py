@@ -7,24 +7,30 @@ import dagster as dg
 
 from episodes_assets.defs.assets import ASSETS, CHECKS, EXTERNAL
 from episodes_assets.defs.jobs import JOBS
-from episodes_assets.defs.resources import RESOURCES
+from episodes_assets.defs.resources import build_resources
 from episodes_assets.defs.schedules import SCHEDULES
 from episodes_assets.defs.sensors import SENSORS
+from episodes_assets.settings import Settings, load_settings
 
 
-def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
+def build_defs(
+    resource_overrides: Mapping[str, Any] | None = None, settings: Settings | None = None
+) -> dg.Definitions:
     """Build the definitions afresh.
 
     Args:
-        resource_overrides: Resources by name, in place of those that read the settings.
+        resource_overrides: Resources by name, in place of those that are made from the settings.
+        settings: What steps, sensors and the other resources go by. By default the process's own, which are
+            read anew whenever a run or a tick begins, so that the definitions load whatever they say.
     """
+    resources = build_resources(load_settings if settings is None else lambda: settings)
     return dg.Definitions(
         assets=[*ASSETS, *EXTERNAL],
         asset_checks=CHECKS,
         jobs=JOBS,
         schedules=SCHEDULES,
         sensors=SENSORS,
-        resources={**RESOURCES, **(resource_overrides or {})},
+        resources={**resources, **(resource_overrides or {})},
         # The five steps of a day wait for each other; a process for each would cost more than it does.
         executor=dg.in_process_executor,
     )

@@ -157,6 +157,7 @@ class Settings(BaseSettings):
 
     lake_url: str = Field(
         default="",
+        repr=False,  # such a URL may hold a key
         description="Where drops and viewings are kept for ever: a folder, or a URL such as "
         "`s3://bucket/prefix`, that workers reach as well: docs/lake.md.",
         json_schema_extra=_page(
@@ -167,6 +168,7 @@ class Settings(BaseSettings):
     )
     snapshots_url: str = Field(
         default="",
+        repr=False,
         description="Where an older release kept snapshots, a folder or an fsspec URL (`s3://…` needs `s3fs` "
         "installed): `episodes db init` brings them into the lake: docs/lake.md.",
         json_schema_extra=_page(

@@ -17,7 +17,7 @@ from episodes_assets.ledger.held import cancel_day
 from episodes_assets.ledger.held import retry_held_jobs as retry
 from episodes_assets.ledger.workers import forget_dead_workers
 from episodes_assets.ledger.workers import prune_message_log as prune
-from episodes_assets.settings import load_settings
+from episodes_assets.settings import Settings
 
 _REWORK = {"episode_jobs": {"config": {"rework": True}}}
 correct_day = dg.define_asset_job(
@@ -51,11 +51,13 @@ class WaiverOptions(RunOptions):
     description="Record the decision to publish the day without the jobs that are held now.",
     config_schema=WaiverOptions.config_schema(),
 )
-def waive_held_jobs_op(context: dg.OpExecutionContext, queue_database: QueueDatabase) -> None:
+def waive_held_jobs_op(
+    context: dg.OpExecutionContext, queue_database: QueueDatabase, settings: dg.ResourceParam[Settings]
+) -> None:
     """Waive a day's held jobs."""
     options = WaiverOptions.read(context)
     day = parse_date(context.partition_key)
-    with as_dagster_failure(), queue_database.connect() as queue:
+    with as_dagster_failure(settings), queue_database.connect() as queue:
         waiver = held.waive_held_jobs(queue, day, reason=options.reason, decided_by=launched_by(context.run))
     context.log.info(f"{day} is published without {waiver.jobs:,} held jobs")
 
@@ -77,10 +79,12 @@ def waive_held_jobs() -> None:
     description="Let the day's held jobs wait for the fleet again, with their starts forgotten.",
     config_schema=NO_OPTIONS,
 )
-def retry_held_jobs_op(context: dg.OpExecutionContext, queue_database: QueueDatabase) -> None:
+def retry_held_jobs_op(
+    context: dg.OpExecutionContext, queue_database: QueueDatabase, settings: dg.ResourceParam[Settings]
+) -> None:
     """Retry a day's held jobs."""
     day = parse_date(context.partition_key)
-    with as_dagster_failure(), queue_database.connect() as queue:
+    with as_dagster_failure(settings), queue_database.connect() as queue:
         released = retry(queue, day)
     context.log.info(f"{released:,} held jobs of {day} wait for the fleet again")
 
@@ -108,11 +112,13 @@ class CancellationOptions(RunOptions):
     description="Hold all jobs of the day that are not finished.",
     config_schema=CancellationOptions.config_schema(),
 )
-def cancel_jobs_op(context: dg.OpExecutionContext, queue_database: QueueDatabase) -> None:
+def cancel_jobs_op(
+    context: dg.OpExecutionContext, queue_database: QueueDatabase, settings: dg.ResourceParam[Settings]
+) -> None:
     """Cancel a day's unfinished jobs."""
     options = CancellationOptions.read(context)
     day = parse_date(context.partition_key)
-    with as_dagster_failure(), queue_database.connect() as queue:
+    with as_dagster_failure(settings), queue_database.connect() as queue:
         cancelled = cancel_day(queue, day, reason=options.reason, cancelled_by=launched_by(context.run))
     context.log.info(f"{cancelled:,} unfinished jobs of {day} are held")
 
@@ -148,10 +154,12 @@ publish_day = dg.define_asset_job(
     description="Delete old rows of PgQueuer's log of finished messages, and workers that are gone.",
     config_schema=NO_OPTIONS,
 )
-def prune_message_log_op(context: dg.OpExecutionContext, queue_database: QueueDatabase) -> None:
+def prune_message_log_op(
+    context: dg.OpExecutionContext, queue_database: QueueDatabase, settings: dg.ResourceParam[Settings]
+) -> None:
     """Prune PgQueuer's log."""
     with queue_database.connect() as connection:
-        rows = prune(connection, load_settings().queue_log_days)
+        rows = prune(connection, settings.queue_log_days)
         workers = forget_dead_workers(connection)
     context.log.info(f"{rows:,} log rows deleted, {workers:,} workers forgotten")
 

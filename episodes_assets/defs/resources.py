@@ -1,11 +1,12 @@
-"""The databases and the lake as resources: they own the connections, and nothing else.
+"""The settings, the databases and the lake as resources: they own the connections, and nothing else.
 
 A DSN is looked up when a step runs, never when definitions load, so that loading needs no database and no
-DSN appears in the UI. The resources have no fields: whoever launches a run could set those, and what is
-typed there is kept with the run. Dagster's own storage is `storage`.
+DSN appears in the UI. Nothing about a resource can be configured by whoever launches a run, since what is
+typed there is kept with the run. No resource reads the environment: all depend on the resource `settings`,
+which `definitions.build_defs` supplies. Dagster's own storage is `storage`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -18,16 +19,18 @@ from episodes_assets.postgres.connect import Connection, connect_to_input, conne
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.postgres.dsn import resolve_dsns
 from episodes_assets.postgres.provision.grants import check_input_role
-from episodes_assets.settings import load_settings
+from episodes_assets.settings import Settings
 
 
 class InputDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The input database, through the role that can only read."""
 
+    settings: dg.ResourceDependency[Settings]
+
     @property
     def dsn(self) -> str:
         """The DSN, from EPISODES_INPUT_DSN or the embedded server."""
-        return resolve_dsns(load_settings()).require(Purpose.INPUT)
+        return resolve_dsns(self.settings).require(Purpose.INPUT)
 
     def checked_dsn(self, warn: Callable[[str], None]) -> str:
         """The DSN, after a look at whether its role can really only read.
@@ -41,19 +44,20 @@ class InputDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         dsn = self.dsn
         with connect_to_input(dsn) as connection:
-            check_input_role(connection, is_production=load_settings().is_production, warn=warn)
+            check_input_role(connection, is_production=self.settings.is_production, warn=warn)
         return dsn
 
 
 class _OwnDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
     """One of our own databases; a subclass says through which role."""
 
+    settings: dg.ResourceDependency[Settings]
     _purpose: ClassVar[Purpose]
 
     @property
     def dsn(self) -> str:
         """The DSN, from the purpose's setting or the embedded server."""
-        return resolve_dsns(load_settings()).require(self._purpose)
+        return resolve_dsns(self.settings).require(self._purpose)
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
@@ -66,7 +70,7 @@ class _OwnDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
             SchemaTooNew: If its schema is of a newer release.
         """
         with connect_to_write(
-            self.dsn, self._purpose.database, load_settings().environment, autocommit=True
+            self.dsn, self._purpose.database, self.settings.environment, autocommit=True
         ) as connection:
             yield connection
 
@@ -96,11 +100,13 @@ class ResultsDatabase(_OwnDatabase):
 
 
 class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Where the settings say that the lake is; no field, which whoever launches a run could set."""
+    """The lake, where the settings say that it is."""
+
+    settings: dg.ResourceDependency[Settings]
 
     def viewings(self) -> Viewings:
         """Its table of viewings."""
-        return Viewings(load_settings().lake)
+        return Viewings(self.settings.lake)
 
     def drops(self) -> Drops:
         """Its tables of drops.
@@ -108,9 +114,8 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises:
             NotBroughtIn: If an older release has left snapshots that are not in it.
         """
-        settings = load_settings()
-        drops = Drops(settings.lake)
-        OlderSnapshots(settings.snapshots).require_brought_in(drops)
+        drops = Drops(self.settings.lake)
+        OlderSnapshots(self.settings.snapshots).require_brought_in(drops)
         return drops
 
 
@@ -118,10 +123,22 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]
 # whoever launches a run; this one takes no configuration.
 _nothing_stored = dg.IOManagerDefinition(lambda _: dg.InMemoryIOManager(), config_schema={})  # type: ignore[no-untyped-call]
 
-RESOURCES: Mapping[str, Any] = {
-    "input_database": InputDatabase(),
-    "queue_database": QueueDatabase(),
-    "results_database": ResultsDatabase(),
-    "lake": Lake(),
-    "io_manager": _nothing_stored,
-}
+
+def build_resources(read_settings: Callable[[], Settings]) -> dict[str, Any]:
+    """All resources by name.
+
+    Args:
+        read_settings: Is called whenever a run or a tick begins that uses a resource.
+    """
+    # With an empty schema, since `hardcoded_resource` takes any configuration, which is kept with the run.
+    settings = dg.ResourceDefinition(
+        lambda _: read_settings(), config_schema={}, description="The settings: docs/settings.md."
+    )
+    return {
+        "settings": settings,
+        "input_database": InputDatabase(settings=settings),
+        "queue_database": QueueDatabase(settings=settings),
+        "results_database": ResultsDatabase(settings=settings),
+        "lake": Lake(settings=settings),
+        "io_manager": _nothing_stored,
+    }

@@ -31,7 +31,7 @@ from episodes_assets.ledger import progress
 from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.ledger.progress import read_progress
 from episodes_assets.results import publications
-from episodes_assets.settings import load_settings
+from episodes_assets.settings import Settings
 
 STALL_SECONDS = 29
 FRESHNESS_SECONDS = 60
@@ -44,15 +44,15 @@ FRESHNESS_SECONDS = 60
     "no progress, and takes it back when it does. On by default.",
 )
 def alert_of_stalls(
-    context: dg.SensorEvaluationContext, queue_database: QueueDatabase
+    context: dg.SensorEvaluationContext, queue_database: QueueDatabase, settings: dg.ResourceParam[Settings]
 ) -> dg.SensorResult | dg.SkipReason:
     """Report once when the set of stalled days changes."""
     try:
         with queue_database.connect_to_read() as queue:
-            found = find_open_days(queue)
+            found = find_open_days(queue, settings)
     except EpisodesError as error:
         return dg.SkipReason(str(error))
-    stalled = stalled_days(found)
+    stalled = stalled_days(found, settings)
     names = ", ".join(str(day.day) for day in stalled)
     if names == (context.cursor or ""):
         return dg.SkipReason(f"still stalled: {names}" if names else "each open day makes progress")
@@ -69,7 +69,9 @@ def alert_of_stalls(
     "`yesterday_is_published`. On by default.",
 )
 def freshness(
-    context: dg.SensorEvaluationContext, results_database: ResultsDatabase
+    context: dg.SensorEvaluationContext,
+    results_database: ResultsDatabase,
+    settings: dg.ResourceParam[Settings],
 ) -> dg.SensorResult | dg.SkipReason:
     """Evaluate the check anew whenever its verdict changes, and once an hour.
 
@@ -79,7 +81,7 @@ def freshness(
     now = _now()
     try:
         with results_database.connect_to_read() as results:
-            verdict = check_freshness(results, now, load_settings().published_by_hour)
+            verdict = check_freshness(results, now, settings.published_by_hour)
     except EpisodesError as error:
         return dg.SkipReason(str(error))
     said = f"{now:%Y-%m-%d %H} {verdict.passed} {verdict.message}"

@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from episodes_assets.checks.verdicts import Verdict
 from episodes_assets.defs.metadata import table
-from episodes_assets.errors import BadRunConfig, HostUnreachable
+from episodes_assets.errors import BadRunConfig, EpisodesError, HostUnreachable
 from episodes_assets.failures import explain
-from episodes_assets.settings import load_settings
+from episodes_assets.settings import Settings
 
 TEAM = ["team:media-analytics"]
 
@@ -26,13 +26,14 @@ OUTAGE_RETRIES = 3
 
 
 @contextmanager
-def as_dagster_failure(retries_for_other_reasons: int = 0) -> Iterator[None]:
+def as_dagster_failure(settings: Settings, retries_for_other_reasons: int = 0) -> Iterator[None]:
     """Turn an error whose cause is known into a failed step that says what to do.
 
     Other errors are defects and pass. Only a database or an object store that went away is worth another
     try: it may be restarting. What a step had committed by then, it finds done.
 
     Args:
+        settings: How long the first pause before another try is; each doubles it.
         retries_for_other_reasons: How often the step may be retried besides. Dagster counts all retries of a
             step together, and those leave none for an outage otherwise.
     """
@@ -48,13 +49,17 @@ def as_dagster_failure(retries_for_other_reasons: int = 0) -> Iterator[None]:
         limit = OUTAGE_RETRIES + retries_for_other_reasons
         if isinstance(error, HostUnreachable) and retries < limit:
             dg.OpExecutionContext.get().log.warning(f"{error.what}; trying again")
-            seconds = load_settings().retry_seconds * 2 ** min(retries, OUTAGE_RETRIES - 1)
+            seconds = settings.retry_seconds * 2 ** min(retries, OUTAGE_RETRIES - 1)
             raise dg.RetryRequested(max_retries=limit, seconds_to_wait=seconds) from raised
-        raise dg.Failure(
-            description=str(error),
-            metadata={"what happened": error.what, "what to do": error.hint},
-            allow_retries=False,
-        ) from raised
+        raise _failure(error) from raised
+
+
+def _failure(error: EpisodesError) -> dg.Failure:
+    return dg.Failure(
+        description=str(error),
+        metadata={"what happened": error.what, "what to do": error.hint},
+        allow_retries=False,
+    )
 
 
 class Stopwatch:
@@ -101,15 +106,15 @@ class RunOptions(BaseModel):
             dagster.Failure: If a value is out of its bounds.
         """
         own = context.op_execution_context if isinstance(context, dg.AssetExecutionContext) else context
-        with as_dagster_failure():
-            try:
-                return cls.model_validate(own.op_config)
-            except ValidationError as error:
-                first = error.errors()[0]
-                raise BadRunConfig(
-                    f"the option {first['loc'][0]} of {own.op.name} is refused: {first['msg']}",
-                    "launch the run again with another value",
-                ) from error
+        try:
+            return cls.model_validate(own.op_config)
+        except ValidationError as error:
+            first = error.errors()[0]
+            refused = BadRunConfig(
+                f"the option {first['loc'][0]} of {own.op.name} is refused: {first['msg']}",
+                "launch the run again with another value",
+            )
+            raise _failure(refused) from error
 
 
 DAYS_SHOWN = 50

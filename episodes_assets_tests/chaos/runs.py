@@ -8,7 +8,6 @@ from typing import Any
 import dagster as dg
 
 from episodes_assets.definitions import build_defs
-from episodes_assets.defs.resources import QueueDatabase, ResultsDatabase
 from episodes_assets_tests.support.system import System, failure
 
 
@@ -49,11 +48,10 @@ def run_days(
 def tick(sensor: str) -> list[str]:
     """Evaluate a sensor once; the partition keys it requests runs for."""
     defs = build_defs()
-    resources = {"queue_database": QueueDatabase(), "results_database": ResultsDatabase()}
     with (
         dg.DagsterInstance.get() as instance,
         dg.build_sensor_context(
-            instance=instance, resources=resources, repository_def=defs.get_repository_def()
+            instance=instance, resources=defs.resources, repository_def=defs.get_repository_def()
         ) as context,
     ):
         result = defs.resolve_sensor_def(sensor).evaluate_tick(context)

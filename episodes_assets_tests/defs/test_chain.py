@@ -7,9 +7,7 @@ import dagster as dg
 import pytest
 
 from episodes_assets.definitions import build_defs
-from episodes_assets.defs.resources import QueueDatabase
 from episodes_assets.defs.runs import days_in_flight
-from episodes_assets.defs.sensors import fan_out
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.support.runs import QUIET, execute, tick
 from episodes_assets_tests.support.system import System, day
@@ -19,13 +17,13 @@ def test_the_whole_chain(system: System) -> None:
     system.generate(day(1), day(1))
     with dg.DagsterInstance.get() as instance, system.workers():
         defs = build_defs()
-        schedule = dg.build_schedule_context(
+        with dg.build_schedule_context(
             instance=instance,
             scheduled_execution_time=dt.datetime(2018, 3, 2, 1, tzinfo=dt.UTC),
             repository_def=defs.get_repository_def(),
             resources=dict(defs.resources or {}),
-        )
-        (planned,) = defs.resolve_schedule_def("daily_plan").evaluate_tick(schedule).run_requests or []
+        ) as schedule:
+            (planned,) = defs.resolve_schedule_def("daily_plan").evaluate_tick(schedule).run_requests or []
         assert planned.partition_key == "2018-03-01"
         execute(instance, "plan_day", planned)
         assert tick("publish_finished_days", instance) == []
@@ -102,6 +100,7 @@ def test_an_unreachable_database_is_a_skip_and_not_an_error(
 ) -> None:
     monkeypatch.setenv("EPISODES_ALLOWED_HOSTS", "127.0.0.1")
     monkeypatch.setenv(Purpose.QUEUE.setting, "postgresql://x@127.0.0.1:1/queue")
-    skipped = fan_out(queue_database=QueueDatabase())
-    assert isinstance(skipped, dg.SkipReason)
+    defs = build_defs()
+    with dg.build_sensor_context(resources=defs.resources) as context:
+        skipped = defs.resolve_sensor_def("fan_out").evaluate_tick(context)
     assert "cannot reach x@127.0.0.1:1/queue" in (skipped.skip_message or "")

@@ -8,8 +8,8 @@ import dagster as dg
 import pytest
 
 from episodes_assets.checks import ledger as checks_ledger
+from episodes_assets.definitions import build_defs
 from episodes_assets.defs import sensors
-from episodes_assets.defs.resources import ResultsDatabase
 from episodes_assets.input import reading
 from episodes_assets.ledger import plans
 from episodes_assets.planning import drop
@@ -293,10 +293,12 @@ def test_yesterday_is_looked_for_by_the_daemon(system: System, monkeypatch: pyte
 
     def tick(now: str, cursor: str | None = None) -> tuple[list[bool], str | None]:
         monkeypatch.setattr(sensors, "_now", lambda: dt.datetime.fromisoformat(now))
-        with dg.DagsterInstance.get() as instance:
-            context = dg.build_sensor_context(
-                instance=instance, cursor=cursor, resources={"results_database": ResultsDatabase()}
-            )
+        with (
+            dg.DagsterInstance.get() as instance,
+            dg.build_sensor_context(
+                instance=instance, cursor=cursor, resources=build_defs().resources
+            ) as context,
+        ):
             data = sensors.freshness.evaluate_tick(context)
         evaluations = [each for each in data.asset_events if isinstance(each, dg.AssetCheckEvaluation)]
         assert len(evaluations) == len(data.asset_events)

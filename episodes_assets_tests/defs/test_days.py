@@ -196,8 +196,8 @@ def test_what_moves_while_it_is_looked_at_is_told_in_plain_words(system: System)
         ):
             _refuse_held(dg.build_asset_context(), queue, progress)
         system.finish_jobs()
-        stall = _explain_stall(queue, [day(1)], 900)
-    assert str(stall).startswith("no job finished for 15 minutes, but since this moment they move")
+        stall = _explain_stall(queue, [day(1)], system.settings)
+    assert str(stall).startswith("no job finished for 1 minutes, but since this moment they move")
 
 
 def test_waiting_for_the_drop_leaves_retries_for_an_outage(

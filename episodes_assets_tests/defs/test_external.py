@@ -5,7 +5,8 @@ import pytest
 
 from episodes_assets.definitions import build_defs
 from episodes_assets.defs.assets import ASSETS, EXTERNAL
-from episodes_assets.defs.resources import RESOURCES
+from episodes_assets.defs.resources import build_resources
+from episodes_assets.settings import load_settings
 from episodes_assets_tests.defs.launchpad import ASSET_JOB, PARTITION, opened_ui
 from episodes_assets_tests.support.system import System, day
 
@@ -38,7 +39,7 @@ def test_the_other_jobs_are_over_ours() -> None:
 
 def selected_by(text: str) -> set[dg.AssetKey]:
     job = dg.define_asset_job("job", text)
-    defs = dg.Definitions(assets=[*ASSETS, *EXTERNAL], jobs=[job], resources=RESOURCES)
+    defs = dg.Definitions(assets=[*ASSETS, *EXTERNAL], jobs=[job], resources=build_resources(load_settings))
     return {*defs.resolve_job_def("job").asset_layer.selected_asset_keys}
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 import dagster as dg
 import pytest
 
+from episodes_assets.definitions import build_defs
 from episodes_assets.defs import progress
-from episodes_assets.defs.resources import QueueDatabase
 from episodes_assets.defs.sensors import read_cursor, report_progress, write_cursor
 from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.postgres.connect import connect
@@ -78,9 +78,11 @@ def test_the_sensor_reports_days_that_no_run_waits_for(system: System) -> None:
 
     def tick() -> list[str]:
         nonlocal cursor
-        with dg.DagsterInstance.get() as instance:
-            context = dg.build_sensor_context(instance, cursor=cursor)
-            result = report_progress(context, queue_database=QueueDatabase())
+        with (
+            dg.DagsterInstance.get() as instance,
+            dg.build_sensor_context(instance, cursor=cursor, resources=build_defs().resources) as context,
+        ):
+            result = report_progress(context)
         if isinstance(result, dg.SkipReason):
             return []
         assert isinstance(result, dg.SensorResult)

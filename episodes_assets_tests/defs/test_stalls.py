@@ -8,7 +8,6 @@ import pytest
 
 from episodes_assets.checks.ledger import OpenDay
 from episodes_assets.definitions import build_defs
-from episodes_assets.defs.resources import QueueDatabase
 from episodes_assets.defs.sensors import alert_of_stalls
 from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.ledger.held import retry_held_jobs
@@ -43,7 +42,7 @@ def test_an_alert_is_raised_once_and_taken_back(system: System) -> None:
             with dg.build_sensor_context(
                 instance=instance,
                 cursor=cursor,
-                resources={"queue_database": QueueDatabase()},
+                resources=build_defs().resources,
                 repository_def=build_defs().get_repository_def(),
             ) as context:
                 result = alert_of_stalls(context)

@@ -68,7 +68,11 @@ def test_a_process_of_another_environment_writes_nowhere(
         error = refusal(*command)
         assert isinstance(error, WrongEnvironment)
         assert "belongs to 'development', this process to 'staging'" in str(error)
-    for opened in (QueueDatabase().connect, ResultsDatabase().connect, dg.DagsterInstance.get):
+    for opened in (
+        QueueDatabase(settings=system.settings).connect,
+        ResultsDatabase(settings=system.settings).connect,
+        dg.DagsterInstance.get,
+    ):
         with pytest.raises(WrongEnvironment), opened():
             pass
     with pytest.raises(WrongEnvironment):
@@ -136,7 +140,7 @@ def test_a_stamp_changes_on_an_explicit_word(system: System, monkeypatch: pytest
     assert "set EPISODES_ENVIRONMENT=staging" in hint
     assert stamps(system) == ["development", "staging", "staging", "development"]
     monkeypatch.setenv("EPISODES_ENVIRONMENT", "staging")
-    with QueueDatabase().connect():
+    with QueueDatabase(settings=system.settings).connect():
         pass
     # Not even between our look and our word.
     with connect(system.admin["queue"]) as admin:

@@ -94,10 +94,10 @@ def test_assets_sensors_commands_and_dagster_refuse_a_newer_schema(system: Syste
     for database in (Database.QUEUE, Database.RESULTS, Database.DAGSTER):
         set_version(system, database, f"{database}_9999")
     for opened in (
-        QueueDatabase().connect,
-        QueueDatabase().connect_to_read,
-        ResultsDatabase().connect,
-        ResultsDatabase().connect_to_read,
+        QueueDatabase(settings=system.settings).connect,
+        QueueDatabase(settings=system.settings).connect_to_read,
+        ResultsDatabase(settings=system.settings).connect,
+        ResultsDatabase(settings=system.settings).connect_to_read,
         dg.DagsterInstance.get,
     ):
         with pytest.raises(SchemaTooNew, match="upgrade this process"), opened():

@@ -5,7 +5,6 @@ from typing import Any
 import dagster as dg
 
 from episodes_assets.definitions import build_defs
-from episodes_assets.defs.resources import QueueDatabase, ResultsDatabase
 from episodes_assets_tests.support.system import day, failure
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -13,9 +12,8 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 def tick(name: str, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
     defs = build_defs()
-    resources = {"queue_database": QueueDatabase(), "results_database": ResultsDatabase()}
     with dg.build_sensor_context(
-        instance=instance, resources=resources, repository_def=defs.get_repository_def()
+        instance=instance, resources=defs.resources, repository_def=defs.get_repository_def()
     ) as context:
         result = defs.resolve_sensor_def(name).evaluate_tick(context)
     return list(result.run_requests or [])

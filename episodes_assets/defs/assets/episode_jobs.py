@@ -49,7 +49,7 @@ from episodes_assets.results.recompute import (
     require_same_inputs,
 )
 from episodes_assets.results.state import read_tracked, state_before
-from episodes_assets.settings import load_settings
+from episodes_assets.settings import Settings
 
 CHECKS = [
     dg.AssetCheckSpec(
@@ -151,6 +151,7 @@ def episode_jobs(
     queue_database: QueueDatabase,
     results_database: ResultsDatabase,
     lake: Lake,
+    settings: dg.ResourceParam[Settings],
 ) -> Events:
     """The day's due rows as jobs in the ledger, each with the window it is to analyse.
 
@@ -162,14 +163,13 @@ def episode_jobs(
     """
     clock = Stopwatch()
     options = PlanOptions.read(context)
-    settings = load_settings()
     history = read_history(context.instance)
     planned: list[plans.Plan] = []
     changes = 0
     registry = get_registry()
     by_algorithm = Counter({registry.name_of(algorithm_id): 0 for algorithm_id in sorted(registry.ids)})
     with (
-        as_dagster_failure(),
+        as_dagster_failure(settings),
         results_database.connect_to_read() as state,
         queue_database.connect() as queue,
     ):

@@ -34,7 +34,7 @@ from episodes_assets.results.recompute import (
     read_published_coverage,
     require_computable,
 )
-from episodes_assets.settings import load_settings
+from episodes_assets.settings import Settings
 
 EPISODE_CHECKS = [
     dg.AssetCheckSpec(
@@ -284,6 +284,7 @@ def take_input(
     input_database: InputDatabase,
     results_database: ResultsDatabase,
     lake: Lake,
+    settings: dg.ResourceParam[Settings],
 ) -> Events:
     """Take what the input has of the day, as of one moment: the drop and the viewings.
 
@@ -292,9 +293,8 @@ def take_input(
     holds of all days before it.
     """
     clock = Stopwatch()
-    settings = load_settings()
     options = InputOptions.read(context)
-    with as_dagster_failure(options.arrival_retries):
+    with as_dagster_failure(settings, options.arrival_retries):
         days = days_of(context)
         drops, viewings = lake.drops(), lake.viewings()
         _require_reason(options, days, drops)

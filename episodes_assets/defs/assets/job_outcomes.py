@@ -36,7 +36,7 @@ from episodes_assets.ledger.progress import (
 )
 from episodes_assets.ledger.verify import count_outcomes
 from episodes_assets.postgres.connect import Connection
-from episodes_assets.settings import load_settings
+from episodes_assets.settings import Settings
 
 CHECK = "each_open_day_progresses"
 
@@ -47,21 +47,23 @@ CHECK = "each_open_day_progresses"
     description="Of each day with unfinished jobs, some job was finished within EPISODES_STALL_MINUTES.",
     config_schema=NO_OPTIONS,
 )
-def each_open_day_progresses(queue_database: QueueDatabase) -> dg.AssetCheckResult:
+def each_open_day_progresses(
+    queue_database: QueueDatabase, settings: dg.ResourceParam[Settings]
+) -> dg.AssetCheckResult:
     """Look at all days with unfinished jobs."""
-    with as_dagster_failure(), queue_database.connect_to_read() as queue:
-        found = find_open_days(queue)
-    return dg.AssetCheckResult(**describe(found, stalled_days(found)))
+    with as_dagster_failure(settings), queue_database.connect_to_read() as queue:
+        found = find_open_days(queue, settings)
+    return dg.AssetCheckResult(**describe(found, stalled_days(found, settings)))
 
 
-def find_open_days(queue: Any) -> list[OpenDay]:  # noqa: ANN401
+def find_open_days(queue: Connection, settings: Settings) -> list[OpenDay]:
     """The days with unfinished jobs, as the settings define a stall."""
-    return open_days(queue, dt.timedelta(seconds=load_settings().heartbeat_seconds))
+    return open_days(queue, dt.timedelta(seconds=settings.heartbeat_seconds))
 
 
-def stalled_days(found: Sequence[OpenDay]) -> list[OpenDay]:
+def stalled_days(found: Sequence[OpenDay], settings: Settings) -> list[OpenDay]:
     """Those of which nothing was finished for EPISODES_STALL_MINUTES."""
-    limit = dt.timedelta(minutes=load_settings().stall_minutes)
+    limit = dt.timedelta(minutes=settings.stall_minutes)
     now = dt.datetime.now(dt.UTC)
     return [day for day in found if day.is_stalled(now, limit)]
 
@@ -176,7 +178,9 @@ HELD_SHOWN = 50
     check_specs=CHECKS,
     config_schema=NO_OPTIONS,
 )
-def job_outcomes(context: dg.AssetExecutionContext, queue_database: QueueDatabase) -> Events:
+def job_outcomes(
+    context: dg.AssetExecutionContext, queue_database: QueueDatabase, settings: dg.ResourceParam[Settings]
+) -> Events:
     """An outcome for each of the day's jobs, worked by the fleet.
 
     Makes sure the day is handed to the fleet, waits until every job is finished, and fails with the
@@ -187,7 +191,7 @@ def job_outcomes(context: dg.AssetExecutionContext, queue_database: QueueDatabas
     them by `waive_held_jobs`. To stop the work on a day, launch `cancel_jobs`.
     """
     clock = Stopwatch()
-    with as_dagster_failure(), queue_database.connect() as queue:
+    with as_dagster_failure(settings), queue_database.connect() as queue:
         days = days_of(context)
         for day in days:
             plans.require_plan(queue, day)
@@ -195,7 +199,7 @@ def job_outcomes(context: dg.AssetExecutionContext, queue_database: QueueDatabas
             sent = fan_out_day(queue, day)
             context.log.info(f"{day}: {sent.jobs:,} jobs, {sent.messages:,} messages enqueued")
         reports = ProgressReports(context, queue)
-        progress = _wait(context, queue, days, load_settings().stall_minutes * 60, reports)
+        progress = _wait(context, queue, days, settings, reports)
         for each in progress:
             if each.waived:
                 context.log.warning(f"{each.day}: without {each.waived:,} failed jobs: {each.decision}")
@@ -231,9 +235,10 @@ def _wait(
     context: dg.AssetExecutionContext,
     queue: Connection,
     days: Sequence[dt.date],
-    stall_seconds: float,
+    settings: Settings,
     reports: ProgressReports,
 ) -> list[Progress]:
+    stall_seconds = settings.stall_minutes * 60
     moved = reported = resent = time.monotonic()
     finished = -1
     while True:
@@ -242,7 +247,7 @@ def _wait(
         total = sum(day.jobs for day in progress)
         is_open = any(day.is_open for day in progress)
         before, finished = finished, sum(day.succeeded + day.failed for day in progress)
-        if finished != before or (now - moved > stall_seconds and not _stalled(queue, days, stall_seconds)):
+        if finished != before or (now - moved > stall_seconds and not _stalled(queue, days, settings)):
             moved = now  # or their turn has not come, and the fleet works other days
         if now - reported >= REPORT_SECONDS or not is_open:
             context.log.info(f"{finished:,} of {total:,} jobs finished")
@@ -251,7 +256,7 @@ def _wait(
             return progress
         reports.report(progress)
         if now - moved > stall_seconds:
-            raise _explain_stall(queue, days, stall_seconds)
+            raise _explain_stall(queue, days, settings)
         if now - resent >= RESEND_SECONDS:  # the daemon with its sensor need not be running
             _resend(context, queue, [day.day for day in progress if day.is_open])
             resent = now
@@ -264,15 +269,14 @@ def _resend(context: dg.AssetExecutionContext, queue: Connection, days: Sequence
             context.log.warning(f"{day}: {messages:,} messages were lost and are sent again")
 
 
-def _stalled(queue: Connection, days: Sequence[dt.date], stall_seconds: float) -> list[OpenDay]:
-    found = open_days(queue, dt.timedelta(seconds=load_settings().heartbeat_seconds), days)
-    now, limit = dt.datetime.now(dt.UTC), dt.timedelta(seconds=stall_seconds)
-    return [day for day in found if day.is_stalled(now, limit)]
+def _stalled(queue: Connection, days: Sequence[dt.date], settings: Settings) -> list[OpenDay]:
+    found = open_days(queue, dt.timedelta(seconds=settings.heartbeat_seconds), days)
+    return stalled_days(found, settings)
 
 
-def _explain_stall(queue: Connection, days: Sequence[dt.date], stall_seconds: float) -> FleetStalled:
-    what = f"no job finished for {stall_seconds / 60:g} minutes"
-    first = min(_stalled(queue, days, stall_seconds), key=lambda day: day.moved_at, default=None)
+def _explain_stall(queue: Connection, days: Sequence[dt.date], settings: Settings) -> FleetStalled:
+    what = f"no job finished for {settings.stall_minutes:g} minutes"
+    first = min(_stalled(queue, days, settings), key=lambda day: day.moved_at, default=None)
     if first is None:
         return FleetStalled(f"{what}, but since this moment they move", "materialise job_outcomes again")
     return FleetStalled(f"{what}; of {first.day} {first.what_is_stuck}", first.what_to_do)

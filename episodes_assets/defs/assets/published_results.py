@@ -25,7 +25,7 @@ from episodes_assets.postgres.connect import Connection
 from episodes_assets.results import publications, publish
 from episodes_assets.results.publications import PublishedDay
 from episodes_assets.results.verify import read_publication, read_publications
-from episodes_assets.settings import load_settings
+from episodes_assets.settings import Settings
 
 CHECKS = [
     dg.AssetCheckSpec(
@@ -69,6 +69,7 @@ def published_results(
     context: dg.AssetExecutionContext,
     queue_database: QueueDatabase,
     results_database: ResultsDatabase,
+    settings: dg.ResourceParam[Settings],
 ) -> Events:
     """The day's outcomes in the results database, replaced in one transaction.
 
@@ -81,7 +82,7 @@ def published_results(
     days: list[PublishedDay] = []
     changes = 0
     with (
-        as_dagster_failure(),
+        as_dagster_failure(settings),
         queue_database.connect() as queue,
         results_database.connect() as results,
     ):
@@ -97,7 +98,7 @@ def published_results(
         first_rows = publications.read_rows(results, days[-1].day, PREVIEW_ROWS)
         verdicts = [
             published_rows_are_the_outcomes(read_publication(queue, results, days)),
-            check_freshness(results, dt.datetime.now(dt.UTC), load_settings().published_by_hour),
+            check_freshness(results, dt.datetime.now(dt.UTC), settings.published_by_hour),
         ]
     left_out = sum(day.left_out for day in days)
     yield from conclude(

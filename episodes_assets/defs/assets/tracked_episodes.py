@@ -17,7 +17,7 @@ from episodes_assets.defs.steps import NO_OPTIONS, TEAM, Events, Stopwatch, as_d
 from episodes_assets.planning.jobs import newly_tracked
 from episodes_assets.results import state
 from episodes_assets.results.verify import read_state_days
-from episodes_assets.settings import load_settings
+from episodes_assets.settings import Settings
 
 CHECKS = [
     dg.AssetCheckSpec(
@@ -49,7 +49,10 @@ CODE_VERSION = "1"
     config_schema=NO_OPTIONS,
 )
 def tracked_episodes(
-    context: dg.AssetExecutionContext, results_database: ResultsDatabase, lake: Lake
+    context: dg.AssetExecutionContext,
+    results_database: ResultsDatabase,
+    lake: Lake,
+    settings: dg.ResourceParam[Settings],
 ) -> Events:
     """All episodes tracked as of the day: yesterday's, and those of `reach` that have premiered.
 
@@ -59,11 +62,10 @@ def tracked_episodes(
     After a day was corrected, launch `rework_days` for all days after it, which were built on the old one.
     """
     clock = Stopwatch()
-    quarantine_limit = load_settings().quarantine_limit
     recorded: list[state.TrackedDay] = []
     changes = 0
     with (
-        as_dagster_failure(),
+        as_dagster_failure(settings),
         results_database.connect() as connection,
         results_database.connect() as lock,
         state.only_writer(lock),
@@ -77,7 +79,7 @@ def tracked_episodes(
         tracked = state.read_tracked(results_database.dsn, yesterday)
         before = tracked.as_of(days[0] - ONE_DAY)
         for day, drop in zip(days, taken, strict=True):
-            refuse_large_quarantine([drop], quarantine_limit)
+            refuse_large_quarantine([drop], settings.quarantine_limit)
             parts = drops.read_drop(drop, ["epid", "algorithm_id", "premier_date"])
             new = np.concatenate([newly_tracked(part, before, day) for part in parts])
             yesterday, changed = state.record_day(
