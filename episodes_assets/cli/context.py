@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from episodes_assets.cli.console import err
 from episodes_assets.errors import AlreadyRunning, DatabaseUnreachable
@@ -24,9 +23,6 @@ from episodes_assets.postgres.provision import status
 from episodes_assets.postgres.provision.grants import check_input_role
 from episodes_assets.private_files import make_folder, open_file, try_lock
 from episodes_assets.settings import PROJECT_FOLDER, Settings
-
-if TYPE_CHECKING:
-    from episodes_assets.lake.drops import Drops
 
 
 def prepare_dagster_home(settings: Settings) -> Path:
@@ -73,24 +69,9 @@ def bring_in_older_snapshots(settings: Settings) -> None:
         WrongEnvironment: If the lake belongs to another environment.
         SystemFailure: If the snapshots or the lake cannot be reached.
     """
-    from episodes_assets.lake.drops import Drops  # a second, and few have such snapshots
-    from episodes_assets.lake.older_snapshots import OlderSnapshots
+    from episodes_assets.lake.opening import open_lake  # a second, and few have such snapshots
 
-    OlderSnapshots(settings.snapshots).bring_in(Drops(settings.lake), settings.environment, _say)
-
-
-def open_drops(settings: Settings) -> "Drops":
-    """The lake's drops.
-
-    Raises:
-        NotBroughtIn: If an older release has left snapshots that are not in the lake.
-    """
-    from episodes_assets.lake.drops import Drops  # a second
-    from episodes_assets.lake.older_snapshots import OlderSnapshots
-
-    drops = Drops(settings.lake)
-    OlderSnapshots(settings.snapshots).require_brought_in(drops)
-    return drops
+    open_lake(settings).bring_in_older_snapshots(settings.environment, _say)
 
 
 def _say(step: str) -> None:

@@ -18,7 +18,6 @@ from rich.table import Table
 from episodes_assets.cli.console import err, out
 from episodes_assets.cli.context import (
     announce_open_hosts,
-    open_drops,
     ready_databases,
     refuse_writable_input,
     require_reachable,
@@ -35,6 +34,7 @@ from episodes_assets.cli.supervisor import temporary_workers
 from episodes_assets.days import ONE_DAY, days_between, parse_day
 from episodes_assets.errors import ReasonMissing, StateGap
 from episodes_assets.lake.drops import Drop
+from episodes_assets.lake.opening import open_lake
 from episodes_assets.lake.taking import REASON, lost_by
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.ledger.held import Waiver, read_waivers
@@ -113,7 +113,7 @@ def _require_computable(settings: Settings, dsns: Dsns, first: dt.date, last: dt
     """Refuse before anything changes what some step would refuse later on."""
     with connect_to_read(dsns.require(Purpose.RESULTS), Database.RESULTS) as results:
         published = read_published_coverage(results, first, last)
-    require_computable(published, Viewings(settings.lake).newest())
+    require_computable(published, open_lake(settings).viewings().newest())
 
 
 def _published(dsns: Dsns, first: dt.date, last: dt.date) -> dict[dt.date, PublishedDay]:
@@ -159,7 +159,8 @@ def history(day: Annotated[str, typer.Argument(help="The day, YYYY-MM-DD.")]) ->
     require_standard_output()
     settings = load_settings()
     dsns = ready_databases(settings)
-    drops = open_drops(settings)
+    lake = open_lake(settings)
+    drops = lake.complete_drops()
     with connect_to_read(dsns.require(Purpose.QUEUE), Database.QUEUE) as queue:
         plans = read_plans(queue, parsed)
         waivers = read_waivers(queue, [plan.plan_id for plan in plans])
@@ -168,7 +169,7 @@ def history(day: Annotated[str, typer.Argument(help="The day, YYYY-MM-DD.")]) ->
         is_stale = tracked is not None and state.built_on_another_past(results, tracked)
         publications = read_history(results, parsed)
     _print("drops", _drops(drops.versions(parsed), drops.find(parsed)))
-    _print("viewings in the lake", _viewings(Viewings(settings.lake), parsed))
+    _print("viewings in the lake", _viewings(lake.viewings(), parsed))
     _print("tracked episodes", _tracked(tracked, is_stale=is_stale))
     _print("plans", _plans(plans, waivers))
     _print("publications", _publications(publications))

@@ -15,10 +15,9 @@ from rich.text import Text
 
 from episodes_assets.checks.consistency import compare
 from episodes_assets.cli.console import err, escaped, out
-from episodes_assets.cli.context import announce_open_hosts, bring_in_older_snapshots, open_drops
+from episodes_assets.cli.context import announce_open_hosts, bring_in_older_snapshots
 from episodes_assets.errors import DatabasesDisagree, DatabaseUnreachable
-from episodes_assets.lake.drops import Drops
-from episodes_assets.lake.viewings import Viewings
+from episodes_assets.lake.opening import open_lake
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns, resolve_dsns
@@ -83,7 +82,8 @@ def stamp(
     settings = load_settings()
     dsns = resolve_dsns(settings)
     announce_open_hosts(settings)
-    tables = [Viewings(settings.lake), *Drops(settings.lake).tables] if lake or not database else []
+    opened = open_lake(settings)
+    tables = [opened.viewings(), *opened.drops().tables] if lake or not database else []
     written = [table for table in tables if table.change_stamp(old, new, look_only=True)]
     if database or not lake:
         change_stamp(settings, dsns, database or (), old=old, new=new, report=out.print)
@@ -165,7 +165,8 @@ def _compare(settings: Settings, dsns: Dsns) -> None:
         dagster = None
         if dsn := dsns.by_purpose.get(Purpose.DAGSTER):
             dagster = stack.enter_context(connect(dsn, read_only=True, autocommit=True))
-        records = read_records(queue, results, open_drops(settings), Viewings(settings.lake), dagster)
+        lake = open_lake(settings)
+        records = read_records(queue, results, lake.complete_drops(), lake.viewings(), dagster)
     found = compare(records)
     for each in found:
         out.print(str(each), style="red" if each.is_error else "yellow", markup=False, soft_wrap=True)

@@ -14,11 +14,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 from episodes_assets.cli.console import err, out
-from episodes_assets.cli.context import announce_open_hosts, open_drops, ready_databases
+from episodes_assets.cli.context import announce_open_hosts, ready_databases
 from episodes_assets.errors import LakeDamaged, LakeReplaced
 from episodes_assets.lake import upkeep
 from episodes_assets.lake.day_file import LakeFile
-from episodes_assets.lake.drops import Drops
+from episodes_assets.lake.opening import open_lake
 from episodes_assets.lake.tables import LakeTable
 from episodes_assets.lake.taking import REASON, lost_by
 from episodes_assets.lake.versions import PinnedVersion
@@ -48,14 +48,15 @@ def status() -> None:
     """
     require_standard_output()
     settings = _settings()
-    viewings = Viewings(settings.lake)
+    lake = open_lake(settings)
+    viewings = lake.viewings()
     missing = upkeep.missing_of(viewings, _named(ready_databases(settings)).viewings_versions)
     shown = Table(box=None)
     for name in ("table", "version", "environment", "days", "first", "last", "missing between"):
         shown.add_column(name)
     for name in ("rows", "size", "bytes a row"):
         shown.add_column(name, justify="right")
-    for found in map(upkeep.describe, (*Drops(settings.lake).tables, viewings)):
+    for found in map(upkeep.describe, (*lake.drops().tables, viewings)):
         if found is not None:
             shown.add_row(
                 found.name,
@@ -71,7 +72,7 @@ def status() -> None:
             )
     if not shown.rows:
         _require_all(viewings, missing)
-        where = Drops(settings.lake).shown
+        where = lake.drops().shown
         out.print(f"The lake at {where} is empty: the first run of a day fills it.")
         return
     out.print(shown)
@@ -97,11 +98,12 @@ def verify() -> None:
     """
     require_standard_output()
     settings = _settings()
-    viewings = Viewings(settings.lake)
+    lake = open_lake(settings)
+    viewings = lake.viewings()
     named = _named(ready_databases(settings))
     missing = upkeep.missing_of(viewings, named.viewings_versions)
     tables: list[tuple[LakeTable, list[LakeFile]]] = [
-        *upkeep.files_of_drops(Drops(settings.lake), named.snapshot_ids),
+        *upkeep.files_of_drops(lake.drops(), named.snapshot_ids),
         (viewings, upkeep.files_of(viewings, named.viewings_versions - {*missing})),
     ]
     files = [file for _, some in tables for file in some]
@@ -141,7 +143,8 @@ def vacuum(
     """
     require_standard_output()
     settings = _settings()
-    viewings, drops = Viewings(settings.lake), open_drops(settings)
+    lake = open_lake(settings)
+    viewings, drops = lake.viewings(), lake.complete_drops()
     named = _named(ready_databases(settings))
     files, size = 0, 0
     older_than = dt.timedelta(days=days)

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.cli.console import err, out
-from episodes_assets.cli.context import open_drops, ready_databases
+from episodes_assets.cli.context import ready_databases
 from episodes_assets.days import parse_day
 from episodes_assets.errors import BadFile, NotPublished
 from episodes_assets.ledger.progress import read_progress
@@ -53,11 +53,12 @@ def day_table(
     settings: Settings, dsns: Dsns, instance: "dg.DagsterInstance", days: Sequence[dt.date]
 ) -> Table:
     """A row for each day; the stages' times are those of their latest materialisation."""
-    from episodes_assets.lake.viewings import Viewings
+    from episodes_assets.lake.opening import open_lake
     from episodes_assets.results import state
 
-    drops = open_drops(settings).find_all(days)
-    newest = Viewings(settings.lake).newest()
+    lake = open_lake(settings)
+    drops = lake.complete_drops().find_all(days)
+    newest = lake.viewings().newest()
     viewings = newest.files if newest else {}
     seconds = stage_seconds(instance, days)
     with (

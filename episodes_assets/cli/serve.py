@@ -16,6 +16,7 @@ from episodes_assets.cli.context import announce_open_hosts, prepare_dagster_hom
 from episodes_assets.dashboard.configuration import read_configuration
 from episodes_assets.postgres.databases import ORCHESTRATOR, Purpose
 from episodes_assets.postgres.dsn import resolve_dsns
+from episodes_assets.postgres.hosts import allowed_lake_url
 from episodes_assets.settings import load_settings
 
 
@@ -94,7 +95,7 @@ def worker(
         run_worker(
             WorkerConfig(
                 queue_dsn=dsns.require(Purpose.WORKER),
-                lake_url=settings.lake,
+                lake_url=allowed_lake_url(settings),
                 environment=settings.environment,
                 max_starts=settings.max_starts,
                 retry_seconds=settings.retry_seconds,

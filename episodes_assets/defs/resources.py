@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import dagster as dg
 
 from episodes_assets.lake.drops import Drops
-from episodes_assets.lake.older_snapshots import OlderSnapshots
+from episodes_assets.lake.opening import open_lake
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.postgres.connect import Connection, connect_to_input, connect_to_read, connect_to_write
 from episodes_assets.postgres.databases import Purpose
@@ -105,18 +105,21 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]
     settings: dg.ResourceDependency[Settings]
 
     def viewings(self) -> Viewings:
-        """Its table of viewings."""
-        return Viewings(self.settings.lake)
+        """Its table of viewings.
+
+        Raises:
+            HostNotAllowed: Outside production, if it lies on a host that is not listed.
+        """
+        return open_lake(self.settings).viewings()
 
     def drops(self) -> Drops:
         """Its tables of drops.
 
         Raises:
+            HostNotAllowed: Outside production, if it lies on a host that is not listed.
             NotBroughtIn: If an older release has left snapshots that are not in it.
         """
-        drops = Drops(self.settings.lake)
-        OlderSnapshots(self.settings.snapshots).require_brought_in(drops)
-        return drops
+        return open_lake(self.settings).complete_drops()
 
 
 # Steps store what they make by themselves. Dagster's own IO manager takes a folder to write to from

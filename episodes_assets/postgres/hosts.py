@@ -303,6 +303,17 @@ def require_allowed_dsn(settings: Settings, setting: str, dsn: str) -> None:
         require_listed(requests, settings.allowed_hosts, settings.environment)
 
 
+def allowed_lake_url(settings: Settings) -> str:
+    """The folder or URL of the lake, once its host has been looked at.
+
+    Raises:
+        HostNotAllowed: Outside production, if it lies on a host that is not listed.
+        BadSetting: Outside production, if the URL or the list cannot be read.
+    """
+    require_allowed_url(settings, LAKE, settings.lake)
+    return settings.lake
+
+
 def require_allowed_url(settings: Settings, setting: str, url: str) -> None:
     """Refuse a lake, or the snapshots of an older release, as `require_allowed`."""
     if not settings.is_production:

@@ -242,7 +242,10 @@ async def _set_after(first: asyncio.Event, then: asyncio.Event) -> None:
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """What a worker needs to know."""
+    """What a worker needs to know.
+
+    That the hosts of the queue and of the lake may be reached, whoever makes it has seen to.
+    """
 
     queue_dsn: str
     lake_url: str
@@ -266,7 +269,6 @@ def run_worker(config: WorkerConfig) -> None:
         WrongEnvironment: If the queue belongs to another environment.
         SchemaTooOld: If the queue's schema is of an older release.
         SchemaTooNew: If the queue's schema is of a newer release.
-        HostNotAllowed: Outside production, if the lake lies on a host that is not listed.
         LakeDamaged: If the lake cannot be read.
     """
     with connect_to_write(config.queue_dsn, Database.QUEUE, config.environment):

@@ -8,16 +8,15 @@ from typing import Any
 import dagster as dg
 import pytest
 
-import episodes_assets.defs
 from episodes_assets.definitions import build_defs
 from episodes_assets.defs.resources import Lake, QueueDatabase
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.settings import Settings, load_settings
+from episodes_assets.settings import PROJECT_FOLDER, Settings, load_settings
 from episodes_assets_tests.defs.launchpad import LOCATION, REPOSITORY, opened_ui
 from episodes_assets_tests.support.runs import QUIET
 from episodes_assets_tests.support.system import System, day, failure
 
-DEFS = Path(episodes_assets.defs.__file__).parent
+PACKAGE = PROJECT_FOLDER / "episodes_assets"
 SECRET = "hunter2"
 _RESOURCES = """
     query ($selector: RepositorySelector!) {
@@ -33,15 +32,16 @@ _RESOURCES = """
 """
 
 
-def test_only_dagsters_own_storage_reads_the_settings_by_itself() -> None:
-    """Dagster builds it before any definitions."""
+def test_only_entry_points_read_the_settings() -> None:
+    """Commands, the code location, and Dagster's own storage, which Dagster builds before any definitions."""
     readers = {
-        str(file.relative_to(DEFS))
-        for file in DEFS.rglob("*.py")
+        str(file.relative_to(PACKAGE))
+        for file in PACKAGE.rglob("*.py")
+        if file.parent.name != "cli"
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if getattr(node, "id", getattr(node, "attr", getattr(node, "name", ""))) == "load_settings"
     }
-    assert readers == {"storage.py"}
+    assert readers == {"settings.py", "definitions.py", "defs/storage.py"}
 
 
 def plan(settings: Settings) -> str:

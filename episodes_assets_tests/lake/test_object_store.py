@@ -11,7 +11,9 @@ import pytest
 from episodes_assets.errors import HostNotAllowed, HostUnreachable, LakeDamaged
 from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.older_snapshots import OlderSnapshots
+from episodes_assets.lake.opening import open_lake
 from episodes_assets.lake.viewings import Viewings
+from episodes_assets.settings import load_settings
 from episodes_assets_tests.lake.object_store import connect, object_store
 from episodes_assets_tests.lake.small_lakes import FIRST, ONE_DAY, read, rows_of, take
 from episodes_assets_tests.support.lake_drops import read as drop_rows
@@ -119,12 +121,15 @@ def test_a_store_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_bucket_or_an_endpoint_that_nobody_opened_is_not_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EPISODES_LAKE_URL", URL)
     with pytest.raises(HostNotAllowed, match="EPISODES_LAKE_URL -> s3://lake denied"):
-        Viewings(URL).newest()
+        open_lake(load_settings())
     connect(monkeypatch, "http://127.0.0.1:9")
     monkeypatch.setenv("EPISODES_ALLOWED_HOSTS", "s3://lake")
     with pytest.raises(HostNotAllowed, match=r"EPISODES_LAKE_URL -> 127\.0\.0\.1:9 denied"):
-        Viewings(URL).newest()
+        open_lake(load_settings())
     monkeypatch.setenv("AWS_ENDPOINT_URL", "https://store.example")
     with pytest.raises(HostNotAllowed, match=r"EPISODES_LAKE_URL -> store\.example:443 denied"):
-        Viewings(URL).newest()
+        open_lake(load_settings())
+    monkeypatch.setenv("EPISODES_ALLOWED_HOSTS", "s3://lake,store.example:443")
+    assert open_lake(load_settings()).url == URL

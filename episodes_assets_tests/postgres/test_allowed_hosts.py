@@ -1,5 +1,6 @@
 """Outside production a process reaches the hosts that somebody opened, and no other."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -7,14 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from episodes_assets.defs.resources import Lake
 from episodes_assets.errors import BadSetting, HostNotAllowed
-from episodes_assets.lake.drops import Drops
-from episodes_assets.lake.older_snapshots import OlderSnapshots
+from episodes_assets.lake.opening import open_lake
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.postgres.dsn import resolve_dsns
 from episodes_assets.postgres.hosts import (
     Host,
     Request,
+    allowed_lake_url,
     hosts_of_dsn,
     hosts_of_url,
     is_allowed,
@@ -22,8 +24,8 @@ from episodes_assets.postgres.hosts import (
     parse_entries,
     require_listed,
 )
-from episodes_assets.settings import load_settings
-from episodes_assets_tests.cli.invoke import output
+from episodes_assets.settings import PROJECT_FOLDER, load_settings
+from episodes_assets_tests.cli.invoke import output, refusal
 from episodes_assets_tests.support.system import System
 
 names = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,20}", fullmatch=True)
@@ -190,13 +192,46 @@ def test_every_setting_counts_and_production_needs_no_list(monkeypatch: pytest.M
 def test_older_snapshots_are_not_opened_unless_their_host_is_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However a process came by the URL; the registry is not asked for an implementation before."""
-    older, drops = OlderSnapshots("nowhere://bucket/x"), Drops(str(tmp_path))
+    """The registry is not asked for an implementation before."""
+    monkeypatch.setenv("EPISODES_SNAPSHOTS_URL", "nowhere://bucket/x")
+    monkeypatch.setenv("EPISODES_LAKE_URL", str(tmp_path))
     with pytest.raises(HostNotAllowed, match="EPISODES_SNAPSHOTS_URL -> nowhere://bucket denied"):
-        older.require_brought_in(drops)
+        open_lake(load_settings())
     monkeypatch.setenv("EPISODES_ALLOWED_HOSTS", "nowhere://bucket")
     with pytest.raises(ValueError, match="Protocol not known: nowhere"):
-        older.require_brought_in(drops)
+        open_lake(load_settings()).complete_drops()
+
+
+def test_each_way_to_the_lake_refuses_a_host_that_is_not_listed(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPISODES_LAKE_URL", "s3://lake.example/x")
+    denied = "EPISODES_LAKE_URL -> s3://lake.example denied"
+    for command in (["worker"], ["lake", "status"], ["lake", "verify"], ["lake", "vacuum"]):
+        error = refusal(*command)
+        assert isinstance(error, HostNotAllowed), command
+        assert denied in str(error)
+    with pytest.raises(HostNotAllowed, match=denied):
+        allowed_lake_url(load_settings())
+    lake = Lake(settings=load_settings())
+    for opened in (lake.viewings, lake.drops):
+        with pytest.raises(HostNotAllowed, match=denied):
+            opened()
+
+
+def test_the_lakes_tables_are_made_where_its_host_was_looked_at() -> None:
+    """Elsewhere than in the lake itself, only a worker makes them: it is handed a URL that was."""
+    tables = {"Drops", "LakeTable", "OlderSnapshots", "TableFiles", "Viewings"}
+    package = PROJECT_FOLDER / "episodes_assets"
+    makers = {
+        str(file.relative_to(package))
+        for file in package.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in tables
+    }
+    assert makers == {
+        "lake/drops.py", "lake/opening.py", "worker/chunk.py", "worker/compute.py", "worker/main.py",
+    }  # fmt: skip
 
 
 def test_libpq_variables_lead_nobody_away(

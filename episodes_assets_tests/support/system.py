@@ -23,6 +23,7 @@ from episodes_assets.definitions import build_defs
 from episodes_assets.input.reading import reading
 from episodes_assets.input.sample import generate_input
 from episodes_assets.lake.drops import Drops
+from episodes_assets.lake.opening import open_lake
 from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.postgres.databases import Purpose
@@ -93,12 +94,12 @@ class System:
     @property
     def drops(self) -> Drops:
         """The lake's."""
-        return Drops(self.settings.lake)
+        return open_lake(self.settings).drops()
 
     @property
     def viewings(self) -> Viewings:
         """The lake's."""
-        return Viewings(self.settings.lake)
+        return open_lake(self.settings).viewings()
 
     def take_viewings(self, first: dt.date, last: dt.date) -> PinnedVersion:
         """Take the input's viewings of some days into the lake as they are now; the version with them."""
