@@ -2,8 +2,9 @@
 
 The ledger must hold exactly the planned jobs, about as many as usual, and account for each once. The duration
 of planning is compared with that of earlier runs, so that a slow step is reported long before it reaches a
-time limit. The rule by which an open day is stalled, and its hint, are `OpenDay`. What is compared is read
-by `ledger/verify.py` and `ledger/progress.py`.
+time limit. The rule by which an open day is stalled, and its hint, are `OpenDay`: for the check, its alert,
+the step that waits and `episodes jobs status` alike. What is compared is read by `ledger/verify.py` and
+`ledger/progress.py`.
 """
 
 import datetime as dt
@@ -102,6 +103,45 @@ class OpenDay:
             "see that workers run (`episodes worker`) and reach the queue and the lake, then "
             "materialise job_outcomes again"
         )
+
+
+EACH_OPEN_DAY_PROGRESSES = "each_open_day_progresses"
+
+
+def stalled_days(days: Sequence[OpenDay], now: dt.datetime, limit: dt.timedelta) -> list[OpenDay]:
+    """Those that are stalled, in their order.
+
+    Args:
+        days: Days with unfinished jobs.
+        now: The time.
+        limit: How long nothing may be finished.
+    """
+    return [day for day in days if day.is_stalled(now, limit)]
+
+
+def each_open_day_progresses(days: Sequence[OpenDay], now: dt.datetime, limit: dt.timedelta) -> Verdict:
+    """Whether no day with unfinished jobs is stalled; with the arguments of `stalled_days`."""
+    stalled = stalled_days(days, now, limit)
+    return Verdict(
+        EACH_OPEN_DAY_PROGRESSES,
+        passed=not stalled,
+        message="; ".join(day.describe() for day in stalled)
+        or "each day with unfinished jobs makes progress",
+        facts={"days with unfinished jobs": len(days)},
+        offending=[
+            {
+                "day": str(day.day),
+                "waiting": day.waiting,
+                "running": day.running,
+                "last finished": day.moved_at.isoformat(timespec="seconds"),
+                "oldest claim": day.claimed_by or "-",
+                "live messages": day.messages,
+                "lost messages": day.lost_messages,
+                "silent workers' messages": day.silent_messages,
+            }
+            for day in stalled
+        ],
+    )
 
 
 PLANNING_IS_AS_FAST_AS_USUAL = "planning_is_as_fast_as_usual"

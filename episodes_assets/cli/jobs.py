@@ -11,11 +11,12 @@ import typer
 from rich.table import Table
 
 from episodes_assets.accounts.identity import operating_system_user
+from episodes_assets.checks.ledger import stalled_days
 from episodes_assets.cli.console import block, out
 from episodes_assets.cli.context import ready_databases
 from episodes_assets.days import parse_day
 from episodes_assets.errors import DayNotPlanned
-from episodes_assets.ledger.held import cancel_day, read_held, retry_held_jobs, waive_held_jobs
+from episodes_assets.ledger.held import cancel_day, read_held_first, retry_held_jobs, waive_held_jobs
 from episodes_assets.ledger.progress import DayProgress, backlog, open_days, read_fleet_progress
 from episodes_assets.ledger.workers import Worker, read_workers
 from episodes_assets.postgres.connect import connect_to_read, connect_to_write
@@ -53,8 +54,7 @@ def status(
         living = read_workers(connection)
         waiting = backlog(connection)
         shown = progress[-DAYS_SHOWN:]
-        held_days = [each.day for each in shown if each.failed]
-        held = read_held(connection, held_days, HELD_SHOWN)
+        held = read_held_first(connection, [each.plan_id for each in shown if each.failed], HELD_SHOWN)
         unfinished = open_days(connection, dt.timedelta(seconds=settings.heartbeat_seconds), days)
     if days and not progress:
         raise DayNotPlanned(f"{day} has no planned jobs", f"run `episodes run {day}`")
@@ -67,9 +67,8 @@ def status(
     for worker in living[:WORKERS_SHOWN]:
         out.print(_describe_worker(worker))
     limit = dt.timedelta(minutes=settings.stall_minutes)
-    for stuck in unfinished:
-        if stuck.is_stalled(dt.datetime.now(dt.UTC), limit):
-            out.print(f"stalled: {stuck.describe()}")
+    for stuck in stalled_days(unfinished, dt.datetime.now(dt.UTC), limit):
+        out.print(f"stalled: {stuck.describe()}")
     for each in shown:
         if each.waived:
             out.print(f"{each.day} is published without {each.waived:,} jobs: {each.decision}")
@@ -81,6 +80,8 @@ def status(
         )
         if traceback and job.traceback:
             out.print(block(job.traceback))
+            if job.is_cut:
+                out.print("(the end of its traceback; the whole is in ledger.lone_jobs)")
     if held and not held[0].is_waived:
         out.print(f"Fix the cause, then: episodes jobs retry {held[0].day}")
         out.print(f"Or publish the day without them: episodes jobs waive {held[0].day} --reason ...")

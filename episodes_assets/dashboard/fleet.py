@@ -29,10 +29,10 @@ from episodes_assets.errors import (
 )
 from episodes_assets.failures import explain
 from episodes_assets.ledger.held import (
+    HeldJob,
     SharedError,
-    ShownJob,
     cancel_day,
-    read_held_jobs,
+    read_held,
     read_shared_errors,
     retry_held_job,
     retry_held_jobs,
@@ -91,7 +91,7 @@ class Fleet:
     alive: int
     more_workers: int
     throughput: Sparkline
-    held: Sequence[ShownJob]
+    held: Sequence[HeldJob]
     held_total: int
 
 
@@ -109,7 +109,7 @@ class HeldPage:
 
     counts: Progress
     errors: Sequence[SharedError]
-    jobs: Sequence[ShownJob]
+    jobs: Sequence[HeldJob]
     next_after: int | None
     is_first: bool
 
@@ -143,10 +143,9 @@ def read_fleet(queue_dsn: str) -> Fleet:
         )
 
 
-def _some_held(queue: Connection, days: Sequence[Progress]) -> list[ShownJob]:
+def _some_held(queue: Connection, days: Sequence[Progress]) -> list[HeldJob]:
     plans = [day.plan_id for day in days if day.held][:HELD_SHOWN]
-    found = read_held_jobs(queue, plans, HELD_OF_EACH_DAY) if plans else []
-    return found[:HELD_SHOWN]
+    return read_held(queue, plans, each=HELD_OF_EACH_DAY, most=HELD_SHOWN) if plans else []
 
 
 def read_day(queue_dsn: str, day: dt.date) -> Progress:
@@ -169,7 +168,7 @@ def read_held_page(queue_dsn: str, day: dt.date, after: int) -> HeldPage:
     """
     with connect_to_read(queue_dsn, Database.QUEUE) as queue:
         counts = _require_progress(queue, day)
-        found = read_held_jobs(queue, [counts.plan_id], HELD_ON_A_PAGE + 1, after)
+        found = read_held(queue, [counts.plan_id], each=HELD_ON_A_PAGE + 1, after=after)
         jobs = found[:HELD_ON_A_PAGE]
         return HeldPage(
             counts=counts,

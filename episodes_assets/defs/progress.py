@@ -67,7 +67,7 @@ def observations(connection: Connection, days: Sequence[dt.date]) -> list[dg.Ass
         observation(
             day,
             found.workers,
-            held.read_held(connection, [day.counts.day], FAILED_SHOWN)
+            held.read_held_first(connection, [day.counts.plan_id], FAILED_SHOWN)
             if day.counts.held and not day.counts.is_open
             else (),
         )

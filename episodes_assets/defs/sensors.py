@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from episodes_assets.defs.assets.job_outcomes import CHECK, describe, find_open_days, stalled_days
+from episodes_assets.defs.assets.job_outcomes import check_progress
 from episodes_assets.defs.assets.published_results import check_freshness
 from episodes_assets.defs.decisions import (
     Reported,
@@ -25,7 +25,7 @@ from episodes_assets.defs.jobs import publish_day
 from episodes_assets.defs.progress import DAYS_REPORTED, counts_of, observations
 from episodes_assets.defs.resources import QueueDatabase, ResultsDatabase
 from episodes_assets.defs.runs import days_in_flight, failed_attempts
-from episodes_assets.defs.steps import check_metadata, severity
+from episodes_assets.defs.steps import check_evaluation
 from episodes_assets.errors import EpisodesError
 from episodes_assets.ledger import progress
 from episodes_assets.ledger.dispatch import fan_out_day
@@ -49,17 +49,14 @@ def alert_of_stalls(
     """Report once when the set of stalled days changes."""
     try:
         with queue_database.connect_to_read() as queue:
-            found = find_open_days(queue, settings)
+            verdict = check_progress(queue, settings)
     except EpisodesError as error:
         return dg.SkipReason(str(error))
-    stalled = stalled_days(found, settings)
-    names = ", ".join(str(day.day) for day in stalled)
+    names = ", ".join(str(row["day"]) for row in verdict.offending)
     if names == (context.cursor or ""):
         return dg.SkipReason(f"still stalled: {names}" if names else "each open day makes progress")
-    verdict = describe(found, stalled)
-    (context.log.error if stalled else context.log.info)(verdict["description"])
-    event = dg.AssetCheckEvaluation(asset_key=dg.AssetKey("job_outcomes"), check_name=CHECK, **verdict)
-    return dg.SensorResult(asset_events=[event], cursor=names)
+    (context.log.info if verdict.passed else context.log.error)(verdict.message)
+    return dg.SensorResult(asset_events=[check_evaluation(verdict, "job_outcomes")], cursor=names)
 
 
 @dg.sensor(
@@ -87,15 +84,7 @@ def freshness(
     said = f"{now:%Y-%m-%d %H} {verdict.passed} {verdict.message}"
     if said == context.cursor:
         return dg.SkipReason(verdict.message)
-    evaluation = dg.AssetCheckEvaluation(
-        asset_key=dg.AssetKey("published_results"),
-        check_name=verdict.check,
-        passed=verdict.passed,
-        severity=severity(verdict),
-        description=verdict.message,
-        metadata=check_metadata(verdict),
-    )
-    return dg.SensorResult(asset_events=[evaluation], cursor=said)
+    return dg.SensorResult(asset_events=[check_evaluation(verdict, "published_results")], cursor=said)
 
 
 def _now() -> dt.datetime:

@@ -172,6 +172,18 @@ def check_result(verdict: Verdict, asset: dg.AssetKey | None = None) -> dg.Asset
     )
 
 
+def check_evaluation(verdict: Verdict, asset: str) -> dg.AssetCheckEvaluation:
+    """A verdict that no step and no check gave, as the result of an asset's check of its name."""
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey(asset),
+        check_name=verdict.check,
+        passed=verdict.passed,
+        severity=severity(verdict),
+        description=verdict.message,
+        metadata=check_metadata(verdict),
+    )
+
+
 def severity(verdict: Verdict) -> dg.AssetCheckSeverity:
     """How bad a failure of it is."""
     return dg.AssetCheckSeverity.ERROR if verdict.is_error else dg.AssetCheckSeverity.WARN

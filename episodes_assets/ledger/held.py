@@ -16,40 +16,103 @@ from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.ledger.plans import lock_plan
 from episodes_assets.postgres.connect import Connection
 
+# An algorithm may say anything; what matters stands at the end.
+TRACEBACK_CHARACTERS = 8_000
+ERROR_CHARACTERS = 500
+
 
 @dataclass(frozen=True)
 class HeldJob:
-    """A job that failed for the last time; `is_waived` when the day is published without it."""
+    """A job that failed for the last time.
+
+    Attributes:
+        day: Its day.
+        plan_id: Its plan.
+        position: Where it stands in its plan.
+        epid: The episode.
+        algorithm_id: The analysis.
+        starts: How often it was started alone.
+        error: Why it is held, at most `ERROR_CHARACTERS` of it.
+        traceback: Of that, the last `TRACEBACK_CHARACTERS`; None when there is none.
+        is_cut: Whether the traceback is longer.
+        is_waived: Whether the day is published without it.
+    """
 
     day: dt.date
+    plan_id: int
+    position: int
     epid: int
     algorithm_id: int
     starts: int
     error: str
     traceback: str | None
+    is_cut: bool
     is_waived: bool
 
 
-def read_held(connection: Connection, days: Sequence[dt.date], limit: int) -> list[HeldJob]:
-    """The jobs of some days that are held or waived, at most `limit`, the held ones first."""
+def read_held(
+    connection: Connection,
+    plan_ids: Sequence[int],
+    *,
+    each: int,
+    most: int | None = None,
+    after: int = -1,
+    is_waived: bool | None = None,
+) -> list[HeldJob]:
+    """The first held and waived jobs of each of some plans, in the order of the plans.
+
+    Those of a plan that is superseded are nobody's concern any more, and left out.
+
+    Args:
+        connection: To `queue`.
+        plan_ids: The plans.
+        each: How many of each.
+        most: How many of all of them; by default as many as there are.
+        after: Only those that stand behind this position.
+        is_waived: Only the waived ones, or only those that are not; by default both.
+    """
     with connection.cursor(row_factory=class_row(HeldJob)) as cursor:
         cursor.execute(
             """
-            SELECT day, epid, algorithm_id, starts, error, traceback, waiver_id IS NOT NULL AS is_waived
-            FROM ledger.plans
+            SELECT day, plan_id, position, epid, algorithm_id, starts, left(error, %(error)s) AS error,
+                right(traceback, %(traceback)s) AS traceback,
+                coalesce(length(traceback) > %(traceback)s, false) AS is_cut,
+                waiver_id IS NOT NULL AS is_waived
+            FROM unnest(%(plan_ids)s::bigint[]) WITH ORDINALITY AS wanted (plan_id, place)
             CROSS JOIN LATERAL (
-                SELECT * FROM ledger.lone_jobs WHERE lone_jobs.plan_id = plans.plan_id AND is_held OFFSET 0
+                SELECT day FROM ledger.plans
+                WHERE plans.plan_id = wanted.plan_id AND superseded_at IS NULL OFFSET 0
+            ) AS plan
+            CROSS JOIN LATERAL (
+                SELECT position, starts, error, traceback, waiver_id FROM ledger.lone_jobs
+                WHERE lone_jobs.plan_id = wanted.plan_id AND is_held AND position > %(after)s
+                    AND (waiver_id IS NOT NULL) = coalesce(%(is_waived)s, waiver_id IS NOT NULL)
+                ORDER BY position LIMIT %(each)s
             ) AS held
             CROSS JOIN LATERAL (
                 SELECT epid, algorithm_id FROM ledger.jobs
-                WHERE jobs.plan_id = plans.plan_id AND jobs.position = held.position OFFSET 0
+                WHERE jobs.plan_id = wanted.plan_id AND jobs.position = held.position OFFSET 0
             ) AS job
-            WHERE superseded_at IS NULL AND day = ANY (%s)
-            ORDER BY is_waived, day, epid, algorithm_id LIMIT %s
+            ORDER BY place, position LIMIT %(most)s
             """,
-            [list(days), limit],
+            {
+                "plan_ids": list(plan_ids),
+                "each": each,
+                "most": most,
+                "after": after,
+                "is_waived": is_waived,
+                "error": ERROR_CHARACTERS,
+                "traceback": TRACEBACK_CHARACTERS,
+            },
         )
         return cursor.fetchall()
+
+
+def read_held_first(connection: Connection, plan_ids: Sequence[int], most: int) -> list[HeldJob]:
+    """Some of the jobs of some plans that are held and, when there is room for more, that are waived."""
+    held = read_held(connection, plan_ids, each=most, most=most, is_waived=False)
+    room = most - len(held)
+    return [*held, *(read_held(connection, plan_ids, each=room, most=room, is_waived=True) if room else ())]
 
 
 @dataclass(frozen=True)
@@ -306,90 +369,12 @@ def retry_held_job(connection: Connection, day: dt.date, epid: int, algorithm_id
         fan_out_day(connection, day)
 
 
-# An algorithm may say anything; what matters stands at the end.
-TRACEBACK_CHARACTERS = 8_000
-ERROR_CHARACTERS = 500
-
-
-@dataclass(frozen=True)
-class ShownJob:
-    """A job that failed for the last time.
-
-    Attributes:
-        day: Its day.
-        plan_id: Its plan.
-        position: Where it stands in its plan.
-        epid: The episode.
-        algorithm_id: The analysis.
-        starts: How often it was started alone.
-        error: Why it is held, at most `ERROR_CHARACTERS` of it.
-        traceback: Of that, the last `TRACEBACK_CHARACTERS`; None when there is none.
-        is_cut: Whether the traceback is longer.
-        is_waived: Whether the day is published without it.
-    """
-
-    day: dt.date
-    plan_id: int
-    position: int
-    epid: int
-    algorithm_id: int
-    starts: int
-    error: str
-    traceback: str | None
-    is_cut: bool
-    is_waived: bool
-
-
 @dataclass(frozen=True)
 class SharedError:
     """An error, and how many of a plan's jobs are held for it."""
 
     error: str
     jobs: int
-
-
-def read_held_jobs(
-    connection: Connection, plan_ids: Sequence[int], each: int, after: int = -1
-) -> list[ShownJob]:
-    """The first held and waived jobs of each of some plans, in the order of the plans.
-
-    Args:
-        connection: To `queue`.
-        plan_ids: The plans.
-        each: How many of each.
-        after: Only those that stand behind this position.
-    """
-    with connection.cursor(row_factory=class_row(ShownJob)) as cursor:
-        cursor.execute(
-            """
-            SELECT day, plan_id, position, epid, algorithm_id, starts, left(error, %(error)s) AS error,
-                right(traceback, %(traceback)s) AS traceback,
-                coalesce(length(traceback) > %(traceback)s, false) AS is_cut,
-                waiver_id IS NOT NULL AS is_waived
-            FROM unnest(%(plan_ids)s::bigint[]) WITH ORDINALITY AS wanted (plan_id, place)
-            CROSS JOIN LATERAL (
-                SELECT day FROM ledger.plans WHERE plans.plan_id = wanted.plan_id OFFSET 0
-            ) AS plan
-            CROSS JOIN LATERAL (
-                SELECT position, starts, error, traceback, waiver_id FROM ledger.lone_jobs
-                WHERE lone_jobs.plan_id = wanted.plan_id AND is_held AND position > %(after)s
-                ORDER BY position LIMIT %(each)s
-            ) AS held
-            CROSS JOIN LATERAL (
-                SELECT epid, algorithm_id FROM ledger.jobs
-                WHERE jobs.plan_id = wanted.plan_id AND jobs.position = held.position OFFSET 0
-            ) AS job
-            ORDER BY place, position
-            """,
-            {
-                "plan_ids": list(plan_ids),
-                "each": each,
-                "after": after,
-                "error": ERROR_CHARACTERS,
-                "traceback": TRACEBACK_CHARACTERS,
-            },
-        )
-        return cursor.fetchall()
 
 
 def read_shared_errors(connection: Connection, plan_id: int, limit: int) -> list[SharedError]:

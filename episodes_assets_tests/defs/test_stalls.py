@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from episodes_assets.checks.ledger import OpenDay
+from episodes_assets.checks.ledger import OpenDay, each_open_day_progresses, stalled_days
 from episodes_assets.definitions import build_defs
 from episodes_assets.defs.sensors import alert_of_stalls
 from episodes_assets.ledger.dispatch import fan_out_day
@@ -59,7 +59,7 @@ def test_an_alert_is_raised_once_and_taken_back(system: System) -> None:
         assert not alert.passed
         assert "2 jobs wait in 1 messages, and no worker takes them" in str(alert.description)
         assert "see that workers run (`episodes worker`)" in str(alert.description)
-        table = alert.metadata["stalled days"]
+        table = alert.metadata["days"]
         assert isinstance(table, dg.TableMetadataValue)
         assert [record.data["day"] for record in table.records] == ["2018-03-01"]
         assert isinstance(tick(), dg.SkipReason)
@@ -150,6 +150,17 @@ def in_the_queue(*, moved_at: dt.datetime = TOO_LONG_AGO, **others: Any) -> Open
 )
 def test_a_day_behind_others_is_not_stalled(found: OpenDay, *, is_stalled: bool) -> None:
     assert found.is_stalled(NOW, LIMIT) is is_stalled
+
+
+def test_the_verdict_names_those_days_alone_that_are_stalled() -> None:
+    found = [in_the_queue(), in_the_queue(fleet_moved_at=None), in_the_queue(moved_at=LATELY)]
+    assert stalled_days(found, NOW, LIMIT) == found[1:2]
+    verdict = each_open_day_progresses(found, NOW, LIMIT)
+    assert verdict.blocks
+    assert verdict.message == found[1].describe()
+    assert [row["day"] for row in verdict.offending] == [str(day(1))]
+    assert verdict.facts == {"days with unfinished jobs": 3}
+    assert each_open_day_progresses(found[:1], NOW, LIMIT).passed
 
 
 def test_what_the_fleet_does_for_other_days_is_seen(system: System) -> None:

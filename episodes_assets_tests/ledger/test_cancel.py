@@ -9,7 +9,7 @@ import pytest
 from episodes_assets.accounts.identity import operating_system_user
 from episodes_assets.cli import jobs
 from episodes_assets.errors import DayNotPlanned, JobNotHeld, NothingToCancel, ReasonMissing
-from episodes_assets.ledger import claims, held
+from episodes_assets.ledger import claims, held, plans
 from episodes_assets.ledger.claims import ClaimLost
 from episodes_assets.ledger.dispatch import ChunkMessage, fan_out_day
 from episodes_assets.ledger.held import cancel_day, retry_held_job, retry_held_jobs
@@ -141,16 +141,23 @@ def test_one_job_is_retried_by_itself(system: System, queue: Connection) -> None
     assert messages(system) == 1
 
 
+def read_error(queue: Connection) -> str:
+    """Why the first held job of day 1 is held."""
+    plan = plans.require_plan(queue, day(1))
+    (job,) = held.read_held(queue, [plan.plan_id], each=1)
+    return job.error
+
+
 def test_from_the_command_line_and_from_the_launchpad(
     system: System, queue: Connection, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record(queue, 1, 2)
     jobs.cancel(str(day(1)), reason="a wrong drop", by="ana")
     assert "2 unfinished jobs of 2018-03-01 are held" in capsys.readouterr().out
-    said = held.read_held(queue, [day(1)], 1)[0].error
+    said = read_error(queue)
     assert f"cancelled by {operating_system_user()}, as typed: ana at " in said
     retry_held_jobs(queue, day(1))
     with dg.DagsterInstance.get() as instance:
         assert run(instance, "cancel_jobs", {"reason": "why"}) == ""
         assert "no job of 2018-03-01 waits" in run(instance, "cancel_jobs", {"reason": "why"})
-    assert f"cancelled by {operating_system_user()} at " in held.read_held(queue, [day(1)], 1)[0].error
+    assert f"cancelled by {operating_system_user()} at " in read_error(queue)

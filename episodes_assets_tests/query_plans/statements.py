@@ -26,7 +26,7 @@ from episodes_assets.ledger.dispatch import ChunkMessage
 from episodes_assets.ledger.held import (
     cancel_day,
     read_held,
-    read_held_jobs,
+    read_held_first,
     read_left_out,
     read_shared_errors,
     read_waivers,
@@ -151,7 +151,7 @@ def cases(jobs: int) -> list[Case]:
             "many days' progress", "queue", of_many, lambda to: progress.read_progress(to.queue, _MANY_DAYS)
         ),
         Case("every day's progress", "queue", plans + all_open, lambda to: progress.read_progress(to.queue)),
-        Case("a day's held jobs", "queue", HELD, lambda to: read_held(to.queue, [THE_DAY], 20)),
+        Case("a day's held jobs", "queue", HELD, lambda to: read_held_first(to.queue, [THE_PLAN], 20)),
         Case("the backlog", "queue", all_open, lambda to: progress.backlog(to.queue)),
         Case("a day's plans", "queue", 1, lambda to: read_plans(to.queue, THE_DAY)),
         Case(
@@ -247,7 +247,7 @@ def cases(jobs: int) -> list[Case]:
         ),
         Case("workers", "queue", 40, lambda to: workers.read_workers(to.queue)),
         Case("workers that live", "queue", 40, lambda to: workers.count_alive(to.queue)),
-        Case("held jobs shown", "queue", 3, lambda to: read_held_jobs(to.queue, [THE_PLAN], 3)),
+        Case("held jobs shown", "queue", 3, lambda to: read_held(to.queue, [THE_PLAN], each=3)),
         Case("shared errors", "queue", HELD, lambda to: read_shared_errors(to.queue, THE_PLAN, 10)),
         Case(
             "seconds by algorithm",
@@ -269,7 +269,7 @@ def cases(jobs: int) -> list[Case]:
             "held jobs of many plans",
             "queue",
             HELD + _MANY * WAIVERS,
-            lambda to: read_held_jobs(to.queue, _MANY_PLANS, 3),
+            lambda to: read_held(to.queue, _MANY_PLANS, each=3),
         ),
         # The workers' half of the ledger.
         Case("a chunk claimed", "queue", CHUNK_JOBS, lambda to: _claim(to, last), lie_together=True),
@@ -511,7 +511,7 @@ def _waive(to: Open) -> None:
 
 
 def _retry_one(to: Open) -> None:
-    (held,) = read_held(to.queue, [THE_DAY], 1)
+    (held,) = read_held(to.queue, [THE_PLAN], each=1)
     retry_held_job(to.queue, THE_DAY, held.epid, held.algorithm_id)
 
 

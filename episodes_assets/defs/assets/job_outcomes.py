@@ -13,13 +13,29 @@ from typing import Any
 import dagster as dg
 
 from episodes_assets.algorithms.registry import get_registry
-from episodes_assets.checks.ledger import EVERY_JOB_HAS_ONE_OUTCOME, OpenDay, every_job_has_one_outcome
+from episodes_assets.checks import ledger
+from episodes_assets.checks.ledger import (
+    EACH_OPEN_DAY_PROGRESSES,
+    EVERY_JOB_HAS_ONE_OUTCOME,
+    OpenDay,
+    every_job_has_one_outcome,
+    stalled_days,
+)
+from episodes_assets.checks.verdicts import Verdict
 from episodes_assets.defs import tables
 from episodes_assets.defs.metadata import days_table, image, jobs_over_time, table
 from episodes_assets.defs.partitions import daily, days_of, whole_range
 from episodes_assets.defs.progress import FAILED_SHOWN, ProgressReports, failed_table
 from episodes_assets.defs.resources import QueueDatabase
-from episodes_assets.defs.steps import NO_OPTIONS, TEAM, Events, Stopwatch, as_dagster_failure, conclude
+from episodes_assets.defs.steps import (
+    NO_OPTIONS,
+    TEAM,
+    Events,
+    Stopwatch,
+    as_dagster_failure,
+    check_result,
+    conclude,
+)
 from episodes_assets.errors import FleetStalled, JobsHeld
 from episodes_assets.ledger import held, plans
 from episodes_assets.ledger.dispatch import fan_out_day
@@ -38,12 +54,10 @@ from episodes_assets.ledger.verify import count_outcomes
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.settings import Settings
 
-CHECK = "each_open_day_progresses"
-
 
 @dg.asset_check(
     asset="job_outcomes",
-    name=CHECK,
+    name=EACH_OPEN_DAY_PROGRESSES,
     description="Of each day with unfinished jobs, some job was finished within EPISODES_STALL_MINUTES.",
     config_schema=NO_OPTIONS,
 )
@@ -52,47 +66,15 @@ def each_open_day_progresses(
 ) -> dg.AssetCheckResult:
     """Look at all days with unfinished jobs."""
     with as_dagster_failure(settings), queue_database.connect_to_read() as queue:
-        found = find_open_days(queue, settings)
-    return dg.AssetCheckResult(**describe(found, stalled_days(found, settings)))
+        return check_result(check_progress(queue, settings))
 
 
-def find_open_days(queue: Connection, settings: Settings) -> list[OpenDay]:
-    """The days with unfinished jobs, as the settings define a stall."""
-    return open_days(queue, dt.timedelta(seconds=settings.heartbeat_seconds))
-
-
-def stalled_days(found: Sequence[OpenDay], settings: Settings) -> list[OpenDay]:
-    """Those of which nothing was finished for EPISODES_STALL_MINUTES."""
-    limit = dt.timedelta(minutes=settings.stall_minutes)
-    now = dt.datetime.now(dt.UTC)
-    return [day for day in found if day.is_stalled(now, limit)]
-
-
-def describe(found: Sequence[OpenDay], stalled: Sequence[OpenDay]) -> dict[str, Any]:
-    """The verdict: `passed`, `description` and `metadata` of a check's result."""
-    return {
-        "passed": not stalled,
-        "description": "; ".join(day.describe() for day in stalled)
-        or "each day with unfinished jobs makes progress",
-        "metadata": {
-            "days with unfinished jobs": len(found),
-            "stalled days": table(
-                [
-                    {
-                        "day": str(day.day),
-                        "waiting": day.waiting,
-                        "running": day.running,
-                        "last finished": day.moved_at.isoformat(timespec="seconds"),
-                        "oldest claim": day.claimed_by or "-",
-                        "live messages": day.messages,
-                        "lost messages": day.lost_messages,
-                        "silent workers' messages": day.silent_messages,
-                    }
-                    for day in stalled
-                ]
-            ),
-        },
-    }
+def check_progress(queue: Connection, settings: Settings) -> Verdict:
+    """The verdict of `each_open_day_progresses` on all days, as the settings define a stall."""
+    found = open_days(queue, dt.timedelta(seconds=settings.heartbeat_seconds))
+    return ledger.each_open_day_progresses(
+        found, dt.datetime.now(dt.UTC), dt.timedelta(minutes=settings.stall_minutes)
+    )
 
 
 CHECKS = [
@@ -128,8 +110,8 @@ def describe_work(connection: Connection, progress: Sequence[Progress]) -> dict[
         metadata["slowest jobs"] = table(
             [_slow(each) for each in slowest_batches(connection, plans, SLOWEST_SHOWN)]
         )
-    if days := [day.day for day in progress if day.failed]:
-        metadata["failed jobs"] = failed_table(held.read_held(connection, days, FAILED_SHOWN))
+    if failed := [day.plan_id for day in progress if day.failed]:
+        metadata["failed jobs"] = failed_table(held.read_held_first(connection, failed, FAILED_SHOWN))
     return metadata
 
 
@@ -271,7 +253,7 @@ def _resend(context: dg.AssetExecutionContext, queue: Connection, days: Sequence
 
 def _stalled(queue: Connection, days: Sequence[dt.date], settings: Settings) -> list[OpenDay]:
     found = open_days(queue, dt.timedelta(seconds=settings.heartbeat_seconds), days)
-    return stalled_days(found, settings)
+    return stalled_days(found, dt.datetime.now(dt.UTC), dt.timedelta(minutes=settings.stall_minutes))
 
 
 def _explain_stall(queue: Connection, days: Sequence[dt.date], settings: Settings) -> FleetStalled:
@@ -286,7 +268,8 @@ def _refuse_held(context: dg.AssetExecutionContext, queue: Connection, progress:
     days = [day.day for day in progress if day.held]
     if not days:
         return
-    held = [job for job in read_held(queue, days, HELD_SHOWN) if not job.is_waived]
+    plans = [day.plan_id for day in progress if day.held]
+    held = read_held(queue, plans, each=HELD_SHOWN, most=HELD_SHOWN, is_waived=False)
     for job in held:
         context.log.error(
             f"{job.day} epid {job.epid} algorithm {job.algorithm_id}: {job.error} (after {job.starts} starts)"
