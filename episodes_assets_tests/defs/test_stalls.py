@@ -8,7 +8,9 @@ import pytest
 
 from episodes_assets.checks.ledger import OpenDay, each_open_day_progresses, stalled_days
 from episodes_assets.definitions import build_defs
+from episodes_assets.defs.assets.job_outcomes import Every, StallClock
 from episodes_assets.defs.sensors import alert_of_stalls
+from episodes_assets.errors import FleetStalled
 from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.ledger.held import retry_held_jobs
 from episodes_assets.ledger.progress import open_days
@@ -176,3 +178,52 @@ def test_what_the_fleet_does_for_other_days_is_seen(system: System) -> None:
         [day(2)],
     )
     assert not found(system).is_stalled(dt.datetime.now(dt.UTC), LIMIT)
+
+
+class Clock:
+    """A clock that a test sets, in seconds."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_timer_is_due_once_in_its_seconds() -> None:
+    clock = Clock()
+    timer = Every(10, clock)
+    due = []
+    for clock.now in (100, 109, 110, 111, 119, 120, 145, 146, 155):
+        due.append(timer.is_due())
+    assert due == [False, False, True, False, False, True, True, False, True]
+
+
+def test_a_wait_asks_what_is_stuck_only_when_nothing_finishes() -> None:
+    clock = Clock()
+    asked: list[float] = []
+    stalled: list[OpenDay] = []
+
+    def find() -> list[OpenDay]:
+        asked.append(clock.now)
+        return stalled
+
+    stall = StallClock(LIMIT, find, clock)
+    minute = 60
+    stall.refuse_stall(0)
+    clock.now += 14 * minute
+    stall.refuse_stall(0)
+    clock.now += 2 * minute
+    stall.refuse_stall(1)  # one was finished
+    clock.now += 15 * minute
+    stall.refuse_stall(1)
+    assert asked == []
+    clock.now += minute
+    stall.refuse_stall(1)  # the fleet works other days
+    clock.now += 14 * minute
+    stall.refuse_stall(1)
+    assert len(asked) == 1
+    clock.now += 2 * minute
+    stalled.append(in_the_queue(fleet_moved_at=None))
+    with pytest.raises(FleetStalled, match="no job finished for 15 minutes; of 2018-03-01 2 jobs wait in"):
+        stall.refuse_stall(1)
+    assert len(asked) == 2

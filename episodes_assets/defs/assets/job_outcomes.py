@@ -7,7 +7,7 @@ it as an alert. Jobs are computed by `worker/`, never here.
 
 import datetime as dt
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import dagster as dg
@@ -213,6 +213,75 @@ def job_outcomes(
     )
 
 
+class Every:
+    """A timer that is due once in so many seconds, for the first time after the first of them.
+
+    Args:
+        seconds: How many.
+        clock: The time, in seconds.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._last = clock()
+
+    def is_due(self) -> bool:
+        """Whether the seconds are over since it was due last; they begin anew if so."""
+        now = self._clock()
+        if now - self._last < self._seconds:
+            return False
+        self._last = now
+        return True
+
+
+class StallClock:
+    """Detects that a wait sees no job finished for too long.
+
+    Whether its days are stalled is read only when the limit is over, and again after another one: their turn
+    may not have come, while the fleet works other days.
+
+    Args:
+        limit: How long nothing may be finished.
+        find_stalled: Finds the days of the wait that are stalled.
+        clock: The time, in seconds.
+    """
+
+    def __init__(
+        self,
+        limit: dt.timedelta,
+        find_stalled: Callable[[], Sequence[OpenDay]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limit = limit
+        self._find_stalled = find_stalled
+        self._clock = clock
+        self._finished = -1
+        self._moved = clock()
+
+    def refuse_stall(self, finished: int) -> None:
+        """Refuse to wait for a stalled day any longer.
+
+        Args:
+            finished: How many jobs are finished by now.
+
+        Raises:
+            FleetStalled: If none was finished within the limit, and a day is stalled.
+        """
+        now = self._clock()
+        if finished == self._finished:
+            if now - self._moved <= self._limit.total_seconds():
+                return
+            if stalled := self._find_stalled():
+                first = min(stalled, key=lambda day: day.moved_at)
+                minutes = self._limit / dt.timedelta(minutes=1)
+                raise FleetStalled(
+                    f"no job finished for {minutes:g} minutes; of {first.day} {first.what_is_stuck}",
+                    first.what_to_do,
+                )
+        self._finished, self._moved = finished, now
+
+
 def _wait(
     context: dg.AssetExecutionContext,
     queue: Connection,
@@ -220,28 +289,27 @@ def _wait(
     settings: Settings,
     reports: ProgressReports,
 ) -> list[Progress]:
-    stall_seconds = settings.stall_minutes * 60
-    moved = reported = resent = time.monotonic()
-    finished = -1
+    """Wait until no job of the days is open; what they have come to.
+
+    Raises:
+        FleetStalled: If a day is stalled.
+    """
+    report_due, resend_due = Every(REPORT_SECONDS), Every(RESEND_SECONDS)
+    stall = StallClock(
+        dt.timedelta(minutes=settings.stall_minutes), lambda: _find_stalled(queue, days, settings)
+    )
     while True:
         progress = read_progress(queue, days)
-        now = time.monotonic()
-        total = sum(day.jobs for day in progress)
-        is_open = any(day.is_open for day in progress)
-        before, finished = finished, sum(day.succeeded + day.failed for day in progress)
-        if finished != before or (now - moved > stall_seconds and not _stalled(queue, days, settings)):
-            moved = now  # or their turn has not come, and the fleet works other days
-        if now - reported >= REPORT_SECONDS or not is_open:
-            context.log.info(f"{finished:,} of {total:,} jobs finished")
-            reported = now
-        if not is_open:
+        open_ones = [day.day for day in progress if day.is_open]
+        finished = sum(day.succeeded + day.failed for day in progress)
+        if report_due.is_due() or not open_ones:
+            context.log.info(f"{finished:,} of {sum(day.jobs for day in progress):,} jobs finished")
+        if not open_ones:
             return progress
         reports.report(progress)
-        if now - moved > stall_seconds:
-            raise _explain_stall(queue, days, settings)
-        if now - resent >= RESEND_SECONDS:  # the daemon with its sensor need not be running
-            _resend(context, queue, [day.day for day in progress if day.is_open])
-            resent = now
+        if resend_due.is_due():  # the daemon with its sensor need not be running
+            _resend(context, queue, open_ones)
+        stall.refuse_stall(finished)
         time.sleep(POLL_SECONDS)
 
 
@@ -251,25 +319,17 @@ def _resend(context: dg.AssetExecutionContext, queue: Connection, days: Sequence
             context.log.warning(f"{day}: {messages:,} messages were lost and are sent again")
 
 
-def _stalled(queue: Connection, days: Sequence[dt.date], settings: Settings) -> list[OpenDay]:
+def _find_stalled(queue: Connection, days: Sequence[dt.date], settings: Settings) -> list[OpenDay]:
     found = open_days(queue, dt.timedelta(seconds=settings.heartbeat_seconds), days)
     return stalled_days(found, dt.datetime.now(dt.UTC), dt.timedelta(minutes=settings.stall_minutes))
-
-
-def _explain_stall(queue: Connection, days: Sequence[dt.date], settings: Settings) -> FleetStalled:
-    what = f"no job finished for {settings.stall_minutes:g} minutes"
-    first = min(_stalled(queue, days, settings), key=lambda day: day.moved_at, default=None)
-    if first is None:
-        return FleetStalled(f"{what}, but since this moment they move", "materialise job_outcomes again")
-    return FleetStalled(f"{what}; of {first.day} {first.what_is_stuck}", first.what_to_do)
 
 
 def _refuse_held(context: dg.AssetExecutionContext, queue: Connection, progress: Sequence[Progress]) -> None:
     days = [day.day for day in progress if day.held]
     if not days:
         return
-    plans = [day.plan_id for day in progress if day.held]
-    held = read_held(queue, plans, each=HELD_SHOWN, most=HELD_SHOWN, is_waived=False)
+    plan_ids = [day.plan_id for day in progress if day.held]
+    held = read_held(queue, plan_ids, each=HELD_SHOWN, most=HELD_SHOWN, is_waived=False)
     for job in held:
         context.log.error(
             f"{job.day} epid {job.epid} algorithm {job.algorithm_id}: {job.error} (after {job.starts} starts)"
