@@ -229,6 +229,14 @@ class FleetStalled(EpisodesError):
     """No job was finished for too long."""
 
 
+class ManifestDamaged(EpisodesError):
+    """Something else has changed what the manifest of a published day says."""
+
+
+class OutcomesChanged(EpisodesError):
+    """A plan's outcomes are not those that it was published with, although they are written once."""
+
+
 class DayIncomplete(EpisodesError):
     """The day cannot be published: some of its jobs have no outcome."""
 

@@ -19,6 +19,7 @@ from episodes_assets.checks.verdicts import (
     Number,
     Verdict,
     count_is_usual,
+    repair_hint,
     verdict_of_days,
 )
 
@@ -281,9 +282,7 @@ def every_due_row_has_one_job(days: Sequence[LedgerDay]) -> Verdict:
             if not each.is_exact
         ],
         fault="the ledger does not have exactly the jobs that are due",
-        hint="something else writes to the schema `ledger` of the queue database; stop it, then run "
-        "`episodes run {day} --rework` (or materialise {day} with `rework` of episode_jobs), which plans "
-        "the day anew and works all its jobs again",
+        hint=repair_hint("ledger", "queue"),
         facts={
             "due": sum(each.due for each in days),
             "in the ledger": sum(each.stored for each in days),
@@ -364,9 +363,7 @@ def every_job_has_one_outcome(days: Sequence[OutcomesDay]) -> Verdict:
             if not each.is_exact
         ],
         fault="jobs are not accounted for exactly once",
-        hint="something else writes to the schema `ledger` of the queue database; stop it, then run "
-        "`episodes run {day} --rework` (or materialise {day} with `rework` of episode_jobs), which plans "
-        "the day anew and works all its jobs again",
+        hint=repair_hint("ledger", "queue"),
         facts={
             "jobs": sum(each.jobs for each in days),
             "outcomes": sum(each.outcomes for each in days),

@@ -8,7 +8,7 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from episodes_assets.checks.verdicts import Verdict, verdict_of_days
+from episodes_assets.checks.verdicts import Verdict, repair_hint, verdict_of_days
 from episodes_assets.days import ONE_DAY
 
 PUBLISHED_ROWS_ARE_THE_OUTCOMES = "published_rows_are_the_outcomes"
@@ -65,9 +65,7 @@ def published_rows_are_the_outcomes(days: Sequence[PublicationDay]) -> Verdict:
             if not each.is_exact
         ],
         fault="the published rows are not the outcomes",
-        hint="something else writes to the schema `published` of the results database; stop it, run `UPDATE "
-        "published.days SET checksum = '' WHERE day = '{day}'` there, and materialise published_results of "
-        "{day} again, which replaces its rows",
+        hint=repair_hint("published", "results"),
         facts={
             "rows": sum(each.published.rows for each in days),
             "by the manifest": sum(each.manifest.rows for each in days),
@@ -211,9 +209,7 @@ def state_only_grows(days: Sequence[StateDay], wanted: Sequence[dt.date]) -> Ver
         STATE_ONLY_GROWS,
         sorted(offending, key=lambda row: str(row["day"])),
         fault="the tracked episodes are not what was recorded",
-        hint="something else writes to the schema `state` of the results database; stop it, run `UPDATE "
-        "state.tracked_days SET checksum = '' WHERE day = '{day}'` there, and materialise "
-        "tracked_episodes from {day} on",
+        hint=repair_hint("state", "results"),
         facts={
             "stored": days[-1].stored if days else 0,
             "by the manifest": days[-1].total if days else 0,

@@ -42,6 +42,19 @@ class Verdict:
         return not self.passed and self.is_error
 
 
+def repair_hint(schema: str, database: str) -> str:
+    """What to do about rows that something else has changed, as a clause for `verdict_of_days`.
+
+    Args:
+        schema: Whose rows.
+        database: Where.
+    """
+    return (
+        f"something else writes to the schema `{schema}` of the {database} database; stop it, then run "
+        "`episodes run {day} --repair --reason WHY` (in the UI: launch the job repair_days for {day})"
+    )
+
+
 def verdict_of_days(
     check: str,
     offending: Sequence[Mapping[str, object]],

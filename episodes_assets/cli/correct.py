@@ -45,6 +45,7 @@ from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.results import state
 from episodes_assets.results.publications import PublishedDay, read_days, read_history
 from episodes_assets.results.recompute import read_published_coverage, require_computable
+from episodes_assets.results.repairs import Repair, read_repairs
 from episodes_assets.results.state import TrackedDay
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets.user_files import require_standard_output
@@ -147,7 +148,7 @@ SHORT = 16  # characters of a checksum
 
 
 def history(day: Annotated[str, typer.Argument(help="The day, YYYY-MM-DD.")]) -> None:
-    """Show a day's drops, its viewings, its tracked state, its plans with waivers, and its publications.
+    """Show a day's drops, its viewings, its tracked state, its plans, waivers, publications and repairs.
 
     Plans and publications name the version of the lake's viewings that they were computed from.
 
@@ -168,11 +169,25 @@ def history(day: Annotated[str, typer.Argument(help="The day, YYYY-MM-DD.")]) ->
         tracked = state.read_day(results, parsed)
         is_stale = tracked is not None and state.built_on_another_past(results, tracked)
         publications = read_history(results, parsed)
+        repairs = read_repairs(results, parsed)
     _print("drops", _drops(drops.versions(parsed), drops.find(parsed)))
     _print("viewings in the lake", _viewings(lake.viewings(), parsed))
     _print("tracked episodes", _tracked(tracked, is_stale=is_stale))
     _print("plans", _plans(plans, waivers))
     _print("publications", _publications(publications))
+    _print("repairs", _repairs(repairs))
+
+
+def _repairs(repairs: Iterable[Repair]) -> list[dict[str, str]]:
+    return [
+        {
+            "repaired": each.what,
+            "at": _time(each.repaired_at),
+            "by": each.repaired_by,
+            "reason": each.reason,
+        }
+        for each in repairs
+    ]
 
 
 def _drops(versions: Sequence[Drop], current: Drop | None) -> list[dict[str, str]]:

@@ -29,7 +29,7 @@ from episodes_assets.cli.context import (
 from episodes_assets.cli.results import day_table
 from episodes_assets.cli.supervisor import temporary_workers
 from episodes_assets.days import days_between, parse_date, parse_day, parse_range
-from episodes_assets.errors import BadRunConfig, EpisodesError, RunFailed
+from episodes_assets.errors import BadRunConfig, EpisodesError, ReasonMissing, RunFailed
 from episodes_assets.ledger.progress import read_progress
 from episodes_assets.postgres.connect import connect_to_read, connect_to_write, unreachable
 from episodes_assets.postgres.databases import Database, Purpose
@@ -256,6 +256,17 @@ Rework = Annotated[
     bool,
     typer.Option("--rework", help="Work all jobs again although the days have the same ones."),
 ]
+Repair = Annotated[
+    bool,
+    typer.Option(
+        "--repair",
+        help="Put back what something else has changed in the databases; what is whole stays as it is.",
+    ),
+]
+Reason = Annotated[
+    str,
+    typer.Option(help="With --repair, which needs one: why; kept on record with your name."),
+]
 AsPlanned = Annotated[
     bool,
     typer.Option(
@@ -287,6 +298,8 @@ def run(
     workers: Workers = None,
     refresh: Refresh = False,
     rework: Rework = False,
+    repair: Repair = False,
+    reason: Reason = "",
     as_planned: AsPlanned = False,
     since: Since = "",
     accept_lost_viewings: AcceptLost = False,
@@ -297,7 +310,15 @@ def run(
 
     Example: episodes run 2018-03-01
     """
-    config = _config(refresh, rework, as_planned, since, accept_lost_viewings)
+    config = _config(
+        refresh=refresh,
+        rework=rework,
+        repair=repair,
+        reason=reason,
+        as_planned=as_planned,
+        since=since,
+        accept_lost=accept_lost_viewings,
+    )
     _materialize(day, day, workers, config)
 
 
@@ -307,6 +328,8 @@ def backfill(
     workers: Workers = None,
     refresh: Refresh = False,
     rework: Rework = False,
+    repair: Repair = False,
+    reason: Reason = "",
     as_planned: AsPlanned = False,
     since: Since = "",
     accept_lost_viewings: AcceptLost = False,
@@ -317,7 +340,15 @@ def backfill(
 
     Example: episodes backfill 2018-03-01 2018-03-31
     """
-    config = _config(refresh, rework, as_planned, since, accept_lost_viewings)
+    config = _config(
+        refresh=refresh,
+        rework=rework,
+        repair=repair,
+        reason=reason,
+        as_planned=as_planned,
+        since=since,
+        accept_lost=accept_lost_viewings,
+    )
     _materialize(first, last, workers, config)
 
 
@@ -333,6 +364,7 @@ def run_config(
     refresh: bool = False,
     reason: str = "",
     rework: bool = False,
+    repair: bool = False,
     as_planned: bool = False,
     since: str = "",
     accept_lost: bool = False,
@@ -341,17 +373,27 @@ def run_config(
     only_if_said: dict[str, Any] = {"viewings_since": since} if since else {}
     if accept_lost:
         only_if_said["accept_lost_viewings"] = True
-    return {
-        "ops": {
-            "take_input": {"config": {"refresh": refresh, "reason": reason, **only_if_said}},
-            "episode_jobs": {"config": {"rework": rework, **({"as_planned": True} if as_planned else {})}},
-        }
+    repairing = {"repair": True} if repair else {}
+    found: dict[str, Any] = {
+        "take_input": {
+            "config": {"refresh": refresh, "reason": reason if refresh else "", **only_if_said},
+        },
+        "episode_jobs": {
+            "config": {"rework": rework, **({"as_planned": True} if as_planned else {}), **repairing}
+        },
     }
+    if repair:
+        found["tracked_episodes"] = {"config": {**repairing, "reason": reason}}
+        found["published_results"] = {"config": repairing}
+    return {"ops": found}
 
 
 def _config(
+    *,
     refresh: bool,
     rework: bool,
+    repair: bool,
+    reason: str,
     as_planned: bool,
     since: str,
     accept_lost: bool,
@@ -360,13 +402,22 @@ def _config(
         raise BadRunConfig("--as-planned is for --rework alone", "give --rework with it, and not --refresh")
     if accept_lost and not refresh:
         raise BadRunConfig("--accept-lost-viewings is for --refresh alone", "give --refresh with it")
+    if repair and (refresh or rework):
+        raise BadRunConfig(
+            "--repair puts back what was there, so it does not go with --refresh or --rework",
+            "give --repair alone",
+        )
+    if repair and not reason.strip():
+        raise ReasonMissing("--repair needs a reason", "say by `--reason WHY` what happened")
+    if reason and not repair:
+        raise BadRunConfig("--reason is for --repair", "leave it away")
     if since:
         parse_date(since)
-    reason = "asked for by `episodes run --refresh`" if refresh else ""
     return run_config(
         refresh=refresh,
-        reason=reason,
+        reason="asked for by `episodes run --refresh`" if refresh else reason.strip(),
         rework=rework,
+        repair=repair,
         as_planned=as_planned,
         since=since,
         accept_lost=accept_lost,

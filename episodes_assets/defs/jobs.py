@@ -36,6 +36,22 @@ rework_days = dg.define_asset_job(
     description="Plan days anew from the drops they have, work all their jobs again, and publish them. "
     "Launched for a range of days, it is one run.",
 )
+_REPAIR = {"config": {"repair": True}}
+repair_days = dg.define_asset_job(
+    "repair_days",
+    selection=dg.AssetSelection.all(),
+    config={
+        "ops": {
+            "tracked_episodes": {"config": {"repair": True, "reason": ""}},
+            "episode_jobs": _REPAIR,
+            "published_results": _REPAIR,
+        }
+    },
+    description="Put back what something else has changed, added or deleted of days in the databases `queue` "
+    "and `results`: what is whole stays, and what is published again is what was published before. Choose "
+    "*Open launchpad* beside *Materialize all*, pick the days that a check names, say why under `reason`: "
+    "without a reason it is refused. What was repaired, why and by whom stays on record.",
+)
 
 
 class WaiverOptions(RunOptions):
@@ -177,6 +193,7 @@ JOBS = (
     publish_day,
     correct_day,
     rework_days,
+    repair_days,
     retry_held_jobs,
     waive_held_jobs,
     cancel_jobs,

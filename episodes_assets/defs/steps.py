@@ -12,12 +12,14 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 import dagster as dg
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from episodes_assets.checks.verdicts import Verdict
 from episodes_assets.defs.metadata import table
-from episodes_assets.errors import BadRunConfig, EpisodesError, HostUnreachable
+from episodes_assets.defs.storage import launched_by
+from episodes_assets.errors import BadRunConfig, EpisodesError, HostUnreachable, ReasonMissing
 from episodes_assets.failures import explain
+from episodes_assets.results.repairs import RepairDecision
 from episodes_assets.settings import Settings
 
 TEAM = ["team:media-analytics"]
@@ -115,6 +117,43 @@ class RunOptions(BaseModel):
                 "launch the run again with another value",
             )
             raise _failure(refused) from error
+
+
+class RepairOptions(RunOptions):
+    """Whether a step repairs what it stores. The default leaves it alone; the check says what is wrong."""
+
+    repair: bool = Field(
+        default=False,
+        description="Compare what is stored of the day with what it is to be, and replace what is damaged: "
+        "rows that something else has changed, added or deleted. What is whole stays as it is.",
+    )
+    reason: str = Field(
+        default="",
+        description="Why the day is repaired, which must be said at one step of the run; kept with the name "
+        "of whoever launches it, and shown by `episodes history`.",
+    )
+
+    def decision(self, context: dg.AssetExecutionContext) -> RepairDecision | None:
+        """Why and by whom the run repairs days; None when this step does not.
+
+        The reason is one for all of a run, and may be given at any of its steps.
+
+        Raises:
+            ReasonMissing: If it repairs, and no step says why.
+        """
+        if not self.repair:
+            return None
+        config: Mapping[str, Any] = context.run.run_config
+        ops: Mapping[str, Any] = config.get("ops", {})
+        configs = [each.get("config", {}) for each in ops.values()]
+        said = [each.get("reason", "").strip() for each in configs if each.get("repair")]
+        reason = next((each for each in said if each), "")
+        if not reason:
+            raise ReasonMissing(
+                "a day is repaired only for a reason",
+                "launch `repair_days` by *Open launchpad*, pick the day, and say why under `reason`",
+            )
+        return RepairDecision(reason, launched_by(context.run))
 
 
 DAYS_SHOWN = 50

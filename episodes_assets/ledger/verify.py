@@ -8,6 +8,8 @@ import datetime as dt
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +18,7 @@ from psycopg.rows import class_row
 from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.checks.consistency import RecordedPlan
 from episodes_assets.checks.ledger import LedgerDay, OutcomesDay
+from episodes_assets.checks.results import Rows
 from episodes_assets.ledger.plans import Plan, require_current
 from episodes_assets.planning.jobs import plan_checksum
 from episodes_assets.postgres.connect import Connection
@@ -178,6 +181,7 @@ PLAN_LINES = """
     ) TO STDOUT
 """
 _BLOCK_BYTES = 1 << 18
+_DAY = itemgetter(slice(10))  # YYYY-MM-DD
 
 
 @contextmanager
@@ -187,6 +191,69 @@ def one_snapshot(queue: Connection) -> Iterator[None]:
         queue.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         queue.execute("SET LOCAL datestyle = 'ISO'")  # what COPY writes is also what is checked
         yield
+
+
+def read_lines(connection: Connection, statement: str, which: Sequence[object]) -> dict[dt.date, Rows]:
+    """The rows and the checksum of the lines of each day.
+
+    Args:
+        connection: Where they are.
+        statement: Copies them out, by day; `%(which)s` says of which days or plans.
+        which: Those.
+    """
+    found = {}
+    with (
+        _iso_dates(connection),
+        connection.cursor() as cursor,
+        cursor.copy(statement, {"which": which}) as copy,
+    ):
+        for day, lines in groupby(map(bytes, copy), _DAY):
+            rows, digest = 0, hashlib.sha256()
+            for line in lines:
+                rows += 1
+                digest.update(line)
+            found[dt.date.fromisoformat(day.decode())] = Rows(rows, digest.hexdigest())
+    return found
+
+
+@contextmanager
+def _iso_dates(connection: Connection) -> Iterator[None]:
+    """Let the block read dates as they are published, whatever the server's setting."""
+    with connection.transaction():
+        connection.execute("SET LOCAL datestyle = 'ISO'")
+        yield
+
+
+_FINISHED = """
+    SELECT coalesce(sum(jobs), 0)::bigint, coalesce(sum(succeeded), 0)::bigint
+    FROM ledger.chunks WHERE plan_id = %s
+"""
+
+
+def describe_damage(connection: Connection, dsn: str, plan: Plan) -> str:
+    """What of a plan was changed by something else; empty when nothing was.
+
+    Workers write an outcome and count it in its chunk at once, so the two agree on a day that is being worked
+    as well.
+
+    Args:
+        connection: To `queue`, in no transaction.
+        dsn: The same database.
+        plan: A current plan.
+
+    Raises:
+        PlanOvertaken: If it was replaced meanwhile.
+    """
+    (jobs,) = read_ledger_days(connection, dsn, [plan])
+    with one_snapshot(connection):
+        (outcomes,) = count_outcomes(connection, [plan.plan_id])
+        row = connection.execute(_FINISHED, [plan.plan_id]).fetchone()
+    of_chunks, succeeded = row if row else (0, 0)
+    found = {
+        "jobs": not jobs.is_exact or of_chunks != plan.jobs,
+        "outcomes": outcomes.outcomes != succeeded or outcomes.repeated > 0 or outcomes.superseded > 0,
+    }
+    return " and ".join(what for what, is_damaged in found.items() if is_damaged)
 
 
 def stream_outcomes(queue: Connection, plan: Plan, write: Callable[[bytes], None]) -> tuple[int, str]:

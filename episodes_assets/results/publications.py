@@ -127,6 +127,19 @@ def read_history(connection: Connection, day: dt.date) -> list[PublishedDay]:
         return cursor.fetchall()
 
 
+def find_last_publication(connection: Connection, day: dt.date) -> PublishedDay | None:
+    """A day's latest publication as the history has it, which nobody but an administrator can change."""
+    with connection.cursor(row_factory=class_row(PublishedDay)) as cursor:
+        cursor.execute(
+            sql.SQL(
+                "SELECT {}, published_at FROM published.history WHERE day = %s"
+                " ORDER BY publication_id DESC LIMIT 1"
+            ).format(COLUMNS),
+            [day],
+        )
+        return cursor.fetchone()
+
+
 def published_plans(connection: Connection) -> dict[dt.date, PublishedFrom]:
     """What each published day was published from."""
     rows = connection.execute(

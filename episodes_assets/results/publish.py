@@ -6,22 +6,34 @@ written again. Reading what is published is `publications`, comparing it with th
 """
 
 import datetime as dt
+import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from episodes_assets.errors import DayIncomplete, LedgerBehind
+from episodes_assets.checks.results import Rows
+from episodes_assets.errors import DayIncomplete, LedgerBehind, ManifestDamaged, OutcomesChanged
 from episodes_assets.ledger.held import read_left_out
 from episodes_assets.ledger.plans import Plan, require_plan
 from episodes_assets.ledger.verify import (
     one_snapshot,
     read_algorithm_versions,
+    read_lines,
     stream_outcomes,
 )
 from episodes_assets.postgres import locks
 from episodes_assets.postgres.connect import Connection
-from episodes_assets.results.publications import COLUMNS, NAMES, Publication, PublishedDay, find_day
+from episodes_assets.results.publications import (
+    COLUMNS,
+    NAMES,
+    Publication,
+    PublishedDay,
+    find_day,
+    find_last_publication,
+)
+from episodes_assets.results.repairs import RepairDecision, record_repair
 
 _VALUES = sql.SQL(", ").join(map(sql.Placeholder, NAMES))
 _EXCLUDED = sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(n)) for n in NAMES[1:])
@@ -55,6 +67,22 @@ def record_publication(results: Connection, publication: Publication, *, rows_ch
     )
 
 
+NO_ROWS = Rows(0, hashlib.sha256().hexdigest())
+# The lines of `publish_day`, whose checksum is the manifest's: the same columns, in COPY's text format, in
+# the same order.
+_PUBLISHED = """
+    COPY (
+        SELECT day, epid, algorithm_id, window_start, window_end, covered_from, metrics
+        FROM published.results WHERE day = ANY (%(which)s) ORDER BY day, epid, algorithm_id
+    ) TO STDOUT
+"""
+
+
+def read_published(results: Connection, days: Sequence[dt.date]) -> dict[dt.date, Rows]:
+    """The published rows of some days, counted, and their checksums; a day without any is left out."""
+    return read_lines(results, _PUBLISHED, days)
+
+
 _RESULTS = """
     COPY published.results (day, epid, algorithm_id, window_start, window_end, covered_from, metrics)
     FROM STDIN
@@ -62,26 +90,38 @@ _RESULTS = """
 
 
 def publish_day(
-    queue: Connection, results: Connection, day: dt.date, code_version: str
+    queue: Connection,
+    results: Connection,
+    day: dt.date,
+    code_version: str,
+    repair: RepairDecision | None = None,
 ) -> tuple[PublishedDay, bool]:
     """Replace a day's results by the outcomes of its current plan, in one transaction.
 
     Jobs that a recorded decision left out have no row; the manifest says how many and why.
+
+    A plan's outcomes are written once. So a day that was published from this very plan, without the same
+    jobs, is left alone, and what something else has changed since is found by the check. A repair compares
+    with what is stored instead: it writes the rows and the manifest that the outcomes give, and puts that on
+    record.
 
     Args:
         queue: To `queue`, as the orchestrator.
         results: To `results`, as the publisher.
         day: A planned day.
         code_version: Of the publishing code.
+        repair: Who decided why that what is damaged is replaced; None to leave it alone.
 
     Returns:
         The day's manifest, and whether any row changed.
 
     Raises:
         DayNotPlanned: If the day has no plan.
+        ManifestDamaged: If the manifest names a later plan than the history.
         LedgerBehind: If the day was published from a later plan, which the ledger does not have.
         DayIncomplete: If a job of the plan has no outcome and is not left out. A blocking asset check
             would stop a publication only within its own run, so it is looked at here.
+        OutcomesChanged: If a repair finds other outcomes than those that the plan was published with.
     """
     with results.transaction(), one_snapshot(queue):
         # Two publications of a day take turns.
@@ -89,11 +129,27 @@ def publish_day(
         # In its turn, not before: it may have been replaced while others published.
         plan = require_plan(queue, day)
         current = find_day(results, day)
-        _refuse_older(plan, current)
+        before = find_last_publication(results, day)
+        # The history cannot be changed by this role, so a repair goes by that.
+        _refuse_older(plan, None if repair else current, before)
         left_out, decision = read_left_out(queue, plan.plan_id)
-        # A day that is published for the first time needs no look before the leap.
-        rows, checksum = (0, "") if current is None else stream_outcomes(queue, plan, lambda _: None)
-        changed = current is None or current.checksum != checksum
+        is_kept = not repair and _is_of(current, plan, left_out, decision)
+        if is_kept and current is not None:
+            rows, checksum = plan.jobs - left_out, current.checksum
+        elif current is None and not repair:
+            # A day that is published for the first time needs no look before the leap.
+            rows, checksum = 0, ""
+        else:
+            rows, checksum = stream_outcomes(queue, plan, lambda _: None)
+        if repair and _has_other_outcomes(before, plan, left_out, decision, checksum):
+            raise OutcomesChanged(
+                f"the outcomes of {day} are not those that its plan was published with",
+                f"run `episodes run {day} --repair --reason WHY`, which works its jobs again",
+            )
+        if repair:
+            changed = read_published(results, [day]).get(day, NO_ROWS) != Rows(rows, checksum)
+        else:
+            changed = not is_kept and (current is None or current.checksum != checksum)
         if changed:
             results.execute("DELETE FROM published.results WHERE day = %s", [day])
             with results.cursor() as cursor, cursor.copy(_RESULTS) as copy:
@@ -107,7 +163,7 @@ def publish_day(
         publication = Publication(
             day=day,
             jobs=plan.jobs,
-            rows=rows,
+            rows=current.rows if is_kept and current else rows,
             left_out=left_out,
             decision=decision,
             checksum=checksum,
@@ -120,21 +176,87 @@ def publish_day(
             code_version=code_version,
             # Only new outcomes bring other versions, and those are of another plan or other rows.
             algorithm_versions=current.algorithm_versions
-            if current and current.algorithm_versions and not changed and current.plan_uid == plan.plan_uid
+            if current and current.algorithm_versions and not (changed or repair) and _is_from(current, plan)
             else read_algorithm_versions(queue, plan.plan_id),
         )
-        if current is None or current.publication != publication:
+        is_other = current is None or current.publication != publication
+        if is_other:
             record_publication(results, publication, rows_changed=changed)
+        if repair:
+            found = {"published rows": changed, "manifest": is_other and _is_from(before, plan)}
+            _record(
+                results, repair, [what for what, is_found in found.items() if is_found], publication, before
+            )
         manifest = find_day(results, day)
     assert manifest is not None  # noqa: S101  just written
     return manifest, changed
 
 
-def _refuse_older(plan: Plan, current: PublishedDay | None) -> None:
+def _is_from(published: PublishedDay | None, plan: Plan) -> bool:
+    return published is not None and published.plan_uid == plan.plan_uid
+
+
+def _is_of(published: PublishedDay | None, plan: Plan, left_out: int, decision: str) -> bool:
+    """Whether a publication is of a plan, without the same jobs: then its rows are the same."""
+    return (
+        published is not None
+        and _is_from(published, plan)
+        and (published.left_out, published.decision) == (left_out, decision)
+    )
+
+
+def _has_other_outcomes(
+    before: PublishedDay | None, plan: Plan, left_out: int, decision: str, checksum: str
+) -> bool:
+    """Whether a plan has other outcomes than those it was published with, which are written once."""
+    return before is not None and _is_of(before, plan, left_out, decision) and before.checksum != checksum
+
+
+def describe_changed_outcomes(queue: Connection, results: Connection, plan: Plan) -> str:
+    """`outcomes` if a plan has others than those it was published with; else empty.
+
+    Args:
+        queue: To `queue`, in no transaction.
+        results: To `results`.
+        plan: A current plan.
+    """
+    before = find_last_publication(results, plan.day)
+    if not _is_from(before, plan):
+        return ""
+    with one_snapshot(queue):
+        left_out, decision = read_left_out(queue, plan.plan_id)
+        _, checksum = stream_outcomes(queue, plan, lambda _: None)
+    return "outcomes" if _has_other_outcomes(before, plan, left_out, decision, checksum) else ""
+
+
+def _record(
+    results: Connection,
+    repair: RepairDecision,
+    found: Sequence[str],
+    publication: Publication,
+    before: PublishedDay | None,
+) -> None:
+    """Put on record what was repaired, and that consumers find something else now, if they do."""
+    if not found:
+        return
+    what = " and ".join(found)
+    if before is not None and before.checksum != publication.checksum:
+        what += f"; not as published before: {publication.rows:,} rows instead of {before.rows:,}"
+    record_repair(results, publication.day, what, repair)
+
+
+def _refuse_older(plan: Plan, current: PublishedDay | None, before: PublishedDay | None) -> None:
     """Refuse to publish an older plan over a newer one, as with a ledger restored to an earlier moment."""
-    if current is not None and current.plan_id > plan.plan_id:
+    newest = before.plan_id if before else 0
+    if current is not None and current.plan_id > max(plan.plan_id, newest):
+        raise ManifestDamaged(
+            f"the manifest of {plan.day} names plan {current.plan_id}, which it was never published from:"
+            " something else writes to the schema `published`",
+            f"stop it, then run `episodes run {plan.day} --repair --reason WHY`",
+        )
+    if newest > plan.plan_id:
         raise LedgerBehind(
-            f"{plan.day} was published from plan {current.plan_id}, and the ledger only knows it up to plan"
+            f"{plan.day} was published from plan {newest}, and the ledger only knows it up to plan"
             f" {plan.plan_id}: `queue` was restored to an earlier moment",
             f"see `episodes db status`; `episodes run {plan.day} --rework` plans and works the day anew",
         )

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from psycopg.rows import class_row
 
@@ -22,6 +23,7 @@ from episodes_assets.postgres import locks
 from episodes_assets.postgres.arrow import read_arrow
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.postgres.locks import limit_transaction
+from episodes_assets.results.repairs import RepairDecision, record_repair
 
 # A step over years of days is one writer for minutes.
 _WRITER_LOCK_SECONDS = 1800.0
@@ -184,13 +186,37 @@ def read_tracked(dsn: str, until: TrackedDay | None) -> TrackedEpisodes:
         "SELECT epid, tracked_on FROM state.tracked_episodes WHERE tracked_on + 0 <= {until}::date",
         until=until.day if until else None,
     )
+    tracked_on = state["tracked_on"].to_numpy().astype("datetime64[D]")
     if until and state.num_rows != until.total:
         raise StateGap(
-            f"{state.num_rows:,} episodes are tracked as of {until.day}, its manifest says {until.total:,}",
-            f"state.tracked_episodes was changed by hand; restore it, or materialise "
-            f"tracked_episodes again from the first day that differs, up to {until.day}",
+            f"{state.num_rows:,} episodes are tracked as of {until.day}, its manifest says {until.total:,}:"
+            " something else writes to the schema `state`",
+            _repair_of(dsn, tracked_on, until.day),
         )
-    return TrackedEpisodes(state["epid"].to_numpy(), state["tracked_on"].to_numpy().astype("datetime64[D]"))
+    return TrackedEpisodes(state["epid"].to_numpy(), tracked_on)
+
+
+def _repair_of(dsn: str, tracked_on: npt.NDArray[np.datetime64], until: dt.date) -> str:
+    """What to do about stored episodes that are not as many as the manifest says."""
+    manifest = read_arrow(
+        dsn,
+        "SELECT day, total, origin FROM state.tracked_days WHERE day <= {until}::date ORDER BY day",
+        until=until,
+    ).to_pandas(date_as_object=False)
+    stored = np.searchsorted(np.sort(tracked_on), manifest["day"].to_numpy().astype("datetime64[D]"), "right")
+    differing = manifest[manifest["total"].to_numpy() != stored]
+    if differing.empty:  # put right in between
+        return "nothing differs any more: try again"
+    first = differing.iloc[0]
+    if first["origin"] == "import":
+        return "what was imported is in no drop: restore `results` from a backup, or import anew"
+    return f"stop it, then run `{repair_command(first['day'].date(), until)}`"
+
+
+def repair_command(first: dt.date, last: dt.date) -> str:
+    """The command that repairs some days."""
+    days = f"run {first}" if first == last else f"backfill {first} {last}"
+    return f"episodes {days} --repair --reason WHY"
 
 
 def record_day(
@@ -201,14 +227,28 @@ def record_day(
     yesterday: TrackedDay | None,
     snapshot_id: str,
     code_version: str,
+    repair: RepairDecision | None = None,
 ) -> tuple[TrackedDay, bool]:
     """Let a day add its episodes; whatever it added before is replaced.
+
+    A day follows from its drop, its yesterday and the code. While those are the recorded ones it is left
+    alone, and what something else has changed is found by the check. A repair compares with what is stored
+    instead, and puts what it has replaced on record.
 
     Later days that were built on another version of this one are not touched; `state_before`
     refuses to build on them.
 
+    Args:
+        connection: To `results`, while there is an `only_writer`.
+        day: The day.
+        newly_tracked: The episodes it adds.
+        yesterday: What it is built on, as `state_before` has it.
+        snapshot_id: The drop it comes from.
+        code_version: Of the code that says which episodes it adds.
+        repair: Who decided why that what is damaged is replaced; None to leave it alone.
+
     Returns:
-        The day as stored, and whether that is a change.
+        The day as it is to be stored, and whether anything was written.
 
     Raises:
         StateGap: If yesterday is not what it was when it was looked at.
@@ -225,15 +265,45 @@ def record_day(
         snapshot_id=snapshot_id,
     )
     with connection.transaction():
-        _require_still(connection, yesterday)
-        stored = connection.execute(
-            "SELECT count(*) FROM state.tracked_episodes WHERE tracked_on = %s", [day]
-        ).fetchone()
-        if read_day(connection, day) == recorded and stored == (len(newly_tracked),):
+        is_recorded = _follows_from(connection, recorded, code_version)
+        if is_recorded and not repair:
             return recorded, False
-        _replace_episodes(connection, day, newly_tracked)
+        _require_still(connection, yesterday)
+        latest = latest_day(connection)
+        if repair and _is_stored(connection, recorded):
+            return recorded, False
+        _replace_episodes(connection, day, newly_tracked, is_beginning=yesterday is None)
         _upsert_day(connection, recorded, code_version)
+        if repair and latest is not None and latest.day >= day:  # else the day is new
+            record_repair(connection, day, "tracked episodes", repair)
     return recorded, True
+
+
+def _follows_from(connection: Connection, recorded: TrackedDay, code_version: str) -> bool:
+    """Whether a day is recorded as one of the same drop, yesterday and code."""
+    row = connection.execute(
+        """
+        SELECT (origin, snapshot_id, previous_checksum, code_version) IS NOT DISTINCT FROM
+            (%(origin)s::text, %(snapshot_id)s::text, %(previous_checksum)s::text, %(code_version)s::text)
+        FROM state.tracked_days WHERE day = %(day)s
+        """,
+        {**vars(recorded), "code_version": code_version},
+    ).fetchone()
+    return row == (True,)
+
+
+def _is_stored(connection: Connection, recorded: TrackedDay) -> bool:
+    """Whether a day's manifest and its episodes are what they are to be."""
+    since = "tracked_on <= %s" if recorded.previous_checksum is None else "tracked_on = %s"
+    stored = connection.execute(
+        f"SELECT epid FROM state.tracked_episodes WHERE {since} ORDER BY epid",  # noqa: S608
+        [recorded.day],
+    ).fetchall()
+    epids = np.array([epid for (epid,) in stored], dtype=np.int64)
+    return (
+        read_day(connection, recorded.day) == recorded
+        and state_checksum(recorded.previous_checksum or "", epids) == recorded.checksum
+    )
 
 
 def _require_still(connection: Connection, yesterday: TrackedDay | None) -> None:
@@ -302,8 +372,12 @@ def export_state(dsn: str, as_of: dt.date) -> pd.DataFrame:
     return frame
 
 
-def _replace_episodes(connection: Connection, day: dt.date, newly_tracked: EpisodeIds) -> None:
+def _replace_episodes(
+    connection: Connection, day: dt.date, newly_tracked: EpisodeIds, *, is_beginning: bool
+) -> None:
     parameters = {"day": day, "epids": newly_tracked.tolist()}
+    if is_beginning:  # before it, nothing is tracked
+        connection.execute("DELETE FROM state.tracked_episodes WHERE tracked_on < %s", [day])
     connection.execute(
         """
         DELETE FROM state.tracked_episodes

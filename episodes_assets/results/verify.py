@@ -4,14 +4,10 @@ The comparisons are in `checks/results.py`, and in `checks/consistency.py` acros
 """
 
 import datetime as dt
-import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -22,21 +18,11 @@ from episodes_assets.checks.results import LIVE_WITHIN, PublicationDay, Publicat
 from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.ledger.plans import require_current
-from episodes_assets.ledger.verify import OUTCOME_LINES, read_recorded_plans
+from episodes_assets.ledger.verify import OUTCOME_LINES, read_lines, read_recorded_plans
 from episodes_assets.planning.episode_set import EpisodeIds, state_checksum
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.results.publications import PublishedDay, newest_plan
-
-# The lines of `publish.publish_day`, whose checksum is the manifest's: the same columns, in COPY's text
-# format, in the same order.
-_PUBLISHED = """
-    COPY (
-        SELECT day, epid, algorithm_id, window_start, window_end, covered_from, metrics
-        FROM published.results WHERE day = ANY (%(which)s) ORDER BY day, epid, algorithm_id
-    ) TO STDOUT
-"""
-_DAY = itemgetter(slice(10))  # YYYY-MM-DD
-_NO_ROWS = Rows(0, hashlib.sha256().hexdigest())
+from episodes_assets.results.publish import NO_ROWS, read_published
 
 
 def read_publication(
@@ -53,16 +39,16 @@ def read_publication(
         PlanOvertaken: If the plan of one of them was replaced meanwhile.
     """
     with ThreadPoolExecutor(1) as thread:  # two servers, or two processes of one
-        reading = thread.submit(_read_lines, results, _PUBLISHED, [day.day for day in manifests])
-        outcomes = _read_lines(queue, OUTCOME_LINES, [day.plan_id for day in manifests])
+        reading = thread.submit(read_published, results, [day.day for day in manifests])
+        outcomes = read_lines(queue, OUTCOME_LINES, [day.plan_id for day in manifests])
         published = reading.result()
     require_current(queue, [day.plan_id for day in manifests])
     return [
         PublicationDay(
             day=each.day,
             manifest=Rows(each.rows, each.checksum),
-            published=published.get(each.day, _NO_ROWS),
-            outcomes=outcomes.get(each.day, _NO_ROWS),
+            published=published.get(each.day, NO_ROWS),
+            outcomes=outcomes.get(each.day, NO_ROWS),
         )
         for each in manifests
     ]
@@ -90,31 +76,6 @@ def read_publications(results: Connection, due: dt.date) -> Publications:
     return found
 
 
-def _read_lines(connection: Connection, statement: str, which: Sequence[object]) -> dict[dt.date, Rows]:
-    """The rows and the checksum of each day's lines."""
-    found = {}
-    with (
-        _iso_dates(connection),
-        connection.cursor() as cursor,
-        cursor.copy(statement, {"which": which}) as copy,
-    ):
-        for day, lines in groupby(map(bytes, copy), _DAY):
-            rows, digest = 0, hashlib.sha256()
-            for line in lines:
-                rows += 1
-                digest.update(line)
-            found[dt.date.fromisoformat(day.decode())] = Rows(rows, digest.hexdigest())
-    return found
-
-
-@contextmanager
-def _iso_dates(connection: Connection) -> Iterator[None]:
-    """Let the block read dates as `publish_day` writes them, whatever the server's setting."""
-    with connection.transaction():
-        connection.execute("SET LOCAL datestyle = 'ISO'")
-        yield
-
-
 _NONE: EpisodeIds = np.array([], dtype=np.int64)
 _DAYS = """
     WITH added AS (
@@ -136,8 +97,10 @@ _DAYS = """
 """
 _EPISODES = """
     SELECT epid, tracked_on FROM state.tracked_episodes
-    WHERE tracked_on = ANY ({days}::date[]) ORDER BY tracked_on, epid
+    WHERE tracked_on = ANY ({days}::date[])
 """
+# All but the newest days, as above.
+_ALL_EPISODES = "SELECT epid, tracked_on FROM state.tracked_episodes WHERE tracked_on + 0 <= {until}::date"
 
 
 def read_state_days(connection: Connection, dsn: str, days: Sequence[dt.date]) -> list[StateDay]:
@@ -148,10 +111,15 @@ def read_state_days(connection: Connection, dsn: str, days: Sequence[dt.date]) -
         dsn: The same database, for whole columns.
         days: Which.
     """
+    return _compare_state(connection, days, _episodes_by_day(dsn, _EPISODES, days=list(days)))
+
+
+def _compare_state(
+    connection: Connection, days: Sequence[dt.date], episodes: Mapping[dt.date, EpisodeIds]
+) -> list[StateDay]:
     with connection.cursor(row_factory=dict_row) as cursor:
         cursor.execute(_DAYS, {"days": list(days), "last": max(days)})
         rows: list[dict[str, Any]] = cursor.fetchall()
-    episodes = _episodes_by_day(dsn, days)
     return [
         StateDay(
             **row,
@@ -161,10 +129,31 @@ def read_state_days(connection: Connection, dsn: str, days: Sequence[dt.date]) -
     ]
 
 
-def _episodes_by_day(dsn: str, days: Sequence[dt.date]) -> dict[dt.date, EpisodeIds]:
+def find_damaged_state(connection: Connection, dsn: str, until: dt.date) -> dt.date | None:
+    """The first day whose stored episodes or manifest something else has changed; None when none is.
+
+    What was imported has no drop to compare with, so of the day of an import only later days are looked at.
+
+    Args:
+        connection: To `results`.
+        dsn: The same database, for whole columns.
+        until: The last day to look at.
+    """
+    rows = connection.execute(
+        "SELECT day FROM state.tracked_days WHERE day <= %s AND origin <> 'import' ORDER BY day", [until]
+    ).fetchall()
+    if not rows:
+        return None
+    days = [day for (day,) in rows]
+    found = _compare_state(connection, days, _episodes_by_day(dsn, _ALL_EPISODES, until=until))
+    return next((each.day for each in found if each.faults), None)
+
+
+def _episodes_by_day(dsn: str, statement: str, **parameters: Any) -> dict[dt.date, EpisodeIds]:  # noqa: ANN401
     from episodes_assets.postgres.arrow import read_arrow
 
-    table = read_arrow(dsn, _EPISODES, days=list(days))
+    table = read_arrow(dsn, statement, **parameters)
+    table = table.sort_by([("tracked_on", "ascending"), ("epid", "ascending")])
     tracked_on = table["tracked_on"].to_numpy().astype("datetime64[D]")
     present, first = np.unique(tracked_on, return_index=True)
     parts = np.split(table["epid"].to_numpy(), first[1:])

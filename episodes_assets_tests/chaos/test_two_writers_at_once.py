@@ -81,7 +81,7 @@ def test_two_publications(planned: System, chaos: Chaos) -> None:
             planned.query("results", "DELETE FROM published.days")
             planned.query("results", "DELETE FROM published.results")
         else:
-            planned.query("results", "UPDATE published.days SET checksum = 'of other rows'")
+            planned.query("results", "UPDATE published.days SET checksum = 'other', plan_uid = NULL")
         with chaos.attack(Promise.TWO, "two publications of one day"):
             one = partial(publish, planned)
             ends = in_threads(chaos.random, LATEST_SECONDS, one, one)
@@ -121,7 +121,9 @@ def test_two_plannings_and_two_writers_of_the_state(planned: System, chaos: Chao
             connect(planned.dsn(Purpose.RESULTS), autocommit=True) as lock,
             state.only_writer(lock),
         ):
-            state.record_day(results, day(1), epids, yesterday=None, snapshot_id="s", code_version="1")
+            state.record_day(
+                results, day(1), epids, yesterday=None, snapshot_id=str(number), code_version="1"
+            )
 
     for number in range(chaos.pick(short=20, long=300)):
         for what, write in (("plannings of one day", plan), ("writers of the state", track)):

@@ -108,7 +108,11 @@ def test_a_correction_reaches_every_later_day(system: System, capsys: pytest.Cap
 def test_the_launchpad_does_what_the_command_does() -> None:
     assert launchpad("correct_day") == run_config(refresh=True, rework=True)["ops"]
     assert launchpad("rework_days") == {"episode_jobs": run_config(rework=True)["ops"]["episode_jobs"]}
-    for name in ("correct_day", "rework_days"):
+    # As run, but for what is not said there: to keep what was taken and worked.
+    repairing = run_config(repair=True)["ops"]
+    del repairing["take_input"], repairing["episode_jobs"]["config"]["rework"]
+    assert launchpad("repair_days") == repairing
+    for name in ("correct_day", "rework_days", "repair_days"):
         job = build_defs().resolve_job_def(name)
         assert job.backfill_policy == dg.BackfillPolicy.single_run()
         keys = {spec.key for asset in ASSETS for spec in asset.specs}

@@ -31,7 +31,15 @@ GRAPH = (
     "published_results",
     "tracked_episodes",
 )
-JOBS_OF_DAYS = ("plan_day", "publish_day", "correct_day", "rework_days", "retry_held_jobs", "waive_held_jobs")
+JOBS_OF_DAYS = (
+    "plan_day",
+    "publish_day",
+    "correct_day",
+    "rework_days",
+    "repair_days",
+    "retry_held_jobs",
+    "waive_held_jobs",
+)
 _JOB = """
     query ($selector: PipelineSelector!) {
         pipelineOrError(params: $selector) {

@@ -58,6 +58,13 @@ def _leads_somewhere(page: Path, target: str) -> bool:
     return file.exists() and (not anchor or anchor in _anchors(file))
 
 
+def test_nobody_is_told_to_change_our_databases_by_statements() -> None:
+    advice = re.compile(r"`(?:UPDATE|DELETE FROM|INSERT INTO|TRUNCATE) |run `?(?:UPDATE|DELETE)\b")
+    modules = (PROJECT_FOLDER / "episodes_assets").rglob("*.py")
+    texts = {page: page.read_text(encoding="utf-8") for page in [*PAGES, *modules]}
+    assert [page.name for page, text in texts.items() if advice.search(text)] == []
+
+
 def test_the_search_for_paths_finds_some() -> None:
     architecture = (PROJECT_FOLDER / "ARCHITECTURE.md").read_text(encoding="utf-8")
     assert "ledger/claims.py" in set(_quoted_paths(architecture))

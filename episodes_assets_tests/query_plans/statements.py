@@ -4,7 +4,7 @@ import asyncio
 import datetime as dt
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,14 @@ from episodes_assets.postgres.databases import Purpose
 from episodes_assets.postgres.session import SessionKind, pin_async
 from episodes_assets.results import publications, publish, state
 from episodes_assets.results.recompute import read_published_coverage
-from episodes_assets.results.verify import read_publication, read_publications, read_records, read_state_days
+from episodes_assets.results.repairs import RepairDecision, read_repairs
+from episodes_assets.results.verify import (
+    find_damaged_state,
+    read_publication,
+    read_publications,
+    read_records,
+    read_state_days,
+)
 from episodes_assets_tests.query_plans.explained import (
     Executed,
     Log,
@@ -81,6 +88,7 @@ _MANY_DAYS = [*FINISHED_DAYS[:_MANY], THE_DAY]
 _MANY_PLANS = [*range(FIRST_FINISHED + 1, FIRST_FINISHED + 1 + _MANY), NEVER_MOVED, THE_PLAN]
 _PASSWORD = "correct horse battery staple"
 _SILENCE = dt.timedelta(seconds=30)
+_WHY = RepairDecision("why", "who")
 _LIVES = Lifetimes(dt.timedelta(hours=12), dt.timedelta(hours=1))
 
 
@@ -187,6 +195,7 @@ def cases(jobs: int) -> list[Case]:
             jobs + of_many,
             lambda to: verify.count_outcomes(to.queue, _MANY_PLANS),
         ),
+        Case("a plan compared", "queue", 2 * jobs, _find_damage, is_undone=False, lie_together=True),
         Case("messages sent", "queue", chunks, _fan_out_anew),
         Case(
             "messages of many chunks looked for",
@@ -289,6 +298,7 @@ def cases(jobs: int) -> list[Case]:
         ),
         # Publishing.
         Case("a day published", "results", jobs, _publish, is_undone=False),
+        Case("a day repaired", "results", jobs, _repair_publication, is_undone=False),
         Case("published rows read back", "results", jobs, _read_back, is_undone=False, lie_together=True),
         Case(
             "whether it is in time",
@@ -316,6 +326,13 @@ def cases(jobs: int) -> list[Case]:
         Case("a manifest", "results", 1, lambda to: publications.find_day(to.results, THE_DAY)),
         Case("manifests", "results", 2, lambda to: publications.read_days(to.results, OTHER_DAY, THE_DAY)),
         Case("a day's history", "results", 3, lambda to: publications.read_history(to.results, THE_DAY)),
+        Case(
+            "a day's last publication",
+            "results",
+            3,
+            lambda to: publications.find_last_publication(to.results, THE_DAY),
+        ),
+        Case("a day's repairs", "results", 1, lambda to: read_repairs(to.results, THE_DAY)),
         Case("what days were made of", "results", plans, lambda to: publications.published_plans(to.results)),
         Case(
             "the newest published plan", "results", 3 * plans, lambda to: publications.newest_plan(to.results)
@@ -366,7 +383,17 @@ def cases(jobs: int) -> list[Case]:
             lie_together=True,
         ),
         Case("a day tracked", "results", jobs, lambda to: _track(to, THE_DAY)),
+        Case("a beginning repaired", "results", 2 * jobs, _begin),
+        Case("a state of another size", "results", 2 * jobs + plans, _read_other_total, lie_together=True),
+        Case("a day's state repaired", "results", jobs, lambda to: _track(to, THE_DAY, repair=_WHY)),
         Case("another day tracked", "results", 100, lambda to: _track(to, THE_DAY + ONE_DAY, 100)),
+        Case(
+            "all days' state read back",
+            "results",
+            2 * jobs + plans,
+            lambda to: find_damaged_state(to.results, to.results_dsn, THE_DAY),
+            lie_together=True,
+        ),
         Case(
             "the state read back",
             "results",
@@ -554,6 +581,18 @@ def _publish(to: Open) -> None:
     assert not changed
 
 
+def _repair_publication(to: Open) -> None:
+    with to.tables.finished(), to.results.transaction(force_rollback=True):
+        publish.publish_day(to.queue, to.results, THE_DAY, "1", _WHY)
+
+
+def _find_damage(to: Open) -> None:
+    # In no transaction, as `_publish`.
+    plan = require_plan(to.queue, THE_DAY)
+    verify.describe_damage(to.queue, to.queue_dsn, plan)
+    publish.describe_changed_outcomes(to.queue, to.results, plan)
+
+
 def _read_back(to: Open) -> None:
     manifest = publications.find_day(to.results, THE_DAY)
     assert manifest is not None
@@ -571,10 +610,26 @@ def _miss(to: Open) -> None:
         state.state_before(to.results, THE_DAY + 7 * ONE_DAY)
 
 
-def _track(to: Open, day: dt.date, newly: int | None = None) -> None:
+def _track(to: Open, day: dt.date, newly: int | None = None, repair: RepairDecision | None = None) -> None:
     yesterday = state.read_day(to.results, day - ONE_DAY)
     epids = np.arange(1, (newly or to.jobs) + 1, dtype=np.int64) * 7 + 2
-    state.record_day(to.results, day, epids, yesterday=yesterday, snapshot_id="s", code_version="1")
+    state.record_day(
+        to.results, day, epids, yesterday=yesterday, snapshot_id="s", code_version="1", repair=repair
+    )
+
+
+def _begin(to: Open) -> None:
+    epids = np.arange(1, to.jobs + 1, dtype=np.int64) * 7 + 2
+    state.record_day(
+        to.results, THE_DAY, epids, yesterday=None, snapshot_id="s", code_version="1", repair=_WHY
+    )
+
+
+def _read_other_total(to: Open) -> None:
+    day = state.read_day(to.results, THE_DAY)
+    assert day is not None
+    with pytest.raises(StateGap):
+        state.read_tracked(to.results_dsn, replace(day, total=day.total + 1))
 
 
 def _log_in(to: Open) -> None:

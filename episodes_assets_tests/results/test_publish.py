@@ -78,7 +78,6 @@ def test_a_reader_sees_the_day_as_it_was_until_it_is_as_it_will_be(
     record(queue, 1, 2, 3)
     system.finish_jobs(views=5)
     publish.publish_day(queue, results, day(1), "1")
-    system.finish_jobs(views=6)
     seen: set[tuple[int, ...]] = set()
     stop = threading.Event()
 
@@ -92,6 +91,7 @@ def test_a_reader_sees_the_day_as_it_was_until_it_is_as_it_will_be(
     reader = threading.Thread(target=read)
     reader.start()
     for views in (6, 7, 8):
+        record(queue, 1, 2, 3, rework=True)
         system.finish_jobs(views=views)
         assert publish.publish_day(queue, results, day(1), "1")[1] is True
     stop.set()
@@ -163,7 +163,8 @@ def test_a_ledger_that_was_restored_does_not_replace_what_was_published_since(
     record(queue, 1, 2)
     system.finish_jobs(views=5)
     first, _ = publish.publish_day(queue, results, day(1), "1")
-    system.query("results", "UPDATE published.days SET plan_id = plan_id + 1")
+    for table in ("days", "history"):
+        system.query("results", f"UPDATE published.{table} SET plan_id = plan_id + 1")
     with pytest.raises(
         LedgerBehind, match="`queue` was restored to an earlier moment: see `episodes db status`"
     ):

@@ -10,6 +10,7 @@ import pytest
 from episodes_assets.errors import StateGap
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose
+from episodes_assets.results.repairs import RepairDecision, read_repairs
 from episodes_assets.results.state import (
     TrackedDay,
     export_state,
@@ -27,14 +28,17 @@ def connection(system: System) -> Iterator[Connection]:
         yield opened
 
 
-def record(connection: Connection, of: dt.date, *epids: int) -> tuple[TrackedDay, bool]:
+def record(
+    connection: Connection, of: dt.date, *epids: int, snapshot_id: str = "s", repair: str = ""
+) -> tuple[TrackedDay, bool]:
     return record_day(
         connection,
         of,
         np.array(epids, dtype=np.int64),
         yesterday=state_before(connection, of),
-        snapshot_id="s",
+        snapshot_id=snapshot_id,
         code_version="1",
+        repair=RepairDecision(repair, "a test") if repair else None,
     )
 
 
@@ -77,7 +81,7 @@ def test_a_day_that_changes_stops_the_days_built_on_it_until_they_are_rebuilt(
     record(connection, day(2), 2)
     record(connection, day(3), 3)
     # Refreshed, the first day tracks 3 as well, which the third day had added.
-    record(connection, day(1), 1, 3)
+    record(connection, day(1), 1, 3, snapshot_id="refreshed")
     with pytest.raises(StateGap, match="from 2018-03-02 on"):
         record(connection, day(4), 4)
     record(connection, day(2), 2)
@@ -91,9 +95,13 @@ def test_rows_changed_by_hand_are_noticed(system: System, connection: Connection
     record(connection, day(1), 1, 2)
     system.query("results", "DELETE FROM state.tracked_episodes WHERE epid = 2")
     yesterday = state_before(connection, day(2))
-    with pytest.raises(StateGap, match="changed by hand"):
+    with pytest.raises(StateGap, match="`episodes run 2018-03-01 --repair --reason WHY`"):
         read_tracked(system.dsn(Purpose.RESULTS), yesterday)
-    assert record(connection, day(1), 1, 2)[1] is True
+    assert record(connection, day(1), 1, 2)[1] is False
+    assert as_of(system, day(1)) == [1]
+    assert record(connection, day(1), 1, 2, repair="why")[1] is True
+    assert as_of(system, day(1)) == [1, 2]
+    assert [each.what for each in read_repairs(connection, day(1))] == ["tracked episodes"]
     record(connection, day(2), 3)
 
 

@@ -166,8 +166,11 @@ class System:
         config: Mapping[str, Any] | None = None,
         rework: bool = False,
         as_planned: bool = False,
+        repair: str = "",
     ) -> dg.ExecuteInProcessResult:
-        """A Dagster run over a day or a range, in the real instance."""
+        """A Dagster run over a day or a range, in the real instance; one that repairs, for a reason."""
+        repairing = {"config": {"repair": True, "reason": repair}}
+        repaired = ("tracked_episodes", "episode_jobs", "published_results") if repair else ()
         partitions: dict[str, Any] = (
             {"partition_key": str(first)}
             if last is None
@@ -194,6 +197,7 @@ class System:
                                 if rework
                                 else {}
                             ),
+                            **dict.fromkeys(repaired, repairing),
                         },
                     },
                     raise_on_error=False,

@@ -7,7 +7,7 @@ A warning is raised while a slow step still runs. What is planned is `planning/j
 import datetime as dt
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from threading import Timer
@@ -31,16 +31,16 @@ from episodes_assets.defs.assets.input import refuse_large_quarantine
 from episodes_assets.defs.metadata import days_table, table
 from episodes_assets.defs.partitions import daily, days_of, whole_range
 from episodes_assets.defs.resources import Lake, QueueDatabase, ResultsDatabase
-from episodes_assets.defs.steps import TEAM, Events, RunOptions, Stopwatch, as_dagster_failure, conclude
+from episodes_assets.defs.steps import TEAM, Events, RepairOptions, Stopwatch, as_dagster_failure, conclude
 from episodes_assets.errors import LakeMissing, PlanOvertaken
 from episodes_assets.lake.versions import TableVersion
 from episodes_assets.lake.viewings import Viewings, require_day
 from episodes_assets.ledger import plans
-from episodes_assets.ledger.verify import read_job_counts, read_ledger_days
+from episodes_assets.ledger.verify import describe_damage, read_job_counts, read_ledger_days
 from episodes_assets.planning.episode_set import EpisodeSet
 from episodes_assets.planning.jobs import plan_checksum, plan_jobs
 from episodes_assets.postgres.connect import Connection
-from episodes_assets.results import publications
+from episodes_assets.results import publications, publish
 from episodes_assets.results.recompute import (
     PlanInputs,
     read_plan_inputs,
@@ -48,6 +48,7 @@ from episodes_assets.results.recompute import (
     require_computable,
     require_same_inputs,
 )
+from episodes_assets.results.repairs import RepairDecision, record_repair
 from episodes_assets.results.state import read_tracked, state_before
 from episodes_assets.settings import Settings
 
@@ -118,7 +119,7 @@ def warned_when_slow(
 CODE_VERSION = "1"
 
 
-class PlanOptions(RunOptions):
+class PlanOptions(RepairOptions):
     """How to plan the day. The default keeps what was worked."""
 
     rework: bool = Field(
@@ -174,6 +175,7 @@ def episode_jobs(
         queue_database.connect() as queue,
     ):
         days = days_of(context)
+        repair = options.decision(context)
         drops = lake.drops()
         taken = drops.require_all(days)
         viewings = lake.viewings()
@@ -198,6 +200,7 @@ def episode_jobs(
                     if version is not None and in_lake
                     else drops.read_viewed(drop)  # of a release before the lake
                 )
+                damage = _find_damage(queue, queue_database.dsn, state, day) if repair else ""
                 before = tracked.as_of(day - ONE_DAY)
                 parts = drops.read_drop(drop, ["epid", "algorithm_id", "premier_date", "start_date"])
                 jobs = pd.concat([plan_jobs(part, viewed, before, day) for part in parts], ignore_index=True)
@@ -212,11 +215,17 @@ def episode_jobs(
                     viewings=version.pinned if version is not None and in_lake else None,
                     tracked_checksum=inputs.yesterday,
                     above=publications.newest_plan(state),
-                    rework=options.rework,
+                    rework=options.rework or damage != "",
                     from_lake=True,
                     look_again=partial(require_same_inputs, inputs, state, drops),
-                    before_new=partial(_require_viewings, state, day, version, viewings.shown),
+                    before_new=partial(
+                        _before_new,
+                        partial(_require_viewings, state, day, version, viewings.shown),
+                        partial(_record_repair, results_database, day, damage, repair),
+                    ),
                 )
+                if damage and changed:
+                    context.log.warning(f"{day}: its {damage} were damaged; all its jobs are worked again")
                 for algorithm_id, count in jobs["algorithm_id"].value_counts().items():
                     by_algorithm[registry.name_of(int(str(algorithm_id)))] += int(count)
                 context.log.info(f"{day}: {plan.jobs:,} jobs{'' if changed else ' (unchanged)'}")
@@ -274,6 +283,28 @@ def _require_as_planned(queue: Connection, viewings: Viewings, inputs: PlanInput
         f"{inputs.day} has another drop than it was planned from, or builds on another yesterday",
         "work it again without `as_planned`",
     )
+
+
+def _find_damage(queue: Connection, dsn: str, results: Connection, day: dt.date) -> str:
+    """What something else has changed of a day's plan; empty when nothing."""
+    plan = plans.find_plan(queue, day)
+    if plan is None:
+        return ""
+    return describe_damage(queue, dsn, plan) or publish.describe_changed_outcomes(queue, results, plan)
+
+
+def _before_new(*each: Callable[[], None]) -> None:
+    for call in each:
+        call()
+
+
+def _record_repair(
+    results_database: ResultsDatabase, day: dt.date, damage: str, repair: RepairDecision | None
+) -> None:
+    """Put a repair on record; just before it is made, since it is made in another database."""
+    if repair and damage:
+        with results_database.connect() as results:
+            record_repair(results, day, damage, repair)
 
 
 def _require_viewings(state: Connection, day: dt.date, version: TableVersion | None, shown: str) -> None:

@@ -19,7 +19,7 @@ from episodes_assets.defs import tables
 from episodes_assets.defs.metadata import days_table, preview
 from episodes_assets.defs.partitions import daily, days_of, whole_range
 from episodes_assets.defs.resources import QueueDatabase, ResultsDatabase
-from episodes_assets.defs.steps import NO_OPTIONS, TEAM, Events, Stopwatch, as_dagster_failure, conclude
+from episodes_assets.defs.steps import TEAM, Events, RepairOptions, Stopwatch, as_dagster_failure, conclude
 from episodes_assets.ledger import plans
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.results import publications, publish
@@ -63,7 +63,7 @@ PREVIEW_ROWS = 10
     code_version=CODE_VERSION,
     metadata=tables.RESULTS.metadata,
     check_specs=CHECKS,
-    config_schema=NO_OPTIONS,
+    config_schema=RepairOptions.config_schema(),
 )
 def published_results(
     context: dg.AssetExecutionContext,
@@ -79,6 +79,7 @@ def published_results(
     hand only where that is switched off.
     """
     clock = Stopwatch()
+    options = RepairOptions.read(context)
     days: list[PublishedDay] = []
     changes = 0
     with (
@@ -86,10 +87,11 @@ def published_results(
         queue_database.connect() as queue,
         results_database.connect() as results,
     ):
+        repair = options.decision(context)
         for day in days_of(context):
             plans.require_plan(queue, day)
         for day in days_of(context):
-            manifest, changed = publish.publish_day(queue, results, day, CODE_VERSION)
+            manifest, changed = publish.publish_day(queue, results, day, CODE_VERSION, repair)
             context.log.info(f"{day}: {manifest.rows:,} rows{'' if changed else ' (unchanged)'}")
             if manifest.left_out:
                 context.log.warning(f"{day}: without {manifest.left_out:,} failed jobs: {manifest.decision}")

@@ -3,6 +3,8 @@
 Its statements are `results/state.py`.
 """
 
+import datetime as dt
+
 import dagster as dg
 import numpy as np
 
@@ -13,10 +15,11 @@ from episodes_assets.defs.assets.input import refuse_large_quarantine
 from episodes_assets.defs.metadata import days_table
 from episodes_assets.defs.partitions import daily, days_of, one_day_before, whole_range
 from episodes_assets.defs.resources import Lake, ResultsDatabase
-from episodes_assets.defs.steps import NO_OPTIONS, TEAM, Events, Stopwatch, as_dagster_failure, conclude
+from episodes_assets.defs.steps import TEAM, Events, RepairOptions, Stopwatch, as_dagster_failure, conclude
+from episodes_assets.errors import StateGap
 from episodes_assets.planning.jobs import newly_tracked
 from episodes_assets.results import state
-from episodes_assets.results.verify import read_state_days
+from episodes_assets.results.verify import find_damaged_state, read_state_days
 from episodes_assets.settings import Settings
 
 CHECKS = [
@@ -46,7 +49,7 @@ CODE_VERSION = "1"
     code_version=CODE_VERSION,
     metadata=tables.TRACKED_EPISODES.metadata,
     check_specs=CHECKS,
-    config_schema=NO_OPTIONS,
+    config_schema=RepairOptions.config_schema(),
 )
 def tracked_episodes(
     context: dg.AssetExecutionContext,
@@ -62,6 +65,7 @@ def tracked_episodes(
     After a day was corrected, launch `rework_days` for all days after it, which were built on the old one.
     """
     clock = Stopwatch()
+    options = RepairOptions.read(context)
     recorded: list[state.TrackedDay] = []
     changes = 0
     with (
@@ -71,12 +75,17 @@ def tracked_episodes(
         state.only_writer(lock),
     ):
         days = days_of(context)
+        repair = options.decision(context)
         drops = lake.drops()
         taken = drops.require_all(days)
         yesterday = state.state_before(connection, days[0])
         if yesterday is None:
             context.log.info(f"{days[0]} begins the history: nothing is tracked before it")
         tracked = state.read_tracked(results_database.dsn, yesterday)
+        if repair and yesterday:
+            _refuse_damaged_past(
+                find_damaged_state(connection, results_database.dsn, yesterday.day), days[-1]
+            )
         before = tracked.as_of(days[0] - ONE_DAY)
         for day, drop in zip(days, taken, strict=True):
             refuse_large_quarantine([drop], settings.quarantine_limit)
@@ -89,11 +98,14 @@ def tracked_episodes(
                 yesterday=yesterday,
                 snapshot_id=drop.snapshot_id,
                 code_version=CODE_VERSION,
+                repair=repair,
             )
             context.log.info(
                 f"{day}: {yesterday.newly_tracked:,} newly tracked, {yesterday.total:,} in all"
                 f"{'' if changed else ' (unchanged)'}"
             )
+            if repair and changed:
+                context.log.warning(f"{day}: its tracked episodes were damaged and are repaired")
             before = before.plus(new)
             changes += changed
             recorded.append(yesterday)
@@ -122,3 +134,12 @@ def tracked_episodes(
         },
         [verdict],
     )
+
+
+def _refuse_damaged_past(damaged: dt.date | None, last: dt.date) -> None:
+    """A day is not repaired by what is damaged itself."""
+    if damaged is not None:
+        raise StateGap(
+            f"the tracked episodes of {damaged}, an earlier day, are damaged as well",
+            f"run `{state.repair_command(damaged, last)}`",
+        )

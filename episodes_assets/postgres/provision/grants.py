@@ -145,7 +145,8 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
         _STAMP,
         "GRANT USAGE ON SCHEMA state, published TO {role}",
         "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA state, published TO {role}",
-        "REVOKE UPDATE, DELETE ON published.history FROM {role}",
+        # What was published and repaired stays on record.
+        "REVOKE UPDATE, DELETE ON published.history, published.repairs FROM {role}",
     ),
     Purpose.CONSUMER: (
         "GRANT USAGE ON SCHEMA published TO {role}",

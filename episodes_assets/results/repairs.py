@@ -1,0 +1,73 @@
+"""What was damaged and repaired, and why and by whom: every statement on `published.repairs`.
+
+What is found damaged is decided where it is stored: `state`, `publish`, and `ledger/verify.py` for the
+database `queue`. Its repair is put on record here, which consumers may read. The publisher can only add to
+it. A damaged plan is a row of another database than this, so its repair is recorded just before.
+"""
+
+import datetime as dt
+from dataclasses import dataclass
+
+from psycopg.rows import class_row
+
+from episodes_assets.postgres.connect import Connection
+
+
+@dataclass(frozen=True)
+class RepairDecision:
+    """The decision to replace what is damaged of some days.
+
+    Attributes:
+        reason: Why.
+        decided_by: Who decided it.
+    """
+
+    reason: str
+    decided_by: str
+
+
+@dataclass(frozen=True)
+class Repair:
+    """Something that was repaired.
+
+    Attributes:
+        day: Of which day.
+        what: What was damaged.
+        reason: Why it was repaired.
+        repaired_by: Who decided it.
+        repaired_at: When.
+    """
+
+    day: dt.date
+    what: str
+    reason: str
+    repaired_by: str
+    repaired_at: dt.datetime
+
+
+def record_repair(results: Connection, day: dt.date, what: str, decision: RepairDecision) -> None:
+    """Put a repair on record; call it in the transaction that makes it.
+
+    Args:
+        results: To `results`, as the publisher.
+        day: Of which day.
+        what: What was damaged.
+        decision: Why it is repaired, and who decided it.
+    """
+    results.execute(
+        "INSERT INTO published.repairs (day, what, reason, repaired_by) VALUES (%s, %s, %s, %s)",
+        [day, what, decision.reason, decision.decided_by],
+    )
+
+
+def read_repairs(results: Connection, day: dt.date) -> list[Repair]:
+    """What of a day was repaired, in the order in which it was."""
+    with results.cursor(row_factory=class_row(Repair)) as cursor:
+        cursor.execute(
+            """
+            SELECT day, what, reason, repaired_by, repaired_at FROM published.repairs
+            WHERE day = %s ORDER BY repair_id
+            """,
+            [day],
+        )
+        return cursor.fetchall()
