@@ -161,25 +161,40 @@ def count_outcomes(connection: Connection, plan_ids: Sequence[int]) -> list[Outc
     return counted
 
 
-OUTCOME_LINES = """
-    COPY (
-        SELECT day, epid, algorithm_id, window_start, day, covered_from, metrics
-        FROM ledger.plans JOIN ledger.jobs USING (plan_id) JOIN ledger.outcomes USING (plan_id, position)
-        WHERE plans.plan_id = ANY (%(which)s) AND jobs.plan_id = ANY (%(which)s)
-            AND outcomes.plan_id = ANY (%(which)s)
-        ORDER BY day, epid, algorithm_id
-    ) TO STDOUT
-"""
+PUBLISHED_COLUMNS = "day, epid, algorithm_id, window_start, window_end, covered_from, metrics"
 
 
-# In COPY's text format, whose lines are also what a day's checksum is taken of.
-PLAN_LINES = """
-    COPY (
-        SELECT %s::date, epid, algorithm_id, window_start, %s::date, covered_from, metrics
-        FROM ledger.jobs JOIN ledger.outcomes USING (plan_id, position)
-        WHERE plan_id = %s ORDER BY epid, algorithm_id
-    ) TO STDOUT
-"""
+def copy_lines(rows: str) -> str:
+    """The statement that copies rows out as published: in COPY's text format, by day, episode and algorithm.
+
+    A day's checksum is taken of these lines, whether they come from the outcomes in the ledger or from what
+    is published. So they are built here alone.
+
+    Args:
+        rows: A query whose columns are called `PUBLISHED_COLUMNS`.
+    """
+    return (
+        f"COPY (SELECT {PUBLISHED_COLUMNS} FROM ({rows}) AS rows ORDER BY day, epid, algorithm_id) TO STDOUT"  # noqa: S608
+    )
+
+
+OUTCOME_LINES = copy_lines(
+    """
+    SELECT day, epid, algorithm_id, window_start, day AS window_end, covered_from, metrics
+    FROM ledger.plans JOIN ledger.jobs USING (plan_id) JOIN ledger.outcomes USING (plan_id, position)
+    WHERE plans.plan_id = ANY (%(which)s) AND jobs.plan_id = ANY (%(which)s)
+        AND outcomes.plan_id = ANY (%(which)s)
+    """
+)
+# Of one plan, whose day is known: nothing is sorted by it.
+PLAN_LINES = copy_lines(
+    """
+    SELECT %(day)s::date AS day, epid, algorithm_id, window_start, %(day)s::date AS window_end,
+        covered_from, metrics
+    FROM ledger.jobs JOIN ledger.outcomes USING (plan_id, position)
+    WHERE plan_id = %(plan_id)s
+    """
+)
 _BLOCK_BYTES = 1 << 18
 _DAY = itemgetter(slice(10))  # YYYY-MM-DD
 
@@ -268,7 +283,8 @@ def stream_outcomes(queue: Connection, plan: Plan, write: Callable[[bytes], None
         write(bytes(block))
         block.clear()
 
-    with queue.cursor() as cursor, cursor.copy(PLAN_LINES, [plan.day, plan.day, plan.plan_id]) as copy:
+    which = {"day": plan.day, "plan_id": plan.plan_id}
+    with queue.cursor() as cursor, cursor.copy(PLAN_LINES, which) as copy:
         for row in copy:
             block += row
             if len(block) > _BLOCK_BYTES:

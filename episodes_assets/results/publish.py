@@ -18,6 +18,8 @@ from episodes_assets.errors import DayIncomplete, LedgerBehind, ManifestDamaged,
 from episodes_assets.ledger.held import read_left_out
 from episodes_assets.ledger.plans import Plan, require_plan
 from episodes_assets.ledger.verify import (
+    PUBLISHED_COLUMNS,
+    copy_lines,
     one_snapshot,
     read_algorithm_versions,
     read_lines,
@@ -68,25 +70,20 @@ def record_publication(results: Connection, publication: Publication, *, rows_ch
 
 
 NO_ROWS = Rows(0, hashlib.sha256().hexdigest())
-# The lines of `publish_day`, whose checksum is the manifest's: the same columns, in COPY's text format, in
-# the same order.
-_PUBLISHED = """
-    COPY (
-        SELECT day, epid, algorithm_id, window_start, window_end, covered_from, metrics
-        FROM published.results WHERE day = ANY (%(which)s) ORDER BY day, epid, algorithm_id
-    ) TO STDOUT
-"""
+_PUBLISHED_LINES = copy_lines(
+    """
+    SELECT day, epid, algorithm_id, window_start, window_end, covered_from, metrics
+    FROM published.results WHERE day = ANY (%(which)s)
+    """
+)
 
 
 def read_published(results: Connection, days: Sequence[dt.date]) -> dict[dt.date, Rows]:
     """The published rows of some days, counted, and their checksums; a day without any is left out."""
-    return read_lines(results, _PUBLISHED, days)
+    return read_lines(results, _PUBLISHED_LINES, days)
 
 
-_RESULTS = """
-    COPY published.results (day, epid, algorithm_id, window_start, window_end, covered_from, metrics)
-    FROM STDIN
-"""
+_RESULTS = f"COPY published.results ({PUBLISHED_COLUMNS}) FROM STDIN"
 
 
 def publish_day(

@@ -18,3 +18,9 @@ def test_statements_lie_in_the_package_of_their_schema(schema: str) -> None:
     places = [each.place for each in written_statements() if re.search(schema, each.text)]
     assert places
     assert [place for place in places if not place.startswith(PACKAGES[schema])] == []
+
+
+def test_published_rows_are_turned_into_text_in_one_place() -> None:
+    """A day's checksum is taken of that text, where it is published and where it is checked."""
+    places = [each.place for each in written_statements() if "TO STDOUT" in each.text]
+    assert [place.partition(":")[0] for place in places] == ["ledger/verify.py"]
