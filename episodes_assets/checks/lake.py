@@ -71,7 +71,7 @@ def drop_is_complete(drops: Sequence[DropRows]) -> Verdict:
             if not each.is_complete
         ],
         fault="the files in the lake do not hold the rows that were read from the drop",
-        hint="restore the lake from a backup, or materialise input_episodes of {day} with `refresh`",
+        hint="restore the lake from a backup, or run `episodes run {day} --refresh --reason WHY`",
         facts={
             "rows read": sum(each.read for each in drops),
             "accepted in the files": sum(each.accepted_stored for each in drops),
@@ -91,8 +91,8 @@ def quarantine_is_small(drops: Sequence[DropRows], limit: float) -> Verdict:
     many = [each for each in drops if each.quarantined_share > warning_share]
     too_many = [each for each in many if each.quarantined_share > limit]
     hint = (
-        "see the quarantine reasons and have the drop corrected at its source, then materialise "
-        "input_episodes of {day} with `refresh`"
+        "see the quarantine reasons and have the drop corrected at its source, then run "
+        "`episodes run {day} --refresh --reason WHY`"
     )
     if too_many:
         hint += ", or raise EPISODES_QUARANTINE_LIMIT to accept it as it is"
@@ -134,7 +134,7 @@ def drop_size_is_usual(accepted: Mapping[dt.date, int], days: Sequence[dt.date])
         low=LEAST_DROP,
         high=MOST_DROP,
         hint="ask whoever fills the input whether the drop of {day} is whole; when it has been sent "
-        "again, materialise input_episodes of {day} with `refresh`",
+        "again, run `episodes run {day} --refresh --reason WHY`",
     )
 
 

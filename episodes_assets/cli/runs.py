@@ -265,7 +265,7 @@ Repair = Annotated[
 ]
 Reason = Annotated[
     str,
-    typer.Option(help="With --repair, which needs one: why; kept on record with your name."),
+    typer.Option(help="With --refresh or --repair, which need one: why; kept on record."),
 ]
 AsPlanned = Annotated[
     bool,
@@ -407,15 +407,16 @@ def _config(
             "--repair puts back what was there, so it does not go with --refresh or --rework",
             "give --repair alone",
         )
-    if repair and not reason.strip():
-        raise ReasonMissing("--repair needs a reason", "say by `--reason WHY` what happened")
-    if reason and not repair:
-        raise BadRunConfig("--reason is for --repair", "leave it away")
+    if (refresh or repair) and not reason.strip():
+        option = "--refresh" if refresh else "--repair"
+        raise ReasonMissing(f"{option} needs a reason", "say by `--reason WHY` what was wrong")
+    if reason and not (refresh or repair):
+        raise BadRunConfig("--reason is for --refresh or --repair", "give one of them with it, or no reason")
     if since:
         parse_date(since)
     return run_config(
         refresh=refresh,
-        reason="asked for by `episodes run --refresh`" if refresh else reason.strip(),
+        reason=reason.strip(),
         rework=rework,
         repair=repair,
         as_planned=as_planned,

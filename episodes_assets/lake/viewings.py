@@ -474,6 +474,6 @@ def _readable(viewings: pa.Table) -> pa.Table:
         raise ViewingUnreadable(
             f"viewings.completed of epid {viewings['epid'][row]} at {viewings['viewed_at'][row]} holds"
             f" {found[row].as_py()[:_SHOWN_CHARACTERS]!r}, which is neither true nor false",
-            "have it corrected in the input, then materialise input_viewings of its day with `refresh`",
+            "have it corrected in the input, then run `episodes run DAY --refresh --reason WHY` for its day",
         )
     return viewings.select(list(READ_COLUMNS))

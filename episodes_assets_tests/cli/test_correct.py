@@ -7,10 +7,10 @@ import pytest
 
 from episodes_assets.cli import correct as correct_module
 from episodes_assets.cli.correct import correct, history
-from episodes_assets.cli.runs import run_config
+from episodes_assets.cli.runs import backfill, run, run_config
 from episodes_assets.definitions import build_defs
 from episodes_assets.defs.assets import ASSETS
-from episodes_assets.errors import ReasonMissing, StateGap
+from episodes_assets.errors import BadRunConfig, ReasonMissing, StateGap
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.results import publications, state
@@ -117,6 +117,29 @@ def test_the_launchpad_does_what_the_command_does() -> None:
         assert job.backfill_policy == dg.BackfillPolicy.single_run()
         keys = {spec.key for asset in ASSETS for spec in asset.specs}
         assert set(job.asset_layer.executable_asset_keys) == keys
+
+
+def test_a_refresh_and_a_repair_need_a_reason_of_ones_own() -> None:
+    asked: tuple[dict[str, Any], ...] = ({"refresh": True}, {"repair": True})
+    for options in asked:
+        for reason in ("", " "):
+            with pytest.raises(ReasonMissing, match="needs a reason: say by `--reason WHY`"):
+                run(str(day(1)), reason=reason, **options)
+            with pytest.raises(ReasonMissing, match="needs a reason: say by `--reason WHY`"):
+                backfill(str(day(1)), str(day(2)), reason=reason, **options)
+    others: tuple[dict[str, Any], ...] = ({}, {"rework": True})
+    for options in others:
+        with pytest.raises(BadRunConfig, match="--reason is for --refresh or --repair"):
+            run(str(day(1)), reason="why", **options)
+
+
+def test_the_reason_of_a_refresh_is_kept(system: System) -> None:
+    fill(system)
+    system.plan(day(1))
+    system.insert_drop(day(1), [(LATE, 0, "2018-02-01", "2018-02-20")])
+    done = system.cli("run", str(day(1)), "--refresh", "--reason", "an episode was late", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    assert [drop.reason for drop in system.drops.versions(day(1))] == ["", "an episode was late"]
 
 
 def test_what_cannot_be_corrected(system: System) -> None:

@@ -84,8 +84,8 @@ def refuse_large_quarantine(drops: Sequence[Drop], limit: float) -> None:
             raise CheckFailed(
                 f"{drop.quarantined_rows:,} of the {drop.drop_rows:,} rows of the drop of "
                 f"{drop.day} were refused, more than {limit:.0%}",
-                "have it corrected at its source and materialise input_episodes with `refresh`, or raise "
-                "EPISODES_QUARANTINE_LIMIT to accept it as it is",
+                f"have it corrected at its source and run `episodes run {drop.day} --refresh --reason WHY`, "
+                "or raise EPISODES_QUARANTINE_LIMIT to accept it as it is",
             )
 
 
