@@ -202,6 +202,7 @@ def worked(system: System) -> System:
     return system
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_each_damage_is_found_and_repaired(worked: System) -> None:
     before = stored(worked)
