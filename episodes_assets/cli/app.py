@@ -52,7 +52,7 @@ COMMANDS = {
     "results": ("results:results", "Show what was published for a day, or write it all to a CSV file."),
     "history": (
         "correct:history",
-        "Show a day's drops, its viewings, its tracked state, its plans with waivers, and its publications.",
+        "Show a day's drops, its viewings, its tracked state, its plans, waivers, publications and repairs.",
     ),
     "audit": (
         "accounts:audit",

@@ -68,7 +68,8 @@ def test_the_list_of_commands_says_what_each_does(name: str) -> None:
     [
         (["--help"], set()),
         (["audit", "--help"], {"psycopg"}),
-        (["results", "--help"], {"psycopg", "numpy", "pandas", "pyarrow"}),
+        (["results", "--help"], {"psycopg"}),
+        (["state", "--help"], {"adbc_driver_postgresql", "psycopg", "numpy", "pandas", "pyarrow"}),
     ],
 )
 def test_a_command_loads_no_more_than_it_needs(command: list[str], needed: set[str]) -> None:

@@ -165,7 +165,7 @@ def test_what_is_on_record_is_shown_as_it_is(system: System) -> None:
     with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
         record(queue, 1)
     system.hold_jobs("true")
-    system.query("queue", "UPDATE ledger.lone_jobs SET error = %s, traceback = %s", [HOSTILE] * 2)
+    system.query("queue", "UPDATE ledger.job_attempts SET error = %s, traceback = %s", [HOSTILE] * 2)
     status, _ = output("jobs", "status", "--traceback")
     output("jobs", "waive", "2018-03-01", "--reason", HOSTILE, "--by", "\x1b[2J:x:")
     waived, _ = output("jobs", "status")

@@ -48,7 +48,7 @@ def interrupt(
     "at", ["episodes_assets.cli.app", "typer", "pydantic", "numpy", "psycopg", "episodes_assets.errors"]
 )
 def test_while_the_command_itself_is_imported(at: str, tmp_path: Path) -> None:
-    result = interrupt(tmp_path, at, "results", "--help")
+    result = interrupt(tmp_path, at, "state", "--help")
     assert (result.stdout, result.stderr, result.returncode) == ("", "interrupted\n", 130)
 
 
