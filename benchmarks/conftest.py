@@ -138,7 +138,7 @@ def forget_days(system: System) -> None:
     """Empty ledger, state, results and the lake's drops; the input and the lake's viewings stay."""
     system.query(
         "queue",
-        "TRUNCATE ledger.plans, ledger.chunks, ledger.jobs, ledger.outcomes, ledger.lone_jobs,"
+        "TRUNCATE ledger.plans, ledger.chunks, ledger.jobs, ledger.outcomes, ledger.job_attempts,"
         " ledger.batches, ledger.waivers",
     )
     system.query("queue", "TRUNCATE pgqueuer, pgqueuer_log")

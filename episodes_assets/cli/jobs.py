@@ -81,7 +81,7 @@ def status(
         if traceback and job.traceback:
             out.print(block(job.traceback))
             if job.is_cut:
-                out.print("(the end of its traceback; the whole is in ledger.lone_jobs)")
+                out.print("(the end of its traceback; the whole is in ledger.job_attempts)")
     if held and not held[0].is_waived:
         out.print(f"Fix the cause, then: episodes jobs retry {held[0].day}")
         out.print(f"Or publish the day without them: episodes jobs waive {held[0].day} --reason ...")

@@ -122,15 +122,15 @@ async def claim_chunk(connection: AsyncConnection, message: ChunkMessage, worker
         WITH jobs AS (
             SELECT position, epid, algorithm_id, window_start FROM ledger.jobs
             WHERE plan_id = %(plan_id)s AND position >= %(first)s AND position < %(end)s
-        ), lone_jobs AS (
-            SELECT position, starts, is_held FROM ledger.lone_jobs
+        ), job_attempts AS (
+            SELECT position, starts, is_held FROM ledger.job_attempts
             WHERE plan_id = %(plan_id)s AND position >= %(first)s AND position < %(end)s
         ), outcomes AS (
             SELECT position FROM ledger.outcomes
             WHERE plan_id = %(plan_id)s AND position >= %(first)s AND position < %(end)s
         )
         SELECT position, epid, algorithm_id, window_start, coalesce(starts, 0)
-        FROM jobs LEFT JOIN lone_jobs USING (position)
+        FROM jobs LEFT JOIN job_attempts USING (position)
         WHERE NOT coalesce(is_held, false)
             AND NOT EXISTS (SELECT FROM outcomes WHERE outcomes.position = jobs.position)
         ORDER BY position
@@ -157,10 +157,10 @@ async def count_start(connection: AsyncConnection, claim: Claim, jobs: Sequence[
     else:
         cursor = await connection.execute(
             """
-            INSERT INTO ledger.lone_jobs (plan_id, position, starts)
+            INSERT INTO ledger.job_attempts (plan_id, position, starts)
             SELECT plan_id, %s, 1 FROM ledger.chunks
             WHERE plan_id = %s AND chunk = %s AND claim = %s FOR UPDATE
-            ON CONFLICT (plan_id, position) DO UPDATE SET starts = lone_jobs.starts + 1
+            ON CONFLICT (plan_id, position) DO UPDATE SET starts = job_attempts.starts + 1
             """,
             [jobs[0].position, claim.plan_id, claim.chunk, claim.token],
         )
@@ -179,7 +179,7 @@ async def uncount_start(connection: AsyncConnection, claim: Claim, jobs: Sequenc
     else:
         await connection.execute(
             """
-            UPDATE ledger.lone_jobs SET starts = starts - 1
+            UPDATE ledger.job_attempts SET starts = starts - 1
             WHERE plan_id = %(plan_id)s AND position = %(position)s AND starts > 0
                 AND EXISTS (
                     SELECT FROM ledger.chunks
@@ -306,11 +306,11 @@ async def record_failures(
             SELECT plan_id FROM ledger.chunks
             WHERE plan_id = %(plan_id)s AND chunk = %(chunk)s AND claim = %(token)s FOR UPDATE
         ), failed AS (
-            INSERT INTO ledger.lone_jobs AS lone (plan_id, position, starts, is_held, error, traceback)
+            INSERT INTO ledger.job_attempts AS attempts (plan_id, position, starts, is_held, error, traceback)
             SELECT plan_id, position, %(more)s, %(more)s >= %(max_starts)s, %(error)s, %(traceback)s
             FROM mine, unnest(%(positions)s::integer[]) AS position
-            ON CONFLICT (plan_id, position) DO UPDATE SET starts = lone.starts + %(more)s,
-                is_held = lone.starts + %(more)s >= %(max_starts)s,
+            ON CONFLICT (plan_id, position) DO UPDATE SET starts = attempts.starts + %(more)s,
+                is_held = attempts.starts + %(more)s >= %(max_starts)s,
                 error = excluded.error, traceback = excluded.traceback
             RETURNING is_held
         ), counted AS (

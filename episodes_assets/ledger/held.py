@@ -84,8 +84,8 @@ def read_held(
                 WHERE plans.plan_id = wanted.plan_id AND superseded_at IS NULL OFFSET 0
             ) AS plan
             CROSS JOIN LATERAL (
-                SELECT position, starts, error, traceback, waiver_id FROM ledger.lone_jobs
-                WHERE lone_jobs.plan_id = wanted.plan_id AND is_held AND position > %(after)s
+                SELECT position, starts, error, traceback, waiver_id FROM ledger.job_attempts
+                WHERE job_attempts.plan_id = wanted.plan_id AND is_held AND position > %(after)s
                     AND (waiver_id IS NOT NULL) = coalesce(%(is_waived)s, waiver_id IS NOT NULL)
                 ORDER BY position LIMIT %(each)s
             ) AS held
@@ -165,7 +165,7 @@ def waive_held_jobs(connection: Connection, day: dt.date, *, reason: str, decide
         row = connection.execute(
             """
             INSERT INTO ledger.waivers (plan_id, jobs, reason, decided_by)
-            SELECT plan_id, count(*), %s, %s FROM ledger.lone_jobs
+            SELECT plan_id, count(*), %s, %s FROM ledger.job_attempts
             WHERE plan_id = %s AND is_held AND waiver_id IS NULL GROUP BY plan_id
             RETURNING waiver_id, jobs, decided_at
             """,
@@ -177,7 +177,8 @@ def waive_held_jobs(connection: Connection, day: dt.date, *, reason: str, decide
             )
         waiver_id, jobs, decided_at = row
         connection.execute(
-            "UPDATE ledger.lone_jobs SET waiver_id = %s WHERE plan_id = %s AND is_held AND waiver_id IS NULL",
+            "UPDATE ledger.job_attempts SET waiver_id = %s"
+            " WHERE plan_id = %s AND is_held AND waiver_id IS NULL",
             [waiver_id, plan.plan_id],
         )
     return Waiver(waiver_id, plan.plan_id, jobs, jobs, reason, decided_by, decided_at)
@@ -199,9 +200,9 @@ def read_waivers(connection: Connection, plan_ids: Sequence[int]) -> list[Waiver
             SELECT waiver_id, plan_id, jobs, still_waived, reason, decided_by, decided_at
             FROM (SELECT * FROM ledger.waivers WHERE plan_id = ANY (%s) OFFSET 0) AS waivers
             CROSS JOIN LATERAL (
-                SELECT count(*) AS still_waived FROM ledger.lone_jobs
-                WHERE lone_jobs.plan_id = waivers.plan_id AND lone_jobs.waiver_id = waivers.waiver_id
-            ) AS lone
+                SELECT count(*) AS still_waived FROM ledger.job_attempts
+                WHERE job_attempts.plan_id = waivers.plan_id AND job_attempts.waiver_id = waivers.waiver_id
+            ) AS attempts
             ORDER BY waiver_id
             """,
             [list(plan_ids)],
@@ -257,7 +258,7 @@ def cancel_day(connection: Connection, day: dt.date, *, reason: str, cancelled_b
 def _hold_open_jobs(connection: Connection, plan_id: int, by_whom: str, reason: str) -> int:
     return connection.execute(
         """
-        INSERT INTO ledger.lone_jobs AS lone (plan_id, position, is_held, error)
+        INSERT INTO ledger.job_attempts AS attempts (plan_id, position, is_held, error)
         SELECT jobs.plan_id, jobs.position, true,
             format('cancelled %%s at %%s UTC: %%s', %(by_whom)s::text,
                 to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'), %(reason)s::text)
@@ -274,7 +275,7 @@ def _hold_open_jobs(connection: Connection, plan_id: int, by_whom: str, reason: 
         WHERE chunks.plan_id = %(plan_id)s AND succeeded + held < chunks.jobs
         -- A job that has failed before keeps the traceback of that.
         ON CONFLICT (plan_id, position) DO UPDATE SET is_held = true, error = excluded.error
-        WHERE NOT lone.is_held
+        WHERE NOT attempts.is_held
         """,
         {"plan_id": plan_id, "by_whom": by_whom, "reason": reason},
     ).rowcount
@@ -315,7 +316,7 @@ def retry_held_jobs(connection: Connection, day: dt.date) -> int:
     with connection.transaction():
         plan_id = lock_plan(connection, day, with_chunks=True).plan_id
         released = connection.execute(
-            "DELETE FROM ledger.lone_jobs WHERE plan_id = %s AND is_held", [plan_id]
+            "DELETE FROM ledger.job_attempts WHERE plan_id = %s AND is_held", [plan_id]
         ).rowcount
         # A day of long ago begins to move again: it is not stalled at once.
         connection.execute(
@@ -343,7 +344,7 @@ def retry_held_job(connection: Connection, day: dt.date, epid: int, algorithm_id
         plan_id = lock_plan(connection, day, with_chunks=True).plan_id
         released = connection.execute(
             """
-            DELETE FROM ledger.lone_jobs
+            DELETE FROM ledger.job_attempts
             WHERE plan_id = %(plan_id)s AND is_held AND position = (
                 -- As its index has it.
                 SELECT position FROM ledger.jobs
@@ -383,7 +384,7 @@ def read_shared_errors(connection: Connection, plan_id: int, limit: int) -> list
         cursor.execute(
             """
             SELECT left(error, %s) AS error, count(*)::int AS jobs
-            FROM ledger.lone_jobs WHERE plan_id = %s AND is_held
+            FROM ledger.job_attempts WHERE plan_id = %s AND is_held
             GROUP BY 1 ORDER BY jobs DESC, error LIMIT %s
             """,
             [ERROR_CHARACTERS, plan_id, limit],

@@ -262,7 +262,7 @@ def _supersede(connection: Connection, plan: Plan) -> None:
     # Chunks first: workers lock them before they write any of the rest, so nothing of it comes afterwards.
     connection.execute("DELETE FROM ledger.chunks WHERE plan_id = ANY (%s)", [plan_ids])
     connection.execute("DELETE FROM ledger.outcomes WHERE plan_id = ANY (%s)", [plan_ids])
-    connection.execute("DELETE FROM ledger.lone_jobs WHERE plan_id = ANY (%s)", [plan_ids])
+    connection.execute("DELETE FROM ledger.job_attempts WHERE plan_id = ANY (%s)", [plan_ids])
     connection.execute("DELETE FROM ledger.batches WHERE plan_id = ANY (%s)", [plan_ids])
     connection.execute("DELETE FROM ledger.jobs WHERE plan_id = ANY (%s)", [plan_ids])
 

@@ -123,7 +123,7 @@ _OUTCOME_COUNTS = """
         FROM ledger.outcomes WHERE plan_id = ANY (%(plan_ids)s)
         UNION ALL
         SELECT plan_id, position, true
-        FROM ledger.lone_jobs WHERE waiver_id IS NOT NULL AND plan_id = ANY (%(plan_ids)s)
+        FROM ledger.job_attempts WHERE waiver_id IS NOT NULL AND plan_id = ANY (%(plan_ids)s)
     ), counted AS (
         SELECT plan_id, count(*) FILTER (WHERE NOT is_waived) AS outcomes,
             count(*) FILTER (WHERE is_waived) AS waived, count(*) - count(DISTINCT position) AS repeated

@@ -76,7 +76,7 @@ def test_a_damaged_file_is_refused_by_all_and_published_by_none(
                     eventually(lambda told=told: workers.log.count(file.name) > told)  # type: ignore[misc]
                     assert [published_bytes(system, each) for each in DAYS] == before
                     # No job is to blame: the fleet waits until the file is there again.
-                    held = system.query("queue", "SELECT count(*) FROM ledger.lone_jobs WHERE is_held")
+                    held = system.query("queue", "SELECT count(*) FROM ledger.job_attempts WHERE is_held")
                     assert held == [(0,)]
                     whole.restore()
                     end = run.result()

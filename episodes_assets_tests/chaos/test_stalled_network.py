@@ -105,6 +105,6 @@ def outcomes(system: System) -> list[Any]:
 def undo_work(system: System) -> None:
     """Leave the plans as if they had not been handed out."""
     system.query("queue", "DELETE FROM ledger.outcomes")
-    system.query("queue", "DELETE FROM ledger.lone_jobs")
+    system.query("queue", "DELETE FROM ledger.job_attempts")
     system.query("queue", "UPDATE ledger.chunks SET succeeded = 0, starts = 0, message_id = NULL")
     system.query("queue", "UPDATE ledger.plans SET fanned_out_at = NULL")

@@ -93,7 +93,7 @@ def test_two_publications(planned: System, chaos: Chaos) -> None:
 def test_two_retries(planned: System, chaos: Chaos) -> None:
     for _ in range(chaos.pick(short=15, long=300)):
         planned.query("queue", "DELETE FROM pgqueuer")
-        planned.query("queue", "DELETE FROM ledger.lone_jobs")
+        planned.query("queue", "DELETE FROM ledger.job_attempts")
         planned.hold_jobs("position % 3 = 0")
         held = planned.query("queue", "SELECT sum(held) FROM ledger.chunks")[0][0]
         with chaos.attack(Promise.TWO, "two retries of one day"):

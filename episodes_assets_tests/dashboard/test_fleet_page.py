@@ -158,14 +158,14 @@ def test_errors_and_tracebacks_are_text_wherever_they_stand(system: System, queu
     record(queue, 1, 2)
     system.hold_jobs("true")
     long = EVIL + "x" * TRACEBACK_CHARACTERS + EVIL
-    system.query("queue", "UPDATE ledger.lone_jobs SET error = %s, traceback = %s", [EVIL, long])
+    system.query("queue", "UPDATE ledger.job_attempts SET error = %s, traceback = %s", [EVIL, long])
     system.query(
         "queue",
         "INSERT INTO ledger.workers (worker, host, pid, release, started_at) VALUES (%s, %s, 1, %s, now())",
         [EVIL, EVIL, EVIL],
     )
     waive_held_jobs(queue, day(1), reason=EVIL, decided_by=EVIL)
-    system.query("queue", "UPDATE ledger.lone_jobs SET waiver_id = NULL WHERE position = 0")
+    system.query("queue", "UPDATE ledger.job_attempts SET waiver_id = NULL WHERE position = 0")
     browser = client(system)
     for path in ("/fleet", "/fleet/live", "/fleet/days/2018-03-01/held"):
         page = get(browser, path)
@@ -198,7 +198,7 @@ def test_many_days_and_held_jobs_are_shown_a_few_at_a_time(system: System, queue
     jobs = HELD_ON_A_PAGE + 10
     record(queue, *range(1, jobs + 1))
     system.hold_jobs("true")
-    system.query("queue", "UPDATE ledger.lone_jobs SET error = 'y' WHERE position < 3")
+    system.query("queue", "UPDATE ledger.job_attempts SET error = 'y' WHERE position < 3")
     for number in range(2, DAYS_SHOWN + 3):
         plans.record_plan(
             queue, day(number), jobs_of(1), checksum="c", snapshot_id="s", code_version="1", chunk_jobs=2

@@ -65,7 +65,7 @@ def test_those_of_a_superseded_plan_are_left_out(
 
 def test_of_a_long_traceback_the_end_is_read(system: System, queue: Connection, two_plans: list[int]) -> None:
     system.query(
-        "queue", "UPDATE ledger.lone_jobs SET traceback = %s WHERE position = 0", ["x" * 9_000 + "the end"]
+        "queue", "UPDATE ledger.job_attempts SET traceback = %s WHERE position = 0", ["x" * 9_000 + "the end"]
     )
     long, short = read_held(queue, two_plans[:1], each=2)
     assert (long.is_cut, short.is_cut) == (True, False)

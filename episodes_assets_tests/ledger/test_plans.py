@@ -165,7 +165,7 @@ def test_who_waited_for_a_plan_that_was_replaced_works_on_the_new_one(
             new, _ = record(planning, 2, 3)
             # As a worker would hold it, unseen by others yet.
             planning.execute(
-                "INSERT INTO ledger.lone_jobs (plan_id, position, starts, is_held, error)"
+                "INSERT INTO ledger.job_attempts (plan_id, position, starts, is_held, error)"
                 " VALUES (%s, 0, 4, true, 'x')",
                 [new.plan_id],
             )
@@ -174,6 +174,6 @@ def test_who_waited_for_a_plan_that_was_replaced_works_on_the_new_one(
             while system.query("queue", "SELECT pid FROM pg_locks WHERE NOT granted") == []:
                 assert not retrying.done()
         assert retrying.result() == 1
-    assert system.query("queue", "SELECT plan_id FROM ledger.lone_jobs") == []
+    assert system.query("queue", "SELECT plan_id FROM ledger.job_attempts") == []
     fanned_out = "SELECT plan_id FROM ledger.plans WHERE fanned_out_at IS NOT NULL"
     assert system.query("queue", fanned_out) == [(new.plan_id,)] != [(old.plan_id,)]

@@ -27,7 +27,7 @@ FINISHED_DAYS = [dt.date(2010, 1, 1) + n * ONE_DAY for n in range(1, FINISHED_PL
 
 TABLES = {
     "queue": (
-        "ledger.plans", "ledger.chunks", "ledger.jobs", "ledger.outcomes", "ledger.lone_jobs",
+        "ledger.plans", "ledger.chunks", "ledger.jobs", "ledger.outcomes", "ledger.job_attempts",
         "ledger.batches", "ledger.waivers", "ledger.workers", "public.pgqueuer", "public.pgqueuer_log",
     ),
     "results": (
@@ -102,7 +102,7 @@ class GrowingTables:
         self._plan(THE_PLAN, THE_DAY, jobs=jobs, finished=finished)
         query(
             "queue",
-            "INSERT INTO ledger.lone_jobs (plan_id, position, starts, is_held, error)"
+            "INSERT INTO ledger.job_attempts (plan_id, position, starts, is_held, error)"
             f" SELECT {THE_PLAN}, n, 4, true, 'why'"
             f" FROM generate_series({finished}, {finished + HELD - 1}) AS n",
         )
@@ -191,7 +191,7 @@ class GrowingTables:
         )
         query(
             "queue",
-            "INSERT INTO ledger.lone_jobs (plan_id, position, starts, is_held, error, waiver_id)"
+            "INSERT INTO ledger.job_attempts (plan_id, position, starts, is_held, error, waiver_id)"
             " SELECT plan_id, row_number() OVER (PARTITION BY plan_id ORDER BY waiver_id), 4, true, 'why',"
             " waiver_id FROM ledger.waivers",
         )

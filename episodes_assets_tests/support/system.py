@@ -267,7 +267,7 @@ class System:
         """Let jobs be held, as a worker would after their last start."""
         self.query(
             "queue",
-            "INSERT INTO ledger.lone_jobs (plan_id, position, starts, is_held, error)"
+            "INSERT INTO ledger.job_attempts (plan_id, position, starts, is_held, error)"
             f" SELECT plan_id, position, 4, true, 'x' FROM ledger.jobs WHERE {which}",
         )
         self.query(
@@ -279,7 +279,7 @@ class System:
 
     def forget_plans(self, of: dt.date | None = None) -> None:
         """Empty the ledger, or what it has of a day."""
-        for table in ("chunks", "outcomes", "lone_jobs", "batches", "jobs", "waivers", "plans"):
+        for table in ("chunks", "outcomes", "job_attempts", "batches", "jobs", "waivers", "plans"):
             self.query(
                 "queue",
                 f"DELETE FROM ledger.{table} WHERE plan_id IN"
@@ -303,7 +303,7 @@ class System:
             "plans": self.query("queue", "SELECT * FROM ledger.plans ORDER BY plan_id"),
             "jobs": self.query("queue", "SELECT * FROM ledger.job_states ORDER BY 1, 2"),
             "chunks": self.query("queue", "SELECT * FROM ledger.chunks ORDER BY 1, 2"),
-            "lone_jobs": self.query("queue", "SELECT * FROM ledger.lone_jobs ORDER BY 1, 2"),
+            "job_attempts": self.query("queue", "SELECT * FROM ledger.job_attempts ORDER BY 1, 2"),
             "waivers": self.query("queue", "SELECT * FROM ledger.waivers ORDER BY 1"),
             "outcomes": self.query("queue", "SELECT * FROM ledger.outcomes ORDER BY 1, 2"),
             "published": self.query("results", "SELECT * FROM published.results ORDER BY 1, 2, 3"),

@@ -200,7 +200,7 @@ def test_a_right_that_was_forgotten_is_named_and_the_claim_given_back(
     plan_id = system.query("queue", "SELECT max(plan_id) FROM ledger.plans")[0][0]
     rules = ChunkRules("w", system.dsn(Purpose.INPUT), TimeLimits(1, 1), max_starts=1, retry_seconds=0)
     role = conninfo_to_dict(system.dsn(Purpose.WORKER))["user"]
-    system.query("queue", f"REVOKE INSERT ON ledger.lone_jobs FROM {role}")
+    system.query("queue", f"REVOKE INSERT ON ledger.job_attempts FROM {role}")
 
     async def scenario() -> None:
         async with await psycopg.AsyncConnection.connect(
@@ -213,7 +213,9 @@ def test_a_right_that_was_forgotten_is_named_and_the_claim_given_back(
                 await runner.run(ChunkMessage(plan_id, 0), attempts=0)
 
     asyncio.run(scenario())
-    assert "the database refuses this role (the queue: permission denied for table lone_jobs)" in caplog.text
+    assert (
+        "the database refuses this role (the queue: permission denied for table job_attempts)" in caplog.text
+    )
     assert "Traceback" not in caplog.text
     assert system.query("queue", "SELECT claim FROM ledger.chunks") == [(None,)]
 
@@ -270,7 +272,7 @@ def test_outcomes_that_the_ledger_refuses_are_no_fault_of_their_jobs(system: Sys
                 await runner.run(ChunkMessage(plan_id, 0), attempts=0)
 
     asyncio.run(scenario())
-    assert system.query("queue", "SELECT starts FROM ledger.lone_jobs WHERE starts > 0 OR is_held") == []
+    assert system.query("queue", "SELECT starts FROM ledger.job_attempts WHERE starts > 0 OR is_held") == []
     assert system.query("queue", "SELECT claim, held, starts FROM ledger.chunks") == [(None, 0, 0)]
 
 

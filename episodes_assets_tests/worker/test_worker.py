@@ -99,7 +99,7 @@ def test_a_job_that_kills_its_worker_is_held_after_its_starts(system: System) ->
     # As a worker leaves it that is killed with its whole machine, time and again.
     system.query(
         "queue",
-        "INSERT INTO ledger.lone_jobs (plan_id, position, starts)"
+        "INSERT INTO ledger.job_attempts (plan_id, position, starts)"
         " SELECT plan_id, position, CASE epid WHEN 1 THEN 4 ELSE 1 END FROM ledger.jobs",
     )
     system.query("queue", "UPDATE ledger.chunks SET starts = 2, claim = %s", [uuid.uuid4()])

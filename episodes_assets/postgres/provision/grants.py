@@ -134,9 +134,12 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
         "GRANT INSERT ON ledger.outcomes, ledger.batches TO {role}",
         "GRANT INSERT, UPDATE ON ledger.workers TO {role}",
         # Column by column: which held jobs a day is published without is not a worker's to say.
-        "REVOKE INSERT, UPDATE ON ledger.lone_jobs FROM {role}",
-        "GRANT INSERT (plan_id, position, starts, is_held, error, traceback) ON ledger.lone_jobs TO {role}",
-        "GRANT UPDATE (starts, is_held, error, traceback) ON ledger.lone_jobs TO {role}",
+        "REVOKE INSERT, UPDATE ON ledger.job_attempts FROM {role}",
+        (
+            "GRANT INSERT (plan_id, position, starts, is_held, error, traceback)"
+            " ON ledger.job_attempts TO {role}"
+        ),
+        "GRANT UPDATE (starts, is_held, error, traceback) ON ledger.job_attempts TO {role}",
         "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
         "REVOKE INSERT, UPDATE, DELETE ON environment_stamp, episodes_schema_version FROM {role}",
         "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}",
