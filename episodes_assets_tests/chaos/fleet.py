@@ -14,6 +14,7 @@ from episodes_assets.cli.supervisor import worker_argv, worker_environment
 from episodes_assets_tests.support.system import System
 
 PATIENCE_SECONDS = 60.0
+_SHOWN_CHARACTERS = 4_000
 
 
 class Fleet:
@@ -86,6 +87,10 @@ def fleet(system: System, count: int, **environment: str) -> Iterator[Fleet]:
             workers.start()
         workers.wait_until_ready()
         yield workers
+    except Exception as error:
+        # What does not happen, workers have often said why.
+        error.add_note(f"the workers said last:\n{workers.log[-_SHOWN_CHARACTERS:]}")
+        raise
     finally:
         workers.stop()
 

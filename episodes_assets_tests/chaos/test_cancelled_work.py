@@ -14,7 +14,7 @@ from episodes_assets_tests.chaos.conftest import Chaos
 from episodes_assets_tests.chaos.fingerprint import assert_same, fingerprint, published_bytes
 from episodes_assets_tests.chaos.fleet import eventually, fleet
 from episodes_assets_tests.chaos.record import Promise
-from episodes_assets_tests.support.publishing import publish, read_jobs
+from episodes_assets_tests.support.publishing import publish
 from episodes_assets_tests.support.system import System, day
 
 WORKERS = 2
@@ -30,28 +30,18 @@ def test_a_day_cancelled_while_it_is_worked(
         system.plan(day(1))
         finish(system, queue)
         calm, calm_rows = fingerprint(system), published_bytes(system, day(1))
-        jobs = read_jobs(queue)
-        planned = plans.require_plan(queue, day(1))
         system.query("results", "DELETE FROM published.days; DELETE FROM published.results")
-        plans.record_plan(
-            queue,
-            day(1),
-            jobs,
-            checksum=planned.checksum,
-            snapshot_id=planned.snapshot_id,
-            code_version="1",
-            chunk_jobs=50,
-            rework=True,
-        )
+        system.plan(day(1), rework=True)
+        jobs = plans.require_plan(queue, day(1)).jobs
         with chaos.attack(Promise.ORDER, "a day cancelled while workers compute its jobs") as attack:
             attack.times = 0
             for _ in range(chaos.pick(short=4, long=100)):
-                attack.times += cancel_at_work(system, queue, chaos, len(jobs))
+                attack.times += cancel_at_work(system, queue, chaos, jobs)
             retry_held_jobs(queue, day(1))
             finish(system, queue)
             assert_same(fingerprint(system), calm)
             assert published_bytes(system, day(1)) == calm_rows
-            assert system.query("queue", "SELECT count(*) FROM ledger.outcomes") == [(len(jobs),)]
+            assert system.query("queue", "SELECT count(*) FROM ledger.outcomes") == [(jobs,)]
         assert attack.times > 0
         assert "Traceback" not in workers.log
     assert deadlocks(system) == 0
