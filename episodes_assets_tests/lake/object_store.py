@@ -81,11 +81,11 @@ class Way:
 
     Attributes:
         address: What to connect to.
-        requests: How many there were since `clear` or `fail`.
+        methods: Those of the requests since `clear` or `fail`, in order.
     """
 
     def __init__(self, store: ObjectStore) -> None:
-        self.requests = 0
+        self.methods: list[str] = []
         self._after: int | None = None
         self._fault: Callable[[BaseHTTPRequestHandler, Callable[[], None]], None] = answer(500)
         self._lock = threading.Lock()
@@ -100,7 +100,7 @@ class Way:
 
             def _any(self) -> None:
                 body = _read_body(self)
-                if way._is_hit():
+                if way._is_hit(self.command):
                     way._fault(self, lambda: _forward(self, store.port, body, is_told=False))
                 else:
                     _forward(self, store.port, body, is_told=True)
@@ -116,15 +116,20 @@ class Way:
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
+    @property
+    def requests(self) -> int:
+        """How many there were since `clear` or `fail`."""
+        return len(self.methods)
+
     def fail(self, after: int, fault: Callable[[BaseHTTPRequestHandler, Callable[[], None]], None]) -> None:
         """Let so many more requests through, and a fault have those after them."""
         with self._lock:
-            self.requests, self._after, self._fault = 0, after, fault
+            self.methods, self._after, self._fault = [], after, fault
 
     def clear(self) -> None:
         """Let all requests through."""
         with self._lock:
-            self.requests, self._after = 0, None
+            self.methods, self._after = [], None
 
     def close(self) -> None:
         """Close it."""
@@ -132,10 +137,10 @@ class Way:
         self._server.server_close()
         self._thread.join()
 
-    def _is_hit(self) -> bool:
+    def _is_hit(self, method: str) -> bool:
         with self._lock:
-            self.requests += 1
-            return self._after is not None and self.requests > self._after
+            self.methods.append(method)
+            return self._after is not None and len(self.methods) > self._after
 
 
 def answer(
