@@ -268,9 +268,9 @@ def test_init_waits_for_another_one_and_names_it(
 
 def test_a_state_whose_yesterday_changed_meanwhile_is_not_built_on(system: System) -> None:
     """Also when the lock of its only writer was lost with its connection."""
-    add = partial(state.record_day, snapshot_id="s", code_version="1")
+    add = partial(state.record_day, code_version="1")
     with connect(system.dsn(Purpose.RESULTS), autocommit=True) as results:
-        first, _ = add(results, day(1), np.array([1]), yesterday=None)
-        add(results, day(1), np.array([1, 2]), yesterday=None)
+        first, _ = add(results, day(1), np.array([1]), yesterday=None, snapshot_id="s")
+        add(results, day(1), np.array([1, 2]), yesterday=None, snapshot_id="another drop")
         with pytest.raises(StateGap, match="another run has changed the tracked episodes of 2018-03-01"):
-            add(results, day(2), np.array([3]), yesterday=first)
+            add(results, day(2), np.array([3]), yesterday=first, snapshot_id="s")

@@ -46,7 +46,9 @@ def ask_psycopg2(dsn: str, query: str) -> None:
 
 
 def ask_sqlalchemy(dsn: str, query: str) -> None:
-    engine = sqlalchemy.create_engine(to_sqlalchemy_url(dsn), connect_args={"connect_timeout": 2})
+    engine = sqlalchemy.create_engine(
+        to_sqlalchemy_url(dsn), connect_args={"connect_timeout": 2}, poolclass=sqlalchemy.NullPool
+    )
     with engine.connect() as connection:
         connection.execute(sqlalchemy.text(query))
 
