@@ -31,7 +31,7 @@ def describe(dsn: str) -> str:
             password that is not percent-encoded ends up there.
     """
     parts = _parse(dsn)
-    hosts.hosts_of_parts("a DSN", parts, {})
+    hosts.hosts_of_parts("a DSN", parts)
     host = parts.get("host") or "localhost"
     port = f":{parts['port']}" if "port" in parts else ""
     return f"{parts.get('user', '')}@{host}{port}/{parts.get('dbname', '')}"

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Conninfo
 
 from episodes_assets.errors import BadSetting, HostNotAllowed
 from episodes_assets.postgres.databases import Database, Purpose
@@ -142,6 +143,7 @@ def describe_open(requests: Iterable[Request]) -> str:
 SNAPSHOTS = "EPISODES_SNAPSHOTS_URL"
 LAKE = "EPISODES_LAKE_URL"
 _DEFAULT_PORT = "5432"
+_LEADING = {"host", "hostaddr", "port", "service"}
 _S3 = {"s3", "s3a"}
 _S3_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _LOCAL = {"file", "local", "memory", "data"}
@@ -149,7 +151,7 @@ _LOCAL = {"file", "local", "memory", "data"}
 _WRAPPERS = {"simplecache", "filecache", "blockcache", "cached", "dir", "zip", "tar"}
 
 
-def hosts_of_dsn(setting: str, dsn: str, environ: Mapping[str, str] = os.environ) -> list[Host]:
+def hosts_of_dsn(setting: str, dsn: str) -> list[Host]:
     """The hosts of a DSN: each name and each address that it, or libpq's environment, names.
 
     A name counts beside the address that stands for it, because not every driver knows `hostaddr`. A
@@ -158,60 +160,64 @@ def hosts_of_dsn(setting: str, dsn: str, environ: Mapping[str, str] = os.environ
     Args:
         setting: Where the DSN comes from, for messages, which never show the DSN itself.
         dsn: A libpq URL or connection string.
-        environ: Where libpq looks for what the DSN leaves out.
 
     Raises:
         BadSetting: If it cannot be read, or names a service, whose file could name any host.
     """
     try:
-        parts = {name: str(value) for name, value in conninfo_to_dict(dsn).items()}
+        given = {name: str(value) for name, value in conninfo_to_dict(dsn).items() if name in _LEADING}
     except psycopg.ProgrammingError as error:
         raise BadSetting(
             f"{setting}: a DSN cannot be read", "spell it postgresql://user:password@host:5432/database"
         ) from error
-    if "service" in parts or "PGSERVICE" in environ:
+    defaults = {
+        name: os.fsdecode(option.val)
+        for option in Conninfo.get_defaults()
+        if (name := option.keyword.decode()) in _LEADING and option.val is not None
+    }
+    if "service" in defaults | given:
         raise BadSetting(
-            f"{setting} leads to a service of libpq ({'service=' if 'service' in parts else 'PGSERVICE'}),"
+            f"{setting} leads to a service of libpq ({'service=' if 'service' in given else 'PGSERVICE'}),"
             " whose file may name any host",
             "outside production, write the host into the DSN and unset PGSERVICE",
         )
-    return hosts_of_parts(setting, parts, environ)
+    # What is left empty is libpq's own default to libpq, and left to the environment to asyncpg.
+    filled_in = {name: value for name, value in given.items() if value}
+    ways = (defaults | given, defaults | filled_in)
+    return list(dict.fromkeys(host for parts in ways for host in hosts_of_parts(setting, parts)))
 
 
-def hosts_of_parts(setting: str, parts: Mapping[str, str], environ: Mapping[str, str]) -> list[Host]:
-    """The same of a DSN that libpq has read.
+def hosts_of_parts(setting: str, parts: Mapping[str, str]) -> list[Host]:
+    """The same of a DSN that libpq has read, its environment aside.
 
     Raises:
         BadSetting: If a host or a port is none.
     """
-    hosts = _listed(parts, "host", environ)
-    addresses = _listed(parts, "hostaddr", environ)
-    ports = (parts.get("port") or environ.get("PGPORT") or _DEFAULT_PORT).split(",")
+    ports = [port or _DEFAULT_PORT for port in parts.get("port", "").split(",")]
+    last = itertools.repeat(ports[-1])
     for port in ports:
-        _host(setting, "", port or _DEFAULT_PORT)  # a wrong one may stand beside no host, or a socket
+        _host(setting, "", port)  # a wrong one may stand beside no host, or a socket
     return [
-        _host(setting, host, port or _DEFAULT_PORT)
-        for listed in (hosts, addresses)
-        for host, port in zip(listed, itertools.chain(ports, itertools.repeat(ports[-1])), strict=False)
+        _host(setting, host, port)
+        for listed in (parts.get("host", ""), parts.get("hostaddr", ""))
+        for host, port in zip(map(str.strip, listed.split(",")), itertools.chain(ports, last), strict=False)
         if host and not host.startswith(("/", "@"))  # sockets, the second one abstract
     ]
-
-
-def _listed(parts: Mapping[str, str], name: str, environ: Mapping[str, str]) -> list[str]:
-    given = parts.get(name)
-    value = environ.get(f"PG{name.upper()}", "") if given is None else given
-    return [each.strip() for each in value.split(",")]
 
 
 def _host(setting: str, host: str, port: str | None, protocol: str = "") -> Host:
     number = int(port) if port is not None and port.isascii() and port.isdigit() else None
     made = make_host(host, number, protocol)
     if made is None or (port is not None and number is None):
-        # A password that is not percent-encoded ends up in the host or the port: show neither.
-        raise BadSetting(
-            f"{setting} names an invalid host or port", "percent-encode the password, and check the host"
-        )
+        raise _invalid(setting)
     return made
+
+
+def _invalid(setting: str) -> BadSetting:
+    # A password that is not percent-encoded ends up in the host or the port: show neither.
+    return BadSetting(
+        f"{setting} names an invalid host or port", "percent-encode the password, and check the host"
+    )
 
 
 def without_user(url: str) -> str:
@@ -219,7 +225,7 @@ def without_user(url: str) -> str:
     return re.sub(r"(?<=://)[^/?#]*@", "", url)
 
 
-def hosts_of_url(setting: str, url: str, environ: Mapping[str, str] = os.environ) -> list[Host]:
+def hosts_of_url(setting: str, url: str) -> list[Host]:
     """The hosts of a folder or an fsspec URL, chained or not; a local one has none.
 
     A bucket lies where the environment says, so the host of an endpoint that it names is one as well.
@@ -229,7 +235,7 @@ def hosts_of_url(setting: str, url: str, environ: Mapping[str, str] = os.environ
     """
     links = url.split("::")
     hosts = [host for link in links for host in _hosts_of_link(setting, link, is_chained=len(links) > 1)]
-    endpoints = {environ[name] for name in _S3_ENDPOINTS if environ.get(name)}
+    endpoints = {os.environ[name] for name in _S3_ENDPOINTS if os.environ.get(name)}
     if endpoints and any(host.protocol in _S3 for host in hosts):
         hosts += [host for each in sorted(endpoints) for host in _hosts_of_endpoint(setting, each)]
     return hosts
@@ -250,17 +256,14 @@ def _hosts_of_link(setting: str, link: str, *, is_chained: bool) -> Iterator[Hos
     if protocol.lower() in _LOCAL | _WRAPPERS or protocol.startswith(("/", ".", "~")):
         return
     try:
-        network = urlsplit(f"//{rest}").netloc.rpartition("@")[2]
-        parts = urlsplit(f"//{network}")
+        parts = urlsplit(f"//{rest}")
         host, port = parts.hostname or "", parts.port
     except ValueError as error:
-        raise BadSetting(
-            f"{setting} names an invalid host or port", "percent-encode the password, and check the host"
-        ) from error
+        raise _invalid(setting) from error
     yield _host(setting, host, None if port is None else str(port), protocol)
 
 
-def requested(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[Request]:
+def requested(settings: Settings) -> list[Request]:
     """Every host that the settings lead to: those of databases first.
 
     Raises:
@@ -272,8 +275,7 @@ def requested(settings: Settings, environ: Mapping[str, str] = os.environ) -> li
         secret = getattr(settings, f"{name}_dsn")
         if secret is not None:
             setting = f"EPISODES_{name.upper()}_DSN"
-            hosts = hosts_of_dsn(setting, secret.get_secret_value(), environ)
-            found += [Request(setting, host) for host in hosts]
+            found += [Request(setting, host) for host in hosts_of_dsn(setting, secret.get_secret_value())]
     for setting, url in ((SNAPSHOTS, settings.snapshots), (LAKE, settings.lake)):
         found += [Request(setting, host) for host in hosts_of_url(setting, url)]
     return found

@@ -1,7 +1,9 @@
 """Outside production a process reaches the hosts that somebody opened, and no other."""
 
 import ast
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,19 @@ def test_an_entry_that_is_no_host_is_refused(entry: str) -> None:
     assert "secret" not in str(refused.value)
 
 
+@pytest.fixture
+def libpq_environment(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], None]:
+    """Sets libpq's variables, these and no others."""
+
+    def set_these(environ: dict[str, str]) -> None:
+        for name in [each for each in os.environ if each.startswith("PG")]:
+            monkeypatch.delenv(name)
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+
+    return set_these
+
+
 SOCKET = "postgresql://me@/queue?host=/run/postgresql"
 
 
@@ -115,13 +130,23 @@ SOCKET = "postgresql://me@/queue?host=/run/postgresql"
         ("host=@abstract dbname=queue", {}, []),
         ("postgresql:///queue", {}, []),
         ("postgresql:///queue", {"PGHOST": "far", "PGPORT": "9"}, ["far:9"]),
-        ("postgresql:///queue?host=", {"PGHOST": "far"}, []),
+        # Empty: libpq takes its default, asyncpg what the environment says.
+        ("postgresql:///queue?host=", {"PGHOST": "far"}, ["far:5432"]),
+        ("host=near port='' dbname=queue", {"PGPORT": "9"}, ["near:5432", "near:9"]),
         ("postgresql://near/queue", {"PGHOST": "far"}, ["near:5432"]),
         (SOCKET, {"PGHOSTADDR": "10.0.0.9"}, ["10.0.0.9:5432"]),
+        ("postgresql://near:/queue", {"PGPORT": ""}, ["near:5432"]),
+        ("host=a,b port=1,", {"PGPORT": "9"}, ["a:1", "b:5432"]),
     ],
 )
-def test_a_dsn_leads_where_libpq_would_go(dsn: str, environ: dict[str, str], expected: list[str]) -> None:
-    assert [str(host) for host in hosts_of_dsn("EPISODES_QUEUE_DSN", dsn, environ)] == expected
+def test_a_dsn_leads_where_libpq_would_go(
+    dsn: str,
+    environ: dict[str, str],
+    expected: list[str],
+    libpq_environment: Callable[[dict[str, str]], None],
+) -> None:
+    libpq_environment(environ)
+    assert [str(host) for host in hosts_of_dsn("EPISODES_QUEUE_DSN", dsn)] == expected
 
 
 @pytest.mark.parametrize(
@@ -129,15 +154,19 @@ def test_a_dsn_leads_where_libpq_would_go(dsn: str, environ: dict[str, str], exp
     [
         ("postgresql://near/queue?service=prod", {}, "leads to a service of libpq .service=."),
         ("postgresql://near/queue", {"PGSERVICE": "prod"}, "leads to a service of libpq .PGSERVICE."),
+        ("postgresql://near/queue", {"PGSERVICE": ""}, "leads to a service of libpq .PGSERVICE."),
         ("postgresql://me:p@secret@near/queue", {}, "names an invalid host or port"),
         ("postgresql://me:sec/ret@near/queue", {}, "names an invalid host or port"),
         ("postgresql://me:secret@near:port:x/queue%", {}, "cannot be read"),
         ("queue please secret", {}, "cannot be read"),
     ],
 )
-def test_a_dsn_that_leads_nobody_knows_where_is_refused(dsn: str, environ: dict[str, str], says: str) -> None:
+def test_a_dsn_that_leads_nobody_knows_where_is_refused(
+    dsn: str, environ: dict[str, str], says: str, libpq_environment: Callable[[dict[str, str]], None]
+) -> None:
+    libpq_environment(environ)
     with pytest.raises(BadSetting, match=f"EPISODES_QUEUE_DSN.*{says}") as refused:
-        hosts_of_dsn("EPISODES_QUEUE_DSN", dsn, environ)
+        hosts_of_dsn("EPISODES_QUEUE_DSN", dsn)
     assert not re.search("secret|sec/|ret@", str(refused.value))
 
 
