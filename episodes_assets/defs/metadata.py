@@ -93,6 +93,7 @@ def _cell(value: object) -> str | int | float | bool | None:
 
 WIDTH, HEIGHT = 560, 160
 LEFT, RIGHT, TOP, BOTTOM = 70, 10, 12, 24
+_RIGHT_EDGE, _BOTTOM_EDGE = WIDTH - RIGHT, HEIGHT - BOTTOM
 
 
 def jobs_over_time(points: Sequence[FinishedBy], planned: int) -> str:
@@ -106,26 +107,14 @@ def jobs_over_time(points: Sequence[FinishedBy], planned: int) -> str:
     began, ended = points[0].at, points[-1].at
     span = max((ended - began).total_seconds(), 1e-3)
     most = max(planned, points[-1].jobs, 1)
-    bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
 
     def x(at: dt.datetime) -> int:
-        return LEFT + round((right - LEFT) * (at - began).total_seconds() / span)
-
-    def y(jobs: float) -> int:
-        return bottom - round((bottom - TOP) * jobs / most)
+        return LEFT + round((_RIGHT_EDGE - LEFT) * (at - began).total_seconds() / span)
 
     # Finished in steps: nothing is claimed of the time between two of them.
-    steps = "".join(f"H{x(point.at)}V{y(point.jobs)}" for point in points)
-    # Of a grey that is read on a light page and on a dark one.
-    return (
-        f"<svg xmlns='http://www.w3.org/2000/svg' width='{WIDTH}' height='{HEIGHT}'"
-        " font-size='11' fill='gray'>"
-        f"<path stroke='gray' stroke-opacity='.4' d='M{LEFT} {TOP}H{right}M{LEFT} {bottom}H{right}'/>"
-        f"<path fill='none' stroke='#4f43dd' d='M{LEFT} {bottom}{steps}'/>"
-        f"<text y='{TOP + 4}'>{most:,}</text><text y='{bottom}'>0</text>"
-        f"<text x='{LEFT}' y='{HEIGHT - 6}'>{began:%Y-%m-%d %H:%M:%S} UTC</text>"
-        f"<text x='{right}' y='{HEIGHT - 6}' text-anchor='end'>{ended:%H:%M:%S}</text></svg>"
-    )
+    steps = "".join(f"H{x(point.at)}V{_y(point.jobs, most)}" for point in points)
+    path = f"<path fill='none' stroke='#4f43dd' d='M{LEFT} {_BOTTOM_EDGE}{steps}'/>"
+    return _framed(path, most, f"{began:%Y-%m-%d %H:%M:%S} UTC", f"{ended:%H:%M:%S}")
 
 
 def counts_by_day(counts: Mapping[dt.date, int]) -> str:
@@ -137,21 +126,30 @@ def counts_by_day(counts: Mapping[dt.date, int]) -> str:
     days = sorted(counts)[-MOST_POINTS:]
     if not days:
         return f"<svg xmlns='http://www.w3.org/2000/svg' width='{WIDTH}' height='{HEIGHT}'/>"
-    most = max(max(counts[day] for day in days), 1)
-    bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
-    step = (right - LEFT) / ((days[-1] - days[0]).days + 1)
-    width = max(round(step * 0.8), 1)
+    most = max(*(counts[day] for day in days), 1)
+    step = (_RIGHT_EDGE - LEFT) / ((days[-1] - days[0]).days + 1)
     bars = "".join(
-        f"M{LEFT + round(step * (day - days[0]).days)} {bottom}"
-        f"v-{round((bottom - TOP) * counts[day] / most)}h{width}V{bottom}"
+        f"M{LEFT + round(step * ((day - days[0]).days + 0.5))} {_BOTTOM_EDGE}V{_y(counts[day], most)}"
         for day in days
     )
+    path = f"<path stroke='#4f43dd' stroke-width='{max(int(step * 0.8), 1)}' d='{bars}'/>"
+    return _framed(path, most, str(days[0]), str(days[-1]))
+
+
+def _y(count: float, most: int) -> int:
+    return _BOTTOM_EDGE - round((_BOTTOM_EDGE - TOP) * count / most)
+
+
+def _framed(path: str, most: int, first: str, last: str) -> str:
+    """The SVG with its axes: counts from 0 to `most`, times from `first` to `last`."""
+    # Of a grey that is read on a light page and on a dark one.
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' width='{WIDTH}' height='{HEIGHT}'"
         " font-size='11' fill='gray'>"
-        f"<path stroke='gray' stroke-opacity='.4' d='M{LEFT} {bottom}H{right}'/>"
-        f"<path fill='#4f43dd' d='{bars}'/>"
-        f"<text y='{TOP + 4}'>{most:,}</text><text y='{bottom}'>0</text>"
-        f"<text x='{LEFT}' y='{HEIGHT - 6}'>{days[0]}</text>"
-        f"<text x='{right}' y='{HEIGHT - 6}' text-anchor='end'>{days[-1]}</text></svg>"
+        f"<path stroke='gray' stroke-opacity='.4'"
+        f" d='M{LEFT} {TOP}H{_RIGHT_EDGE}M{LEFT} {_BOTTOM_EDGE}H{_RIGHT_EDGE}'/>"
+        f"{path}"
+        f"<text y='{TOP + 4}'>{most:,}</text><text y='{_BOTTOM_EDGE}'>0</text>"
+        f"<text x='{LEFT}' y='{HEIGHT - 6}'>{first}</text>"
+        f"<text x='{_RIGHT_EDGE}' y='{HEIGHT - 6}' text-anchor='end'>{last}</text></svg>"
     )
