@@ -22,7 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -179,7 +179,7 @@ class TimeLimits:
         return self.by_algorithm.get(algorithm.name) or algorithm.timeout_seconds or self.job
 
 
-P = ParamSpec("P")
+Arguments = TypeVarTuple("Arguments")
 R = TypeVar("R")
 _END_SECONDS = 2.0
 
@@ -218,7 +218,7 @@ class ComputeProcess:
         )
 
     async def run(
-        self, timeout_seconds: float | None, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+        self, timeout_seconds: float | None, function: Callable[[*Arguments], R], *args: *Arguments
     ) -> R:
         """Run a function in the process.
 
@@ -226,15 +226,12 @@ class ComputeProcess:
             timeout_seconds: How long it may take; None for any time.
             function: Can be pickled.
             *args: Its arguments.
-            **kwargs: Must be empty.
 
         Raises:
             ComputationDied: If the process died.
             ComputationTooLong: If it took longer than the limit.
             Exception: Whatever the function raises.
         """
-        if kwargs:
-            raise TypeError("positional arguments only")
         loop = asyncio.get_running_loop()
         child: BaseProcess | None = None
         try:
