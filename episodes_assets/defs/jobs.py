@@ -8,10 +8,10 @@ import dagster as dg
 from pydantic import Field
 
 from episodes_assets.days import parse_date
+from episodes_assets.defs.launches import launched_by
 from episodes_assets.defs.partitions import daily
 from episodes_assets.defs.resources import QueueDatabase
 from episodes_assets.defs.steps import NO_OPTIONS, RunOptions, as_dagster_failure
-from episodes_assets.defs.storage import launched_by
 from episodes_assets.ledger import held
 from episodes_assets.ledger.held import cancel_day
 from episodes_assets.ledger.held import retry_held_jobs as retry

@@ -15,8 +15,8 @@ import dagster as dg
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from episodes_assets.checks.verdicts import Verdict
+from episodes_assets.defs.launches import launched_by
 from episodes_assets.defs.metadata import table
-from episodes_assets.defs.storage import launched_by
 from episodes_assets.errors import BadRunConfig, EpisodesError, HostUnreachable, ReasonMissing
 from episodes_assets.failures import explain
 from episodes_assets.results.repairs import RepairDecision

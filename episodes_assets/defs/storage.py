@@ -1,24 +1,18 @@
-"""Dagster's own storage, found like every other database: by setting, or embedded; and who launched a run.
+"""Dagster's own storage, found like every other database: by setting, or embedded.
 
 `dagster.yaml` names this class, so that each of Dagster's commands works from a checkout without a variable
 to export first. The storage reads its DSN as SQLAlchemy does: always a URL, which names the driver as well.
 
-It sets a tag on each run and backfill that says who launched it, whatever tags were sent along. The web
-server says who is signed in while it answers a request. Elsewhere a run belongs to the user of the
-operating system whose process makes it. Whoever holds Dagster's own DSN can write any tag: this records
-what people do in the dashboard and at the command line, and is no defence against holders of that DSN.
+It records with each run and backfill who launched it, as `launches` says.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 from dagster import get_dagster_logger
 from dagster._core.execution.backfill import PartitionBackfill
-from dagster._core.storage.tags import BACKFILL_ID_TAG, SCHEDULE_NAME_TAG, SENSOR_NAME_TAG
+from dagster._core.storage.tags import BACKFILL_ID_TAG
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.run_storage import PostgresRunStorage
@@ -27,7 +21,7 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.dialects import plugins
 from sqlalchemy.engine import URL, CreateEnginePlugin, Engine
 
-from episodes_assets.accounts.identity import operating_system_user
+from episodes_assets.defs.launches import LAUNCHED_BY, by_this_process, is_request, note, stamped
 from episodes_assets.postgres import session
 from episodes_assets.postgres.connect import connect_to_write
 from episodes_assets.postgres.databases import Database, Purpose
@@ -35,57 +29,22 @@ from episodes_assets.postgres.provision.status import ready_databases
 from episodes_assets.postgres.session import SessionKind
 from episodes_assets.settings import load_settings
 
-LAUNCHED_BY = "episodes/launched_by"
-_NOT_RECORDED = "unknown: the run does not say who launched it"
-
-
-@dataclass(frozen=True)
-class Launches:
-    """What one request launches.
-
-    Attributes:
-        by: The name of whoever sent it.
-        ids: Of the runs and backfills it made.
-    """
-
-    by: str
-    ids: list[str] = field(default_factory=list)
-
-
-_CURRENT: ContextVar[Launches | None] = ContextVar("launches", default=None)
-
-
-@contextmanager
-def launching_as(name: str) -> Iterator[Launches]:
-    """Record this name with each run and backfill that is made within the block."""
-    launches = Launches(name)
-    token = _CURRENT.set(launches)
-    try:
-        yield launches
-    finally:
-        _CURRENT.reset(token)
-
-
-def launched_by(run: dg.DagsterRun) -> str:
-    """Who launched a run."""
-    return run.tags.get(LAUNCHED_BY, _NOT_RECORDED)
-
 
 class LaunchRecordingRunStorage(PostgresRunStorage):
     """Dagster's run storage, which records with each run and each backfill who launched it."""
 
     def add_run(self, dagster_run: dg.DagsterRun) -> dg.DagsterRun:
         """Add a run."""
-        by = self._from_backfill(dagster_run.tags) or _by_this_process(dagster_run.tags)
-        added = super().add_run(dagster_run.with_tags(_stamped(dagster_run.tags, by)))
-        _note(added.run_id)
+        by = self._from_backfill(dagster_run.tags) or by_this_process(dagster_run.tags)
+        added = super().add_run(dagster_run.with_tags(stamped(dagster_run.tags, by)))
+        note(added.run_id)
         return added
 
     def add_backfill(self, partition_backfill: PartitionBackfill) -> None:
         """Add a backfill, whose runs the daemon makes later."""
-        tags = _stamped(partition_backfill.tags or {}, _by_this_process({}))
+        tags = stamped(partition_backfill.tags or {}, by_this_process({}))
         super().add_backfill(partition_backfill._replace(tags=tags))
-        _note(partition_backfill.backfill_id)
+        note(partition_backfill.backfill_id)
 
     def dispose(self) -> None:
         """Close the connections that are kept; Dagster's own storage keeps none."""
@@ -94,29 +53,10 @@ class LaunchRecordingRunStorage(PostgresRunStorage):
 
     def _from_backfill(self, tags: Mapping[str, str]) -> str | None:
         """Who launched the backfill that a run belongs to."""
-        if _CURRENT.get() is not None or BACKFILL_ID_TAG not in tags:
+        if is_request() or BACKFILL_ID_TAG not in tags:
             return None
         backfill = self.get_backfill(tags[BACKFILL_ID_TAG])
         return None if backfill is None else (backfill.tags or {}).get(LAUNCHED_BY)
-
-
-def _stamped(tags: Mapping[str, str], by: str) -> dict[str, str]:
-    return {**tags, LAUNCHED_BY: by}
-
-
-def _note(made: str) -> None:
-    if (launches := _CURRENT.get()) is not None:
-        launches.ids.append(made)
-
-
-def _by_this_process(tags: Mapping[str, str]) -> str:
-    if (launches := _CURRENT.get()) is not None:
-        return launches.by
-    user = operating_system_user()
-    for kind, tag in (("schedule", SCHEDULE_NAME_TAG), ("sensor", SENSOR_NAME_TAG)):
-        if tag in tags:
-            return f"{user}, {kind} {tags[tag]}"
-    return user
 
 
 _PLUGIN = "episodes_session_settings"

@@ -12,7 +12,7 @@ from episodes_assets.accounts.identity import operating_system_user
 from episodes_assets.cli import jobs
 from episodes_assets.cli.correct import history
 from episodes_assets.definitions import build_defs
-from episodes_assets.defs.storage import LAUNCHED_BY, launched_by
+from episodes_assets.defs.launches import LAUNCHED_BY, launched_by
 from episodes_assets.errors import NothingToWaive, ReasonMissing
 from episodes_assets.ledger import held, plans
 from episodes_assets.ledger.dispatch import fan_out_day

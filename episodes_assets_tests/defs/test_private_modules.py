@@ -33,9 +33,12 @@ REASONS = {
         "dagster._core.scheduler.instigation": "when a sensor was switched on, which no public call tells",
         "dagster._core.workspace.context": "the type of the workspace that the sensors are looked up in",
     },
+    "defs/launches.py": {
+        "dagster._core.storage.tags": "the tags by which automation marks its runs",
+    },
     "defs/storage.py": {
         "dagster._core.execution.backfill": "the type of what the run storage is given for a backfill",
-        "dagster._core.storage.tags": "the tags by which automation marks its runs",
+        "dagster._core.storage.tags": "the tag by which a backfill marks its runs",
         "dagster._serdes": "the type of what `dagster.yaml` configures a storage with",
         "dagster_postgres.run_storage": "the run storage that ours extends by a tag",
     },

@@ -16,7 +16,7 @@ from starlette.requests import HTTPConnection
 from episodes_assets.accounts.audit import shortened
 from episodes_assets.dashboard.auth.graphql import RUN_CONFIG, Call, GraphQLRequest, names_environment
 from episodes_assets.days import ONE_DAY
-from episodes_assets.defs.storage import LAUNCHED_BY
+from episodes_assets.defs.launches import LAUNCHED_BY
 
 # One answer with the types of what was done is some hundred bytes; errors with tracebacks are long.
 LONGEST_ANSWER = 100_000

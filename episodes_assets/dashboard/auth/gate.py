@@ -52,7 +52,7 @@ from episodes_assets.dashboard.auth.graphql import (
 from episodes_assets.dashboard.auth.graphql_socket import guard_socket
 from episodes_assets.dashboard.auth.refusals import Refusal, answer
 from episodes_assets.dashboard.site import Site
-from episodes_assets.defs.storage import launching_as
+from episodes_assets.defs.launches import launching_as
 
 MOST_BYTES = 10_000_000
 # A login form needs less, and anybody may send one.

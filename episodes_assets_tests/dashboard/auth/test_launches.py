@@ -17,7 +17,7 @@ from graphql import GraphQLInputObjectType, GraphQLObjectType, get_named_type
 
 from episodes_assets.accounts import sessions
 from episodes_assets.accounts.identity import Role
-from episodes_assets.defs.storage import LAUNCHED_BY
+from episodes_assets.defs.launches import LAUNCHED_BY
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.settings import PROJECT_FOLDER
