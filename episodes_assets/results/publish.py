@@ -37,6 +37,9 @@ from episodes_assets.results.publications import (
 )
 from episodes_assets.results.repairs import RepairDecision, record_repair
 
+# Of what a publication's rows are made by; another one may write the same outcomes otherwise.
+CODE_VERSION = "1"
+
 _VALUES = sql.SQL(", ").join(map(sql.Placeholder, NAMES))
 _EXCLUDED = sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(n)) for n in NAMES[1:])
 
@@ -114,11 +117,12 @@ def publish_day(
 
     Raises:
         DayNotPlanned: If the day has no plan.
-        ManifestDamaged: If the manifest names a later plan than the history.
-        LedgerBehind: If the day was published from a later plan, which the ledger does not have.
+        ManifestDamaged: If the manifest is not what was last published, and this is no repair.
+        LedgerBehind: If the day was published from a later plan, which the ledger does not have, or without
+            fewer jobs of this one.
         DayIncomplete: If a job of the plan has no outcome and is not left out. A blocking asset check
             would stop a publication only within its own run, so it is looked at here.
-        OutcomesChanged: If a repair finds other outcomes than those that the plan was published with.
+        OutcomesChanged: If the plan has other outcomes than those that it was published with.
     """
     with results.transaction(), one_snapshot(queue):
         # Two publications of a day take turns.
@@ -126,19 +130,21 @@ def publish_day(
         # In its turn, not before: it may have been replaced while others published.
         plan = require_plan(queue, day)
         current = find_day(results, day)
+        # The history cannot be changed by this role: what was published is what it says, not the manifest.
         before = find_last_publication(results, day)
-        # The history cannot be changed by this role, so a repair goes by that.
-        _refuse_older(plan, None if repair else current, before)
+        if not repair:
+            _require_undamaged(day, current, before)
         left_out, decision = read_left_out(queue, plan.plan_id)
-        is_kept = not repair and _is_of(current, plan, left_out, decision)
-        if is_kept and current is not None:
-            rows, checksum = plan.jobs - left_out, current.checksum
-        elif current is None and not repair:
+        _refuse_older(plan, before, left_out)
+        is_kept = not repair and _is_of(before, plan, left_out, decision, code_version)
+        if is_kept and before is not None:
+            rows, checksum = before.rows, before.checksum
+        elif before is None and not repair:
             # A day that is published for the first time needs no look before the leap.
             rows, checksum = 0, ""
         else:
             rows, checksum = stream_outcomes(queue, plan, lambda _: None)
-        if repair and _has_other_outcomes(before, plan, left_out, decision, checksum):
+        if _is_of(before, plan, left_out, decision, code_version) and before and before.checksum != checksum:
             raise OutcomesChanged(
                 f"the outcomes of {day} are not those that its plan was published with",
                 f"run `episodes run {day} --repair --reason WHY`, which works its jobs again",
@@ -146,7 +152,7 @@ def publish_day(
         if repair:
             changed = read_published(results, [day]).get(day, NO_ROWS) != Rows(rows, checksum)
         else:
-            changed = not is_kept and (current is None or current.checksum != checksum)
+            changed = before is None or before.checksum != checksum
         if changed:
             results.execute("DELETE FROM published.results WHERE day = %s", [day])
             with results.cursor() as cursor, cursor.copy(_RESULTS) as copy:
@@ -160,7 +166,7 @@ def publish_day(
         publication = Publication(
             day=day,
             jobs=plan.jobs,
-            rows=current.rows if is_kept and current else rows,
+            rows=rows,
             left_out=left_out,
             decision=decision,
             checksum=checksum,
@@ -172,8 +178,8 @@ def publish_day(
             viewings_digest=plan.viewings_digest,
             code_version=code_version,
             # Only new outcomes bring other versions, and those are of another plan or other rows.
-            algorithm_versions=current.algorithm_versions
-            if current and current.algorithm_versions and not (changed or repair) and _is_from(current, plan)
+            algorithm_versions=before.algorithm_versions
+            if before and before.algorithm_versions and not (changed or repair) and _is_from(before, plan)
             else read_algorithm_versions(queue, plan.plan_id),
         )
         is_other = current is None or current.publication != publication
@@ -190,40 +196,44 @@ def publish_day(
 
 
 def _is_from(published: PublishedDay | None, plan: Plan) -> bool:
-    return published is not None and published.plan_uid == plan.plan_uid
+    if published is None:
+        return False
+    if published.plan_uid is None:  # of a release that did not record it
+        return (published.plan_id, published.plan_checksum) == (plan.plan_id, plan.checksum)
+    return published.plan_uid == plan.plan_uid
 
 
-def _is_of(published: PublishedDay | None, plan: Plan, left_out: int, decision: str) -> bool:
-    """Whether a publication is of a plan, without the same jobs: then its rows are the same."""
+def _is_of(
+    published: PublishedDay | None, plan: Plan, left_out: int, decision: str, code_version: str
+) -> bool:
+    """Whether a publication is of a plan, without the same jobs, by the same code.
+
+    Then its rows are the same: a plan's outcomes are written once.
+    """
     return (
         published is not None
         and _is_from(published, plan)
-        and (published.left_out, published.decision) == (left_out, decision)
+        and (published.left_out, published.decision, published.code_version)
+        == (left_out, decision, code_version)
     )
 
 
-def _has_other_outcomes(
-    before: PublishedDay | None, plan: Plan, left_out: int, decision: str, checksum: str
-) -> bool:
-    """Whether a plan has other outcomes than those it was published with, which are written once."""
-    return before is not None and _is_of(before, plan, left_out, decision) and before.checksum != checksum
-
-
-def describe_changed_outcomes(queue: Connection, results: Connection, plan: Plan) -> str:
+def describe_changed_outcomes(queue: Connection, results: Connection, plan: Plan, code_version: str) -> str:
     """`outcomes` if a plan has others than those it was published with; else empty.
 
     Args:
         queue: To `queue`, in no transaction.
         results: To `results`.
         plan: A current plan.
+        code_version: Of the publishing code: another one may write the same outcomes otherwise.
     """
     before = find_last_publication(results, plan.day)
-    if not _is_from(before, plan):
-        return ""
     with one_snapshot(queue):
         left_out, decision = read_left_out(queue, plan.plan_id)
+        if before is None or not _is_of(before, plan, left_out, decision, code_version):
+            return ""
         _, checksum = stream_outcomes(queue, plan, lambda _: None)
-    return "outcomes" if _has_other_outcomes(before, plan, left_out, decision, checksum) else ""
+    return "outcomes" if before.checksum != checksum else ""
 
 
 def _record(
@@ -242,18 +252,31 @@ def _record(
     record_repair(results, publication.day, what, repair)
 
 
-def _refuse_older(plan: Plan, current: PublishedDay | None, before: PublishedDay | None) -> None:
-    """Refuse to publish an older plan over a newer one, as with a ledger restored to an earlier moment."""
-    newest = before.plan_id if before else 0
-    if current is not None and current.plan_id > max(plan.plan_id, newest):
+def _require_undamaged(day: dt.date, current: PublishedDay | None, before: PublishedDay | None) -> None:
+    """Refuse to go by a manifest that something else has changed: it would be put into the history."""
+    if (current and current.publication) != (before and before.publication):
         raise ManifestDamaged(
-            f"the manifest of {plan.day} names plan {current.plan_id}, which it was never published from:"
-            " something else writes to the schema `published`",
-            f"stop it, then run `episodes run {plan.day} --repair --reason WHY`",
+            f"the manifest of {day} is not what was last published: something else writes to the schema"
+            " `published`",
+            f"stop it, then run `episodes run {day} --repair --reason WHY`",
         )
-    if newest > plan.plan_id:
+
+
+def _refuse_older(plan: Plan, before: PublishedDay | None, left_out: int) -> None:
+    """Refuse what is older than what was published, as in a ledger restored to an earlier moment."""
+    if before is None:
+        return
+    hint = f"see `episodes db status`; `episodes run {plan.day} --rework` plans and works the day anew"
+    if before.plan_id > plan.plan_id:
         raise LedgerBehind(
-            f"{plan.day} was published from plan {newest}, and the ledger only knows it up to plan"
+            f"{plan.day} was published from plan {before.plan_id}, and the ledger only knows it up to plan"
             f" {plan.plan_id}: `queue` was restored to an earlier moment",
-            f"see `episodes db status`; `episodes run {plan.day} --rework` plans and works the day anew",
+            hint,
+        )
+    # Outcomes are only added, so of one plan never more is left out than before.
+    if _is_from(before, plan) and left_out > before.left_out:
+        raise LedgerBehind(
+            f"{plan.day} was published without {before.left_out:,} jobs of its plan, and now {left_out:,} are"
+            " left out: `queue` was restored to an earlier moment",
+            hint,
         )

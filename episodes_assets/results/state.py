@@ -178,7 +178,7 @@ def read_tracked(dsn: str, until: TrackedDay | None) -> TrackedEpisodes:
         until: The day as `state_before` has it; None for none tracked.
 
     Raises:
-        StateGap: If they are not as many as the day's manifest says.
+        StateGap: If they are not those that the manifests of their days say.
     """
     state = read_arrow(
         dsn,
@@ -187,30 +187,39 @@ def read_tracked(dsn: str, until: TrackedDay | None) -> TrackedEpisodes:
         until=until.day if until else None,
     )
     tracked_on = state["tracked_on"].to_numpy().astype("datetime64[D]")
-    if until and state.num_rows != until.total:
-        raise StateGap(
-            f"{state.num_rows:,} episodes are tracked as of {until.day}, its manifest says {until.total:,}:"
-            " something else writes to the schema `state`",
-            _repair_of(dsn, tracked_on, until.day),
-        )
-    return TrackedEpisodes(state["epid"].to_numpy(), tracked_on)
+    epids = state["epid"].to_numpy()
+    if until is not None:
+        _require_chain(dsn, epids, tracked_on, until.day)
+    return TrackedEpisodes(epids, tracked_on)
 
 
-def _repair_of(dsn: str, tracked_on: npt.NDArray[np.datetime64], until: dt.date) -> str:
-    """What to do about stored episodes that are not as many as the manifest says."""
+def _require_chain(
+    dsn: str, epids: EpisodeIds, tracked_on: npt.NDArray[np.datetime64], until: dt.date
+) -> None:
+    """Refuse episodes that are not those that the manifests of their days say, however many they are."""
+    order = np.lexsort((epids, tracked_on))
+    epids, tracked_on = epids[order], tracked_on[order]
     manifest = read_arrow(
         dsn,
-        "SELECT day, total, origin FROM state.tracked_days WHERE day <= {until}::date ORDER BY day",
+        "SELECT day, origin, previous_checksum, checksum FROM state.tracked_days"
+        " WHERE day <= {until}::date ORDER BY day",
         until=until,
-    ).to_pandas(date_as_object=False)
-    stored = np.searchsorted(np.sort(tracked_on), manifest["day"].to_numpy().astype("datetime64[D]"), "right")
-    differing = manifest[manifest["total"].to_numpy() != stored]
-    if differing.empty:  # put right in between
-        return "nothing differs any more: try again"
-    first = differing.iloc[0]
-    if first["origin"] == "import":
-        return "what was imported is in no drop: restore `results` from a backup, or import anew"
-    return f"stop it, then run `{repair_command(first['day'].date(), until)}`"
+    ).to_pylist()
+    ends = np.searchsorted(tracked_on, np.array([row["day"] for row in manifest], "datetime64[D]"), "right")
+    begin = 0
+    for row, end in zip(manifest, ends.tolist(), strict=True):
+        # What a history begins with was tracked on any day up to its first.
+        added = epids[begin:end] if begin else np.sort(epids[:end])
+        previous = "import" if row["origin"] == "import" else row["previous_checksum"] or ""
+        if state_checksum(previous, added) != row["checksum"]:
+            raise StateGap(
+                f"the episodes tracked on {row['day']} are not those that its manifest says:"
+                " something else writes to the schema `state`",
+                "what was imported is in no drop: restore `results` from a backup, or import anew"
+                if row["origin"] == "import"
+                else f"stop it, then run `{repair_command(row['day'], until)}`",
+            )
+        begin = end
 
 
 def repair_command(first: dt.date, last: dt.date) -> str:
@@ -251,7 +260,8 @@ def record_day(
         The day as it is to be stored, and whether anything was written.
 
     Raises:
-        StateGap: If yesterday is not what it was when it was looked at.
+        StateGap: If yesterday is not what it was when it was looked at, or something else has changed the
+            day, and this is no repair.
     """
     previous = None if yesterday is None else yesterday.checksum
     checksum = state_checksum(previous or "", newly_tracked)
@@ -267,6 +277,12 @@ def record_day(
     with connection.transaction():
         is_recorded = _follows_from(connection, recorded, code_version)
         if is_recorded and not repair:
+            if read_day(connection, day) != recorded:
+                raise StateGap(
+                    f"the tracked episodes of {day} are not those that its drop and its yesterday give:"
+                    " something else writes to the schema `state`",
+                    f"stop it, then run `{repair_command(day, day)}`",
+                )
             return recorded, False
         _require_still(connection, yesterday)
         latest = latest_day(connection)

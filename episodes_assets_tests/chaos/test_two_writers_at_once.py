@@ -1,5 +1,6 @@
 """Fan-outs, publications, retries, cancellations, replannings, two at once: straight at the stores, often."""
 
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -35,6 +36,9 @@ def planned(system: System, monkeypatch: pytest.MonkeyPatch) -> System:
     system.generate(day(1), day(1), episodes=60)
     system.plan(day(1))
     return system
+
+
+OTHER_PLAN = uuid.UUID(int=1)
 
 
 def with_queue(system: System, function: Callable[[Connection], T]) -> T:
@@ -78,10 +82,13 @@ def test_two_publications(planned: System, chaos: Chaos) -> None:
     calm = fingerprint(planned)
     for _ in range(chaos.pick(short=15, long=300)):
         if chaos.random.random() < 0.5:
-            planned.query("results", "DELETE FROM published.days")
-            planned.query("results", "DELETE FROM published.results")
-        else:
-            planned.query("results", "UPDATE published.days SET checksum = 'other', plan_uid = NULL")
+            for table in ("days", "history", "results"):
+                planned.query("results", f"DELETE FROM published.{table}")
+        else:  # as from another plan
+            for table in ("days", "history"):
+                planned.query(
+                    "results", f"UPDATE published.{table} SET checksum = 'other', plan_uid = %s", [OTHER_PLAN]
+                )
         with chaos.attack(Promise.TWO, "two publications of one day"):
             one = partial(publish, planned)
             ends = in_threads(chaos.random, LATEST_SECONDS, one, one)

@@ -590,7 +590,7 @@ def _find_damage(to: Open) -> None:
     # In no transaction, as `_publish`.
     plan = require_plan(to.queue, THE_DAY)
     verify.describe_damage(to.queue, to.queue_dsn, plan)
-    publish.describe_changed_outcomes(to.queue, to.results, plan)
+    publish.describe_changed_outcomes(to.queue, to.results, plan, publish.CODE_VERSION)
 
 
 def _read_back(to: Open) -> None:

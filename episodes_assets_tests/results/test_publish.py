@@ -9,8 +9,8 @@ import psycopg
 import pytest
 
 from episodes_assets.defs.decisions import wants_publication
-from episodes_assets.errors import DayIncomplete, LedgerBehind
-from episodes_assets.ledger import plans
+from episodes_assets.errors import DayIncomplete, LedgerBehind, ManifestDamaged
+from episodes_assets.ledger import held, plans
 from episodes_assets.ledger.progress import read_progress
 from episodes_assets.postgres import locks
 from episodes_assets.postgres.connect import Connection, connect
@@ -187,3 +187,71 @@ def test_rows_have_the_columns_of_all_algorithms(
     assert rows["views"].tolist() == [5]
     assert rows["median_share"].isna().all()
     assert publications.read_rows(results, day(9)).columns.tolist() == rows.columns.tolist()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE published.days SET checksum = 'x', rows = rows - 1",
+        'UPDATE published.days SET algorithm_versions = \'{"reach": ["99"]}\'',
+        "UPDATE published.days SET snapshot_id = 'x'",
+        "DELETE FROM published.days",
+    ],
+)
+@pytest.mark.parametrize("code_version", ["1", "2"])
+def test_a_manifest_that_something_else_changed_is_not_published_from(
+    system: System, queue: Connection, results: Connection, damage: str, code_version: str
+) -> None:
+    """Nor put into the history, which repairs go by."""
+    record(queue, 1, 2)
+    system.finish_jobs(views=5)
+    publish.publish_day(queue, results, day(1), "1")
+    history = publications.read_history(results, day(1))
+    system.query("results", damage)
+    with pytest.raises(ManifestDamaged, match="not what was last published"):
+        publish.publish_day(queue, results, day(1), code_version)
+    assert publications.read_history(results, day(1)) == history
+
+
+CHANGE = "UPDATE ledger.outcomes SET metrics = jsonb_set(metrics, '{views}', '7') WHERE position = 1"
+
+
+@pytest.mark.parametrize("is_of_an_older_release", [True, False])
+def test_outcomes_that_something_else_changed_are_not_published(
+    system: System, queue: Connection, results: Connection, *, is_of_an_older_release: bool
+) -> None:
+    record(queue, 1, 2)
+    system.finish_jobs(views=5)
+    publish.publish_day(queue, results, day(1), "1")
+    if is_of_an_older_release:  # which recorded no uid
+        for table in ("days", "history"):
+            system.query("results", f"UPDATE published.{table} SET plan_uid = NULL")
+    before = publications.read_rows(results, day(1))
+    system.query("queue", CHANGE)
+    _, changed = publish.publish_day(queue, results, day(1), "1")
+    assert not changed
+    assert publications.read_rows(results, day(1)).equals(before)
+    plan = plans.require_plan(queue, day(1))
+    assert publish.describe_changed_outcomes(queue, results, plan, "1") == "outcomes"
+
+
+def test_a_day_is_not_published_without_more_jobs_than_before(
+    system: System, queue: Connection, results: Connection
+) -> None:
+    """As from a queue that was restored to a moment when a job was left out that has an outcome since."""
+    record(queue, 1, 2)
+    system.finish_jobs("epid = 1")
+    system.hold_jobs("epid = 2")
+    held.waive_held_jobs(queue, day(1), reason="r", decided_by="b")
+    first, _ = publish.publish_day(queue, results, day(1), "1")
+    held.retry_held_jobs(queue, day(1))
+    system.finish_jobs("epid = 2")
+    whole, _ = publish.publish_day(queue, results, day(1), "1")
+    assert (first.rows, whole.rows) == (1, 2)
+    system.query("queue", "DELETE FROM ledger.outcomes WHERE position = 1")
+    system.query("queue", "UPDATE ledger.chunks SET succeeded = 1")
+    system.hold_jobs("epid = 2")
+    held.waive_held_jobs(queue, day(1), reason="r", decided_by="b")
+    with pytest.raises(LedgerBehind, match="without 0 jobs of its plan, and now 1 are left out"):
+        publish.publish_day(queue, results, day(1), "1")
+    assert len(publications.read_rows(results, day(1))) == 2

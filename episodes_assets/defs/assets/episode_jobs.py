@@ -290,7 +290,9 @@ def _find_damage(queue: Connection, dsn: str, results: Connection, day: dt.date)
     plan = plans.find_plan(queue, day)
     if plan is None:
         return ""
-    return describe_damage(queue, dsn, plan) or publish.describe_changed_outcomes(queue, results, plan)
+    return describe_damage(queue, dsn, plan) or publish.describe_changed_outcomes(
+        queue, results, plan, publish.CODE_VERSION
+    )
 
 
 def _before_new(*each: Callable[[], None]) -> None:

@@ -60,7 +60,7 @@ PREVIEW_ROWS = 10
     group_name="results",
     kinds={"postgres"},
     owners=TEAM,
-    code_version=CODE_VERSION,
+    code_version=publish.CODE_VERSION,
     metadata=tables.RESULTS.metadata,
     check_specs=CHECKS,
     config_schema=RepairOptions.config_schema(),
@@ -91,7 +91,7 @@ def published_results(
         for day in days_of(context):
             plans.require_plan(queue, day)
         for day in days_of(context):
-            manifest, changed = publish.publish_day(queue, results, day, CODE_VERSION, repair)
+            manifest, changed = publish.publish_day(queue, results, day, publish.CODE_VERSION, repair)
             context.log.info(f"{day}: {manifest.rows:,} rows{'' if changed else ' (unchanged)'}")
             if manifest.left_out:
                 context.log.warning(f"{day}: without {manifest.left_out:,} failed jobs: {manifest.decision}")
