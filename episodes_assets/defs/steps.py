@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 import dagster as dg
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from episodes_assets.checks.verdicts import Verdict
 from episodes_assets.defs.launches import launched_by
@@ -86,6 +86,13 @@ class RunOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @field_validator("*")
+    @classmethod
+    def _can_be_kept(cls, value: object) -> object:
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("it holds a NUL character, which PostgreSQL does not keep")
+        return value
+
     @classmethod
     def config_schema(cls) -> dict[str, dg.Field]:
         """The step's `config_schema`.
@@ -146,8 +153,9 @@ class RepairOptions(RunOptions):
         config: Mapping[str, Any] = context.run.run_config
         ops: Mapping[str, Any] = config.get("ops", {})
         configs = [each.get("config", {}) for each in ops.values()]
-        said = [each.get("reason", "").strip() for each in configs if each.get("repair")]
-        reason = next((each for each in said if each), "")
+        # PostgreSQL keeps no NUL. The options of other steps are looked at when those begin.
+        said = [each.get("reason", "").replace("\0", " ").split() for each in configs if each.get("repair")]
+        reason = next((" ".join(words) for words in said if words), "")
         if not reason:
             raise ReasonMissing(
                 "a day is repaired only for a reason",

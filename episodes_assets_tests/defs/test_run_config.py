@@ -139,3 +139,8 @@ def test_resources_are_replaced_in_code(system: System) -> None:
     with dg.DagsterInstance.get() as instance:
         result = job.execute_in_process(instance=instance, partition_key=str(day(1)), raise_on_error=False)
     assert "replaced" in failure(result)
+
+
+def test_a_text_that_postgresql_cannot_keep_is_refused(system: System) -> None:
+    refused = system.materialize(day(1), config={"refresh": True, "reason": "a\0b"})
+    assert "the option reason of take_input is refused: Value error, it holds a NUL" in failure(refused)

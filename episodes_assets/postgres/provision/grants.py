@@ -176,8 +176,8 @@ _SETTINGS: dict[Purpose, tuple[str, ...]] = {
 }
 # Only a superuser may set these, and no session of the role can change them.
 _LIMITS: dict[Purpose, tuple[str, ...]] = {Purpose.CONSUMER: ("temp_file_limit = '8GB'",)}
-# How much of the server's `max_connections` a role may have, in percent. Dagster opens about 160 for a day's
-# run. What other teams use leaves room for ours.
+# How much of the server's `max_connections` a role may have, in percent. Dagster's processes keep two each,
+# and their threads may ask for more at once. What other teams use leaves room for ours.
 _CONNECTIONS: dict[Purpose, int] = {
     Purpose.DAGSTER: 85,
     Purpose.DASHBOARD: 20,
