@@ -574,16 +574,17 @@ async def _fail(to: Open, message: ChunkMessage) -> None:
 
 
 def _publish(to: Open) -> None:
-    # Its transaction on the queue begins with its isolation level, so it is not within another one.
+    # Its transaction on the queue begins with its isolation level, so it is not within another one. What is
+    # published has a made-up checksum, as of other code.
     with to.tables.finished(), to.results.transaction(force_rollback=True):
         for _ in range(2):
-            _, changed = publish.publish_day(to.queue, to.results, THE_DAY, "1")
+            _, changed = publish.publish_day(to.queue, to.results, THE_DAY, "2")
     assert not changed
 
 
 def _repair_publication(to: Open) -> None:
     with to.tables.finished(), to.results.transaction(force_rollback=True):
-        publish.publish_day(to.queue, to.results, THE_DAY, "1", _WHY)
+        publish.publish_day(to.queue, to.results, THE_DAY, "2", _WHY)
 
 
 def _find_damage(to: Open) -> None:
@@ -602,7 +603,9 @@ def _read_back(to: Open) -> None:
 def _read_tracked(to: Open) -> None:
     # It reads on a connection of its own, which must see the day.
     day = state.read_day(to.results, THE_DAY)
-    state.read_tracked(to.results_dsn, day)
+    # All is read, then refused: the checksums of these days are made up.
+    with pytest.raises(StateGap, match="not those that its manifest says"):
+        state.read_tracked(to.results_dsn, day)
 
 
 def _miss(to: Open) -> None:
