@@ -142,7 +142,13 @@ def forget_days(system: System) -> None:
         " ledger.batches, ledger.waivers",
     )
     system.query("queue", "TRUNCATE pgqueuer, pgqueuer_log")
-    for table in ("state.tracked_days", "state.tracked_episodes", "published.days", "published.results"):
+    for table in (
+        "state.tracked_days",
+        "state.tracked_episodes",
+        "published.days",
+        "published.history",
+        "published.results",
+    ):
         system.query("results", f"TRUNCATE {table}")
     for each in system.drops.tables:
         shutil.rmtree(f"{system.settings.lake}/{each.name}", ignore_errors=True)

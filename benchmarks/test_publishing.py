@@ -32,7 +32,7 @@ def finished(system: System, sizes: Sizes) -> Plan:
 
 def test_publishing(measure: Measure, system: System, sizes: Sizes, finished: Plan) -> None:
     def before() -> None:
-        system.query("results", "TRUNCATE published.results, published.days")
+        system.query("results", "TRUNCATE published.results, published.days, published.history")
 
     def timed() -> dict[str, Any]:
         with (
