@@ -1,27 +1,13 @@
 """Everything that the product asks of a growing table, and how many rows it asks for."""
 
-import asyncio
 import datetime as dt
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
-
-import numpy as np
-import pandas as pd
-import psycopg
-import pytest
 
 from episodes_assets.accounts import audit, sessions, throttle, users
-from episodes_assets.accounts.identity import AuthMethod, Identity, Role
+from episodes_assets.accounts.identity import Role
 from episodes_assets.accounts.sessions import Lifetimes
 from episodes_assets.days import ONE_DAY
-from episodes_assets.errors import StateGap
-from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.versions import PinnedVersion
-from episodes_assets.lake.viewings import Viewings
-from episodes_assets.ledger import claims, dispatch, progress, verify, workers
-from episodes_assets.ledger.claims import Claim, JobFailure, Took
+from episodes_assets.ledger import dispatch, progress, verify, workers
 from episodes_assets.ledger.dispatch import ChunkMessage
 from episodes_assets.ledger.held import (
     cancel_day,
@@ -30,40 +16,27 @@ from episodes_assets.ledger.held import (
     read_left_out,
     read_shared_errors,
     read_waivers,
-    retry_held_job,
     retry_held_jobs,
-    waive_held_jobs,
 )
 from episodes_assets.ledger.plans import (
     lock_plan,
     read_plans,
     read_snapshot_ids,
     read_viewings_versions,
-    record_plan,
     require_current,
     require_plan,
 )
 from episodes_assets.ledger.workers import Activity, WorkerName
-from episodes_assets.postgres.connect import Connection, connect
-from episodes_assets.postgres.databases import Purpose
-from episodes_assets.postgres.session import SessionKind, pin_async
-from episodes_assets.results import publications, publish, state
+from episodes_assets.results import publications, state
 from episodes_assets.results.recompute import read_published_coverage
 from episodes_assets.results.repairs import RepairDecision, read_repairs
 from episodes_assets.results.verify import (
     find_damaged_state,
-    read_publication,
     read_publications,
-    read_records,
     read_state_days,
 )
-from episodes_assets_tests.query_plans.explained import (
-    Executed,
-    Log,
-    explain_arrow,
-    explain_async,
-    explain_sync,
-)
+from episodes_assets_tests.query_plans import steps
+from episodes_assets_tests.query_plans.cases import Case
 from episodes_assets_tests.query_plans.growing_tables import (
     CHUNK_JOBS,
     FINISHED_CHUNKS,
@@ -80,7 +53,6 @@ from episodes_assets_tests.query_plans.growing_tables import (
     THE_PLAN,
     WAITING_CHUNKS,
     WAIVERS,
-    GrowingTables,
 )
 
 _MANY = 25
@@ -90,45 +62,6 @@ _PASSWORD = "correct horse battery staple"
 _SILENCE = dt.timedelta(seconds=30)
 _WHY = RepairDecision("why", "who")
 _LIVES = Lifetimes(dt.timedelta(hours=12), dt.timedelta(hours=1))
-
-
-@dataclass(frozen=True)
-class Open:
-    """Connections as each kind of process has them."""
-
-    queue: Connection
-    results: Connection
-    accounts: Connection
-    worker: psycopg.AsyncConnection[Any]
-    queue_dsn: str
-    results_dsn: str
-    tables: GrowingTables
-
-    @property
-    def jobs(self) -> int:
-        """Of a day."""
-        return self.tables.jobs
-
-
-@dataclass(frozen=True)
-class Case:
-    """Something that is asked.
-
-    Attributes:
-        name: What.
-        database: Whose tables.
-        asked: Rows that it asks for, or has to write.
-        ask: Does so.
-        is_undone: Whether a transaction around it is rolled back; some need to begin their own.
-        lie_together: Whether the rows that it reads lie side by side, many on a page.
-    """
-
-    name: str
-    database: str
-    asked: int
-    ask: Callable[[Open], Any] | Callable[[Open], Awaitable[Any]]
-    is_undone: bool = True
-    lie_together: bool = False
 
 
 def cases(jobs: int) -> list[Case]:
@@ -153,7 +86,7 @@ def cases(jobs: int) -> list[Case]:
             lambda to: lock_plan(to.queue, THE_DAY, with_chunks=True),
         ),
         Case("whether plans are current", "queue", 1, lambda to: require_current(to.queue, [THE_PLAN])),
-        Case("a plan superseded", "queue", jobs + chunks, _plan_again),
+        Case("a plan superseded", "queue", jobs + chunks, steps.plan_again),
         Case("a day's progress", "queue", chunks, lambda to: progress.read_progress(to.queue, [THE_DAY])),
         Case(
             "many days' progress", "queue", of_many, lambda to: progress.read_progress(to.queue, _MANY_DAYS)
@@ -195,15 +128,15 @@ def cases(jobs: int) -> list[Case]:
             jobs + of_many,
             lambda to: verify.count_outcomes(to.queue, _MANY_PLANS),
         ),
-        Case("a plan compared", "queue", 2 * jobs, _find_damage, is_undone=False, lie_together=True),
-        Case("messages sent", "queue", chunks, _fan_out_anew),
+        Case("a plan compared", "queue", 2 * jobs, steps.find_damage, is_undone=False, lie_together=True),
+        Case("messages sent", "queue", chunks, steps.fan_out_anew),
         Case(
             "messages of many chunks looked for",
             "queue",
             WAITING_CHUNKS,
             lambda to: dispatch.fan_out_day(to.queue, THE_DAY + ONE_DAY),
         ),
-        Case("a day waived", "queue", HELD + chunks, _waive),
+        Case("a day waived", "queue", HELD + chunks, steps.waive),
         Case("decisions", "queue", 1, lambda to: read_waivers(to.queue, [OTHER_PLAN, THE_PLAN])),
         Case(
             "decisions about many plans",
@@ -219,10 +152,10 @@ def cases(jobs: int) -> list[Case]:
         ),
         Case("what is left out", "queue", 1, lambda to: read_left_out(to.queue, THE_PLAN)),
         Case("held jobs retried", "queue", HELD + chunks, lambda to: retry_held_jobs(to.queue, THE_DAY)),
-        Case("one held job retried", "queue", HELD + chunks, _retry_one),
+        Case("one held job retried", "queue", HELD + chunks, steps.retry_one),
         Case("log pruned", "queue", OLD_LOG_ROWS, lambda to: workers.prune_message_log(to.queue, 7)),
         Case("workers forgotten", "queue", 40, lambda to: workers.forget_dead_workers(to.queue)),
-        Case("the newest plan renewed", "queue", chunks, _plan_once_more),
+        Case("the newest plan renewed", "queue", chunks, steps.plan_once_more),
         Case(
             "a worker's sign of life",
             "queue",
@@ -281,9 +214,9 @@ def cases(jobs: int) -> list[Case]:
             lambda to: read_held(to.queue, _MANY_PLANS, each=3),
         ),
         # The workers' half of the ledger.
-        Case("a chunk claimed", "queue", CHUNK_JOBS, lambda to: _claim(to, last), lie_together=True),
-        Case("a chunk worked", "queue", CHUNK_JOBS, lambda to: _work(to, last)),
-        Case("a job failed", "queue", CHUNK_JOBS, lambda to: _fail(to, last)),
+        Case("a chunk claimed", "queue", CHUNK_JOBS, lambda to: steps.claim_one(to, last), lie_together=True),
+        Case("a chunk worked", "queue", CHUNK_JOBS, lambda to: steps.work(to, last)),
+        Case("a job failed", "queue", CHUNK_JOBS, lambda to: steps.fail(to, last)),
         Case(
             "a day cancelled",
             "queue",
@@ -297,9 +230,11 @@ def cases(jobs: int) -> list[Case]:
             lambda to: cancel_day(to.queue, THE_DAY + ONE_DAY, reason="why", cancelled_by="who"),
         ),
         # Publishing.
-        Case("a day published", "results", jobs, _publish, is_undone=False),
-        Case("a day repaired", "results", jobs, _repair_publication, is_undone=False),
-        Case("published rows read back", "results", jobs, _read_back, is_undone=False, lie_together=True),
+        Case("a day published", "results", jobs, steps.publish_twice, is_undone=False),
+        Case("a day repaired", "results", jobs, steps.repair_publication, is_undone=False),
+        Case(
+            "published rows read back", "results", jobs, steps.read_back, is_undone=False, lie_together=True
+        ),
         Case(
             "whether it is in time",
             "results",
@@ -363,18 +298,18 @@ def cases(jobs: int) -> list[Case]:
             plans,
             lambda to: publications.read_other_than(to.results, PinnedVersion(1, "0"), THE_DAY, 35),
         ),
-        Case("what the databases say of each other", "queue", 4 * plans, _compare),
+        Case("what the databases say of each other", "queue", 4 * plans, steps.compare),
         # The state.
         Case("yesterday's state", "results", plans, lambda to: state.state_before(to.results, THE_DAY)),
         Case("the newest state", "results", 1, lambda to: state.latest_day(to.results)),
-        Case("a state that is missing", "results", plans, _miss),
+        Case("a state that is missing", "results", plans, steps.miss),
         Case(
             "the checksums of many days",
             "results",
             _MANY,
             lambda to: state.read_checksums(to.results, THE_DAY - _MANY * ONE_DAY, THE_DAY),
         ),
-        Case("the tracked episodes", "results", 2 * jobs, _read_tracked, lie_together=True),
+        Case("the tracked episodes", "results", 2 * jobs, steps.read_tracked, lie_together=True),
         Case(
             "the state exported",
             "results",
@@ -382,11 +317,13 @@ def cases(jobs: int) -> list[Case]:
             lambda to: state.export_state(to.results_dsn, THE_DAY),
             lie_together=True,
         ),
-        Case("a day tracked", "results", jobs, lambda to: _track(to, THE_DAY)),
-        Case("a beginning repaired", "results", 2 * jobs, _begin),
-        Case("a state of another size", "results", 2 * jobs + plans, _read_other_total, lie_together=True),
-        Case("a day's state repaired", "results", jobs, lambda to: _track(to, THE_DAY, repair=_WHY)),
-        Case("another day tracked", "results", 100, lambda to: _track(to, THE_DAY + ONE_DAY, 100)),
+        Case("a day tracked", "results", jobs, lambda to: steps.track(to, THE_DAY)),
+        Case("a beginning repaired", "results", 2 * jobs, steps.begin),
+        Case(
+            "a state of another size", "results", 2 * jobs + plans, steps.read_other_total, lie_together=True
+        ),
+        Case("a day's state repaired", "results", jobs, lambda to: steps.track(to, THE_DAY, repair=_WHY)),
+        Case("another day tracked", "results", 100, lambda to: steps.track(to, THE_DAY + ONE_DAY, 100)),
         Case(
             "all days' state read back",
             "results",
@@ -403,7 +340,7 @@ def cases(jobs: int) -> list[Case]:
         ),
         # Accounts.
         Case("a session found", "dagster", 1, lambda to: sessions.find_session(to.accounts, "t", _LIVES)),
-        Case("a session begun", "dagster", 1, _begin_session),
+        Case("a session begun", "dagster", 1, steps.begin_session),
         Case("a session ended", "dagster", 1, lambda to: sessions.end_session(to.accounts, "t")),
         Case(
             "a name's sessions ended", "dagster", 1, lambda to: sessions.end_sessions_of(to.accounts, "new1")
@@ -427,7 +364,7 @@ def cases(jobs: int) -> list[Case]:
             lambda to: users.add_user(to.accounts, "ada", Role.VIEWER, _PASSWORD),
         ),
         Case("a password set", "dagster", 100, lambda to: users.set_password(to.accounts, "new3", _PASSWORD)),
-        Case("a login", "dagster", 1, _log_in),
+        Case("a login", "dagster", 1, steps.log_in),
         Case("a role set", "dagster", 400, lambda to: users.set_role(to.accounts, "new4", Role.OPERATOR)),
         Case("a user enabled", "dagster", 1, lambda to: users.enable_user(to.accounts, "new5")),
         Case("the users", "dagster", 400, lambda to: users.list_users(to.accounts)),
@@ -439,7 +376,7 @@ def cases(jobs: int) -> list[Case]:
             lambda to: sessions.create_token(to.accounts, "ci", Role.VIEWER, None),
         ),
         Case("the tokens", "dagster", jobs, lambda to: sessions.list_tokens(to.accounts)),
-        Case("an event recorded", "dagster", 1, _record_event),
+        Case("an event recorded", "dagster", 1, steps.record_event),
         Case("the newest events", "dagster", 20, lambda to: audit.read(to.accounts, 20)),
         Case("somebody's events", "dagster", 20, lambda to: audit.read(to.accounts, 20, who="old")),
         Case("somebody's rare events", "dagster", 40, lambda to: audit.read(to.accounts, 100, who="new")),
@@ -459,190 +396,3 @@ def cases(jobs: int) -> list[Case]:
         ),
     ]
     return sorted(found, key=lambda case: not case.lie_together)
-
-
-@contextmanager
-def opened(
-    tables: GrowingTables, log: Log, patch: pytest.MonkeyPatch
-) -> Iterator[Callable[[Case], list[Executed]]]:
-    """Ask as the product's processes do, on connections that explain what they execute."""
-    dsn = tables.system.dsn
-    with ExitStack() as stack:
-        queue, results, accounts = (
-            stack.enter_context(connect(dsn(purpose), autocommit=True))
-            for purpose in (Purpose.QUEUE, Purpose.RESULTS, Purpose.DASHBOARD)
-        )
-        for connection in (queue, results, accounts):
-            explain_sync(connection, log)
-        stack.enter_context(explain_arrow(log, patch))
-        runner = stack.enter_context(asyncio.Runner())
-
-        async def open_worker() -> psycopg.AsyncConnection[Any]:
-            opened = await psycopg.AsyncConnection.connect(dsn(Purpose.WORKER), autocommit=True)
-            await pin_async(opened, SessionKind.OURS)
-            return opened
-
-        worker = runner.run(open_worker())
-        stack.callback(lambda: runner.run(worker.close()))
-        explain_async(worker, log)
-        to = Open(queue, results, accounts, worker, dsn(Purpose.QUEUE), dsn(Purpose.RESULTS), tables)
-
-        async def undone(asked: Awaitable[Any]) -> None:
-            async with worker.transaction(force_rollback=True):
-                await asked
-
-        def ask(case: Case) -> list[Executed]:
-            with ExitStack() as transactions:
-                if case.is_undone:
-                    for connection in (queue, results, accounts):
-                        transactions.enter_context(connection.transaction(force_rollback=True))
-                asked = case.ask(to)
-                if isinstance(asked, Awaitable):
-                    runner.run(undone(asked))
-            return log.take()
-
-        yield ask
-
-
-def _plan_again(to: Open, checksum: str = "another", snapshot: str = "s") -> None:
-    record_plan(
-        to.queue,
-        THE_DAY,
-        pd.DataFrame({"epid": [1], "algorithm_id": [0], "window_start": [pd.Timestamp(THE_DAY)]}),
-        checksum=checksum,
-        snapshot_id=snapshot,
-        code_version="1",
-        chunk_jobs=CHUNK_JOBS,
-    )
-
-
-def _plan_once_more(to: Open) -> None:
-    _plan_again(to, "c", "another")
-
-
-def _compare(to: Open) -> None:
-    home = to.tables.system.home
-    lake = str(home / "lake")
-    read_records(to.queue, to.results, Drops(lake), Viewings(lake), None)
-
-
-def _fan_out_anew(to: Open) -> None:
-    to.queue.execute("UPDATE ledger.chunks SET message_id = NULL WHERE plan_id = %s", [THE_PLAN])
-    dispatch.fan_out_day(to.queue, THE_DAY)
-
-
-def _waive(to: Open) -> None:
-    waive_held_jobs(to.queue, THE_DAY, reason="why", decided_by="who")
-    read_waivers(to.queue, [OTHER_PLAN, THE_PLAN])
-    read_left_out(to.queue, THE_PLAN)
-
-
-def _retry_one(to: Open) -> None:
-    (held,) = read_held(to.queue, [THE_PLAN], each=1)
-    retry_held_job(to.queue, THE_DAY, held.epid, held.algorithm_id)
-
-
-async def _claim(to: Open, message: ChunkMessage) -> Claim:
-    claim = await claims.claim_chunk(to.worker, message, "w")
-    assert claim is not None
-    assert len(claim.jobs) == CHUNK_JOBS
-    return claim
-
-
-async def _work(to: Open, message: ChunkMessage) -> None:
-    claim = await _claim(to, message)
-    await claims.count_start(to.worker, claim, claim.jobs)
-    await claims.uncount_start(to.worker, claim, claim.jobs)
-    outcomes: dict[str, list[Any]] = {
-        "covered_from": [None] * len(claim.jobs),
-        "metrics": ['{"views": 1}'] * len(claim.jobs),
-        "algorithm_version": ["1"] * len(claim.jobs),
-    }
-    half = len(claim.jobs) // 2
-    for part in (slice(half), slice(half, None)):
-        await claims.write_outcomes(
-            to.worker, claim, claim.jobs[part], {k: v[part] for k, v in outcomes.items()}, "w", Took(0.1, {})
-        )
-
-
-async def _fail(to: Open, message: ChunkMessage) -> None:
-    claim = await _claim(to, message)
-    await claims.count_start(to.worker, claim, claim.jobs[:1])
-    await claims.uncount_start(to.worker, claim, claim.jobs[:1])
-    await claims.record_failures(to.worker, claim, claim.jobs[:1], JobFailure("why", ""), 1)
-    await claims.give_back(to.worker, claim)
-
-
-def _publish(to: Open) -> None:
-    # Its transaction on the queue begins with its isolation level, so it is not within another one. What is
-    # published has a made-up checksum, as of other code.
-    with to.tables.finished(), to.results.transaction(force_rollback=True):
-        for _ in range(2):
-            _, changed = publish.publish_day(to.queue, to.results, THE_DAY, "2")
-    assert not changed
-
-
-def _repair_publication(to: Open) -> None:
-    with to.tables.finished(), to.results.transaction(force_rollback=True):
-        publish.publish_day(to.queue, to.results, THE_DAY, "2", _WHY)
-
-
-def _find_damage(to: Open) -> None:
-    # In no transaction, as `_publish`.
-    plan = require_plan(to.queue, THE_DAY)
-    verify.describe_damage(to.queue, to.queue_dsn, plan)
-    publish.describe_changed_outcomes(to.queue, to.results, plan, publish.CODE_VERSION)
-
-
-def _read_back(to: Open) -> None:
-    manifest = publications.find_day(to.results, THE_DAY)
-    assert manifest is not None
-    read_publication(to.queue, to.results, [manifest])
-
-
-def _read_tracked(to: Open) -> None:
-    # It reads on a connection of its own, which must see the day.
-    day = state.read_day(to.results, THE_DAY)
-    # All is read, then refused: the checksums of these days are made up.
-    with pytest.raises(StateGap, match="not those that its manifest says"):
-        state.read_tracked(to.results_dsn, day)
-
-
-def _miss(to: Open) -> None:
-    with pytest.raises(StateGap):
-        state.state_before(to.results, THE_DAY + 7 * ONE_DAY)
-
-
-def _track(to: Open, day: dt.date, newly: int | None = None, repair: RepairDecision | None = None) -> None:
-    yesterday = state.read_day(to.results, day - ONE_DAY)
-    epids = np.arange(1, (newly or to.jobs) + 1, dtype=np.int64) * 7 + 2
-    state.record_day(
-        to.results, day, epids, yesterday=yesterday, snapshot_id="s", code_version="1", repair=repair
-    )
-
-
-def _begin(to: Open) -> None:
-    epids = np.arange(1, to.jobs + 1, dtype=np.int64) * 7 + 2
-    state.record_day(
-        to.results, THE_DAY, epids, yesterday=None, snapshot_id="s", code_version="1", repair=_WHY
-    )
-
-
-def _read_other_total(to: Open) -> None:
-    day = state.read_day(to.results, THE_DAY)
-    assert day is not None
-    with pytest.raises(StateGap):
-        state.read_tracked(to.results_dsn, replace(day, total=day.total + 1))
-
-
-def _log_in(to: Open) -> None:
-    users.set_password(to.accounts, "new6", _PASSWORD)
-    assert users.log_in(to.accounts, "new6", _PASSWORD)
-
-
-def _record_event(to: Open) -> None:
-    audit.record(to.accounts, who="new1", method=None, what="x", detail={}, address="a", outcome="ok")
-
-
-def _begin_session(to: Open) -> None:
-    sessions.start_session(to.accounts, Identity("new1", Role.VIEWER, AuthMethod.PASSWORD), _LIVES)

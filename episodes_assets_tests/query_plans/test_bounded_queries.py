@@ -18,6 +18,7 @@ from episodes_assets.accounts.pool import AccountsPool
 from episodes_assets.postgres.connect import connect, connect_to_input, connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.worker.main import Sessions
+from episodes_assets_tests.query_plans.cases import Case, opened
 from episodes_assets_tests.query_plans.explained import Executed, Log, Prepared, explain_sync
 from episodes_assets_tests.query_plans.growing_tables import (
     CHUNK_JOBS,
@@ -27,7 +28,7 @@ from episodes_assets_tests.query_plans.growing_tables import (
     database_of,
     statistics,
 )
-from episodes_assets_tests.query_plans.statements import Case, cases, opened
+from episodes_assets_tests.query_plans.statements import cases
 from episodes_assets_tests.query_plans.written_statements import written_statements
 from episodes_assets_tests.support.system import System
 

@@ -1,0 +1,192 @@
+"""What the product asks of growing tables in several steps, as publishing a day; `statements` names each."""
+
+import datetime as dt
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from episodes_assets.accounts import audit, sessions, users
+from episodes_assets.accounts.identity import AuthMethod, Identity, Role
+from episodes_assets.accounts.sessions import Lifetimes
+from episodes_assets.days import ONE_DAY
+from episodes_assets.errors import StateGap
+from episodes_assets.lake.drops import Drops
+from episodes_assets.lake.viewings import Viewings
+from episodes_assets.ledger import claims, dispatch, verify
+from episodes_assets.ledger.claims import Claim, JobFailure, Took
+from episodes_assets.ledger.dispatch import ChunkMessage
+from episodes_assets.ledger.held import (
+    read_held,
+    read_left_out,
+    read_waivers,
+    retry_held_job,
+    waive_held_jobs,
+)
+from episodes_assets.ledger.plans import (
+    record_plan,
+    require_plan,
+)
+from episodes_assets.results import publications, publish, state
+from episodes_assets.results.repairs import RepairDecision
+from episodes_assets.results.verify import (
+    read_publication,
+    read_records,
+)
+from episodes_assets_tests.query_plans.cases import Open
+from episodes_assets_tests.query_plans.growing_tables import (
+    CHUNK_JOBS,
+    OTHER_PLAN,
+    THE_DAY,
+    THE_PLAN,
+)
+
+_PASSWORD = "correct horse battery staple"
+_WHY = RepairDecision("why", "who")
+_LIVES = Lifetimes(dt.timedelta(hours=12), dt.timedelta(hours=1))
+
+
+def plan_again(to: Open, checksum: str = "another", snapshot: str = "s") -> None:
+    record_plan(
+        to.queue,
+        THE_DAY,
+        pd.DataFrame({"epid": [1], "algorithm_id": [0], "window_start": [pd.Timestamp(THE_DAY)]}),
+        checksum=checksum,
+        snapshot_id=snapshot,
+        code_version="1",
+        chunk_jobs=CHUNK_JOBS,
+    )
+
+
+def plan_once_more(to: Open) -> None:
+    plan_again(to, "c", "another")
+
+
+def compare(to: Open) -> None:
+    home = to.tables.system.home
+    lake = str(home / "lake")
+    read_records(to.queue, to.results, Drops(lake), Viewings(lake), None)
+
+
+def fan_out_anew(to: Open) -> None:
+    to.queue.execute("UPDATE ledger.chunks SET message_id = NULL WHERE plan_id = %s", [THE_PLAN])
+    dispatch.fan_out_day(to.queue, THE_DAY)
+
+
+def waive(to: Open) -> None:
+    waive_held_jobs(to.queue, THE_DAY, reason="why", decided_by="who")
+    read_waivers(to.queue, [OTHER_PLAN, THE_PLAN])
+    read_left_out(to.queue, THE_PLAN)
+
+
+def retry_one(to: Open) -> None:
+    (held,) = read_held(to.queue, [THE_PLAN], each=1)
+    retry_held_job(to.queue, THE_DAY, held.epid, held.algorithm_id)
+
+
+async def claim_one(to: Open, message: ChunkMessage) -> Claim:
+    claim = await claims.claim_chunk(to.worker, message, "w")
+    assert claim is not None
+    assert len(claim.jobs) == CHUNK_JOBS
+    return claim
+
+
+async def work(to: Open, message: ChunkMessage) -> None:
+    claim = await claim_one(to, message)
+    await claims.count_start(to.worker, claim, claim.jobs)
+    await claims.uncount_start(to.worker, claim, claim.jobs)
+    outcomes: dict[str, list[Any]] = {
+        "covered_from": [None] * len(claim.jobs),
+        "metrics": ['{"views": 1}'] * len(claim.jobs),
+        "algorithm_version": ["1"] * len(claim.jobs),
+    }
+    half = len(claim.jobs) // 2
+    for part in (slice(half), slice(half, None)):
+        await claims.write_outcomes(
+            to.worker, claim, claim.jobs[part], {k: v[part] for k, v in outcomes.items()}, "w", Took(0.1, {})
+        )
+
+
+async def fail(to: Open, message: ChunkMessage) -> None:
+    claim = await claim_one(to, message)
+    await claims.count_start(to.worker, claim, claim.jobs[:1])
+    await claims.uncount_start(to.worker, claim, claim.jobs[:1])
+    await claims.record_failures(to.worker, claim, claim.jobs[:1], JobFailure("why", ""), 1)
+    await claims.give_back(to.worker, claim)
+
+
+def publish_twice(to: Open) -> None:
+    # Its transaction on the queue begins with its isolation level, so it is not within another one. What is
+    # published has a made-up checksum, as of other code.
+    with to.tables.finished(), to.results.transaction(force_rollback=True):
+        for _ in range(2):
+            _, changed = publish.publish_day(to.queue, to.results, THE_DAY, "2")
+    assert not changed
+
+
+def repair_publication(to: Open) -> None:
+    with to.tables.finished(), to.results.transaction(force_rollback=True):
+        publish.publish_day(to.queue, to.results, THE_DAY, "2", _WHY)
+
+
+def find_damage(to: Open) -> None:
+    # In no transaction, as `publish`.
+    plan = require_plan(to.queue, THE_DAY)
+    verify.describe_damage(to.queue, to.queue_dsn, plan)
+    publish.describe_changed_outcomes(to.queue, to.results, plan, publish.CODE_VERSION)
+
+
+def read_back(to: Open) -> None:
+    manifest = publications.find_day(to.results, THE_DAY)
+    assert manifest is not None
+    read_publication(to.queue, to.results, [manifest])
+
+
+def read_tracked(to: Open) -> None:
+    # It reads on a connection of its own, which must see the day.
+    day = state.read_day(to.results, THE_DAY)
+    # All is read, then refused: the checksums of these days are made up.
+    with pytest.raises(StateGap, match="not those that its manifest says"):
+        state.read_tracked(to.results_dsn, day)
+
+
+def miss(to: Open) -> None:
+    with pytest.raises(StateGap):
+        state.state_before(to.results, THE_DAY + 7 * ONE_DAY)
+
+
+def track(to: Open, day: dt.date, newly: int | None = None, repair: RepairDecision | None = None) -> None:
+    yesterday = state.read_day(to.results, day - ONE_DAY)
+    epids = np.arange(1, (newly or to.jobs) + 1, dtype=np.int64) * 7 + 2
+    state.record_day(
+        to.results, day, epids, yesterday=yesterday, snapshot_id="s", code_version="1", repair=repair
+    )
+
+
+def begin(to: Open) -> None:
+    epids = np.arange(1, to.jobs + 1, dtype=np.int64) * 7 + 2
+    state.record_day(
+        to.results, THE_DAY, epids, yesterday=None, snapshot_id="s", code_version="1", repair=_WHY
+    )
+
+
+def read_other_total(to: Open) -> None:
+    day = state.read_day(to.results, THE_DAY)
+    assert day is not None
+    with pytest.raises(StateGap):
+        state.read_tracked(to.results_dsn, replace(day, total=day.total + 1))
+
+
+def log_in(to: Open) -> None:
+    users.set_password(to.accounts, "new6", _PASSWORD)
+    assert users.log_in(to.accounts, "new6", _PASSWORD)
+
+
+def record_event(to: Open) -> None:
+    audit.record(to.accounts, who="new1", method=None, what="x", detail={}, address="a", outcome="ok")
+
+
+def begin_session(to: Open) -> None:
+    sessions.start_session(to.accounts, Identity("new1", Role.VIEWER, AuthMethod.PASSWORD), _LIVES)
