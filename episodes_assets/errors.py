@@ -117,6 +117,10 @@ class InputWritable(EpisodesError):
     """The role that reads the input could write to it."""
 
 
+class RoleCanWrite(EpisodesError):
+    """A role that a lab is taken through could write to its source."""
+
+
 class StatementFailed(SystemFailure):
     """A database ended a statement half-way, because of a row or a function of a view of its own."""
 
@@ -279,3 +283,39 @@ class NoSuchAccount(EpisodesError):
 
 class LastOperator(EpisodesError):
     """The change would leave nobody who may change anything in the dashboard with a password."""
+
+
+class BadLab(EpisodesError):
+    """A lab's name, days, sample or folder that cannot be had."""
+
+
+class BundleDamaged(EpisodesError):
+    """A file of a bundle is gone, or is not the one that was written."""
+
+
+class BundleIncomplete(EpisodesError):
+    """A bundle whose taking was interrupted."""
+
+
+class TooManyRows(EpisodesError):
+    """A bundle would have more rows than it may have."""
+
+
+class NoSuchLab(EpisodesError):
+    """There is no lab of that name."""
+
+
+class LabExists(EpisodesError):
+    """The name of a lab is taken."""
+
+
+class LabInUse(EpisodesError):
+    """Processes work in the lab."""
+
+
+class LabDiffers(EpisodesError):
+    """A lab is not what was taken from its source."""
+
+
+class SourceDisagrees(EpisodesError):
+    """A day of the source cannot be taken: its records contradict each other, or it is being changed."""

@@ -9,13 +9,21 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, JsonValue, PositiveFloat, SecretStr, ValidationError, field_validator
+from pydantic import (
+    Field,
+    JsonValue,
+    PositiveFloat,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from episodes_assets.errors import BadSetting
 
-# What a child process finds in place of a DSN that is none of its business. An empty variable would let
-# `.env` supply it after all.
+# What a child process finds in place of a setting that is none of its business, such as a DSN: the default
+# holds then. An empty variable would let `.env` supply it after all.
 WITHHELD = "withheld"
 
 PROJECT_FOLDER = Path(__file__).resolve().parent.parent
@@ -116,6 +124,11 @@ class Settings(BaseSettings):
         description="The queue, the workers' role.",
         json_schema_extra=_page(Section.DATABASES, "worker", default=_EMBEDDED),
     )
+    queue_reader_dsn: SecretStr | None = Field(
+        default=None,
+        description="The queue, a role that can only read plans, jobs and outcomes: docs/lab.md.",
+        json_schema_extra=_page(Section.DATABASES, "`episodes lab take`, `lab clone`", default=_EMBEDDED),
+    )
     results_dsn: SecretStr | None = Field(
         default=None,
         description="The results, the publisher's role.",
@@ -127,6 +140,11 @@ class Settings(BaseSettings):
         default=None,
         description="The results, a role that reads what is published.",
         json_schema_extra=_page(Section.DATABASES, "`episodes results`, consumers", default=_EMBEDDED),
+    )
+    results_reader_dsn: SecretStr | None = Field(
+        default=None,
+        description="The results, a role that can only read the state and the manifests: docs/lab.md.",
+        json_schema_extra=_page(Section.DATABASES, "`episodes lab take`, `lab clone`", default=_EMBEDDED),
     )
 
     admin_dsn: SecretStr | None = Field(
@@ -351,8 +369,10 @@ class Settings(BaseSettings):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _know_nothing_of_what_is_withheld(cls, value: object) -> object:
-        return None if value == WITHHELD else value
+    def _know_nothing_of_what_is_withheld(cls, value: object, info: ValidationInfo) -> object:
+        if value != WITHHELD or info.field_name is None:
+            return value
+        return cls.model_fields[info.field_name].get_default(call_default_factory=True)
 
     @field_validator("algorithm_timeout_seconds")
     @classmethod

@@ -29,6 +29,20 @@ def test_a_child_finds_no_dsn_in_the_env_file_that_was_withheld(
     }
 
 
+def test_of_what_is_withheld_the_default_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # One is read as JSON before anything else is known of it.
+    every = [name for name in settings.Settings.model_fields if name != "algorithm_timeout_seconds"]
+    env_file = tmp_path / ".env"
+    env_file.write_text("EPISODES_OPENID_ISSUER=https://issuer\nEPISODES_CHUNK_JOBS=7\n")
+    for name in every:
+        monkeypatch.setenv(f"EPISODES_{name.upper()}", settings.WITHHELD)
+    read = settings.load_settings(_env_file=env_file)
+    fields = settings.Settings.model_fields
+    assert {name: getattr(read, name) for name in every} == {
+        name: fields[name].get_default(call_default_factory=True) for name in every
+    }
+
+
 @pytest.mark.parametrize(
     ("value", "problem"),
     [

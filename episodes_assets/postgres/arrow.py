@@ -119,7 +119,7 @@ def stream_arrow(
 
 @dataclass(frozen=True)
 class OneMoment:
-    """Readings of an input that all see what was committed at one moment."""
+    """Readings of a database that all see what was committed at one moment."""
 
     _connection: adbc.Connection
 
@@ -128,6 +128,11 @@ class OneMoment:
         """Read a query's result batch by batch, as `stream_arrow`; one at a time."""
         with _streamed(self._connection, query, values) as batches:
             yield batches
+
+    def read(self, query: LiteralString, **values: object) -> pa.Table:
+        """Read a query's whole result."""
+        with self.stream(query, **values) as batches:
+            return batches.read_all()
 
 
 @contextmanager
@@ -143,6 +148,43 @@ def one_moment(dsn: str) -> Iterator[OneMoment]:
         _execute(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         yield OneMoment(connection)
         _execute(connection, "COMMIT")
+
+
+# Another system's server has other work to do: one process and little memory for each statement, and no
+# transaction that is left open for long.
+_VISITOR_SETTINGS = {
+    **READ_ONLY,
+    "max_parallel_workers_per_gather": "0",
+    "work_mem": "64MB",
+    "statement_timeout": "10min",
+    "lock_timeout": "10s",
+    "idle_in_transaction_session_timeout": "10min",
+}
+
+
+@contextmanager
+def visiting(dsn: str, application: str) -> Iterator[OneMoment]:
+    """A read-only transaction in a database of ours that serves another system, in the only session to it.
+
+    Its isolation level is repeatable read. Its statements are bounded in time and are not executed in
+    parallel, and the session ends with the block.
+
+    Args:
+        dsn: The database.
+        application: What the session calls itself, where its server shows that.
+
+    Raises:
+        DatabaseUnreachable: If the server does not answer or refuses, or goes away inside the block.
+        StatementFailed: As `stream_arrow`.
+        SystemFailure: If it has no room left: a full disk, no memory.
+    """
+    named = make_conninfo(dsn, application_name=application)
+    connection = _connect(named, session.statement(SessionKind.OURS, _VISITOR_SETTINGS), autocommit=True)
+    with _closed_on_error(dsn, connection):
+        _execute(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        yield OneMoment(connection)
+        _execute(connection, "COMMIT")
+    connection.close()
 
 
 @contextmanager

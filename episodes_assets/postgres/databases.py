@@ -24,8 +24,10 @@ class Purpose(StrEnum):
     INPUT_WRITER = "input_writer"
     QUEUE = "queue"
     WORKER = "worker"
+    QUEUE_READER = "queue_reader"
     RESULTS = "results"
     CONSUMER = "consumer"
+    RESULTS_READER = "results_reader"
 
     @property
     def database(self) -> Database:
@@ -50,8 +52,10 @@ _DATABASES = {
     Purpose.INPUT_WRITER: Database.INPUT,
     Purpose.QUEUE: Database.QUEUE,
     Purpose.WORKER: Database.QUEUE,
+    Purpose.QUEUE_READER: Database.QUEUE,
     Purpose.RESULTS: Database.RESULTS,
     Purpose.CONSUMER: Database.RESULTS,
+    Purpose.RESULTS_READER: Database.RESULTS,
 }
 _EMBEDDED_ROLES = {
     Purpose.DAGSTER: "episodes_dagster",
@@ -60,8 +64,10 @@ _EMBEDDED_ROLES = {
     Purpose.INPUT_WRITER: "episodes_input_writer",
     Purpose.QUEUE: "episodes_orchestrator",
     Purpose.WORKER: "episodes_worker",
+    Purpose.QUEUE_READER: "episodes_queue_reader",
     Purpose.RESULTS: "episodes_publisher",
     Purpose.CONSUMER: "episodes_consumer",
+    Purpose.RESULTS_READER: "episodes_results_reader",
 }
 
 ORCHESTRATOR = (Purpose.DAGSTER, Purpose.INPUT, Purpose.QUEUE, Purpose.RESULTS)

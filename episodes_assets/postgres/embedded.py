@@ -149,6 +149,33 @@ def start(home: Path) -> EmbeddedServer:
     return EmbeddedServer(home, socket_folder, passwords)
 
 
+def discard(home: Path) -> bool:
+    """Stop the server of a home that no process uses, and delete its databases.
+
+    Returns:
+        Whether that was done; False while a process uses the server.
+
+    Raises:
+        SystemFailure: If something cannot be removed.
+        LockTimeout: If another process takes too long to start or stop it.
+    """
+    home = home.resolve()
+    place = home / "postgres"
+    with _plain_errors(home), lock(home / "postgres.lock"), _open_holders(home) as holders:
+        try:
+            fcntl.flock(holders, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        if place.exists():
+            stop_postmaster(find_cluster(home).data)
+        if place.is_symlink():
+            shutil.rmtree(place.readlink(), ignore_errors=True)
+            place.unlink()
+        elif place.exists():
+            shutil.rmtree(place)
+    return True
+
+
 @contextlib.contextmanager
 def _plain_errors(home: Path) -> Iterator[None]:
     """Turn what the system refuses into one error that says where to read more."""

@@ -144,6 +144,25 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
         "REVOKE INSERT, UPDATE, DELETE ON environment_stamp, episodes_schema_version FROM {role}",
         "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}",
     ),
+    # Column by column: neither errors and tracebacks nor the names of workers and of people.
+    Purpose.QUEUE_READER: (
+        _STAMP,
+        "GRANT USAGE ON SCHEMA ledger TO {role}",
+        "GRANT SELECT ON ledger.plans, ledger.jobs TO {role}",
+        (
+            "GRANT SELECT (plan_id, chunk, first_position, jobs, succeeded, held, starts, priority)"
+            " ON ledger.chunks TO {role}"
+        ),
+        (
+            "GRANT SELECT (plan_id, position, covered_from, metrics, algorithm_version, finished_at)"
+            " ON ledger.outcomes TO {role}"
+        ),
+        "GRANT SELECT (plan_id, position, is_held, waiver_id) ON ledger.job_attempts TO {role}",
+        (
+            "GRANT SELECT (plan_id, first_position, chunk, jobs, seconds, algorithm_ids, algorithm_jobs,"
+            " algorithm_seconds, finished_at) ON ledger.batches TO {role}"
+        ),
+    ),
     Purpose.RESULTS: (
         _STAMP,
         "GRANT USAGE ON SCHEMA state, published TO {role}",
@@ -155,7 +174,28 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
         "GRANT USAGE ON SCHEMA published TO {role}",
         "GRANT SELECT ON ALL TABLES IN SCHEMA published TO {role}",
     ),
+    # A manifest's `decision` names who made it.
+    Purpose.RESULTS_READER: (
+        _STAMP,
+        "GRANT USAGE ON SCHEMA state, published TO {role}",
+        "GRANT SELECT ON state.tracked_episodes, state.tracked_days TO {role}",
+        (
+            "GRANT SELECT (day, jobs, rows, left_out, checksum, snapshot_id, plan_id, plan_uid,"
+            " plan_checksum, code_version, viewings_version, viewings_digest, published_at)"
+            " ON published.days TO {role}"
+        ),
+    ),
 }
+# What is taken back first, so that whoever can only read has been given nothing else by anybody. A role that
+# serves other purposes as well keeps it: those are given rights to write.
+_SCHEMAS = {Database.QUEUE: "ledger, public", Database.RESULTS: "state, published, public"}
+_NOTHING_ELSE = (
+    "REVOKE ALL ON ALL TABLES IN SCHEMA {schemas} FROM {{role}}",
+    "REVOKE ALL ON ALL SEQUENCES IN SCHEMA {schemas} FROM {{role}}",
+    "REVOKE ALL ON ALL ROUTINES IN SCHEMA {schemas} FROM {{role}}",
+    "REVOKE ALL ON SCHEMA {schemas} FROM {{role}}",
+)
+READERS = (Purpose.QUEUE_READER, Purpose.RESULTS_READER)
 _READ_ONLY = "default_transaction_read_only = on"
 _LOCK_TIMEOUT = f"lock_timeout = '{LOCK_SECONDS:.0f}s'"
 # What a session of a role begins with. A session may change most of it: these are for those who mean well.
@@ -173,9 +213,21 @@ _SETTINGS: dict[Purpose, tuple[str, ...]] = {
         "idle_in_transaction_session_timeout = '10min'",
         "statement_timeout = '1h'",
     ),
+    **dict.fromkeys(
+        READERS,
+        (
+            _READ_ONLY,
+            "idle_in_transaction_session_timeout = '10min'",
+            "statement_timeout = '10min'",
+            "lock_timeout = '10s'",
+        ),
+    ),
 }
 # Only a superuser may set these, and no session of the role can change them.
-_LIMITS: dict[Purpose, tuple[str, ...]] = {Purpose.CONSUMER: ("temp_file_limit = '8GB'",)}
+_LIMITS: dict[Purpose, tuple[str, ...]] = {
+    Purpose.CONSUMER: ("temp_file_limit = '8GB'",),
+    **dict.fromkeys(READERS, ("temp_file_limit = '2GB'",)),
+}
 # How much of the server's `max_connections` a role may have, in percent. Dagster's processes keep two each,
 # and their threads may ask for more at once. What other teams use leaves room for ours.
 _CONNECTIONS: dict[Purpose, int] = {
@@ -187,6 +239,8 @@ _CONNECTIONS: dict[Purpose, int] = {
     Purpose.WORKER: 70,
     Purpose.RESULTS: 40,
     Purpose.CONSUMER: 10,
+    Purpose.QUEUE_READER: 2,
+    Purpose.RESULTS_READER: 2,
 }
 # Whoever may connect could fill the disk with large objects, which belong to no schema.
 _NO_LARGE_OBJECTS = (
@@ -198,11 +252,18 @@ _NO_LARGE_OBJECTS = (
 def rights(database: Database) -> dict[str, object]:
     """What each role of a database is given, by purpose: statements, settings, connections."""
     given = {
-        p.value: (_RIGHTS[p], _SETTINGS[p], _LIMITS.get(p), _CONNECTIONS[p])
+        p.value: (_RIGHTS[p], _SETTINGS[p], _LIMITS.get(p), _CONNECTIONS[p], _taken_back(p))
         for p in Purpose
         if p.database is database
     }
     return {**given, "everybody": _NO_LARGE_OBJECTS}
+
+
+def _taken_back(purpose: Purpose) -> tuple[str, ...]:
+    """The statements that take from a role whatever it was given, if its purpose is to read alone."""
+    if purpose not in READERS:
+        return ()
+    return tuple(each.format(schemas=_SCHEMAS[purpose.database]) for each in _NOTHING_ELSE)
 
 
 def connection_limit(purposes: Collection[Purpose], max_connections: int) -> int:
@@ -246,8 +307,9 @@ def grant(
     for purpose, role in own.items():
         names["role"] = sql.Identifier(role)
         _run(admin, "GRANT CONNECT ON DATABASE {database} TO {role}", names)
-        for right in _RIGHTS[purpose]:
-            _run(admin, right, names)
+        is_for_this_alone = list(own.values()).count(role) == 1
+        for statement in (*(_taken_back(purpose) if is_for_this_alone else ()), *_RIGHTS[purpose]):
+            _run(admin, statement, names)
         for setting in (*_SETTINGS[purpose], *(_LIMITS.get(purpose, ()) if is_superuser else ())):
             _run(admin, f"ALTER ROLE {{role}} IN DATABASE {{database}} SET {setting}", names)
 

@@ -63,8 +63,8 @@ Report = Callable[[str], None]
 _SEEN_BY = {
     Database.DAGSTER: (Purpose.DAGSTER, Purpose.DASHBOARD),
     Database.INPUT: (Purpose.INPUT_WRITER, Purpose.INPUT),
-    Database.QUEUE: (Purpose.QUEUE, Purpose.WORKER),
-    Database.RESULTS: (Purpose.RESULTS, Purpose.CONSUMER),
+    Database.QUEUE: (Purpose.QUEUE, Purpose.WORKER, Purpose.QUEUE_READER),
+    Database.RESULTS: (Purpose.RESULTS, Purpose.RESULTS_READER, Purpose.CONSUMER),
 }
 
 
