@@ -6,9 +6,11 @@ is imported when it is run; its options, and what it does and prints, are there.
 
 import datetime as dt
 import importlib
+import os
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import typer
@@ -78,6 +80,14 @@ COMMANDS = {
     ),
     "state": ("state:state_app", "Export and import the accumulated tracked episodes."),
     "jobs": ("jobs:app", "See how far the fleet is; retry, waive or cancel jobs."),
+    "lab": (
+        "lab:app",
+        (
+            "Take published days of a system with all that they were made of, load them into a lab, a home "
+            "of its own that cannot reach the source, and look at them, run them again and change things "
+            "there."
+        ),
+    ),
     "users": (
         "accounts:users_app",
         "Say who may log in to the dashboard with a password, and what they may do there.",
@@ -138,6 +148,28 @@ def episodes() -> None:
     """
 
 
+# What works with a lab holds nothing that leads to a source, not even in the environment that it was started
+# with, which the system shows to others.
+APART = {("lab", name) for name in ("load", "verify", "replay", "up", "drop")}
+
+
+def begin_apart(arguments: Sequence[str]) -> None:
+    """Begin a command that works with a lab anew, without what the environment says of a source.
+
+    Args:
+        arguments: The command's, without its own name.
+    """
+    if tuple(arguments[:2]) not in APART:
+        return
+    from episodes_assets.lab.isolation import without_source
+
+    environment = without_source(os.environ)
+    if environment != dict(os.environ):
+        os.execve(  # noqa: S606  there is no shell
+            sys.executable, [sys.executable, "-P", "-m", "episodes_assets", *arguments], environment
+        )
+
+
 def invoke() -> None:
     """Run the command; a foreseen error is one line and exit code 1.
 
@@ -147,6 +179,7 @@ def invoke() -> None:
     show_defects_plainly()
     keep_unconfigured_logs_to_one_line()
     try:
+        begin_apart(sys.argv[1:])
         app()
     except EpisodesError as error:
         _fail(str(error))

@@ -203,7 +203,7 @@ class Drops:
         files = [newest.files[day] for day in days if day in newest.files] if newest else []
         if unread := [file for file in files if file not in self._known]:
             with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
-                self._known.update(zip(unread, pool.map(self._read_record, unread), strict=True))
+                self._known.update(zip(unread, pool.map(self.read_record, unread), strict=True))
         return {file.day: self._known[file] for file in files}
 
     def require(self, day: dt.date) -> Drop:
@@ -409,7 +409,13 @@ class Drops:
         for table in self.tables:
             table.verify_environment(environment)
 
-    def _read_record(self, file: LakeFile) -> Drop:
+    def read_record(self, file: LakeFile) -> Drop:
+        """The drop whose accepted rows are in a file, as the file itself says it.
+
+        Raises:
+            LakeDamaged: If the file is gone, was cut or changed.
+            SystemFailure: If the lake cannot be reached.
+        """
         with self.episodes.open(file) as opened:
             found = (opened.metadata.metadata or {}).get(RECORD.encode())
         try:

@@ -36,7 +36,7 @@ from episodes_assets.lake.day_file import (
     sync,
 )
 from episodes_assets.postgres import hosts
-from episodes_assets.private_files import make_folder
+from episodes_assets.private_files import make_folder, private_opener
 
 DAMAGED_HINT = "restore the lake from a backup; `episodes lake verify` looks at every file"
 _PART = ".part"
@@ -141,6 +141,28 @@ class TableFiles:
             while block := source.read(1 << 23):
                 stream.write(block)
 
+    def adopt(self, source: Path, file: LakeFile) -> None:
+        """Put a copy of a file into its place that was written for another lake; no day's yet.
+
+        Raises:
+            LakeDamaged: If it is not the file that was written.
+            SystemFailure: If it cannot be read or written.
+        """
+        with self._plainly(file), tempfile.TemporaryDirectory(prefix="episodes-lake-") as elsewhere:
+            folder = make_folder((self._folder / file.path).parent) if self._folder else Path(elsewhere)
+            part = folder / f"{uuid.uuid4().hex}{_PART}"
+            digest = hashlib.sha256()
+            try:
+                with source.open("rb") as opened, open(part, "wb", opener=private_opener) as copied:
+                    while block := opened.read(1 << 22):
+                        digest.update(block)
+                        copied.write(block)
+                if not digest.hexdigest().startswith(file.digest):
+                    raise LakeDamaged(f"{source} was cut or changed", DAMAGED_HINT)
+                self._put(part, file.path)
+            finally:
+                part.unlink(missing_ok=True)
+
     def _sync(self, folder: Path, files: Collection[LakeFile]) -> None:
         """Flush files to disk, many at once."""
         paths = [folder / each.path for each in files]
@@ -199,6 +221,16 @@ class TableFiles:
         if file.end_digest and digest_of_end(end) != file.end_digest:
             raise LakeDamaged(f"{self.shown}/{file.path} was changed (its end differs)", DAMAGED_HINT)
         return pq.read_metadata(pa.BufferReader(end))
+
+    def schema_of_file(self, file: LakeFile) -> pa.Schema:
+        """The columns of a day's file.
+
+        Raises:
+            LakeDamaged: If it is gone, was cut or changed.
+            SystemFailure: If the lake cannot be reached.
+        """
+        with self.open(file) as opened:
+            return opened.schema_arrow
 
     def is_whole(self, file: LakeFile) -> bool:
         """Whether a file's bytes are those that were written.

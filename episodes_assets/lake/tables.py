@@ -41,7 +41,15 @@ from episodes_assets.errors import (
 )
 from episodes_assets.lake.day_file import LakeFile, sync
 from episodes_assets.lake.files import DAMAGED_HINT, TableFiles
-from episodes_assets.lake.versions import DAYS, DIGEST, Commit, TableVersion, read_commit
+from episodes_assets.lake.versions import (
+    COVERED,
+    DAYS,
+    DIGEST,
+    Commit,
+    TableVersion,
+    read_commit,
+    read_covered,
+)
 from episodes_assets.private_files import make_folder
 
 _MOST_COMMITS = 20
@@ -169,6 +177,7 @@ class LakeTable(TableFiles):
                 number,
                 pa.schema([field for field in columns if field.name != "day"]),
                 {day: LakeFile(day, path, count, size) for day, path, count, size in rows},
+                read_covered(table.metadata().configuration.get(COVERED)),
             )
             if self._recorded_digest(number) not in (None, version.digest):
                 raise LakeDamaged(

@@ -6,8 +6,9 @@ Plans and publications name versions, so this module loads nothing of Delta Lake
 
 import datetime as dt
 import hashlib
+import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ import pyarrow as pa
 
 from episodes_assets.lake.day_file import LakeFile
 
+# What the properties of a table of viewings say that is a part of another one.
+COVERED = "episodes.covered_from"
 # What each commit says of itself in the table's history: one look at that tells what many versions are.
 DIGEST, DAYS = "episodes.digest", "episodes.days"
 
@@ -56,11 +59,14 @@ class TableVersion:
         number: The version.
         schema: Its columns without `day`.
         files: The file of each day that was taken, in order of the days.
+        covered: Of a lake that is a part of another one: since when that one has viewings, by the days whose
+            jobs are computed from it.
     """
 
     number: int
     schema: pa.Schema
     files: Mapping[dt.date, LakeFile]
+    covered: Mapping[dt.date, dt.date | None] = field(default_factory=dict)
 
     def between(self, first: dt.date, last: dt.date) -> list[LakeFile]:
         """The files of some days, in order."""
@@ -79,6 +85,18 @@ class TableVersion:
     def pinned(self) -> PinnedVersion:
         """As plans and publications name it."""
         return PinnedVersion(self.number, self.digest)
+
+
+def covered_as_text(covered: Mapping[dt.date, dt.date | None]) -> str:
+    """`TableVersion.covered` as a property of the table."""
+    return json.dumps({str(day): begin and str(begin) for day, begin in sorted(covered.items())})
+
+
+def read_covered(said: str | None) -> dict[dt.date, dt.date | None]:
+    """`TableVersion.covered` from the table's property."""
+    found: dict[str, str | None] = json.loads(said or "{}")
+    day = dt.date.fromisoformat
+    return {day(each): None if begin is None else day(begin) for each, begin in found.items()}
 
 
 def read_commit(said: Mapping[str, Any]) -> Commit:

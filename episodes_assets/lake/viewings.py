@@ -210,8 +210,11 @@ def require_day(version: TableVersion, day: dt.date, shown: str) -> LakeFile:
 def covered_from(version: TableVersion, day: dt.date) -> dt.date | None:
     """The first date of those up to a day whose viewings are there; None when those of none are.
 
-    What was taken of later days says nothing here, so that a day computed again is covered as it was.
+    What was taken of later days says nothing here, so that a day computed again is covered as it was. A lake
+    that has only a part of the viewings of another one says itself what holds in that.
     """
+    if day in version.covered:
+        return version.covered[day]
     taken = []
     date = day
     while date in version.files:  # of a day that was not taken nothing is known, so it is no quiet one

@@ -11,11 +11,13 @@ import io
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import LiteralString
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
+from psycopg import sql
 from psycopg.rows import class_row
 
 from episodes_assets.errors import DayNotPlanned, PlanOvertaken
@@ -192,7 +194,7 @@ def record_plan(
         before_new()
         if current is not None:
             _supersede(connection, current)
-        _skip_numbers(connection, above)
+        skip_numbers(connection, above)
         with connection.cursor(row_factory=class_row(Plan)) as cursor:
             cursor.execute(
                 f"""
@@ -240,7 +242,7 @@ def _is_unfinished_before_the_lake(connection: Connection, plan: Plan) -> bool:
     return not all(progress.is_done for progress in read_progress(connection, [plan.day]))
 
 
-def _skip_numbers(connection: Connection, above: int) -> None:
+def skip_numbers(connection: Connection, above: int) -> None:
     """Let the next plan have a greater number, also in a ledger that was restored to an earlier moment.
 
     Numbers are drawn rather than set, so that nobody who plans at the same time is given one twice.
@@ -284,12 +286,21 @@ def _copy_jobs(connection: Connection, plan_id: int, jobs: pd.DataFrame) -> None
         ],
         names=["plan_id", "position", "epid", "algorithm_id", "window_start"],
     )
+    copy_rows(connection, "COPY ledger.jobs ({columns}) FROM STDIN (FORMAT csv)", rows)
+
+
+def copy_rows(connection: Connection, statement: LiteralString, rows: pa.Table) -> None:
+    """Add rows to a table by COPY.
+
+    Args:
+        connection: Where to.
+        statement: Copies from STDIN in the format CSV, into the columns `{columns}`.
+        rows: With the names of these columns.
+    """
     buffer = io.BytesIO()
     pa.csv.write_csv(rows, buffer, pa.csv.WriteOptions(include_header=False))
-    statement = (
-        "COPY ledger.jobs (plan_id, position, epid, algorithm_id, window_start) FROM STDIN (FORMAT csv)"
-    )
-    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+    columns = sql.SQL(", ").join(map(sql.Identifier, rows.column_names))
+    with connection.cursor() as cursor, cursor.copy(sql.SQL(statement).format(columns=columns)) as copy:
         copy.write(buffer.getvalue())
 
 

@@ -8,6 +8,7 @@ machine. Recording a plan is `ledger/plans.py`.
 
 import datetime as dt
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -96,6 +97,23 @@ def plan_jobs(
         .loc[due]
         .sort_values(["epid", "algorithm_id"], ignore_index=True)
     )
+
+
+def plan_day(
+    parts: Iterable[pd.DataFrame], viewed: EpisodeSet, tracked_before: EpisodeSet, day: dt.date
+) -> pd.DataFrame:
+    """Plan a day's jobs from its whole drop.
+
+    Args:
+        parts: The drop's valid rows, each episode in one part, as `plan_jobs` takes them; at least one part.
+        viewed: The episodes viewed on the day.
+        tracked_before: The episodes tracked as of the day before.
+        day: The day.
+
+    Returns:
+        As `plan_jobs`.
+    """
+    return pd.concat([plan_jobs(part, viewed, tracked_before, day) for part in parts], ignore_index=True)
 
 
 LONG_WINDOW_DAYS = 35

@@ -7,9 +7,10 @@ chain). Dagster does not check that yesterday was materialised when a self-depen
 """
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -197,14 +198,35 @@ def _require_chain(
     dsn: str, epids: EpisodeIds, tracked_on: npt.NDArray[np.datetime64], until: dt.date
 ) -> None:
     """Refuse episodes that are not those that the manifests of their days say, however many they are."""
-    order = np.lexsort((epids, tracked_on))
-    epids, tracked_on = epids[order], tracked_on[order]
     manifest = read_arrow(
         dsn,
         "SELECT day, origin, previous_checksum, checksum FROM state.tracked_days"
         " WHERE day <= {until}::date ORDER BY day",
         until=until,
     ).to_pylist()
+    row = find_broken_day(epids, tracked_on, manifest)
+    if row is not None:
+        raise StateGap(
+            f"the episodes tracked on {row['day']} are not those that its manifest says:"
+            " something else writes to the schema `state`",
+            "what was imported is in no drop: restore `results` from a backup, or import anew"
+            if row["origin"] == "import"
+            else f"stop it, then run `{repair_command(row['day'], until)}`",
+        )
+
+
+def find_broken_day(
+    epids: EpisodeIds, tracked_on: npt.NDArray[np.datetime64], manifest: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Any] | None:
+    """The first day whose episodes are not those that its manifest says; None when all are.
+
+    Args:
+        epids: Distinct.
+        tracked_on: The day of each, datetime64[D].
+        manifest: `day`, `origin`, `previous_checksum` and `checksum` of each day, in order.
+    """
+    order = np.lexsort((epids, tracked_on))
+    epids, tracked_on = epids[order], tracked_on[order]
     ends = np.searchsorted(tracked_on, np.array([row["day"] for row in manifest], "datetime64[D]"), "right")
     begin = 0
     for row, end in zip(manifest, ends.tolist(), strict=True):
@@ -212,14 +234,9 @@ def _require_chain(
         added = epids[begin:end] if begin else np.sort(epids[:end])
         previous = "import" if row["origin"] == "import" else row["previous_checksum"] or ""
         if state_checksum(previous, added) != row["checksum"]:
-            raise StateGap(
-                f"the episodes tracked on {row['day']} are not those that its manifest says:"
-                " something else writes to the schema `state`",
-                "what was imported is in no drop: restore `results` from a backup, or import anew"
-                if row["origin"] == "import"
-                else f"stop it, then run `{repair_command(row['day'], until)}`",
-            )
+            return row
         begin = end
+    return None
 
 
 def repair_command(first: dt.date, last: dt.date) -> str:

@@ -51,6 +51,7 @@ from episodes_assets_tests.query_plans.growing_tables import (
     OTHER_PLAN,
     THE_DAY,
     THE_PLAN,
+    WAITING_CHUNK_JOBS,
     WAITING_CHUNKS,
     WAIVERS,
 )
@@ -129,6 +130,8 @@ def cases(jobs: int) -> list[Case]:
             lambda to: verify.count_outcomes(to.queue, _MANY_PLANS),
         ),
         Case("a plan compared", "queue", 2 * jobs, steps.find_damage, is_undone=False, lie_together=True),
+        Case("a plan copied", "queue", 3 * jobs, steps.copy_plan, is_undone=False, lie_together=True),
+        Case("a copied plan put", "queue", WAITING_CHUNKS * WAITING_CHUNK_JOBS, steps.put_plan),
         Case("messages sent", "queue", chunks, steps.fan_out_anew),
         Case(
             "messages of many chunks looked for",
@@ -317,6 +320,7 @@ def cases(jobs: int) -> list[Case]:
             lambda to: state.export_state(to.results_dsn, THE_DAY),
             lie_together=True,
         ),
+        Case("the state copied", "results", 2 * jobs + plans, steps.copy_state, lie_together=True),
         Case("a day tracked", "results", jobs, lambda to: steps.track(to, THE_DAY)),
         Case("a beginning repaired", "results", 2 * jobs, steps.begin),
         Case(

@@ -1,6 +1,7 @@
 """What the product asks of growing tables in several steps, as publishing a day; `statements` names each."""
 
 import datetime as dt
+import uuid
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,9 @@ from episodes_assets.errors import StateGap
 from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.ledger import claims, dispatch, verify
+from episodes_assets.ledger import copies as ledger_copies
 from episodes_assets.ledger.claims import Claim, JobFailure, Took
+from episodes_assets.ledger.copies import PlanRecord
 from episodes_assets.ledger.dispatch import ChunkMessage
 from episodes_assets.ledger.held import (
     read_held,
@@ -29,6 +32,8 @@ from episodes_assets.ledger.plans import (
     record_plan,
     require_plan,
 )
+from episodes_assets.postgres.arrow import visiting
+from episodes_assets.results import copies as results_copies
 from episodes_assets.results import publications, publish, state
 from episodes_assets.results.repairs import RepairDecision
 from episodes_assets.results.verify import (
@@ -38,6 +43,8 @@ from episodes_assets.results.verify import (
 from episodes_assets_tests.query_plans.cases import Open
 from episodes_assets_tests.query_plans.growing_tables import (
     CHUNK_JOBS,
+    FIRST_FINISHED,
+    NEVER_MOVED,
     OTHER_PLAN,
     THE_DAY,
     THE_PLAN,
@@ -136,6 +143,42 @@ def find_damage(to: Open) -> None:
     plan = require_plan(to.queue, THE_DAY)
     verify.describe_damage(to.queue, to.queue_dsn, plan)
     publish.describe_changed_outcomes(to.queue, to.results, plan, publish.CODE_VERSION)
+
+
+def copy_plan(to: Open) -> None:
+    """As a lab is taken, on a connection of its own."""
+    with visiting(to.queue_dsn, "copy") as queue:
+        assert len(ledger_copies.read_current_plans(queue, [THE_DAY])) == 1
+        ledger_copies.read_first_window(queue, THE_PLAN)
+        assert len(ledger_copies.read_plan_rows(queue, THE_PLAN).jobs) == to.jobs
+
+
+def put_plan(to: Open) -> None:
+    """As a lab is loaded."""
+    with visiting(to.queue_dsn, "copy") as queue:
+        rows = ledger_copies.read_plan_rows(queue, NEVER_MOVED)
+    first = rows.jobs.slice(0, 1).select(["position"])
+    record = PlanRecord(
+        day=THE_DAY + 30 * ONE_DAY,
+        plan_id=FIRST_FINISHED + 100_000,
+        plan_uid=uuid.uuid4(),
+        checksum="c",
+        snapshot_id="s",
+        code_version="1",
+        planned_at=dt.datetime.now(dt.UTC),
+        fanned_out_at=None,
+        tracked_checksum=None,
+        viewings_version=1,
+        viewings_digest="d",
+    )
+    assert ledger_copies.put_plan(to.queue, record, replace(rows, waived=first), "w")
+
+
+def copy_state(to: Open) -> None:
+    with visiting(to.results_dsn, "copy") as results:
+        results_copies.read_state(results, THE_DAY)
+        results_copies.read_total(results, THE_DAY)
+        assert len(results_copies.read_publications(results, [THE_DAY])) == 1
 
 
 def read_back(to: Open) -> None:

@@ -13,7 +13,6 @@ from functools import partial
 from threading import Timer
 
 import dagster as dg
-import pandas as pd
 from pydantic import Field
 
 from episodes_assets.algorithms.registry import get_registry
@@ -38,7 +37,7 @@ from episodes_assets.lake.viewings import Viewings, require_day
 from episodes_assets.ledger import plans
 from episodes_assets.ledger.verify import describe_damage, read_job_counts, read_ledger_days
 from episodes_assets.planning.episode_set import EpisodeSet
-from episodes_assets.planning.jobs import plan_checksum, plan_jobs
+from episodes_assets.planning.jobs import plan_checksum, plan_day
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.results import publications, publish
 from episodes_assets.results.recompute import (
@@ -203,7 +202,7 @@ def episode_jobs(
                 damage = _find_damage(queue, queue_database.dsn, state, day) if repair else ""
                 before = tracked.as_of(day - ONE_DAY)
                 parts = drops.read_drop(drop, ["epid", "algorithm_id", "premier_date", "start_date"])
-                jobs = pd.concat([plan_jobs(part, viewed, before, day) for part in parts], ignore_index=True)
+                jobs = plan_day(parts, viewed, before, day)
                 plan, changed = plans.record_plan(
                     queue,
                     day,

@@ -1,0 +1,364 @@
+"""A bundle: the folder between taking a piece of a source and loading it into a lab.
+
+```
+manifest.json                what it holds, for people as well; written last: a bundle without it is not whole
+sample.parquet               the chosen episodes, where not all were taken
+lake/episodes, quarantine, viewings/day=…/….parquet     day files as the lake has them
+state/tracked_episodes.parquet, tracked_days.parquet    the accumulated state and its chain of checksums
+ledger/plans.parquet         the days' plans
+ledger/DAY/jobs.parquet, chunks, outcomes, waived, batches
+```
+
+While it is written, `taking.json` names what is finished, and `key` has the key of the pseudonyms and of the
+sample. Each file gets its name when it is complete (atomic rename) and only then is listed; what is not
+listed is written again. So a process that is killed at any moment goes on where it was, and ends in the same
+bundle. The key is overwritten and removed as soon as nothing needs it any more.
+
+What is taken is decided in `take.py`; nothing here knows what the files mean.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from episodes_assets.errors import AlreadyRunning, BadLab, BundleDamaged, BundleIncomplete
+from episodes_assets.lab.pseudonyms import KEY_BYTES
+from episodes_assets.lake.day_file import CheckedFile, sync
+from episodes_assets.private_files import make_folder, open_file, private_opener, try_lock
+
+FORMAT = 1
+MANIFEST, TAKING, KEY, LOCK = "manifest.json", "taking.json", "key", "lock"
+LAKE = "lake"
+PART = ".part"
+_TAKE_ANEW = "copy the bundle once more, or take it again into another folder"
+
+
+@dataclass(frozen=True)
+class BundleFile:
+    """A file of a bundle.
+
+    Attributes:
+        rows: Its rows.
+        size: Its bytes.
+        sha256: Of its bytes.
+    """
+
+    rows: int
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A whole bundle.
+
+    Attributes:
+        folder: Where it is.
+        manifest: What it holds.
+    """
+
+    folder: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def files(self) -> dict[str, BundleFile]:
+        """Its files by their paths from the folder."""
+        return {path: BundleFile(**said) for path, said in self.manifest["files"].items()}
+
+    def read(self, path: str) -> pa.Table:
+        """The rows of a file.
+
+        Raises:
+            BundleDamaged: If it cannot be read.
+        """
+        place = self.folder / path
+        try:
+            with CheckedFile(place, page_checksum_verification=True) as opened:
+                return opened.read(use_threads=False)
+        except FileNotFoundError as error:
+            raise _damaged(place, "is gone") from error
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise _damaged(place, "was cut or changed") from error
+        except OSError as error:
+            if "CRC checksum" not in str(error):
+                raise
+            raise _damaged(place, "was changed") from error
+
+    def find_faults(self) -> Iterator[tuple[str, BundleFile, str]]:
+        """Compare the bytes of each file with what was written.
+
+        Yields:
+            Each file, and what is wrong with it; nothing when it is whole.
+        """
+        for path, file in sorted(self.files.items()):
+            yield path, file, _fault(self.folder / path, file)
+
+
+def _fault(path: Path, file: BundleFile) -> str:
+    try:
+        with path.open("rb") as opened:
+            if os.fstat(opened.fileno()).st_size != file.size:
+                return "was cut or changed"
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    except (FileNotFoundError, NotADirectoryError):
+        return "is gone"
+    return "" if digest == file.sha256 else "was changed"
+
+
+def _damaged(path: Path, what: str) -> BundleDamaged:
+    return BundleDamaged(f"{path} {what}", _TAKE_ANEW)
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """A bundle that was taken to its end, by its manifest; its files are not looked at.
+
+    Raises:
+        BadLab: If there is no bundle, or one of a newer release.
+        BundleIncomplete: If it was not taken to its end.
+        BundleDamaged: If its manifest is not the one that was written.
+    """
+    path = folder / MANIFEST
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if (folder / TAKING).exists():
+            raise BundleIncomplete(
+                f"the bundle in {folder} is not complete",
+                f"run the same `episodes lab take … --to {folder}` again: it goes on where it was",
+            ) from error
+        raise BadLab(
+            f"there is no bundle in {folder}", "check the path, or make one with `episodes lab take`"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise _damaged(path, "was changed") from error
+    return Bundle(folder, parse_manifest(text, path))
+
+
+def parse_manifest(text: str, path: Path) -> Mapping[str, Any]:
+    """A manifest from its text, after a look at its own digest.
+
+    Raises:
+        BadLab: If it is of a newer release.
+        BundleDamaged: If it is not the one that was written.
+    """
+    try:
+        said = json.loads(text)
+        number, digest = int(said["format"]), said.pop("digest")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _damaged(path, "was changed") from error
+    if number > FORMAT:
+        raise BadLab(
+            f"{path} has format {number}, this release knows it up to {FORMAT}", "upgrade this release"
+        )
+    if digest != _digest_of(said):
+        raise _damaged(path, "was changed")
+    return {**said, "digest": digest}
+
+
+def _digest_of(said: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass
+class BundleWriter:
+    """A bundle that is being taken, by one process at a time; `begin_bundle` makes it.
+
+    Attributes:
+        folder: Where it is.
+        said: What is kept from the beginning on, such as the request and the time.
+        files: The files that are finished, by their paths from the folder.
+    """
+
+    folder: Path
+    said: dict[str, Any]
+    files: dict[str, BundleFile] = field(default_factory=dict)
+
+    @property
+    def lake_url(self) -> str:
+        """Where the day files go: a lake without a log."""
+        return str(self.folder / LAKE)
+
+    def key(self) -> bytes:
+        """The key of the pseudonyms and the sample.
+
+        Raises:
+            BundleDamaged: If it is gone before everything that needs it was finished.
+        """
+        try:
+            key = bytes.fromhex((self.folder / KEY).read_text(encoding="ascii"))
+        except (OSError, ValueError) as error:
+            raise _lost_key(self.folder) from error
+        if len(key) != KEY_BYTES:
+            raise _lost_key(self.folder)
+        return key
+
+    def forget_key(self) -> None:
+        """Overwrite the key and remove it; once is enough."""
+        path = self.folder / KEY
+        with suppress(FileNotFoundError):
+            with path.open("r+b") as file:
+                file.write(b"0" * path.stat().st_size)
+                file.flush()
+                os.fsync(file.fileno())
+            path.unlink()
+            sync(self.folder)
+
+    def keep(self, **said: object) -> None:
+        """Note something that is known from now on."""
+        self.said.update(said)
+        self._note()
+
+    def write_table(self, path: str, table: pa.Table) -> None:
+        """Write rows as a file, and list it."""
+        self.write_batches(path, table.schema, [table])
+
+    def write_batches(self, path: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
+        """Write rows as a file part by part, and list it."""
+        target = self.folder / path
+        make_folder(target.parent)
+        part = target.with_name(f"{target.name}{PART}")
+        with (
+            open(part, "wb", opener=private_opener) as handle,
+            pq.ParquetWriter(handle, schema, compression="zstd", write_page_checksum=True) as writer,
+        ):
+            for table in tables:
+                writer.write_table(table)
+        part.replace(target)
+        self.list_file(path)
+
+    def list_file(self, path: str, *, rows: int | None = None) -> None:
+        """List a file that has its name, after a look at its bytes."""
+        target = self.folder / path
+        sync(target, target.parent)
+        if rows is None:
+            rows = pq.read_metadata(target).num_rows
+        with target.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        self.files[path] = BundleFile(rows, target.stat().st_size, digest)
+        self._note()
+
+    def forget(self, under: str) -> None:
+        """Let what is listed below a folder be written again."""
+        self.files = {path: file for path, file in self.files.items() if not path.startswith(under)}
+        self._note()
+
+    def finish(self, manifest: Mapping[str, Any]) -> Bundle:
+        """Write the manifest; from then on the bundle is whole."""
+        said = {
+            "format": FORMAT,
+            **manifest,
+            "files": {path: vars(self.files[path]) for path in sorted(self.files)},
+        }
+        self.forget_key()
+        _replace(self.folder / MANIFEST, json.dumps({**said, "digest": _digest_of(said)}, indent=2) + "\n")
+        clean_up(self.folder)
+        return open_bundle(self.folder)
+
+    def _note(self) -> None:
+        said = {**self.said, "files": {path: vars(file) for path, file in self.files.items()}}
+        _replace(self.folder / TAKING, json.dumps(said))
+
+
+def _lost_key(folder: Path) -> BundleDamaged:
+    return BundleDamaged(
+        f"the key of the bundle in {folder} is gone before it was complete",
+        f"remove {folder} and take it again",
+    )
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file by rename, and flush it to disk."""
+    part = path.with_name(f"{path.name}{PART}")
+    with open_file(part, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    sync(path.parent)
+
+
+def clean_up(folder: Path) -> None:
+    """Remove what only a bundle has that is being taken."""
+    for part in folder.rglob(f"*{PART}"):
+        part.unlink(missing_ok=True)
+    for name in (TAKING, LOCK):
+        (folder / name).unlink(missing_ok=True)
+    sync(folder)
+
+
+@contextmanager
+def begin_bundle(
+    folder: Path, request: Mapping[str, Any], begin: Callable[[], Mapping[str, Any]]
+) -> Iterator[BundleWriter | Bundle]:
+    """A bundle to write, begun or taken up again where an interrupted process has left it.
+
+    Args:
+        folder: Where it is to be; made if it is missing.
+        request: What is asked for; one that was begun must have been begun with the same.
+        begin: What to keep from the beginning on; called when it is begun.
+
+    Yields:
+        The bundle as it is; a whole one if it was finished, and only what it leaves was not removed.
+
+    Raises:
+        BadLab: If the folder has something else in it, or a bundle of another request.
+        AlreadyRunning: If another process writes to it.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise BadLab(f"{folder} is not a folder", "name a folder that is missing or empty")
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    own = {MANIFEST, TAKING, KEY, LOCK, *(f"{name}{PART}" for name in (MANIFEST, TAKING, KEY))}
+    if MANIFEST in names and TAKING not in names:
+        raise BadLab(
+            f"{folder} has a whole bundle already",
+            f"load it with `episodes lab load {folder} --name NAME`, or name another folder",
+        )
+    if TAKING not in names and names - own:
+        raise BadLab(f"{folder} is not empty", "name a folder that is missing or empty")
+    make_folder(folder)
+    with open_file(folder / LOCK, "a+") as lock:
+        if not try_lock(lock):
+            raise AlreadyRunning(f"another process takes a bundle into {folder}", "let it finish, or end it")
+        yield _resume(folder, request) if TAKING in names else _begin(folder, request, begin())
+
+
+def _begin(folder: Path, request: Mapping[str, Any], said: Mapping[str, Any]) -> BundleWriter:
+    _replace(folder / KEY, secrets.token_bytes(KEY_BYTES).hex())
+    writer = BundleWriter(folder, {"format": FORMAT, "request": dict(request), **said})
+    writer.keep()
+    return writer
+
+
+def _resume(folder: Path, request: Mapping[str, Any]) -> BundleWriter | Bundle:
+    try:
+        said = json.loads((folder / TAKING).read_text(encoding="utf-8"))
+        files = {path: BundleFile(**each) for path, each in said.pop("files").items()}
+        begun, number = said["request"], said["format"]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _damaged(folder / TAKING, "was changed") from error
+    if (begun, number) != (json.loads(json.dumps(request)), FORMAT):
+        raise BadLab(
+            f"the bundle in {folder} was begun with other options, or by another release",
+            "give the same options to go on with it, or name another folder",
+        )
+    if (folder / MANIFEST).exists():
+        clean_up(folder)
+        return open_bundle(folder)
+    for part in folder.rglob(f"*{PART}"):
+        part.unlink()
+    kept = {path: file for path, file in files.items() if not _fault(folder / path, file)}
+    return BundleWriter(folder, said, kept)
+
+
+def path_of(*parts: object) -> str:
+    """A path below the folder, as it is listed."""
+    return str(PurePosixPath(*map(str, parts)))

@@ -1,0 +1,225 @@
+"""The labs of a home: where they are, what is known of each, and its settings, which lead to no source.
+
+A lab is a home of its own below `labs`: an embedded PostgreSQL and a lake, both stamped `lab-NAME`. Whatever
+works in one gets its settings from here: no DSN, no URL, no secret and no client of OpenID Connect, whatever
+the environment or `.env` say (`isolation.py`).
+"""
+
+import datetime as dt
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from episodes_assets.errors import BadLab, BundleDamaged, LabExists, LabInUse, NoSuchLab
+from episodes_assets.lab.bundle import MANIFEST, Bundle, parse_manifest
+from episodes_assets.lab.isolation import is_of_jobs, without_source
+from episodes_assets.postgres import embedded
+from episodes_assets.private_files import make_folder, open_file, try_lock, write_file
+from episodes_assets.settings import Settings, load_settings
+
+LABS = "labs"
+FACTS = "lab.json"
+# With `lab-` before it, it is the name of an environment, which has at most 31 characters.
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,26}")
+_PREFIX = "lab-"
+_UP_LOCK = "up.lock"
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A lab.
+
+    Attributes:
+        name: Its name.
+        home: Its home.
+        facts: What is known of it: `begun_at`, `loaded_at` (None until it is loaded) and more.
+        manifest: Of the bundle that it is loaded from.
+    """
+
+    name: str
+    home: Path
+    facts: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+
+    @property
+    def environment(self) -> str:
+        """Its stamp."""
+        return f"{_PREFIX}{self.name}"
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether it was loaded to its end."""
+        return self.facts["loaded_at"] is not None
+
+    @property
+    def begun_at(self) -> dt.datetime:
+        """When it was begun."""
+        return dt.datetime.fromisoformat(self.facts["begun_at"])
+
+    @property
+    def days(self) -> list[dt.date]:
+        """Its days, in order."""
+        return sorted(map(dt.date.fromisoformat, self.manifest["days"]))
+
+    def settings(self) -> Settings:
+        """The settings of a process that works in it; limits of jobs are the environment's."""
+        overrides = {
+            name: field.get_default(call_default_factory=True)
+            for name, field in Settings.model_fields.items()
+            if not is_of_jobs(name)
+        }
+        home, lake = self.home.resolve(), self.home.resolve() / "lake"
+        own = {"home": home, "environment": self.environment, "lake_url": str(lake), "late_days": 0}
+        return load_settings(**{**overrides, **own})
+
+    def environment_variables(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """The environment of a process that works in it.
+
+        Args:
+            environment: This process's own.
+        """
+        home = self.home.resolve()
+        return {
+            **without_source(environment),
+            "EPISODES_HOME": str(home),
+            "EPISODES_ENVIRONMENT": self.environment,
+            "EPISODES_LAKE_URL": str(home / "lake"),
+            # Its input is empty, so nothing arrives late.
+            "EPISODES_LATE_DAYS": "0",
+        }
+
+    def size(self) -> int:
+        """Its bytes on disk, as far as this user may see them."""
+        database = self.home / "postgres"
+        places = [self.home, *([database.resolve()] if database.is_symlink() else [])]
+        return sum(
+            path.lstat().st_size
+            for place in places
+            for path in place.rglob("*")
+            if path.is_file() and not path.is_symlink()
+        )
+
+    def mark_loaded(self) -> None:
+        """Note that it is loaded."""
+        _write_facts(self.home, {**self.facts, "loaded_at": _now()})
+
+
+def labs_folder(settings: Settings) -> Path:
+    """The folder of the labs of a home."""
+    return settings.home / LABS
+
+
+def require_name(name: str) -> str:
+    """A name that a lab can have.
+
+    Raises:
+        BadLab: If it cannot.
+    """
+    if not _NAME.fullmatch(name):
+        raise BadLab(
+            f"{name!r} is no name of a lab",
+            "use up to 27 small letters, digits, - and _, beginning with a letter or a digit",
+        )
+    return name
+
+
+def begin_lab(settings: Settings, name: str, bundle: Bundle) -> Lab:
+    """A lab to be loaded from a bundle, or one that was begun with it and not finished.
+
+    Raises:
+        BadLab: If it cannot have that name.
+        LabExists: If there is one of that name, loaded or begun with another bundle.
+    """
+    home = labs_folder(settings) / require_name(name)
+    if (home / FACTS).exists():
+        lab = _read(home)
+        if lab.manifest["digest"] != bundle.manifest["digest"]:
+            raise LabExists(
+                f"there is a lab {name} of another bundle",
+                f"choose another name, or `episodes lab drop {name}`",
+            )
+        if lab.is_loaded:
+            raise LabExists(
+                f"there is a lab {name} already", f"choose another name, or `episodes lab drop {name}`"
+            )
+        return lab
+    make_folder(home)
+    if any(path.name not in (MANIFEST,) and not path.name.endswith(".part") for path in home.iterdir()):
+        raise LabExists(f"{home} is in the way of a lab {name}", "choose another name, or remove that folder")
+    write_file(home / MANIFEST, (bundle.folder / MANIFEST).read_text(encoding="utf-8"))
+    _write_facts(home, {"name": name, "begun_at": _now(), "loaded_at": None})
+    return _read(home)
+
+
+def find_lab(settings: Settings, name: str) -> Lab:
+    """A lab, loaded or not.
+
+    Raises:
+        NoSuchLab: If there is none of that name.
+    """
+    home = labs_folder(settings) / name
+    if not _NAME.fullmatch(name) or not (home / FACTS).exists():
+        raise NoSuchLab(f"there is no lab {name!r}", "`episodes lab list` shows those that there are")
+    return _read(home)
+
+
+def require_loaded(settings: Settings, name: str) -> Lab:
+    """A lab that was loaded to its end.
+
+    Raises:
+        NoSuchLab: If there is none of that name, or it was not.
+    """
+    lab = find_lab(settings, name)
+    if not lab.is_loaded:
+        raise NoSuchLab(
+            f"the lab {name} is not loaded to its end",
+            f"run `episodes lab load DIR --name {name}` again: it goes on where it was",
+        )
+    return lab
+
+
+def all_labs(settings: Settings) -> Iterator[Lab]:
+    """The labs of a home, the oldest first."""
+    folder = labs_folder(settings)
+    homes = [path.parent for path in folder.glob(f"*/{FACTS}")] if folder.is_dir() else []
+    yield from sorted((_read(home) for home in homes), key=lambda lab: (lab.begun_at, lab.name))
+
+
+def drop_lab(settings: Settings, name: str) -> None:
+    """Delete a lab with all that it has.
+
+    Raises:
+        NoSuchLab: If there is none of that name.
+        LabInUse: If a process works in it.
+        SystemFailure: If something cannot be removed.
+    """
+    lab = find_lab(settings, name)
+    if (up := lab.home / _UP_LOCK).exists():
+        with open_file(up, "a") as file:
+            if not try_lock(file):
+                raise LabInUse(f"`episodes lab up {name}` is running", "stop it first")
+    if not embedded.discard(lab.home):
+        raise LabInUse(f"a process works in the lab {name}", "let it end, or end it")
+    shutil.rmtree(lab.home)
+
+
+def _read(home: Path) -> Lab:
+    path = home / FACTS
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parse_manifest((home / MANIFEST).read_text(encoding="utf-8"), home / MANIFEST)
+        return Lab(facts["name"], home, facts, manifest)
+    except (ValueError, TypeError, KeyError) as error:
+        raise BundleDamaged(f"{path} was changed", f"remove {home} and load the lab again") from error
+
+
+def _write_facts(home: Path, facts: Mapping[str, Any]) -> None:
+    write_file(home / FACTS, json.dumps(facts, indent=2))
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")

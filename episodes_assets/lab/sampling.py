@@ -1,0 +1,218 @@
+"""Which episodes a lab gets, and what of a plan is theirs: pure functions of whole columns.
+
+What is sampled is episodes, always with all their rows: duplicates in a drop are decided and jobs are planned
+episode by episode, so the jobs of a sample are the plan's jobs restricted to it. Episodes of one series go
+together. The hash is keyed, so nobody can arrange to be, or not to be, in a sample.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+Ints = npt.NDArray[np.int64]
+_HASH_BYTES = 8
+_WHOLE = 1 << (8 * _HASH_BYTES)
+
+
+class Kind(StrEnum):
+    """How the episodes of a sample are chosen."""
+
+    WHOLE = "whole"
+    SHARE = "share"
+    SERIES = "series"
+    EPIDS = "epids"
+    CHUNK = "chunk"
+    SLOWEST = "slowest"
+
+
+@dataclass(frozen=True)
+class SampleSpec:
+    """What was asked for.
+
+    Attributes:
+        kind: How the episodes are chosen.
+        share: Of `share`, more than 0 and at most 1.
+        series: Of `series`, their names.
+        epids: Of `epids`, ascending.
+        chunk: Of `chunk`, the plan and the chunk.
+        slowest: Of `slowest`, how many chunks.
+    """
+
+    kind: Kind = Kind.WHOLE
+    share: float = 1.0
+    series: tuple[str, ...] = ()
+    epids: tuple[int, ...] = ()
+    chunk: tuple[int, int] = (0, 0)
+    slowest: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no episode is left out."""
+        return self.kind is Kind.WHOLE
+
+    def describe(self) -> dict[str, object]:
+        """As a manifest says it; ids of a file by their number and a digest."""
+        said: dict[str, object] = {"kind": self.kind.value}
+        if self.kind is Kind.SHARE:
+            said["share"] = self.share
+        elif self.kind is Kind.SERIES:
+            said["series"] = list(self.series)
+        elif self.kind is Kind.EPIDS:
+            epids = np.array(self.epids, np.int64)
+            said["epids"] = len(epids)
+            said["sha256"] = hashlib.sha256(epids.astype("<i8").tobytes()).hexdigest()
+        elif self.kind is Kind.CHUNK:
+            said["plan"], said["chunk"] = self.chunk
+        elif self.kind is Kind.SLOWEST:
+            said["slowest"] = self.slowest
+        return said
+
+
+WHOLE = SampleSpec()
+
+
+def by_share(drops: Iterable[pa.Table], share: float, key: bytes) -> Ints:
+    """The episodes of a share of the series.
+
+    An episode belongs to it if any of its rows is of a series whose keyed hash is less than the share; one
+    without a series, if its own hash is.
+
+    Args:
+        drops: Tables with `epid` and `series`, accepted rows and refused ones alike.
+        share: More than 0, at most 1.
+        key: Of the hash.
+
+    Returns:
+        Ascending epids.
+    """
+    limit = int(share * _WHOLE)
+    chosen = []
+    for drop in drops:
+        rows = drop.filter(drop["epid"].is_valid())
+        named = rows.filter(rows["series"].is_valid())
+        encoded = named["series"].combine_chunks().dictionary_encode()
+        is_chosen = _are_below(encoded.dictionary.to_pylist(), limit, key)
+        chosen.append(named["epid"].to_numpy()[is_chosen[encoded.indices.to_numpy()]])
+        alone = np.unique(rows.filter(rows["series"].is_null())["epid"].to_numpy())
+        chosen.append(alone[_are_below(alone.tolist(), limit, key)])
+    return _distinct(chosen)
+
+
+def _are_below(values: Sequence[str | int], limit: int, key: bytes) -> npt.NDArray[np.bool_]:
+    # With its type before it: a series may be called like the number of an episode.
+    told = (f"{type(value).__name__} {value}".encode() for value in values)
+    hashes = (hashlib.blake2b(each, key=key, digest_size=_HASH_BYTES, person=b"sample") for each in told)
+    return np.array([int.from_bytes(each.digest(), "big") < limit for each in hashes], np.bool_)
+
+
+def by_series(drops: Iterable[pa.Table], series: Collection[str]) -> tuple[Ints, set[str]]:
+    """The episodes of some series, and which of the series there are.
+
+    Args:
+        drops: As `by_share`.
+        series: Their names, exactly.
+    """
+    wanted = pa.array(sorted(series), pa.string())
+    chosen, found = [], set()
+    for drop in drops:
+        rows = drop.filter(pc.is_in(drop["series"], value_set=wanted))
+        found |= set(pc.unique(rows["series"]).to_pylist())
+        chosen.append(rows["epid"].drop_null().to_numpy())
+    return _distinct(chosen), found
+
+
+def slowest_chunks(seconds: pa.Table, limit: int) -> list[tuple[int, int]]:
+    """The chunks that took longest, the slowest first.
+
+    Args:
+        seconds: `plan_id`, `chunk` and `seconds`, a row for each batch.
+        limit: How many.
+
+    Returns:
+        Plan and chunk of each.
+    """
+    sums = seconds.group_by(["plan_id", "chunk"], use_threads=False).aggregate([("seconds", "sum")])
+    order = [("seconds_sum", "descending"), ("plan_id", "ascending"), ("chunk", "ascending")]
+    first = sums.sort_by(order).slice(0, limit)
+    return list(zip(first["plan_id"].to_pylist(), first["chunk"].to_pylist(), strict=True))
+
+
+def _distinct(parts: Sequence[Ints]) -> Ints:
+    return np.unique(np.concatenate([np.array([], np.int64), *parts]))
+
+
+def is_in(column: pa.Array | pa.ChunkedArray, epids: Ints | None) -> npt.NDArray[np.bool_]:
+    """Which rows are of some episodes; those without an episode are of none.
+
+    Args:
+        column: Their epids.
+        epids: Ascending; None for all episodes, and then each row counts.
+    """
+    if epids is None:
+        return np.ones(len(column), np.bool_)
+    if not len(epids):
+        return np.zeros(len(column), np.bool_)
+    known = pc.fill_null(column, 0).to_numpy() if column.null_count else column.to_numpy()
+    at = np.searchsorted(epids, known).clip(max=len(epids) - 1)
+    found: npt.NDArray[np.bool_] = epids[at] == known
+    if column.null_count:
+        found &= column.is_valid().to_numpy(zero_copy_only=False)
+    return found
+
+
+def restrict_jobs(jobs: pa.Table, epids: Ints | None) -> tuple[pa.Table, Ints]:
+    """The jobs of some episodes, numbered anew in their order.
+
+    Args:
+        jobs: `position`, `epid` and more, by position.
+        epids: Ascending; None for all.
+
+    Returns:
+        The jobs, and their positions before.
+    """
+    kept = jobs.filter(pa.array(is_in(jobs["epid"], epids)))
+    before = kept["position"].to_numpy()
+    return _with_positions(kept, np.arange(len(kept))), before
+
+
+def restrict_by_position(rows: pa.Table, before: Ints) -> pa.Table:
+    """The rows of some jobs, with the jobs' new positions.
+
+    Args:
+        rows: `position` and more.
+        before: The positions that the jobs had, ascending; their places are the new ones.
+    """
+    if not len(before):
+        return rows.slice(0, 0)
+    positions = rows["position"].to_numpy()
+    at = np.searchsorted(before, positions).clip(max=len(before) - 1)
+    is_kept = before[at] == positions
+    return _with_positions(rows.filter(pa.array(is_kept)), at[is_kept])
+
+
+def restrict_chunks(chunks: pa.Table, before: Ints) -> pa.Table:
+    """The chunks that have some of the jobs, with their numbers, and ranges of the jobs' new positions.
+
+    Args:
+        chunks: `first_position`, `jobs` and more.
+        before: The positions that the jobs had, ascending.
+    """
+    first = chunks["first_position"].to_numpy()
+    begin = np.searchsorted(before, first, "left")
+    end = np.searchsorted(before, first + chunks["jobs"].to_numpy(), "left")
+    kept = chunks
+    for name, values in (("first_position", begin), ("jobs", end - begin)):
+        field = kept.schema.field(name)
+        kept = kept.set_column(kept.schema.get_field_index(name), field, pa.array(values, field.type))
+    return kept.filter(pa.array(end > begin))
+
+
+def _with_positions(rows: pa.Table, positions: Ints) -> pa.Table:
+    field = rows.schema.field("position")
+    return rows.set_column(rows.schema.get_field_index("position"), field, pa.array(positions, field.type))

@@ -1,0 +1,95 @@
+"""The tracked state and the manifests of days: read whole from one database, and put into another.
+
+For labs. Names of people who decided something are left out: the role that reads may not see them. Published
+rows are not copied: they are the outcomes of the plan, whose checksum the manifest has, and are published
+from those (`publish`).
+"""
+
+import datetime as dt
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from episodes_assets.errors import StateGap
+from episodes_assets.ledger.plans import copy_rows
+from episodes_assets.postgres.arrow import OneMoment
+from episodes_assets.postgres.connect import Connection
+from episodes_assets.results.state import latest_day
+
+# All but the newest days: the index on tracked_on would fetch each row by itself.
+_EPISODES = "SELECT epid, tracked_on FROM state.tracked_episodes WHERE tracked_on + 0 <= {until}::date"
+_DAYS = """
+    SELECT day, origin, newly_tracked, total, checksum, previous_checksum, snapshot_id, code_version
+    FROM state.tracked_days WHERE day <= {until}::date ORDER BY day
+"""
+_TOTAL = "SELECT total FROM state.tracked_days WHERE day <= {until}::date ORDER BY day DESC LIMIT 1"
+_PUBLISHED = """
+    SELECT day, plan_id, plan_uid::text AS plan_uid, jobs, rows, left_out, checksum, published_at
+    FROM published.days WHERE day = ANY ({days}::date[]) ORDER BY day
+"""
+
+
+def read_state(results: OneMoment, until: dt.date) -> tuple[pa.Table, pa.Table]:
+    """The state as of the end of a day, and the manifests of all days up to then.
+
+    Args:
+        results: To `results`, as its reader.
+        until: The day.
+
+    Returns:
+        `epid` and `tracked_on`, by day and epid; and the days, in order.
+    """
+    episodes = results.read(_EPISODES, until=until)
+    ordered = episodes.sort_by([("tracked_on", "ascending"), ("epid", "ascending")])
+    return ordered, results.read(_DAYS, until=until)
+
+
+def read_total(results: OneMoment, until: dt.date) -> int:
+    """How many episodes are tracked as of the end of a day, by its manifest or the last one before it.
+
+    Args:
+        results: To `results`, as its reader.
+        until: The day.
+    """
+    found: list[int] = results.read(_TOTAL, until=until)["total"].to_pylist()
+    return found[0] if found else 0
+
+
+def read_publications(results: OneMoment, days: Sequence[dt.date]) -> pa.Table:
+    """The manifests of those of some days that are published, by day, without who decided what.
+
+    Args:
+        results: To `results`, as its reader.
+        days: The days.
+    """
+    return results.read(_PUBLISHED, days=list(days))
+
+
+def put_state(results: Connection, episodes: pa.Table, days: pa.Table) -> bool:
+    """Begin a history with all of another one, in one transaction.
+
+    Args:
+        results: To `results` in autocommit mode, as the publisher.
+        episodes: As `read_state` gives them.
+        days: As `read_state` gives them.
+
+    Returns:
+        Whether it was put; a history that ends with the same day stays as it is.
+
+    Raises:
+        StateGap: If there is another history.
+    """
+    with results.transaction():
+        latest = latest_day(results)
+        last = days.slice(len(days) - 1)
+        if latest is not None:
+            ends = list(zip(last["day"].to_pylist(), last["checksum"].to_pylist(), strict=True))
+            if ends == [(latest.day, latest.checksum)]:
+                return False
+            raise StateGap(
+                f"there is a tracked history already, up to {latest.day}",
+                "load into a lab of another name",
+            )
+        copy_rows(results, "COPY state.tracked_episodes ({columns}) FROM STDIN (FORMAT csv)", episodes)
+        copy_rows(results, "COPY state.tracked_days ({columns}) FROM STDIN (FORMAT csv)", days)
+    return True

@@ -1,0 +1,95 @@
+"""Labs made by the command, as users make them, and what is in them, asked without the product's code."""
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+
+from episodes_assets.cli.supervisor import episodes_argv
+from episodes_assets.lab import labs
+from episodes_assets.lab.labs import Lab
+from episodes_assets.settings import load_settings
+
+PATIENCE_SECONDS = 300
+
+
+def episodes(*arguments: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command; with a home, labs are looked for there."""
+    environment = {**os.environ, **({"EPISODES_HOME": str(home)} if home else {})}
+    return subprocess.run(
+        episodes_argv(*arguments),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+
+
+def succeeds(*arguments: str, home: Path | None = None) -> str:
+    """What a command prints that must succeed."""
+    done = episodes(*arguments, home=home)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@contextmanager
+def loaded(bundle: Path, home: Path, name: str = "it") -> Iterator[Lab]:
+    """A lab of a bundle as long as the block lasts."""
+    succeeds("lab", "load", str(bundle), "--name", name, home=home)
+    try:
+        yield labs.find_lab(load_settings(home=home), name)
+    finally:
+        succeeds("lab", "drop", name, home=home)
+
+
+_HOLD = """
+import sys
+from pathlib import Path
+from episodes_assets.postgres import embedded
+embedded.start(Path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def held_server(home: Path) -> Iterator[None]:
+    """The embedded server of a home, started and held by a process of its own as long as the block lasts."""
+    argv = [sys.executable, "-P", "-c", _HOLD, str(home)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield
+        process.stdin.close()
+        process.wait(PATIENCE_SECONDS)
+
+
+def published_rows(lab: Lab | None, day: object) -> pd.DataFrame:
+    """The published rows of a day, in a lab or in the source."""
+    environment = dict(os.environ) if lab is None else lab.environment_variables(os.environ)
+    done = subprocess.run(
+        episodes_argv("results", str(day), "--csv", "-"),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return pd.read_csv(io.StringIO(done.stdout), dtype=str)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """All files below a folder, by their paths from it."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

@@ -1,0 +1,364 @@
+"""A lab is the source as it was, by the product's own proof and by what both say when they are asked."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import psycopg
+import pytest
+
+from episodes_assets.cli.supervisor import episodes_argv
+from episodes_assets.lab import labs
+from episodes_assets.lab.bundle import Bundle
+from episodes_assets.lab.labs import Lab
+from episodes_assets.lab.sampling import Kind, SampleSpec
+from episodes_assets.lab.source import Source
+from episodes_assets.lab.take import TakeRequest, take
+from episodes_assets.postgres import embedded
+from episodes_assets.postgres.databases import Purpose
+from episodes_assets.settings import WITHHELD, Settings, load_settings
+from episodes_assets_tests.lab.conftest import LAST, Published, silent
+from episodes_assets_tests.lab.labs_of_tests import episodes, loaded, published_rows, succeeds
+from episodes_assets_tests.support.system import System, day, throwaway
+
+SAMPLED = TakeRequest(LAST, 2, SampleSpec(Kind.SHARE, share=0.4))
+
+
+@pytest.fixture(scope="session")
+def whole(published_once: Published) -> Iterator[Lab]:
+    """A whole clone of all days, which is only looked at; this process holds its server."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in published_once.environment.items():
+            patch.setenv(name, value)
+        said = succeeds("lab", "clone", str(LAST), "--days", "3", "--name", "whole")
+        assert "The lab whole is ready" in said
+        lab = labs.find_lab(load_settings(), "whole")
+        throwaway(lab.home)
+        embedded.start(lab.home)
+    yield lab
+    assert not (lab.home.parent / ".whole.bundle").exists()
+
+
+def ask(lab: Lab, database: str, statement: str) -> list[Any]:
+    """What a database of a lab says to its administrator."""
+    dsn = embedded.start(lab.home).dsn(embedded.ADMINISTRATOR, database)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        return connection.execute(statement).fetchall()
+
+
+SAME = {
+    "tracked episodes": ("results", "SELECT epid, tracked_on FROM state.tracked_episodes ORDER BY 1"),
+    "tracked days": (
+        "results",
+        (
+            "SELECT day, origin, newly_tracked, total, checksum, previous_checksum"
+            " FROM state.tracked_days ORDER BY 1"
+        ),
+    ),
+    "plans": (
+        "queue",
+        (
+            "SELECT plan_id, plan_uid, day, jobs, checksum, snapshot_id, tracked_checksum, planned_at,"
+            " fanned_out_at"
+            " FROM ledger.plans ORDER BY 1"
+        ),
+    ),
+    "jobs": (
+        "queue",
+        (
+            "SELECT plan_id, position, chunk, epid, algorithm_id, window_start, state FROM ledger.job_states"
+            " ORDER BY 1, 2"
+        ),
+    ),
+    "chunks": (
+        "queue",
+        (
+            "SELECT plan_id, chunk, first_position, jobs, succeeded, held, priority"
+            " FROM ledger.chunks ORDER BY 1, 2"
+        ),
+    ),
+    "outcomes": (
+        "queue",
+        (
+            "SELECT plan_id, position, covered_from, metrics::text, algorithm_version, finished_at"
+            " FROM ledger.outcomes ORDER BY 1, 2"
+        ),
+    ),
+    "batches": (
+        "queue",
+        (
+            "SELECT plan_id, first_position, chunk, jobs, seconds, algorithm_ids, algorithm_jobs,"
+            " algorithm_seconds"
+            " FROM ledger.batches ORDER BY 1, 2"
+        ),
+    ),
+    "published days": (
+        "results",
+        (
+            "SELECT day, jobs, rows, left_out, checksum, snapshot_id, plan_id, plan_uid, plan_checksum,"
+            " algorithm_versions FROM published.days ORDER BY 1"
+        ),
+    ),
+    "published rows": (
+        "results",
+        (
+            "SELECT day, epid, algorithm_id, window_start, window_end, covered_from, metrics::text"
+            " FROM published.results ORDER BY 1, 2, 3"
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SAME)
+def test_a_whole_clone_says_what_the_source_says(published: System, whole: Lab, what: str) -> None:
+    database, statement = SAME[what]
+    found = ask(whole, database, statement)
+    assert found
+    assert found == published.query(database, statement)
+
+
+def test_a_whole_clone_verifies_equal(published: System, whole: Lab) -> None:
+    said = succeeds("lab", "verify", "whole")
+    assert "The lab whole is what 'development' has published." in said
+    for step in ("drop", "viewings", "state", "plan", "outcomes", "published"):
+        assert f"\n {step} " in said, step
+    assert "results, computed anew" in said
+    assert "differ" not in said
+
+
+def test_a_lab_has_the_stamp_of_its_own(published: System, whole: Lab) -> None:
+    assert whole.environment == "lab-whole"
+    for database in ("dagster", "input", "queue", "results"):
+        assert ask(whole, database, "SELECT environment FROM environment_stamp") == [("lab-whole",)]
+    assert whole.settings().environment == "lab-whole"
+    tables = [whole.home / "lake" / name for name in ("viewings", "episodes", "quarantine")]
+    assert all(table.is_dir() for table in tables)
+
+
+def test_a_lab_has_no_people(published: System, whole: Lab) -> None:
+    for table in ("users", "sessions", "service_tokens", "audit_log", "login_attempts"):
+        assert ask(whole, "dagster", f"SELECT count(*) FROM dashboard.{table}") == [(0,)]
+    assert ask(whole, "queue", "SELECT DISTINCT worker FROM ledger.outcomes") == [("the source's workers",)]
+
+
+def test_the_databases_and_the_lake_of_a_lab_agree(published: System, whole: Lab) -> None:
+    done = subprocess.run(
+        episodes_argv("db", "status"),
+        env=whole.environment_variables(os.environ),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    # Its Dagster has run nothing, of which nothing is lost.
+    assert "Dagster has no record of publishing" in done.stdout or "agree" in done.stdout
+
+
+@pytest.fixture
+def chunk(published: System) -> tuple[int, int]:
+    ((plan_id, number),) = published.query(
+        "queue", "SELECT plan_id, chunk FROM ledger.chunks ORDER BY plan_id DESC, chunk LIMIT 1"
+    )
+    return plan_id, number
+
+
+SAMPLES: dict[str, Callable[[tuple[int, int]], SampleSpec]] = {
+    "share": lambda _: SampleSpec(Kind.SHARE, share=0.4),
+    "series": lambda _: SampleSpec(Kind.SERIES, series=("Series 2", "Series 5")),
+    "epids": lambda _: SampleSpec(Kind.EPIDS, epids=(100_000, 100_007, 100_070, 100_140)),
+    "chunk": lambda chunk: SampleSpec(Kind.CHUNK, chunk=chunk),
+    "slowest": lambda _: SampleSpec(Kind.SLOWEST, slowest=1),
+}
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_a_sample_is_the_source_restricted_to_it(
+    published: System, source: Source, tmp_path: Path, kind: str, chunk: tuple[int, int]
+) -> None:
+    request = TakeRequest(LAST, 2, SAMPLES[kind](chunk))
+    bundle = take(source, request, tmp_path / "bundle", silent)
+    epids = set(bundle.read("sample.parquet")["epid"].to_pylist())
+    assert 0 < len(epids) < 119
+    with loaded(bundle.folder, tmp_path / "home") as lab:
+        said = succeeds("lab", "verify", "it", home=tmp_path / "home")
+        assert "restricted to the sample" in said
+        assert lab.manifest["sample"]["kind"] == kind
+        for date in (day(2), LAST):
+            everything = published_rows(None, date)
+            expected = everything[everything["epid"].astype("int64").isin(epids)].reset_index(drop=True)
+            assert len(expected) < len(everything)
+            pd.testing.assert_frame_equal(published_rows(lab, date), expected)
+
+
+def test_the_state_of_a_sample_is_whole(published: System, source: Source, tmp_path: Path) -> None:
+    bundle = take(source, SAMPLED, tmp_path / "bundle", silent)
+    tracked = bundle.read("state/tracked_episodes.parquet").to_pandas()
+    rows = published.query("results", "SELECT epid, tracked_on FROM state.tracked_episodes")
+    before = {epid for epid, tracked_on in rows if tracked_on < day(2)}
+    assert set(tracked.loc[tracked["tracked_on"] < day(2), "epid"]) == before
+    chosen = set(bundle.read("sample.parquet")["epid"].to_pylist())
+    later = {epid for epid, tracked_on in rows if tracked_on >= day(2)}
+    assert set(tracked.loc[tracked["tracked_on"] >= day(2), "epid"]) == later & chosen
+
+
+def test_a_replay_publishes_the_same_numbers(published: System, source: Source, tmp_path: Path) -> None:
+    bundle = take(source, SAMPLED, tmp_path / "bundle", silent)
+    home = tmp_path / "home"
+    with loaded(bundle.folder, home) as lab:
+        before = published_rows(lab, LAST)
+        no_network = ["--no-network"] if may_leave_the_network() else []
+        done = episodes("lab", "replay", "it", *no_network, home=home)
+        assert done.returncode == 0, done.stdout + done.stderr
+        pd.testing.assert_frame_equal(published_rows(lab, LAST), before)
+        succeeds("lab", "verify", "it", home=home)
+        said = succeeds("lab", "show", "it", home=home)
+        assert "40.0% of the series" in said or "0.4 of the series" in said
+        assert "viewer_id" in said
+
+
+def may_leave_the_network() -> bool:
+    unshare = shutil.which("unshare")
+    return unshare is not None and subprocess.run(
+        [unshare, "--net", "true"], capture_output=True, check=False
+    ).returncode == 0  # fmt: skip
+
+
+def test_a_lab_that_was_changed_is_found(published: System, source: Source, tmp_path: Path) -> None:
+    bundle = take(source, SAMPLED, tmp_path / "bundle", silent)
+    home = tmp_path / "home"
+    succeeds("lab", "load", str(bundle.folder), "--name", "it", home=home)
+    lab = labs.find_lab(load_settings(home=home), "it")
+    change = (
+        "import psycopg, sys; from episodes_assets.postgres import embedded; from pathlib import Path;"
+        "server = embedded.start(Path(sys.argv[1]));"
+        "connect = lambda name: psycopg.connect(server.dsn('postgres', name), autocommit=True);"
+        "connect('queue').execute(\"UPDATE ledger.outcomes SET metrics = metrics || '{\\\"views\\\": -1}'"
+        ' WHERE position = 0");'
+        "connect('results').execute('DELETE FROM state.tracked_episodes WHERE epid ="
+        " (SELECT min(epid) FROM state.tracked_episodes)')"
+    )
+    subprocess.run([sys.executable, "-c", change, str(lab.home)], check=True)
+    done = episodes("lab", "verify", "it", home=home)
+    assert done.returncode == 1
+    assert "error: the lab it is not what was taken" in done.stderr
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if "equal" not in line and line}
+    assert {"state", "outcomes"} <= lines.keys()
+    assert "the first of epid" in done.stdout
+    succeeds("lab", "drop", "it", home=home)
+    assert not lab.home.exists()
+
+
+@pytest.mark.parametrize("how", ["cut", "changed", "gone"])
+def test_a_damaged_bundle_is_refused_by_name(
+    published: System, source: Source, tmp_path: Path, how: str
+) -> None:
+    bundle = take(source, SAMPLED, tmp_path / "bundle", silent)
+    path = damage(bundle, how)
+    done = episodes("lab", "load", str(bundle.folder), "--name", "it", home=tmp_path / "home")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {path} ")
+    assert "take it again into another folder" in done.stderr
+    assert not (tmp_path / "home" / "labs").exists()
+
+
+def damage(bundle: Bundle, how: str) -> Path:
+    path = bundle.folder / next(name for name in bundle.files if name.startswith("lake/viewings"))
+    content = path.read_bytes()
+    if how == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-1] if how == "cut" else content[:99] + b"?" + content[100:])
+    return path
+
+
+def test_what_loads_holds_no_dsn_of_the_source(
+    published: System, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = take(source, SAMPLED, tmp_path / "bundle", silent)
+    monkeypatch.setenv("PGPASSWORD", "a-secret-of-libpq")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-the-lake")
+    monkeypatch.setenv("EPISODES_OPENID_CLIENT_SECRET", "a-secret-of-the-client")
+    secrets = [
+        *(published.dsn(purpose).encode() for purpose in Purpose),
+        b"a-secret-of-libpq", b"a-secret-of-the-lake", b"a-secret-of-the-client",
+    ]  # fmt: skip
+    home = tmp_path / "home"
+    sessions = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    before = {database: set(published.query(database, sessions)) for database in ("queue", "results")}
+    process = subprocess.Popen(
+        episodes_argv("lab", "load", str(bundle.folder), "--name", "it"),
+        env={**os.environ, "EPISODES_HOME": str(home)},
+        stdout=subprocess.DEVNULL,
+    )
+    clean = 0
+    while process.poll() is None:
+        found = environments_of(process.pid)
+        is_clean = not any(secret in each for each in found for secret in secrets)
+        assert is_clean or not clean, "a process that loads was handed a secret of the source"
+        clean += is_clean
+        for database in ("queue", "results"):
+            assert set(published.query(database, sessions)) <= before[database]
+        assert internet_connections_of(process.pid) == []
+        time.sleep(0.05)
+    assert process.returncode == 0
+    assert clean > 10
+    succeeds("lab", "drop", "it", home=home)
+
+
+def environments_of(pid: int) -> list[bytes]:
+    """What a process and those that it has started were started with."""
+    found = []
+    for each in [pid, *(child.pid for child in children_of(pid))]:
+        try:
+            found.append(Path(f"/proc/{each}/environ").read_bytes())
+        except OSError:
+            continue
+    return found
+
+
+def children_of(pid: int) -> list[psutil.Process]:
+    try:
+        return [*psutil.Process(pid).children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def internet_connections_of(pid: int) -> list[Any]:
+    with suppress(psutil.Error):
+        return [*psutil.Process(pid).net_connections(kind="inet")]
+    return []
+
+
+def test_nothing_that_works_in_a_lab_is_told_of_the_source(
+    published: System, whole: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, field in Settings.model_fields.items():
+        if "secret" in name or "openid" in name:
+            monkeypatch.setenv(f"EPISODES_{name.upper()}", "operator" if "role" in name else "x")
+        assert field is not None
+    environment = whole.environment_variables(os.environ)
+    assert "DAGSTER_HOME" not in environment
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("EPISODES_", "DAGSTER_"))]:
+            patch.delenv(name)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        told = load_settings()
+    own = whole.settings()
+    assert {name: value for name, value in told if name != "snapshots_url"} == {
+        name: value for name, value in own if name != "snapshots_url"
+    }
+    assert [name for name in Settings.model_fields if name.endswith("_dsn") and getattr(told, name)] == []
+    assert told.openid_issuer == ""
+    assert told.allowed_hosts == ""
+    assert environment["EPISODES_QUEUE_DSN"] == WITHHELD

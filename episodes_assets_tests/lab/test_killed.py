@@ -1,0 +1,207 @@
+"""Killed at each statement and each change of a file, taking and loading go on and end in the same place.
+
+Two bundles of the same days have other pseudonyms, since each has a key of its own. So both are begun as one,
+with one key, and copied.
+"""
+
+import random
+import re
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from episodes_assets.lab import labs
+from episodes_assets.lab.bundle import begin_bundle, open_bundle
+from episodes_assets.lab.load import load, require_whole
+from episodes_assets.lab.sampling import Kind, SampleSpec
+from episodes_assets.lab.source import Source
+from episodes_assets.lab.take import TakeRequest, take
+from episodes_assets.lake.opening import open_lake
+from episodes_assets.postgres import embedded
+from episodes_assets.postgres.databases import Purpose
+from episodes_assets.postgres.dsn import resolve_dsns
+from episodes_assets.settings import load_settings
+from episodes_assets_tests.chaos.faults import Instant
+from episodes_assets_tests.chaos.run_process import counted, killed_at, own_process
+from episodes_assets_tests.chaos.system_calls import FileChange, watched_process
+from episodes_assets_tests.lab.conftest import LAST, silent
+from episodes_assets_tests.lab.labs_of_tests import files_of, held_server, succeeds
+from episodes_assets_tests.lake.contents import Contents, contents
+from episodes_assets_tests.support.system import System
+
+REQUEST = TakeRequest(LAST, 2, SampleSpec(Kind.SHARE, share=0.4))
+NOWHERE = "/nowhere/"
+SEED = 1
+
+
+def source_of_settings() -> Source:
+    settings = load_settings()
+    dsns = resolve_dsns(settings)
+    queue, results = (dsns.require(each) for each in (Purpose.QUEUE_READER, Purpose.RESULTS_READER))
+    return Source(settings.environment, queue, results, open_lake(settings))
+
+
+def take_into(folder: str) -> None:
+    """In a process of its own."""
+    take(source_of_settings(), REQUEST, Path(folder), silent)
+
+
+def begin(source: Source, folder: Path) -> None:
+    """A bundle with a key and nothing else."""
+    said = {"taken_at": "2026-01-01T00:00:00+00:00"}
+    with begin_bundle(folder, REQUEST.describe(source), lambda: said):
+        pass
+
+
+def some(moments: list[Any], count: int, *, is_slow: bool) -> list[Any]:
+    """All of them, or in few minutes some: the first, the last, and others at random."""
+    if is_slow or len(moments) <= count:
+        return moments
+    return [moments[0], *random.Random(SEED).sample(moments[1:-1], count - 2), moments[-1]]
+
+
+@pytest.mark.parametrize(
+    "is_slow",
+    [False, pytest.param(True, marks=[pytest.mark.slow, pytest.mark.timeout(7200)])],
+    ids=["some", "all"],
+)
+def test_a_bundle_whose_taking_is_killed_ends_as_it_would_have(
+    published: System, source: Source, tmp_path: Path, *, is_slow: bool
+) -> None:
+    begun, folder = tmp_path / "begun", tmp_path / "bundle"
+    begin(source, begun)
+
+    def restore() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(begun, folder)
+
+    restore()
+    with watched_process({"bundle": folder}, None, 0, take_into, str(folder)) as (process, watched):
+        process.result()
+    calm = files_of(folder)
+    assert "manifest.json" in calm
+    restore()
+    with own_process(counted, NOWHERE, take_into, str(folder)) as counting:
+        statements, _ = counting.result()
+    assert files_of(folder) == calm
+    names = " ".join(change.what for change in watched.changes)
+    for expected in ("rename bundle/taking.json", "rename bundle/manifest.json", "unlink bundle/key"):
+        assert expected in names
+    moments: list[FileChange | Instant] = [
+        *some(watched.changes, 10, is_slow=is_slow),
+        *some(statements, 4, is_slow=is_slow),
+    ]
+    for at in moments:
+        restore()
+        if isinstance(at, FileChange):
+            with watched_process({"bundle": folder}, at, -signal.SIGKILL, take_into, str(folder)) as (
+                process, _,
+            ):  # fmt: skip
+                assert process.was_killed(), at
+        else:
+            with own_process(killed_at, at, NOWHERE, take_into, str(folder)) as dying:
+                assert dying.was_killed(), at
+        if (folder / "manifest.json").exists():  # then it was whole, and has no key any more
+            assert open_bundle(folder).manifest
+            assert not (folder / "key").exists()
+            if not (folder / "taking.json").exists():
+                assert files_of(folder).keys() - {"lock"} == calm.keys()
+                continue
+        with own_process(take_into, str(folder)) as again:
+            again.result()
+        assert files_of(folder) == calm, at
+
+
+def load_from(bundle: str, home: str) -> None:
+    """In a process of its own."""
+    opened = open_bundle(Path(bundle))
+    require_whole(opened, silent)
+    lab = labs.begin_lab(load_settings(home=Path(home)), "it", opened)
+    load(opened, lab, silent, lambda _: None)
+
+
+def load_again(bundle: str, home: str) -> None:
+    """The same, unless the process was killed at its very end."""
+    if not labs.find_lab(load_settings(home=Path(home)), "it").is_loaded:
+        load_from(bundle, home)
+
+
+CONTENT = (
+    ("results", "SELECT epid, tracked_on FROM state.tracked_episodes ORDER BY 1"),
+    ("results", "SELECT day, checksum, snapshot_id, total FROM state.tracked_days ORDER BY 1"),
+    ("queue", "SELECT day, plan_uid, checksum, snapshot_id, viewings_digest FROM ledger.plans ORDER BY 1"),
+    ("queue", "SELECT * FROM ledger.job_states ORDER BY 1, 2"),
+    ("queue", "SELECT plan_id, position, metrics::text, finished_at FROM ledger.outcomes ORDER BY 1, 2"),
+    ("results", "SELECT day, rows, checksum, plan_uid FROM published.days ORDER BY 1"),
+    ("results", "SELECT * FROM published.results ORDER BY 1, 2, 3"),
+)
+
+
+def content_of(home: str) -> tuple[list[list[str]], Contents]:
+    """What a lab holds; in a process of its own, since that holds the lab's server."""
+    import psycopg
+
+    lab = labs.find_lab(load_settings(home=Path(home)), "it")
+    server = embedded.start(lab.home)
+    found = []
+    for database, statement in CONTENT:
+        with psycopg.connect(server.dsn(embedded.ADMINISTRATOR, database)) as connection:
+            found.append([repr(row) for row in connection.execute(statement).fetchall()])
+    return found, contents(lab.home / "lake")
+
+
+@pytest.mark.parametrize(
+    "is_slow",
+    [
+        pytest.param(False, marks=pytest.mark.timeout(600)),
+        pytest.param(True, marks=[pytest.mark.slow, pytest.mark.timeout(14_400)]),
+    ],
+    ids=["some", "all"],
+)
+def test_a_lab_whose_loading_is_killed_ends_as_it_would_have(
+    published: System, source: Source, tmp_path: Path, *, is_slow: bool
+) -> None:
+    bundle = take(source, REQUEST, tmp_path / "bundle", silent)
+
+    @contextmanager
+    def fresh(name: str) -> Iterator[tuple[str, Path]]:
+        """A lab that is begun, whose server is held by nobody who dies: what kills a server is not tried."""
+        home = tmp_path / name
+        lab = labs.begin_lab(load_settings(home=home), "it", bundle)
+        with held_server(lab.home):
+            yield str(home), lab.home
+        succeeds("lab", "drop", "it", home=home)
+
+    where = str(bundle.folder)
+    with fresh("calm") as (home, folder):
+        with watched_process({"lab": folder}, None, 0, load_from, where, home) as (process, watched):
+            process.result()
+        with own_process(content_of, home) as asking:
+            calm = asking.result()
+    with fresh("counted") as (home, _), own_process(counted, NOWHERE, load_from, where, home) as counting:
+        statements, _ = counting.result()
+    changes = [each for each in watched.changes if "lab/postgres" not in each.what]
+    own = [each for each in statements if re.search(r"ledger|state\.|published|COPY", each.what)]
+    moments: list[FileChange | Instant] = [
+        *some(changes, 4, is_slow=is_slow),
+        *some(own, 4, is_slow=is_slow),
+    ]
+    for number, at in enumerate(moments):
+        with fresh(f"killed-{number}") as (home, folder):
+            if isinstance(at, FileChange):
+                with watched_process({"lab": folder}, at, -signal.SIGKILL, load_from, where, home) as (
+                    dying, _,
+                ):  # fmt: skip
+                    assert dying.was_killed(), at
+            else:
+                with own_process(killed_at, at, NOWHERE, load_from, where, home) as stricken:
+                    assert stricken.was_killed(), at
+            with own_process(load_again, where, home) as again:
+                again.result()
+            with own_process(content_of, home) as asking:
+                assert asking.result() == calm, at

@@ -1,0 +1,192 @@
+"""The commands as a user meets them: help, lists, and one plain line for what cannot be had."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from episodes_assets.cli import lab as command
+from episodes_assets.cli.supervisor import episodes_argv
+from episodes_assets.errors import BadSetting, LabExists, LabInUse, NoSuchLab, ProcessFailed
+from episodes_assets.lab import labs
+from episodes_assets.lab.bundle import Bundle, open_bundle
+from episodes_assets.lab.labs import begin_lab, drop_lab
+from episodes_assets.lab.sampling import Kind, SampleSpec
+from episodes_assets.lab.source import Source
+from episodes_assets.lab.take import TakeRequest, take
+from episodes_assets.postgres import embedded
+from episodes_assets.settings import load_settings
+from episodes_assets_tests.cli.invoke import output, refusal
+from episodes_assets_tests.lab.conftest import LAST, silent
+from episodes_assets_tests.lab.labs_of_tests import episodes, files_of, succeeds
+from episodes_assets_tests.support.system import System, throwaway
+
+COMMANDS = ("take", "load", "clone", "verify", "list", "show", "drop", "replay", "up")
+SMALL = TakeRequest(LAST, sample=SampleSpec(Kind.SHARE, share=0.2))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_teaches(name: str) -> None:
+    shown, _ = output("lab", name, "--help")
+    assert "Usage" in shown
+    assert len(shown.split()) > 40
+
+
+@pytest.fixture
+def bundle(source: Source, tmp_path: Path) -> Bundle:
+    return take(source, SMALL, tmp_path / "bundle", silent)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("take", "2018-02-28", "--to", "x"), "is before the first day"),
+        (("take", "yesterday", "--to", "x"), "is not a day"),
+        (("take", "2018-03-04", "--to", "x"), "2018-03-04 is not published"),
+        (("take", "2018-03-03"), "--to is missing"),
+        (("take", "2018-03-03", "--share", "150%", "--to", "x"), "'150%' is no share"),
+        (("take", "2018-03-03", "--share", "0", "--to", "x"), "'0' is no share"),
+        (("take", "2018-03-03", "--share", "half", "--to", "x"), "'half' is no share"),
+        (("take", "2018-03-03", "--share", "5%", "--slowest", "3", "--to", "x"),
+         "--share and --slowest exclude each other"),
+        (("take", "2018-03-03", "--chunk", "7", "--to", "x"), "'7' is no chunk: spell it PLAN/CHUNK"),
+        (("take", "2018-03-03", "--chunk", "999/0", "--to", "x"), "plan 999 is none of these days'"),
+        (("take", "2018-03-03", "--series", "No such", "--to", "x"), "no episode is of the series 'No such'"),
+        (("take", "2018-03-03", "--epids", "missing.csv", "--to", "x"), "missing.csv is not a file"),
+        (("take", "2018-03-03", "--max-rows", "10", "--to", "x"), "10 are the most"),
+        (("clone", "2018-03-03", "--name", "Not A Name"), "'Not A Name' is no name of a lab"),
+        (("clone", "2018-03-03", "--name", "x" * 28), "is no name of a lab"),
+        (("load", "nowhere", "--name", "it"), "there is no bundle in nowhere"),
+        (("load", "nowhere", "--name", "../it"), "'../it' is no name of a lab"),
+        (("verify", "it"), "there is no lab 'it'"),
+        (("show", ".."), "there is no lab '..'"),
+        (("drop", "it"), "there is no lab 'it'"),
+        (("replay", "it"), "there is no lab 'it'"),
+        (("up", "it"), "there is no lab 'it'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_had_is_refused_plainly(
+    published: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    error = refusal("lab", *arguments)
+    assert says in str(error)
+    assert error.hint
+
+
+def test_without_its_roles_nothing_is_taken(published: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EPISODES_QUEUE_READER_DSN")
+    error = refusal("lab", "take", str(LAST), "--to", "x")
+    assert isinstance(error, BadSetting)
+    assert "EPISODES_QUEUE_READER_DSN is not set" in str(error)
+
+
+def test_an_estimate_is_printed_and_nothing_is_written(
+    published: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown, _ = output("lab", "take", str(LAST), "--estimate", "--share", "5%")
+    for part in ("tracked episodes", "viewings", "outcomes", "about"):
+        assert part in shown
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_epids_come_from_a_file(published: System, tmp_path: Path) -> None:
+    file = tmp_path / "epids.csv"
+    file.write_text("epid\n100007\n100000\n100007\n")
+    shown, _ = output("lab", "take", str(LAST), "--epids", str(file), "--to", str(tmp_path / "bundle"))
+    assert "load them with `episodes lab load" in shown.replace("\n", " ")
+    found = open_bundle(tmp_path / "bundle")
+    assert found.read("sample.parquet")["epid"].to_pylist() == [100_000, 100_007]
+    # The same again is refused, and so is another sample.
+    assert "has a whole bundle already" in str(
+        refusal("lab", "take", str(LAST), "--to", str(tmp_path / "bundle"))
+    )
+
+
+def test_a_lab_from_its_beginning_to_its_end(published: System, bundle: Bundle, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    before = files_of(bundle.folder)
+    assert "There is no lab" in succeeds("lab", "list", home=home)
+    said = succeeds("lab", "load", str(bundle.folder), "--name", "small", home=home)
+    assert "episodes lab verify small" in said
+    assert files_of(bundle.folder) == before
+    listed = succeeds("lab", "list", home=home)
+    for part in ("small", str(LAST), "'development'".strip("'"), "pseudonymised", "0 min", "loaded"):
+        assert part in listed
+    again = episodes("lab", "load", str(bundle.folder), "--name", "small", home=home)
+    assert "error: there is a lab small already: choose another name" in again.stderr
+    wrong = episodes("lab", "replay", "small", "2018-03-01", home=home)
+    assert f"error: the lab small does not have 2018-03-01: it has {LAST}" in wrong.stderr
+    assert "small" in succeeds("lab", "drop", "small", home=home)
+    assert "There is no lab" in succeeds("lab", "list", home=home)
+    assert list((home / "labs").iterdir()) == []
+
+
+def test_a_lab_in_which_something_works_is_not_dropped(
+    published: System, bundle: Bundle, tmp_path: Path
+) -> None:
+    settings = load_settings(home=tmp_path / "home")
+    lab = begin_lab(settings, "busy", bundle)
+    throwaway(lab.home)
+    embedded.start(lab.home)
+    with pytest.raises(LabInUse, match="a process works in the lab busy"):
+        drop_lab(settings, "busy")
+    assert labs.find_lab(settings, "busy")
+    with pytest.raises(NoSuchLab, match="is not loaded to its end"):
+        labs.require_loaded(settings, "busy")
+
+
+def test_a_name_that_is_taken_by_another_bundle(
+    published: System, source: Source, bundle: Bundle, tmp_path: Path
+) -> None:
+    settings = load_settings(home=tmp_path / "home")
+    begin_lab(settings, "it", bundle)
+    assert begin_lab(settings, "it", bundle).name == "it"  # of the same, it goes on
+    other = take(source, TakeRequest(LAST), tmp_path / "other", silent)
+    with pytest.raises(LabExists, match="there is a lab it of another bundle"):
+        begin_lab(settings, "it", other)
+    (settings.home / "labs" / "mine").mkdir()
+    (settings.home / "labs" / "mine" / "notes").touch()
+    with pytest.raises(LabExists, match="is in the way of a lab mine"):
+        begin_lab(settings, "mine", bundle)
+
+
+def test_an_interrupt_is_one_word(published: System, tmp_path: Path) -> None:
+    arguments = ("lab", "clone", str(LAST), "--days", "3", "--name", "it")
+    process = subprocess.Popen(
+        episodes_argv(*arguments),
+        env={**os.environ, "EPISODES_HOME": str(tmp_path / "home")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "home" / "labs" / "it" / "logs").exists():  # while it loads
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (said, process.returncode) == ("interrupted\n", 130)
+    # The same command goes on.
+    succeeds(*arguments, home=tmp_path / "home")
+    succeeds("lab", "verify", "it", "--no-recompute", home=tmp_path / "home")
+    succeeds("lab", "drop", "it", home=tmp_path / "home")
+
+
+def test_a_system_that_lets_nothing_leave_the_network_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    refusing = tmp_path / "unshare"
+    refusing.write_text("#!/bin/sh\necho 'unshare: unshare failed: Operation not permitted' >&2\nexit 1\n")
+    refusing.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ProcessFailed, match=r"leave the network .unshare: unshare failed: Operation not"):
+        command._without_network()
+    refusing.unlink()
+    with pytest.raises(ProcessFailed, match="unshare is not installed"):
+        command._without_network()
