@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.filesize import decimal
@@ -26,12 +26,14 @@ from episodes_assets.cli.supervisor import episodes_argv
 from episodes_assets.days import parse_day
 from episodes_assets.errors import BadLab, LabDiffers, NotProvisioned, ProcessFailed
 from episodes_assets.lab import labs
-from episodes_assets.lab.bundle import MANIFEST, Bundle, open_bundle
 from episodes_assets.lab.isolation import without_source
-from episodes_assets.lab.sampling import WHOLE, Kind, SampleSpec
-from episodes_assets.lab.take import TakeRequest
+from episodes_assets.lab.manifest import MANIFEST
+from episodes_assets.lab.request import WHOLE, Kind, SampleSpec, TakeRequest
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets.user_files import require_standard_output, user_path
+
+if TYPE_CHECKING:
+    from episodes_assets.lab.bundle import Bundle
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -132,6 +134,7 @@ def load(
 
     Example: episodes lab load /tmp/march --name march
     """
+    from episodes_assets.lab.bundle import open_bundle
     from episodes_assets.lab.load import load as load_bundle
     from episodes_assets.lab.load import require_whole
 
@@ -430,9 +433,9 @@ def _read_epids(path: Path) -> tuple[int, ...]:
 
 
 def _estimate(settings: Settings, request: TakeRequest) -> None:
-    from episodes_assets.lab import take as taking
+    from episodes_assets.lab.choosing import estimate
 
-    parts = taking.estimate(_source(settings), request)
+    parts = estimate(_source(settings), request)
     shown = Table(box=None)
     shown.add_column("part")
     shown.add_column("read from")
@@ -445,14 +448,15 @@ def _estimate(settings: Settings, request: TakeRequest) -> None:
     out.print(shown)
 
 
-def _take(settings: Settings, request: TakeRequest, folder: Path, *, is_taken_up: bool = False) -> Bundle:
+def _take(settings: Settings, request: TakeRequest, folder: Path, *, is_taken_up: bool = False) -> "Bundle":
     """Take a bundle; with `is_taken_up`, one that is whole is what was asked for, if it was."""
     from episodes_assets.lab import take as taking
+    from episodes_assets.lab.bundle import open_bundle
 
     source = _source(settings)
     if is_taken_up and (folder / MANIFEST).exists():
         bundle = open_bundle(folder)
-        if bundle.manifest["request"] == request.describe(source):
+        if bundle.manifest["request"] == request.describe(source.environment):
             return bundle
         raise BadLab(f"{folder} has another bundle", f"remove {folder}, or choose another name")
     with _progress() as report:
@@ -481,7 +485,7 @@ def _source(settings: Settings) -> Any:  # noqa: ANN401  a Source, which is impo
     )
 
 
-def _say_taken(bundle: Bundle) -> None:
+def _say_taken(bundle: "Bundle") -> None:
     manifest = bundle.manifest
     out.print(
         f"{manifest['rows']:,} rows in {decimal(manifest['bytes'])} are in {bundle.folder}; "

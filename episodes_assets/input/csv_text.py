@@ -103,7 +103,8 @@ def _row_ends(data: bytes, begin: int, fields: int, line_end: bytes) -> Iterator
     yield begin
     # Instead of searching on behind what is no row, it finds a single byte there.
     for found in re.compile(rb"%s|[\s\S]" % row).finditer(data, begin):
-        if found.lastindex is None:
+        # Behind the last line end, a row of one column could be one more that has no character.
+        if found.lastindex is None or found.end() == found.start():
             return
         yield found.end()
 

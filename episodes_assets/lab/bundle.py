@@ -20,7 +20,6 @@ What is taken is decided in `take.py`; nothing here knows what the files mean.
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -31,15 +30,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from episodes_assets.errors import AlreadyRunning, BadLab, BundleDamaged, BundleIncomplete
-from episodes_assets.lab.pseudonyms import KEY_BYTES
+from episodes_assets.lab.manifest import FORMAT, MANIFEST, TAKE_ANEW, manifest_as_text, parse_manifest
+from episodes_assets.lab.pseudonyms import KEY_BYTES, new_key
 from episodes_assets.lake.day_file import CheckedFile, sync
 from episodes_assets.private_files import make_folder, open_file, private_opener, try_lock
 
-FORMAT = 1
-MANIFEST, TAKING, KEY, LOCK = "manifest.json", "taking.json", "key", "lock"
+TAKING, KEY, LOCK = "taking.json", "key", "lock"
 LAKE = "lake"
 PART = ".part"
-_TAKE_ANEW = "copy the bundle once more, or take it again into another folder"
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ def _fault(path: Path, file: BundleFile) -> str:
 
 
 def _damaged(path: Path, what: str) -> BundleDamaged:
-    return BundleDamaged(f"{path} {what}", _TAKE_ANEW)
+    return BundleDamaged(f"{path} {what}", TAKE_ANEW)
 
 
 def open_bundle(folder: Path) -> Bundle:
@@ -141,31 +139,6 @@ def open_bundle(folder: Path) -> Bundle:
     except UnicodeDecodeError as error:
         raise _damaged(path, "was changed") from error
     return Bundle(folder, parse_manifest(text, path))
-
-
-def parse_manifest(text: str, path: Path) -> Mapping[str, Any]:
-    """A manifest from its text, after a look at its own digest.
-
-    Raises:
-        BadLab: If it is of a newer release.
-        BundleDamaged: If it is not the one that was written.
-    """
-    try:
-        said = json.loads(text)
-        number, digest = int(said["format"]), said.pop("digest")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise _damaged(path, "was changed") from error
-    if number > FORMAT:
-        raise BadLab(
-            f"{path} has format {number}, this release knows it up to {FORMAT}", "upgrade this release"
-        )
-    if digest != _digest_of(said):
-        raise _damaged(path, "was changed")
-    return {**said, "digest": digest}
-
-
-def _digest_of(said: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass
@@ -259,7 +232,7 @@ class BundleWriter:
             "files": {path: vars(self.files[path]) for path in sorted(self.files)},
         }
         self.forget_key()
-        _replace(self.folder / MANIFEST, json.dumps({**said, "digest": _digest_of(said)}, indent=2) + "\n")
+        _replace(self.folder / MANIFEST, manifest_as_text(said))
         clean_up(self.folder)
         return open_bundle(self.folder)
 
@@ -332,7 +305,7 @@ def begin_bundle(
 
 
 def _begin(folder: Path, request: Mapping[str, Any], said: Mapping[str, Any]) -> BundleWriter:
-    _replace(folder / KEY, secrets.token_bytes(KEY_BYTES).hex())
+    _replace(folder / KEY, new_key().hex())
     writer = BundleWriter(folder, {"format": FORMAT, "request": dict(request), **said})
     writer.keep()
     return writer

@@ -12,14 +12,17 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from episodes_assets.errors import BadLab, BundleDamaged, LabExists, LabInUse, NoSuchLab
-from episodes_assets.lab.bundle import MANIFEST, Bundle, parse_manifest
 from episodes_assets.lab.isolation import is_of_jobs, without_source
+from episodes_assets.lab.manifest import MANIFEST, parse_manifest
 from episodes_assets.postgres import embedded
 from episodes_assets.private_files import make_folder, open_file, try_lock, write_file
 from episodes_assets.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from episodes_assets.lab.bundle import Bundle  # with Arrow
 
 LABS = "labs"
 FACTS = "lab.json"
@@ -127,7 +130,7 @@ def require_name(name: str) -> str:
     return name
 
 
-def begin_lab(settings: Settings, name: str, bundle: Bundle) -> Lab:
+def begin_lab(settings: Settings, name: str, bundle: "Bundle") -> Lab:
     """A lab to be loaded from a bundle, or one that was begun with it and not finished.
 
     Raises:

@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import BundleDamaged, LabDiffers
 from episodes_assets.lab.bundle import LAKE, Bundle, path_of
+from episodes_assets.lab.contents import lake_file_from_json, planned_from_json
 from episodes_assets.lab.labs import Lab
-from episodes_assets.lab.take import Report, lake_file_from_json, planned_from_json
+from episodes_assets.lab.take import Report
 from episodes_assets.lake.day_file import LakeFile
 from episodes_assets.lake.opening import open_lake
 from episodes_assets.lake.tables import LakeTable

@@ -8,6 +8,7 @@ NIST's FF1. AES comes from `cryptography`; whole columns are handed to it at onc
 """
 
 import hashlib
+import secrets
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -24,6 +25,11 @@ _LOW = np.uint64(0xFFFF_FFFF)
 _BATCH = 1 << 16
 # 128 bits: among a billion viewers two would get the same with a probability of 1 to 10^21.
 _TEXT_BYTES = 16
+
+
+def new_key() -> bytes:
+    """A key that nobody can guess."""
+    return secrets.token_bytes(KEY_BYTES)
 
 
 class Pseudonyms:

@@ -7,8 +7,6 @@ together. The hash is keyed, so nobody can arrange to be, or not to be, in a sam
 
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -18,63 +16,6 @@ import pyarrow.compute as pc
 Ints = npt.NDArray[np.int64]
 _HASH_BYTES = 8
 _WHOLE = 1 << (8 * _HASH_BYTES)
-
-
-class Kind(StrEnum):
-    """How the episodes of a sample are chosen."""
-
-    WHOLE = "whole"
-    SHARE = "share"
-    SERIES = "series"
-    EPIDS = "epids"
-    CHUNK = "chunk"
-    SLOWEST = "slowest"
-
-
-@dataclass(frozen=True)
-class SampleSpec:
-    """What was asked for.
-
-    Attributes:
-        kind: How the episodes are chosen.
-        share: Of `share`, more than 0 and at most 1.
-        series: Of `series`, their names.
-        epids: Of `epids`, ascending.
-        chunk: Of `chunk`, the plan and the chunk.
-        slowest: Of `slowest`, how many chunks.
-    """
-
-    kind: Kind = Kind.WHOLE
-    share: float = 1.0
-    series: tuple[str, ...] = ()
-    epids: tuple[int, ...] = ()
-    chunk: tuple[int, int] = (0, 0)
-    slowest: int = 0
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether no episode is left out."""
-        return self.kind is Kind.WHOLE
-
-    def describe(self) -> dict[str, object]:
-        """As a manifest says it; ids of a file by their number and a digest."""
-        said: dict[str, object] = {"kind": self.kind.value}
-        if self.kind is Kind.SHARE:
-            said["share"] = self.share
-        elif self.kind is Kind.SERIES:
-            said["series"] = list(self.series)
-        elif self.kind is Kind.EPIDS:
-            epids = np.array(self.epids, np.int64)
-            said["epids"] = len(epids)
-            said["sha256"] = hashlib.sha256(epids.astype("<i8").tobytes()).hexdigest()
-        elif self.kind is Kind.CHUNK:
-            said["plan"], said["chunk"] = self.chunk
-        elif self.kind is Kind.SLOWEST:
-            said["slowest"] = self.slowest
-        return said
-
-
-WHOLE = SampleSpec()
 
 
 def by_share(drops: Iterable[pa.Table], share: float, key: bytes) -> Ints:

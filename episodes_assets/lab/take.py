@@ -3,8 +3,8 @@
 First what the databases have, as of one moment; then the lake's files, which never change. The accumulated
 state is always whole, since a step may be slow because of it. What is sampled is episodes (`sampling.py`).
 Everything that is read is compared with the source's own checksums, so a bundle is what was published or it
-is not made. Viewers get pseudonyms (`pseudonyms.py`); what people wrote or are called is left out, and
-`COLUMNS` says of every column what becomes of it.
+is not made. Viewers get pseudonyms (`pseudonyms.py`); what people wrote or are called is left out
+(`contents.py`).
 
 A bundle that was begun is taken up again where it was left (`bundle.py`). Nothing is written at the source.
 """
@@ -12,10 +12,8 @@ A bundle that was begun is taken up again where it was left (`bundle.py`). Nothi
 import datetime as dt
 import hashlib
 import importlib.metadata
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,159 +21,45 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from episodes_assets.days import ONE_DAY, days_between
-from episodes_assets.errors import BadLab, SourceDisagrees, TooManyRows
+from episodes_assets.days import ONE_DAY
+from episodes_assets.errors import SourceDisagrees, TooManyRows
 from episodes_assets.lab import sampling
 from episodes_assets.lab.bundle import LAKE, Bundle, BundleWriter, begin_bundle, path_of
+from episodes_assets.lab.choosing import choose, estimate_parts
+from episodes_assets.lab.contents import (
+    COLUMNS,
+    NEVER_TAKEN,
+    NOT_TAKEN,
+    READ_ROWS,
+    digest_of_file,
+    jobs_checksum,
+    lake_file_as_json,
+    planned_as_json,
+    planned_from_json,
+    viewings_name,
+)
 from episodes_assets.lab.digests import digest_of, published_checksum
 from episodes_assets.lab.pseudonyms import Pseudonyms
-from episodes_assets.lab.sampling import Ints, Kind, SampleSpec
+from episodes_assets.lab.request import TakeRequest
+from episodes_assets.lab.sampling import Ints
 from episodes_assets.lab.source import PlannedDay, Source, read_days
 from episodes_assets.lake.day_file import LakeFile
 from episodes_assets.lake.drops import EPISODES, QUARANTINE, Drop, Drops
 from episodes_assets.lake.tables import LakeTable
-from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.lake.viewings import NAME, Viewings, covered_from
 from episodes_assets.ledger import copies
 from episodes_assets.ledger.copies import PlanRows
 from episodes_assets.planning.drop import ACCEPTED, QUARANTINED
 from episodes_assets.planning.episode_set import state_checksum
-from episodes_assets.planning.jobs import plan_checksum
 from episodes_assets.planning.viewings import UNREADABLE
 from episodes_assets.postgres.arrow import OneMoment
-from episodes_assets.results.copies import read_state, read_total
+from episodes_assets.results.copies import read_state
 from episodes_assets.results.state import find_broken_day, repair_command
 
 Report = Callable[[str, int, int], None]
 """Called with what is done, how much of it is finished, and how much there is."""
 
-READ_ROWS = 1 << 17
 _DROP_RULES = ", "
-# What stands in place of a text that nobody could read.
-NOT_TAKEN = "not taken"
-_KEPT, _DROPPED = "kept", "dropped"
-_PSEUDONYM = "pseudonymised: another number for each, by a key that is deleted"
-_OF_WHOLE_PLANS = "kept of whole plans"
-_ALL_DROPPED = {"all": _DROPPED}
-COLUMNS: Mapping[str, Mapping[str, str]] = {
-    "viewings": {
-        **dict.fromkeys(("day", "epid", "viewed_at", "seconds_watched", "completed"), _KEPT),
-        "viewer_id": _PSEUDONYM,
-        UNREADABLE: f"dropped: where there is text, it says {NOT_TAKEN!r}",
-    },
-    "episodes": {
-        **dict.fromkeys(("day", *ACCEPTED.names), _KEPT),
-        "episodes.drop (in the file's footer)": "kept, but for the reason that somebody gave",
-    },
-    "quarantine": dict.fromkeys(("day", *QUARANTINED.names), _KEPT),
-    "state.tracked_episodes": dict.fromkeys(("epid", "tracked_on"), _KEPT),
-    "state.tracked_days": {
-        **dict.fromkeys(
-            ("day", "origin", "newly_tracked", "total", "checksum", "previous_checksum", "code_version"),
-            _KEPT,
-        ),
-        "snapshot_id": "dropped but of the days that are taken",
-        "recorded_at": _DROPPED,
-    },
-    "state.locks": _ALL_DROPPED,
-    "ledger.plans": {
-        **dict.fromkeys(
-            (
-                "day", "plan_id", "plan_uid", "jobs", "checksum", "snapshot_id", "code_version", "planned_at",
-                "fanned_out_at", "tracked_checksum", "viewings_version", "viewings_digest",
-            ),
-            _KEPT,
-        ),
-        "superseded_at": _DROPPED,
-    },
-    "ledger.jobs": dict.fromkeys(("plan_id", "position", "epid", "algorithm_id", "window_start"), _KEPT),
-    "ledger.chunks": {
-        **dict.fromkeys(("plan_id", "chunk", "first_position", "jobs", "priority"), _KEPT),
-        **dict.fromkeys(
-            ("succeeded", "held", "starts", "message_id", "claim", "claimed_by", "claimed_at", "moved_at"),
-            _DROPPED,
-        ),
-    },
-    "ledger.outcomes": {
-        **dict.fromkeys(
-            ("plan_id", "position", "covered_from", "metrics", "algorithm_version", "finished_at"), _KEPT
-        ),
-        "worker": _DROPPED,
-    },
-    "ledger.batches": {
-        **dict.fromkeys(
-            (
-                "plan_id", "first_position", "chunk", "jobs", "seconds", "finished_at", "algorithm_ids",
-                "algorithm_jobs", "algorithm_seconds",
-            ),
-            _OF_WHOLE_PLANS,
-        ),
-        "worker": _DROPPED,
-    },
-    "ledger.job_attempts": {
-        **dict.fromkeys(("plan_id", "position"), "kept of jobs that were left out"),
-        **dict.fromkeys(("starts", "is_held", "error", "traceback", "waiver_id"), _DROPPED),
-    },
-    **dict.fromkeys(("ledger.waivers", "ledger.workers", "ledger.locks"), _ALL_DROPPED),
-    "published.days": {
-        **dict.fromkeys(
-            (
-                "day", "jobs", "rows", "left_out", "checksum", "plan_id", "plan_uid", "plan_checksum",
-                "snapshot_id", "viewings_version", "viewings_digest", "published_at",
-            ),
-            _KEPT,
-        ),
-        **dict.fromkeys(("decision", "algorithm_versions", "code_version"), _DROPPED),
-    },
-    "published.results": {"all": "made anew from the outcomes, and compared by their checksum"},
-    **dict.fromkeys(("published.history", "published.repairs"), _ALL_DROPPED),
-}  # fmt: skip
-NEVER_TAKEN = (
-    "users, sessions, tokens, login attempts and the audit log",
-    "errors and tracebacks of jobs",
-    "names of workers and their machines",
-    "reasons and decisions that people wrote, and their names: waivers, repairs, the history of publications",
-    "Dagster's runs, events and logs",
-    "the input database",
-)
-
-
-@dataclass(frozen=True)
-class TakeRequest:
-    """What is to be taken.
-
-    Attributes:
-        day: The last day.
-        days: How many days up to it.
-        sample: Which episodes.
-        keep_viewer_ids: Whether viewers keep their ids.
-        max_rows: The most rows that the bundle may have; None for any number.
-    """
-
-    day: dt.date
-    days: int = 1
-    sample: SampleSpec = sampling.WHOLE
-    keep_viewer_ids: bool = False
-    max_rows: int | None = None
-
-    @property
-    def first(self) -> dt.date:
-        """The first day."""
-        return self.day - (self.days - 1) * ONE_DAY
-
-    @property
-    def all_days(self) -> list[dt.date]:
-        """Each day, in order."""
-        return list(days_between(self.first, self.day))
-
-    def describe(self, source: Source) -> dict[str, object]:
-        """What makes two requests the same."""
-        return {
-            "environment": source.environment,
-            "days": [str(day) for day in self.all_days],
-            "sample": self.sample.describe(),
-            "keep_viewer_ids": self.keep_viewer_ids,
-        }
 
 
 def take(source: Source, request: TakeRequest, folder: Path, report: Report) -> Bundle:
@@ -198,7 +82,7 @@ def take(source: Source, request: TakeRequest, folder: Path, report: Report) -> 
         SystemFailure: If the source cannot be reached, or there is no room.
     """
     begin = {"taken_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds")}
-    with begin_bundle(folder, request.describe(source), lambda: begin) as writer:
+    with begin_bundle(folder, request.describe(source.environment), lambda: begin) as writer:
         if isinstance(writer, Bundle):
             return writer
         taking = _Taking(source, request, writer, report)
@@ -234,9 +118,10 @@ class _Taking:
         with self._source.visit() as (queue, results):
             planned = read_days(queue, results, days)
             if self._request.max_rows is not None:
-                parts = _estimate_parts(self._source, self._request, queue, results, planned)
+                parts = estimate_parts(self._source, self._request, queue, results, planned)
                 _require_at_most(self._request.max_rows, sum(part.rows for part in parts), "about ")
-            epids = self._choose(queue, planned)
+            self._report("choosing episodes", 0, 1)
+            epids = choose(self._source, queue, planned, self._request.sample, self._writer.key)
             if epids is not None:
                 writer.write_table("sample.parquet", pa.table({"epid": pa.array(epids)}))
             for number, each in enumerate(planned):
@@ -245,28 +130,6 @@ class _Taking:
             self._report("tracked episodes", 0, 1)
             self._take_state(results, planned, epids)
         writer.keep(databases=True)
-
-    def _choose(self, queue: OneMoment, planned: Sequence[PlannedDay]) -> Ints | None:
-        """The episodes of the sample, ascending; None for all."""
-        sample = self._request.sample
-        if sample.is_whole:
-            return None
-        self._report("choosing episodes", 0, 1)
-        drops = (table for each in planned for table in _rows_of(self._source, each, ["epid", "series"]))
-        if sample.kind is Kind.SHARE:
-            chosen = sampling.by_share(drops, sample.share, self._writer.key())
-        elif sample.kind is Kind.SERIES:
-            chosen, found = sampling.by_series(drops, sample.series)
-            if missing := sorted({*sample.series} - found):
-                raise BadLab(f"no episode is of the series {missing[0]!r}", "spell it as the drop does")
-        elif sample.kind is Kind.EPIDS:
-            there = np.unique(np.concatenate([rows["epid"].drop_null().to_numpy() for rows in drops]))
-            chosen = np.intersect1d(np.array(sample.epids, np.int64), there)
-        else:
-            chosen = _of_chunks(queue, planned, sample)
-        if not len(chosen):
-            raise BadLab("the sample has no episode", "choose a larger share, or other episodes")
-        return chosen
 
     def _take_plan(self, queue: OneMoment, planned: PlannedDay, epids: Ints | None) -> None:
         """A plan's rows, compared with what the source says of them, then restricted."""
@@ -367,9 +230,9 @@ class _Taking:
         source = self._source.drop_of(planned)
         reasons: Counter[str] = Counter()
         with own.writer(planned.day) as writer:
-            for rows in _parts_of(self._source.drops.episodes, source.episodes, ACCEPTED, epids):
+            for rows in _groups_of(self._source.drops.episodes, source.episodes, ACCEPTED, epids):
                 writer.episodes.write_group(rows)
-            for rows in _parts_of(self._source.drops.quarantine, source.quarantine, QUARANTINED, epids):
+            for rows in _groups_of(self._source.drops.quarantine, source.quarantine, QUARANTINED, epids):
                 writer.quarantine.write_group(rows)
                 broken = (each.split(_DROP_RULES) for each in rows["reasons"].to_pylist())
                 reasons.update(rule for each in broken for rule in each)
@@ -490,43 +353,6 @@ def _text(date: dt.date | None) -> str | None:
     return None if date is None else str(date)
 
 
-def planned_as_json(planned: PlannedDay) -> dict[str, Any]:
-    """A planned day as a manifest has it."""
-    said = asdict(planned)
-    times = {name: value.isoformat() for name, value in said.items() if isinstance(value, dt.datetime)}
-    return {**said, **times, "day": str(planned.day), "plan_uid": str(planned.plan_uid)}
-
-
-def planned_from_json(said: Mapping[str, Any]) -> PlannedDay:
-    """The same as an object."""
-    times = ("planned_at", "fanned_out_at", "published_at")
-    read = {name: said[name] and dt.datetime.fromisoformat(said[name]) for name in times}
-    return PlannedDay(
-        **{
-            **said,
-            **read,
-            "day": dt.date.fromisoformat(said["day"]),
-            "plan_uid": uuid.UUID(said["plan_uid"]),
-            "viewings": PinnedVersion(*said["viewings"]),
-        }
-    )
-
-
-def lake_file_as_json(file: LakeFile) -> dict[str, Any]:
-    """A day's file as a manifest has it."""
-    return {**asdict(file), "day": str(file.day)}
-
-
-def lake_file_from_json(said: Mapping[str, Any]) -> LakeFile:
-    """The same as an object."""
-    return LakeFile(**{**said, "day": dt.date.fromisoformat(said["day"])})
-
-
-def viewings_name(file: LakeFile) -> str:
-    """What a manifest calls the content of a file of viewings, of which a date has one in each version."""
-    return f"viewings of {file.day} ({file.digest[:8]})"
-
-
 def _not_as_recorded(what: str, recorded: str, day: dt.date) -> SourceDisagrees:
     return SourceDisagrees(
         f"{what} are not those that were {recorded}: something else writes to the source's databases",
@@ -577,22 +403,6 @@ def restrict_days(
     return found
 
 
-def jobs_checksum(jobs: pa.Table) -> str:
-    """The checksum of a plan's jobs, in whatever order they are."""
-    ordered = jobs.select(["epid", "algorithm_id", "window_start"]).sort_by(
-        [("epid", "ascending"), ("algorithm_id", "ascending")]
-    )
-    return plan_checksum(ordered.to_pandas(date_as_object=False))
-
-
-def digest_of_file(table: LakeTable, file: LakeFile) -> dict[str, Any]:
-    """The rows of a day's file and the digest of its content."""
-    with table.open(file) as opened:
-        schema = opened.schema_arrow.remove_metadata()
-        rows, digest = digest_of(opened.iter_batches(READ_ROWS, use_threads=False), schema)
-    return {"rows": rows, "digest": digest}
-
-
 def _batches_of(table: LakeTable, file: LakeFile) -> Iterator[pa.RecordBatch]:
     """The rows of a day's file; what is wrong with it is told of this file, whoever reads them."""
     with table.open(file) as opened:
@@ -614,122 +424,9 @@ def _disguised(
         yield kept.set_column(kept.schema.get_field_index(UNREADABLE), kept.schema.field(UNREADABLE), text)
 
 
-def _parts_of(table: LakeTable, file: LakeFile, schema: pa.Schema, epids: Ints | None) -> Iterator[pa.Table]:
+def _groups_of(table: LakeTable, file: LakeFile, schema: pa.Schema, epids: Ints | None) -> Iterator[pa.Table]:
     """The rows of a drop's file, in its row groups."""
     with table.open(file) as opened:
         for number in range(opened.num_row_groups):
             rows = opened.read_row_group(number, schema.names, use_threads=False).cast(schema)
             yield rows if epids is None else rows.filter(pa.array(sampling.is_in(rows["epid"], epids)))
-
-
-def _rows_of(source: Source, planned: PlannedDay, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Some columns of a day's drop, of accepted and of refused rows."""
-    drop = source.drop_of(planned)
-    for table, file in ((source.drops.episodes, drop.episodes), (source.drops.quarantine, drop.quarantine)):
-        with table.open(file) as opened:
-            yield opened.read(list(columns), use_threads=False)
-
-
-def _of_chunks(queue: OneMoment, planned: Sequence[PlannedDay], sample: SampleSpec) -> Ints:
-    """The episodes that have a job in one of some chunks."""
-    own = {each.plan_id: each for each in planned}
-    if sample.kind is Kind.CHUNK:
-        chunks = [sample.chunk]
-    else:
-        tables = [copies.read_batches(queue, plan_id) for plan_id in own]
-        chunks = sampling.slowest_chunks(pa.concat_tables(tables), sample.slowest)
-    epids = []
-    for plan_id, chunk in chunks:
-        if plan_id not in own:
-            numbers = ", ".join(map(str, own))
-            raise BadLab(f"plan {plan_id} is none of these days'", f"their plans are: {numbers}")
-        found = copies.read_chunks(queue, plan_id)
-        found = found.filter(pc.equal(found["chunk"], chunk))
-        if not len(found):
-            raise BadLab(
-                f"plan {plan_id} has no chunk {chunk}", "`episodes jobs status DAY` shows its chunks"
-            )
-        begin, count = found["first_position"][0].as_py(), found["jobs"][0].as_py()
-        epids.append(copies.read_jobs(queue, plan_id)["epid"].slice(begin, count).to_numpy())
-    return np.unique(np.concatenate(epids)) if epids else np.array([], np.int64)
-
-
-@dataclass(frozen=True)
-class EstimatedPart:
-    """What a part of a bundle will be about.
-
-    Attributes:
-        what: The part.
-        rows: Its rows.
-        bytes: Its bytes.
-        read_from: Where it is read.
-    """
-
-    what: str
-    rows: int
-    bytes: int
-    read_from: str
-
-
-# Bytes of a row, compressed.
-_STATE_BYTES, _JOB_BYTES, _OUTCOME_BYTES = 3.0, 6.0, 25.0
-
-
-def estimate(source: Source, request: TakeRequest) -> list[EstimatedPart]:
-    """About how many rows and bytes a bundle will have, by manifests and the lake's log.
-
-    Of a sample of series or of single episodes, the drops are read.
-
-    Raises:
-        As `take`, but for what concerns the folder.
-    """
-    with source.visit() as (queue, results):
-        planned = read_days(queue, results, request.all_days)
-        return _estimate_parts(source, request, queue, results, planned)
-
-
-def _estimate_parts(
-    source: Source,
-    request: TakeRequest,
-    queue: OneMoment,
-    results: OneMoment,
-    planned: Sequence[PlannedDay],
-) -> list[EstimatedPart]:
-    share = _share(source, queue, request.sample, planned)
-    drops: dict[str, LakeFile] = {}
-    viewings: dict[str, LakeFile] = {}
-    for each in planned:
-        drop = source.drop_of(each)
-        drops |= {file.path: file for file in (drop.episodes, drop.quarantine)}
-        first = copies.read_first_window(queue, each.plan_id) or each.day
-        files = source.version_of(each).between(min(first, each.day), each.day)
-        viewings |= {file.path: file for file in files}
-    jobs, tracked = sum(each.jobs for each in planned) * share, read_total(results, request.day)
-    return [
-        EstimatedPart("tracked episodes", tracked, round(tracked * _STATE_BYTES), "results"),
-        EstimatedPart("jobs", round(jobs), round(jobs * _JOB_BYTES), "queue"),
-        EstimatedPart("outcomes", round(jobs), round(jobs * _OUTCOME_BYTES), "queue"),
-        _estimated("drops", drops.values(), share),
-        _estimated("viewings", viewings.values(), share),
-    ]
-
-
-def _estimated(what: str, files: Iterable[LakeFile], share: float) -> EstimatedPart:
-    own = list(files)
-    rows, size = sum(file.rows for file in own), sum(file.size for file in own)
-    return EstimatedPart(what, round(rows * share), round(size * share), "lake")
-
-
-def _share(source: Source, queue: OneMoment, sample: SampleSpec, planned: Sequence[PlannedDay]) -> float:
-    """About which part of all rows a sample has."""
-    if sample.kind in (Kind.WHOLE, Kind.SHARE):
-        return sample.share
-    drops = [table for each in planned for table in _rows_of(source, each, ["epid", "series"])]
-    there = np.unique(np.concatenate([rows["epid"].drop_null().to_numpy() for rows in drops]))
-    if sample.kind is Kind.SERIES:
-        chosen, _ = sampling.by_series(drops, sample.series)
-    elif sample.kind is Kind.EPIDS:
-        chosen = np.intersect1d(np.array(sample.epids, np.int64), there)
-    else:
-        chosen = _of_chunks(queue, planned, sample)
-    return len(chosen) / max(len(there), 1)

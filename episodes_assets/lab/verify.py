@@ -22,9 +22,10 @@ import pyarrow as pa
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import EpisodesError
 from episodes_assets.failures import explain, name_defect
+from episodes_assets.lab.contents import digest_of_file, jobs_checksum, lake_file_from_json, viewings_name
 from episodes_assets.lab.digests import digest_of, published_checksum
 from episodes_assets.lab.labs import Lab
-from episodes_assets.lab.take import Report, digest_of_file, jobs_checksum, lake_file_from_json, viewings_name
+from episodes_assets.lab.take import Report
 from episodes_assets.lake.drops import EPISODES, QUARANTINE, Drops
 from episodes_assets.lake.opening import open_lake
 from episodes_assets.lake.tables import LakeTable

@@ -54,6 +54,17 @@ def test_columns_may_come_in_any_order_and_with_a_byte_order_mark(tmp_path: Path
 
 
 @pytest.mark.parametrize(
+    ("content", "epids"),
+    [("epid\n1\n2\n", [1, 2]), ("epid\r\n1\r\n", [1]), ("epid\n", []), ("epid", [])],
+)
+def test_a_file_of_one_column(tmp_path: Path, content: str, epids: list[int]) -> None:
+    path = tmp_path / "epids.csv"
+    path.write_text(content, newline="")
+    schema = pa.schema([pa.field("epid", pa.int64(), nullable=False)])
+    assert read_input_file(path, schema)["epid"].to_pylist() == epids
+
+
+@pytest.mark.parametrize(
     ("line", "column", "value"),
     [
         ("2018-03-01,x,0,,,,,2018-01-01,2018-02-01", "epid", "'x' is not a whole number of 64 bits"),

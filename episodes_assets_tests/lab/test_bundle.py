@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 from episodes_assets.errors import AlreadyRunning, BadLab, BundleDamaged, BundleIncomplete
-from episodes_assets.lab.bundle import KEY, MANIFEST, TAKING, Bundle, BundleWriter, begin_bundle, open_bundle
+from episodes_assets.lab.bundle import KEY, TAKING, Bundle, BundleWriter, begin_bundle, open_bundle
+from episodes_assets.lab.manifest import MANIFEST
 
 REQUEST = {"days": ["2018-03-01"]}
 ROWS = pa.table({"epid": [1, 2, 3], "title": ["a", "b", None]})

@@ -18,9 +18,9 @@ import pytest
 from episodes_assets.lab import labs
 from episodes_assets.lab.bundle import begin_bundle, open_bundle
 from episodes_assets.lab.load import load, require_whole
-from episodes_assets.lab.sampling import Kind, SampleSpec
+from episodes_assets.lab.request import Kind, SampleSpec, TakeRequest
 from episodes_assets.lab.source import Source
-from episodes_assets.lab.take import TakeRequest, take
+from episodes_assets.lab.take import take
 from episodes_assets.lake.opening import open_lake
 from episodes_assets.postgres import embedded
 from episodes_assets.postgres.databases import Purpose
@@ -54,7 +54,7 @@ def take_into(folder: str) -> None:
 def begin(source: Source, folder: Path) -> None:
     """A bundle with a key and nothing else."""
     said = {"taken_at": "2026-01-01T00:00:00+00:00"}
-    with begin_bundle(folder, REQUEST.describe(source), lambda: said):
+    with begin_bundle(folder, REQUEST.describe(source.environment), lambda: said):
         pass
 
 
@@ -185,11 +185,12 @@ def test_a_lab_whose_loading_is_killed_ends_as_it_would_have(
             calm = asking.result()
     with fresh("counted") as (home, _), own_process(counted, NOWHERE, load_from, where, home) as counting:
         statements, _ = counting.result()
-    changes = [each for each in watched.changes if "lab/postgres" not in each.what]
+    # What the server itself does to its files is PostgreSQL's to survive; some names have a process id.
+    changes = [each for each in watched.changes if not re.search(r"lab/postgres|\d+\.part", each.what)]
     own = [each for each in statements if re.search(r"ledger|state\.|published|COPY", each.what)]
     moments: list[FileChange | Instant] = [
-        *some(changes, 4, is_slow=is_slow),
-        *some(own, 4, is_slow=is_slow),
+        *some(changes, 3, is_slow=is_slow),
+        *some(own, 3, is_slow=is_slow),
     ]
     for number, at in enumerate(moments):
         with fresh(f"killed-{number}") as (home, folder):

@@ -14,9 +14,9 @@ from episodes_assets.errors import BadSetting, LabExists, LabInUse, NoSuchLab, P
 from episodes_assets.lab import labs
 from episodes_assets.lab.bundle import Bundle, open_bundle
 from episodes_assets.lab.labs import begin_lab, drop_lab
-from episodes_assets.lab.sampling import Kind, SampleSpec
+from episodes_assets.lab.request import Kind, SampleSpec, TakeRequest
 from episodes_assets.lab.source import Source
-from episodes_assets.lab.take import TakeRequest, take
+from episodes_assets.lab.take import take
 from episodes_assets.postgres import embedded
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.cli.invoke import output, refusal
@@ -96,11 +96,12 @@ def test_an_estimate_is_printed_and_nothing_is_written(
 
 def test_epids_come_from_a_file(published: System, tmp_path: Path) -> None:
     file = tmp_path / "epids.csv"
-    file.write_text("epid\n100007\n100000\n100007\n")
+    first, *_, last = sorted({epid for epid, *_ in published.jobs(LAST)})
+    file.write_text(f"epid\n{last}\n{first}\n{last}\n1\n")
     shown, _ = output("lab", "take", str(LAST), "--epids", str(file), "--to", str(tmp_path / "bundle"))
     assert "load them with `episodes lab load" in shown.replace("\n", " ")
     found = open_bundle(tmp_path / "bundle")
-    assert found.read("sample.parquet")["epid"].to_pylist() == [100_000, 100_007]
+    assert found.read("sample.parquet")["epid"].to_pylist() == [first, last]
     # The same again is refused, and so is another sample.
     assert "has a whole bundle already" in str(
         refusal("lab", "take", str(LAST), "--to", str(tmp_path / "bundle"))

@@ -9,7 +9,8 @@ import pytest
 
 from episodes_assets.input.sample import sample_drop
 from episodes_assets.lab import sampling
-from episodes_assets.lab.take import jobs_checksum, restrict, restrict_days
+from episodes_assets.lab.contents import jobs_checksum
+from episodes_assets.lab.take import restrict, restrict_days
 from episodes_assets.ledger.copies import PlanRows
 from episodes_assets.planning.drop import ACCEPTED, QUARANTINED, to_table, validate_drop
 from episodes_assets.planning.episode_set import EpisodeSet, state_checksum

@@ -16,9 +16,11 @@ import pytest
 from episodes_assets.errors import BadLab, LakeDamaged, NotPublished, SourceDisagrees, TooManyRows
 from episodes_assets.lab import take as taking
 from episodes_assets.lab.bundle import Bundle
-from episodes_assets.lab.sampling import Kind, SampleSpec
+from episodes_assets.lab.choosing import estimate
+from episodes_assets.lab.contents import COLUMNS
+from episodes_assets.lab.request import Kind, SampleSpec, TakeRequest
 from episodes_assets.lab.source import Source
-from episodes_assets.lab.take import COLUMNS, TakeRequest, estimate, take
+from episodes_assets.lab.take import take
 from episodes_assets_tests.lab.conftest import FIRST, LAST, silent
 from episodes_assets_tests.support.system import System, day
 from episodes_assets_tests.support.workers import eventually

@@ -43,7 +43,7 @@ from episodes_assets.results.verify import (
 from episodes_assets_tests.query_plans.cases import Open
 from episodes_assets_tests.query_plans.growing_tables import (
     CHUNK_JOBS,
-    FIRST_FINISHED,
+    MOVED_FIRST,
     NEVER_MOVED,
     OTHER_PLAN,
     THE_DAY,
@@ -160,7 +160,7 @@ def put_plan(to: Open) -> None:
     first = rows.jobs.slice(0, 1).select(["position"])
     record = PlanRecord(
         day=THE_DAY + 30 * ONE_DAY,
-        plan_id=FIRST_FINISHED + 100_000,
+        plan_id=MOVED_FIRST + 100,
         plan_uid=uuid.uuid4(),
         checksum="c",
         snapshot_id="s",
