@@ -46,10 +46,19 @@ def by_share(drops: Iterable[pa.Table], share: float, key: bytes) -> Ints:
 
 
 def _are_below(values: Sequence[str | int], limit: int, key: bytes) -> npt.NDArray[np.bool_]:
-    # With its type before it: a series may be called like the number of an episode.
-    told = (f"{type(value).__name__} {value}".encode() for value in values)
-    hashes = (hashlib.blake2b(each, key=key, digest_size=_HASH_BYTES, person=b"sample") for each in told)
-    return np.array([int.from_bytes(each.digest(), "big") < limit for each in hashes], np.bool_)
+    """Which values have a hash below a limit; a series may be called like the number of an episode."""
+    if limit >= _WHOLE:
+        return np.ones(len(values), np.bool_)
+    bound = limit.to_bytes(_HASH_BYTES, "big")
+    person = b"sample number" if values and isinstance(values[0], int) else b"sample text"
+    empty = hashlib.blake2b(key=key, digest_size=_HASH_BYTES, person=person)
+
+    def is_below(value: str | int) -> bool:
+        own = empty.copy()
+        own.update(str(value).encode())
+        return own.digest() < bound
+
+    return np.fromiter(map(is_below, values), np.bool_, len(values))
 
 
 def by_series(drops: Iterable[pa.Table], series: Collection[str]) -> tuple[Ints, set[str]]:
