@@ -198,7 +198,7 @@ def drop_lab(settings: Settings, name: str) -> None:
     Raises:
         NoSuchLab: If there is none of that name.
         LabInUse: If a process works in it.
-        SystemFailure: If something cannot be removed.
+        OSError: If something cannot be removed.
     """
     lab = find_lab(settings, name)
     if (up := lab.home / _UP_LOCK).exists():

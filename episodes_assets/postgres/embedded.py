@@ -156,23 +156,23 @@ def discard(home: Path) -> bool:
         Whether that was done; False while a process uses the server.
 
     Raises:
-        SystemFailure: If something cannot be removed.
+        OSError: If something cannot be removed.
         LockTimeout: If another process takes too long to start or stop it.
     """
     home = home.resolve()
     place = home / "postgres"
-    with _plain_errors(home), lock(home / "postgres.lock"), _open_holders(home) as holders:
+    with lock(home / "postgres.lock"), _open_holders(home) as holders:
         try:
             fcntl.flock(holders, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        if place.exists():
-            stop_postmaster(find_cluster(home).data)
+        # Where the data are is not asked of the cluster: of one half deleted, it may not know any more.
+        folder = place.readlink() if place.is_symlink() else place
+        stop_postmaster(folder / "data" if place.is_symlink() else place)
+        if folder.exists():
+            shutil.rmtree(folder)
         if place.is_symlink():
-            shutil.rmtree(place.readlink(), ignore_errors=True)
             place.unlink()
-        elif place.exists():
-            shutil.rmtree(place)
     return True
 
 

@@ -32,7 +32,7 @@ from episodes_assets_tests.chaos.system_calls import FileChange, watched_process
 from episodes_assets_tests.lab.conftest import LAST, silent
 from episodes_assets_tests.lab.labs_of_tests import files_of, held_server, succeeds
 from episodes_assets_tests.lake.contents import Contents, contents
-from episodes_assets_tests.support.system import System
+from episodes_assets_tests.support.system import System, throwaway
 
 REQUEST = TakeRequest(LAST, 2, SampleSpec(Kind.SHARE, share=0.4))
 NOWHERE = "/nowhere/"
@@ -173,6 +173,7 @@ def test_a_lab_whose_loading_is_killed_ends_as_it_would_have(
         """A lab that is begun, whose server is held by nobody who dies: what kills a server is not tried."""
         home = tmp_path / name
         lab = labs.begin_lab(load_settings(home=home), "it", bundle)
+        throwaway(lab.home)
         with held_server(lab.home):
             yield str(home), lab.home
         succeeds("lab", "drop", "it", home=home)

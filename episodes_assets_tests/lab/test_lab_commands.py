@@ -21,7 +21,7 @@ from episodes_assets.postgres import embedded
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.cli.invoke import output, refusal
 from episodes_assets_tests.lab.conftest import LAST, silent
-from episodes_assets_tests.lab.labs_of_tests import episodes, files_of, succeeds
+from episodes_assets_tests.lab.labs_of_tests import episodes, files_of, held_server, succeeds
 from episodes_assets_tests.support.system import System, throwaway
 
 COMMANDS = ("take", "load", "clone", "verify", "list", "show", "drop", "replay", "up")
@@ -139,6 +139,19 @@ def test_a_lab_in_which_something_works_is_not_dropped(
     assert labs.find_lab(settings, "busy")
     with pytest.raises(NoSuchLab, match="is not loaded to its end"):
         labs.require_loaded(settings, "busy")
+
+
+def test_a_drop_that_was_interrupted_goes_on(published: System, bundle: Bundle, tmp_path: Path) -> None:
+    settings = load_settings(home=tmp_path / "home")
+    lab = begin_lab(settings, "it", bundle)
+    with held_server(lab.home):
+        place = lab.home / "postgres"
+    folder = place.readlink() if place.is_symlink() else place
+    for path in [path for path in folder.iterdir() if path.is_file()]:
+        path.unlink()
+    drop_lab(settings, "it")
+    assert not folder.exists()
+    assert not lab.home.exists()
 
 
 def test_a_name_that_is_taken_by_another_bundle(
