@@ -22,7 +22,7 @@ from episodes_assets.postgres.arrow import OneMoment, one_moment, read_arrow
 from episodes_assets.postgres.connect import connect_to_input
 
 _EXTREMES: tuple[LiteralString, LiteralString] = ("min", "max")
-# The end of a day is the beginning of the next, which Python's last date lacks.
+# A day's end is the beginning of the next day, which Python's last date does not have.
 _LAST_DATE = dt.date.max - ONE_DAY
 
 
@@ -47,7 +47,7 @@ def _read_drop(columns: InputColumns) -> LiteralString:
 
 
 def _read_day_of_viewings(columns: InputColumns) -> LiteralString:
-    """In no order: to sort them is no work for the server of others."""
+    """Without ORDER BY: other teams own the server, so the lake sorts the rows and not the input."""
     return f"""
         SELECT {columns.value("viewings", "epid")} AS epid,
             {columns.value("viewings", "viewer_id")} AS viewer_id,
@@ -60,11 +60,11 @@ def _read_day_of_viewings(columns: InputColumns) -> LiteralString:
 
 
 class DayReading:
-    """What the input has of a day, all of it as of one moment; `reading` makes it.
+    """One day of the input, read in the one transaction that `reading` has opened.
 
     Attributes:
         day: The day.
-        rows: Rows of the drop that have come from the database so far, before they are cut or converted.
+        rows: How many rows of the drop have been received so far.
     """
 
     def __init__(self, moment: OneMoment, columns: InputColumns, day: dt.date) -> None:
@@ -116,7 +116,7 @@ def reading(dsn: str, day: dt.date) -> Iterator[DayReading]:
         with one_moment(dsn) as moment:
             yield DayReading(moment, columns, day)
     except Exception:
-        forget_columns(dsn)  # perhaps a type is another by now
+        forget_columns(dsn)  # a type may have changed
         raise
 
 
@@ -138,7 +138,7 @@ def count_viewings(dsn: str, days: Sequence[dt.date]) -> dict[dt.date, int]:
 
 
 def days_with_drop(dsn: str, days: Sequence[dt.date]) -> set[dt.date]:
-    """Those of some days of which the input has any row.
+    """Those of some days whose drop has any row in the input.
 
     Raises:
         InputUnreadable: If the columns cannot be read.
@@ -155,7 +155,7 @@ def days_with_drop(dsn: str, days: Sequence[dt.date]) -> set[dt.date]:
 
 
 def drop_not_arrived(dsn: str, day: dt.date) -> DropNotArrived:
-    """What is said of a drop that is not there, with what is there of other days.
+    """The error for a drop that is missing, naming the drops before and after it.
 
     Raises:
         InputUnreadable: If the columns cannot be read.
@@ -175,8 +175,8 @@ def drop_not_arrived(dsn: str, day: dt.date) -> DropNotArrived:
 def drops_beside(dsn: str, day: dt.date) -> tuple[dt.date | None, dt.date | None]:
     """The newest drop before a day and the next one after it; None where there is none.
 
-    Neither says that the day's own drop was there and is gone: drops arrive in any order, and a single row
-    with the date of a typing error is a drop as well. `infinity` and dates that Python lacks are left out.
+    It does not follow from either that the day's own drop was there and is gone: drops arrive in any order,
+    and one row with a mistyped date counts as a drop. `infinity` and dates that Python lacks are left out.
 
     Raises:
         InputUnreadable: If the columns cannot be read.
@@ -224,12 +224,12 @@ def _read_dates(columns: InputColumns) -> LiteralString:
 
 
 def viewings_begin(dsn: str, day: dt.date, since: dt.date) -> dt.date | None:
-    """The UTC date from which on the input holds the viewings up to a day; None when it holds none of then.
+    """The first UTC date of the period up to a day whose viewings the input holds; None if it holds none.
 
     Args:
         dsn: The input database.
-        day: The last date that matters.
-        since: The first date that matters; of those before nothing need be known.
+        day: The last date of the period.
+        since: The earliest date of interest; dates before it need not be searched.
 
     Raises:
         InputUnreadable: If the columns cannot be read.

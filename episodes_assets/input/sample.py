@@ -21,7 +21,7 @@ _EPOCH = dt.date(1970, 1, 1)
 
 
 def sample_episodes(episodes: int, seed: int) -> pd.DataFrame:
-    """The episodes there will ever be.
+    """All episodes of the sample, those that premiere later included.
 
     Returns:
         By position: `epid`, `series`, `season`, `episode`, `title`, `premier_date` (datetime64[s]),
@@ -171,8 +171,8 @@ def generate_input(
 
     Args:
         dsn: The input database, through the role of the systems that fill it.
-        episodes: Episodes there will ever be; the drops grow towards about 1.9 rows for each.
-        seed: Of all randomness.
+        episodes: How many episodes the sample has; the drops grow towards about 1.9 rows for each.
+        seed: Of the random generators.
         first: The first drop.
         last: The last drop.
         history_days: For how many days before `first` there are viewings.
