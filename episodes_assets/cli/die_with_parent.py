@@ -22,11 +22,11 @@ _UNBOUND = 0
 
 
 def argv(parent: int = _UNBOUND) -> list[str]:
-    """What to put before a command line whose program is to be started by this.
+    """The prefix of a command line whose program is to be started by this module.
 
     Args:
-        parent: This process's id, to bind the program to it. The kernel means the thread that starts it: when
-            that ends, the program gets the signal as well.
+        parent: This process's id, to bind the program to it. To the kernel, the parent is the thread that
+            starts the program: when that thread ends, the program gets the signal as well.
     """
     return [sys.executable, "-I", "-S", __file__, str(parent)]
 

@@ -39,7 +39,7 @@ _COUNTS = (
     "failed",
     "rows published",
 )
-# The asset that has a stage's seconds, and what its column is called.
+# The asset whose metadata has a stage's seconds, and the name of the stage's column.
 STAGES = {
     "input_episodes": "input",
     "tracked_episodes": "tracked",
@@ -148,7 +148,7 @@ def results(
     elif len(csv) > 1:
         raise BadFile("--csv is given more than once", "name one file")
     dsns = ready_databases(load_settings())
-    # Read as a consumer would, where this process may.
+    # By the consumers' role, if this process has its DSN.
     purpose = Purpose.CONSUMER if Purpose.CONSUMER in dsns.by_purpose else Purpose.RESULTS
     with connect_to_read(dsns.require(purpose), Database.RESULTS) as connection:
         manifest = publications.find_day(connection, parsed)

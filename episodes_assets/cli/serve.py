@@ -88,7 +88,7 @@ def worker(
     logging.getLogger("pgqueuer").setLevel(logging.DEBUG if verbose else logging.CRITICAL)
     settings = load_settings()
     dsns = resolve_dsns(settings)
-    if stop_with_parent is None:  # which has said so itself
+    if stop_with_parent is None:  # a parent has printed them itself
         announce_open_hosts(settings)
     # Algorithms run in a child process, which is handed no DSN.
     with dsns.as_environment(()):
