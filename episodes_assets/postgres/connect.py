@@ -98,7 +98,7 @@ def connect_to_write(
         SchemaTooNew: If its schema is of a newer release.
         NotProvisioned: If it has no stamp.
         BadSetting: If the DSN cannot be read, or leads to another one of the four databases.
-        DatabaseUnreachable: If there is no connection to be had.
+        DatabaseUnreachable: If no connection can be made.
     """
     with connect(dsn, autocommit=autocommit, is_ours=database is not Database.INPUT) as connection:
         admission.verify_admission(connection, database, environment, describe(dsn))
@@ -117,7 +117,7 @@ def connect_to_read(dsn: str, database: Database) -> Iterator[Connection]:
         SchemaTooNew: If its schema is of a newer release, where the role may see that.
         NotProvisioned: If it has no schema.
         BadSetting: If the DSN cannot be read, or leads to another one of the four databases.
-        DatabaseUnreachable: If there is no connection to be had.
+        DatabaseUnreachable: If no connection can be made.
     """
     with connect(dsn, read_only=True, autocommit=True) as connection:
         # psycopg's own read_only counts for transactions that are begun, not for a statement by itself.
@@ -132,7 +132,7 @@ def connect_to_input(dsn: str) -> Iterator[Connection]:
 
     Raises:
         BadSetting: If the DSN cannot be read.
-        DatabaseUnreachable: If there is no connection to be had.
+        DatabaseUnreachable: If no connection can be made.
     """
     with connect(dsn, read_only=True, is_ours=False) as connection:
         yield connection

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.checks import ledger
+from episodes_assets.checks.lake import refuse_large_quarantine
 from episodes_assets.checks.ledger import (
     Planning,
     every_due_row_has_one_job,
@@ -27,7 +28,6 @@ from episodes_assets.checks.ledger import (
 from episodes_assets.checks.verdicts import HISTORY_DAYS
 from episodes_assets.days import ONE_DAY
 from episodes_assets.defs import tables
-from episodes_assets.defs.assets.input import refuse_large_quarantine
 from episodes_assets.defs.metadata import days_table, table
 from episodes_assets.defs.partitions import daily, days_of, whole_range
 from episodes_assets.defs.resources import Lake, QueueDatabase, ResultsDatabase
@@ -77,7 +77,7 @@ _ROWS_READ = 3 * HISTORY_DAYS  # with those of failed runs, which have no verdic
 
 
 def read_history(instance: dg.DagsterInstance) -> list[ledger.Planning]:
-    """The steps that planned before, the latest first: each left its numbers with its verdict."""
+    """Earlier steps that planned, the latest first, from the metadata of their checks."""
     key = dg.AssetCheckKey(dg.AssetKey("episode_jobs"), ledger.PLANNING_IS_AS_FAST_AS_USUAL)
     records = instance.event_log_storage.get_asset_check_execution_history(key, limit=_ROWS_READ)
     verdicts = (record.evaluation for record in records)
@@ -95,7 +95,7 @@ def warned_when_slow(
 ) -> Iterator[None]:
     """Log a warning as soon as the block has taken far longer than planning usually does.
 
-    It comes while the block runs, also when that waits for something that never ends.
+    It is logged while the block still runs, so that a step which hangs is noticed as well.
     """
     limit, usual = ledger.slow_after(days, rows, history), ledger.usual_seconds(days, rows, history)
     if limit is None or usual is None:
@@ -125,7 +125,7 @@ class PlanOptions(RepairOptions):
     rework: bool = Field(
         default=False,
         description="Supersede the day's plan even if it is the same, so that all its jobs are worked again: "
-        "for viewings that arrived late behind jobs that stay as they are.",
+        "for viewings that arrived late, which do not change a plan.",
     )
     as_planned: bool = Field(
         default=False,
@@ -182,7 +182,10 @@ def episode_jobs(
         newest = viewings.newest()
         state_before(state, days[0])
         yesterday = state_before(state, days[-1])
-        refuse_large_quarantine(taken, settings.quarantine_limit)
+        for drop in taken:
+            refuse_large_quarantine(
+                drop.day, drop.quarantined_rows, drop.drop_rows, settings.quarantine_limit
+            )
         rows = sum(drop.accepted_rows for drop in taken)
         with warned_when_slow(context, len(days), rows, history):
             inputs_of_days = read_plan_inputs(state, days, taken)
@@ -219,7 +222,7 @@ def episode_jobs(
                     from_lake=True,
                     look_again=partial(require_same_inputs, inputs, state, drops),
                     before_new=partial(
-                        _before_new,
+                        _call_each,
                         partial(_require_viewings, state, day, version, viewings.shown),
                         partial(_record_repair, results_database, day, damage, repair),
                     ),
@@ -270,7 +273,12 @@ def _version_as_planned(queue: Connection, viewings: Viewings, inputs: PlanInput
 
 
 def _require_as_planned(queue: Connection, viewings: Viewings, inputs: PlanInputs) -> TableVersion:
-    """The same, or an error that says why there is none."""
+    """The version of `_version_as_planned`.
+
+    Raises:
+        LakeMissing: If the plan is of a release before the lake.
+        PlanOvertaken: If something else than the viewings has changed since the day was planned.
+    """
     plan = plans.require_plan(queue, inputs.day)
     if version := _version_as_planned(queue, viewings, inputs):
         return version
@@ -286,7 +294,7 @@ def _require_as_planned(queue: Connection, viewings: Viewings, inputs: PlanInput
 
 
 def _find_damage(queue: Connection, dsn: str, results: Connection, day: dt.date) -> str:
-    """What something else has changed of a day's plan; empty when nothing."""
+    """What is damaged of a day's plan, in words; empty if nothing is, or there is no plan."""
     plan = plans.find_plan(queue, day)
     if plan is None:
         return ""
@@ -295,15 +303,15 @@ def _find_damage(queue: Connection, dsn: str, results: Connection, day: dt.date)
     )
 
 
-def _before_new(*each: Callable[[], None]) -> None:
-    for call in each:
-        call()
+def _call_each(*functions: Callable[[], None]) -> None:
+    for function in functions:
+        function()
 
 
 def _record_repair(
     results_database: ResultsDatabase, day: dt.date, damage: str, repair: RepairDecision | None
 ) -> None:
-    """Put a repair on record; just before it is made, since it is made in another database."""
+    """Record a repair, before it is made, as it is made in another database's transaction."""
     if repair and damage:
         with results_database.connect() as results:
             record_repair(results, day, damage, repair)
