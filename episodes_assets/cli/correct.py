@@ -35,7 +35,6 @@ from episodes_assets.days import ONE_DAY, days_between, parse_day
 from episodes_assets.errors import ReasonMissing, StateGap
 from episodes_assets.lake.drops import Drop
 from episodes_assets.lake.opening import open_lake
-from episodes_assets.lake.taking import REASON, lost_by
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.ledger.held import Waiver, read_waivers
 from episodes_assets.ledger.plans import RecordedPlan, read_plans
@@ -209,14 +208,14 @@ def _viewings(viewings: Viewings, day: dt.date) -> list[dict[str, str]]:
     taken = []
     for commit in viewings.commits():
         if commit.days and day in commit.days:
-            gone, new = lost_by(commit).get(day, (0, 0))
+            gone, new = commit.lost.get(day, (0, 0))
             taken.append(
                 {
                     "version": str(commit.number),
                     "taken": _time(commit.at),
                     "accepted as lost": f"{gone:,}",
                     "new instead": f"{new:,}",
-                    "reason": commit.facts.get(REASON, ""),
+                    "reason": commit.reason,
                 }
             )
     return taken

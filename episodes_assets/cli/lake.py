@@ -20,7 +20,6 @@ from episodes_assets.lake import upkeep
 from episodes_assets.lake.day_file import LakeFile
 from episodes_assets.lake.opening import open_lake
 from episodes_assets.lake.tables import LakeTable
-from episodes_assets.lake.taking import REASON, lost_by
 from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.ledger import plans
@@ -77,10 +76,10 @@ def status() -> None:
         return
     out.print(shown)
     for commit in viewings.commits():
-        for day, (gone, new) in sorted(lost_by(commit).items()):
+        for day, (gone, new) in sorted(commit.lost.items()):
             out.print(
                 f"Version {commit.number} of {commit.at:%Y-%m-%d %H:%M} has {new:,} other viewings of {day}"
-                f" in place of {gone:,} that were accepted as lost: {commit.facts.get(REASON, '')}",
+                f" in place of {gone:,} that were accepted as lost: {commit.reason}",
                 style="yellow",
                 markup=False,
                 soft_wrap=True,

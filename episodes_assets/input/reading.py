@@ -1,14 +1,17 @@
 """The input database, read only: the drop in parts, a day of viewings, counts, how far back viewings reach.
 
+A drop's next part is read ahead (prefetch) while one is worked on.
+
 How far back takes two looks into the index on `viewed_at` for each date of the time asked for, of `COUNTED`
 rows at most, however many viewings there are; what counts as held is decided in `planning/viewings.py`. How
 each column is read exactly is `columns`; filling an input database is `loading`.
 """
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import LiteralString
+from typing import LiteralString, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -100,6 +103,31 @@ class DayReading:
         for batch in batches:
             self.rows += batch.num_rows
             yield batch
+
+
+_END = object()
+T = TypeVar("T")
+
+
+@contextmanager
+def read_ahead(items: Iterable[T]) -> Iterator[Iterator[T]]:
+    """Prefetch: the same items, such as a drop's parts; a thread fetches the next one meanwhile."""
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
+        iterator = iter(items)
+        following = thread.submit(next, iterator, _END)
+
+        def fetched() -> Iterator[T]:
+            nonlocal following
+            while (item := following.result()) is not _END:
+                following = thread.submit(next, iterator, _END)
+                yield item  # type: ignore[misc]
+
+        try:
+            yield fetched()
+        finally:
+            wait([following])
+            if isinstance(iterator, Generator):  # release the connection that it reads from
+                iterator.close()
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Plans and publications name versions, so this module loads nothing of Delta Lake
 
 import datetime as dt
 import hashlib
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,16 +16,18 @@ import pyarrow as pa
 
 from episodes_assets.lake.day_file import LakeFile
 
-# What each commit says of itself in the table's history: one look at that tells what many versions are.
+# What each commit records in the table's history, so that many versions are known from one read of it.
 DIGEST, DAYS = "episodes.digest", "episodes.days"
+# What commits of viewings record besides.
+REASON, LOST = "episodes.reason", "episodes.lost"
 
 
 class PinnedVersion(NamedTuple):
     """A version as a plan or a publication names it.
 
     Attributes:
-        number: Its number, which a lake that replaced another one gives again.
-        digest: Of its content, which tells it from that; None where it was not recorded.
+        number: Its number, which is given again in a lake that replaced another one.
+        digest: Of its content, which distinguishes the two; None where it was not recorded.
     """
 
     number: int
@@ -33,7 +36,7 @@ class PinnedVersion(NamedTuple):
 
 @dataclass(frozen=True)
 class Commit:
-    """What the table's history says of a commit.
+    """What the table's history records of a commit.
 
     Attributes:
         number: The version that it made.
@@ -46,6 +49,20 @@ class Commit:
     at: dt.datetime
     days: Collection[dt.date] | None
     facts: Mapping[str, str]
+
+    @property
+    def reason(self) -> str:
+        """Why viewings were taken; empty if that was not recorded."""
+        return self.facts.get(REASON, "")
+
+    @property
+    def lost(self) -> Mapping[dt.date, tuple[int, int]]:
+        """The days whose viewings were replaced although some were gone from the input.
+
+        With how many were gone, and how many new ones there were.
+        """
+        counts: dict[str, tuple[int, int]] = json.loads(self.facts.get(LOST, "{}"))
+        return {dt.date.fromisoformat(day): (gone, new) for day, (gone, new) in counts.items()}
 
 
 @dataclass(frozen=True)
@@ -81,13 +98,13 @@ class TableVersion:
         return PinnedVersion(self.number, self.digest)
 
 
-def read_commit(said: Mapping[str, Any]) -> Commit:
-    """A commit, from an entry of the table's history as Delta's library gives it."""
-    facts = {name: text for name, text in said.items() if name.startswith("episodes.")}
+def read_commit(entry: Mapping[str, Any]) -> Commit:
+    """A commit, from an entry of the table's history as Delta's library returns it."""
+    facts = {name: text for name, text in entry.items() if name.startswith("episodes.")}
     days: Collection[dt.date] | None = None
-    if said["operation"] != "WRITE":
+    if entry["operation"] != "WRITE":
         days = ()
     elif DAYS in facts:
         days = [dt.date.fromisoformat(each) for each in facts[DAYS].split()]
-    moment = dt.datetime.fromtimestamp(said["timestamp"] / 1000, dt.UTC)
-    return Commit(int(said["version"]), moment, days, facts)
+    moment = dt.datetime.fromtimestamp(entry["timestamp"] / 1000, dt.UTC)
+    return Commit(int(entry["version"]), moment, days, facts)

@@ -49,7 +49,7 @@ def test_a_lake_of_another_environment_is_read_and_not_written(tmp_path: Path) -
         lake.commit(SCHEMA, lambda _: [], environment="production", facts={})
     with pytest.raises(WrongEnvironment):
         lake.change_stamp("production", "staging")
-    assert lake.change_stamp("development", "staging", look_only=True) is True
+    assert lake.change_stamp("development", "staging", dry_run=True) is True
     lake.verify_environment("development")
     assert lake.change_stamp("development", "staging") is True
     lake.verify_environment("staging")
