@@ -32,7 +32,7 @@ class Plan:
 
     Attributes:
         plan_id: Grows with each plan of any day.
-        plan_uid: Its own for ever; a ledger that is restored to an earlier moment may give a number again.
+        plan_uid: Random and unique; a ledger that is restored to an earlier moment may give a number again.
         day: The day.
         jobs: How many jobs it has.
         checksum: Of those jobs.
@@ -86,20 +86,20 @@ def require_plan(connection: Connection, day: dt.date) -> Plan:
 
 
 def lock_plan(connection: Connection, day: dt.date, *, with_chunks: bool = False) -> Plan:
-    """The day's current plan, which nobody replaces until the transaction ends.
+    """Lock the day's current plan against replacement until the transaction ends.
 
-    All who change a plan and its chunks lock them in this order, which prevents deadlocks.
+    A plan and its chunks are locked in this order everywhere, which prevents deadlocks.
 
     Args:
         connection: To `queue`, in a transaction.
         day: A planned day.
-        with_chunks: Lock its chunks as well: then no worker holds, finishes or claims a job of it.
+        with_chunks: Lock its chunks as well: then no worker can claim, finish or hold a job of it.
 
     Raises:
         DayNotPlanned: If it has none.
     """
     is_current = False
-    while not is_current:  # who held the lock may have superseded it
+    while not is_current:  # the lock's previous holder may have superseded it
         plan = require_plan(connection, day)
         row = connection.execute(
             "SELECT superseded_at IS NULL FROM ledger.plans WHERE plan_id = %s FOR UPDATE", [plan.plan_id]
@@ -113,9 +113,9 @@ def lock_plan(connection: Connection, day: dt.date, *, with_chunks: bool = False
 
 
 def require_current(connection: Connection, plan_ids: Sequence[int]) -> None:
-    """Refuse plans that were replaced; their jobs and outcomes are gone, and nothing is wrong.
+    """Refuse plans that were superseded meanwhile, whose jobs and outcomes are deleted.
 
-    Ask after reading what belongs to them: then what was read did belong to them.
+    It is called after reading the jobs or outcomes, so that none of them was deleted before (TOCTOU).
 
     Raises:
         PlanOvertaken: If one of them is superseded.
@@ -149,14 +149,14 @@ def record_plan(
     above: int = 0,
     rework: bool = False,
     from_lake: bool = False,
-    look_again: Callable[[], None] = lambda: None,
+    recheck: Callable[[], None] = lambda: None,
     before_new: Callable[[], None] = lambda: None,
 ) -> tuple[Plan, bool]:
     """Make `jobs` the day's plan, in one transaction.
 
-    A day that has this plan already keeps it, with whatever has been done of it and the viewings that was
-    computed from; only the drop and the tracked episodes that it names follow. Another plan is
-    superseded: its jobs and outcomes go, its row stays.
+    A day that has a plan with the same jobs keeps it, with its outcomes and its version of the viewings; only
+    the drop and the tracked episodes that it names are updated. Any other plan is superseded: its jobs and
+    outcomes are deleted, its row stays.
 
     Args:
         connection: To `queue`, as the orchestrator.
@@ -172,23 +172,23 @@ def record_plan(
         rework: Supersede a plan with the same jobs as well, so that all are worked again.
         from_lake: Supersede one that is of a release before the lake, and not finished, as well: its jobs are
             worked from one version of the lake, and none from what that release read.
-        look_again: Raises if what the jobs were planned from has changed since. It is called when no other
-            planning of the day can come in between, and what it raises leaves the ledger as it is.
-        before_new: Raises if the day's jobs cannot be worked anew; called unless it keeps its plan.
+        recheck: Called under the day's lock; raises if what the jobs were planned from has changed since
+            (TOCTOU). Nothing is changed then.
+        before_new: Called before a new plan is recorded; raises if its jobs cannot be computed.
 
     Returns:
         The day's plan, and whether it is a new one.
     """
     with connection.transaction():
-        # Two plannings of a day take turns.
+        # Serialises the plannings of a day.
         locks.lock_row(connection, locks.LEDGER, f"plan {day}")
-        look_again()
+        recheck()
         current = find_plan(connection, day)
         is_kept = current is not None and current.checksum == checksum and not rework
         if current is not None and is_kept and from_lake:
             is_kept = not _is_unfinished_before_the_lake(connection, current)
         if current is not None and is_kept:
-            return _name_origin(connection, current, snapshot_id, tracked_checksum), False
+            return _update_origin(connection, current, snapshot_id, tracked_checksum), False
         before_new()
         if current is not None:
             _supersede(connection, current)
@@ -220,8 +220,10 @@ def record_plan(
     return plan, True
 
 
-def _name_origin(connection: Connection, plan: Plan, snapshot_id: str, tracked_checksum: str | None) -> Plan:
-    """Let a plan name the newest drop and tracked episodes that give it."""
+def _update_origin(
+    connection: Connection, plan: Plan, snapshot_id: str, tracked_checksum: str | None
+) -> Plan:
+    """Update the drop and the tracked episodes that a plan names."""
     connection.execute(
         """
         UPDATE ledger.plans SET snapshot_id = %(snapshot)s, tracked_checksum = %(tracked)s
@@ -241,9 +243,9 @@ def _is_unfinished_before_the_lake(connection: Connection, plan: Plan) -> bool:
 
 
 def _skip_numbers(connection: Connection, above: int) -> None:
-    """Let the next plan have a greater number, also in a ledger that was restored to an earlier moment.
+    """Advance the sequence beyond a number, in a ledger that was restored to an earlier moment.
 
-    Numbers are drawn rather than set, so that nobody who plans at the same time is given one twice.
+    By nextval and not by setval, so that concurrent plannings never get the same number.
     """
     connection.execute(
         """

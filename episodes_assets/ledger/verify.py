@@ -30,12 +30,12 @@ _JOBS = """
 
 
 def read_ledger_days(connection: Connection, dsn: str, plans: Sequence[Plan]) -> list[LedgerDay]:
-    """What the ledger has of some plans, in their order; one reading for all of them.
+    """Read the jobs of some plans back, in the order of the plans and by one query.
 
     Args:
         connection: To `queue`.
         dsn: The same database.
-        plans: As they are to be.
+        plans: The plans as they were recorded.
 
     Raises:
         PlanOvertaken: If one of them was replaced meanwhile.
@@ -145,7 +145,7 @@ _OUTCOME_COUNTS = """
 
 
 def count_outcomes(connection: Connection, plan_ids: Sequence[int]) -> list[OutcomesDay]:
-    """What became of the jobs of some days, in order.
+    """Count the outcomes and waivers of the jobs of some days, in order.
 
     Args:
         connection: To `queue`.
@@ -201,10 +201,10 @@ _DAY = itemgetter(slice(10))  # YYYY-MM-DD
 
 @contextmanager
 def one_snapshot(queue: Connection) -> Iterator[None]:
-    """Let all reads of the block see the ledger as of one moment."""
+    """Run the block's reads in one read-only transaction of the isolation level repeatable read."""
     with queue.transaction():
         queue.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        queue.execute("SET LOCAL datestyle = 'ISO'")  # what COPY writes is also what is checked
+        queue.execute("SET LOCAL datestyle = 'ISO'")  # in which COPY writes dates
         yield
 
 
@@ -212,9 +212,9 @@ def read_lines(connection: Connection, statement: str, which: Sequence[object]) 
     """The rows and the checksum of the lines of each day.
 
     Args:
-        connection: Where they are.
-        statement: Copies them out, by day; `%(which)s` says of which days or plans.
-        which: Those.
+        connection: To the database that has them.
+        statement: Copies them out, by day; `%(which)s` stands for the days or plans.
+        which: The days or plans.
     """
     found = {}
     with (
@@ -233,7 +233,7 @@ def read_lines(connection: Connection, statement: str, which: Sequence[object]) 
 
 @contextmanager
 def _iso_dates(connection: Connection) -> Iterator[None]:
-    """Let the block read dates as they are published, whatever the server's setting."""
+    """Have COPY write dates in ISO format in the block, whatever the server's setting."""
     with connection.transaction():
         connection.execute("SET LOCAL datestyle = 'ISO'")
         yield
@@ -246,10 +246,10 @@ _FINISHED = """
 
 
 def describe_damage(connection: Connection, dsn: str, plan: Plan) -> str:
-    """What of a plan was changed by something else; empty when nothing was.
+    """What of a plan is damaged: jobs, outcomes or both, in words; empty if nothing is.
 
-    Workers write an outcome and count it in its chunk at once, so the two agree on a day that is being worked
-    as well.
+    Workers write an outcome and count it in its chunk in one statement, so the two agree also while the day
+    is being worked.
 
     Args:
         connection: To `queue`, in no transaction.
@@ -272,7 +272,7 @@ def describe_damage(connection: Connection, dsn: str, plan: Plan) -> str:
 
 
 def stream_outcomes(queue: Connection, plan: Plan, write: Callable[[bytes], None]) -> tuple[int, str]:
-    """Pass a plan's outcomes on, block by block; returns their number and checksum."""
+    """Pass a plan's outcomes to a function, block by block; returns their number and checksum."""
     rows, digest = 0, hashlib.sha256()
     block = bytearray()
 

@@ -37,7 +37,7 @@ from episodes_assets.results.publications import (
 )
 from episodes_assets.results.repairs import RepairDecision, record_repair
 
-# Of what a publication's rows are made by; another one may write the same outcomes otherwise.
+# The version of the code that makes published rows: another one may write the same outcomes differently.
 CODE_VERSION = "1"
 
 _VALUES = sql.SQL(", ").join(map(sql.Placeholder, NAMES))
@@ -100,17 +100,16 @@ def publish_day(
 
     Jobs that a recorded decision left out have no row; the manifest says how many and why.
 
-    A plan's outcomes are written once. So a day that was published from this very plan, without the same
-    jobs, is left alone, and what something else has changed since is found by the check. A repair compares
-    with what is stored instead: it writes the rows and the manifest that the outcomes give, and puts that on
-    record.
+    A plan's outcomes are written once. So a day that was published from the same plan with the same jobs left
+    out is not written again; if its rows are damaged, the check finds that. A repair compares the stored rows
+    and manifest with the outcomes instead, replaces what differs, and records that.
 
     Args:
         queue: To `queue`, as the orchestrator.
         results: To `results`, as the publisher.
         day: A planned day.
         code_version: Of the publishing code.
-        repair: Who decided why that what is damaged is replaced; None to leave it alone.
+        repair: The decision to replace what is damaged; None for no repair.
 
     Returns:
         The day's manifest, and whether any row changed.
@@ -118,19 +117,19 @@ def publish_day(
     Raises:
         DayNotPlanned: If the day has no plan.
         ManifestDamaged: If the manifest is not what was last published, and this is no repair.
-        LedgerBehind: If the day was published from a later plan, which the ledger does not have, or without
-            fewer jobs of this one.
+        LedgerBehind: If the day was published from a later plan, which the ledger does not have, or from this
+            one with fewer jobs left out.
         DayIncomplete: If a job of the plan has no outcome and is not left out. A blocking asset check
-            would stop a publication only within its own run, so it is looked at here.
+            would stop a publication only within its own run, so it is checked here.
         OutcomesChanged: If the plan has other outcomes than those that it was published with.
     """
     with results.transaction(), one_snapshot(queue):
-        # Two publications of a day take turns.
+        # Serialises the publications of a day.
         locks.lock_row(results, locks.RESULTS, f"publish {day}")
-        # In its turn, not before: it may have been replaced while others published.
+        # Read under the lock: it may have been replaced while another process published (TOCTOU).
         plan = require_plan(queue, day)
         current = find_day(results, day)
-        # The history cannot be changed by this role: what was published is what it says, not the manifest.
+        # From the history, which this role cannot change; the manifest may have been changed since.
         before = find_last_publication(results, day)
         if not repair:
             _require_undamaged(day, current, before)
@@ -140,7 +139,7 @@ def publish_day(
         if is_kept and before is not None:
             rows, checksum = before.rows, before.checksum
         elif before is None and not repair:
-            # A day that is published for the first time needs no look before the leap.
+            # A first publication reads the outcomes only once, as it writes them.
             rows, checksum = 0, ""
         else:
             rows, checksum = stream_outcomes(queue, plan, lambda _: None)
@@ -177,7 +176,7 @@ def publish_day(
             viewings_version=plan.viewings_version,
             viewings_digest=plan.viewings_digest,
             code_version=code_version,
-            # Only new outcomes bring other versions, and those are of another plan or other rows.
+            # The versions change only with the outcomes, that is with the plan or the rows.
             algorithm_versions=before.algorithm_versions
             if before and before.algorithm_versions and not (changed or repair) and _is_from(before, plan)
             else read_algorithm_versions(queue, plan.plan_id),
@@ -187,7 +186,7 @@ def publish_day(
             record_publication(results, publication, rows_changed=changed)
         if repair:
             found = {"published rows": changed, "manifest": is_other and _is_from(before, plan)}
-            _record(
+            _record_damage(
                 results, repair, [what for what, is_found in found.items() if is_found], publication, before
             )
         manifest = find_day(results, day)
@@ -206,9 +205,9 @@ def _is_from(published: PublishedDay | None, plan: Plan) -> bool:
 def _is_of(
     published: PublishedDay | None, plan: Plan, left_out: int, decision: str, code_version: str
 ) -> bool:
-    """Whether a publication is of a plan, without the same jobs, by the same code.
+    """Whether a publication is of a plan, with the same jobs left out, by the same code.
 
-    Then its rows are the same: a plan's outcomes are written once.
+    Then its rows are the same, as a plan's outcomes are written once.
     """
     return (
         published is not None
@@ -225,7 +224,7 @@ def describe_changed_outcomes(queue: Connection, results: Connection, plan: Plan
         queue: To `queue`, in no transaction.
         results: To `results`.
         plan: A current plan.
-        code_version: Of the publishing code: another one may write the same outcomes otherwise.
+        code_version: Of the publishing code: another one may write the same outcomes differently.
     """
     before = find_last_publication(results, plan.day)
     with one_snapshot(queue):
@@ -236,14 +235,14 @@ def describe_changed_outcomes(queue: Connection, results: Connection, plan: Plan
     return "outcomes" if before.checksum != checksum else ""
 
 
-def _record(
+def _record_damage(
     results: Connection,
     repair: RepairDecision,
     found: Sequence[str],
     publication: Publication,
     before: PublishedDay | None,
 ) -> None:
-    """Put on record what was repaired, and that consumers find something else now, if they do."""
+    """Record what was repaired, and whether the rows now differ from those published before."""
     if not found:
         return
     what = " and ".join(found)
@@ -253,7 +252,7 @@ def _record(
 
 
 def _require_undamaged(day: dt.date, current: PublishedDay | None, before: PublishedDay | None) -> None:
-    """Refuse to go by a manifest that something else has changed: it would be put into the history."""
+    """Refuse a manifest that differs from the last publication in the history, to which it would be added."""
     if (current and current.publication) != (before and before.publication):
         raise ManifestDamaged(
             f"the manifest of {day} is not what was last published: something else writes to the schema"
@@ -263,7 +262,7 @@ def _require_undamaged(day: dt.date, current: PublishedDay | None, before: Publi
 
 
 def _refuse_older(plan: Plan, before: PublishedDay | None, left_out: int) -> None:
-    """Refuse what is older than what was published, as in a ledger restored to an earlier moment."""
+    """Refuse to replace a publication from a ledger that was restored to an earlier moment."""
     if before is None:
         return
     hint = f"see `episodes db status`; `episodes run {plan.day} --rework` plans and works the day anew"

@@ -41,7 +41,7 @@ class PlanInputs:
 
 
 def read_plan_inputs(state: Connection, days: Sequence[dt.date], taken: Sequence[Drop]) -> list[PlanInputs]:
-    """What some days are planned from; read it before the tracked episodes.
+    """Read what some days are planned from; to be called before the tracked episodes are read.
 
     Args:
         state: To `results`.
@@ -78,7 +78,7 @@ def require_same_inputs(inputs: PlanInputs, state: Connection, drops: Drops) -> 
         )
 
 
-LOOKED_AT = 35
+DAYS_COMPARED = 35
 
 
 def read_published_coverage(results: Connection, first: dt.date, last: dt.date) -> dict[dt.date, dt.date]:
@@ -103,8 +103,8 @@ class OutdatedDay:
     Attributes:
         day: The day.
         retaken: The days whose viewings have been taken again since.
-        is_of_another_lake: Whether the lake is not the one that it was computed from, which says nothing of
-            the days.
+        is_of_another_lake: Whether the lake is another one than it was computed from; then `retaken` is
+            unknown.
     """
 
     day: dt.date
@@ -115,18 +115,18 @@ class OutdatedDay:
 def read_outdated(results: Connection, viewings: Viewings, upto: dt.date) -> list[OutdatedDay]:
     """Which of the last published days were computed from other viewings than the lake has by now.
 
-    The lake's log says which days each commit put. So no version is opened but those of days whose viewings
-    were taken again since, few as those are.
+    The table's history names the days of each commit, so only versions of published days whose viewings were
+    taken again since are opened.
 
     Args:
         results: To `results`.
         viewings: The lake's.
-        upto: The last day to look at; the `LOOKED_AT` published days up to then are.
+        upto: The last day to compare; the last `DAYS_COMPARED` published days up to it are.
     """
     newest = viewings.newest()
     if newest is None:
         return []
-    published = read_other_than(results, newest.pinned, upto, LOOKED_AT)
+    published = read_other_than(results, newest.pinned, upto, DAYS_COMPARED)
     if not published:
         return []
     missing = missing_of(viewings, published.values())

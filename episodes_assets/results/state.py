@@ -73,7 +73,7 @@ def only_writer(lock: Connection) -> Iterator[None]:
 
 
 def read_day(connection: Connection, day: dt.date) -> TrackedDay | None:
-    """What the state says about a day; None when it was never materialised."""
+    """The manifest of a day; None when it was never materialised."""
     with connection.cursor(row_factory=class_row(TrackedDay)) as cursor:
         cursor.execute(f"SELECT {_COLUMNS} FROM state.tracked_days WHERE day = %s", [day])  # noqa: S608
         return cursor.fetchone()
@@ -118,9 +118,10 @@ def read_checksums(connection: Connection, first: dt.date, last: dt.date) -> dic
 
 
 def state_before(connection: Connection, day: dt.date) -> TrackedDay | None:
-    """The yesterday that a day builds on; None when the day is the history's beginning.
+    """The manifest of the day before, on which a day builds; None when the day begins the history.
 
-    The whole history up to then is looked at, so for a range of days its first and its last say it all.
+    The chain of the whole history up to then is checked, so for a range of days it suffices to call this for
+    its first and its last day.
 
     Raises:
         StateGap: If yesterday is missing or was built on another past, or if the day lies before the
@@ -171,18 +172,18 @@ def _require_unbroken(connection: Connection, until: dt.date) -> None:
 
 
 def read_tracked(dsn: str, until: TrackedDay | None) -> TrackedEpisodes:
-    """The episodes tracked as of the end of a day, which answer for every day before it as well.
+    """The episodes tracked as of the end of a day; those of each earlier day can be taken from them.
 
     Args:
         dsn: The results database.
         until: The day as `state_before` has it; None for none tracked.
 
     Raises:
-        StateGap: If they are not those that the manifests of their days say.
+        StateGap: If they do not have the checksums in the manifests of their days.
     """
     state = read_arrow(
         dsn,
-        # All but the newest days: the index on tracked_on would fetch each row by itself.
+        # `+ 0` avoids the index on tracked_on, which would fetch nearly all rows one by one.
         "SELECT epid, tracked_on FROM state.tracked_episodes WHERE tracked_on + 0 <= {until}::date",
         until=until.day if until else None,
     )
@@ -196,7 +197,7 @@ def read_tracked(dsn: str, until: TrackedDay | None) -> TrackedEpisodes:
 def _require_chain(
     dsn: str, epids: EpisodeIds, tracked_on: npt.NDArray[np.datetime64], until: dt.date
 ) -> None:
-    """Refuse episodes that are not those that the manifests of their days say, however many they are."""
+    """Refuse episodes that do not have the checksums in the manifests of their days."""
     order = np.lexsort((epids, tracked_on))
     epids, tracked_on = epids[order], tracked_on[order]
     manifest = read_arrow(
@@ -208,7 +209,7 @@ def _require_chain(
     ends = np.searchsorted(tracked_on, np.array([row["day"] for row in manifest], "datetime64[D]"), "right")
     begin = 0
     for row, end in zip(manifest, ends.tolist(), strict=True):
-        # What a history begins with was tracked on any day up to its first.
+        # The first manifest of a history has the episodes of all days up to its own.
         added = epids[begin:end] if begin else np.sort(epids[:end])
         previous = "import" if row["origin"] == "import" else row["previous_checksum"] or ""
         if state_checksum(previous, added) != row["checksum"]:
@@ -238,11 +239,11 @@ def record_day(
     code_version: str,
     repair: RepairDecision | None = None,
 ) -> tuple[TrackedDay, bool]:
-    """Let a day add its episodes; whatever it added before is replaced.
+    """Record the episodes that a day adds, in place of those it added before.
 
-    A day follows from its drop, its yesterday and the code. While those are the recorded ones it is left
-    alone, and what something else has changed is found by the check. A repair compares with what is stored
-    instead, and puts what it has replaced on record.
+    A day is determined by its drop, its yesterday and the code. While those are the recorded ones it is not
+    written again; if its rows are damaged, the check finds that. A repair compares with the stored rows
+    instead, and records what it has replaced.
 
     Later days that were built on another version of this one are not touched; `state_before`
     refuses to build on them.
@@ -254,14 +255,14 @@ def record_day(
         yesterday: What it is built on, as `state_before` has it.
         snapshot_id: The drop it comes from.
         code_version: Of the code that says which episodes it adds.
-        repair: Who decided why that what is damaged is replaced; None to leave it alone.
+        repair: The decision to replace what is damaged; None for no repair.
 
     Returns:
         The day as it is to be stored, and whether anything was written.
 
     Raises:
-        StateGap: If yesterday is not what it was when it was looked at, or something else has changed the
-            day, and this is no repair.
+        StateGap: If yesterday has changed since it was read, or the day's manifest is damaged and this is no
+            repair.
     """
     previous = None if yesterday is None else yesterday.checksum
     checksum = state_checksum(previous or "", newly_tracked)
@@ -309,7 +310,7 @@ def _follows_from(connection: Connection, recorded: TrackedDay, code_version: st
 
 
 def _is_stored(connection: Connection, recorded: TrackedDay) -> bool:
-    """Whether a day's manifest and its episodes are what they are to be."""
+    """Whether a day's stored manifest and episodes are those that were computed."""
     since = "tracked_on <= %s" if recorded.previous_checksum is None else "tracked_on = %s"
     stored = connection.execute(
         f"SELECT epid FROM state.tracked_episodes WHERE {since} ORDER BY epid",  # noqa: S608
@@ -323,7 +324,7 @@ def _is_stored(connection: Connection, recorded: TrackedDay) -> bool:
 
 
 def _require_still(connection: Connection, yesterday: TrackedDay | None) -> None:
-    """Refuse to build on a yesterday that has changed; keep it as it is until the transaction ends."""
+    """Refuse to build on a yesterday that has changed (TOCTOU); lock it until the transaction ends."""
     if yesterday is None:
         return
     row = connection.execute(
@@ -380,7 +381,7 @@ def export_state(dsn: str, as_of: dt.date) -> pd.DataFrame:
     """The state as of the end of a day: `epid` and `tracked_on` (datetime64[ms]), by epid."""
     state = read_arrow(
         dsn,
-        # As `read_tracked`; and sorted here, for which the primary key would fetch each row by itself.
+        # As in `read_tracked`; sorted here, as the primary key would fetch the rows one by one.
         "SELECT epid, tracked_on FROM state.tracked_episodes WHERE tracked_on + 0 <= {as_of}::date",
         as_of=as_of,
     )

@@ -289,7 +289,7 @@ class Real:
         self._do(claims.record_failures(self._worker, attempt.claim, [job], failure, self._max_starts))
 
     def give_back(self, attempt: Attempt) -> None:
-        self._do(claims.give_back(self._worker, attempt.claim))
+        self._do(claims.release_claim(self._worker, attempt.claim))
 
     def _do(self, step: Any) -> Any:
         return self._loop.run_until_complete(step)

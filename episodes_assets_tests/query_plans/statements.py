@@ -160,7 +160,7 @@ def cases(jobs: int) -> list[Case]:
             "a worker's sign of life",
             "queue",
             1,
-            lambda to: workers.say_alive(to.worker, WorkerName(), Activity()),
+            lambda to: workers.send_heartbeat(to.worker, WorkerName(), Activity()),
         ),
         # What people look at.
         Case(

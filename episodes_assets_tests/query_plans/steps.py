@@ -114,7 +114,7 @@ async def fail(to: Open, message: ChunkMessage) -> None:
     await claims.count_start(to.worker, claim, claim.jobs[:1])
     await claims.uncount_start(to.worker, claim, claim.jobs[:1])
     await claims.record_failures(to.worker, claim, claim.jobs[:1], JobFailure("why", ""), 1)
-    await claims.give_back(to.worker, claim)
+    await claims.release_claim(to.worker, claim)
 
 
 def publish_twice(to: Open) -> None:

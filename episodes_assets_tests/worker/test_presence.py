@@ -17,7 +17,7 @@ from episodes_assets.ledger.workers import (
     count_alive,
     forget_dead_workers,
     read_workers,
-    say_alive,
+    send_heartbeat,
 )
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
@@ -38,7 +38,7 @@ def say(system: System, activity: Activity, *, name: WorkerName = NAME, is_last:
     async def main() -> None:
         dsn = system.dsn(Purpose.WORKER)
         async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
-            await say_alive(connection, name, activity, is_last=is_last)
+            await send_heartbeat(connection, name, activity, is_last=is_last)
 
     asyncio.run(main())
 

@@ -70,7 +70,7 @@ def test_outcomes_are_written_only_under_the_current_claim(system: System) -> No
             with pytest.raises(ClaimLost):
                 await late
         await claims.uncount_start(connection, slow, slow.jobs)
-        await claims.give_back(connection, slow)
+        await claims.release_claim(connection, slow)
         assert set(states(system).values()) == {"running"}
         await claims.write_outcomes(connection, quick, quick.jobs, outcomes, "quick", took)
         with pytest.raises(ClaimLost):

@@ -220,7 +220,7 @@ def episode_jobs(
                     above=publications.newest_plan(state),
                     rework=options.rework or damage != "",
                     from_lake=True,
-                    look_again=partial(require_same_inputs, inputs, state, drops),
+                    recheck=partial(require_same_inputs, inputs, state, drops),
                     before_new=partial(
                         _call_each,
                         partial(_require_viewings, state, day, version, viewings.shown),

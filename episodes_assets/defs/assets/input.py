@@ -28,7 +28,7 @@ from episodes_assets.lake.taking import LateViewings, TakenDay, Taking
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.results import state
 from episodes_assets.results.recompute import (
-    LOOKED_AT,
+    DAYS_COMPARED,
     OutdatedDay,
     read_outdated,
     read_published_coverage,
@@ -299,7 +299,7 @@ def take_input(
         taken: list[TakenDay] = []
         late: list[LateViewings] = []
 
-        def look_again(first: dt.date) -> None:
+        def take_late(first: dt.date) -> None:
             # Before the first day is taken, so that no day is kept whose late viewings were not looked for.
             before = [first - number * ONE_DAY for number in range(1, settings.late_days + 1)]
             late.extend(taking.take_late(before))
@@ -312,7 +312,7 @@ def take_input(
                 refresh=options.refresh,
                 reason=options.reason,
                 accept_lost=options.accept_lost_viewings,
-                before_reading=look_again,
+                before_reading=take_late,
             ):
                 taken.append(each)
                 context.log.info(_line(each))
@@ -326,7 +326,7 @@ def take_input(
             ) from missing
         episode_verdicts = check_episodes(drops, [each.drop for each in taken], settings.quarantine_limit)
         with results_database.connect_to_read() as results:
-            outdated = read_outdated(results, viewings, days[-1] + LOOKED_AT * ONE_DAY)
+            outdated = read_outdated(results, viewings, days[-1] + DAYS_COMPARED * ONE_DAY)
         viewing_verdicts = check_viewings(viewings, taken, late, outdated)
     seconds = clock.seconds
     yield from conclude_each(
