@@ -82,7 +82,7 @@ class TimedOut(SystemFailure):
 
 
 class LockHeld(TimedOut):
-    """A lock in a database was not to be had in time."""
+    """A lock in a database was not acquired in time."""
 
 
 class Conflict(SystemFailure):

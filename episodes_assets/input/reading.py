@@ -21,7 +21,7 @@ from episodes_assets.errors import DropNotArrived
 from episodes_assets.input.columns import InputColumns, forget_columns, input_columns
 from episodes_assets.planning.drop import AS_FOUND, DROP_PART_ROWS, VALIDATED, to_frame, whole_episodes
 from episodes_assets.planning.viewings import COUNTED, SPARSE_GAP, UNREADABLE, USUAL_DATES, covered_since
-from episodes_assets.postgres.arrow import OneMoment, one_moment, read_arrow
+from episodes_assets.postgres.arrow import RepeatableRead, read_arrow, repeatable_read
 from episodes_assets.postgres.connect import connect_to_input
 
 _EXTREMES: tuple[LiteralString, LiteralString] = ("min", "max")
@@ -70,23 +70,23 @@ class DayReading:
         rows: How many rows of the drop have been received so far.
     """
 
-    def __init__(self, moment: OneMoment, columns: InputColumns, day: dt.date) -> None:
+    def __init__(self, transaction: RepeatableRead, columns: InputColumns, day: dt.date) -> None:
         self.day = day
         self.rows = 0
-        self._moment = moment
+        self._transaction = transaction
         self._columns = columns
 
     def has_drop(self) -> bool:
         """Whether there is any row of the day's drop."""
         within = self._columns.is_within("episodes", "batch_date", "{day}::date", "{day}::date")
         query: LiteralString = f"SELECT 1 AS found FROM episodes WHERE {within} LIMIT 1"  # noqa: S608
-        with self._moment.stream(query, day=self.day) as batches:
+        with self._transaction.stream(query, day=self.day) as batches:
             return bool(batches.read_all().num_rows)
 
     @contextmanager
     def viewings(self) -> Iterator[pa.RecordBatchReader]:
         """The day's viewings, in no order: `lake.viewings.schema_of` has the columns."""
-        with self._moment.stream(_read_day_of_viewings(self._columns), day=self.day) as batches:
+        with self._transaction.stream(_read_day_of_viewings(self._columns), day=self.day) as batches:
             yield batches
 
     def drop(self) -> Iterator[pd.DataFrame]:
@@ -95,7 +95,7 @@ class DayReading:
         Yields:
             The columns of `drop_table.SCHEMA`, and `AS_FOUND`; nothing when there is no drop of that day.
         """
-        with self._moment.stream(_read_drop(self._columns), day=self.day) as batches:
+        with self._transaction.stream(_read_drop(self._columns), day=self.day) as batches:
             for part in whole_episodes(self._counted(batches), DROP_PART_ROWS):
                 yield to_frame(part)
 
@@ -141,8 +141,8 @@ def reading(dsn: str, day: dt.date) -> Iterator[DayReading]:
     """
     columns = input_columns(dsn)
     try:
-        with one_moment(dsn) as moment:
-            yield DayReading(moment, columns, day)
+        with repeatable_read(dsn) as transaction:
+            yield DayReading(transaction, columns, day)
     except Exception:
         forget_columns(dsn)  # a type may have changed
         raise

@@ -36,7 +36,7 @@ Act = Callable[[Connection], object]
 
 @pytest.fixture(autouse=True)
 def _looked_at_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(locks, "POLL_SECONDS", 0.1)
 
 
 @contextmanager
@@ -254,7 +254,7 @@ def test_init_goes_on_whatever_a_role_holds_elsewhere(
 def test_init_waits_for_another_one_and_names_it(
     system: System, init: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(provision_init, "_TURN_SECONDS", 1)
+    monkeypatch.setattr(provision_init, "_LOCK_SECONDS", 1)
     name = system.query("dagster", "SELECT current_database()")[0][0]
     comment = f"COMMENT ON DATABASE {name} IS 'at work'"
     with holding(system.admin["dagster"], comment) as pid, pytest.raises(LockHeld, match=f"by pid {pid}"):

@@ -161,7 +161,7 @@ def test_time_limits_of_statement_and_lock(server: OwnServer) -> None:
         admin.execute("ALTER ROLE someone SET lock_timeout = '100ms'")
         with psycopg.connect(server.admin_dsn) as locker:
             locker.execute("SELECT pg_advisory_xact_lock(1)")
-            assert_said(raised_by(dsn, "SELECT pg_advisory_lock(1)"), TimedOut, "a lock was not to be had")
+            assert_said(raised_by(dsn, "SELECT pg_advisory_lock(1)"), TimedOut, "a lock was not acquired")
 
 
 def test_an_idle_transaction_is_ended(server: OwnServer) -> None:

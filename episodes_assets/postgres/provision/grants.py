@@ -89,7 +89,7 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
         "REVOKE CREATE ON SCHEMA public FROM {role}",
         "GRANT CREATE, USAGE ON SCHEMA dagster TO {role}",
     ),
-    # No other role may see the schema: it holds what logins are checked against.
+    # No other role may see the schema: it has the hashes of passwords and tokens.
     Purpose.DASHBOARD: (
         _STAMP,
         "GRANT USAGE ON SCHEMA dashboard TO {role}",
@@ -98,7 +98,7 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
         "GRANT SELECT, INSERT, UPDATE (last_used_at, revoked_at) ON dashboard.service_tokens TO {role}",
         "GRANT SELECT, INSERT ON dashboard.signing_key TO {role}",
         "GRANT SELECT, INSERT, UPDATE ON dashboard.locks TO {role}",
-        # Column by column: when it happened is the database's to say.
+        # Column by column, so that the time of an event is the database's.
         "GRANT SELECT, INSERT (who, way, what, detail, address, outcome) ON dashboard.audit_log TO {role}",
     ),
     Purpose.INPUT: ("GRANT SELECT ON episodes, viewings TO {role}",),
@@ -133,7 +133,7 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
         ),
         "GRANT INSERT ON ledger.outcomes, ledger.batches TO {role}",
         "GRANT INSERT, UPDATE ON ledger.workers TO {role}",
-        # Column by column: which held jobs a day is published without is not a worker's to say.
+        # Column by column, so that a worker cannot waive a job.
         "REVOKE INSERT, UPDATE ON ledger.job_attempts FROM {role}",
         (
             "GRANT INSERT (plan_id, position, starts, is_held, error, traceback)"
@@ -158,11 +158,11 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
 }
 _READ_ONLY = "default_transaction_read_only = on"
 _LOCK_TIMEOUT = f"lock_timeout = '{LOCK_SECONDS:.0f}s'"
-# What a session of a role begins with. A session may change most of it: these are for those who mean well.
+# The settings with which a role's session begins. It may change most of them: they prevent mistakes only.
 _SETTINGS: dict[Purpose, tuple[str, ...]] = {
     Purpose.DAGSTER: ("search_path = dagster, public", _LOCK_TIMEOUT),
     Purpose.DASHBOARD: (_LOCK_TIMEOUT,),
-    # Who fills the input may well lock it for minutes.
+    # The systems that fill the input may lock it for minutes.
     Purpose.INPUT: (_READ_ONLY, "lock_timeout = '10min'"),
     Purpose.INPUT_WRITER: (),
     Purpose.QUEUE: (_LOCK_TIMEOUT,),
@@ -177,7 +177,7 @@ _SETTINGS: dict[Purpose, tuple[str, ...]] = {
 # Only a superuser may set these, and no session of the role can change them.
 _LIMITS: dict[Purpose, tuple[str, ...]] = {Purpose.CONSUMER: ("temp_file_limit = '8GB'",)}
 # How much of the server's `max_connections` a role may have, in percent. Dagster's processes keep two each,
-# and their threads may ask for more at once. What other teams use leaves room for ours.
+# and their threads may need more at once. Roles that other teams use leave room for ours.
 _CONNECTIONS: dict[Purpose, int] = {
     Purpose.DAGSTER: 85,
     Purpose.DASHBOARD: 20,
@@ -230,7 +230,7 @@ def grant(
         database_name: What it is called on its server.
         roles: The roles' names by purpose; those of other databases are ignored.
         input_roles: Those that keep their `search_path`; one role may serve several databases.
-        is_ours: Whether who else may come in, and what roles set for themselves, is for us to say.
+        is_ours: Whether the database is ours: then all others lose their rights, and settings are reset.
     """
     names = {"database": sql.Identifier(database_name)}
     is_superuser = admin.info.parameter_status("is_superuser") == "on"
@@ -262,7 +262,7 @@ def _reset(admin: Connection, role: str, database_name: str, *, keeps_search_pat
         kept = _search_path_of(admin, role, place) if keeps_search_path else None
         _run(admin, f"{alter} RESET ALL", names)
         if kept is not None:
-            # As PostgreSQL keeps it, which is how it takes it back; quoted anew it would be another one.
+            # In PostgreSQL's own stored form, which it accepts; quoted again it would be another path.
             row = admin.execute("SELECT current_setting('search_path')").fetchone()
             admin.execute("SELECT set_config('search_path', %s, false)", [kept])
             _run(admin, f"{alter} SET search_path FROM CURRENT", names)
