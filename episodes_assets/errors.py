@@ -166,7 +166,7 @@ class LakeReplaced(LakeMissing):
 
 
 class ViewingsGone(EpisodesError):
-    """A published day cannot be computed again, since viewings of then are nowhere any more."""
+    """A published day cannot be computed again, since viewings that it was computed from are gone."""
 
 
 class ViewingsLost(EpisodesError):

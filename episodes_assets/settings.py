@@ -298,7 +298,7 @@ class Settings(BaseSettings):
     )
     tls_ends_at_proxy: bool = Field(
         default=False,
-        description="A proxy ends TLS; its `X-Forwarded-*` are believed.",
+        description="A proxy ends TLS; its `X-Forwarded-*` headers are trusted.",
         json_schema_extra=_page(Section.DASHBOARD, "web server"),
     )
     trusted_proxies: str = Field(
@@ -319,12 +319,12 @@ class Settings(BaseSettings):
     )
     openid_client_id: str = Field(
         default="",
-        description="What the provider calls the dashboard.",
+        description="The dashboard's client id at the provider.",
         json_schema_extra=_page(Section.DASHBOARD, "web server"),
     )
     openid_client_secret: SecretStr | None = Field(
         default=None,
-        description="What the dashboard proves that with.",
+        description="The dashboard's client secret at the provider.",
         json_schema_extra=_page(Section.DASHBOARD, "web server"),
     )
     openid_operators: str = Field(

@@ -160,8 +160,8 @@ def require_computable(published: Mapping[dt.date, dt.date], viewings: TableVers
         begin = covered_from(viewings, lost[0]) if viewings and lost[0] in viewings.files else None
         raise ViewingsGone(
             f"{name_days(lost)} cannot be computed again: {lost[0]} was published from viewings since "
-            f"{published[lost[0]]}, and the lake has those of then "
-            + (f"since {begin} alone" if begin else "not at all"),
+            f"{published[lost[0]]}, and the lake has "
+            + (f"viewings of that time only since {begin}" if begin else "no viewings of that time"),
             "what is published stays as it is; if the input still has them, materialise input_viewings of "
             f"{lost[0]} with `viewings_since`, or restore the lake from a backup",
         )
