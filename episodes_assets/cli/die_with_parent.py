@@ -40,7 +40,7 @@ def main() -> None:
     if int(parent) != _UNBOUND:
         if sys.platform == "linux":  # other kernels have no such signal
             ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        # It may have ended before; whoever adopted this process, init or a subreaper, is not the parent.
+        # The parent may have ended before (a race); then init or a subreaper has adopted this process.
         if os.getppid() != int(parent):
             raise SystemExit("the parent process is gone")
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -154,7 +154,7 @@ class RepairOptions(RunOptions):
         config: Mapping[str, Any] = context.run.run_config
         ops: Mapping[str, Any] = config.get("ops", {})
         configs = [each.get("config", {}) for each in ops.values()]
-        # PostgreSQL keeps no NUL. The options of other steps are looked at when those begin.
+        # PostgreSQL keeps no NUL. The options of other steps are validated when those begin.
         said = [each.get("reason", "").replace("\0", " ").split() for each in configs if each.get("repair")]
         reason = next((" ".join(words) for words in said if words), "")
         if not reason:

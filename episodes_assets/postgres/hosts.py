@@ -285,7 +285,7 @@ def require_allowed(settings: Settings) -> list[Request]:
     """Refuse settings that lead to a host which is not listed; production needs no list.
 
     Returns:
-        The hosts that are allowed; none in production, where nobody had to list them.
+        The hosts that are allowed; none in production, where no list is needed.
 
     Raises:
         HostNotAllowed: If a host is not listed.

@@ -82,8 +82,8 @@ def check_input_role(connection: Connection, *, is_production: bool, warn: Calla
 Roles = Mapping[Purpose, str]
 _STAMP = "GRANT SELECT ON environment_stamp, episodes_schema_version TO {role}"
 _RIGHTS: dict[Purpose, tuple[str, ...]] = {
-    # Dagster migrates its own tables, in a schema that nobody else looks into: with a right to make
-    # operators in `public` its role could let every other one execute what it likes.
+    # Dagster migrates its own tables, in a schema that is in no other role's search path: with a right to
+    # make operators in `public`, its role could have other roles execute its code.
     Purpose.DAGSTER: (
         _STAMP,
         "REVOKE CREATE ON SCHEMA public FROM {role}",
@@ -188,7 +188,7 @@ _CONNECTIONS: dict[Purpose, int] = {
     Purpose.RESULTS: 40,
     Purpose.CONSUMER: 10,
 }
-# Whoever may connect could fill the disk with large objects, which belong to no schema.
+# Any role that may connect could fill the disk with large objects, which belong to no schema.
 _NO_LARGE_OBJECTS = (
     "REVOKE EXECUTE ON FUNCTION pg_catalog.lo_creat(integer), pg_catalog.lo_create(oid),"
     " pg_catalog.lo_from_bytea(oid, bytea) FROM PUBLIC"
