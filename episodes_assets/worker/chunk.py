@@ -149,7 +149,7 @@ class ChunkRunner:
         self._activity = activity
         self._stopping = stopping
         self._over = over
-        self._turn = asyncio.Lock()
+        self._compute_lock = asyncio.Lock()
         self._imports = AlgorithmImports(process, rules.limits.batch)
 
     async def run(self, message: ChunkMessage, attempts: int) -> None:
@@ -171,7 +171,7 @@ class ChunkRunner:
             )
             if claim is None:
                 return
-            async with self._turn:
+            async with self._compute_lock:
                 held, failed = await self._run_claimed(claim)
             await self._release(claim)
         except ClaimLost:
