@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.csv
 from psycopg.rows import class_row
 
-from episodes_assets.errors import DayNotPlanned, PlanOvertaken
+from episodes_assets.errors import DayNotPlanned, LakeMissing, PlanOvertaken
 from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.ledger.progress import read_progress
 from episodes_assets.planning.jobs import into_chunks
@@ -144,7 +144,7 @@ def record_plan(
     snapshot_id: str,
     code_version: str,
     chunk_jobs: int,
-    viewings: PinnedVersion | None = None,
+    viewings: PinnedVersion | None,
     tracked_checksum: str | None = None,
     above: int = 0,
     rework: bool = False,
@@ -166,7 +166,8 @@ def record_plan(
         snapshot_id: The drop they were planned from.
         code_version: Of the planning code.
         chunk_jobs: Jobs in a chunk of short windows.
-        viewings: The version of the lake's viewings they are to be computed from.
+        viewings: The version of the lake's viewings they are to be computed from; None where the lake lacks
+            the day, which then can only keep a plan that a release before the lake has made.
         tracked_checksum: Of the tracked episodes they were planned from; None when nothing was tracked.
         above: The newest plan that is known elsewhere; a new one gets a greater number.
         rework: Supersede a plan with the same jobs as well, so that all are worked again.
@@ -178,6 +179,9 @@ def record_plan(
 
     Returns:
         The day's plan, and whether it is a new one.
+
+    Raises:
+        LakeMissing: If it needs a new plan, and the lake lacks the day: no worker could compute it.
     """
     with connection.transaction():
         # Two plannings of a day take turns.
@@ -190,6 +194,11 @@ def record_plan(
         if current is not None and is_kept:
             return _name_origin(connection, current, snapshot_id, tracked_checksum), False
         before_new()
+        if viewings is None:
+            raise LakeMissing(
+                f"the lake has no viewings of {day} to compute its jobs from",
+                f"materialise input_viewings of {day}",
+            )
         if current is not None:
             _supersede(connection, current)
         _skip_numbers(connection, above)
@@ -209,7 +218,7 @@ def record_plan(
                     snapshot_id,
                     code_version,
                     tracked_checksum,
-                    *(viewings or (None, None)),
+                    *viewings,
                 ],
             )
             plan = cursor.fetchone()

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pandas as pd
 import pytest
 
-from episodes_assets.errors import DayNotPlanned
+from episodes_assets.errors import DayNotPlanned, LakeMissing
 from episodes_assets.ledger import plans
 from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.ledger.held import retry_held_jobs
@@ -14,7 +14,7 @@ from episodes_assets.ledger.progress import backlog, read_progress
 from episodes_assets.planning.jobs import plan_checksum
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets_tests.support.plans import jobs_of, record
+from episodes_assets_tests.support.plans import NO_DIGEST, jobs_of, record
 from episodes_assets_tests.support.system import System, day
 
 
@@ -69,6 +69,7 @@ def test_plannings_at_once_are_given_no_number_twice(system: System) -> None:
                 snapshot_id="s",
                 code_version="1",
                 chunk_jobs=1,
+                viewings=NO_DIGEST,
                 above=50,
             )
         return plan.plan_id
@@ -123,7 +124,16 @@ def test_fanning_out_twice_sends_nothing_twice_and_finds_what_was_lost(
 def test_jobs_that_catch_up_yield_to_the_others(system: System, queue: Connection) -> None:
     jobs = jobs_of(1, 2, 3, 4)
     jobs.loc[jobs["epid"] == 1, "window_start"] -= pd.Timedelta(days=400)
-    plans.record_plan(queue, day(1), jobs, checksum="c", snapshot_id="s", code_version="1", chunk_jobs=2)
+    plans.record_plan(
+        queue,
+        day(1),
+        jobs,
+        checksum="c",
+        snapshot_id="s",
+        code_version="1",
+        chunk_jobs=2,
+        viewings=NO_DIGEST,
+    )
     fan_out_day(queue, day(1))
     order = system.query(
         "queue",
@@ -177,3 +187,15 @@ def test_who_waited_for_a_plan_that_was_replaced_works_on_the_new_one(
     assert system.query("queue", "SELECT plan_id FROM ledger.job_attempts") == []
     fanned_out = "SELECT plan_id FROM ledger.plans WHERE fanned_out_at IS NOT NULL"
     assert system.query("queue", fanned_out) == [(new.plan_id,)] != [(old.plan_id,)]
+
+
+def test_a_day_that_the_lake_lacks_keeps_its_plan_and_gets_no_new_one(
+    system: System, queue: Connection
+) -> None:
+    """A plan without a version of the viewings is one that no worker can compute."""
+    plan, _ = record(queue, 1, 2)
+    before = system.fingerprint()
+    with pytest.raises(LakeMissing, match="no viewings of 2018-03-01 to compute its jobs from"):
+        record(queue, 2, 3, viewings=None)
+    assert system.fingerprint() == before
+    assert record(queue, 1, 2, viewings=None) == (plan, False)

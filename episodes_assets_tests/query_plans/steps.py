@@ -42,6 +42,7 @@ from episodes_assets_tests.query_plans.growing_tables import (
     THE_DAY,
     THE_PLAN,
 )
+from episodes_assets_tests.support.plans import NO_DIGEST
 
 _PASSWORD = "correct horse battery staple"
 _WHY = RepairDecision("why", "who")
@@ -57,6 +58,7 @@ def plan_again(to: Open, checksum: str = "another", snapshot: str = "s") -> None
         snapshot_id=snapshot,
         code_version="1",
         chunk_jobs=CHUNK_JOBS,
+        viewings=NO_DIGEST,
     )
 
 
