@@ -102,8 +102,8 @@ def publish_day(
 
     A plan's outcomes are written once. So a day that was published from this very plan, without the same
     jobs, is left alone, and what something else has changed since is found by the check. A repair compares
-    with what is stored instead: it writes the rows and the manifest that the outcomes give, and puts that on
-    record.
+    with what is stored instead, and writes the rows and the manifest that the outcomes give. Those that are
+    not what the history says were damaged, and that is put on record; what is merely published anew is not.
 
     Args:
         queue: To `queue`, as the orchestrator.
@@ -149,8 +149,11 @@ def publish_day(
                 f"the outcomes of {day} are not those that its plan was published with",
                 f"run `episodes run {day} --repair --reason WHY`, which works its jobs again",
             )
+        damage: list[str] = []
         if repair:
-            changed = read_published(results, [day]).get(day, NO_ROWS) != Rows(rows, checksum)
+            stored = read_published(results, [day]).get(day, NO_ROWS)
+            damage = _name_damage(stored, current, before)
+            changed = stored != Rows(rows, checksum)
         else:
             changed = before is None or before.checksum != checksum
         if changed:
@@ -182,17 +185,25 @@ def publish_day(
             if before and before.algorithm_versions and not (changed or repair) and _is_from(before, plan)
             else read_algorithm_versions(queue, plan.plan_id),
         )
-        is_other = current is None or current.publication != publication
-        if is_other:
+        if current is None or current.publication != publication:
             record_publication(results, publication, rows_changed=changed)
-        if repair:
-            found = {"published rows": changed, "manifest": is_other and _is_from(before, plan)}
-            _record(
-                results, repair, [what for what, is_found in found.items() if is_found], publication, before
-            )
+        if repair and damage:
+            _record(results, repair, damage, publication, before)
         manifest = find_day(results, day)
     assert manifest is not None  # noqa: S101  just written
     return manifest, changed
+
+
+def _is_damaged(current: PublishedDay | None, before: PublishedDay | None) -> bool:
+    """Whether the manifest is not what was last published, by the history."""
+    return (current and current.publication) != (before and before.publication)
+
+
+def _name_damage(stored: Rows, current: PublishedDay | None, before: PublishedDay | None) -> list[str]:
+    """What of a published day is not what the history says."""
+    was = Rows(before.rows, before.checksum) if before else NO_ROWS
+    found = {"published rows": stored != was, "manifest": _is_damaged(current, before)}
+    return [what for what, is_found in found.items() if is_found]
 
 
 def _is_from(published: PublishedDay | None, plan: Plan) -> bool:
@@ -239,14 +250,12 @@ def describe_changed_outcomes(queue: Connection, results: Connection, plan: Plan
 def _record(
     results: Connection,
     repair: RepairDecision,
-    found: Sequence[str],
+    damage: Sequence[str],
     publication: Publication,
     before: PublishedDay | None,
 ) -> None:
     """Put on record what was repaired, and that consumers find something else now, if they do."""
-    if not found:
-        return
-    what = " and ".join(found)
+    what = " and ".join(damage)
     if before is not None and before.checksum != publication.checksum:
         what += f"; not as published before: {publication.rows:,} rows instead of {before.rows:,}"
     record_repair(results, publication.day, what, repair)
@@ -254,7 +263,7 @@ def _record(
 
 def _require_undamaged(day: dt.date, current: PublishedDay | None, before: PublishedDay | None) -> None:
     """Refuse to go by a manifest that something else has changed: it would be put into the history."""
-    if (current and current.publication) != (before and before.publication):
+    if _is_damaged(current, before):
         raise ManifestDamaged(
             f"the manifest of {day} is not what was last published: something else writes to the schema"
             " `published`",

@@ -237,7 +237,10 @@ def test_the_command_repairs_a_day_and_its_record_is_shown(worked: System) -> No
     worked.query("results", DAMAGES["a published row deleted"].statement)
     repaired = worked.cli("run", "2018-03-02", "--repair", "--reason", WHY, "--workers", "1")
     assert repaired.returncode == 0, repaired.stderr
+    assert "2018-03-02: repaired: published rows" in repaired.stdout
     assert stored(worked) == before
+    again = worked.cli("run", "2018-03-02", "--repair", "--reason", WHY, "--workers", "0")
+    assert (again.returncode, "There was nothing to repair." in again.stdout) == (0, True)
     shown = " ".join(worked.cli("history", "2018-03-02").stdout.split())
     assert "published rows" in shown
     assert "os user" in shown

@@ -45,7 +45,7 @@ from episodes_assets_tests.query_plans.growing_tables import (
 from episodes_assets_tests.support.plans import NO_DIGEST
 
 _PASSWORD = "correct horse battery staple"
-_WHY = RepairDecision("why", "who")
+_WHY = RepairDecision("why", "who", "run")
 _LIVES = Lifetimes(dt.timedelta(hours=12), dt.timedelta(hours=1))
 
 

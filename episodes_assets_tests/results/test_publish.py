@@ -16,6 +16,7 @@ from episodes_assets.postgres import locks
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.results import publications, publish
+from episodes_assets.results.repairs import RepairDecision, read_repairs
 from episodes_assets_tests.support.plans import record
 from episodes_assets_tests.support.system import System, day
 
@@ -255,3 +256,22 @@ def test_a_day_is_not_published_without_more_jobs_than_before(
     with pytest.raises(LedgerBehind, match="without 0 jobs of its plan, and now 1 are left out"):
         publish.publish_day(queue, results, day(1), "1")
     assert len(publications.read_rows(results, day(1))) == 2
+
+
+@pytest.mark.parametrize("is_damaged", [True, False])
+def test_rows_that_are_merely_published_anew_are_not_called_damaged(
+    system: System, queue: Connection, results: Connection, *, is_damaged: bool
+) -> None:
+    record(queue, 1, 2)
+    system.finish_jobs(views=5)
+    publish.publish_day(queue, results, day(1), "1")
+    record(queue, 1, 2, rework=True)
+    system.finish_jobs(views=6)
+    if is_damaged:
+        system.query("results", "DELETE FROM published.results WHERE epid = 1")
+    why = RepairDecision("why", "who", "a run")
+    _, changed = publish.publish_day(queue, results, day(1), "1", why)
+    assert changed
+    assert publications.read_rows(results, day(1))["views"].tolist() == [6, 6]
+    found = [each.what for each in read_repairs(results, day(1))]
+    assert found == (["published rows; not as published before: 2 rows instead of 2"] if is_damaged else [])

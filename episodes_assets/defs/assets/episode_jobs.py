@@ -31,7 +31,15 @@ from episodes_assets.defs.assets.input import refuse_large_quarantine
 from episodes_assets.defs.metadata import days_table, table
 from episodes_assets.defs.partitions import daily, days_of, whole_range
 from episodes_assets.defs.resources import Lake, QueueDatabase, ResultsDatabase
-from episodes_assets.defs.steps import TEAM, Events, RepairOptions, Stopwatch, as_dagster_failure, conclude
+from episodes_assets.defs.steps import (
+    TEAM,
+    Events,
+    RepairOptions,
+    Stopwatch,
+    as_dagster_failure,
+    conclude,
+    report_repairs,
+)
 from episodes_assets.errors import LakeMissing, PlanOvertaken
 from episodes_assets.lake.versions import TableVersion
 from episodes_assets.lake.viewings import Viewings, require_day
@@ -224,13 +232,12 @@ def episode_jobs(
                         partial(_record_repair, results_database, day, damage, repair),
                     ),
                 )
-                if damage and changed:
-                    context.log.warning(f"{day}: its {damage} were damaged; all its jobs are worked again")
                 for algorithm_id, count in jobs["algorithm_id"].value_counts().items():
                     by_algorithm[registry.name_of(int(str(algorithm_id)))] += int(count)
                 context.log.info(f"{day}: {plan.jobs:,} jobs{'' if changed else ' (unchanged)'}")
                 changes += changed
                 planned.append(plan)
+        report_repairs(context, state, repair)
         step = Planning(len(days), rows, clock.seconds)
         verdicts = [
             every_due_row_has_one_job(read_ledger_days(queue, queue_database.dsn, planned)),

@@ -19,7 +19,15 @@ from episodes_assets.defs import tables
 from episodes_assets.defs.metadata import days_table, preview
 from episodes_assets.defs.partitions import daily, days_of, whole_range
 from episodes_assets.defs.resources import QueueDatabase, ResultsDatabase
-from episodes_assets.defs.steps import TEAM, Events, RepairOptions, Stopwatch, as_dagster_failure, conclude
+from episodes_assets.defs.steps import (
+    TEAM,
+    Events,
+    RepairOptions,
+    Stopwatch,
+    as_dagster_failure,
+    conclude,
+    report_repairs,
+)
 from episodes_assets.ledger import plans
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.results import publications, publish
@@ -97,6 +105,7 @@ def published_results(
                 context.log.warning(f"{day}: without {manifest.left_out:,} failed jobs: {manifest.decision}")
             changes += changed
             days.append(manifest)
+        report_repairs(context, results, repair)
         first_rows = publications.read_rows(results, days[-1].day, PREVIEW_ROWS)
         verdicts = [
             published_rows_are_the_outcomes(read_publication(queue, results, days)),
