@@ -150,13 +150,14 @@ def record_plan(
     rework: bool = False,
     from_lake: bool = False,
     look_again: Callable[[], None] = lambda: None,
-    before_new: Callable[[], None] = lambda: None,
+    find_damage: Callable[[Plan | None], str] = lambda _: "",
+    before_new: Callable[[str], None] = lambda _: None,
 ) -> tuple[Plan, bool]:
     """Make `jobs` the day's plan, in one transaction.
 
     A day that has this plan already keeps it, with whatever has been done of it and the viewings that was
     computed from; only the drop and the tracked episodes that it names follow. Another plan is
-    superseded: its jobs and outcomes go, its row stays.
+    superseded, and so is a damaged one: its jobs and outcomes go, its row stays.
 
     Args:
         connection: To `queue`, as the orchestrator.
@@ -175,7 +176,10 @@ def record_plan(
             worked from one version of the lake, and none from what that release read.
         look_again: Raises if what the jobs were planned from has changed since. It is called when no other
             planning of the day can come in between, and what it raises leaves the ledger as it is.
-        before_new: Raises if the day's jobs cannot be worked anew; called unless it keeps its plan.
+        find_damage: Says what of the day's plan something else has changed, and nothing when it is whole.
+            It is called then as well: who waited for another repair of the day finds nothing left to do.
+        before_new: Raises if the day's jobs cannot be worked anew; called with what is damaged, unless the
+            day keeps its plan.
 
     Returns:
         The day's plan, and whether it is a new one.
@@ -186,21 +190,23 @@ def record_plan(
     with connection.transaction():
         # Two plannings of a day take turns.
         locks.lock_row(connection, locks.LEDGER, f"plan {day}")
+        # What is looked at meanwhile is read on other connections, and may be much.
+        connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
         look_again()
         current = find_plan(connection, day)
-        is_kept = current is not None and current.checksum == checksum and not rework
+        damage = find_damage(current)
+        is_kept = current is not None and current.checksum == checksum and not (rework or damage)
         if current is not None and is_kept and from_lake:
             is_kept = not _is_unfinished_before_the_lake(connection, current)
         if current is not None and is_kept:
             return _name_origin(connection, current, snapshot_id, tracked_checksum), False
-        before_new()
+        before_new(damage)
         if viewings is None:
             raise LakeMissing(
                 f"the lake has no viewings of {day} to compute its jobs from",
                 f"materialise input_viewings of {day}",
             )
-        if current is not None:
-            _supersede(connection, current)
+        _supersede(connection, day)
         _skip_numbers(connection, above)
         with connection.cursor(row_factory=class_row(Plan)) as cursor:
             cursor.execute(
@@ -263,10 +269,12 @@ def _skip_numbers(connection: Connection, above: int) -> None:
     )
 
 
-def _supersede(connection: Connection, plan: Plan) -> None:
-    """Delete a plan's jobs and outcomes, and what is left of the day's earlier plans."""
-    connection.execute("UPDATE ledger.plans SET superseded_at = now() WHERE plan_id = %s", [plan.plan_id])
-    plans = connection.execute("SELECT plan_id FROM ledger.plans WHERE day = %s", [plan.day]).fetchall()
+def _supersede(connection: Connection, day: dt.date) -> None:
+    """Supersede a day's plan, if it has one; delete the jobs and outcomes of all that it ever had."""
+    connection.execute(
+        "UPDATE ledger.plans SET superseded_at = now() WHERE day = %s AND superseded_at IS NULL", [day]
+    )
+    plans = connection.execute("SELECT plan_id FROM ledger.plans WHERE day = %s", [day]).fetchall()
     plan_ids = [plan_id for (plan_id,) in plans]
     # Chunks first: workers lock them before they write any of the rest, so nothing of it comes afterwards.
     connection.execute("DELETE FROM ledger.chunks WHERE plan_id = ANY (%s)", [plan_ids])

@@ -243,13 +243,25 @@ _FINISHED = """
     SELECT coalesce(sum(jobs), 0)::bigint, coalesce(sum(succeeded), 0)::bigint
     FROM ledger.chunks WHERE plan_id = %s
 """
+# Chunks that count other jobs as held than there are rows to say why. Waived jobs are held as well.
+_MISCOUNTED = """
+    SELECT count(*) FROM (
+        SELECT first_position, jobs, held FROM ledger.chunks WHERE plan_id = %(plan_id)s
+    ) AS chunks
+    CROSS JOIN LATERAL (
+        SELECT count(*) FILTER (WHERE is_held) AS held FROM ledger.job_attempts
+        WHERE plan_id = %(plan_id)s AND position >= first_position AND position < first_position + jobs
+        OFFSET 0
+    ) AS attempts
+    WHERE attempts.held <> chunks.held
+"""
 
 
 def describe_damage(connection: Connection, dsn: str, plan: Plan) -> str:
     """What of a plan was changed by something else; empty when nothing was.
 
-    Workers write an outcome and count it in its chunk at once, so the two agree on a day that is being worked
-    as well.
+    Workers write an outcome and count it in its chunk at once, and likewise a job that they hold, so these
+    agree on a day that is being worked as well.
 
     Args:
         connection: To `queue`, in no transaction.
@@ -263,10 +275,12 @@ def describe_damage(connection: Connection, dsn: str, plan: Plan) -> str:
     with one_snapshot(connection):
         (outcomes,) = count_outcomes(connection, [plan.plan_id])
         row = connection.execute(_FINISHED, [plan.plan_id]).fetchone()
+        miscounted = connection.execute(_MISCOUNTED, {"plan_id": plan.plan_id}).fetchone()
     of_chunks, succeeded = row if row else (0, 0)
     found = {
         "jobs": not jobs.is_exact or of_chunks != plan.jobs,
         "outcomes": outcomes.outcomes != succeeded or outcomes.repeated > 0 or outcomes.superseded > 0,
+        "held jobs": miscounted is not None and miscounted[0] > 0,
     }
     return " and ".join(what for what, is_damaged in found.items() if is_damaged)
 

@@ -1,9 +1,9 @@
 """What was damaged and repaired, and why and by whom: every statement on `published.repairs`.
 
-What is found damaged is decided where it is stored: `state`, `publish`, and `ledger/verify.py` for the
-database `queue`. Its repair is put on record here, which consumers may read. The publisher can only add to
-it. A damaged plan is a row of another database than this, so its repair is recorded just before; a step that
-fails in between and is retried records the same one again, so a run has each but once.
+What is found damaged is decided where it is stored: `state`, `publish`, and `provenance` for the database
+`queue`. Its repair is put on record here, which consumers may read. The publisher can only add to it. A
+damaged plan is a row of another database than this, so its repair is recorded just before; a step that fails
+in between and is retried records the same one again, so a run has each but once.
 """
 
 import datetime as dt

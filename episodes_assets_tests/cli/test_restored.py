@@ -91,7 +91,7 @@ def test_a_ledger_of_an_earlier_moment_is_seen_and_gives_no_number_twice(worked:
         with pytest.raises(
             LedgerBehind, match="published from plan 5, and the ledger only knows it up to plan 2"
         ):
-            publish.publish_day(queue, results, day(2), "1")
+            publish.publish_day(queue, results, worked.viewings, day(2), "1")
         assert publications.find_day(results, day(2)) == before
     # As every night: the days go on, under numbers of their own.
     work(worked, 3, 4)

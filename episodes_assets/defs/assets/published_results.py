@@ -18,7 +18,7 @@ from episodes_assets.checks.verdicts import Verdict
 from episodes_assets.defs import tables
 from episodes_assets.defs.metadata import days_table, preview
 from episodes_assets.defs.partitions import daily, days_of, whole_range
-from episodes_assets.defs.resources import QueueDatabase, ResultsDatabase
+from episodes_assets.defs.resources import Lake, QueueDatabase, ResultsDatabase
 from episodes_assets.defs.steps import (
     TEAM,
     Events,
@@ -77,6 +77,7 @@ def published_results(
     context: dg.AssetExecutionContext,
     queue_database: QueueDatabase,
     results_database: ResultsDatabase,
+    lake: Lake,
     settings: dg.ResourceParam[Settings],
 ) -> Events:
     """The day's outcomes in the results database, replaced in one transaction.
@@ -96,10 +97,13 @@ def published_results(
         results_database.connect() as results,
     ):
         repair = options.decision(context)
+        viewings = lake.viewings()
         for day in days_of(context):
             plans.require_plan(queue, day)
         for day in days_of(context):
-            manifest, changed = publish.publish_day(queue, results, day, publish.CODE_VERSION, repair)
+            manifest, changed = publish.publish_day(
+                queue, results, viewings, day, publish.CODE_VERSION, repair
+            )
             context.log.info(f"{day}: {manifest.rows:,} rows{'' if changed else ' (unchanged)'}")
             if manifest.left_out:
                 context.log.warning(f"{day}: without {manifest.left_out:,} failed jobs: {manifest.decision}")
