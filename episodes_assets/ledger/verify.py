@@ -8,6 +8,7 @@ import datetime as dt
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 
@@ -325,7 +326,7 @@ def read_algorithm_versions(queue: Connection, plan_id: int) -> AlgorithmVersion
 
 _RECORDED_PLANS = """
     SELECT plan_id, plan_uid, day, checksum, snapshot_id, tracked_checksum,
-        superseded_at IS NULL AS is_current, viewings_version, viewings_digest
+        superseded_at IS NULL AS is_current, jobs AS succeeded, viewings_version, viewings_digest
     FROM ledger.plans ORDER BY plan_id
 """
 
@@ -338,6 +339,19 @@ def read_recorded_plans(queue: Connection) -> tuple[list[RecordedPlan], int]:
     """
     with queue.cursor(row_factory=class_row(RecordedPlan)) as cursor:
         plans = cursor.execute(_RECORDED_PLANS).fetchall()
+    # Few chunks are open at any time, and an index holds just those.
+    unfinished = dict(
+        queue.execute(
+            "SELECT plan_id, sum(jobs - succeeded)::bigint FROM ledger.chunks WHERE succeeded < jobs"
+            " GROUP BY plan_id"
+        ).fetchall()
+    )
+    plans = [
+        replace(plan, succeeded=plan.succeeded - unfinished[plan.plan_id])
+        if plan.plan_id in unfinished
+        else plan
+        for plan in plans
+    ]
     last = queue.execute(
         "SELECT last_value - 1 + is_called::integer FROM ledger.plans_plan_id_seq"
     ).fetchone()

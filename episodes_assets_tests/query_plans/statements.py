@@ -299,7 +299,7 @@ def cases(jobs: int) -> list[Case]:
             plans,
             lambda to: publications.read_other_than(to.results, PinnedVersion(1, "0"), THE_DAY, 35),
         ),
-        Case("what the databases say of each other", "queue", 4 * plans, steps.compare),
+        Case("what the databases say of each other", "queue", 4 * plans + all_open, steps.compare),
         # The state.
         Case("yesterday's state", "results", plans, lambda to: state.state_before(to.results, THE_DAY)),
         Case("the newest state", "results", 1, lambda to: state.latest_day(to.results)),
