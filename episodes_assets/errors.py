@@ -233,6 +233,10 @@ class ManifestDamaged(EpisodesError):
     """Something else has changed what the manifest of a published day says."""
 
 
+class PlanDamaged(EpisodesError):
+    """Something else has changed what the ledger says of a day's plan."""
+
+
 class OutcomesChanged(EpisodesError):
     """A plan's outcomes are not those that it was published with, although they are written once."""
 

@@ -22,6 +22,7 @@ from episodes_assets.postgres.connect import connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.results import publications
+from episodes_assets.results.repairs import read_repairs_of_run
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets.user_files import require_standard_output, user_path, written_whole
 
@@ -97,6 +98,16 @@ def day_table(
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def print_repairs(dsns: Dsns, run_id: str) -> None:
+    """Print what a run has repaired, or that there was nothing to repair."""
+    with connect_to_read(dsns.require(Purpose.RESULTS), Database.RESULTS) as results:
+        repairs = read_repairs_of_run(results, run_id)
+    for each in repairs:
+        out.print(f"{each.day}: repaired: {each.what}", soft_wrap=True)
+    if not repairs:
+        out.print("There was nothing to repair.")
 
 
 def stage_seconds(

@@ -26,7 +26,7 @@ from episodes_assets.cli.context import (
     refuse_writable_input,
     require_reachable,
 )
-from episodes_assets.cli.results import day_table
+from episodes_assets.cli.results import day_table, print_repairs
 from episodes_assets.cli.supervisor import temporary_workers
 from episodes_assets.days import days_between, parse_date, parse_day, parse_range
 from episodes_assets.errors import BadRunConfig, EpisodesError, ReasonMissing, RunFailed
@@ -319,7 +319,7 @@ def run(
         since=since,
         accept_lost=accept_lost_viewings,
     )
-    _materialize(day, day, workers, config)
+    _materialize(day, day, workers, config, repair=repair)
 
 
 def backfill(
@@ -349,7 +349,7 @@ def backfill(
         since=since,
         accept_lost=accept_lost_viewings,
     )
-    _materialize(first, last, workers, config)
+    _materialize(first, last, workers, config, repair=repair)
 
 
 def worker_count(workers: int | None, dsns: Dsns) -> int:
@@ -425,7 +425,7 @@ def _config(
     )
 
 
-def _materialize(first: str, last: str, workers: int | None, config: dict[str, Any]) -> None:
+def _materialize(first: str, last: str, workers: int | None, config: dict[str, Any], *, repair: bool) -> None:
     start, end = (parse_day(first),) * 2 if first == last else parse_range(first, last)
     settings = load_settings()
     dsns = ready_databases(settings)
@@ -436,5 +436,7 @@ def _materialize(first: str, last: str, workers: int | None, config: dict[str, A
         temporary_workers(settings, dsns, worker_count(workers, dsns)),
         open_instance(settings, dsns) as instance,
     ):
-        materialize_days(instance, dsns, start, end, config)
+        run_id = materialize_days(instance, dsns, start, end, config)
         out.print(day_table(settings, dsns, instance, list(days_between(start, end))))
+        if repair:
+            print_repairs(dsns, run_id)

@@ -19,7 +19,8 @@ from episodes_assets.defs.launches import launched_by
 from episodes_assets.defs.metadata import table
 from episodes_assets.errors import BadRunConfig, EpisodesError, HostUnreachable, ReasonMissing
 from episodes_assets.failures import explain
-from episodes_assets.results.repairs import RepairDecision
+from episodes_assets.postgres.connect import Connection
+from episodes_assets.results.repairs import RepairDecision, read_repairs_of_run
 from episodes_assets.settings import Settings
 
 TEAM = ["team:media-analytics"]
@@ -162,7 +163,26 @@ class RepairOptions(RunOptions):
                 "a day is repaired only for a reason",
                 "launch `repair_days` by *Open launchpad*, pick the day, and say why under `reason`",
             )
-        return RepairDecision(reason, launched_by(context.run))
+        return RepairDecision(reason, launched_by(context.run), context.run.run_id)
+
+
+def report_repairs(
+    context: dg.AssetExecutionContext, results: Connection, repair: RepairDecision | None
+) -> None:
+    """Log what a run that repairs has repaired so far, or that it has found nothing; nothing of other runs.
+
+    Args:
+        context: Of the step.
+        results: To `results`.
+        repair: The decision; None for a run that does not repair.
+    """
+    if repair is None:
+        return
+    found = read_repairs_of_run(results, repair.run_id)
+    for each in found:
+        context.log.warning(f"{each.day}: repaired in this run: {each.what}")
+    if not found:
+        context.log.info("nothing to repair so far")
 
 
 DAYS_SHOWN = 50

@@ -115,13 +115,13 @@ class LakeTable(TableFiles):
             table = self._find()
             return None if table is None else self._describe(table)
 
-    def at(self, version: int, digest: str | None = None, by: str = "what names it") -> TableVersion:
+    def at(self, version: int, digest: str | None = None, by: str = "") -> TableVersion:
         """A version that a plan or a publication has recorded.
 
         Args:
             version: Its number.
             digest: Of its content, as it was recorded; None if it was not: then nothing is compared.
-            by: What has recorded it, for the error.
+            by: What has recorded it, for the error; empty to leave that out.
 
         Raises:
             LakeMissing: If there is no such version, or no such table.
@@ -134,16 +134,16 @@ class LakeTable(TableFiles):
             return known
         # A cached one with another digest may be of a lake that has been replaced since.
         self._versions.pop(version, None)
-        found = self._open(version)
+        found = self._open(version, by)
         if digest not in (None, found.digest):
             raise LakeReplaced(
-                f"the lake at {self.shown} is not the one that {by} was made from: "
+                f"the lake at {self.shown} is not the one that {by or 'what names it'} was made from: "
                 f"its version {version} has other files",
                 "restore that lake, or let EPISODES_LAKE_URL name it",
             )
         return found
 
-    def _open(self, version: int) -> TableVersion:
+    def _open(self, version: int, by: str) -> TableVersion:
         with self._explaining_errors():
             try:
                 return self._describe(DeltaTable(self._place.uri, version, self._options))
@@ -153,6 +153,7 @@ class LakeTable(TableFiles):
                     raise
                 raise LakeMissing(
                     f"{self.shown} has no version {version}"
+                    + (f", which {by} was made from" if by else "")
                     + (f", its newest is {newest.number}" if newest else ": it is empty"),
                     "see that EPISODES_LAKE_URL names the lake that was written to, or restore it",
                 ) from error

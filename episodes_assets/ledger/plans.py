@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.csv
 from psycopg.rows import class_row
 
-from episodes_assets.errors import DayNotPlanned, PlanOvertaken
+from episodes_assets.errors import DayNotPlanned, LakeMissing, PlanOvertaken
 from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.ledger.progress import read_progress
 from episodes_assets.planning.jobs import into_chunks
@@ -144,19 +144,20 @@ def record_plan(
     snapshot_id: str,
     code_version: str,
     chunk_jobs: int,
-    viewings: PinnedVersion | None = None,
+    viewings: PinnedVersion | None,
     tracked_checksum: str | None = None,
     above: int = 0,
     rework: bool = False,
     from_lake: bool = False,
     recheck: Callable[[], None] = lambda: None,
-    before_new: Callable[[], None] = lambda: None,
+    find_damage: Callable[[Plan | None], str] = lambda _: "",
+    before_new: Callable[[str], None] = lambda _: None,
 ) -> tuple[Plan, bool]:
     """Make `jobs` the day's plan, in one transaction.
 
     A day that has a plan with the same jobs keeps it, with its outcomes and its version of the viewings; only
-    the drop and the tracked episodes that it names are updated. Any other plan is superseded: its jobs and
-    outcomes are deleted, its row stays.
+    the drop and the tracked episodes that it names are updated. Any other plan is superseded, and so is a
+    damaged one: its jobs and outcomes are deleted, its row stays.
 
     Args:
         connection: To `queue`, as the orchestrator.
@@ -166,7 +167,8 @@ def record_plan(
         snapshot_id: The drop they were planned from.
         code_version: Of the planning code.
         chunk_jobs: Jobs in a chunk of short windows.
-        viewings: The version of the lake's viewings they are to be computed from.
+        viewings: The version of the lake's viewings they are to be computed from; None where the lake lacks
+            the day, which then can only keep a plan that a release before the lake has made.
         tracked_checksum: Of the tracked episodes they were planned from; None when nothing was tracked.
         above: The newest plan that is known elsewhere; a new one gets a greater number.
         rework: Supersede a plan with the same jobs as well, so that all are worked again.
@@ -174,24 +176,37 @@ def record_plan(
             worked from one version of the lake, and none from what that release read.
         recheck: Called under the day's lock; raises if what the jobs were planned from has changed since
             (TOCTOU). Nothing is changed then.
-        before_new: Called before a new plan is recorded; raises if its jobs cannot be computed.
+        find_damage: Called under the day's lock; says in words what of the current plan is damaged, empty if
+            nothing is. Of two repairs of a day, the second finds nothing.
+        before_new: Called with the damage before a new plan is recorded; raises if its jobs cannot be
+            computed.
 
     Returns:
         The day's plan, and whether it is a new one.
+
+    Raises:
+        LakeMissing: If it needs a new plan, and the lake lacks the day: no worker could compute it.
     """
     with connection.transaction():
         # Serialises the plannings of a day.
         locks.lock_row(connection, locks.LEDGER, f"plan {day}")
+        # `recheck` and `find_damage` read on other connections, and may take long.
+        connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
         recheck()
         current = find_plan(connection, day)
-        is_kept = current is not None and current.checksum == checksum and not rework
+        damage = find_damage(current)
+        is_kept = current is not None and current.checksum == checksum and not (rework or damage)
         if current is not None and is_kept and from_lake:
             is_kept = not _is_unfinished_before_the_lake(connection, current)
         if current is not None and is_kept:
             return _update_origin(connection, current, snapshot_id, tracked_checksum), False
-        before_new()
-        if current is not None:
-            _supersede(connection, current)
+        before_new(damage)
+        if viewings is None:
+            raise LakeMissing(
+                f"the lake has no viewings of {day} to compute its jobs from",
+                f"materialise input_viewings of {day}",
+            )
+        _supersede(connection, day)
         _skip_numbers(connection, above)
         with connection.cursor(row_factory=class_row(Plan)) as cursor:
             cursor.execute(
@@ -209,7 +224,7 @@ def record_plan(
                     snapshot_id,
                     code_version,
                     tracked_checksum,
-                    *(viewings or (None, None)),
+                    *viewings,
                 ],
             )
             plan = cursor.fetchone()
@@ -256,10 +271,12 @@ def _skip_numbers(connection: Connection, above: int) -> None:
     )
 
 
-def _supersede(connection: Connection, plan: Plan) -> None:
-    """Delete a plan's jobs and outcomes, and what is left of the day's earlier plans."""
-    connection.execute("UPDATE ledger.plans SET superseded_at = now() WHERE plan_id = %s", [plan.plan_id])
-    plans = connection.execute("SELECT plan_id FROM ledger.plans WHERE day = %s", [plan.day]).fetchall()
+def _supersede(connection: Connection, day: dt.date) -> None:
+    """Supersede a day's plan, if it has one; delete the jobs and outcomes of all that it ever had."""
+    connection.execute(
+        "UPDATE ledger.plans SET superseded_at = now() WHERE day = %s AND superseded_at IS NULL", [day]
+    )
+    plans = connection.execute("SELECT plan_id FROM ledger.plans WHERE day = %s", [day]).fetchall()
     plan_ids = [plan_id for (plan_id,) in plans]
     # Chunks first: workers lock them before they write any of the rest, so nothing of it comes afterwards.
     connection.execute("DELETE FROM ledger.chunks WHERE plan_id = ANY (%s)", [plan_ids])

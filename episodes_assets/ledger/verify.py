@@ -8,6 +8,7 @@ import datetime as dt
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 
@@ -243,13 +244,25 @@ _FINISHED = """
     SELECT coalesce(sum(jobs), 0)::bigint, coalesce(sum(succeeded), 0)::bigint
     FROM ledger.chunks WHERE plan_id = %s
 """
+# Chunks that count other jobs as held than there are rows to say why. Waived jobs are held as well.
+_MISCOUNTED = """
+    SELECT count(*) FROM (
+        SELECT first_position, jobs, held FROM ledger.chunks WHERE plan_id = %(plan_id)s
+    ) AS chunks
+    CROSS JOIN LATERAL (
+        SELECT count(*) FILTER (WHERE is_held) AS held FROM ledger.job_attempts
+        WHERE plan_id = %(plan_id)s AND position >= first_position AND position < first_position + jobs
+        OFFSET 0
+    ) AS attempts
+    WHERE attempts.held <> chunks.held
+"""
 
 
 def describe_damage(connection: Connection, dsn: str, plan: Plan) -> str:
     """What of a plan is damaged: jobs, outcomes or both, in words; empty if nothing is.
 
-    Workers write an outcome and count it in its chunk in one statement, so the two agree also while the day
-    is being worked.
+    Workers write an outcome, or hold a job, and count it in its chunk in one statement, so rows and counts
+    agree also while the day is being worked.
 
     Args:
         connection: To `queue`, in no transaction.
@@ -263,10 +276,12 @@ def describe_damage(connection: Connection, dsn: str, plan: Plan) -> str:
     with one_snapshot(connection):
         (outcomes,) = count_outcomes(connection, [plan.plan_id])
         row = connection.execute(_FINISHED, [plan.plan_id]).fetchone()
+        miscounted = connection.execute(_MISCOUNTED, {"plan_id": plan.plan_id}).fetchone()
     of_chunks, succeeded = row if row else (0, 0)
     found = {
         "jobs": not jobs.is_exact or of_chunks != plan.jobs,
         "outcomes": outcomes.outcomes != succeeded or outcomes.repeated > 0 or outcomes.superseded > 0,
+        "held jobs": miscounted is not None and miscounted[0] > 0,
     }
     return " and ".join(what for what, is_damaged in found.items() if is_damaged)
 
@@ -311,7 +326,7 @@ def read_algorithm_versions(queue: Connection, plan_id: int) -> AlgorithmVersion
 
 _RECORDED_PLANS = """
     SELECT plan_id, plan_uid, day, checksum, snapshot_id, tracked_checksum,
-        superseded_at IS NULL AS is_current, viewings_version, viewings_digest
+        superseded_at IS NULL AS is_current, jobs AS succeeded, viewings_version, viewings_digest
     FROM ledger.plans ORDER BY plan_id
 """
 
@@ -324,6 +339,19 @@ def read_recorded_plans(queue: Connection) -> tuple[list[RecordedPlan], int]:
     """
     with queue.cursor(row_factory=class_row(RecordedPlan)) as cursor:
         plans = cursor.execute(_RECORDED_PLANS).fetchall()
+    # Few chunks are open at any time, and an index holds just those.
+    unfinished = dict(
+        queue.execute(
+            "SELECT plan_id, sum(jobs - succeeded)::bigint FROM ledger.chunks WHERE succeeded < jobs"
+            " GROUP BY plan_id"
+        ).fetchall()
+    )
+    plans = [
+        replace(plan, succeeded=plan.succeeded - unfinished[plan.plan_id])
+        if plan.plan_id in unfinished
+        else plan
+        for plan in plans
+    ]
     last = queue.execute(
         "SELECT last_value - 1 + is_called::integer FROM ledger.plans_plan_id_seq"
     ).fetchone()

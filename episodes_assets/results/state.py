@@ -243,7 +243,8 @@ def record_day(
 
     A day is determined by its drop, its yesterday and the code. While those are the recorded ones it is not
     written again; if its rows are damaged, the check finds that. A repair compares with the stored rows
-    instead, and records what it has replaced.
+    instead, and records what it has replaced if it was damaged: a day that was built on another yesterday, or
+    from another drop, is only out of date.
 
     Later days that were built on another version of this one are not touched; `state_before`
     refuses to build on them.
@@ -286,12 +287,12 @@ def record_day(
                 )
             return recorded, False
         _require_still(connection, yesterday)
-        latest = latest_day(connection)
         if repair and _is_stored(connection, recorded):
             return recorded, False
+        is_damaged = is_recorded or _is_damaged(connection, recorded)
         _replace_episodes(connection, day, newly_tracked, is_beginning=yesterday is None)
         _upsert_day(connection, recorded, code_version)
-        if repair and latest is not None and latest.day >= day:  # else the day is new
+        if repair and is_damaged:
             record_repair(connection, day, "tracked episodes", repair)
     return recorded, True
 
@@ -319,8 +320,24 @@ def _is_stored(connection: Connection, recorded: TrackedDay) -> bool:
     epids = np.array([epid for (epid,) in stored], dtype=np.int64)
     return (
         read_day(connection, recorded.day) == recorded
+        and len(epids) == recorded.newly_tracked
         and state_checksum(recorded.previous_checksum or "", epids) == recorded.checksum
     )
+
+
+def _is_damaged(connection: Connection, to_be: TrackedDay) -> bool:
+    """Whether something else has changed a day that is recorded as one of another yesterday, drop or code.
+
+    Episodes of one that was built on another yesterday may be an earlier day's by now.
+    """
+    stored = read_day(connection, to_be.day)
+    if stored is None:  # it is new, unless there is a later one
+        latest = latest_day(connection)
+        return latest is not None and latest.day > to_be.day
+    if (stored.origin, stored.previous_checksum) != (to_be.origin, to_be.previous_checksum):
+        return stored.checksum == to_be.checksum
+    before = to_be.total - to_be.newly_tracked
+    return stored.total != before + stored.newly_tracked or not _is_stored(connection, stored)
 
 
 def _require_still(connection: Connection, yesterday: TrackedDay | None) -> None:

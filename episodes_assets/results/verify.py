@@ -161,7 +161,7 @@ def _episodes_by_day(dsn: str, statement: str, **parameters: Any) -> dict[dt.dat
 
 
 _PUBLICATIONS = """
-    SELECT day, plan_id, plan_uid, plan_checksum, snapshot_id, viewings_version, viewings_digest
+    SELECT day, plan_id, plan_uid, plan_checksum, snapshot_id, rows, viewings_version, viewings_digest
     FROM published.days ORDER BY day
 """
 _STATE = "SELECT day, origin, checksum, previous_checksum, snapshot_id FROM state.tracked_days ORDER BY day"

@@ -206,7 +206,7 @@ class Real:
         held.waive_held_jobs(self.queue, day, reason="they are known to fail", decided_by="somebody")
 
     def publish(self, day: dt.date) -> None:
-        publish_day(self.queue, self.results, day, "1")
+        publish_day(self.queue, self.results, self.system.viewings, day, "1")
 
     def prune(self) -> None:
         prune_message_log(self.queue, 0)

@@ -17,7 +17,7 @@ from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.dashboard.html import Element, read
 from episodes_assets_tests.support.fleet_page import client, get
-from episodes_assets_tests.support.plans import jobs_of, record
+from episodes_assets_tests.support.plans import NO_DIGEST, jobs_of, record
 from episodes_assets_tests.support.system import System, day
 from episodes_assets_tests.support.workers import eventually, states, worker
 from episodes_assets_tests.worker.poisoned import FINDS_THEM
@@ -201,7 +201,14 @@ def test_many_days_and_held_jobs_are_shown_a_few_at_a_time(system: System, queue
     system.query("queue", "UPDATE ledger.job_attempts SET error = 'y' WHERE position < 3")
     for number in range(2, DAYS_SHOWN + 3):
         plans.record_plan(
-            queue, day(number), jobs_of(1), checksum="c", snapshot_id="s", code_version="1", chunk_jobs=2
+            queue,
+            day(number),
+            jobs_of(1),
+            checksum="c",
+            snapshot_id="s",
+            code_version="1",
+            chunk_jobs=2,
+            viewings=NO_DIGEST,
         )
     browser = client(system)
     page = get(browser, "/fleet")

@@ -68,7 +68,7 @@ def plan_and_finish(system: System) -> None:
 
 def publish(system: System, results: Connection) -> object:
     with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
-        return publish_day(queue, results, day(1), "1")
+        return publish_day(queue, results, system.viewings, day(1), "1")
 
 
 def test_no_advisory_lock_is_used() -> None:

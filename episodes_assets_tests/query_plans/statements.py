@@ -29,7 +29,7 @@ from episodes_assets.ledger.plans import (
 from episodes_assets.ledger.workers import Activity, WorkerName
 from episodes_assets.results import publications, state
 from episodes_assets.results.recompute import read_published_coverage
-from episodes_assets.results.repairs import RepairDecision, read_repairs
+from episodes_assets.results.repairs import RepairDecision, read_repairs, read_repairs_of_run
 from episodes_assets.results.verify import (
     find_damaged_state,
     read_publications,
@@ -60,7 +60,7 @@ _MANY_DAYS = [*FINISHED_DAYS[:_MANY], THE_DAY]
 _MANY_PLANS = [*range(FIRST_FINISHED + 1, FIRST_FINISHED + 1 + _MANY), NEVER_MOVED, THE_PLAN]
 _PASSWORD = "correct horse battery staple"
 _SILENCE = dt.timedelta(seconds=30)
-_WHY = RepairDecision("why", "who")
+_WHY = RepairDecision("why", "who", "run")
 _LIVES = Lifetimes(dt.timedelta(hours=12), dt.timedelta(hours=1))
 
 
@@ -268,6 +268,7 @@ def cases(jobs: int) -> list[Case]:
             lambda to: publications.find_last_publication(to.results, THE_DAY),
         ),
         Case("a day's repairs", "results", 1, lambda to: read_repairs(to.results, THE_DAY)),
+        Case("a run's repairs", "results", 1, lambda to: read_repairs_of_run(to.results, "run")),
         Case("what days were made of", "results", plans, lambda to: publications.published_plans(to.results)),
         Case(
             "the newest published plan", "results", 3 * plans, lambda to: publications.newest_plan(to.results)
@@ -298,7 +299,7 @@ def cases(jobs: int) -> list[Case]:
             plans,
             lambda to: publications.read_other_than(to.results, PinnedVersion(1, "0"), THE_DAY, 35),
         ),
-        Case("what the databases say of each other", "queue", 4 * plans, steps.compare),
+        Case("what the databases say of each other", "queue", 4 * plans + all_open, steps.compare),
         # The state.
         Case("yesterday's state", "results", plans, lambda to: state.state_before(to.results, THE_DAY)),
         Case("the newest state", "results", 1, lambda to: state.latest_day(to.results)),

@@ -15,7 +15,7 @@ from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import StateGap
 from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.viewings import Viewings
-from episodes_assets.ledger import claims, dispatch, verify
+from episodes_assets.ledger import claims, dispatch
 from episodes_assets.ledger.claims import Claim, JobFailure, Took
 from episodes_assets.ledger.dispatch import ChunkMessage
 from episodes_assets.ledger.held import (
@@ -25,11 +25,9 @@ from episodes_assets.ledger.held import (
     retry_held_job,
     waive_held_jobs,
 )
-from episodes_assets.ledger.plans import (
-    record_plan,
-    require_plan,
-)
+from episodes_assets.ledger.plans import record_plan
 from episodes_assets.results import publications, publish, state
+from episodes_assets.results.provenance import read_provenance
 from episodes_assets.results.repairs import RepairDecision
 from episodes_assets.results.verify import (
     read_publication,
@@ -42,10 +40,15 @@ from episodes_assets_tests.query_plans.growing_tables import (
     THE_DAY,
     THE_PLAN,
 )
+from episodes_assets_tests.support.plans import NO_DIGEST
 
 _PASSWORD = "correct horse battery staple"
-_WHY = RepairDecision("why", "who")
+_WHY = RepairDecision("why", "who", "run")
 _LIVES = Lifetimes(dt.timedelta(hours=12), dt.timedelta(hours=1))
+
+
+def _viewings(to: Open) -> Viewings:
+    return Viewings(str(to.tables.system.home / "lake"))
 
 
 def plan_again(to: Open, checksum: str = "another", snapshot: str = "s") -> None:
@@ -57,6 +60,7 @@ def plan_again(to: Open, checksum: str = "another", snapshot: str = "s") -> None
         snapshot_id=snapshot,
         code_version="1",
         chunk_jobs=CHUNK_JOBS,
+        viewings=NO_DIGEST,
     )
 
 
@@ -65,9 +69,8 @@ def plan_once_more(to: Open) -> None:
 
 
 def compare(to: Open) -> None:
-    home = to.tables.system.home
-    lake = str(home / "lake")
-    read_records(to.queue, to.results, Drops(lake), Viewings(lake), None)
+    lake = str(to.tables.system.home / "lake")
+    read_records(to.queue, to.results, Drops(lake), _viewings(to), None)
 
 
 def fan_out_anew(to: Open) -> None:
@@ -122,20 +125,20 @@ def publish_twice(to: Open) -> None:
     # published has a made-up checksum, as of other code.
     with to.tables.finished(), to.results.transaction(force_rollback=True):
         for _ in range(2):
-            _, changed = publish.publish_day(to.queue, to.results, THE_DAY, "2")
+            _, changed = publish.publish_day(to.queue, to.results, _viewings(to), THE_DAY, "2")
     assert not changed
 
 
 def repair_publication(to: Open) -> None:
     with to.tables.finished(), to.results.transaction(force_rollback=True):
-        publish.publish_day(to.queue, to.results, THE_DAY, "2", _WHY)
+        publish.publish_day(to.queue, to.results, _viewings(to), THE_DAY, "2", _WHY)
 
 
 def find_damage(to: Open) -> None:
     # In no transaction, as `publish`.
-    plan = require_plan(to.queue, THE_DAY)
-    verify.describe_damage(to.queue, to.queue_dsn, plan)
-    publish.describe_changed_outcomes(to.queue, to.results, plan, publish.CODE_VERSION)
+    found = read_provenance(to.queue, to.results, THE_DAY)
+    found.describe_damage(to.queue, to.queue_dsn, publish.CODE_VERSION)
+    found.has_other_outcomes(to.queue, publish.CODE_VERSION)
 
 
 def read_back(to: Open) -> None:

@@ -38,7 +38,7 @@ def record(
         yesterday=state_before(connection, of),
         snapshot_id=snapshot_id,
         code_version="1",
-        repair=RepairDecision(repair, "a test") if repair else None,
+        repair=RepairDecision(repair, "a test", "a run") if repair else None,
     )
 
 
@@ -103,6 +103,40 @@ def test_rows_changed_by_hand_are_noticed(system: System, connection: Connection
     assert as_of(system, day(1)) == [1, 2]
     assert [each.what for each in read_repairs(connection, day(1))] == ["tracked episodes"]
     record(connection, day(2), 3)
+
+
+def test_a_day_of_another_yesterday_or_drop_is_no_damage(system: System, connection: Connection) -> None:
+    record(connection, day(1), 1, 2)
+    record(connection, day(2), 3, 4)
+    record(connection, day(1), 1, 2, 3, snapshot_id="newer")  # which the second day had before
+    assert record(connection, day(2), 4, repair="why")[1] is True
+    assert record(connection, day(2), 4, 5, snapshot_id="newer", repair="why")[1] is True
+    assert as_of(system, day(2)) == [1, 2, 3, 4, 5]
+    assert read_repairs(connection, day(2)) == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE state.tracked_days SET previous_checksum = 'x' WHERE day = '2018-03-02'",
+        "DELETE FROM state.tracked_days WHERE day = '2018-03-02'",
+        "UPDATE state.tracked_days SET snapshot_id = 'x', total = total + 1 WHERE day = '2018-03-02'",
+        (
+            "UPDATE state.tracked_days SET snapshot_id = 'x' WHERE day = '2018-03-02';"
+            "DELETE FROM state.tracked_episodes WHERE epid = 3"
+        ),
+    ],
+)
+def test_what_no_other_yesterday_or_drop_explains_is_damage(
+    system: System, connection: Connection, damage: str
+) -> None:
+    for number in (1, 2, 3):
+        record(connection, day(number), number + 1)
+    before = system.fingerprint()["tracked"]
+    system.query("results", damage)
+    assert record(connection, day(2), 3, repair="why")[1] is True
+    assert [each.what for each in read_repairs(connection, day(2))] == ["tracked episodes"]
+    assert system.fingerprint()["tracked"] == before
 
 
 def test_an_import_is_the_first_days_yesterday(system: System, connection: Connection) -> None:

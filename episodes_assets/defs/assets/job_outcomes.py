@@ -21,7 +21,7 @@ from episodes_assets.checks.ledger import (
     every_job_has_one_outcome,
     stalled_days,
 )
-from episodes_assets.checks.verdicts import Verdict
+from episodes_assets.checks.verdicts import Verdict, name_days
 from episodes_assets.defs import tables
 from episodes_assets.defs.metadata import days_table, image, jobs_over_time, table
 from episodes_assets.defs.partitions import daily, days_of, whole_range
@@ -36,7 +36,7 @@ from episodes_assets.defs.steps import (
     check_result,
     conclude,
 )
-from episodes_assets.errors import FleetStalled, JobsHeld
+from episodes_assets.errors import FleetStalled, JobsHeld, PlanDamaged
 from episodes_assets.ledger import held, plans
 from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.ledger.held import read_held
@@ -50,7 +50,7 @@ from episodes_assets.ledger.progress import (
     read_progress,
     slowest_batches,
 )
-from episodes_assets.ledger.verify import count_outcomes
+from episodes_assets.ledger.verify import count_outcomes, one_snapshot
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.settings import Settings
 
@@ -328,12 +328,20 @@ def _refuse_held(context: dg.AssetExecutionContext, queue: Connection, progress:
     if not days:
         return
     plan_ids = [day.plan_id for day in progress if day.held]
-    held = read_held(queue, plan_ids, each=HELD_SHOWN, most=HELD_SHOWN, is_waived=False)
+    with one_snapshot(queue):
+        held = read_held(queue, plan_ids, each=HELD_SHOWN, most=HELD_SHOWN, is_waived=False)
+        counted = [day for day in read_progress(queue, days) if day.held]
     for job in held:
         context.log.error(
             f"{job.day} epid {job.epid} algorithm {job.algorithm_id}: {job.error} (after {job.starts} starts)"
         )
     total = sum(day.held for day in progress)
+    if counted and not held:
+        raise PlanDamaged(
+            f"{sum(day.held for day in counted):,} jobs of {name_days([day.day for day in counted])} count as"
+            " held, and nothing says which: something else writes to the schema `ledger`",
+            f"stop it, then run `episodes run {counted[0].day} --repair --reason WHY`",
+        )
     if not held:
         raise JobsHeld(
             f"{total:,} jobs were held, and have been retried, waived or planned anew meanwhile",

@@ -15,7 +15,15 @@ from episodes_assets.defs import tables
 from episodes_assets.defs.metadata import days_table
 from episodes_assets.defs.partitions import daily, days_of, one_day_before, whole_range
 from episodes_assets.defs.resources import Lake, ResultsDatabase
-from episodes_assets.defs.steps import TEAM, Events, RepairOptions, Stopwatch, as_dagster_failure, conclude
+from episodes_assets.defs.steps import (
+    TEAM,
+    Events,
+    RepairOptions,
+    Stopwatch,
+    as_dagster_failure,
+    conclude,
+    report_repairs,
+)
 from episodes_assets.errors import StateGap
 from episodes_assets.planning.jobs import newly_tracked
 from episodes_assets.results import state
@@ -104,11 +112,10 @@ def tracked_episodes(
                 f"{day}: {yesterday.newly_tracked:,} newly tracked, {yesterday.total:,} in all"
                 f"{'' if changed else ' (unchanged)'}"
             )
-            if repair and changed:
-                context.log.warning(f"{day}: its tracked episodes were damaged and are repaired")
             before = before.plus(new)
             changes += changed
             recorded.append(yesterday)
+        report_repairs(context, connection, repair)
         verdict = state_only_grows(read_state_days(connection, results_database.dsn, days), days)
     yield from conclude(
         {
