@@ -183,21 +183,23 @@ def generate_input(
         viewings = sample_viewings(episodes, seed, day)
         replace_input(
             dsn,
-            drops=None if drop is None else _drop_table(drop, day),
+            drops=None if drop is None else drop_table(drop, day),
             drop_days=[day],
-            viewings=_viewings_table(viewings),
+            viewings=viewings_table(viewings),
             viewing_days=[day],
         )
         report(day, 0 if drop is None else len(drop), len(viewings))
 
 
-def _drop_table(drop: pd.DataFrame, day: dt.date) -> pa.Table:
+def drop_table(drop: pd.DataFrame, day: dt.date) -> pa.Table:
+    """A day's drop as rows of the input's table `episodes` (`EPISODES_SCHEMA`)."""
     rows = drop.assign(batch_date=pd.Timestamp(day).as_unit("s"))
     loose = pa.Table.from_pandas(rows[EPISODES_SCHEMA.names], preserve_index=False)
     return loose.replace_schema_metadata(None).cast(EPISODES_SCHEMA)
 
 
-def _viewings_table(viewings: pd.DataFrame) -> pa.Table:
+def viewings_table(viewings: pd.DataFrame) -> pa.Table:
+    """Viewings as rows of the input's table `viewings` (`VIEWINGS_SCHEMA`)."""
     loose = pa.Table.from_pandas(viewings[VIEWINGS_SCHEMA.names], preserve_index=False)
     at = loose["viewed_at"].cast(pa.timestamp("us")).cast(pa.timestamp("us", tz="UTC"))
     loose = loose.set_column(loose.schema.get_field_index("viewed_at"), "viewed_at", at)
