@@ -3,9 +3,11 @@
 import itertools
 import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import psycopg
@@ -155,7 +157,44 @@ def _give_back(admin: psycopg.Connection, database: Database, name: str) -> None
         admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest tests, so that no process is left alone with one at the end."""
+    """Give each test the marker of its tier, and begin with the longest, so that no core waits at the end."""
+    for item in items:
+        item.add_marker(_tier(item))
     longest = ("test_a_working_day", "test_a_backfill_through_the_daemon", "test_days_at_once")
     items.sort(key=lambda item: not item.name.startswith(longest))
+
+
+def _tier(item: pytest.Item) -> str:
+    """What a test needs beyond Python: modules say `process` themselves, the rest is seen from outside."""
+    for folder in ("chaos", "browser"):
+        if folder in item.path.parts:
+            return folder
+    if item.get_closest_marker("process") is not None:
+        return "process"
+    return "database" if "server_home" in getattr(item, "fixturenames", ()) else "unit"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Fail a test that starts a program without being marked so."""
+    allowed = any(item.get_closest_marker(name) for name in ("process", "browser", "chaos"))
+    started = None if allowed else _started
+    if started is not None:
+        started.clear()
+    result = yield
+    if started:
+        pytest.fail(f"it started {started[0]}: let the module be marked with `pytest.mark.process`")
+    return result
+
+
+_started: list[str] = []
+
+
+def _note_program(event: str, details: tuple[Any, ...]) -> None:
+    if event == "subprocess.Popen":
+        _started.append(str(details[1]))
+
+
+sys.addaudithook(_note_program)

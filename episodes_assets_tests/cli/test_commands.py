@@ -21,6 +21,8 @@ from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets_tests.cli.invoke import output, refusal
 from episodes_assets_tests.support.system import System, day, throwaway
 
+pytestmark = pytest.mark.process
+
 COMMANDS = [
     ("demo",),
     ("up",),

@@ -29,6 +29,8 @@ from episodes_assets_tests.cli.invoke import refusal
 from episodes_assets_tests.support.own_server import free_port
 from episodes_assets_tests.support.system import System, day, failure
 
+pytestmark = pytest.mark.process
+
 LAUNCH = """
 mutation ($params: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $params) {

@@ -22,6 +22,8 @@ from episodes_assets_tests.support.system import System, day
 from episodes_assets_tests.support.workers import eventually, states, worker
 from episodes_assets_tests.worker.poisoned import FINDS_THEM
 
+pytestmark = pytest.mark.process
+
 RAISES = 90
 POISONED = pd.Timestamp("2018-02-13")
 EVIL = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>"

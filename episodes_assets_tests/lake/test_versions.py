@@ -19,6 +19,8 @@ from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets_tests.lake.small_lakes import FIRST, ONE_DAY, SCHEMA, read, rows_of, take
 
+pytestmark = pytest.mark.process
+
 
 def test_versions_stay_readable(tmp_path: Path) -> None:
     lake = Viewings(str(tmp_path))

@@ -26,6 +26,8 @@ from episodes_assets.lake.versions import TableVersion
 from episodes_assets.lake.viewings import Viewings, covered_from, schema_of
 from episodes_assets_tests.lake.small_lakes import FIRST, ONE_DAY, SCHEMA, read, rows_of, take
 
+pytestmark = pytest.mark.process
+
 DAYS = 4
 
 EPISODE = st.integers(0, 12) | st.sampled_from([np.iinfo(np.int64).max, np.iinfo(np.int64).min])

@@ -31,6 +31,8 @@ from episodes_assets_tests.support.own_server import OwnServer
 from episodes_assets_tests.support.plans import record
 from episodes_assets_tests.support.system import System, day
 
+pytestmark = pytest.mark.process
+
 Act = Callable[[Connection], object]
 
 

@@ -33,6 +33,8 @@ from episodes_assets.worker.main import Presence, Sessions
 from episodes_assets_tests.support.fleet_page import client, get
 from episodes_assets_tests.support.system import System, day, failure
 
+pytestmark = pytest.mark.process
+
 # The setting, what it is set to from outside, and what a session of ours has to have.
 SETTINGS = [
     ("DateStyle", "German, DMY", "ISO, MDY"),

@@ -35,6 +35,8 @@ from episodes_assets.settings import Settings, load_settings
 from episodes_assets_tests.cli.invoke import output, refusal
 from episodes_assets_tests.support.system import System
 
+pytestmark = pytest.mark.process
+
 WRITERS = [purpose for purpose in Purpose if purpose not in (Purpose.INPUT, Purpose.CONSUMER)]
 
 

@@ -34,6 +34,8 @@ from episodes_assets_tests.support.failed_steps import step_failure, the_error
 from episodes_assets_tests.support.own_server import HOST, OwnServer, free_port
 from episodes_assets_tests.support.system import System, day
 
+pytestmark = pytest.mark.process
+
 
 def ask_psycopg(dsn: str, query: str) -> None:
     with psycopg.connect(dsn, autocommit=True, connect_timeout=2) as connection:

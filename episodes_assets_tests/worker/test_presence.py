@@ -26,6 +26,8 @@ from episodes_assets.worker.main import Presence
 from episodes_assets_tests.support.system import System, day
 from episodes_assets_tests.support.workers import eventually, plan, worker
 
+pytestmark = pytest.mark.process
+
 NAME = WorkerName(host="here", pid=7, release="1.2")
 
 

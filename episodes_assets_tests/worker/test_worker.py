@@ -18,6 +18,8 @@ from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.support.system import System, day
 from episodes_assets_tests.support.workers import eventually, plan, run_async, states, worker
 
+pytestmark = pytest.mark.process
+
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_worker_stops_cleanly(system: System, number: signal.Signals) -> None:
