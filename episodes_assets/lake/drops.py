@@ -26,7 +26,6 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -38,6 +37,18 @@ import pyarrow.parquet as pq
 from episodes_assets.checks.consistency import DayDrops
 from episodes_assets.errors import DropMissing, LakeDamaged, LakeMissing
 from episodes_assets.lake.day_file import DayWriter, LakeFile
+from episodes_assets.lake.drop_record import (
+    EPISODES,
+    QUARANTINE,
+    RECORD,
+    RECORDS,
+    VIEWED_EPISODES,
+    Drop,
+    describe_file,
+    drops_of,
+    from_record,
+    to_record,
+)
 from episodes_assets.lake.files import DAMAGED_HINT
 from episodes_assets.lake.tables import LakeTable
 from episodes_assets.planning.drop import (
@@ -53,46 +64,10 @@ from episodes_assets.planning.drop import (
 )
 from episodes_assets.postgres import hosts
 
-EPISODES, QUARANTINE, VIEWED_EPISODES = "episodes", "quarantine", "viewed_episodes"
-RECORD = "episodes.drop"
-RECORDS = "episodes.drops"
 VIEWED_SCHEMA = pa.schema({"epid": pa.int64()})
 _FILES_AT_ONCE = 8
 _ID_CHARACTERS = 16
 _NEVER_MISSING = {"epid": "int64", "algorithm_id": "int16"}
-
-
-@dataclass(frozen=True)
-class Drop:
-    """A day's drop as it was taken.
-
-    Attributes:
-        day: The day.
-        snapshot_id: Follows from the content and from what was viewed on the day: equal input, equal id.
-        drop_rows: Rows read from the input, counted before validation.
-        accepted_rows: Rows that passed validation.
-        quarantined_rows: Rows that did not.
-        viewed_episodes: Distinct episodes viewed on the day by then.
-        reasons: Quarantined rows by broken rule; a row may break several.
-        taken_at: When it was taken, ISO 8601, UTC.
-        reason: Why it was taken then; empty in the ordinary course of things.
-        episodes: The file of the accepted rows.
-        quarantine: The file of the refused ones.
-        viewed: The file of the viewed episodes, of a drop that was brought in from a release before the lake.
-    """
-
-    day: dt.date
-    snapshot_id: str
-    drop_rows: int
-    accepted_rows: int
-    quarantined_rows: int
-    viewed_episodes: int
-    reasons: Mapping[str, int]
-    taken_at: str
-    reason: str
-    episodes: LakeFile
-    quarantine: LakeFile
-    viewed: LakeFile | None = None
 
 
 class DropWriter:
@@ -152,9 +127,9 @@ class DropWriter:
         self, said: Mapping[str, Any], quarantine: LakeFile, viewed: LakeFile | None = None
     ) -> Drop:
         """Finish the file of accepted rows with what is said of a drop elsewhere."""
-        record = {**said, "quarantine": _named(quarantine), "viewed": viewed and _named(viewed)}
+        record = {**said, "quarantine": describe_file(quarantine), "viewed": viewed and describe_file(viewed)}
         self.episodes.describe({RECORD: json.dumps(record)})
-        return _from_record(self._day, record, self.episodes.finish())
+        return from_record(self._day, record, self.episodes.finish())
 
 
 class Drops:
@@ -232,12 +207,7 @@ class Drops:
 
         Their files may be gone: `episodes lake vacuum` removes those that nothing names.
         """
-        commits = [json.loads(commit.facts.get(RECORDS, "[]")) for commit in self.episodes.commits()]
-        return [
-            _from_record(dt.date.fromisoformat(said["day"]), said, _file(said["day"], said["episodes"]))
-            for records in commits
-            for said in records
-        ]
+        return [drop for commit in self.episodes.commits() for drop in drops_of(commit)]
 
     def versions(self, day: dt.date) -> list[Drop]:
         """All drops that were ever the day's, in the order in which they last were taken.
@@ -332,7 +302,7 @@ class Drops:
         schema = QUARANTINED
         self.quarantine.commit(schema, lambda _: refused, environment=environment, facts={})
         accepted = [drop.episodes for drop in drops]
-        facts = {RECORDS: json.dumps([_to_record(drop) for drop in drops])}
+        facts = {RECORDS: json.dumps([to_record(drop) for drop in drops])}
         self.episodes.commit(ACCEPTED, lambda _: accepted, environment=environment, facts=facts)
         self._known.update({drop.episodes: drop for drop in drops})
         self.settle([drop.day for drop in drops], environment)
@@ -413,7 +383,7 @@ class Drops:
         with self.episodes.open(file) as opened:
             found = (opened.metadata.metadata or {}).get(RECORD.encode())
         try:
-            return _from_record(file.day, json.loads(found or ""), file)
+            return from_record(file.day, json.loads(found or ""), file)
         except (ValueError, TypeError, KeyError) as error:
             path = f"{self.episodes.shown}/{file.path}"
             raise LakeDamaged(f"{path} does not say what it was taken from", DAMAGED_HINT) from error
@@ -426,27 +396,3 @@ def _open_whole(table: LakeTable, file: LakeFile) -> Iterator[pq.ParquetFile]:
         raise LakeDamaged(f"{table.shown}/{file.path} was cut or changed", DAMAGED_HINT)
     with table.open(file) as opened:
         yield opened
-
-
-def _named(file: LakeFile) -> dict[str, Any]:
-    return {"path": file.path, "rows": file.rows, "size": file.size}
-
-
-def _file(day: str, said: Mapping[str, Any]) -> LakeFile:
-    return LakeFile(dt.date.fromisoformat(day), said["path"], said["rows"], said["size"])
-
-
-def _to_record(drop: Drop) -> dict[str, Any]:
-    files = {"episodes": drop.episodes, "quarantine": drop.quarantine, "viewed": drop.viewed}
-    return {
-        **asdict(drop),
-        "day": drop.day.isoformat(),
-        **{name: file and _named(file) for name, file in files.items()},
-    }
-
-
-def _from_record(day: dt.date, said: Mapping[str, Any], episodes: LakeFile) -> Drop:
-    plain = {name: value for name, value in said.items() if name not in ("day", "episodes")}
-    plain["quarantine"] = _file(day.isoformat(), said["quarantine"])
-    plain["viewed"] = _file(day.isoformat(), said["viewed"]) if said["viewed"] else None
-    return Drop(day=day, episodes=episodes, **plain)
