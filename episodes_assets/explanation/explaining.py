@@ -255,7 +255,7 @@ class _Names:
         else:
             handed = f", handed out {_time(plan.fanned_out_at)}" if plan.fanned_out_at else ", not handed out"
             yield (
-                f"{_plan(plan)}: {plan.jobs:,} jobs, planned {_time(plan.planned_at)} from drop "
+                f"{_plan(plan)}: {_count(plan.jobs, 'job')}, planned {_time(plan.planned_at)} from drop "
                 f"{plan.snapshot_id} and {_version(plan.viewings_version)}, by code {plan.code_version}"
                 f"{handed}"
             )
@@ -277,10 +277,10 @@ class _Names:
             return
         yield (
             f"window {job.window_start} to {self.records.day}; position {job.position} in chunk {job.chunk}"
-            f" of {job.chunk_jobs:,} jobs"
+            f" of {_count(job.chunk_jobs, 'job')}"
         )
         yield (
-            f"started {_times(job.chunk_starts)} with others of its chunk, {_times(job.starts)} alone"
+            f"{_count(job.chunk_starts, 'start')} with others of its chunk, {job.starts:,} alone"
             + (f"; last claimed by {job.claimed_by}" if job.claimed_by else "")
             + (f" at {_time(job.claimed_at)}" if job.claimed_by and job.claimed_at else "")
         )
@@ -302,14 +302,14 @@ class _Names:
         counts = {day: count for day, count in sorted(viewings.by_day.items()) if day >= first}
         went_in = "went in" if job and job.outcome else "are there"
         yield (
-            f"of {first} to {self.records.day}, {sum(counts.values()):,} {went_in}, on {len(counts):,} days; "
-            f"{_version(viewings.version)}"
+            f"of {first} to {self.records.day}, {sum(counts.values()):,} {went_in}, on"
+            f" {_count(len(counts), 'day')}; {_version(viewings.version)}"
         )
         shown = list(counts.items())[-DAYS_SHOWN:]
         if shown:
             more = len(counts) - len(shown)
             earlier = sum(counts.values()) - sum(count for _, count in shown)
-            before = [f"before: {earlier:,} on {more:,} days"] if more else []
+            before = [f"before: {earlier:,} on {_count(more, 'day')}"] if more else []
             yield ", ".join([*before, *(f"{day}: {count:,}" for day, count in shown)])
 
     def _outcome(self) -> Iterator[str]:
@@ -364,8 +364,8 @@ def _time(moment: dt.datetime | None) -> str:
     return "-" if moment is None else f"{moment.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _times(count: int) -> str:
-    return {0: "never", 1: "once"}.get(count, f"{count:,} times")
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _uid(uid: uuid.UUID | None) -> str:
@@ -384,7 +384,7 @@ def _drop(drop: DropRecord) -> str:
     reason = f", because: {drop.reason}" if drop.reason else ""
     return (
         f"drop {drop.snapshot_id}, taken {_time(drop.taken_at)}{reason}; version {drop.version} of the"
-        f" lake's episodes; {drop.rows:,} rows, {drop.quarantined:,} refused"
+        f" lake's episodes; {_count(drop.rows, 'row')}, {drop.quarantined:,} refused"
     )
 
 
@@ -436,10 +436,10 @@ def _decision(job: JobRecord | None) -> str:
 
 def _left(records: Records) -> str:
     left = [
-        f"{count:,} jobs {what}"
-        for count, what in (
-            (records.open_jobs.unfinished, "wait or run"),
-            (records.open_jobs.held, "are held"),
+        f"{_count(count, 'job')} {one if count == 1 else more}"
+        for count, one, more in (
+            (records.open_jobs.unfinished, "waits or runs", "wait or run"),
+            (records.open_jobs.held, "is held", "are held"),
         )
         if count
     ]
@@ -461,10 +461,10 @@ def _unknown(records: Records) -> str:
 
 
 def _publication(each: PublicationRecord) -> str:
-    left_out = f", without {each.left_out:,} jobs: {each.decision}" if each.left_out else ""
+    left_out = f", without {_count(each.left_out, 'job')}: {each.decision}" if each.left_out else ""
     return (
-        f"{_time(each.published_at)}, {each.rows:,} rows of plan {each.plan_id}{_uid(each.plan_uid)}, drop "
-        f"{each.snapshot_id or '-'}, {_version(each.viewings_version)}{left_out}"
+        f"{_time(each.published_at)}, {_count(each.rows, 'row')} of plan {each.plan_id}{_uid(each.plan_uid)},"
+        f" drop {each.snapshot_id or '-'}, {_version(each.viewings_version)}{left_out}"
     )
 
 

@@ -68,7 +68,7 @@ def test_a_published_row_says_where_all_of_it_comes_from(worked: System) -> None
     assert said(found, "plan").startswith(f"{plan}: 3 jobs, planned 20")
     assert f"from drop {drop.snapshot_id} and version" in said(found, "plan")
     assert "window 2018-02-20 to 2018-03-03; position 0 in chunk 0 of 3 jobs" in said(found, "job")
-    assert "started once with others of its chunk, never alone; last claimed by" in said(found, "job")
+    assert "1 start with others of its chunk, 0 alone; last claimed by" in said(found, "job")
     assert (
         said(found, "viewings")
         .splitlines()[0]
@@ -237,7 +237,7 @@ def test_the_life_of_a_job_and_of_its_row(system: System, queue: Connection) -> 
     held = explained(system, day(1), 2)
     assert held.answer == "its job failed for the last time: OSError: x"
     assert "episodes jobs retry 2018-03-01" in held.hint
-    assert "started never with others of its chunk, once alone" in said(held, "job")
+    assert "0 starts with others of its chunk, 1 alone" in said(held, "job")
     cancel_day(queue, day(1), reason="a wrong drop", cancelled_by="ana")
     assert [cause(1), cause(2)] == [Cause.CANCELLED, Cause.HELD]
     assert explained(system, day(1), 1).answer.startswith("the work of the day was cancelled by ana at 20")

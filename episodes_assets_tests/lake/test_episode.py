@@ -3,16 +3,18 @@
 import datetime as dt
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from episodes_assets.explanation.records import DropRecord, Unknown
-from episodes_assets.lake.day_file import ROW_GROUP_ROWS
+from episodes_assets.lake.day_file import ROW_GROUP_ROWS, LakeFile
 from episodes_assets.lake.drop_record import Drop
 from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.episode import EpisodeInLake
+from episodes_assets.lake.tables import LakeTable
 from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.planning.drop import AS_FOUND, validate_drop
@@ -140,3 +142,31 @@ def test_viewings_are_counted_as_the_whole_file_has_them(url: str) -> None:
     another = seven.count_viewings(PinnedVersion(version, "x"), FIRST, days[2])
     assert isinstance(another, Unknown)
     assert "is not the one that the plan was made from" in another.why
+
+
+def test_no_file_is_opened_beyond_the_window_and_the_days_just_before(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = [FIRST + number * ONE_DAY for number in range(40)]
+    drops = Drops(url)
+    for day in days:
+        lake_drops.take(drops, 1, day=day)
+    version = take(Viewings(url), *(rows_of(day, (1, 1)) for day in days), days=days)
+    opened: list[str] = []
+    whole = LakeTable.open
+
+    def counting(table: LakeTable, file: LakeFile, *rest: Any) -> Any:
+        opened.append(f"{table.name} {file.day}")
+        return whole(table, file, *rest)
+
+    monkeypatch.setattr(LakeTable, "open", counting)
+    there, missing = EpisodeInLake(url, 1), EpisodeInLake(url, 5)
+    assert there.read_drops(days[30], None).last_seen is None
+    # The refused row is looked at twice: for the id, and for ids that could not be read.
+    assert opened == [f"episodes {days[30]}", *[f"quarantine {days[30]}"] * 2]
+    opened.clear()
+    missing.read_drops(days[30], None)
+    assert opened[3:] == [f"episodes {days[30] - number * ONE_DAY}" for number in range(1, 8)]
+    opened.clear()
+    there.count_viewings(PinnedVersion(version, None), days[20], days[30])
+    assert sorted(opened) == [f"viewings {day}" for day in days[20:31]]
