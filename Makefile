@@ -63,8 +63,9 @@ format: $(INSTALLED) ## Let ruff format and fix what it can
 	$(PYTHON_IN) ruff format .
 	$(PYTHON_IN) ruff check --fix .
 
-docs: $(INSTALLED) ## Write docs/settings.md anew, after a setting was changed
+docs: $(INSTALLED) ## Write docs/settings.md and the table of docs/explain.md anew, after a setting or a cause was changed
 	$(PYTHON_IN) episodes_assets_tests.docs.settings_page docs/settings.md
+	$(PYTHON_IN) episodes_assets_tests.docs.causes_table docs/explain.md
 
 RUNS ?= 3
 

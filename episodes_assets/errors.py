@@ -29,6 +29,10 @@ class BadDay(EpisodesError):
     """A day that is misspelt, before the first one, or not over yet."""
 
 
+class BadQuestion(EpisodesError):
+    """What is asked about is no episode's id, or no algorithm."""
+
+
 class BadSetting(EpisodesError):
     """A setting that is missing or cannot be understood."""
 

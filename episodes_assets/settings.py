@@ -107,7 +107,7 @@ class Settings(BaseSettings):
         description="The queue, the orchestrator's role.",
         json_schema_extra=_page(
             Section.DATABASES,
-            "orchestrator, web server, `episodes jobs`, `history`, `lake`",
+            "orchestrator, web server, `episodes jobs`, `explain`, `history`, `lake`",
             default=_EMBEDDED,
         ),
     )
@@ -120,7 +120,16 @@ class Settings(BaseSettings):
         default=None,
         description="The results, the publisher's role.",
         json_schema_extra=_page(
-            Section.DATABASES, "orchestrator, `episodes state`, `history`, `lake`", default=_EMBEDDED
+            Section.DATABASES,
+            "orchestrator, `episodes state`, `history`, `lake`, `explain` without the next one",
+            default=_EMBEDDED,
+        ),
+    )
+    results_reader_dsn: SecretStr | None = Field(
+        default=None,
+        description="The results, a role that reads the tracked state and what is published.",
+        json_schema_extra=_page(
+            Section.DATABASES, "web server, for its page *Explain*; `episodes explain`", default=_EMBEDDED
         ),
     )
     consumer_dsn: SecretStr | None = Field(
@@ -162,7 +171,7 @@ class Settings(BaseSettings):
         "`s3://bucket/prefix`, that workers reach as well: docs/lake.md.",
         json_schema_extra=_page(
             Section.LAKE,
-            "orchestrator, worker, `episodes lake`, `history`, `db`",
+            "orchestrator, worker, web server, `episodes lake`, `explain`, `history`, `db`",
             default="`lake` in the home",
         ),
     )
@@ -187,7 +196,7 @@ class Settings(BaseSettings):
         ge=0,
         le=1,
         description="Share of a drop refused above which nothing is built on it; 1 never stops.",
-        json_schema_extra=_page(Section.LAKE, "orchestrator"),
+        json_schema_extra=_page(Section.LAKE, "orchestrator, web server, `episodes explain`"),
     )
 
     chunk_jobs: int = Field(

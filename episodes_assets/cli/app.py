@@ -50,6 +50,10 @@ COMMANDS = {
     ),
     "webserver": ("serve:webserver", "Serve Dagster's web UI behind a login until Ctrl-C."),
     "results": ("results:results", "Show what was published for a day, or write it all to a CSV file."),
+    "explain": (
+        "explain:explain",
+        ("Explain from the records why an episode's results of a day are what they are, or are not there."),
+    ),
     "history": (
         "correct:history",
         "Show a day's drops, its viewings, its tracked state, its plans, waivers, publications and repairs.",

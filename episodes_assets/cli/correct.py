@@ -33,7 +33,7 @@ from episodes_assets.cli.runs import (
 from episodes_assets.cli.supervisor import temporary_workers
 from episodes_assets.days import ONE_DAY, days_between, parse_day
 from episodes_assets.errors import ReasonMissing, StateGap
-from episodes_assets.lake.drops import Drop
+from episodes_assets.lake.drop_record import Drop
 from episodes_assets.lake.opening import open_lake
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.ledger.held import Waiver, read_waivers

@@ -27,6 +27,7 @@ from episodes_assets.dashboard.auth.oidc import oidc_login
 from episodes_assets.dashboard.auth.refusals import answer
 from episodes_assets.dashboard.configuration import Configuration
 from episodes_assets.dashboard.dagster_ui import DagsterUi, open_dagster_ui
+from episodes_assets.dashboard.explain import ExplainSources, explain_routes
 from episodes_assets.dashboard.fleet import LIVE, fleet_routes
 from episodes_assets.dashboard.health import health_routes
 from episodes_assets.dashboard.middleware import (
@@ -40,6 +41,7 @@ from episodes_assets.dashboard.site import Metrics, Site, site_of
 from episodes_assets.errors import BadSetting
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.postgres.dsn import Dsns
+from episodes_assets.postgres.hosts import allowed_lake_url
 from episodes_assets.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -121,7 +123,13 @@ def open_application(
         open_dagster_ui(workspace_file) as ui,
     ):
         site = Site(configuration, AccountsAccess(pool), Metrics(queue_dsn), queue_dsn)
-        pages = fleet_routes(queue_dsn, settings.environment)
+        sources = ExplainSources(
+            queue_dsn=queue_dsn,
+            results_dsn=dsns.by_purpose.get(Purpose.RESULTS_READER),
+            lake_url=allowed_lake_url(settings),
+            quarantine_limit=settings.quarantine_limit,
+        )
+        pages = [*fleet_routes(queue_dsn, settings.environment), *explain_routes(sources)]
         yield create_application(site, ui, oidc=_oidc(configuration, pool), pages=pages)
 
 

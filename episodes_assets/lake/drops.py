@@ -26,7 +26,6 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -38,6 +37,17 @@ import pyarrow.parquet as pq
 from episodes_assets.checks.consistency import DayDrops
 from episodes_assets.errors import DropMissing, LakeDamaged, LakeMissing
 from episodes_assets.lake.day_file import DayWriter, LakeFile
+from episodes_assets.lake.drop_record import (
+    EPISODES,
+    QUARANTINE,
+    RECORD,
+    RECORDS,
+    VIEWED_EPISODES,
+    Drop,
+    drops_of,
+    from_record,
+    to_record,
+)
 from episodes_assets.lake.files import DAMAGED_HINT
 from episodes_assets.lake.tables import LakeTable
 from episodes_assets.planning.drop import (
@@ -53,46 +63,10 @@ from episodes_assets.planning.drop import (
 )
 from episodes_assets.postgres import hosts
 
-EPISODES, QUARANTINE, VIEWED_EPISODES = "episodes", "quarantine", "viewed_episodes"
-RECORD = "episodes.drop"
-RECORDS = "episodes.drops"
 VIEWED_SCHEMA = pa.schema({"epid": pa.int64()})
 _FILES_AT_ONCE = 8
 _ID_CHARACTERS = 16
 _NEVER_MISSING = {"epid": "int64", "algorithm_id": "int16"}
-
-
-@dataclass(frozen=True)
-class Drop:
-    """A day's drop as it was taken.
-
-    Attributes:
-        day: The day.
-        snapshot_id: Follows from the content and from what was viewed on the day: equal input, equal id.
-        drop_rows: Rows read from the input, counted before validation.
-        accepted_rows: Rows that passed validation.
-        quarantined_rows: Rows that did not.
-        viewed_episodes: Distinct episodes viewed on the day by then.
-        reasons: Quarantined rows by broken rule; a row may break several.
-        taken_at: When it was taken, ISO 8601, UTC.
-        reason: Why it was taken then; empty in the ordinary course of things.
-        episodes: The file of the accepted rows.
-        quarantine: The file of the refused ones.
-        viewed: The file of the viewed episodes, of a drop that was brought in from a release before the lake.
-    """
-
-    day: dt.date
-    snapshot_id: str
-    drop_rows: int
-    accepted_rows: int
-    quarantined_rows: int
-    viewed_episodes: int
-    reasons: Mapping[str, int]
-    taken_at: str
-    reason: str
-    episodes: LakeFile
-    quarantine: LakeFile
-    viewed: LakeFile | None = None
 
 
 class DropWriter:
@@ -161,7 +135,7 @@ class DropWriter:
         files = {"quarantine": quarantine.to_record(), "viewed": viewed and viewed.to_record()}
         record = {**known, **files}
         self.episodes.describe({RECORD: json.dumps(record)})
-        return _from_record(self._day, record, self.episodes.finish())
+        return from_record(self._day, record, self.episodes.finish())
 
 
 class Drops:
@@ -239,15 +213,7 @@ class Drops:
 
         Their files may be gone: `episodes lake vacuum` removes those that nothing names.
         """
-        records = [
-            (dt.date.fromisoformat(record["day"]), record)
-            for commit in self.episodes.commits()
-            for record in json.loads(commit.facts.get(RECORDS, "[]"))
-        ]
-        return [
-            _from_record(day, record, LakeFile.from_record(day, record["episodes"]))
-            for day, record in records
-        ]
+        return [drop for commit in self.episodes.commits() for drop in drops_of(commit)]
 
     def versions(self, day: dt.date) -> list[Drop]:
         """All drops that were ever committed for the day, each once, in the order of their latest commits.
@@ -335,7 +301,7 @@ class Drops:
         refused = [drop.quarantine for drop in drops]
         self.quarantine.commit(QUARANTINED, lambda _: refused, environment=environment, facts={})
         accepted = [drop.episodes for drop in drops]
-        facts = {RECORDS: json.dumps([_to_record(drop) for drop in drops])}
+        facts = {RECORDS: json.dumps([to_record(drop) for drop in drops])}
         self.episodes.commit(ACCEPTED, lambda _: accepted, environment=environment, facts=facts)
         self._cache.update({drop.episodes: drop for drop in drops})
         self.settle([drop.day for drop in drops], environment)
@@ -415,7 +381,7 @@ class Drops:
         with self.episodes.open(file) as opened:
             found = (opened.metadata.metadata or {}).get(RECORD.encode())
         try:
-            return _from_record(file.day, json.loads(found or ""), file)
+            return from_record(file.day, json.loads(found or ""), file)
         except (ValueError, TypeError, KeyError) as error:
             path = f"{self.episodes.shown}/{file.path}"
             raise LakeDamaged(f"{path} does not say what it was taken from", DAMAGED_HINT) from error
@@ -428,19 +394,3 @@ def _open_whole(table: LakeTable, file: LakeFile) -> Iterator[pq.ParquetFile]:
         raise LakeDamaged(f"{table.shown}/{file.path} was cut or changed", DAMAGED_HINT)
     with table.open(file) as opened:
         yield opened
-
-
-def _to_record(drop: Drop) -> dict[str, Any]:
-    files = {"episodes": drop.episodes, "quarantine": drop.quarantine, "viewed": drop.viewed}
-    return {
-        **asdict(drop),
-        "day": drop.day.isoformat(),
-        **{name: file and file.to_record() for name, file in files.items()},
-    }
-
-
-def _from_record(day: dt.date, record: Mapping[str, Any], episodes: LakeFile) -> Drop:
-    fields = {name: value for name, value in record.items() if name not in ("day", "episodes")}
-    fields["quarantine"] = LakeFile.from_record(day, record["quarantine"])
-    fields["viewed"] = LakeFile.from_record(day, record["viewed"]) if record["viewed"] else None
-    return Drop(day=day, episodes=episodes, **fields)

@@ -27,7 +27,8 @@ from episodes_assets.days import parse_date
 from episodes_assets.errors import BadDay, NotBroughtIn, SnapshotDamaged
 from episodes_assets.failures import explain, reason
 from episodes_assets.lake.day_file import DayWriter
-from episodes_assets.lake.drops import VIEWED_SCHEMA, Drop, Drops
+from episodes_assets.lake.drop_record import Drop
+from episodes_assets.lake.drops import VIEWED_SCHEMA, Drops
 from episodes_assets.planning.drop import ACCEPTED, QUARANTINED
 from episodes_assets.postgres import hosts
 

@@ -161,7 +161,8 @@ class LakeTable(TableFiles):
     def _describe(self, table: DeltaTable) -> TableVersion:
         number = table.version()
         if number not in self._versions:
-            actions = pa.table(table.get_add_actions(flatten=True))
+            # `pa.table` would ask first whether it is of pandas, and load that.
+            actions = pa.RecordBatchReader.from_stream(table.get_add_actions(flatten=True)).read_all()
             names = ("partition.day", "path", "num_records", "size_bytes")
             rows = sorted(zip(*(actions[name].to_pylist() for name in names), strict=True))
             self._require_sound(number, rows)

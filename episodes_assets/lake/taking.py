@@ -31,7 +31,8 @@ from episodes_assets.input.reading import (
 )
 from episodes_assets.lake.comparing import Difference, difference
 from episodes_assets.lake.day_file import LakeFile
-from episodes_assets.lake.drops import Drop, Drops, DropWriter
+from episodes_assets.lake.drop_record import Drop
+from episodes_assets.lake.drops import Drops, DropWriter
 from episodes_assets.lake.versions import LOST, REASON, TableVersion
 from episodes_assets.lake.viewings import ORDER, DayOfViewings, Viewings
 from episodes_assets.planning.drop import prepare_rules, validate_drop

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pandera.errors import SchemaErrors
 
+from episodes_assets.algorithms.declaration import REACH
 from episodes_assets.algorithms.registry import get_registry
-from episodes_assets.planning.jobs import REACH
 
 EARLIEST_DATE = pd.Timestamp("1900-01-01")
 LATEST_DATE = pd.Timestamp("2199-12-31")

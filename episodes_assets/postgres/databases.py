@@ -25,6 +25,7 @@ class Purpose(StrEnum):
     QUEUE = "queue"
     WORKER = "worker"
     RESULTS = "results"
+    RESULTS_READER = "results_reader"
     CONSUMER = "consumer"
 
     @property
@@ -51,6 +52,7 @@ _DATABASES = {
     Purpose.QUEUE: Database.QUEUE,
     Purpose.WORKER: Database.QUEUE,
     Purpose.RESULTS: Database.RESULTS,
+    Purpose.RESULTS_READER: Database.RESULTS,
     Purpose.CONSUMER: Database.RESULTS,
 }
 _EMBEDDED_ROLES = {
@@ -61,9 +63,10 @@ _EMBEDDED_ROLES = {
     Purpose.QUEUE: "episodes_orchestrator",
     Purpose.WORKER: "episodes_worker",
     Purpose.RESULTS: "episodes_publisher",
+    Purpose.RESULTS_READER: "episodes_results_reader",
     Purpose.CONSUMER: "episodes_consumer",
 }
 
 ORCHESTRATOR = (Purpose.DAGSTER, Purpose.INPUT, Purpose.QUEUE, Purpose.RESULTS)
 FLEET = (Purpose.WORKER,)
-WEBSERVER = (Purpose.DAGSTER, Purpose.DASHBOARD, Purpose.QUEUE)
+WEBSERVER = (Purpose.DAGSTER, Purpose.DASHBOARD, Purpose.QUEUE, Purpose.RESULTS_READER)

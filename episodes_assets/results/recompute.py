@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from episodes_assets.checks.verdicts import name_days
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import PlanOvertaken, ViewingsGone
-from episodes_assets.lake.drops import Drop, Drops
+from episodes_assets.lake.drop_record import Drop
+from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.upkeep import missing_of
 from episodes_assets.lake.versions import TableVersion
 from episodes_assets.lake.viewings import Viewings, covered_from

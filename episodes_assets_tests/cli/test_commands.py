@@ -48,6 +48,7 @@ COMMANDS = [
     *(("tokens", each) for each in ("create", "list", "revoke")),
     ("audit",),
     ("results",),
+    ("explain",),
     ("history",),
 ]
 
@@ -71,6 +72,7 @@ def test_the_list_of_commands_says_what_each_does(name: str) -> None:
         (["--help"], set()),
         (["audit", "--help"], {"psycopg"}),
         (["results", "--help"], {"psycopg"}),
+        (["explain", "--help"], {"psycopg"}),
         (["state", "--help"], {"adbc_driver_postgresql", "psycopg", "numpy", "pandas", "pyarrow"}),
     ],
 )

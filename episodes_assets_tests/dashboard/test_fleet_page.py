@@ -108,6 +108,7 @@ def test_workers_and_jobs_that_fail_are_seen_and_tried_again(
             f"2018-03-01 · epid {epid} · algorithm 90 OSError: poisoned" for epid in (1, 2)
         ]
         assert "in compute" in held[0].one("pre").text
+        assert held[0].all("a", href="/explain/2018-03-01/1/90")
         assert posts(page) == {
             "/fleet/days/2018-03-01/retry",
             "/fleet/days/2018-03-01/jobs/1/90/retry",

@@ -8,6 +8,7 @@ from episodes_assets.accounts.sessions import Lifetimes
 from episodes_assets.days import ONE_DAY
 from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.ledger import dispatch, progress, verify, workers
+from episodes_assets.ledger import episode as ledger_episode
 from episodes_assets.ledger.dispatch import ChunkMessage
 from episodes_assets.ledger.held import (
     cancel_day,
@@ -27,6 +28,7 @@ from episodes_assets.ledger.plans import (
     require_plan,
 )
 from episodes_assets.ledger.workers import Activity, WorkerName
+from episodes_assets.results import episode as results_episode
 from episodes_assets.results import publications, state
 from episodes_assets.results.recompute import read_published_coverage
 from episodes_assets.results.repairs import RepairDecision, read_repairs, read_repairs_of_run
@@ -151,6 +153,25 @@ def cases(jobs: int) -> list[Case]:
             lambda to: read_left_out(to.queue, FIRST_FINISHED + 1),
         ),
         Case("what is left out", "queue", 1, lambda to: read_left_out(to.queue, THE_PLAN)),
+        Case("a day's plans, explained", "queue", 1, lambda to: ledger_episode.read_plans(to.queue, THE_DAY)),
+        Case(
+            "what is left of a day, explained",
+            "queue",
+            chunks,
+            lambda to: ledger_episode.read_open_jobs(to.queue, THE_DAY),
+        ),
+        Case(
+            "an episode's jobs",
+            "queue",
+            chunks,
+            lambda to: ledger_episode.read_jobs(to.queue, THE_PLAN, 7),
+        ),
+        Case(
+            "an episode's jobs, of many chunks",
+            "queue",
+            WAITING_CHUNKS,
+            lambda to: ledger_episode.read_jobs(to.queue, NEVER_MOVED, 0),
+        ),
         Case("held jobs retried", "queue", HELD + chunks, lambda to: retry_held_jobs(to.queue, THE_DAY)),
         Case("one held job retried", "queue", HELD + chunks, steps.retry_one),
         Case("log pruned", "queue", OLD_LOG_ROWS, lambda to: workers.prune_message_log(to.queue, 7)),
@@ -269,6 +290,21 @@ def cases(jobs: int) -> list[Case]:
         ),
         Case("a day's repairs", "results", 1, lambda to: read_repairs(to.results, THE_DAY)),
         Case("a run's repairs", "results", 1, lambda to: read_repairs_of_run(to.results, "run")),
+        Case(
+            "an episode's published rows",
+            "results",
+            2,
+            lambda to: results_episode.read_published_rows(to.results, THE_DAY, 7),
+        ),
+        Case(
+            "since when it is tracked", "results", 1, lambda to: results_episode.find_tracked(to.results, 8)
+        ),
+        Case(
+            "where the history begins",
+            "results",
+            1,
+            lambda to: results_episode.read_state(to.results, THE_DAY),
+        ),
         Case("what days were made of", "results", plans, lambda to: publications.published_plans(to.results)),
         Case(
             "the newest published plan", "results", 3 * plans, lambda to: publications.newest_plan(to.results)

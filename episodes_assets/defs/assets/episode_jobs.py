@@ -41,7 +41,8 @@ from episodes_assets.defs.steps import (
     report_repairs,
 )
 from episodes_assets.errors import DayNotPlanned, LakeMissing, PlanOvertaken
-from episodes_assets.lake.drops import Drop, Drops
+from episodes_assets.lake.drop_record import Drop
+from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.versions import TableVersion
 from episodes_assets.lake.viewings import Viewings, require_day
 from episodes_assets.ledger import plans

@@ -23,7 +23,8 @@ from episodes_assets.defs.resources import InputDatabase, Lake, ResultsDatabase
 from episodes_assets.defs.steps import TEAM, Events, RunOptions, Stopwatch, as_dagster_failure, conclude_each
 from episodes_assets.errors import BadRunConfig, DropGone, DropNotArrived, ReasonMissing
 from episodes_assets.input.columns import look_at_columns
-from episodes_assets.lake.drops import Drop, Drops
+from episodes_assets.lake.drop_record import Drop
+from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.taking import LateViewings, TakenDay, Taking
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.results import state

@@ -151,6 +151,13 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
         # What was published and repaired stays on record.
         "REVOKE UPDATE, DELETE ON published.history, published.repairs FROM {role}",
     ),
+    # For people who look: the dashboard's explanations. It sees the tracked state, which consumers do not.
+    Purpose.RESULTS_READER: (
+        _STAMP,
+        "GRANT USAGE ON SCHEMA state, published TO {role}",
+        "GRANT SELECT ON state.tracked_days, state.tracked_episodes TO {role}",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA published TO {role}",
+    ),
     Purpose.CONSUMER: (
         "GRANT USAGE ON SCHEMA published TO {role}",
         "GRANT SELECT ON ALL TABLES IN SCHEMA published TO {role}",
@@ -168,6 +175,12 @@ _SETTINGS: dict[Purpose, tuple[str, ...]] = {
     Purpose.QUEUE: (_LOCK_TIMEOUT,),
     Purpose.WORKER: (_LOCK_TIMEOUT,),
     Purpose.RESULTS: (_LOCK_TIMEOUT,),
+    Purpose.RESULTS_READER: (
+        _READ_ONLY,
+        _LOCK_TIMEOUT,
+        "idle_in_transaction_session_timeout = '1min'",
+        "statement_timeout = '1min'",
+    ),
     Purpose.CONSUMER: (
         _READ_ONLY,
         "idle_in_transaction_session_timeout = '10min'",
@@ -175,7 +188,10 @@ _SETTINGS: dict[Purpose, tuple[str, ...]] = {
     ),
 }
 # Only a superuser may set these, and no session of the role can change them.
-_LIMITS: dict[Purpose, tuple[str, ...]] = {Purpose.CONSUMER: ("temp_file_limit = '8GB'",)}
+_LIMITS: dict[Purpose, tuple[str, ...]] = {
+    Purpose.RESULTS_READER: ("temp_file_limit = '1GB'",),
+    Purpose.CONSUMER: ("temp_file_limit = '8GB'",),
+}
 # How much of the server's `max_connections` a role may have, in percent. Dagster's processes keep two each,
 # and their threads may need more at once. Roles that other teams use leave room for ours.
 _CONNECTIONS: dict[Purpose, int] = {
@@ -186,6 +202,7 @@ _CONNECTIONS: dict[Purpose, int] = {
     Purpose.QUEUE: 40,
     Purpose.WORKER: 70,
     Purpose.RESULTS: 40,
+    Purpose.RESULTS_READER: 10,
     Purpose.CONSUMER: 10,
 }
 # Any role that may connect could fill the disk with large objects, which belong to no schema.

@@ -64,7 +64,7 @@ _SEEN_BY = {
     Database.DAGSTER: (Purpose.DAGSTER, Purpose.DASHBOARD),
     Database.INPUT: (Purpose.INPUT_WRITER, Purpose.INPUT),
     Database.QUEUE: (Purpose.QUEUE, Purpose.WORKER),
-    Database.RESULTS: (Purpose.RESULTS, Purpose.CONSUMER),
+    Database.RESULTS: (Purpose.RESULTS, Purpose.RESULTS_READER, Purpose.CONSUMER),
 }
 
 
