@@ -25,6 +25,7 @@ from episodes_assets.postgres.connect import Connection
 from episodes_assets.postgres.locks import limit_transaction
 from episodes_assets.results.repairs import RepairDecision, record_repair
 
+_NONE: EpisodeIds = np.array([], dtype=np.int64)
 # A step over years of days is one writer for minutes.
 _WRITER_LOCK_SECONDS = 1800.0
 
@@ -174,6 +175,8 @@ def _require_unbroken(connection: Connection, until: dt.date) -> None:
 def read_tracked(dsn: str, until: TrackedDay | None) -> TrackedEpisodes:
     """The episodes tracked as of the end of a day; those of each earlier day can be taken from them.
 
+    Of one day at most 134 million can be read, since a value of PostgreSQL has at most 1 GB.
+
     Args:
         dsn: The results database.
         until: The day as `state_before` has it; None for none tracked.
@@ -183,12 +186,18 @@ def read_tracked(dsn: str, until: TrackedDay | None) -> TrackedEpisodes:
     """
     state = read_arrow(
         dsn,
-        # `+ 0` avoids the index on tracked_on, which would fetch nearly all rows one by one.
-        "SELECT epid, tracked_on FROM state.tracked_episodes WHERE tracked_on + 0 <= {until}::date",
+        # One value for a day: a row for each episode costs the driver more than all the rest. `+ 0` avoids
+        # the index on tracked_on, which would fetch nearly all rows one by one.
+        """
+        SELECT tracked_on + 0 AS tracked_on, string_agg(int8send(epid), '') AS epids
+        FROM state.tracked_episodes WHERE tracked_on + 0 <= {until}::date GROUP BY 1 ORDER BY 1
+        """,
         until=until.day if until else None,
     )
-    tracked_on = state["tracked_on"].to_numpy().astype("datetime64[D]")
-    epids = state["epid"].to_numpy()
+    added = [np.frombuffer(epids.as_buffer(), ">i8") for epids in state["epids"]]
+    epids = np.concatenate([_NONE, *added], dtype=np.int64)
+    days = state["tracked_on"].to_numpy().astype("datetime64[D]")
+    tracked_on = np.repeat(days, [len(each) for each in added])
     if until is not None:
         _require_chain(dsn, epids, tracked_on, until.day)
     return TrackedEpisodes(epids, tracked_on)
@@ -197,9 +206,14 @@ def read_tracked(dsn: str, until: TrackedDay | None) -> TrackedEpisodes:
 def _require_chain(
     dsn: str, epids: EpisodeIds, tracked_on: npt.NDArray[np.datetime64], until: dt.date
 ) -> None:
-    """Refuse episodes that do not have the checksums in the manifests of their days."""
-    order = np.lexsort((epids, tracked_on))
-    epids, tracked_on = epids[order], tracked_on[order]
+    """Refuse episodes that do not have the checksums in the manifests of their days.
+
+    Args:
+        dsn: The results database.
+        epids: The episodes, in the order of their days.
+        tracked_on: The day of each, datetime64[D].
+        until: The last day.
+    """
     manifest = read_arrow(
         dsn,
         "SELECT day, origin, previous_checksum, checksum FROM state.tracked_days"
@@ -209,8 +223,9 @@ def _require_chain(
     ends = np.searchsorted(tracked_on, np.array([row["day"] for row in manifest], "datetime64[D]"), "right")
     begin = 0
     for row, end in zip(manifest, ends.tolist(), strict=True):
-        # The first manifest of a history has the episodes of all days up to its own.
-        added = epids[begin:end] if begin else np.sort(epids[:end])
+        # The first manifest of a history has the episodes of all days up to its own. Within a day ids mostly
+        # ascend, which a stable sort uses.
+        added = np.sort(epids[begin:end], kind="stable")
         previous = "import" if row["origin"] == "import" else row["previous_checksum"] or ""
         if state_checksum(previous, added) != row["checksum"]:
             raise StateGap(

@@ -66,6 +66,25 @@ def test_recording_a_day_again_changes_nothing(system: System, connection: Conne
     assert system.fingerprint() == before
 
 
+def test_episodes_are_read_of_each_day_wherever_their_rows_lie(
+    system: System, connection: Connection
+) -> None:
+    lowest, highest = -(2**63), 2**63 - 1
+    record(connection, day(1), lowest, 1, 256)
+    record(connection, day(2), 5, highest)
+    # A row that is written anew lies behind all others.
+    for epid in (lowest, 5):
+        system.query(
+            "results", "UPDATE state.tracked_episodes SET tracked_on = tracked_on WHERE epid = %s", [epid]
+        )
+    dsn = system.dsn(Purpose.RESULTS)
+    tracked = read_tracked(dsn, state_before(connection, day(3)))
+    wanted = np.array([lowest, 1, 2, 5, 256, highest])
+    for until, found in ((day(0), []), (day(1), [lowest, 1, 256]), (day(2), [lowest, 1, 5, 256, highest])):
+        assert wanted[tracked.as_of(until).contains(wanted)].tolist() == found
+    assert not read_tracked(dsn, None).as_of(day(2)).contains(wanted).any()
+
+
 def test_gaps_and_days_before_the_beginning_are_refused(connection: Connection) -> None:
     record(connection, day(5), 1)
     with pytest.raises(StateGap, match="before the beginning"):
