@@ -21,6 +21,8 @@ from episodes_assets_tests.chaos.proxy import StallingProxy, stalling_proxy
 from episodes_assets_tests.dashboard.served import Dashboard
 from episodes_assets_tests.support.system import System
 
+pytestmark = pytest.mark.process
+
 # Of the machine, on top of what is promised.
 SLACK_SECONDS = 3.0
 

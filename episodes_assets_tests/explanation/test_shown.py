@@ -17,6 +17,8 @@ from episodes_assets_tests.support.explained import PREMIERE, START
 from episodes_assets_tests.support.fleet_page import SignedIn, get
 from episodes_assets_tests.support.system import System, day
 
+pytestmark = pytest.mark.process
+
 EVIL = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>\x1b[2J\u202e"
 
 
