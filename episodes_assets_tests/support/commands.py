@@ -3,7 +3,7 @@
 Starting Python and importing Dagster, pandas and the lake takes most of the time of most commands. A command
 forked from a process that has done so (`multiprocessing`'s fork server) is a process of its own all the same,
 with its own environment, standard streams, exit code and signals. What depends on how Python starts (its
-flags, the locale, a terminal, closed streams, the current folder) is tested with `episodes_argv` instead.
+flags, the locale, a terminal, closed streams, modules in the current folder) is tested with `episodes_argv`.
 """
 
 import atexit
@@ -103,15 +103,18 @@ class Streams(NamedTuple):
 def _start(
     arguments: Sequence[str], environment: Mapping[str, str], streams: Streams, umask: int = -1
 ) -> BaseProcess:
-    details = (list(arguments), dict(environment), streams, umask)
+    details = (list(arguments), dict(environment), os.getcwd(), streams, umask)  # noqa: PTH109  a text
     process = FORK_SERVER.Process(target=_become, args=details, name="episodes")
     process.start()
     return process
 
 
-def _become(arguments: list[str], environment: dict[str, str], streams: Streams, umask: int) -> None:
+def _become(
+    arguments: list[str], environment: dict[str, str], folder: str, streams: Streams, umask: int
+) -> None:
     os.environ.clear()
     os.environ.update(environment)
+    os.chdir(folder)
     if umask >= 0:
         os.umask(umask)
     _lead(0, os.devnull, os.O_RDONLY)
