@@ -33,7 +33,7 @@ up: $(INSTALLED) ## The whole system until Ctrl-C: databases, daemon, web UI, wo
 # `make test ORDER=` runs the tests in a random order, whose seed it prints.
 ORDER ?= --randomly-dont-reorganize
 
-test: $(INSTALLED) ## The tests (fifteen minutes, more on a busy machine); much of it is waiting, so four at a time; ORDER=: in random order
+test: $(INSTALLED) ## The tests (nine minutes, more on a busy machine); much of it is waiting, so four at a time; ORDER=: in random order
 	@sh scripts/install_browser.sh
 	$(PYTHON_IN) pytest -n 4 $(ORDER)
 
