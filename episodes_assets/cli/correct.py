@@ -33,11 +33,12 @@ from episodes_assets.cli.runs import (
 from episodes_assets.cli.supervisor import temporary_workers
 from episodes_assets.days import ONE_DAY, days_between, parse_day
 from episodes_assets.errors import ReasonMissing, StateGap
+from episodes_assets.explanation.records import PlanRecord
 from episodes_assets.lake.drop_record import Drop
 from episodes_assets.lake.opening import open_lake
 from episodes_assets.lake.viewings import Viewings
+from episodes_assets.ledger.episode import read_plans
 from episodes_assets.ledger.held import Waiver, read_waivers
-from episodes_assets.ledger.plans import RecordedPlan, read_plans
 from episodes_assets.postgres.connect import connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
@@ -236,7 +237,7 @@ def _tracked(tracked: TrackedDay | None, *, is_stale: bool) -> list[dict[str, st
     ]
 
 
-def _plans(plans: Iterable[RecordedPlan], waivers: Iterable[Waiver]) -> list[dict[str, RenderableType]]:
+def _plans(plans: Iterable[PlanRecord], waivers: Iterable[Waiver]) -> list[dict[str, RenderableType]]:
     by_plan: defaultdict[int, list[str]] = defaultdict(list)
     for each in waivers:
         retried = (

@@ -21,7 +21,6 @@ from episodes_assets.ledger.held import (
 )
 from episodes_assets.ledger.plans import (
     lock_plan,
-    read_plans,
     read_snapshot_ids,
     read_viewings_versions,
     require_current,
@@ -96,7 +95,6 @@ def cases(jobs: int) -> list[Case]:
         Case("every day's progress", "queue", plans + all_open, lambda to: progress.read_progress(to.queue)),
         Case("a day's held jobs", "queue", HELD, lambda to: read_held_first(to.queue, [THE_PLAN], 20)),
         Case("the backlog", "queue", all_open, lambda to: progress.backlog(to.queue)),
-        Case("a day's plans", "queue", 1, lambda to: read_plans(to.queue, THE_DAY)),
         Case(
             "versions that plans name",
             "queue",
@@ -153,7 +151,7 @@ def cases(jobs: int) -> list[Case]:
             lambda to: read_left_out(to.queue, FIRST_FINISHED + 1),
         ),
         Case("what is left out", "queue", 1, lambda to: read_left_out(to.queue, THE_PLAN)),
-        Case("a day's plans, explained", "queue", 1, lambda to: ledger_episode.read_plans(to.queue, THE_DAY)),
+        Case("a day's plans", "queue", 1, lambda to: ledger_episode.read_plans(to.queue, THE_DAY)),
         Case(
             "what is left of a day, explained",
             "queue",
