@@ -33,7 +33,7 @@ up: $(INSTALLED) ## The whole system until Ctrl-C: databases, daemon, web UI, wo
 # `make test ORDER=` runs the tests in a random order, whose seed it prints.
 ORDER ?= --randomly-dont-reorganize
 
-test: $(INSTALLED) ## The tests (fifteen minutes, more on a busy machine); much of it is waiting, so four at a time; ORDER=: in random order
+test: $(INSTALLED) ## The tests (nine minutes, more on a busy machine); much of it is waiting, so four at a time; ORDER=: in random order
 	@sh scripts/install_browser.sh
 	$(PYTHON_IN) pytest -n 4 $(ORDER)
 
@@ -63,8 +63,9 @@ format: $(INSTALLED) ## Let ruff format and fix what it can
 	$(PYTHON_IN) ruff format .
 	$(PYTHON_IN) ruff check --fix .
 
-docs: $(INSTALLED) ## Write docs/settings.md anew, after a setting was changed
+docs: $(INSTALLED) ## Write docs/settings.md and the table of docs/explain.md anew, after a setting or a cause was changed
 	$(PYTHON_IN) episodes_assets_tests.docs.settings_page docs/settings.md
+	$(PYTHON_IN) episodes_assets_tests.docs.causes_table docs/explain.md
 
 RUNS ?= 3
 

@@ -10,6 +10,7 @@ from episodes_assets.ledger.plans import Plan, record_plan
 from episodes_assets.planning.jobs import plan_checksum
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
+from episodes_assets_tests.support.plans import NO_DIGEST
 from episodes_assets_tests.support.system import System
 
 CHUNK_JOBS = 2_000
@@ -64,7 +65,7 @@ def record_jobs(
             snapshot_id="benchmark",
             code_version="benchmark",
             chunk_jobs=chunk_jobs,
-            viewings=newest.pinned if newest else None,
+            viewings=newest.pinned if newest else NO_DIGEST,
         )
     if is_analysed:
         system.query("queue", "VACUUM ANALYZE ledger.jobs, ledger.chunks, ledger.outcomes")

@@ -33,7 +33,7 @@ ASSETS = ("input_episodes", "tracked_episodes", "episode_jobs", "job_outcomes", 
 _TRANSFERS = ("drop", "viewings", "state", "jobs_in")
 # A figure whose slowest run is more than so many times its fastest is explained.
 WIDE = 1.5
-_BUSY = "the machine was slower for some minutes; what runs no code of ours took as much longer"
+_BUSY = "other work ran beside for some minutes; what runs no code of ours took longer as well"
 _COLLECTED = "Python's garbage collector takes 0.3 s among a million objects, and falls into some runs only"
 SPREAD_REASONS: Mapping[str, str] = {
     "engines: ": _BUSY,

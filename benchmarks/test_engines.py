@@ -58,7 +58,7 @@ def publish(system: System) -> None:
         connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue,
         connect(system.dsn(Purpose.RESULTS), autocommit=True) as results,
     ):
-        publish_day(queue, results, inputs.DAY, "benchmark")
+        publish_day(queue, results, system.viewings, inputs.DAY, "benchmark")
 
 
 @pytest.fixture(scope="module")

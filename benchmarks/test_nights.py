@@ -53,7 +53,7 @@ def _publish(system: System, plan: Plan) -> None:
         connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue,
         connect(system.dsn(Purpose.RESULTS), autocommit=True) as results,
     ):
-        publish.publish_day(queue, results, plan.day, "benchmark")
+        publish.publish_day(queue, results, system.viewings, plan.day, "benchmark")
 
 
 def _check(system: System, plan: Plan) -> None:

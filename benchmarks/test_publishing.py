@@ -40,7 +40,7 @@ def test_publishing(measure: Measure, system: System, sizes: Sizes, finished: Pl
             connect(system.dsn(Purpose.RESULTS), autocommit=True) as results,
         ):
             began = time.perf_counter()
-            day, changed = publish.publish_day(queue, results, finished.day, "benchmark")
+            day, changed = publish.publish_day(queue, results, system.viewings, finished.day, "benchmark")
         assert (day.rows, changed) == (sizes.jobs, True)
         return {"seconds": time.perf_counter() - began}
 

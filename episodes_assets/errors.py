@@ -29,6 +29,10 @@ class BadDay(EpisodesError):
     """A day that is misspelt, before the first one, or not over yet."""
 
 
+class BadQuestion(EpisodesError):
+    """What is asked about is no episode's id, or no algorithm."""
+
+
 class BadSetting(EpisodesError):
     """A setting that is missing or cannot be understood."""
 
@@ -82,7 +86,7 @@ class TimedOut(SystemFailure):
 
 
 class LockHeld(TimedOut):
-    """A lock in a database was not to be had in time."""
+    """A lock in a database was not acquired in time."""
 
 
 class Conflict(SystemFailure):
@@ -170,7 +174,7 @@ class LakeReplaced(LakeMissing):
 
 
 class ViewingsGone(EpisodesError):
-    """A published day cannot be computed again, since viewings of then are nowhere any more."""
+    """A published day cannot be computed again, since viewings that it was computed from are gone."""
 
 
 class ViewingsLost(EpisodesError):
@@ -235,6 +239,10 @@ class FleetStalled(EpisodesError):
 
 class ManifestDamaged(EpisodesError):
     """Something else has changed what the manifest of a published day says."""
+
+
+class PlanDamaged(EpisodesError):
+    """Something else has changed what the ledger says of a day's plan."""
 
 
 class OutcomesChanged(EpisodesError):

@@ -181,7 +181,7 @@ KINDS = (
     ),
     Kind(
         errors.TimedOut,
-        "a lock was not to be had in time",
+        "a lock was not acquired in time",
         "see pg_stat_activity for who holds it; wait for that, then run it again",
         sqlstates=("55P03",),
         texts=("due to lock timeout",),

@@ -115,7 +115,7 @@ class Settings(BaseSettings):
         description="The queue, the orchestrator's role.",
         json_schema_extra=_page(
             Section.DATABASES,
-            "orchestrator, web server, `episodes jobs`, `history`, `lake`",
+            "orchestrator, web server, `episodes jobs`, `explain`, `history`, `lake`",
             default=_EMBEDDED,
         ),
     )
@@ -126,25 +126,31 @@ class Settings(BaseSettings):
     )
     queue_reader_dsn: SecretStr | None = Field(
         default=None,
-        description="The queue, a role that can only read plans, jobs and outcomes: docs/lab.md.",
+        description="The queue, a role that reads plans, jobs and outcomes: docs/lab.md.",
         json_schema_extra=_page(Section.DATABASES, "`episodes lab take`, `lab clone`", default=_EMBEDDED),
     )
     results_dsn: SecretStr | None = Field(
         default=None,
         description="The results, the publisher's role.",
         json_schema_extra=_page(
-            Section.DATABASES, "orchestrator, `episodes state`, `history`, `lake`", default=_EMBEDDED
+            Section.DATABASES,
+            "orchestrator, `episodes state`, `history`, `lake`, `explain` without the next one",
+            default=_EMBEDDED,
+        ),
+    )
+    results_reader_dsn: SecretStr | None = Field(
+        default=None,
+        description="The results, a role that reads the tracked state and what is published.",
+        json_schema_extra=_page(
+            Section.DATABASES,
+            "web server, for its page *Explain*; `episodes explain`, `lab take`, `lab clone`",
+            default=_EMBEDDED,
         ),
     )
     consumer_dsn: SecretStr | None = Field(
         default=None,
         description="The results, a role that reads what is published.",
         json_schema_extra=_page(Section.DATABASES, "`episodes results`, consumers", default=_EMBEDDED),
-    )
-    results_reader_dsn: SecretStr | None = Field(
-        default=None,
-        description="The results, a role that can only read the state and the manifests: docs/lab.md.",
-        json_schema_extra=_page(Section.DATABASES, "`episodes lab take`, `lab clone`", default=_EMBEDDED),
     )
 
     admin_dsn: SecretStr | None = Field(
@@ -180,7 +186,7 @@ class Settings(BaseSettings):
         "`s3://bucket/prefix`, that workers reach as well: docs/lake.md.",
         json_schema_extra=_page(
             Section.LAKE,
-            "orchestrator, worker, `episodes lake`, `history`, `db`",
+            "orchestrator, worker, web server, `episodes lake`, `explain`, `history`, `db`",
             default="`lake` in the home",
         ),
     )
@@ -205,7 +211,7 @@ class Settings(BaseSettings):
         ge=0,
         le=1,
         description="Share of a drop refused above which nothing is built on it; 1 never stops.",
-        json_schema_extra=_page(Section.LAKE, "orchestrator"),
+        json_schema_extra=_page(Section.LAKE, "orchestrator, web server, `episodes explain`"),
     )
 
     chunk_jobs: int = Field(
@@ -316,7 +322,7 @@ class Settings(BaseSettings):
     )
     tls_ends_at_proxy: bool = Field(
         default=False,
-        description="A proxy ends TLS; its `X-Forwarded-*` are believed.",
+        description="A proxy ends TLS; its `X-Forwarded-*` headers are trusted.",
         json_schema_extra=_page(Section.DASHBOARD, "web server"),
     )
     trusted_proxies: str = Field(
@@ -337,12 +343,12 @@ class Settings(BaseSettings):
     )
     openid_client_id: str = Field(
         default="",
-        description="What the provider calls the dashboard.",
+        description="The dashboard's client id at the provider.",
         json_schema_extra=_page(Section.DASHBOARD, "web server"),
     )
     openid_client_secret: SecretStr | None = Field(
         default=None,
-        description="What the dashboard proves that with.",
+        description="The dashboard's client secret at the provider.",
         json_schema_extra=_page(Section.DASHBOARD, "web server"),
     )
     openid_operators: str = Field(

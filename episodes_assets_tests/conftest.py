@@ -3,18 +3,21 @@
 import itertools
 import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from episodes_assets.cli.context import prepare_dagster_home
 from episodes_assets.postgres import embedded
+from episodes_assets.postgres.cluster import find_cluster, stop_postmaster
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns, resolve_dsns
 from episodes_assets.postgres.provision.init import provision
@@ -56,13 +59,8 @@ def server_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = home_in_memory() or throwaway(tmp_path_factory.mktemp("server"))
     settings = load_settings(home=home)
     dsns = resolve_dsns(settings)
-    # No test pulls the plug of the machine, and waiting for its disk would be most of the time.
-    with psycopg.connect(
-        embedded.start(home).dsn(embedded.ADMINISTRATOR, "postgres"), autocommit=True
-    ) as admin:
-        admin.execute("ALTER SYSTEM SET fsync = off")
-        admin.execute("ALTER SYSTEM SET max_wal_size = '256MB'")
-        admin.execute("SELECT pg_reload_conf()")
+    server = embedded.start(home)
+    _make_quick(server)
     provision(settings, dsns, lambda _: None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EPISODES_HOME", str(home))
@@ -72,6 +70,26 @@ def server_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pass
         del os.environ["DAGSTER_HOME"]
     return home
+
+
+def _make_quick(server: embedded.EmbeddedServer) -> None:
+    """Settings that take from the tests of the product what is not the product's."""
+    settings = {
+        "fsync": "off",  # no test pulls the plug of the machine
+        "max_wal_size": "256MB",
+        "shared_buffers": "128MB",  # looked through whenever a database is made or dropped
+        "scram_iterations": "1",  # for each of thousands of connections; the passwords are random
+    }
+    administrator = server.dsn(embedded.ADMINISTRATOR, "postgres")
+    with psycopg.connect(administrator, autocommit=True) as admin:
+        for name, value in settings.items():
+            admin.execute(sql.SQL("ALTER SYSTEM SET {} = {}").format(sql.Identifier(name), value))
+    stop_postmaster(find_cluster(server.home).data)
+    server.ensure_running()
+    password = conninfo_to_dict(administrator)["password"]
+    with psycopg.connect(administrator, autocommit=True) as admin:
+        role = sql.Identifier(embedded.ADMINISTRATOR)
+        admin.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(role, password))
 
 
 @pytest.fixture
@@ -86,21 +104,8 @@ def fresh_system(server_home: Path, home: Path, patch: pytest.MonkeyPatch) -> It
     """A system for as long as the block lasts; the patch sets its environment."""
     server = embedded.start(server_home)
     admin = server.dsn(embedded.ADMINISTRATOR, "postgres")
-    suffix = f"{os.getpid()}_{next(_COUNTER)}"
-    names = {database: f"{database}_{suffix}" for database in Database}
     with psycopg.connect(admin, autocommit=True) as connection:
-        for database, name in names.items():
-            connection.execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(
-                    sql.Identifier(name), sql.Identifier(database.value)
-                )
-            )
-        # A copy lacks what is set for a role in a database.
-        connection.execute(
-            sql.SQL("ALTER ROLE {} IN DATABASE {} SET search_path = dagster, public").format(
-                sql.Identifier(Purpose.DAGSTER.embedded_role), sql.Identifier(names[Database.DAGSTER])
-            )
-        )
+        names = {database: _copy_database(connection, database) for database in Database}
     dsns = Dsns({p: server.dsn(p.embedded_role, names[p.database]) for p in Purpose}, is_embedded=False)
     for purpose in Purpose:
         patch.setenv(purpose.setting, dsns.require(purpose))
@@ -115,11 +120,81 @@ def fresh_system(server_home: Path, home: Path, patch: pytest.MonkeyPatch) -> It
         admin={d.value: make_conninfo(admin, dbname=name) for d, name in names.items()},
     )
     with psycopg.connect(admin, autocommit=True) as connection:
-        for name in names.values():
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        for database, name in names.items():
+            _give_back(connection, database, name)
 
 
+# Copies to which no test has ever connected, for the next tests: few need all four databases.
+_untouched: dict[Database, list[str]] = {database: [] for database in Database}
+
+
+def _copy_database(admin: psycopg.Connection, database: Database) -> str:
+    if _untouched[database]:
+        return _untouched[database].pop()
+    name = f"{database}_{os.getpid()}_{next(_COUNTER)}"
+    admin.execute(
+        sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(
+            sql.Identifier(name), sql.Identifier(database.value)
+        )
+    )
+    if database is Database.DAGSTER:
+        # A copy lacks what is set for a role in a database.
+        admin.execute(
+            sql.SQL("ALTER ROLE {} IN DATABASE {} SET search_path = dagster, public").format(
+                sql.Identifier(Purpose.DAGSTER.embedded_role), sql.Identifier(name)
+            )
+        )
+    return name
+
+
+def _give_back(admin: psycopg.Connection, database: Database, name: str) -> None:
+    # A session is counted at its end at the latest, so those that are left end first.
+    admin.execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s", [name])
+    counted = admin.execute("SELECT sessions FROM pg_stat_database WHERE datname = %s", [name]).fetchone()
+    if counted == (0,):
+        _untouched[database].append(name)
+    else:
+        admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest tests, so that no process is left alone with one at the end."""
+    """Give each test the marker of its tier, and begin with the longest, so that no core waits at the end."""
+    for item in items:
+        item.add_marker(_tier(item))
     longest = ("test_a_working_day", "test_a_backfill_through_the_daemon", "test_days_at_once")
     items.sort(key=lambda item: not item.name.startswith(longest))
+
+
+def _tier(item: pytest.Item) -> str:
+    """What a test needs beyond Python: modules say `process` themselves, the rest is seen from outside."""
+    for folder in ("chaos", "browser"):
+        if folder in item.path.parts:
+            return folder
+    if item.get_closest_marker("process") is not None:
+        return "process"
+    return "database" if "server_home" in getattr(item, "fixturenames", ()) else "unit"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Fail a test that starts a program without being marked so."""
+    allowed = any(item.get_closest_marker(name) for name in ("process", "browser", "chaos"))
+    started = None if allowed else _started
+    if started is not None:
+        started.clear()
+    result = yield
+    if started:
+        pytest.fail(f"it started {started[0]}: let the module be marked with `pytest.mark.process`")
+    return result
+
+
+_started: list[str] = []
+
+
+def _note_program(event: str, details: tuple[Any, ...]) -> None:
+    if event == "subprocess.Popen":
+        _started.append(str(details[1]))
+
+
+sys.addaudithook(_note_program)

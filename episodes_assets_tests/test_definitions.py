@@ -6,12 +6,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import dagster as dg
+import pytest
 from dagster._core.remote_representation.external_data import RepositorySnap
 from dagster._serdes import deserialize_value, serialize_value
 
 from episodes_assets.definitions import build_defs
 from episodes_assets.defs.assets import ASSETS, EXTERNAL
 from episodes_assets.settings import PROJECT_FOLDER
+
+pytestmark = pytest.mark.process
 
 EXPECTED = {
     "input_episodes": ("input", {"input/episodes"}),

@@ -2,9 +2,12 @@
 
 import subprocess
 
+import pytest
 import yaml
 
 from episodes_assets.settings import PROJECT_FOLDER
+
+pytestmark = pytest.mark.process
 
 
 def test_the_hooks_are_the_commands_of_make_lint() -> None:

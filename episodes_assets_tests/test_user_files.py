@@ -18,6 +18,8 @@ import pytest
 from episodes_assets.errors import BadFile, EpisodesError
 from episodes_assets.user_files import names_a_stream, read_whole, user_path, written_whole
 
+pytestmark = pytest.mark.process
+
 WRITE = (
     "import sys; from pathlib import Path; from episodes_assets.user_files import written_whole\n"
     "with written_whole(Path(sys.argv[1])) as file: file.write(sys.argv[2].encode())"

@@ -28,11 +28,11 @@ class Event:
 
     Attributes:
         at: When, by the database's clock.
-        who: The name of whoever did it; as `unproven` gives it where they did not prove that.
-        method: How they proved who they are; None for commands and for people who did not.
+        who: The name of the account or command; as `unproven` gives it if it was not proven.
+        method: How the identity was proven; None for commands and where it was not.
         what: What was done or tried.
         detail: Whatever helps to understand it.
-        address: Where it came from.
+        address: The client's address, or the host of a command.
         outcome: What came of it.
     """
 
@@ -46,9 +46,9 @@ class Event:
 
 
 def unproven(name: str) -> str:
-    """How the log calls somebody who says they are `name` and did not prove it; nothing if they do not say.
+    """The `who` of an event whose claimed name is not proven; empty if none is claimed.
 
-    It is never what it calls a user, a token or a command.
+    It cannot be the name of a user, a token or a command.
     """
     return f"unproven:{name}" if name else ""
 
@@ -65,17 +65,17 @@ def record(
 ) -> None:
     """Add an event, and write it to this process's log as one line of JSON.
 
+    A text of more than 200 characters is `shortened`, and about 16 kB of the detail are kept, so that few
+    requests cannot fill a log from which nothing can be deleted. `fits` says whether a detail is kept whole.
+
     Args:
         connection: To the accounts.
-        who: The name of whoever did it; of somebody who did not prove it, what `unproven` gives.
-        method: How they proved who they are; None for commands and for people who did not.
+        who: The name of the account or command; as `unproven` gives it if it was not proven.
+        method: How the identity was proven; None for commands and where it was not.
         what: What was done or tried.
-        detail: Whatever helps to understand it; what JSON does not know is written as text.
-        address: Where it came from.
+        detail: Whatever helps to understand it; values without a JSON type are written as text.
+        address: The client's address, or the host of a command.
         outcome: What came of it.
-
-    A text of more than 200 characters is `shortened`, and of the detail about 16 kB are kept, so that nobody
-    fills with few requests what cannot be deleted. `fits` tells beforehand whether a detail is kept whole.
     """
     event = {
         "who": _short(who),
@@ -94,11 +94,11 @@ def record(
 
 
 def shortened(text: str, longest: int, *, kept: int | None = None) -> str:
-    """A text, or of a longer one its beginning, its length and its SHA-256, which tells it from any other.
+    """A text, or, if it is too long, its beginning, its length and its SHA-256, which identifies it.
 
     Args:
         text: Any.
-        longest: How many characters it may have to be given back as it is.
+        longest: Up to how many characters a text is returned unchanged.
         kept: How many characters of a longer one are kept; by default `longest`.
     """
     if len(text) <= longest:
@@ -113,8 +113,8 @@ def fits(detail: Mapping[str, object]) -> bool:
 
 
 _BEGINNING = dt.datetime.min.replace(tzinfo=dt.UTC)
-# Each order is one index's alone: by time of all, or by time of a name. Were `at` by itself to fit both, an
-# old planner would walk everybody's events for one name's.
+# Each order matches one index only: all events by `at AT TIME ZONE 'UTC'`, one name's by `at`. If `at`
+# matched both, an old planner would scan everybody's events to find those of one name.
 _NEWEST = """
     SELECT at, who, way, what, detail, address, outcome FROM dashboard.audit_log
     WHERE at AT TIME ZONE 'UTC' >= %(since)s AT TIME ZONE 'UTC'
@@ -138,8 +138,8 @@ def read(
     Args:
         connection: To the accounts.
         limit: How many at most.
-        since: None older than that.
-        who: Only those of this name, also where it is unproven.
+        since: Only events from then on.
+        who: Only events of this name, proven or not.
     """
     found = connection.execute(
         _NEWEST if who is None else _NEWEST_OF_SOMEBODY,
@@ -152,7 +152,7 @@ def read(
 
 
 def _fitting(detail: Mapping[str, object]) -> dict[str, object]:
-    """What there is room for, in its order; of the entry that is too long the beginning, as text."""
+    """The entries that fit, in their order; the first one that does not is cut, as text."""
     kept: dict[str, object] = {}
     room = LONGEST_DETAIL
     for key, value in detail.items():
@@ -185,5 +185,5 @@ def _short(text: str) -> str:
 
 
 def _storable(text: str) -> str:
-    """A text as PostgreSQL takes it: a request can hold what it does not."""
+    """A text without NUL and lone surrogates, which a request can contain and PostgreSQL refuses."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()

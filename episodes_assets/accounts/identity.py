@@ -22,7 +22,7 @@ class Role(StrEnum):
 
     @property
     def may_change(self) -> bool:
-        """Whether it may do more than look."""
+        """Whether it may change anything."""
         return self is Role.OPERATOR
 
 
@@ -50,7 +50,7 @@ class Identity:
 
     @property
     def is_authenticated(self) -> bool:
-        """Always: a request from nobody has Starlette's `UnauthenticatedUser`."""
+        """Always true: an unauthenticated request has Starlette's `UnauthenticatedUser` instead."""
         return True
 
     @property
@@ -65,12 +65,12 @@ class Identity:
 
 
 def operating_system_user() -> str:
-    """Who runs this process, as decisions and runs record it; a blank in it tells it from an account."""
+    """This process's user, as recorded with decisions and runs; it has a blank, which no account has."""
     return f"os user {system_user_name()}@{socket.gethostname()}"
 
 
 def system_user_name() -> str:
-    """The user as the system knows them; the environment could say anything."""
+    """The user of this process, from its user id and not from the environment, which anybody can set."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # a user id without a name, as containers have
@@ -82,20 +82,20 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,99}")
 
 
 def fold(name: str) -> str:
-    """A name as it is compared: what people type in its place, in upper case or with blanks around."""
+    """A name normalised for comparison: NFKC, without case and without blanks around it."""
     return unicodedata.normalize("NFKC", name).strip().casefold()
 
 
 def is_name(folded: str) -> bool:
-    """Whether an account can be called that."""
+    """Whether an account can have this name."""
     return _NAME.fullmatch(folded) is not None
 
 
 def require_name(name: str) -> str:
-    """The name of an account to be, folded.
+    """The name of a new account, folded.
 
     Raises:
-        BadAccount: If none can be called that.
+        BadAccount: If no account can have it.
     """
     folded = fold(name)
     if not is_name(folded):

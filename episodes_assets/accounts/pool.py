@@ -30,17 +30,18 @@ SIZE = 8
 WAIT_SECONDS = 10.0
 # Longer than any transaction on the accounts; a browser waits for it.
 LOCK_SECONDS = 15.0
-# Shorter than that wait: once the server is back, one of those who ask next gets a connection.
-_GIVE_UP_SECONDS = 4.0
-# Then it is made anew, with a look at whose database it is now.
-_LIFE_SECONDS = 600.0
+# The pool's backoff ends after this time, so that the next request connects anew; shorter than WAIT_SECONDS,
+# so that a server that is back is noticed while requests still wait.
+_RECONNECT_SECONDS = 4.0
+# A connection of this age is replaced, and the database's stamp checked again.
+_LIFETIME_SECONDS = 600.0
 
 
 class AccountsPool:
     """Connections to the accounts for many threads.
 
-    Each is looked at before it is handed out, so after a restart of the server only what is under way
-    fails; whoever asks while it is away waits a little for it.
+    Each is checked before use, so a restart of the server fails only the statements that are running. While
+    the server is away, callers wait for it up to `WAIT_SECONDS`.
 
     Args:
         dsn: Of `Purpose.DASHBOARD`.
@@ -52,7 +53,7 @@ class AccountsPool:
         SchemaTooNew: If its schema is of a newer release.
         NotProvisioned: If it has no stamp.
         BadSetting: If the DSN cannot be read, or leads to another database.
-        DatabaseUnreachable: If there is no connection to be had.
+        DatabaseUnreachable: If no connection can be made.
     """
 
     def __init__(self, dsn: str, environment: str) -> None:
@@ -67,8 +68,8 @@ class AccountsPool:
             min_size=1,
             max_size=SIZE,
             timeout=WAIT_SECONDS,
-            max_lifetime=_LIFE_SECONDS,
-            reconnect_timeout=_GIVE_UP_SECONDS,
+            max_lifetime=_LIFETIME_SECONDS,
+            reconnect_timeout=_RECONNECT_SECONDS,
             kwargs={
                 "autocommit": True,
                 "connect_timeout": CONNECT_TIMEOUT_SECONDS,
@@ -88,16 +89,16 @@ class AccountsPool:
         self.close()
 
     def close(self) -> None:
-        """Close all connections; there are none to be had afterwards."""
+        """Close all connections; `connection` fails afterwards."""
         self._pool.close()
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """A connection of one's own while the block lasts; each statement commits by itself.
+        """A connection for the block's exclusive use; each statement commits by itself.
 
         Raises:
-            DatabaseUnreachable: If there is none to be had, or it breaks inside the block.
-            LockHeld: If a lock is not to be had in time; the message names who holds it.
+            DatabaseUnreachable: If none can be made, or it breaks inside the block.
+            LockHeld: If a lock is not acquired in time; the message names the holder.
             SystemFailure: If the server cannot do what the block asks or refuses it.
             EpisodesError: If the database now belongs to another environment or release.
         """
@@ -122,7 +123,7 @@ class AccountsPool:
             self._pool.putconn(connection)
 
     def _admit(self, connection: Connection) -> None:
-        """Look at a new connection as `connect_to_write` does."""
+        """Set up a new connection and check the database's stamp, as `connect_to_write` does."""
         self._refusal = None
         try:
             pin(connection, SessionKind.OURS, lock_settings(LOCK_SECONDS))
@@ -132,9 +133,9 @@ class AccountsPool:
             raise
 
 
-# Slow queries of Dagster's fill Starlette's own threads; nobody's login waits behind them.
+# Threads of their own (a bulkhead): slow queries of Dagster's may fill Starlette's, and logins must not wait.
 THREADS = 8
-# What a database that is away looks like; psycopg_pool's time-out is an OperationalError.
+# The errors of a database that cannot be used; psycopg_pool's time-out is an OperationalError.
 AWAY = (psycopg.OperationalError, EpisodesError)
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -148,11 +149,11 @@ class AccountsAccess:
         self._limiter = CapacityLimiter(THREADS)
 
     def ping(self) -> None:
-        """Ask the database whether it is there, in this thread.
+        """Check in this thread that the database answers.
 
         Raises:
-            psycopg.OperationalError: If it is away.
-            EpisodesError: If it is not ours to use.
+            psycopg.OperationalError: If it does not.
+            EpisodesError: If it belongs to another environment or release.
         """
         with self._pool.connection() as connection:
             connection.execute("SELECT 1")
@@ -163,8 +164,8 @@ class AccountsAccess:
         """Call a function with a connection before its other arguments.
 
         Raises:
-            psycopg.OperationalError: If the database is away.
-            EpisodesError: If it is not ours to use.
+            psycopg.OperationalError: If the database does not answer.
+            EpisodesError: If it belongs to another environment or release.
         """
 
         def work() -> T:

@@ -19,18 +19,18 @@ from episodes_assets.postgres.connect import Connection
 
 
 def new_token(prefix: str = "") -> str:
-    """A token of 256 random bits, in letters that need no quoting anywhere."""
+    """A token of 256 random bits in URL-safe characters."""
     return prefix + secrets.token_urlsafe(32)
 
 
 def digest(token: str) -> bytes:
-    """What is stored of a token; so much randomness needs no slow hash."""
+    """The SHA-256 of a token, which is stored in its place; 256 random bits need no slow hash."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
-# One statement for each request. A password's session has the role that its user has now, and ends with
-# them. A session lasts as long as it was begun for, or shorter where that is what holds today. That it
-# was seen is written rarely, but often enough that one in use does not time out.
+# One statement for each request. A session begun with a password has its user's current role, and is over
+# when the user is removed or disabled. Of the lifetimes stored with it and today's the shorter count.
+# `seen_at` is written at most every 30 seconds, or every quarter of the idle time where that is shorter.
 _FIND_SESSION = """
     WITH found AS (
         SELECT token_hash, sessions.name, coalesce(users.role, sessions.role) AS role, way,
@@ -66,16 +66,16 @@ class Lifetimes:
 def start_session(
     connection: Connection, identity: Identity, lifetimes: Lifetimes, *, client: str = ""
 ) -> str:
-    """Begin a session for somebody who has proved who they are.
+    """Begin a session of an authenticated identity.
 
     Args:
         connection: To the accounts.
-        identity: Who.
+        identity: Whose session it is.
         lifetimes: How long it lasts.
-        client: What it is bound to: for any other client its token is nobody's.
+        client: The client to which it is bound, so that the token is invalid for any other; empty: any.
 
     Returns:
-        Its token, which is kept nowhere here. It is nobody's if the user has been removed meanwhile.
+        Its token, of which only a digest is stored. It is invalid if the user has been removed meanwhile.
     """
     token = new_token()
     who = [identity.name, identity.role.value, identity.method.value]
@@ -91,14 +91,14 @@ def start_session(
 def find_session(
     connection: Connection, token: str, lifetimes: Lifetimes, *, is_use: bool = True, client: str = ""
 ) -> Identity | None:
-    """Whose session it is; None if it is nobody's, or over.
+    """The identity of a session; None if the token is invalid or the session is over.
 
     Args:
         connection: To the accounts.
         token: What `start_session` gave.
         lifetimes: How long sessions last today; one that was begun for less lasts less.
-        is_use: Whether somebody is using it just now, so that it is not idle.
-        client: Who shows the token.
+        is_use: Whether this request counts as use, so that the idle time begins again.
+        client: The client that sent the token.
     """
     row = connection.execute(
         _FIND_SESSION,
@@ -113,7 +113,7 @@ def find_session(
 
 
 def end_session(connection: Connection, token: str, *, client: str = "") -> None:
-    """End a session for ever; only the client to which it is bound can."""
+    """Delete a session, unless it is bound to another client."""
     connection.execute("DELETE FROM dashboard.sessions WHERE token_hash = %s", [_digest(token, client)])
 
 
@@ -127,7 +127,7 @@ def end_sessions_of(connection: Connection, name: str) -> int:
 
 
 def purge_sessions(connection: Connection) -> int:
-    """Forget sessions that are over.
+    """Delete sessions that are over.
 
     Returns:
         How many.
@@ -141,7 +141,7 @@ def _digest(token: str, client: str) -> bytes:
     return digest(f"{token}\0{client}" if client else token)
 
 
-# A scanner for leaked secrets knows it by that.
+# By which scanners for leaked secrets recognise a token.
 PREFIX = "episodes_"
 _FIND_BEARER = """
     WITH token AS MATERIALIZED (
@@ -179,13 +179,13 @@ class ServiceToken:
 
 
 def create_token(connection: Connection, name: str, role: Role, expires_at: dt.datetime | None) -> str:
-    """Make a token; it takes the place of an expired one of that name.
+    """Make a service token; an expired one of that name is revoked.
 
     Returns:
-        The token, which is kept nowhere here.
+        The token, of which only a digest is stored.
 
     Raises:
-        BadAccount: If it cannot be called that.
+        BadAccount: If no token can have that name.
         AccountExists: If there is a valid one of that name.
     """
     name = require_name(name)
@@ -210,13 +210,13 @@ def create_token(connection: Connection, name: str, role: Role, expires_at: dt.d
 
 
 def find_token(connection: Connection, token: str) -> Identity | None:
-    """Whom a token stands for; None if it is none of ours, expired or revoked."""
+    """The identity of a service token; None if it is unknown, expired or revoked."""
     row = connection.execute(_FIND_BEARER, {"token_hash": digest(token)}).fetchone()
     return None if row is None else Identity(row[0], Role(row[1]), AuthMethod.TOKEN)
 
 
 def revoke_token(connection: Connection, name: str) -> None:
-    """Let a token count no more; it stays on record.
+    """Revoke a token; its row is kept.
 
     Raises:
         NoSuchAccount: If there is none of that name that is not revoked.
@@ -240,12 +240,12 @@ def list_tokens(connection: Connection) -> list[ServiceToken]:
 
 
 def signing_key(connection: Connection) -> str:
-    """The key: random, made once, the same for every process."""
+    """The key that signs cookies: random, made at first use, the same for every process."""
     connection.execute(
         "INSERT INTO dashboard.signing_key (key) SELECT %s"
         " WHERE NOT EXISTS (SELECT FROM dashboard.signing_key) ON CONFLICT DO NOTHING",
         [new_token()],
     )
     row = connection.execute("SELECT key FROM dashboard.signing_key").fetchone()
-    assert row is not None  # noqa: S101  nobody may delete it
+    assert row is not None  # noqa: S101  no role may delete it
     return str(row[0])

@@ -38,12 +38,12 @@ class Attempts:
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """A rule.
+class Backoff:
+    """How long to wait after failed logins: exponential backoff.
 
     Attributes:
         free: How many failures cost no wait.
-        halved_after_seconds: After which half of the failures are forgotten; None to keep all for a day.
+        halved_after_seconds: The half-life of the count of failures; None to keep all for a day.
         first_seconds: The wait after the first failure that costs one.
     """
 
@@ -52,7 +52,7 @@ class Waiting:
     first_seconds: float = 1.0
 
     def seconds_left(self, attempts: Attempts) -> float:
-        """What is left to wait before the next attempt; 0 if it may be made now.
+        """Seconds to wait before the next attempt; 0 if it may be made now.
 
         After the free ones it is `first_seconds`, doubling with each failure to a quarter of an hour. A day
         after the last failure all are forgotten.
@@ -64,7 +64,7 @@ class Waiting:
         return max(0.0, min(LONGEST_SECONDS, self.first_seconds * 2.0**doublings) - ago)
 
     def counted(self, attempts: Attempts) -> int:
-        """How many failures there are with one more."""
+        """The count of failures after one more, those forgotten meanwhile left out."""
         ago = max(0.0, attempts.seconds_ago)
         if ago >= FORGOTTEN_AFTER_SECONDS:
             return 1
@@ -73,15 +73,15 @@ class Waiting:
         return 1 + math.ceil(attempts.failures * math.pow(0.5, ago / self.halved_after_seconds))
 
 
-OF_A_NAME = Waiting(free=5)
-# Many people can share one, and each mistypes now and then.
-FROM_AN_ADDRESS = Waiting(free=20, halved_after_seconds=3600.0)
+OF_A_NAME = Backoff(free=5)
+# Many people can share an address, and each mistypes now and then.
+FROM_AN_ADDRESS = Backoff(free=20, halved_after_seconds=3600.0)
 KNOWN_FOR_DAYS = 30
 _NEVER = Attempts(0, 0.0)
 
 
 def try_again_after(connection: Connection, name: str, address: str) -> float:
-    """How many seconds to wait before a password is looked at; 0 to go on.
+    """Count an attempt as failed, or say how many seconds to wait; 0 if the password may be checked now.
 
     After 0 the attempt must end with `record_success` or `record_failure`.
 
@@ -116,7 +116,7 @@ def try_again_after(connection: Connection, name: str, address: str) -> float:
 
 
 def record_failure(connection: Connection, name: str, address: str) -> None:
-    """An attempt that was let through was wrong: the wait begins now."""
+    """Record that an attempt failed: the wait begins now."""
     with connection.transaction():
         rules = _rules(connection, name, address)
         _lock(connection, rules)
@@ -128,10 +128,11 @@ def record_failure(connection: Connection, name: str, address: str) -> None:
 
 
 def record_success(connection: Connection, name: str, address: str) -> None:
-    """An attempt that was let through was right.
+    """Record that an attempt succeeded.
 
-    The name's failures are forgotten, or just those at this address if it was known. The address's
-    stay, but for this attempt: else logging in to one's own account would clear guesses at others.
+    It resets the failures of the name, or of the name at this address where the two are known together. The
+    address's own failures stay, but for this attempt: otherwise an attacker could reset them by logging in to
+    an account of their own.
     """
     with connection.transaction():
         rules = _rules(connection, name, address)
@@ -153,7 +154,7 @@ def record_success(connection: Connection, name: str, address: str) -> None:
 
 
 def forget_failures(connection: Connection, name: str) -> None:
-    """Let a name be tried again at once, wherever it was tried; for an administrator's word."""
+    """Reset the failures of a name and of each address where it was tried; for an administrator's command."""
     with connection.transaction():
         # Attempts lock these rows in another order, so locking row by row could deadlock.
         connection.execute("LOCK TABLE dashboard.login_attempts IN SHARE ROW EXCLUSIVE MODE")
@@ -166,8 +167,8 @@ def forget_failures(connection: Connection, name: str) -> None:
         )
 
 
-def _rules(connection: Connection, name: str, address: str) -> dict[bytes, Waiting]:
-    """What an attempt counts for, and by which rule."""
+def _rules(connection: Connection, name: str, address: str) -> dict[bytes, Backoff]:
+    """The subjects for which an attempt counts, each with its rule."""
     pair = _pair(name, address)
     known = connection.execute(
         "WITH attempt AS MATERIALIZED (SELECT succeeded_at FROM dashboard.login_attempts WHERE subject = %s)"
@@ -180,15 +181,15 @@ def _rules(connection: Connection, name: str, address: str) -> dict[bytes, Waiti
 
 
 def _lock(connection: Connection, subjects: Iterable[bytes]) -> None:
-    """Until the transaction ends nobody else counts for these.
+    """Lock subjects until the transaction ends, so that no attempt is counted twice or lost.
 
-    Subjects share 256 locks, so that the names which attackers try do not fill the table of locks.
+    Subjects share 256 locks (striping), so that the names which attackers try do not fill the lock table.
     """
     locks.lock_row(connection, locks.ACCOUNTS, *(f"login {subject[0]:02x}" for subject in subjects))
 
 
 def _purge(connection: Connection) -> None:
-    # Those that have succeeded, and those that never have: an index for each.
+    # Subjects that have had a success, and those that have not: each condition has a partial index.
     for succeeded in (
         "succeeded_at < now() - make_interval(days => %(days)s)",
         "succeeded_at IS NULL",
@@ -212,12 +213,12 @@ def _address(address: str) -> bytes:
 
 
 def _pair(name: str, address: str) -> bytes:
-    """Half of the one and half of the other, so that those of a name can be found."""
+    """The subject of a name at an address: half of each digest, so that all of a name have one prefix."""
     return _name(name)[:16] + _address(address)[:16]
 
 
 def network_of(address: str) -> str:
-    """An address, or of IPv6 the network that one machine usually has to itself."""
+    """An IPv4 address as it is; of an IPv6 address its /64, which a single machine usually has to itself."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

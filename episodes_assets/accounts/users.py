@@ -24,33 +24,33 @@ from episodes_assets.postgres.connect import Connection
 
 MINIMUM_LENGTH = 12
 MAXIMUM_LENGTH = 1_000
-# zxcvbn's best mark: at least ten to the tenth guesses.
+# zxcvbn's highest score: at least 10^10 guesses.
 _STRONG = 4
-# zxcvbn takes no more: its time grows with the square of the length.
+# Characters of a password that zxcvbn is given: it accepts no more, as its time grows with their square.
 _LONGEST_ESTIMATED = 72
 _SYSTEM_WORDS = ("episodes", "episode", "dagster", "dashboard", "operator", "viewer")
 _SHORTEST_WORD = 3
 # The library's defaults follow RFC 9106; when they change, passwords are hashed anew at the next login.
 _HASHER = PasswordHasher()
-# No letters that are taken for one another.
+# No characters that look like one another.
 _READABLE = "abcdefghijkmnpqrstuvwxyz23456789"
 
 
 def hash_password(password: str) -> str:
     """The argon2id hash of a password, with its salt and costs."""
-    return _HASHER.hash(_spelt(password))
+    return _HASHER.hash(_normalised(password))
 
 
 def matches(hashed: str | None, password: str) -> bool:
     """Whether a hash is of this password.
 
     Args:
-        hashed: The hash; None where there is no user. That takes as long, and is False.
-        password: What somebody typed.
+        hashed: The hash; None where there is no user: then it is False after the same time.
+        password: The password to check.
     """
-    dummy = _dummy(_HASHER)  # made in either case: the first login would give away which it was
+    dummy = _dummy(_HASHER)  # made in either case: else the first login would show which it was (timing)
     try:
-        is_right = _HASHER.verify(hashed or dummy, _spelt(password))
+        is_right = _HASHER.verify(hashed or dummy, _normalised(password))
     except (VerificationError, InvalidHashError):
         return False
     return is_right and hashed is not None
@@ -74,7 +74,7 @@ def require_strong(password: str, name: str) -> None:
     of this system count for nothing, because an attacker tries them first.
 
     Args:
-        password: The password to be.
+        password: The new password.
         name: The user's name, folded.
 
     Raises:
@@ -95,7 +95,7 @@ def require_strong(password: str, name: str) -> None:
 
 
 def _weakness(password: str) -> str | None:
-    """Why a password is easily guessed, to be put behind that; None if it is not."""
+    """The warning of zxcvbn in brackets, empty if it gives none; None if the password is strong."""
     if not password:
         return ""
     found = zxcvbn(password[:_LONGEST_ESTIMATED])
@@ -106,7 +106,7 @@ def _weakness(password: str) -> str | None:
 
 
 def _without_known_words(password: str, name: str) -> str:
-    """What an attacker who knows the user's name and where it is used has to guess."""
+    """The password without the user's name and the words of this system, which an attacker tries first."""
     parts = re.split(r"[^a-z0-9]+", name)
     known = sorted({name, *parts, *_SYSTEM_WORDS}, key=len, reverse=True)
     rest = password.casefold()
@@ -116,8 +116,8 @@ def _without_known_words(password: str, name: str) -> str:
     return rest
 
 
-def _spelt(password: str) -> bytes:
-    """The same bytes from every keyboard; no more of them than a password may have."""
+def _normalised(password: str) -> bytes:
+    """A password in NFKC, so that it does not depend on the keyboard; cut beyond the longest allowed."""
     return unicodedata.normalize("NFKC", password[: MAXIMUM_LENGTH + 1]).encode("utf-8", "surrogatepass")
 
 
@@ -200,7 +200,7 @@ def set_role(connection: Connection, name: str, role: Role, *, force: bool = Fal
 
 
 def disable_user(connection: Connection, name: str, *, force: bool = False) -> None:
-    """Let a user log in no more, and end their sessions.
+    """Disable a user's login, and end their sessions.
 
     Args:
         connection: To the accounts.
@@ -261,9 +261,9 @@ def has_users(connection: Connection) -> bool:
 
 
 def known_name(connection: Connection, name: str) -> str | None:
-    """The name of the user whom somebody means; None if there is none, disabled ones included.
+    """The stored name of a user, disabled or not; None if there is no such user.
 
-    What was typed in place of a name may be a password, and is then to be kept nowhere.
+    Only a name that this returns may be logged: what was typed in its place may be a password.
     """
     folded = identity.fold(name)
     row = connection.execute(
@@ -273,9 +273,9 @@ def known_name(connection: Connection, name: str) -> str | None:
 
 
 def log_in(connection: Connection, name: str, password: str) -> Identity | None:
-    """Who logs in with a name and a password; None if they are wrong or the user is disabled.
+    """Check a name and a password; None if they are wrong or the user is disabled.
 
-    It takes as long in each case. Ask `throttle.try_again_after` before.
+    Each case takes the same time. `throttle.try_again_after` must be called before.
     """
     name = identity.fold(name)
     found = connection.execute(
@@ -286,7 +286,7 @@ def log_in(connection: Connection, name: str, password: str) -> Identity | None:
     if not matches(hashed, password) or hashed is None or is_disabled:
         return None
     renewed = hash_password(password) if needs_rehash(hashed) else hashed
-    # Unless they were disabled or given another password while we looked.
+    # The conditions again: the user may have been disabled or given another password meanwhile (TOCTOU).
     row = connection.execute(
         "UPDATE dashboard.users SET last_login_at = now(), password_hash = %s"
         " WHERE name = %s AND password_hash = %s AND NOT is_disabled RETURNING role",
@@ -296,8 +296,8 @@ def log_in(connection: Connection, name: str, password: str) -> Identity | None:
 
 
 def _keep_an_operator(connection: Connection, name: str, *, force: bool) -> None:
-    """Refuse, in the transaction of the change, to take the last enabled operator away."""
-    # Two operators could otherwise remove each other. Logins can still be read.
+    """Refuse, in the transaction of the change, to leave no enabled operator."""
+    # Two operators could otherwise remove each other at once (write skew). Reading stays possible.
     connection.execute("LOCK TABLE dashboard.users IN SHARE ROW EXCLUSIVE MODE")
     enabled = "SELECT name FROM dashboard.users WHERE role = %s AND NOT is_disabled"
     operators = [each for (each,) in connection.execute(enabled, [Role.OPERATOR.value])]
@@ -324,12 +324,12 @@ NAME = "operator"
 def add_first_operator(connection: Connection, show: Callable[[str, str], None]) -> bool:
     """Add an operator with a generated password where there is no user at all.
 
-    Two processes at once add one. The audit log says so.
+    Two processes at once add one. It is recorded in the audit log.
 
     Args:
         connection: To the accounts.
-        show: Called with the name and the password, which is kept nowhere: what it raises leaves no operator
-            behind whose password nobody has seen.
+        show: Called before the commit with the name and the password, which is stored nowhere; if it raises,
+            no operator is added.
 
     Returns:
         Whether one was added.

@@ -13,6 +13,8 @@ from typing import Annotated, LiteralString, Self
 from pydantic import ConfigDict, Field, FiniteFloat, model_validator
 from pydantic.dataclasses import dataclass
 
+# The algorithm whose first job of an episode catches up from its premiere: planning goes by this number.
+REACH = 0
 # Each algorithm has a view in the schema `published`, beside these tables and behind these columns.
 RESERVED_NAMES = frozenset({"results", "days", "history"})
 VIEW_COLUMNS = ("day", "epid", "window_start", "window_end", "covered_from")

@@ -16,7 +16,7 @@ from episodes_assets.days import ONE_DAY
 
 @dataclass(frozen=True)
 class RecordedPlan:
-    """A plan in the ledger; `is_current` unless it was superseded."""
+    """A plan in the ledger; `is_current` unless it was superseded, `succeeded` jobs have an outcome."""
 
     plan_id: int
     plan_uid: uuid.UUID
@@ -25,6 +25,7 @@ class RecordedPlan:
     snapshot_id: str
     tracked_checksum: str | None
     is_current: bool
+    succeeded: int = 0
     viewings_version: int | None = None
     viewings_digest: str | None = None
 
@@ -38,6 +39,7 @@ class RecordedPublication:
     plan_uid: uuid.UUID | None
     plan_checksum: str
     snapshot_id: str | None
+    rows: int = 0
     viewings_version: int | None = None
     viewings_digest: str | None = None
 
@@ -103,15 +105,40 @@ class Records:
         return {(day, snapshot_id) for day, snapshot_id in named if snapshot_id}
 
     @property
+    def published_plans(self) -> Sequence[tuple[RecordedPublication, RecordedPlan]]:
+        """The publications whose plan is still the day's, with it."""
+        plans = {plan.plan_id: plan for plan in self.current_plans}
+        pairs = [(each, plans[each.plan_id]) for each in self.publications if each.plan_id in plans]
+        return [(each, plan) for each, plan in pairs if _is_of(each, plan)]
+
+    @property
+    def repinned_days(self) -> Sequence[dt.date]:
+        """The days whose plan names another version of the viewings than when it was published."""
+        return [
+            each.day
+            for each, plan in self.published_plans
+            if each.viewings_version is not None
+            and (plan.viewings_version, plan.viewings_digest) != (each.viewings_version, each.viewings_digest)
+        ]
+
+    @property
+    def _pinned(self) -> Sequence[RecordedPlan | RecordedPublication]:
+        """What names a version of the viewings, but for plans of which that was changed."""
+        repinned = {*self.repinned_days}
+        return [*(plan for plan in self.current_plans if plan.day not in repinned), *self.publications]
+
+    @property
+    def numbered_versions(self) -> Sequence[tuple[dt.date, int]]:
+        """The days that were made from versions of the lake's viewings, and their numbers."""
+        return [(e.day, e.viewings_version) for e in self._pinned if e.viewings_version is not None]
+
+    @property
     def named_versions(self) -> Sequence[tuple[dt.date, int, str]]:
         """The versions of the lake's viewings that days were made from, where their content is on record.
 
         Day, number and digest, as often as they are named.
         """
-        named = [
-            *((each.day, each.viewings_version, each.viewings_digest) for each in self.current_plans),
-            *((each.day, each.viewings_version, each.viewings_digest) for each in self.publications),
-        ]
+        named = [(each.day, each.viewings_version, each.viewings_digest) for each in self._pinned]
         return [(day, version, digest) for day, version, digest in named if version is not None and digest]
 
 
@@ -141,11 +168,39 @@ def compare(records: Records) -> list[Disagreement]:
 
 def _published_from_unknown_plans(records: Records) -> Iterator[Disagreement]:
     known = {plan.plan_id: plan for plan in records.plans}
-    days = [each.day for each in records.publications if not _is_of(each, known.get(each.plan_id))]
+    current = {plan.day: plan.plan_id for plan in records.current_plans}
+    days = [
+        each.day
+        for each in records.publications
+        # One that is superseded without a later plan was not superseded by planning.
+        if not _is_of(each, known.get(each.plan_id)) or current.get(each.day, 0) < each.plan_id
+    ]
     if days:
         yield Disagreement(
             f"`queue` does not have the plans that {_count(days)} published from",
-            f"`queue` is older than `results`: {_backfill(days, '--rework')} plans and publishes them anew",
+            f"`queue` is older than `results`, or something else writes to it: {_repair(days)} plans and"
+            " works them again from what was published",
+            is_error=True,
+        )
+
+
+def _lost_outcomes(records: Records) -> Iterator[Disagreement]:
+    days = [each.day for each, plan in records.published_plans if plan.succeeded < each.rows]
+    if days:
+        yield Disagreement(
+            f"`queue` does not have all the outcomes that {_count(days)} published from",
+            f"`queue` is older than `results`, or something else writes to it: {_repair(days)} works them"
+            " again from what was published",
+            is_error=True,
+        )
+
+
+def _changed_versions(records: Records) -> Iterator[Disagreement]:
+    if days := records.repinned_days:
+        yield Disagreement(
+            f"`queue` names other versions of the viewings than those that {_count(days)} published from",
+            f"something else writes to it; stop that, then {_repair(days)} works them again from what was"
+            " published",
             is_error=True,
         )
 
@@ -203,11 +258,7 @@ def _is_older(records: Records, day: dt.date, snapshot_id: str) -> bool:
 
 def _missing_viewings(records: Records) -> Iterator[Disagreement]:
     newest = -1 if records.viewings_version is None else records.viewings_version
-    named = [
-        *((each.day, each.viewings_version) for each in records.current_plans),
-        *((each.day, each.viewings_version) for each in records.publications),
-    ]
-    days = [day for day, version in named if version is not None and version > newest]
+    days = [day for day, version in records.numbered_versions if version > newest]
     if days:
         yield Disagreement(
             f"the lake does not have the versions of the viewings that {_count(days)} made from",
@@ -291,6 +342,8 @@ def _dagsters_record(records: Records) -> Iterator[Disagreement]:
 
 _LOOKS: Sequence[Callable[[Records], Iterator[Disagreement]]] = (
     _published_from_unknown_plans,
+    _lost_outcomes,
+    _changed_versions,
     _dagsters_record,
     _missing_state,
     _missing_drops,
@@ -315,3 +368,8 @@ def _backfill(days: Sequence[dt.date], *options: str) -> str:
     first, last = min(days), max(days)
     command = ("run", str(first)) if first == last else ("backfill", str(first), str(last))
     return f"`{' '.join(('episodes', *command, *options))}`"
+
+
+def _repair(days: Sequence[dt.date]) -> str:
+    """The command that puts back what something else has changed, and leaves alone what is whole."""
+    return _backfill(days, "--repair", "--reason", "WHY")

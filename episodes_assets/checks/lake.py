@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from episodes_assets.checks.verdicts import Verdict, count_is_usual, verdict_of_days
+from episodes_assets.errors import CheckFailed
 
 DROP_IS_COMPLETE = "drop_is_complete"
 QUARANTINE_IS_SMALL = "quarantine_is_small"
@@ -117,6 +118,26 @@ def quarantine_is_small(drops: Sequence[DropRows], limit: float) -> Verdict:
         },
         is_error=bool(too_many),
     )
+
+
+def refuse_large_quarantine(day: dt.date, quarantined: int, read: int, limit: float) -> None:
+    """Refuse to build on a drop that `quarantine_is_small` has failed in another run.
+
+    Args:
+        day: Of the drop.
+        quarantined: Its refused rows.
+        read: All its rows.
+        limit: The share from 0 to 1 above which nothing is to be built on a drop.
+
+    Raises:
+        CheckFailed: If a larger share was refused.
+    """
+    if refused_share(quarantined, read) > limit:
+        raise CheckFailed(
+            f"{quarantined:,} of the {read:,} rows of the drop of {day} were refused, more than {limit:.0%}",
+            f"have it corrected at its source and run `episodes run {day} --refresh --reason WHY`, "
+            "or raise EPISODES_QUARANTINE_LIMIT to accept it as it is",
+        )
 
 
 def drop_size_is_usual(accepted: Mapping[dt.date, int], days: Sequence[dt.date]) -> Verdict:

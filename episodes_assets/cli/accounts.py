@@ -35,7 +35,7 @@ def accounts() -> Iterator[Connection]:
     Raises:
         BadSetting: If DSNs are configured, but not the dashboard's.
         WrongEnvironment: If they belong to another environment.
-        DatabaseUnreachable: If there is no connection to be had.
+        DatabaseUnreachable: If no connection can be made.
     """
     settings = load_settings()
     dsn = ready_databases(settings).require(Purpose.DASHBOARD)
@@ -45,11 +45,11 @@ def accounts() -> Iterator[Connection]:
 
 @contextmanager
 def recorded(what: str, **detail: object) -> Iterator[Connection]:
-    """A connection to change the accounts with; the change and its record in the audit log are one.
+    """A connection for a change of the accounts, which is recorded in the same transaction in the audit log.
 
     Args:
-        what: What is done.
-        detail: To whom, and how.
+        what: The action, for the audit log.
+        detail: Its target and details, for the audit log.
     """
     with accounts() as connection, connection.transaction():
         yield connection
@@ -193,7 +193,7 @@ def role(
 
 @users_app.command()
 def disable(name: Name, force: Force = False) -> None:
-    """Let a user log in no more, until they are enabled again. Their sessions end at once.
+    """Disable a user's login until they are enabled again. Their sessions end at once.
 
     Service tokens are not theirs and stay valid: see `episodes tokens list`.
     """
@@ -262,7 +262,7 @@ def _choose_password(*, generate: bool, from_stdin: bool) -> str:
 
 
 def _show_generated(generated: str | None) -> None:
-    """Show a password before it is committed: one that cannot be shown is nobody's."""
+    """Print a generated password, before the commit: one that cannot be printed is not stored."""
     if generated is not None:
         err.print("The password, which is shown this once:")
         out.print(generated)
@@ -293,7 +293,7 @@ def create(
         token = sessions.create_token(connection, name, role, ends)
         until = "never" if ends is None else f"{instant(ends)} UTC"
         err.print(f"The {role}'s token {name}, which is shown this once; it ends: {until}")
-        out.print(token, soft_wrap=True)  # before it is committed: one that cannot be shown is nobody's
+        out.print(token, soft_wrap=True)  # before the commit: a token that cannot be printed is not stored
 
 
 @tokens_app.command("list")
@@ -323,7 +323,7 @@ def show_tokens() -> None:
 
 @tokens_app.command()
 def revoke(name: Annotated[str, typer.Argument(help="The token's name.")]) -> None:
-    """Let a token count no more, from the very next request on; its name is free for another one.
+    """Revoke a token, from the very next request on; its name is free for another one.
 
     Example: episodes tokens revoke ci
     """

@@ -21,8 +21,8 @@ from episodes_assets.cli.console import (
     block,
     err,
     escaped,
+    install_exception_hooks,
     keep_unconfigured_logs_to_one_line,
-    show_defects_plainly,
 )
 from episodes_assets.errors import EpisodesError
 from episodes_assets.private_files import make_folder, open_file
@@ -30,7 +30,7 @@ from episodes_assets.settings import load_settings
 from episodes_assets.signals import leaving_at_once
 
 INTERRUPTED = 128 + signal.SIGINT
-# Where each command is, and what the list of commands says of it: the first paragraph of its own help.
+# Each command's module and function, and its summary in the list: the first paragraph of its own help.
 COMMANDS = {
     "demo": (
         "demo:demo",
@@ -52,6 +52,10 @@ COMMANDS = {
     ),
     "webserver": ("serve:webserver", "Serve Dagster's web UI behind a login until Ctrl-C."),
     "results": ("results:results", "Show what was published for a day, or write it all to a CSV file."),
+    "explain": (
+        "explain:explain",
+        ("Explain from the records why an episode's results of a day are what they are, or are not there."),
+    ),
     "history": (
         "correct:history",
         "Show a day's drops, its viewings, its tracked state, its plans, waivers, publications and repairs.",
@@ -117,7 +121,7 @@ class LazyGroup(TyperGroup):
 
 
 def load(name: str) -> Any:  # noqa: ANN401  Typer keeps its own copy of Click, which is not public
-    """A command or group of commands with all that it needs."""
+    """Import a command or a group of commands."""
     module, _, attribute = COMMANDS[name][0].partition(":")
     with leaving_at_once():
         found = getattr(importlib.import_module(f"episodes_assets.cli.{module}"), attribute)
@@ -176,7 +180,7 @@ def invoke() -> None:
     Raises:
         KeyboardInterrupt: If it was interrupted.
     """
-    show_defects_plainly()
+    install_exception_hooks()
     keep_unconfigured_logs_to_one_line()
     try:
         begin_apart(sys.argv[1:])
@@ -210,13 +214,13 @@ def keep_traceback() -> str:
     Returns:
         Where it is, as a clause.
     """
-    told = traceback.format_exc()
+    text = traceback.format_exc()
     try:
         folder = make_folder(load_settings().home.resolve() / "logs")
-        entry = f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M:%S} {' '.join(sys.argv)}\n{told}\n"
+        entry = f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M:%S} {' '.join(sys.argv)}\n{text}\n"
         with open_file(folder / LOG, "a") as log:
             log.write(entry.encode("utf-8", "backslashreplace").decode())
     except (OSError, EpisodesError):
-        err.print(block(told), soft_wrap=True)
+        err.print(block(text), soft_wrap=True)
         return "the traceback is above"
     return f"the traceback is in {folder / LOG}"

@@ -38,16 +38,16 @@ def escaped(text: str) -> str:
     characters, and surrogates.
     """
     if not text.isprintable():
-        text = "".join(each if each.isprintable() else _spelt(each) for each in text)
-    return _INVISIBLE.sub(lambda found: _spelt(found[0]), text)
+        text = "".join(each if each.isprintable() else _escape(each) for each in text)
+    return _INVISIBLE.sub(lambda found: _escape(found[0]), text)
 
 
-def _spelt(character: str) -> str:
+def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
 class PlainConsole(Console):
-    """A console on which data is shown as it is and does nothing.
+    """A console on which data is shown literally and cannot control the terminal.
 
     A string is one line, without markup and without emoji codes; see `block` for texts of several lines. In
     whatever else is rendered, control characters are spelt out; hyperlinks and hiding are dropped.
@@ -61,7 +61,7 @@ class PlainConsole(Console):
         return super().render_str(escaped(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """What is written, in the end, of anything that is printed."""
+        """The segments of anything that is printed, escaped."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else _harmless(segment)
 
@@ -79,14 +79,14 @@ def block(text: str) -> Text:
 
 
 def child_line(line: str) -> Text:
-    """A line that a child process printed, with its colours and nothing else that moves a terminal."""
+    """A line that a child process printed, with its colours; other escape sequences are spelt out."""
     parts = _COLOUR.split(line)
     parts[::2] = map(escaped, parts[::2])
     return Text.from_ansi("".join(parts))
 
 
-def show_defects_plainly() -> None:
-    """Print the traceback of a defect like any other text that may quote data."""
+def install_exception_hooks() -> None:
+    """Have the traceback of an uncaught exception printed like any other text that may quote data."""
 
     def show(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
         err.print(block("".join(traceback.format_exception(kind, error, trace))), soft_wrap=True)
@@ -107,14 +107,14 @@ _Raised = tuple[type[BaseException], BaseException, TracebackType | None] | tupl
 
 
 class OneLine(logging.Formatter):
-    """Writes control characters as escapes, so that nobody's name or query looks like another line."""
+    """A log formatter that escapes control characters, so that data cannot look like another line."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         """The line of an event."""
         return escaped(super().formatMessage(record).rstrip("\n"))
 
     def formatException(self, ei: _Raised) -> str:  # noqa: N802
-        """A traceback, indented: what it quotes begins no line."""
+        """A traceback, indented, so that data which it quotes begins no line."""
         return _indented(super().formatException(ei))
 
     def formatStack(self, stack_info: str) -> str:  # noqa: N802
@@ -123,14 +123,14 @@ class OneLine(logging.Formatter):
 
 
 def log_to_stderr() -> None:
-    """Log warnings and what is worse, with the time of each."""
+    """Log warnings and errors, with the time of each."""
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
 
 def keep_unconfigured_logs_to_one_line() -> None:
-    """The same for the warnings of a command that has set up no log."""
+    """Have the warnings of a command that has not configured logging written as by `OneLine`, too."""
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(OneLine("%(message)s"))
 

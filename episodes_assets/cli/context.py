@@ -35,7 +35,7 @@ def prepare_dagster_home(settings: Settings) -> Path:
     if given := os.environ.get("DAGSTER_HOME"):
         return Path(given)
     folder = make_folder(settings.dagster_home.resolve())
-    folder.chmod(0o700)  # what runs print may be read by those who may read the data
+    folder.chmod(0o700)  # the output of runs, which is kept there, may quote data
     link = folder / "dagster.yaml"
     if not link.exists():
         # By rename: another process may be doing the same.
@@ -47,9 +47,9 @@ def prepare_dagster_home(settings: Settings) -> Path:
 
 
 def ready_databases(settings: Settings) -> Dsns:
-    """Find the databases; set the embedded ones up when they are not, saying so.
+    """Find the databases; embedded ones are set up, with a message, if they are not.
 
-    With them goes the lake in the home: what an older release has left as snapshots is brought in.
+    With embedded ones, the snapshots of an older release are brought into the lake as well.
 
     Raises:
         DatabaseUnreachable: If the embedded server does not start.
@@ -62,7 +62,7 @@ def ready_databases(settings: Settings) -> Dsns:
 
 
 def bring_in_older_snapshots(settings: Settings) -> None:
-    """Bring what an older release has left as snapshots into the lake, if that was not done, saying so.
+    """Bring the snapshots of an older release into the lake, with a message, if that was not done.
 
     Raises:
         SnapshotDamaged: If a snapshot is not what was written.
@@ -100,7 +100,7 @@ def announce_open_hosts(settings: Settings) -> None:
 def refuse_writable_input(settings: Settings, dsns: Dsns) -> None:
     """Refuse, in production, an input role that could write; warn of it elsewhere.
 
-    An input that cannot be reached is left to the step that reads it: days that are kept need none.
+    An input that cannot be reached is no error here: only a step that reads it needs it.
 
     Raises:
         InputWritable: In production, if the role could write.
@@ -119,11 +119,11 @@ def refuse_writable_input(settings: Settings, dsns: Dsns) -> None:
 
 
 def writable_input(settings: Settings, dsns: Dsns) -> str:
-    """The DSN to fill the input with, after a look at its stamp.
+    """The DSN of the role that fills the input, after checking the input's stamp.
 
     Raises:
         WrongEnvironment: If the input belongs to another environment.
-        NotProvisioned: If it has no stamp: then it may be other systems'.
+        NotProvisioned: If it has no stamp: it may then belong to other systems.
     """
     dsn = dsns.require(Purpose.INPUT_WRITER)
     with connect_to_write(dsn, Database.INPUT, settings.environment):
@@ -136,14 +136,14 @@ LOCK_FILE = "up.lock"
 
 @contextmanager
 def only_system(home: Path, address: str) -> Iterator[None]:
-    """Hold the home while the block lasts; the kernel lets go of it however the process ends.
+    """Hold the lock on the home during the block; the kernel releases it however the process ends.
 
     Args:
         home: The folder.
-        address: Where this system's web UI is found.
+        address: The URL of this system's web UI, for the message of another `episodes up`.
 
     Raises:
-        AlreadyRunning: At once, if another process holds it.
+        AlreadyRunning: At once, if another process holds the lock.
     """
     path = make_folder(home) / LOCK_FILE
     with open_file(path, "a+") as file:

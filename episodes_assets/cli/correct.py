@@ -28,17 +28,17 @@ from episodes_assets.cli.runs import (
     materialize_days,
     open_instance,
     run_config,
-    workers_of_ones_own,
+    worker_count,
 )
 from episodes_assets.cli.supervisor import temporary_workers
 from episodes_assets.days import ONE_DAY, days_between, parse_day
 from episodes_assets.errors import ReasonMissing, StateGap
-from episodes_assets.lake.drops import Drop
+from episodes_assets.explanation.records import PlanRecord
+from episodes_assets.lake.drop_record import Drop
 from episodes_assets.lake.opening import open_lake
-from episodes_assets.lake.taking import REASON, lost_by
 from episodes_assets.lake.viewings import Viewings
+from episodes_assets.ledger.episode import read_plans
 from episodes_assets.ledger.held import Waiver, read_waivers
-from episodes_assets.ledger.plans import RecordedPlan, read_plans
 from episodes_assets.postgres.connect import connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
@@ -61,8 +61,8 @@ def correct(
 
     Takes the day anew, then plans, works and publishes it and all later days of the
     history again; those use what is kept of them, so their input may be gone. Viewings that the input has
-    deleted stay in the lake; a day of which it has new ones besides is refused, unless it is said that the
-    deleted ones shall be lost. If it is interrupted, run it again.
+    deleted stay in the lake; a day of which it has new ones besides is refused, unless the loss of the
+    deleted ones is accepted by --accept-lost-viewings. If it is interrupted, run it again.
 
     Example: episodes correct 2018-03-05 --reason "half of the drop was missing"
     """
@@ -77,7 +77,7 @@ def correct(
     _require_computable(settings, dsns, first, _last_day_built_on(dsns, first))
     before = _published(dsns, first, first)
     with (
-        temporary_workers(settings, dsns, workers_of_ones_own(workers, dsns)),
+        temporary_workers(settings, dsns, worker_count(workers, dsns)),
         open_instance(settings, dsns) as instance,
     ):
         config = run_config(
@@ -111,7 +111,7 @@ def _last_day_built_on(dsns: Dsns, day: dt.date) -> dt.date:
 
 
 def _require_computable(settings: Settings, dsns: Dsns, first: dt.date, last: dt.date) -> None:
-    """Refuse before anything changes what some step would refuse later on."""
+    """Refuse days that a later step would refuse, before anything is changed."""
     with connect_to_read(dsns.require(Purpose.RESULTS), Database.RESULTS) as results:
         published = read_published_coverage(results, first, last)
     require_computable(published, open_lake(settings).viewings().newest())
@@ -209,14 +209,14 @@ def _viewings(viewings: Viewings, day: dt.date) -> list[dict[str, str]]:
     taken = []
     for commit in viewings.commits():
         if commit.days and day in commit.days:
-            gone, new = lost_by(commit).get(day, (0, 0))
+            gone, new = commit.lost.get(day, (0, 0))
             taken.append(
                 {
                     "version": str(commit.number),
                     "taken": _time(commit.at),
                     "accepted as lost": f"{gone:,}",
                     "new instead": f"{new:,}",
-                    "reason": commit.facts.get(REASON, ""),
+                    "reason": commit.reason,
                 }
             )
     return taken
@@ -237,7 +237,7 @@ def _tracked(tracked: TrackedDay | None, *, is_stale: bool) -> list[dict[str, st
     ]
 
 
-def _plans(plans: Iterable[RecordedPlan], waivers: Iterable[Waiver]) -> list[dict[str, RenderableType]]:
+def _plans(plans: Iterable[PlanRecord], waivers: Iterable[Waiver]) -> list[dict[str, RenderableType]]:
     by_plan: defaultdict[int, list[str]] = defaultdict(list)
     for each in waivers:
         retried = (
@@ -281,12 +281,12 @@ def _publications(publications: Iterable[PublishedDay]) -> list[dict[str, str]]:
 
 
 def _plan(number: int, uid: uuid.UUID | None) -> str:
-    """A plan's number, and what tells it from another one that was once given the same."""
+    """A plan's number with its uid: after a restore, another plan may have had the same number."""
     return str(number) if uid is None else f"{number} ({uid.hex[:8]})"
 
 
 def _version(number: int | None, digest: str | None) -> str:
-    """A version's number, and what tells it from another lake's of the same number."""
+    """A version's number with its digest: another lake has other content under the same number."""
     if number is None:
         return "-"
     return f"version {number}" + (f" ({digest[:8]})" if digest else "")

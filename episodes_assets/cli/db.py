@@ -84,7 +84,7 @@ def stamp(
     announce_open_hosts(settings)
     opened = open_lake(settings)
     tables = [opened.viewings(), *opened.drops().tables] if lake or not database else []
-    written = [table for table in tables if table.change_stamp(old, new, look_only=True)]
+    written = [table for table in tables if table.change_stamp(old, new, dry_run=True)]
     if database or not lake:
         change_stamp(settings, dsns, database or (), old=old, new=new, report=out.print)
     for table in written:

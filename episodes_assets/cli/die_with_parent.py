@@ -22,11 +22,11 @@ _UNBOUND = 0
 
 
 def argv(parent: int = _UNBOUND) -> list[str]:
-    """What to put before a command line whose program is to be started by this.
+    """The prefix of a command line whose program is to be started by this module.
 
     Args:
-        parent: This process's id, to bind the program to it. The kernel means the thread that starts it: when
-            that ends, the program gets the signal as well.
+        parent: This process's id, to bind the program to it. To the kernel, the parent is the thread that
+            starts the program: when that thread ends, the program gets the signal as well.
     """
     return [sys.executable, "-I", "-S", __file__, str(parent)]
 
@@ -40,7 +40,7 @@ def main() -> None:
     if int(parent) != _UNBOUND:
         if sys.platform == "linux":  # other kernels have no such signal
             ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        # It may have ended before; whoever adopted this process, init or a subreaper, is not the parent.
+        # The parent may have ended before (a race); then init or a subreaper has adopted this process.
         if os.getppid() != int(parent):
             raise SystemExit("the parent process is gone")
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -34,13 +34,13 @@ _OF_TABLE = "CSV or Parquet of the table `{}`; may be given several times."
 
 @app.command()
 def generate(
-    episodes: Annotated[int, typer.Option(min=10, help="Episodes there will ever be.")] = 4_000,
+    episodes: Annotated[int, typer.Option(min=10, help="How many episodes the sample has.")] = 4_000,
     first: Annotated[str, typer.Option("--from", help="The first day, YYYY-MM-DD.")] = FIRST_DAY.isoformat(),
     days: Annotated[int, typer.Option(min=1, max=3660, help="How many days of drops.")] = 7,
     history: Annotated[
         int, typer.Option(min=0, max=400, help="Days of viewings before the first drop.")
     ] = 14,
-    seed: Annotated[int, typer.Option(help="Of all randomness: same seed, same rows.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the random generators: same seed, same rows.")] = 1,
 ) -> None:
     """Write a realistic sample: a growing catalogue, Zipf-shaped viewing, some rows that are wrong.
 

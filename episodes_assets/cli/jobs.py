@@ -174,6 +174,6 @@ def cancel(
 
 
 def _decided_by(typed: str | None) -> str:
-    """Whoever runs this, always; a name that they give stands beside it."""
+    """The user of this process, always; a name that is given by --by is added."""
     given = " ".join((typed or "").split())
     return f"{operating_system_user()}, as typed: {given}" if given else operating_system_user()

@@ -20,7 +20,6 @@ from episodes_assets.lake import upkeep
 from episodes_assets.lake.day_file import LakeFile
 from episodes_assets.lake.opening import open_lake
 from episodes_assets.lake.tables import LakeTable
-from episodes_assets.lake.taking import REASON, lost_by
 from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.ledger import plans
@@ -50,7 +49,7 @@ def status() -> None:
     settings = _settings()
     lake = open_lake(settings)
     viewings = lake.viewings()
-    missing = upkeep.missing_of(viewings, _named(ready_databases(settings)).viewings_versions)
+    missing = upkeep.missing_of(viewings, _read_references(ready_databases(settings)).viewings_versions)
     shown = Table(box=None)
     for name in ("table", "version", "environment", "days", "first", "last", "missing between"):
         shown.add_column(name)
@@ -77,10 +76,10 @@ def status() -> None:
         return
     out.print(shown)
     for commit in viewings.commits():
-        for day, (gone, new) in sorted(lost_by(commit).items()):
+        for day, (gone, new) in sorted(commit.lost.items()):
             out.print(
                 f"Version {commit.number} of {commit.at:%Y-%m-%d %H:%M} has {new:,} other viewings of {day}"
-                f" in place of {gone:,} that were accepted as lost: {commit.facts.get(REASON, '')}",
+                f" in place of {gone:,} that were accepted as lost: {commit.reason}",
                 style="yellow",
                 markup=False,
                 soft_wrap=True,
@@ -100,7 +99,7 @@ def verify() -> None:
     settings = _settings()
     lake = open_lake(settings)
     viewings = lake.viewings()
-    named = _named(ready_databases(settings))
+    named = _read_references(ready_databases(settings))
     missing = upkeep.missing_of(viewings, named.viewings_versions)
     tables: list[tuple[LakeTable, list[LakeFile]]] = [
         *upkeep.files_of_drops(lake.drops(), named.snapshot_ids),
@@ -145,7 +144,7 @@ def vacuum(
     settings = _settings()
     lake = open_lake(settings)
     viewings, drops = lake.viewings(), lake.complete_drops()
-    named = _named(ready_databases(settings))
+    named = _read_references(ready_databases(settings))
     files, size = 0, 0
     older_than = dt.timedelta(days=days)
     # A plan that is about to be recorded may name one of these.
@@ -160,7 +159,7 @@ def vacuum(
     for table, some in kept:
         for path, bytes_ in table.unnamed({file.path for file in some}, older_than):
             if remove and not table.remove_unnamed(path, older_than):
-                continue  # a day's again meanwhile
+                continue  # part of a day again meanwhile
             out.print(f"{table.name}/{path}", markup=False, highlight=False)
             files, size = files + 1, size + bytes_
     said = "removed" if remove else "could be removed: run it with --remove"
@@ -174,8 +173,10 @@ def _settings() -> Settings:
 
 
 @dataclass(frozen=True)
-class _Named:
-    """What may never be removed, by all databases: one may have been restored to an earlier moment.
+class _References:
+    """What the databases name of the lake, and must never be removed.
+
+    All databases are read, as one of them may have been restored to an earlier moment.
 
     Attributes:
         viewings_versions: Versions of the viewings.
@@ -197,11 +198,11 @@ def _require_all(viewings: Viewings, missing: Sequence[PinnedVersion]) -> None:
         )
 
 
-def _named(dsns: Dsns) -> _Named:
+def _read_references(dsns: Dsns) -> _References:
     with connect_to_read(dsns.require(Purpose.QUEUE), Database.QUEUE) as queue:
         versions = plans.read_viewings_versions(queue)
         ids = plans.read_snapshot_ids(queue)
     with connect_to_read(dsns.require(Purpose.RESULTS), Database.RESULTS) as results:
         versions |= publications.read_viewings_versions(results)
         ids |= publications.read_snapshot_ids(results) | state.read_snapshot_ids(results)
-    return _Named(versions, ids)
+    return _References(versions, ids)

@@ -22,6 +22,7 @@ from episodes_assets.postgres.connect import connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.results import publications
+from episodes_assets.results.repairs import read_repairs_of_run
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets.user_files import require_standard_output, user_path, written_whole
 
@@ -39,7 +40,7 @@ _COUNTS = (
     "failed",
     "rows published",
 )
-# The asset that has a stage's seconds, and what its column is called.
+# The asset whose metadata has a stage's seconds, and the name of the stage's column.
 STAGES = {
     "input_episodes": "input",
     "tracked_episodes": "tracked",
@@ -99,6 +100,16 @@ def day_table(
     return table
 
 
+def print_repairs(dsns: Dsns, run_id: str) -> None:
+    """Print what a run has repaired, or that there was nothing to repair."""
+    with connect_to_read(dsns.require(Purpose.RESULTS), Database.RESULTS) as results:
+        repairs = read_repairs_of_run(results, run_id)
+    for each in repairs:
+        out.print(f"{each.day}: repaired: {each.what}", soft_wrap=True)
+    if not repairs:
+        out.print("There was nothing to repair.")
+
+
 def stage_seconds(
     instance: "dg.DagsterInstance", days: Sequence[dt.date]
 ) -> dict[tuple[str, dt.date], float]:
@@ -148,7 +159,7 @@ def results(
     elif len(csv) > 1:
         raise BadFile("--csv is given more than once", "name one file")
     dsns = ready_databases(load_settings())
-    # Read as a consumer would, where this process may.
+    # By the consumers' role, if this process has its DSN.
     purpose = Purpose.CONSUMER if Purpose.CONSUMER in dsns.by_purpose else Purpose.RESULTS
     with connect_to_read(dsns.require(purpose), Database.RESULTS) as connection:
         manifest = publications.find_day(connection, parsed)

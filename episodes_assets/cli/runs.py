@@ -26,7 +26,7 @@ from episodes_assets.cli.context import (
     refuse_writable_input,
     require_reachable,
 )
-from episodes_assets.cli.results import day_table
+from episodes_assets.cli.results import day_table, print_repairs
 from episodes_assets.cli.supervisor import temporary_workers
 from episodes_assets.days import days_between, parse_date, parse_day, parse_range
 from episodes_assets.errors import BadRunConfig, EpisodesError, ReasonMissing, RunFailed
@@ -102,7 +102,7 @@ def materialize_days(
     began, is_whole = time.monotonic(), False
     try:
         with (
-            _dagsters_database_stays(dsns),
+            _explaining_lost_storage(dsns),
             _interruptible(),
             _shown_progress(instance, dsns, run_id, first, last),
         ):
@@ -115,7 +115,7 @@ def materialize_days(
             )
         is_whole = result.success
     finally:
-        _tell_duration(first, last, time.monotonic() - began, is_whole=is_whole)
+        _print_duration(first, last, time.monotonic() - began, is_whole=is_whole)
     if not result.success:
         raise _explain_failure(result, run_id)
     return run_id
@@ -125,8 +125,8 @@ def _label(first: dt.date, last: dt.date) -> str:
     return str(first) if first == last else f"{first} to {last}"
 
 
-def _tell_duration(first: dt.date, last: dt.date, seconds: float, *, is_whole: bool) -> None:
-    """Where no progress bar can be seen."""
+def _print_duration(first: dt.date, last: dt.date, seconds: float, *, is_whole: bool) -> None:
+    """Print how long a run took, if stderr is no terminal and so shows no progress bar."""
     if not err.is_terminal:
         took = f"{seconds:.1f} s" if is_whole else f"not finished, ended after {seconds:.1f} s"
         err.print(f"{_label(first, last)}: {took}")
@@ -134,9 +134,9 @@ def _tell_duration(first: dt.date, last: dt.date, seconds: float, *, is_whole: b
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Have an interrupt of Dagster's be one of Python's, and SIGTERM handled afterwards as it was before.
+    """Turn Dagster's interrupt into Python's, and restore the handler of SIGTERM afterwards.
 
-    Dagster leaves SIGTERM to the handler of SIGINT: ignored, in a background job that ignores Ctrl-C.
+    Dagster gives SIGTERM the handler of SIGINT, which is ignored in a background job of a shell.
 
     Raises:
         KeyboardInterrupt: If the run is interrupted between two steps.
@@ -154,8 +154,8 @@ def _interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def _dagsters_database_stays(dsns: Dsns) -> Iterator[None]:
-    """Say so plainly if it does not: the run then ends in the middle, with what it had committed."""
+def _explaining_lost_storage(dsns: Dsns) -> Iterator[None]:
+    """Name Dagster's database if it goes away, which ends a run in the middle, with what it had committed."""
     from sqlalchemy.exc import SQLAlchemyError  # loaded with Dagster
 
     try:
@@ -319,7 +319,7 @@ def run(
         since=since,
         accept_lost=accept_lost_viewings,
     )
-    _materialize(day, day, workers, config)
+    _materialize(day, day, workers, config, repair=repair)
 
 
 def backfill(
@@ -349,11 +349,11 @@ def backfill(
         since=since,
         accept_lost=accept_lost_viewings,
     )
-    _materialize(first, last, workers, config)
+    _materialize(first, last, workers, config, repair=repair)
 
 
-def workers_of_ones_own(workers: int | None, dsns: Dsns) -> int:
-    """How many workers a command runs: as many as the option says, or what suits its databases."""
+def worker_count(workers: int | None, dsns: Dsns) -> int:
+    """How many workers a command starts: the option's value, or the default for its databases."""
     if workers is None:
         return EMBEDDED_WORKERS if dsns.is_embedded else 0
     return workers
@@ -425,7 +425,7 @@ def _config(
     )
 
 
-def _materialize(first: str, last: str, workers: int | None, config: dict[str, Any]) -> None:
+def _materialize(first: str, last: str, workers: int | None, config: dict[str, Any], *, repair: bool) -> None:
     start, end = (parse_day(first),) * 2 if first == last else parse_range(first, last)
     settings = load_settings()
     dsns = ready_databases(settings)
@@ -433,8 +433,10 @@ def _materialize(first: str, last: str, workers: int | None, config: dict[str, A
     refuse_writable_input(settings, dsns)
     require_reachable(dsns)
     with (
-        temporary_workers(settings, dsns, workers_of_ones_own(workers, dsns)),
+        temporary_workers(settings, dsns, worker_count(workers, dsns)),
         open_instance(settings, dsns) as instance,
     ):
-        materialize_days(instance, dsns, start, end, config)
+        run_id = materialize_days(instance, dsns, start, end, config)
         out.print(day_table(settings, dsns, instance, list(days_between(start, end))))
+        if repair:
+            print_repairs(dsns, run_id)

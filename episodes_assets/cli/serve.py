@@ -41,8 +41,9 @@ def webserver(
 ) -> None:
     """Serve Dagster's web UI behind a login until Ctrl-C.
 
-    Needs EPISODES_DAGSTER_DSN, EPISODES_DASHBOARD_DSN and EPISODES_QUEUE_DSN; without --workspace, also
-    what the code location needs. Users are made with `episodes users add`. Viewers see everything and
+    Needs EPISODES_DAGSTER_DSN, EPISODES_DASHBOARD_DSN and EPISODES_QUEUE_DSN; for the page Explain also
+    EPISODES_RESULTS_READER_DSN and the lake at EPISODES_LAKE_URL; without --workspace, also what the code
+    location needs. Users are made with `episodes users add`. Viewers see everything and
     change nothing; operators may do all that the UI offers, and the audit log says who did what.
     """
     # Dagster takes seconds to import; `--help` must not wait for it.
@@ -88,7 +89,7 @@ def worker(
     logging.getLogger("pgqueuer").setLevel(logging.DEBUG if verbose else logging.CRITICAL)
     settings = load_settings()
     dsns = resolve_dsns(settings)
-    if stop_with_parent is None:  # which has said so itself
+    if stop_with_parent is None:  # a parent has printed them itself
         announce_open_hosts(settings)
     # Algorithms run in a child process, which is handed no DSN.
     with dsns.as_environment(()):

@@ -28,7 +28,7 @@ _IN_MEMORY = pa.schema({"epid": pa.int64(), "tracked_on": pa.timestamp("s")})
 
 
 def read_state(path: Path, as_of: dt.date) -> pd.DataFrame:
-    """A state as `import_state` wants it.
+    """Read a file of tracked episodes for `import_state`.
 
     Args:
         path: CSV or Parquet; a missing `tracked_on` counts as `as_of`.
@@ -37,7 +37,7 @@ def read_state(path: Path, as_of: dt.date) -> pd.DataFrame:
     Raises:
         BadFile: If the file cannot be read exactly, or an epid is negative or repeated, or was tracked after
             `as_of`.
-        SystemFailure: If the machine does not let it be read.
+        SystemFailure: If the operating system refuses to read it.
     """
     table = read_input_file(path, _SCHEMA, lambda table: _check(_frame(table, as_of), as_of))
     return _frame(table, as_of)

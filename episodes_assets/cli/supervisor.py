@@ -124,10 +124,10 @@ class ProcessGroup:
 
 
 class Restarts:
-    """Starts processes again that have ended: soon, and ever later those that end as soon as they begin.
+    """Restarts processes that have ended, with exponential backoff for those that end soon again.
 
     Args:
-        group: Where they belong.
+        group: The group in which they are started.
     """
 
     def __init__(self, group: ProcessGroup) -> None:
@@ -136,7 +136,7 @@ class Restarts:
         self._due: list[tuple[float, Child]] = []
 
     def plan(self, child: Child) -> float:
-        """Have a process that has ended started again; in how many seconds."""
+        """Schedule the restart of a process that has ended; returns the seconds until then."""
         now = time.monotonic()
         lived = now - child.started > LIVED_SECONDS
         pause = FIRST_PAUSE_SECONDS if lived else self._pauses.get(child.name, FIRST_PAUSE_SECONDS)
@@ -180,7 +180,7 @@ def worker_environment(settings: Settings, dsns: Dsns) -> dict[str, str]:
 
 @contextmanager
 def temporary_workers(settings: Settings, dsns: Dsns, count: int) -> Iterator[None]:
-    """Run workers of one's own while the block lasts; their logs go to the home.
+    """Run worker processes of this command during the block; their logs go to the home.
 
     Raises:
         ProcessFailed: If all workers have ended by the end of the block.
@@ -196,7 +196,8 @@ def temporary_workers(settings: Settings, dsns: Dsns, count: int) -> Iterator[No
         }
 
         def to_file(name: str, line: str) -> None:
-            # Closed, by the last lines of a stopped worker; or the disk is full: the worker must not wait.
+            # The file may be closed when a stopped worker prints its last lines, or the disk may be full: the
+            # worker must not block.
             with contextlib.suppress(ValueError, OSError):
                 files[name].write(f"{escaped(line)}\n".encode())
 
@@ -220,7 +221,7 @@ def temporary_workers(settings: Settings, dsns: Dsns, count: int) -> Iterator[No
 
 
 def _keep_running(group: ProcessGroup, ended: threading.Event, restarts: Restarts, logs: Path) -> None:
-    """Start workers again, and say so: whoever waits for them may see nothing else."""
+    """Restart workers that have ended, with a message: a command that waits for them may show no other."""
     while not ended.wait(1):
         for child in group.forget_ended():
             pause = restarts.plan(child)

@@ -102,7 +102,7 @@ def _run(settings: Settings, dsns: Dsns, folder: Path, configuration: Configurat
 
 @contextlib.contextmanager
 def private_socket_path() -> Iterator[Path]:
-    """Where the code location listens: who reaches it may start runs, so it is for this user alone.
+    """The path of the code location's socket: whoever reaches it may start runs, so only this user can.
 
     Raises:
         ProcessFailed: If its path would be longer than a socket's may be.
@@ -118,7 +118,7 @@ def private_socket_path() -> Iterator[Path]:
 
 
 def _announce_first_operator(settings: Settings, dsns: Dsns) -> None:
-    """Make somebody who can sign in, where there is nobody; the password is shown this once."""
+    """Add the first operator where there is no user, and print the password, this once."""
     with connect_to_write(
         dsns.require(Purpose.DASHBOARD), Database.DAGSTER, settings.environment, autocommit=True
     ) as connection:
@@ -145,7 +145,7 @@ def _start(
     port: int,
     workers: int,
 ) -> None:
-    # Not in the home: Dagster's daemon reads it again each minute, and would follow another system's.
+    # Not in the home: Dagster's daemon reads the file again each minute, and would follow another system's.
     workspace = code_socket.with_name("workspace.yaml")
     server = {"socket": str(code_socket), "location_name": "episodes_assets"}
     write_file(workspace, yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
@@ -181,7 +181,7 @@ def _start(
 
 
 def _wait_for_code(group: ProcessGroup, code_socket: Path, stopping: threading.Event) -> None:
-    """Until the code location answers: daemon and UI complain at length about one that does not.
+    """Wait until the code location answers: without it, daemon and UI would log long errors.
 
     Raises:
         ProcessFailed: If it ends, or does not answer in time.
@@ -206,13 +206,13 @@ def _watch(
     ready: threading.Event,
     database: embedded.EmbeddedServer | None,
 ) -> None:
-    """Until it is stopped: start processes again that have ended, and an embedded PostgreSQL.
+    """Restart processes that end, and an embedded PostgreSQL, until the system is stopped.
 
-    The code location comes back on the same socket, where daemon and web UI find it by themselves.
+    The code location is started on the same socket, to which daemon and web UI reconnect by themselves.
 
     Raises:
-        ProcessFailed: When one that the system needs ends before all were ready: it would do so for ever.
-        DatabaseUnreachable: When the PostgreSQL does not start again.
+        ProcessFailed: If a process other than a worker ends before the system was ready.
+        DatabaseUnreachable: If the PostgreSQL does not start again.
     """
     restarts = Restarts(group)
     while not stopping.wait(WATCH_SECONDS):
@@ -263,20 +263,20 @@ class _PrefixedOutput:
 
 def _announce(configuration: Configuration, stopping: threading.Event, ready: threading.Event) -> None:
     began = time.monotonic()
-    was_told = False
+    has_warned = False
     while not stopping.wait(0.5):
-        if _is_well(configuration):
+        if _is_healthy(configuration):
             ready.set()
             out.print(f"The UI is ready: {configuration.address}  (Ctrl-C stops everything)", style="bold")
             return
-        if not was_told and time.monotonic() - began > READY_SECONDS:
-            was_told = True
+        if not has_warned and time.monotonic() - began > READY_SECONDS:
+            has_warned = True
             health = f"{configuration.address}/healthz"
             out.print(f"Not ready after {READY_SECONDS:g} s: read the lines above, and {health}")
 
 
-def _is_well(configuration: Configuration) -> bool:
-    """Whether the dashboard answers and says that it can serve."""
+def _is_healthy(configuration: Configuration) -> bool:
+    """Whether the dashboard's /healthz answers that it can serve."""
     context = None
     if configuration.certificate:
         # Its own certificate and no other, whatever name is in it and whoever signed it.

@@ -27,6 +27,7 @@ from episodes_assets.dashboard.auth.oidc import oidc_login
 from episodes_assets.dashboard.auth.refusals import answer
 from episodes_assets.dashboard.configuration import Configuration
 from episodes_assets.dashboard.dagster_ui import DagsterUi, open_dagster_ui
+from episodes_assets.dashboard.explain import ExplainSources, explain_routes
 from episodes_assets.dashboard.fleet import LIVE, fleet_routes
 from episodes_assets.dashboard.health import health_routes
 from episodes_assets.dashboard.middleware import (
@@ -40,11 +41,12 @@ from episodes_assets.dashboard.site import Metrics, Site, site_of
 from episodes_assets.errors import BadSetting
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.postgres.dsn import Dsns
+from episodes_assets.postgres.hosts import allowed_lake_url
 from episodes_assets.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 
-# What the login page is made of; every other file is behind it.
+# The files of the login page; every other file needs a login.
 PUBLIC_FILES = ("dashboard.css", "favicon.svg")
 _STATIC_PATH = "/dashboard/static"
 
@@ -52,13 +54,13 @@ _STATIC_PATH = "/dashboard/static"
 def create_application(
     site: Site, ui: DagsterUi, *, oidc: OidcLogin | None = None, pages: Sequence[BaseRoute] = ()
 ) -> ASGIApp:
-    """The application, everything behind its auth gate.
+    """Build the application, with all routes behind its auth gate.
 
     Args:
         site: What its parts share.
-        ui: Dagster's own, which answers whatever no route of ours does.
-        oidc: A way to sign in with an account kept elsewhere.
-        pages: Routes of our own that only people who are signed in reach.
+        ui: Dagster's UI, which answers every request that no route of ours matches.
+        oidc: The login through an OpenID Connect provider, if there is one.
+        pages: Further routes of our own, which need a login.
 
     Raises:
         BadSetting: If nobody could sign in.
@@ -75,14 +77,14 @@ def create_application(
             *health_routes(site.accounts, ui),
             *(_file_route(name) for name in PUBLIC_FILES),
         ],
-        to_all=logout_routes(),
+        for_all_roles=logout_routes(),
         graphql=ui.graphql_routes,
-        unattended=[page for page in pages if isinstance(page, Route) and page.path == LIVE],
+        polled=[page for page in pages if isinstance(page, Route) and page.path == LIVE],
     )
     application = Starlette(
         routes=[
             *routes.public,
-            *routes.to_all,
+            *routes.for_all_roles,
             Route("/metrics", _show_metrics, methods=["GET"], name="metrics"),
             Mount(_STATIC_PATH, StaticFiles(directory=STATIC), name="dashboard-static"),
             *pages,
@@ -107,7 +109,7 @@ def create_application(
 def open_application(
     settings: Settings, dsns: Dsns, configuration: Configuration, workspace_file: Path | None
 ) -> Iterator[ASGIApp]:
-    """The application with everything it needs, which is let go of at the end.
+    """The application with its connections and code locations, which are closed at the end.
 
     Raises:
         BadSetting: If a DSN it needs is not set, or nobody could sign in.
@@ -121,7 +123,13 @@ def open_application(
         open_dagster_ui(workspace_file) as ui,
     ):
         site = Site(configuration, AccountsAccess(pool), Metrics(queue_dsn), queue_dsn)
-        pages = fleet_routes(queue_dsn, settings.environment)
+        sources = ExplainSources(
+            queue_dsn=queue_dsn,
+            results_dsn=dsns.by_purpose.get(Purpose.RESULTS_READER),
+            lake_url=allowed_lake_url(settings),
+            quarantine_limit=settings.quarantine_limit,
+        )
+        pages = [*fleet_routes(queue_dsn, settings.environment), *explain_routes(sources)]
         yield create_application(site, ui, oidc=_oidc(configuration, pool), pages=pages)
 
 
@@ -143,7 +151,7 @@ def _show_metrics(request: Request) -> Response:
 
 
 async def _show_away(request: Request, error: Exception) -> Response:
-    """What there is to say when a database goes away under a request."""
+    """The response where a database became unreachable while a request was handled."""
     _LOG.warning("%s: %s", request.url.path, error)
     return answer(refusals.AWAY, request)
 

@@ -43,10 +43,10 @@ class OidcAccess:
 
 
 def decide_role(email: str, *, email_verified: bool, access: OidcAccess) -> Role | None:
-    """What somebody with this address may do; None: they are not let in.
+    """The role of an e-mail address; None: it is not let in.
 
-    Of two lists that name them the operators' counts. Upper and lower case are the same, a subdomain is
-    another domain, and an address that is not plain ASCII is nobody's: it could look like another's.
+    An address in both lists is an operator's. Upper and lower case are the same, a subdomain is another
+    domain, and an address that is not plain ASCII is never let in: it could look like another (homograph).
     """
     domain = domain_of(email)
     if domain is None or not email_verified:
@@ -67,11 +67,11 @@ def domain_of(email: str) -> str | None:
 
 
 def is_vouched_for(issuer: str, email: str, hosted_domain: object) -> bool:
-    """Whether the provider answers for the address itself, and not only for having once sent mail to it.
+    """Whether the provider is authoritative for the address, and has not only verified it once by mail.
 
     Anybody may open a Google account with an address at a company, and keeps it after leaving. Google
-    answers for addresses of its own and for those it hosts, and says so in the claim `hd`. Of other
-    providers `email_verified` is believed.
+    is authoritative for its own addresses and for those it hosts, whose domain is in the claim `hd`. Other
+    providers' `email_verified` is trusted.
     """
     if issuer.rstrip("/") != GOOGLE:
         return True
@@ -116,10 +116,10 @@ class AuthMethods:
     oidc: OidcProvider | None
 
     def admit(self, identity: Identity) -> Identity | None:
-        """Somebody with a session or a token as the settings have it now, whenever they signed in.
+        """Apply today's settings to an identity whose session or token may be older.
 
         Returns:
-            With the role that they have today; None if they would not be let in any more.
+            The identity with its current role; None if it would not be let in any more.
         """
         match identity.method:
             case AuthMethod.PASSWORD:
@@ -222,7 +222,7 @@ class Configuration:
         names: The names and addresses by which browsers may call it.
         certificate: PEM file of its certificate, where it ends TLS itself.
         key: PEM file of the certificate's key.
-        trusted_proxies: Whose X-Forwarded-* headers are believed; none unless a proxy ends TLS.
+        trusted_proxies: Whose X-Forwarded-* headers are trusted; none unless a proxy ends TLS.
         lifetimes: Of a session.
         password_login: Whether passwords are accepted.
         is_read_only: Whether even operators change nothing.
@@ -265,7 +265,7 @@ def read_configuration(
 
     Raises:
         BadSetting: If it would listen beyond this machine without TLS, if the certificate or its key
-            cannot be used, if a name is none, or if nobody could sign in.
+            cannot be used, if a host name is invalid, or if nobody could sign in.
     """
     methods = read_auth_methods(settings)
     certificate, key = _certificate(settings)

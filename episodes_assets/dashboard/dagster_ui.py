@@ -31,8 +31,8 @@ from episodes_assets.settings import PROJECT_FOLDER
 class ReadOnlyWorkspace(IWorkspaceProcessContext[WorkspaceRequestContext]):
     """A view of a workspace whose requests may only read, as with `dagster-webserver --read-only`.
 
-    A workspace of its own would have its own connections to the code server, and know nothing of a
-    reload that an operator asked the other one for.
+    A second workspace would have its own connections to the code server, and would not see a reload of the
+    first one.
     """
 
     def __init__(self, behind: WorkspaceProcessContext) -> None:
@@ -72,12 +72,12 @@ class ReadOnlyWorkspace(IWorkspaceProcessContext[WorkspaceRequestContext]):
         raise PermissionError
 
 
-# As dagster-webserver has them: a statement's longest, a connection's, and how many more than five.
+# The defaults of dagster-webserver: the longest statement, the longest connection, how many beyond five.
 STATEMENT_MILLISECONDS = 15_000
 RECYCLE_SECONDS = 3_600
 MORE_CONNECTIONS = 20
 POLL_MILLISECONDS = 2_000
-# As workspace.yaml names it, but for the folder: without one, modules of the current folder would come first.
+# As in workspace.yaml, and with a folder: without one, modules of the current folder would take precedence.
 _OUR_CODE = ModuleTarget(
     module_name="episodes_assets.definitions",
     attribute=None,
@@ -93,7 +93,7 @@ class DagsterUi:
 
     Attributes:
         workspace: The code locations behind both.
-        for_operators: With all buttons.
+        for_operators: With all permissions.
         for_viewers: Read-only.
     """
 
@@ -118,7 +118,7 @@ class DagsterUi:
         ]
 
     def ping_code(self) -> None:
-        """Ask each code server whether it is there.
+        """Check that each code server answers.
 
         Raises:
             ConnectionError: If one has not loaded.
@@ -134,7 +134,7 @@ class DagsterUi:
 
 @contextlib.contextmanager
 def open_dagster_ui(workspace_file: Path | None) -> Iterator[DagsterUi]:
-    """Load Dagster's instance and a workspace, and let go of both at the end.
+    """Load Dagster's instance and a workspace, and close both at the end.
 
     Args:
         workspace_file: Which code locations there are; without it, a code server of our own is started.

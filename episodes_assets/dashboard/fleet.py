@@ -56,7 +56,7 @@ HELD_OF_EACH_DAY = 3
 HELD_SHOWN = 12
 HELD_ON_A_PAGE = 50
 ERRORS_SHOWN = 10
-# A worker that falls silent is news for so long.
+# How long a worker is shown after it has ended or fallen silent.
 GONE_FOR = dt.timedelta(minutes=10)
 BUCKET_SECONDS = 10
 BUCKETS = 60
@@ -160,7 +160,7 @@ def read_day(queue_dsn: str, day: dt.date) -> Progress:
 
 
 def read_held_page(queue_dsn: str, day: dt.date, after: int) -> HeldPage:
-    """The held and waived jobs of a day behind a position.
+    """A page of a day's held and waived jobs, those after a position (keyset pagination).
 
     Raises:
         DayNotPlanned: If it has no plan.
@@ -198,20 +198,20 @@ T = TypeVar("T")
 
 
 def fleet_routes(queue_dsn: str, environment: str) -> list[Route]:
-    """The routes of the page. Who reaches them is signed in, and who changes something is an operator.
+    """The routes of the page. The auth gate lets only users reach them, and only operators those by POST.
 
     Args:
         queue_dsn: The queue, orchestrator's role.
-        environment: Of this process; it changes nothing in a queue of another one.
+        environment: Of this process; a queue of another environment is not changed.
     """
     handlers = _FleetPages(queue_dsn, environment)
     day = "/fleet/days/{day}"
 
     def get(path: str, endpoint: Endpoint, name: str) -> Route:
-        return Route(path, _plainly(endpoint), methods=["GET"], name=name)
+        return Route(path, _explaining_errors(endpoint), methods=["GET"], name=name)
 
     def post(path: str, endpoint: Endpoint, name: str) -> Route:
-        return Route(path, _plainly(endpoint), methods=["POST"], name=name)
+        return Route(path, _explaining_errors(endpoint), methods=["POST"], name=name)
 
     return [
         get("/fleet", handlers.show, "fleet"),
@@ -295,8 +295,8 @@ class _FleetPages:
         return await run_in_threadpool(work)
 
 
-def _plainly(endpoint: Endpoint) -> Endpoint:
-    """An error whose cause is known becomes a page that says so."""
+def _explaining_errors(endpoint: Endpoint) -> Endpoint:
+    """An endpoint that answers an error whose cause is known with a page that explains it."""
 
     async def answer(request: Request) -> Response:
         try:
@@ -318,7 +318,7 @@ def _day(request: Request) -> dt.date:
 
 
 def _number(text: str, limit: int) -> int:
-    """A whole number that the database can compare with its own."""
+    """A whole number within the range of the database's type."""
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdigit() and len(digits) < 20 and int(digits) < limit):
         raise JobNotHeld(f"{text!r} names no job", "follow a link of the Fleet page")
@@ -326,12 +326,12 @@ def _number(text: str, limit: int) -> int:
 
 
 def _back(done: str, day: dt.date, jobs: int) -> Response:
-    """To the page again, so that a reload does nothing twice. What was done is said in our own words."""
+    """Redirect to the page, so that a reload repeats nothing (post/redirect/get)."""
     return RedirectResponse("/fleet?" + urlencode({"done": done, "day": day, "jobs": jobs}), SEE_OTHER)
 
 
 def _notice(request: Request) -> str:
-    """What an address made by `_back` says; of any other, nothing."""
+    """The notice for an address made by `_back`; empty for any other. It has no text of the address."""
     query = request.query_params
     try:
         day, jobs = parse_date(query.get("day", "")), pages.jobs(_number(query.get("jobs", ""), 2**31))

@@ -32,11 +32,11 @@ class DaemonSilent(EpisodesError):
 
 
 class SensorTicks:
-    """Looks at the newest tick of a workspace's sensors.
+    """Checks the newest tick of a workspace's sensors.
 
     Args:
-        workspace: Its sensors count from now on: a daemon that is started together with this process has as
-            long for its first tick.
+        workspace: Whose sensors. Time without a tick is counted from now at the earliest, so that a daemon
+            which is started together with this process has time for its first tick.
     """
 
     def __init__(self, workspace: WorkspaceProcessContext) -> None:
@@ -44,7 +44,7 @@ class SensorTicks:
         self._since = time.time()
 
     def require_recent(self) -> None:
-        """Look, where a daemon is expected: it has reported to this instance, and sensors are switched on.
+        """Check, if a daemon is expected: one has sent heartbeats to this instance, and sensors are on.
 
         Raises:
             DaemonSilent: If the newest tick is older than six times the shortest interval of these sensors,
@@ -85,10 +85,10 @@ def _switched_on_at(state: InstigatorState) -> float:
 
 
 LONGEST_SECONDS = 5.0
-# Anybody may ask, so asking often must cost nothing.
-KEPT_SECONDS = 1.0
-# A look that is given up goes on in its thread, for as long as what it asks stays silent.
-LOOKS_AT_ONCE = 4
+# The route is public, so its result is cached.
+CACHE_SECONDS = 1.0
+# A check that has timed out keeps its thread until the database or code server answers.
+CHECKS_AT_ONCE = 4
 _LOG = logging.getLogger(__name__)
 
 
@@ -108,23 +108,23 @@ class _Health:
         self._ui = ui
         self._ticks = SensorTicks(ui.workspace)
         self._lock = anyio.Lock()
-        self._looks = threading.Semaphore(LOOKS_AT_ONCE)
-        self._looked_at = -KEPT_SECONDS
-        self._is_well = False
+        self._checks = threading.Semaphore(CHECKS_AT_ONCE)
+        self._checked_at = -CACHE_SECONDS
+        self._is_healthy = False
 
     async def show(self, _request: Request) -> Response:
         async with self._lock:
-            if time.monotonic() - self._looked_at > KEPT_SECONDS:
-                self._is_well = await self._look()
-                self._looked_at = time.monotonic()
-        if self._is_well:
+            if time.monotonic() - self._checked_at > CACHE_SECONDS:
+                self._is_healthy = await self._check()
+                self._checked_at = time.monotonic()
+        if self._is_healthy:
             return PlainTextResponse("ok")
         return PlainTextResponse("unavailable", status_code=503)
 
-    async def _look(self) -> bool:
+    async def _check(self) -> bool:
         try:
             with anyio.fail_after(LONGEST_SECONDS):
-                await to_thread.run_sync(self._ask, abandon_on_cancel=True)
+                await to_thread.run_sync(self._require_all, abandon_on_cancel=True)
         except TimeoutError:
             _LOG.warning("not well: no answer within %s s", LONGEST_SECONDS)
         except AWAY as error:
@@ -135,13 +135,13 @@ class _Health:
             return True
         return False
 
-    def _ask(self) -> None:
-        """Ask all that has to answer, in a thread that nobody may be waiting for any more."""
-        if not self._looks.acquire(blocking=False):
+    def _require_all(self) -> None:
+        """Run all checks, in a thread whose caller may have timed out."""
+        if not self._checks.acquire(blocking=False):
             raise TimeoutError
         try:
             self._accounts.ping()
             self._ui.ping_code()
             self._ticks.require_recent()
         finally:
-            self._looks.release()
+            self._checks.release()

@@ -64,7 +64,7 @@ def _with_strip(html: bytes, scope: Scope) -> bytes:
 
 
 class MetricsMiddleware:
-    """The outermost ASGI middleware; WebSockets, which last, are not timed."""
+    """The outermost ASGI middleware: counts and times HTTP requests, and leaves WebSockets out."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -76,7 +76,7 @@ class MetricsMiddleware:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        status = 500  # what is raised ends as
+        status = 500  # of a request that raises an exception
 
         async def noting_status(message: Message) -> None:
             nonlocal status
@@ -99,14 +99,14 @@ _HSTS = "max-age=31536000"
 
 
 class SecurityHeaders:
-    """No response of the application is framed, sniffed, revealed to other sites or cached by a proxy.
+    """Headers against framing (clickjacking), MIME sniffing, referrer leaks and caching by proxies.
 
     A response without a Content-Security-Policy gets our strict one; to any other, Dagster's own
     included, it is added that no site may frame it.
 
     Args:
         app: The application.
-        is_secure: Whether browsers reach us over TLS: then HSTS makes them insist on it.
+        is_secure: Whether browsers reach us over TLS: then HSTS is set.
     """
 
     def __init__(self, app: ASGIApp, *, is_secure: bool) -> None:

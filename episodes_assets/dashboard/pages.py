@@ -19,11 +19,11 @@ HEIGHT = 60
 
 @dataclass(frozen=True)
 class Sparkline:
-    """The line, in a picture of `WIDTH` by `HEIGHT`.
+    """A sparkline as SVG points, in a picture of `WIDTH` by `HEIGHT`.
 
     Attributes:
-        line: Its points, as `polyline` wants them.
-        area: The same with the ground below, as `polygon` wants them.
+        line: The points of its `polyline`.
+        area: The points of the `polygon` between it and the lower edge.
         top: The greatest number, which touches the upper edge.
         latest: The last number.
     """
@@ -59,7 +59,7 @@ def page(
     headers: dict[str, str] | None = None,
     **context: Any,  # noqa: ANN401  whatever the template shows
 ) -> Response:
-    """A page from a template, never cached; `user` in it is who looks at it."""
+    """A page from a template, never cached; `user` in it is the request's identity."""
     return TEMPLATES.TemplateResponse(
         request,
         template,

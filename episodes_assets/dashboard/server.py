@@ -56,11 +56,11 @@ class ConnectionLimits:
 
 
 class OpenConnection:
-    """One connection, and what it is at.
+    """One connection, with the deadline of the phase that it is in.
 
     Args:
         accepted: Its socket.
-        network: Where it comes from; None where that is a proxy, whose clients share an address.
+        network: Its client's network; None for a trusted proxy, whose clients share an address.
         limits: How long it may take.
     """
 
@@ -75,33 +75,33 @@ class OpenConnection:
         self.wait()
 
     def connected(self, transport: asyncio.Transport) -> None:
-        """It is ready for requests; its TLS handshake, if any, is done."""
+        """Note that it is ready for requests: its TLS handshake, if any, is done."""
         self._transport = transport
 
     def wait(self) -> None:
-        """A request's head is awaited: the time for it runs from the first call on."""
+        """Note that a request's head is awaited; its deadline runs from the first call on."""
         if self._request_due is None:
             self.waits_since = time.monotonic()
             self._request_due = self.waits_since + self._limits.request_seconds
 
     def receive_body(self) -> None:
-        """A head is complete and the body is not; whoever reads that limits the time."""
+        """Note that a head is complete and the body is not, whose reader has a time limit of its own."""
         self._request_due = None
 
     def work(self) -> None:
-        """A whole request is there, or a WebSocket is open: it is ours to end."""
+        """Note that the application works on a whole request or a WebSocket: the client has no deadline."""
         self.waits_since = self._request_due = None
 
     def stall(self) -> None:
-        """The client does not read as fast as we write."""
+        """Note that the client does not read as fast as we write; it has a deadline to go on."""
         self._write_due = time.monotonic() + self._limits.write_seconds
 
     def flow(self) -> None:
-        """The client reads again."""
+        """Note that the client reads again."""
         self._write_due = None
 
     def is_overdue(self, now: float) -> bool:
-        """Whether it has kept us waiting for too long; what is still to be written gets its time first."""
+        """Whether a deadline is over; with output still to be written, that of writing counts."""
         transport = self._transport
         is_late = self._request_due is not None and now > self._request_due
         if transport is None or transport.get_write_buffer_size() == 0:
@@ -122,7 +122,7 @@ class OpenConnection:
 
 
 class Connections:
-    """All open connections; where there are too many, the one that has kept us waiting longest has to go.
+    """All open connections; when a limit is reached, the one that has been waiting longest is closed.
 
     Args:
         limits: How many, and how long.
@@ -139,10 +139,10 @@ class Connections:
         return len(self._open)
 
     def admit(self, accepted: socket.socket, address: Any) -> bool:  # noqa: ANN401  as sockets have it
-        """Count a new connection, at the cost of one that waits where there are too many.
+        """Add a new connection; if a limit is reached, one that awaits a request is closed for it.
 
         Returns:
-            False if there are too many and each is at work.
+            False if a limit is reached and no connection awaits a request.
         """
         network = self._network(str(address[0]))
         same = sum(each.network == network for each in self._open.values()) if network else 0
@@ -156,11 +156,11 @@ class Connections:
         return True
 
     def of(self, address: Any) -> OpenConnection | None:  # noqa: ANN401  as sockets have it
-        """The connection of a client's address and port; None if it had to go in the meantime."""
+        """The connection of a client's address and port; None if it was closed for another one."""
         return self._open.get(address)
 
     def forget(self, closed: socket.socket, address: Any) -> None:  # noqa: ANN401  as sockets have it
-        """A connection is closed."""
+        """Remove a connection that is closed."""
         if (found := self._open.get(address)) is not None and found.socket is closed:
             del self._open[address]
 
@@ -170,7 +170,7 @@ class Connections:
         return None if any(parsed in proxy for proxy in self._proxies) else network_of(str(parsed))
 
     def _end_longest_waiting(self, network: str | None = None) -> bool:
-        """Close the connection that has kept us waiting longest, of one network or of all.
+        """Close the connection that has awaited a request longest, of one network or of all.
 
         Returns:
             Whether there was one.
@@ -198,9 +198,9 @@ class Connections:
 
 
 class LimitedListener(socket.socket):
-    """A listening socket that hands out no more connections than there may be.
+    """A listening socket that enforces the limits on connections.
 
-    asyncio takes each connection from `accept`, before TLS and before any protocol of ours knows of it.
+    asyncio gets each connection from `accept`, before TLS and before a protocol of ours is created.
     """
 
     connections: Connections
@@ -209,7 +209,7 @@ class LimitedListener(socket.socket):
         """The next connection.
 
         Raises:
-            ConnectionAbortedError: If it is one too many, and closed; asyncio then takes the next.
+            ConnectionAbortedError: If it exceeds a limit, and has been closed; asyncio then goes on.
         """
         plain, address = super().accept()
         accepted = _CountedSocket(plain, address, self.connections)
@@ -228,7 +228,7 @@ class _CountedSocket(socket.socket):
         self._connections = connections
 
     def close(self) -> None:
-        """Close it, and count it no more."""
+        """Close it, and remove it from the open connections."""
         super().close()
         self._connections.forget(self, self._address)
 
@@ -243,7 +243,7 @@ class ServerConfig(uvicorn.Config):
     def __init__(self, application: ASGIApp, connections: Connections, **options: Any) -> None:  # noqa: ANN401
         super().__init__(
             application,
-            # uvloop would accept connections past the listener.
+            # uvloop does not call the listener's `accept`.
             loop="asyncio",
             http=LimitedHttp,
             ws=LimitedWebSocket,
@@ -253,7 +253,7 @@ class ServerConfig(uvicorn.Config):
 
 
 class _Backpressure(asyncio.BaseProtocol):
-    """Notes when the client does not read; to be named before uvicorn's protocol."""
+    """A mixin that notes when the client does not read; it must precede uvicorn's protocol in the bases."""
 
     _open: OpenConnection | None = None
 
@@ -312,7 +312,7 @@ class LimitedHttp(_Backpressure, H11Protocol):
 
 
 class LimitedWebSocket(_Backpressure, WebSocketsSansIOProtocol):
-    """A WebSocket that is closed when the client does not read; pings find those who are gone."""
+    """A WebSocket that is closed when the client does not read; uvicorn's pings detect a dead client."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection has become a WebSocket."""
@@ -349,7 +349,7 @@ def _connections(config: uvicorn.Config) -> Connections:
 
 
 def _find(config: uvicorn.Config, transport: asyncio.Transport) -> OpenConnection | None:
-    """What is counted as this connection; one that had to go meanwhile is closed."""
+    """The open connection of a transport; a transport whose connection was closed for another is aborted."""
     found = _connections(config).of(transport.get_extra_info("peername"))
     if found is None:
         transport.abort()
@@ -358,13 +358,13 @@ def _find(config: uvicorn.Config, transport: asyncio.Transport) -> OpenConnectio
     return found
 
 
-# Open WebSockets and slow answers do not hold up a restart for longer.
+# How long open WebSockets and slow answers may delay the end of the process.
 LEAVE_SECONDS = 5
 _WAITING_CONNECTIONS = 2_048
 
 
 def serve(application: ASGIApp, configuration: Configuration, listener: LimitedListener) -> None:
-    """Answer whoever calls, until SIGTERM or Ctrl-C; then return, so that the caller can tidy up."""
+    """Serve until SIGTERM or Ctrl-C; then return, so that the caller can clean up."""
     server = uvicorn.Server(server_configuration(application, configuration, listener.connections))
 
     # uvicorn sends itself the signal once more when it has stopped, which would end the process there.
@@ -383,7 +383,7 @@ def serve(application: ASGIApp, configuration: Configuration, listener: LimitedL
 def listening(
     configuration: Configuration, limits: ConnectionLimits | None = None
 ) -> Iterator[LimitedListener]:
-    """A socket on the dashboard's address; who calls before it is served waits.
+    """A listening socket on the dashboard's address; connections wait in its backlog until it is served.
 
     Args:
         configuration: Where.
@@ -409,14 +409,14 @@ def listening(
 def server_configuration(
     application: ASGIApp, configuration: Configuration, connections: Connections
 ) -> uvicorn.Config:
-    """How uvicorn is to serve it."""
+    """The configuration of uvicorn for the dashboard."""
     return ServerConfig(
         application,
         connections,
         host=configuration.host,
         port=configuration.port,
         log_level="warning",
-        log_config=None,  # its lines go where all others of this process do
+        log_config=None,  # it logs as the rest of this process does
         ssl_certfile=configuration.certificate,
         ssl_keyfile=str(configuration.key) if configuration.key else None,
         proxy_headers=bool(configuration.trusted_proxies),

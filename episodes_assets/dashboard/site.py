@@ -58,13 +58,13 @@ class Metrics:
 
 
 class _Fleet(Collector):
-    """What the queue says of the fleet, looked up when asked; absent while the queue is away."""
+    """Gauges of the fleet, read from the queue at each scrape; absent while the queue does not answer."""
 
     def __init__(self, queue_dsn: str) -> None:
         self._dsn = queue_dsn
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
-        """What there may be, so that registering it looks nothing up."""
+        """The gauges without values, so that registering them does not query the queue."""
         yield GaugeMetricFamily(*_BACKLOG)
         yield GaugeMetricFamily(*_WORKERS)
 
@@ -108,14 +108,14 @@ class Site:
         name: str = "",
         detail: Mapping[str, object] | None = None,
     ) -> None:
-        """Write to the audit log; where that is away, to this process's own log.
+        """Write to the audit log; if its database does not answer, to this process's own log.
 
         Args:
             connection: The request it is about.
             what: What was done or tried.
             outcome: What came of it.
-            who: Who did, once proven.
-            name: Who they said they were, where that is not proven.
+            who: The authenticated identity, if there is one.
+            name: The name that was claimed, if it is not proven.
             detail: Whatever helps to understand it.
         """
         try:
@@ -136,8 +136,8 @@ class Site:
         """Like `record`, for what must not be done unless it is in the audit log.
 
         Raises:
-            psycopg.OperationalError: If the accounts' database is away.
-            EpisodesError: If it is not ours to use.
+            psycopg.OperationalError: If the accounts' database does not answer.
+            EpisodesError: If it belongs to another environment or release.
         """
         await self.accounts.run(
             audit.record,
@@ -158,5 +158,5 @@ def site_of(connection: HTTPConnection) -> Site:
 
 
 def address_of(connection: HTTPConnection) -> str:
-    """Where a request comes from; behind a trusted proxy, from where that says."""
+    """The client's address; behind a trusted proxy, the one that the proxy has sent."""
     return connection.client.host if connection.client else ""

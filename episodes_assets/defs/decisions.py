@@ -17,7 +17,7 @@ from episodes_assets.results.publications import PublishedFrom
 
 FIRST_PAUSE = dt.timedelta(minutes=5)
 LONGEST_PAUSE = dt.timedelta(hours=6)
-# A tick that comes a moment early must not wait for the next one.
+# Below the sensor's interval, so that a tick which comes a moment early is not skipped.
 SECONDS_BETWEEN_REPORTS = 28.0
 DAYS_NAMED = 10
 
@@ -74,10 +74,10 @@ def days_to_plan(
     failures: Mapping[dt.date, Failures],
     now: dt.datetime,
 ) -> list[dt.date]:
-    """The days that one run is to plan now: the earliest wanted ones, as far as nothing is in their way.
+    """The days that one run is to plan now: the wanted ones up to the first that cannot be planned yet.
 
-    A day builds on the one before it, so none is skipped. A day that failed is tried by itself, so that it
-    does not take the days beside it with it.
+    A day builds on the one before it, so none is skipped. A day that failed is tried alone, so that it
+    does not make the run of other days fail.
 
     Args:
         wanted: The days without plan, in order and without a gap.
@@ -98,11 +98,11 @@ def why_not_planned(
     in_flight: Mapping[dt.date, str],
     failures: Mapping[dt.date, Failures],
 ) -> str:
-    """What keeps a day that wants to be planned from it.
+    """Why a wanted day is not planned now.
 
     Args:
         day: The first one that is not planned now.
-        missing_input: What is said of its drop when that is not there; empty when it is.
+        missing_input: The message about its drop if that is missing; else empty.
         in_flight: Days that a run is working on already, with its id.
         failures: Days that could not be planned, and since when.
     """
@@ -140,7 +140,7 @@ def days_to_report(
     now: dt.datetime,
     limit: int,
 ) -> tuple[list[dt.date], dict[dt.date, Reported]]:
-    """Days whose progress wants to be reported now.
+    """Days whose progress is to be reported now.
 
     Args:
         counts: The jobs by state of each day that is being worked, or whose work ended with held jobs.
@@ -180,10 +180,10 @@ def days_to_fan_out(progress: Iterable[Progress]) -> list[dt.date]:
 
 
 def wants_publication(day: Progress, published: PublishedFrom | None) -> bool:
-    """Whether a day's jobs are all done, and what is published is not made of them.
+    """Whether a day's jobs are all done, and the day is not published from them yet.
 
-    The plan, its drop and what is left out by decision are looked at: when waived jobs were retried and
-    have succeeded, the day is published again with their rows.
+    It is published again if its plan, the plan's drop or the waived jobs are others than those it was
+    published from: for instance when waived jobs were retried and have succeeded.
     """
     if not (day.is_done and day.is_fanned_out):
         return False
@@ -205,7 +205,7 @@ def days_to_publish(
     now: dt.datetime,
     limit: int,
 ) -> list[dt.date]:
-    """Days that want to be published and may be by now.
+    """Days that are to be published now.
 
     Args:
         progress: How far each day's current plan is.
@@ -231,7 +231,7 @@ def why_none_is_published(
     in_flight: Mapping[dt.date, str],
     failures: Mapping[dt.date, Failures],
 ) -> str:
-    """What the days that want to be published wait for, the earliest first; arguments as above."""
+    """Why finished days are not published now, the earliest first; arguments as of `days_to_publish`."""
     wanted = sorted(day.day for day in progress if wants_publication(day, published_plans.get(day.day)))
     reasons = []
     for day in wanted[:DAYS_NAMED]:

@@ -155,7 +155,7 @@ plan_day = dg.define_asset_job(
     "plan_day",
     selection=["input_episodes", "input_viewings", "tracked_episodes", "episode_jobs"],
     description="Take the day's drop and viewings, extend the tracked episodes, plan the jobs.",
-    # For whoever launches it to wait six hours for the drop, and an hour to work.
+    # Up to six hours of waiting for the drop, where a launch configures that, and one of work.
     tags={"dagster/max_runtime": str(7 * 3600)},
 )
 publish_day = dg.define_asset_job(

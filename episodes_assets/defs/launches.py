@@ -54,12 +54,12 @@ def launched_by(run: dg.DagsterRun) -> str:
 
 
 def is_request() -> bool:
-    """Whether a request is under way, so that what is made now is its sender's."""
+    """Whether a request is being handled, whose sender launches the runs that are made now."""
     return _CURRENT.get() is not None
 
 
 def stamped(tags: Mapping[str, str], by: str) -> dict[str, str]:
-    """Tags with the name of whoever launches, whatever they said of that."""
+    """The tags with the launcher's name, in place of one that was sent along."""
     return {**tags, LAUNCHED_BY: by}
 
 
@@ -70,7 +70,7 @@ def note(made: str) -> None:
 
 
 def by_this_process(tags: Mapping[str, str]) -> str:
-    """Who launches what has these tags: whoever sent the request under way, or this process's user."""
+    """Who launches a run with these tags: the sender of the request being handled, or this process's user."""
     if (launches := _CURRENT.get()) is not None:
         return launches.by
     user = operating_system_user()

@@ -48,8 +48,8 @@ def days_table(
         context: Of the step.
         rows: With equal keys, `day` among them, in order.
         row_counts: How many rows each of the days has, for `dagster/row_count`.
-        counted: Another name to show them by as well.
-        asset: Whose they are, of a step that makes several.
+        counted: A second name under which the counts are shown.
+        asset: The asset of the days, for a step that makes several.
     """
     shown = {"days in this run": len(rows), "days": table(rows[-DAYS_SHOWN:])}
     if len(rows) == 1:
@@ -111,7 +111,7 @@ def jobs_over_time(points: Sequence[FinishedBy], planned: int) -> str:
     def x(at: dt.datetime) -> int:
         return LEFT + round((_RIGHT_EDGE - LEFT) * (at - began).total_seconds() / span)
 
-    # Finished in steps: nothing is claimed of the time between two of them.
+    # A step function: between two points nothing is known.
     steps = "".join(f"H{x(point.at)}V{_y(point.jobs, most)}" for point in points)
     path = f"<path fill='none' stroke='#4f43dd' d='M{LEFT} {_BOTTOM_EDGE}{steps}'/>"
     return _framed(path, most, f"{began:%Y-%m-%d %H:%M:%S} UTC", f"{ended:%H:%M:%S}")

@@ -17,7 +17,7 @@ from episodes_assets.planning.throughput import pause_between_reports
 from episodes_assets.postgres.connect import Connection
 
 REPORT_SECONDS = 10.0
-# Of a range of days, so many are reported at a time: those that moved and were not reported the longest.
+# How many days are reported at a time: of those that progressed, the ones not reported for longest.
 DAYS_REPORTED = 10
 FAILED_SHOWN = 20
 
@@ -25,7 +25,7 @@ Counts = tuple[int, int, int, int, int]
 
 
 def counts_of(day: Progress) -> Counts:
-    """What changes when a day moves."""
+    """The numbers of a day that are compared to find whether it has progressed."""
     return (day.waiting, day.running, day.succeeded, day.held, day.waived)
 
 
@@ -34,8 +34,8 @@ def observation(day: DayProgress, workers: int, failed: Sequence[held.HeldJob] =
 
     Args:
         day: The day.
-        workers: Workers that live.
-        failed: Jobs of it that failed for the last time; shown with their errors.
+        workers: How many workers are alive.
+        failed: Its held and waived jobs, which are shown with their errors.
     """
     counts = day.counts
     metadata: dict[str, Any] = {
@@ -61,7 +61,7 @@ def observation(day: DayProgress, workers: int, failed: Sequence[held.HeldJob] =
 
 
 def observations(connection: Connection, days: Sequence[dt.date]) -> list[dg.AssetObservation]:
-    """How far some days are now, those that ended badly with their failed jobs."""
+    """The progress of some days now; for days that ended with held jobs, these are listed."""
     found: FleetProgress = read_fleet_progress(connection, days)
     return [
         observation(
@@ -76,7 +76,7 @@ def observations(connection: Connection, days: Sequence[dt.date]) -> list[dg.Ass
 
 
 def failed_table(failed: Sequence[held.HeldJob]) -> dg.TableMetadataValue:
-    """Jobs that failed for the last time, and why."""
+    """Held and waived jobs with their errors, as a table."""
     return table(
         [
             {
@@ -104,23 +104,23 @@ class ProgressReports:
         self._context = context
         self._connection = connection
         self._began = self._last = time.monotonic()
-        self._told: dict[dt.date, Counts] = {}
-        self._told_at: dict[dt.date, float] = {}
+        self._reported: dict[dt.date, Counts] = {}
+        self._reported_at: dict[dt.date, float] = {}
 
     def report(self, progress: Sequence[Progress]) -> None:
-        """Report the days that moved, if it is time to."""
+        """Report the days that have progressed, if the pause since the last report is over."""
         now = time.monotonic()
         if now - self._last < pause_between_reports(REPORT_SECONDS, now - self._began):
             return
         self._last = now
-        moved = [day for day in progress if self._told.get(day.day) != counts_of(day)]
-        moved.sort(key=lambda day: (self._told_at.get(day.day, -1.0), -day.running, day.day))
+        moved = [day for day in progress if self._reported.get(day.day) != counts_of(day)]
+        moved.sort(key=lambda day: (self._reported_at.get(day.day, -1.0), -day.running, day.day))
         for day in moved[:DAYS_REPORTED]:
-            self._told[day.day], self._told_at[day.day] = counts_of(day), now
+            self._reported[day.day], self._reported_at[day.day] = counts_of(day), now
         self._log([day.day for day in moved[:DAYS_REPORTED]])
 
     def report_failures(self, progress: Sequence[Progress]) -> None:
-        """Report the days that ended with held jobs, and these: such days get no materialisation."""
+        """Report the days that ended with held jobs, as these get no materialisation."""
         self._log([day.day for day in progress if day.held][:DAYS_REPORTED])
 
     def _log(self, days: Sequence[dt.date]) -> None:

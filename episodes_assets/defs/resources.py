@@ -33,14 +33,14 @@ class InputDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
         return resolve_dsns(self.settings).require(Purpose.INPUT)
 
     def checked_dsn(self, warn: Callable[[str], None]) -> str:
-        """The DSN, after a look at whether its role can really only read.
+        """The DSN, after checking that its role can only read.
 
         Args:
             warn: Called, outside production, with what would be refused in production.
 
         Raises:
             InputWritable: In production, if the role could write.
-            DatabaseUnreachable: If there is no connection to be had.
+            DatabaseUnreachable: If no connection can be made.
         """
         dsn = self.dsn
         with connect_to_input(dsn) as connection:
@@ -64,7 +64,7 @@ class _OwnDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
         """A connection in autocommit mode: the stores' functions make their own transactions.
 
         Raises:
-            DatabaseUnreachable: If there is no connection to be had.
+            DatabaseUnreachable: If no connection can be made.
             WrongEnvironment: If the database belongs to another environment.
             SchemaTooOld: If its schema is of an older release.
             SchemaTooNew: If its schema is of a newer release.
@@ -79,7 +79,7 @@ class _OwnDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
         """A connection that cannot write.
 
         Raises:
-            DatabaseUnreachable: If there is no connection to be had.
+            DatabaseUnreachable: If no connection can be made.
             SchemaTooOld: If its schema is of an older release.
             SchemaTooNew: If its schema is of a newer release.
         """

@@ -21,9 +21,9 @@ IN_PROGRESS = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
-# Of these a process is at work, which may be killed. A queued run has none, and may wait for long.
+# Runs of these statuses have a process, which may be killed. A queued run has none, and may wait for long.
 HAVE_A_PROCESS = {*IN_PROGRESS} - {dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED}
-# More than the longest wait of a step that lives, which is between two looks for a drop.
+# More than the longest silence of a living step, which is the pause before it looks for a drop again.
 LONGEST_SILENCE = dt.timedelta(minutes=15)
 PARTITION = "dagster/partition"
 RANGE_START = "dagster/asset_partition_range_start"
@@ -33,7 +33,7 @@ RANGE_END = "dagster/asset_partition_range_end"
 def days_in_flight(instance: dg.DagsterInstance, now: dt.datetime) -> dict[dt.date, str]:
     """The days that any queued or running run covers, with its id.
 
-    A run whose process was killed stays STARTED until its time limit; it is known by its silence.
+    A run whose process was killed stays STARTED until its time limit, so one that is silent is left out.
     """
     days: dict[dt.date, str] = {}
     for record in instance.get_run_records(dg.RunsFilter(statuses=IN_PROGRESS)):

@@ -44,7 +44,7 @@ def daily_plan(
 ) -> dg.RunRequest | dg.SkipReason:
     """Request one run for the next days, or say what the first of them waits for.
 
-    Level-triggered: what the databases lack is looked at, not which ticks there were.
+    Level-triggered: it is decided from the databases' state, and not from earlier ticks.
     """
     now = dt.datetime.now(dt.UTC)
     newest = newest_day_to_plan(context.scheduled_execution_time)

@@ -91,7 +91,7 @@ def _now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
-# Dagster's daemon looks at sensors every 5 seconds. An interval of just that would miss every other look.
+# Dagster's daemon evaluates sensors every 5 seconds; with just that interval it would skip every other time.
 SENSOR_SECONDS = 4
 DAYS_PER_TICK = 10
 
@@ -144,7 +144,7 @@ def publish_finished_days(
         yield dg.SkipReason(why_none_is_published(open_days, plans, in_flight, failures))
 
 
-# Dagster's daemon looks at sensors every 5 seconds.
+# Dagster's daemon evaluates sensors every 5 seconds.
 REPORT_SECONDS = 29
 
 
@@ -157,7 +157,7 @@ REPORT_SECONDS = 29
 def report_progress(
     context: dg.SensorEvaluationContext, queue_database: QueueDatabase
 ) -> dg.SensorResult | dg.SkipReason:
-    """Observe the days that moved."""
+    """Observe the days that have progressed."""
     now = dt.datetime.now(dt.UTC)
     reported = read_cursor(context.cursor)
     try:
@@ -174,12 +174,12 @@ def report_progress(
 
 
 def _is_worked(day: progress.Progress) -> bool:
-    """Whether the fleet has it, and it is not finished: what is done, its materialisation tells."""
+    """Whether it is handed out and not finished; a finished day is shown by its materialisation."""
     return day.is_fanned_out and not day.is_done
 
 
 def read_cursor(cursor: str | None) -> dict[dt.date, Reported]:
-    """What was reported, as `write_cursor` wrote it."""
+    """Parse the cursor that `write_cursor` made."""
     return {
         dt.date.fromisoformat(day): Reported(
             tuple(counts), dt.datetime.fromisoformat(first), dt.datetime.fromisoformat(last)
@@ -189,7 +189,7 @@ def read_cursor(cursor: str | None) -> dict[dt.date, Reported]:
 
 
 def write_cursor(reported: dict[dt.date, Reported]) -> str:
-    """What was reported of each day that is still worked."""
+    """The cursor: what was reported of each day that is still worked, as JSON."""
     return json.dumps(
         {
             day.isoformat(): [each.counts, each.first.isoformat(), each.last.isoformat()]

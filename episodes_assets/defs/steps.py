@@ -19,7 +19,8 @@ from episodes_assets.defs.launches import launched_by
 from episodes_assets.defs.metadata import table
 from episodes_assets.errors import BadRunConfig, EpisodesError, HostUnreachable, ReasonMissing
 from episodes_assets.failures import explain
-from episodes_assets.results.repairs import RepairDecision
+from episodes_assets.postgres.connect import Connection
+from episodes_assets.results.repairs import RepairDecision, read_repairs_of_run
 from episodes_assets.settings import Settings
 
 TEAM = ["team:media-analytics"]
@@ -31,13 +32,14 @@ OUTAGE_RETRIES = 3
 def as_dagster_failure(settings: Settings, retries_for_other_reasons: int = 0) -> Iterator[None]:
     """Turn an error whose cause is known into a failed step that says what to do.
 
-    Other errors are defects and pass. Only a database or an object store that went away is worth another
-    try: it may be restarting. What a step had committed by then, it finds done.
+    Other errors are defects and are raised as they are. Only an unreachable database or object store is
+    retried, with exponential backoff: it may be restarting. Steps are idempotent, so a retry continues after
+    what was committed.
 
     Args:
-        settings: How long the first pause before another try is; each doubles it.
+        settings: `retry_seconds` is the first pause.
         retries_for_other_reasons: How often the step may be retried besides. Dagster counts all retries of a
-            step together, and those leave none for an outage otherwise.
+            step together, so without this number none would be left for an outage.
     """
     try:
         yield
@@ -153,7 +155,7 @@ class RepairOptions(RunOptions):
         config: Mapping[str, Any] = context.run.run_config
         ops: Mapping[str, Any] = config.get("ops", {})
         configs = [each.get("config", {}) for each in ops.values()]
-        # PostgreSQL keeps no NUL. The options of other steps are looked at when those begin.
+        # PostgreSQL keeps no NUL. The options of other steps are validated when those begin.
         said = [each.get("reason", "").replace("\0", " ").split() for each in configs if each.get("repair")]
         reason = next((" ".join(words) for words in said if words), "")
         if not reason:
@@ -161,7 +163,26 @@ class RepairOptions(RunOptions):
                 "a day is repaired only for a reason",
                 "launch `repair_days` by *Open launchpad*, pick the day, and say why under `reason`",
             )
-        return RepairDecision(reason, launched_by(context.run))
+        return RepairDecision(reason, launched_by(context.run), context.run.run_id)
+
+
+def report_repairs(
+    context: dg.AssetExecutionContext, results: Connection, repair: RepairDecision | None
+) -> None:
+    """Log what a run that repairs has repaired so far, or that it has found nothing; nothing of other runs.
+
+    Args:
+        context: Of the step.
+        results: To `results`.
+        repair: The decision; None for a run that does not repair.
+    """
+    if repair is None:
+        return
+    found = read_repairs_of_run(results, repair.run_id)
+    for each in found:
+        context.log.warning(f"{each.day}: repaired in this run: {each.what}")
+    if not found:
+        context.log.info("nothing to repair so far")
 
 
 DAYS_SHOWN = 50
@@ -185,7 +206,7 @@ def conclude(metadata: Mapping[str, Any], verdicts: Sequence[Verdict]) -> Events
 
 
 def conclude_each(assets: Mapping[str, tuple[Mapping[str, Any], Sequence[Verdict]]]) -> Events:
-    """The same of a step that makes several assets, by their names: all of them, or none."""
+    """Like `conclude`, for a step that materialises several assets: all of them, or none."""
     yield from _conclude({dg.AssetKey(name): parts for name, parts in assets.items()})
 
 
@@ -208,7 +229,7 @@ def _conclude(
 
 
 def check_result(verdict: Verdict, asset: dg.AssetKey | None = None) -> dg.AssetCheckResult:
-    """A verdict as the result of the check of its name; of a step that makes one asset, it is that one's."""
+    """A verdict as the result of the check of its name; `asset` is needed if the step makes several."""
     return dg.AssetCheckResult(
         asset_key=asset,
         check_name=verdict.check,
@@ -220,7 +241,7 @@ def check_result(verdict: Verdict, asset: dg.AssetKey | None = None) -> dg.Asset
 
 
 def check_evaluation(verdict: Verdict, asset: str) -> dg.AssetCheckEvaluation:
-    """A verdict that no step and no check gave, as the result of an asset's check of its name."""
+    """A verdict of a sensor, as the evaluation of an asset's check of its name."""
     return dg.AssetCheckEvaluation(
         asset_key=dg.AssetKey(asset),
         check_name=verdict.check,
@@ -232,12 +253,12 @@ def check_evaluation(verdict: Verdict, asset: str) -> dg.AssetCheckEvaluation:
 
 
 def severity(verdict: Verdict) -> dg.AssetCheckSeverity:
-    """How bad a failure of it is."""
+    """The severity of the check if it fails."""
     return dg.AssetCheckSeverity.ERROR if verdict.is_error else dg.AssetCheckSeverity.WARN
 
 
 def check_metadata(verdict: Verdict) -> dict[str, Any]:
-    """The numbers behind a verdict, and the days that are not as they should be."""
+    """The numbers behind a verdict, and the days for which the check failed."""
     metadata: dict[str, Any] = dict(verdict.facts)
     if verdict.offending:
         metadata["offending days"] = len(verdict.offending)

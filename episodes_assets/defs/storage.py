@@ -78,7 +78,7 @@ class SessionSettingsPlugin(CreateEnginePlugin):
 
 
 def _pin(connection: Any, _record: object) -> None:  # noqa: ANN401  psycopg2 ships no types
-    connection.set_client_encoding("UTF8")  # it keeps by itself how text is decoded
+    connection.set_client_encoding("UTF8")  # psycopg2 keeps the encoding itself as well
     with connection.cursor() as cursor:
         cursor.execute(session.statement(SessionKind.DAGSTER))
     if not connection.autocommit:
@@ -127,7 +127,8 @@ class EpisodesDagsterStorage(DagsterPostgresStorage):
         super().__init__(postgres_url, inst_data=inst_data)
         self._run_storage = LaunchRecordingRunStorage(postgres_url, should_autocreate_tables=False)
         # Dagster's storages connect for each statement, three times for each event: 6 ms with a password.
-        # Two connections are kept for all three (one statement asks with another); more are closed after use.
+        # Two connections are kept for all three storages (a call may need a second one meanwhile); more are
+        # closed after use.
         engine = create_engine(
             postgres_url, isolation_level="AUTOCOMMIT", pool_size=2, max_overflow=-1, pool_pre_ping=True
         )
@@ -152,7 +153,7 @@ class EpisodesDagsterStorage(DagsterPostgresStorage):
             SchemaTooOld: If our part of its schema is of an older release.
             SchemaTooNew: If our part of its schema is of a newer release.
             NotProvisioned: If `episodes db init` has not been run.
-            DatabaseUnreachable: If there is no connection to be had.
+            DatabaseUnreachable: If no connection can be made.
         """
         log = get_dagster_logger("episodes")
         settings = load_settings()

@@ -108,11 +108,11 @@ VIEWINGS = _lake_table(
     schema_of(pa.int64()),
     {
         "epid": "The episode; missing where the input has none, or something that is no number of 64 bits.",
-        "viewer_id": "What tells viewers apart; text where the input has text.",
+        "viewer_id": "The viewer; text where the input has text.",
         "viewed_at": "When, to the microsecond.",
         "seconds_watched": "Seconds, as the input has them; algorithms get 0 to 86,400.",
-        "completed": "Whether it was watched to the end; missing where nobody can tell.",
-        UNREADABLE: "What stands in place of `completed` then.",
+        "completed": "Whether it was watched to the end; missing where the input's value cannot be read.",
+        UNREADABLE: "The input's value of `completed`, if it cannot be read.",
     },
     {"viewed_at"},
 )
@@ -150,8 +150,8 @@ OUTCOMES = _table(
         _Column("covered_from", "date", _COVERED_FROM, is_nullable=True),
         _Column("metrics", "jsonb", _METRICS),
         _Column("algorithm_version", "text", "Version of the algorithm that computed them."),
-        _Column("worker", "text", "Who computed them."),
-        _Column("finished_at", "timestamp with time zone", "When."),
+        _Column("worker", "text", "The worker that computed them."),
+        _Column("finished_at", "timestamp with time zone", "When the job was finished."),
     ],
     "PRIMARY KEY (plan_id, position)",
 )

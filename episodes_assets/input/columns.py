@@ -24,8 +24,8 @@ from psycopg.rows import dict_row
 from episodes_assets.errors import InputUnreadable
 from episodes_assets.postgres.connect import connect_to_input, describe
 
-# A worker lives for weeks, and types may change under it. To look takes some milliseconds.
-GOOD_FOR_SECONDS = 60.0
+# How long the types are cached: they may change while the process runs. Reading them takes milliseconds.
+CACHE_SECONDS = 60.0
 
 _FIND: LiteralString = """
     WITH RECURSIVE named (name, relation) AS (
@@ -49,7 +49,7 @@ _FIND: LiteralString = """
     WHERE relation IS NOT NULL AND typtype IS DISTINCT FROM 'd'
 """
 
-# What a type is to us, by its name in PostgreSQL. A domain counts as what it is made of.
+# Types that are read alike have one kind; any other is a kind of its own. A domain counts as its base type.
 _KINDS: Mapping[str, str] = {
     **dict.fromkeys(("int2", "int4", "int8"), "integer"),
     **dict.fromkeys(("text", "varchar", "bpchar", "name"), "text"),
@@ -59,19 +59,19 @@ _KINDS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class _Reading:
-    """How a type is read: `COLUMN` stands for the column.
+    """The SQL expression that reads the columns of a type.
 
     Attributes:
-        value: Its value as we work with it.
-        is_whole: Whether it has one for each value of the type.
+        value: The expression, with `COLUMN` in place of the column; NULL for values that cannot be read.
+        is_whole: Whether every value of the type can be read.
     """
 
     value: LiteralString
     is_whole: bool = True
 
 
-# One spelling for each number, so that two that differ as text are two numbers. Braces are doubled because
-# parameters are filled in as well.
+# Of a number in text only one spelling is read, so that ids which differ as text differ as numbers. Braces
+# are doubled because `sql.SQL.format` fills in the parameters.
 _ID = {
     "integer": _Reading("COLUMN::bigint"),
     "numeric": _Reading(
@@ -106,7 +106,7 @@ _MOMENT = {
     "timestamp": _Reading("(COLUMN AT TIME ZONE 'UTC')"),
     "date": _Reading("(COLUMN::timestamp AT TIME ZONE 'UTC')"),
 }
-# What is beyond a day counts as one, a fraction is cut off. To PostgreSQL, NaN is greater than all numbers.
+# More than a day counts as a day, a fraction is truncated. To PostgreSQL, NaN is greater than all numbers.
 _CLAMPED = _Reading("CASE WHEN COLUMN <> 'NaN' THEN trunc(least(greatest(COLUMN, 0), 86400))::integer END")
 _SECONDS = {"integer": _Reading("COLUMN"), "numeric": _CLAMPED, "float": _CLAMPED}
 _ZERO_OR_ONE = _Reading("CASE COLUMN::text WHEN '1' THEN true WHEN '0' THEN false END", is_whole=False)
@@ -123,8 +123,8 @@ _COMPLETED = {
     "text": _TRUTH,
     "enum": _TRUTH,
 }
-# Viewers are only told apart: what is equal to PostgreSQL is spelt alike. `citext` compares what `lower`
-# makes of it by the database's own collation, whatever the column's.
+# Viewer ids are only compared for equality: values that are equal in PostgreSQL are read as the same text.
+# `citext` compares the result of `lower` in the database's own collation, whatever the column's.
 _VIEWER = {
     "integer": _Reading("COLUMN::bigint"),
     "numeric": _Reading("trim_scale(COLUMN)::text"),
@@ -152,12 +152,12 @@ _NUMBER_SHOWN: Mapping[str, LiteralString] = {
     "integer": _SMALL,
     "numeric": f"CASE WHEN COLUMN = trunc(COLUMN) THEN {_SMALL} END",
     "float": f"CASE WHEN COLUMN = trunc(COLUMN) THEN {_SMALL} END",
-    # Some collations know no patterns.
+    # Nondeterministic collations support no patterns.
     "text": "CASE WHEN COLUMN::text COLLATE \"default\" ~ '^(0|-?[1-9][0-9]{{0,8}})$'"
     " THEN COLUMN::text::integer END",
 }
-# The date on which a moment lies, and the moment at which a date begins: as the column has it, so that an
-# index on it can be used. A time without a time zone is one in UTC.
+# The UTC date of a moment, and the first moment of a UTC date, in the column's type, so that an index on the
+# column can be used. A time without a time zone is one in UTC.
 _DATE_OF: Mapping[str, LiteralString] = {
     "timestamptz": "(MOMENT AT TIME ZONE 'UTC')::date",
     "timestamp": "(MOMENT)::date",
@@ -175,18 +175,18 @@ class InputColumns:
     """How the columns of an input are read, as expressions for statements.
 
     Attributes:
-        kinds: What each column's type is to us, by table and column. Those that are only displayed may be
-            missing; of the others there is one that can be read.
+        kinds: The kind of each column's type, by table and column. Columns that are only displayed may be
+            missing; all others are there, with a type that can be read.
     """
 
     kinds: Mapping[tuple[str, str], str]
 
     def value(self, table: LiteralString, column: LiteralString) -> LiteralString:
-        """A column's value as we work with it; NULL where there is none, or another."""
+        """A column's value in the type that the pipeline uses; NULL where it is missing or cannot be read."""
         return self._reading(table, column).value.replace("COLUMN", f"{table}.{column}")
 
     def as_found(self, table: LiteralString, column: LiteralString) -> LiteralString:
-        """What there is in place of a value, as text; NULL where `value` has it, or nothing is there."""
+        """The text of a value that cannot be read; NULL where it can be read or is missing."""
         if self._reading(table, column).is_whole:
             return "NULL::text"
         is_text = self.kinds[table, column] == "text"
@@ -196,18 +196,18 @@ class InputColumns:
         return found.replace("COLUMN", f"{table}.{column}")
 
     def number_shown(self, column: LiteralString) -> LiteralString:
-        """A number of `episodes` that is only displayed; NULL where there is none of 32 bits."""
+        """A number of `episodes` that is only displayed; NULL where it is no integer of 32 bits."""
         kind = self.kinds.get(("episodes", column), "")
         return _NUMBER_SHOWN.get(kind, "NULL::integer").replace("COLUMN", f"episodes.{column}")
 
     def text_shown(self, column: LiteralString) -> LiteralString:
-        """Text of `episodes` that is only displayed; of whatever type it is, as PostgreSQL writes it."""
+        """A column of `episodes` that is only displayed, cast to text from whatever type it has."""
         return f"episodes.{column}::text" if ("episodes", column) in self.kinds else "NULL::text"
 
     def is_within(
         self, table: LiteralString, column: LiteralString, first: LiteralString, last: LiteralString
     ) -> LiteralString:
-        """Whether a moment lies on one of the UTC dates from the first to the last."""
+        """A condition: the column's time lies on one of the UTC dates from the first to the last."""
         moment = f"{table}.{column}"
         if first == last and self.kinds[table, column] == "date":
             return f"{moment} = {first}"
@@ -215,28 +215,28 @@ class InputColumns:
         return f"{moment} >= {begin} AND {moment} < {end}"
 
     def date_of(self, table: LiteralString, column: LiteralString, moment: LiteralString) -> LiteralString:
-        """The UTC date of a moment as a column has it."""
+        """The UTC date of a moment that has the column's type."""
         return _DATE_OF[self.kinds[table, column]].replace("MOMENT", moment)
 
     def begin_of(self, table: LiteralString, column: LiteralString, date: LiteralString) -> LiteralString:
-        """The beginning of a UTC date as a column has it."""
+        """The first moment of a UTC date, in the column's type."""
         return _BEGIN_OF[self.kinds[table, column]].replace("DATE", date)
 
     def _reading(self, table: str, column: str) -> _Reading:
         return _READINGS[table, column][self.kinds[table, column]]
 
 
-_known: dict[str, tuple[float, InputColumns]] = {}
+_cache: dict[str, tuple[float, InputColumns]] = {}
 
 
 def find_columns(dsn: str) -> dict[tuple[str, str], Mapping[str, Any]]:
     """The columns of `episodes` and `viewings` as they are now, by table and name.
 
     Returns:
-        Of each, `declared`, its type as people write it; `type`, that type's name in PostgreSQL, and its
-        `modifier`, such as the 3 of `timestamptz(3)`, or -1, where a domain counts as what it is made of;
-        `schema`, where the table was found; and `equating`, the column's collation if that takes texts that
-        differ for equal.
+        Of each, `declared`, its type as SQL spells it; `type`, the name of that type, or of a domain's base
+        type; its `modifier`, such as the 3 of `timestamptz(3)`, or -1; `schema`, where the table was found;
+        and `equating`, the column's collation if it is nondeterministic: one in which different texts are
+        equal.
 
     Raises:
         InputUnreadable: If a table is missing.
@@ -254,7 +254,7 @@ def find_columns(dsn: str) -> dict[tuple[str, str], Mapping[str, Any]]:
 
 
 def look_at_columns(dsn: str) -> InputColumns:
-    """Look at the columns as they are now; `input_columns` goes by it for a while.
+    """Read the columns from PostgreSQL's catalog, and cache them for `input_columns`.
 
     Raises:
         InputUnreadable: If a table or a column is missing, or of a type that cannot be read exactly.
@@ -285,29 +285,29 @@ def look_at_columns(dsn: str) -> InputColumns:
     columns = InputColumns(
         {(table, column): _kind(table, column, row) for (table, column), row in types.items()}
     )
-    _known[dsn] = time.monotonic(), columns
+    _cache[dsn] = time.monotonic(), columns
     return columns
 
 
 def input_columns(dsn: str) -> InputColumns:
-    """The columns as they were a moment ago, or as they are now.
+    """The columns, from the cache if they were read less than `CACHE_SECONDS` ago.
 
     Raises:
         InputUnreadable: As `look_at_columns`.
         DatabaseUnreachable: If the server does not answer or refuses, or goes away.
     """
-    looked_at, columns = _known.get(dsn, (0.0, None))
-    if columns is None or time.monotonic() - looked_at > GOOD_FOR_SECONDS:
+    read_at, columns = _cache.get(dsn, (0.0, None))
+    if columns is None or time.monotonic() - read_at > CACHE_SECONDS:
         return look_at_columns(dsn)
     return columns
 
 
 def forget_columns(dsn: str) -> None:
-    """Look anew next time: reading has failed, perhaps because a type is another by now."""
-    _known.pop(dsn, None)
+    """Remove the columns from the cache; to be called when a read failed, as a type may have changed."""
+    _cache.pop(dsn, None)
 
 
 def _kind(table: str, column: str, row: Mapping[str, Any]) -> str:
     kind = _KINDS.get(row["type"], row["type"])
-    # Elsewhere citext is text: what is compared there has one spelling, or is shown as it is.
+    # Except in viewer ids, citext is read as text: of ids only one spelling is read, the rest is displayed.
     return "text" if kind == "citext" and "citext" not in _READINGS.get((table, column), {}) else kind

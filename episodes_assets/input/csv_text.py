@@ -25,7 +25,7 @@ _ONE_FIELD = re.compile(_FIELD)
 _ONE_LINE_END = re.compile(_ANY_LINE_END)
 # PostgreSQL holds no longer value, and pyarrow counts the bytes of a block in 32 bits.
 _LONGEST_ROW = 2**30 - 1
-# About as many bytes are split at a time, whole rows of them.
+# Whole rows of about this many bytes are passed to pyarrow at once.
 BLOCK_BYTES = 1 << 20
 
 
@@ -61,7 +61,7 @@ class CsvText:
     _ends: npt.NDArray[np.int64]  # of the header and of each row, line end included
 
     def line(self, row: int) -> int:
-        """The line on which a row begins, both counted as people do: rows from 0, lines from 1."""
+        """The line, counted from 1, on which a row, counted from 0, begins."""
         return _line_at(self._data, int(self._ends[row]))
 
 
@@ -101,7 +101,7 @@ def _row_ends(data: bytes, begin: int, fields: int, line_end: bytes) -> Iterator
     """Where the header ends and where each row ends, up to the first that is wrong."""
     row = rb"(?:%s,){%d}%s(?:%s|\Z)()" % (_FIELD, fields - 1, _FIELD, line_end)
     yield begin
-    # Instead of searching on behind what is no row, it finds a single byte there.
+    # The alternative matches a byte where no row matches: the search ends there and does not skip it.
     for found in re.compile(rb"%s|[\s\S]" % row).finditer(data, begin):
         # Behind the last line end, a row of one column could be one more that has no character.
         if found.lastindex is None or found.end() == found.start():
@@ -133,13 +133,14 @@ def _blocks(ends: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 
 
 def _split_block(data: bytes, ends: npt.NDArray[np.int64], schema: pa.Schema) -> pa.Table:
-    r"""The rows between the ends, which pyarrow gets as one block of its own.
+    r"""The rows between the ends as columns, split by pyarrow as a single block.
 
-    Where its blocks meet, it loses the `\n` of a `\r\n`. At the beginning it takes U+FEFF for a byte order
-    mark: of the one put there, it is right. Of a `""` without a line end it makes a missing value.
+    Three defects of pyarrow are avoided. Between two blocks it loses the `\n` of a `\r\n`. It removes U+FEFF
+    at the beginning as a byte order mark, even if it belongs to the first field, so one is put before it. It
+    reads a final `""` without a line end as a missing value, so a line end is added.
 
-    It reads in this thread: one of its own could still hold the block when the process ends, and letting go
-    of Python's memory then ends it with SIGABRT. Finding the rows takes far longer than splitting them.
+    It reads in this thread: a thread of Arrow's could still refer to the block when the process ends, and
+    releasing memory of Python's then aborts the process (SIGABRT). Finding the rows takes far longer anyway.
     """
     begin, end = int(ends[0]), int(ends[-1])
     block = b"".join(
@@ -197,10 +198,10 @@ def _not_utf8(place: str, error: UnicodeDecodeError) -> BadCsv:
 
 
 def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int]]:
-    """Where the fields of a row that is known to be right begin and end."""
+    """Where each field of the row from `at` on begins and ends."""
     while True:
         found = _ONE_FIELD.match(data, at, end)
-        assert found is not None  # noqa: S101  the expression matches nothing as well
+        assert found is not None  # noqa: S101  the expression matches the empty string as well
         yield found.span()
         at = found.end() + 1
         if data[found.end() : at] != b"," or found.end() >= end:
@@ -216,7 +217,7 @@ def _line_at(data: bytes, position: int) -> int:
 
 
 def _defect(data: bytes, begin: int, fields: int, last_column: str) -> BadCsv:
-    """What is wrong with the row that begins at a position; of a header, `fields` is 0."""
+    """The error for the first wrong row, which begins at a position; for the header `fields` is 0."""
     spans = []
     for at, end in _fields(data, begin, len(data)):
         spans.append((at, end))
@@ -248,7 +249,7 @@ def _defect(data: bytes, begin: int, fields: int, last_column: str) -> BadCsv:
 
 
 def _misplaced_quote(data: bytes, at: int, end: int) -> BadCsv:
-    """Of a field that is followed by neither a comma nor a line end."""
+    """The error for a field that is followed by neither a comma nor a line end."""
     opens = _line_at(data, at)
     if at == end:
         return BadCsv(opens, "a quote that opens there is never closed", "close it")

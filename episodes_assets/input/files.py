@@ -59,11 +59,11 @@ _PADDING = {b"\0": "NUL bytes", b"\x1a": "end-of-file characters (Ctrl-Z, 0x1a)"
 
 
 def foreign_format(data: bytes) -> tuple[str, str] | None:
-    """What a file is, and what to do about it; None if it may be CSV in UTF-8 or Parquet."""
+    """The format of a file and a hint; None if it may be CSV in UTF-8 or Parquet."""
     for signature, found in _SIGNATURES.items():
         if data.startswith(signature):
             return found
-    # As RFC 4627 told it of JSON: by where the NULs are in the first characters, which are ASCII.
+    # As RFC 4627 detects the encoding of JSON: by the NUL bytes in the first characters, which are ASCII.
     encoding = json.detect_encoding(data)
     if not encoding.startswith("utf-8"):
         begin = data[:32].decode(encoding, "replace")[:8]
@@ -73,7 +73,7 @@ def foreign_format(data: bytes) -> tuple[str, str] | None:
 
 
 def padding(data: bytes) -> str | None:
-    """What a text ends with that belongs to no row: what fills up a block, or marks the end of a file."""
+    """The padding or end-of-file marks after the last row, described; None if there are none."""
     for byte, name in _PADDING.items():
         if (count := len(data) - len(data.rstrip(byte))) > 0:
             return f"{count:,} {name}"
@@ -89,14 +89,19 @@ _NANOSECONDS_END = 2**63 // 10**9
 
 @dataclass(frozen=True)
 class _Source:
-    """A file's columns before they are converted, and how its rows are called."""
+    """A file's columns before they are converted.
+
+    Attributes:
+        columns: Text for CSV, the file's own types for Parquet.
+        place: Names a row, counted from 0, in a message: by its line or its number.
+    """
 
     columns: pa.Table
     place: Callable[[int], str]
 
 
 class BadRow(Exception):
-    """A row whose values do not go with those of others, or with what is asked for.
+    """A row whose values contradict those of other rows, or an option of the command.
 
     Args:
         row: Counted from 0.
@@ -120,12 +125,12 @@ def read_input_file(
         path: Parquet, or CSV in UTF-8, by its content; `-` is standard input. An empty field is a
             missing value, a quoted empty one an empty text.
         schema: The columns, which may come in any order; no value may be missing where one is not nullable.
-        check: Raises `BadRow` for a table whose values cannot be right together.
+        check: Raises `BadRow` for a table whose values contradict each other.
 
     Raises:
         BadFile: If the file cannot be read, a column is missing, unknown or repeated, or a value
             cannot be understood; the message names the line (Parquet: the row) and the column.
-        SystemFailure: If the machine does not let it be read: a missing right and the like.
+        SystemFailure: If the operating system refuses to read it, such as for a missing permission.
         MemoryError: If there is not enough memory for it.
     """
     data = read_whole(path)
@@ -198,7 +203,7 @@ def _read_csv(path: Path, data: bytes, schema: pa.Schema) -> _Source:
 
 
 def _read_parquet(path: Path, data: bytes, schema: pa.Schema) -> _Source:
-    if _holds_another(data):
+    if _is_concatenated(data):
         raise _refusal(
             f"{path} is several Parquet files put together, of which readers find one",
             "get each by itself; all can be loaded at once",
@@ -210,19 +215,19 @@ def _read_parquet(path: Path, data: bytes, schema: pa.Schema) -> _Source:
 
 
 def _open_parquet(data: bytes | pa.Buffer, **options: Any) -> pq.ParquetFile:  # noqa: ANN401  those of Arrow
-    """A Parquet file in Python's memory, of which nothing is read ahead in another thread.
+    """A Parquet file in memory, without reading ahead (`pre_buffer`) in another thread.
 
-    Nor may the rows be read in several: a thread of Arrow's can hold the memory for a moment longer than the
-    reading lasts. If the process ends in that moment, letting go of it ends the process with SIGABRT.
+    Its rows must be read with `use_threads=False` as well: a thread of Arrow's may still refer to memory of
+    Python's after the read. If the process ends then, releasing that memory aborts the process (SIGABRT).
     """
     return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False, **options)
 
 
-def _holds_another(data: bytes) -> bool:
-    """Whether a Parquet file ends with another one.
+def _is_concatenated(data: bytes) -> bool:
+    """Whether the bytes are several Parquet files, one after the other.
 
-    A reader takes the footer at the end, and its offsets from the beginning, where there may be pages that
-    fit. The format has no length to compare: footers leave out padding and the lengths of Bloom filters.
+    A reader would use the last file's footer with offsets from the beginning of the first, whose pages may
+    fit. No total length can be compared: footers leave out padding and the lengths of Bloom filters.
     """
     footer = len(data) - len(_PARQUET) - 4 - int.from_bytes(data[-8:-4], "little")
     begin = len(_PARQUET)

@@ -46,7 +46,8 @@ VIEWINGS_SCHEMA = pa.schema(
 )
 
 _INTEGERS = {"int2": pa.int16(), "int4": pa.int32(), "int8": pa.int64()}
-# Which other columns take a type as it is sent. Bytes sent to any other may be taken for another value.
+# The columns into which other types are loaded: those of the same binary format. A column of any other format
+# could read the bytes as a different value.
 _TAKEN_BY: Mapping[pa.DataType, frozenset[str]] = {
     pa.date32(): frozenset({"date"}),
     pa.string(): frozenset({"text", "varchar", "citext"}),
@@ -54,7 +55,7 @@ _TAKEN_BY: Mapping[pa.DataType, frozenset[str]] = {
     pa.bool_(): frozenset({"bool"}),
 }
 
-# How what a column holds is read back, by its type, to be compared with what was loaded into it.
+# The expression by which a column is read back after loading, by its type, to be compared with the file.
 _READ_BACK: Mapping[str, LiteralString] = {
     **dict.fromkeys(_INTEGERS, "{column}::bigint"),
     **dict.fromkeys(("text", "varchar", "citext"), "{column}::text"),
@@ -79,13 +80,13 @@ def replace_input(
     viewings: pa.Table | None,
     viewing_days: Sequence[dt.date],
 ) -> None:
-    """Put drops and viewings in place of what there is of the same days, in one transaction.
+    """Replace the drops and the viewings of some days, in one transaction.
 
     Args:
         dsn: The input database, through the role of the systems that fill it.
         drops: With `EPISODES_SCHEMA`.
         drop_days: The `batch_date`s to replace.
-        viewings: With `VIEWINGS_SCHEMA`. Those without a time replace what there is without a time.
+        viewings: With `VIEWINGS_SCHEMA`. Viewings without a time replace the table's viewings without a time.
         viewing_days: The UTC dates to replace.
 
     Raises:
@@ -107,19 +108,19 @@ def replace_input(
                 _replace(cursor, table, rows, days, found)
                 held = _read_back(cursor, table, rows, days, found)
             _require_same(dsn, table, rows, held, found)
-        with _refusals(dsn, " or ".join(table for table, _, _ in loads)):  # what is checked at the end alone
+        with _refusals(dsn, " or ".join(table for table, _, _ in loads)):  # deferred constraints
             connection.commit()
 
 
 def _replace(
     cursor: adbc.Cursor, table: str, rows: pa.Table, days: Sequence[dt.date], found: Columns
 ) -> None:
-    # Of two at once, neither would see the other's rows to replace them.
+    # Without the lock, of two loads at once neither would see, and so replace, the other's rows.
     cursor.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")
     cursor.execute(_of_days(f"DELETE FROM {table} USING", table, days))  # noqa: S608
     if _has_no_day(rows):
         cursor.execute("DELETE FROM viewings WHERE viewed_at IS NULL")
-    # Left to itself, it would take the first schema of the search path.
+    # By default it would take the first schema of the search path.
     schema = next(each["schema"] for (name, _), each in found.items() if name == table)
     cursor.adbc_ingest(table, rows, mode="append", db_schema_name=schema)
 
@@ -127,7 +128,7 @@ def _replace(
 def _read_back(
     cursor: adbc.Cursor, table: str, rows: pa.Table, days: Sequence[dt.date], found: Columns
 ) -> pa.Table:
-    """What the table has of those days, in the transaction that has filled it; the lock keeps others out."""
+    """The table's rows of those days, read in the transaction that loaded them; the lock excludes others."""
     columns = ", ".join(
         f"{_READ_BACK.get(found[table, name]['type'], '{column}').format(column=name)} AS {name}"
         for name in rows.column_names
@@ -140,7 +141,7 @@ def _read_back(
 
 
 def _of_days(begin: str, table: str, days: Sequence[dt.date]) -> str:
-    """A statement about a table's rows of some days; the dates stand in it, since ADBC streams such alone."""
+    """A statement on a table's rows of some days, as literals: ADBC streams no statement with parameters."""
     listed = sql.Literal([day.isoformat() for day in days]).as_string(None)
     return f"{begin} unnest({listed}::date[]) AS day WHERE {_IS_OF_DAYS[table]}"
 
@@ -150,9 +151,9 @@ def _has_no_day(rows: pa.Table) -> bool:
 
 
 def _require_same(dsn: str, table: str, rows: pa.Table, held: pa.Table, found: Columns) -> None:
-    """Refuse a load of which the table holds something else: rounded, cut, changed by a trigger.
+    """Refuse a load if the table holds other values than the file: rounded, cut, changed by a trigger.
 
-    Only PostgreSQL knows what each type, domain and trigger makes of a value.
+    The values are compared afterwards, as only PostgreSQL knows how types, domains and triggers convert them.
     """
     if held.num_rows != rows.num_rows:
         raise InputUnwritable(
@@ -181,14 +182,14 @@ def _is_same(loaded: pa.ChunkedArray, held: pa.ChunkedArray) -> bool:
 
 
 def _counted(values: pa.ChunkedArray) -> pa.Table:
-    # In this thread: one of Arrow's can hold values that lie in Python's memory when the process ends.
+    # In this thread: a thread of Arrow's may refer to memory of Python's when the process ends (SIGABRT).
     counted = pa.table({"value": values}).group_by("value", use_threads=False).aggregate([([], "count_all")])
     return counted.sort_by("value").combine_chunks()
 
 
 @contextmanager
 def _refusals(dsn: str, table: str) -> Iterator[None]:
-    """What the database refuses while a table is filled, as one line that names the table and the column."""
+    """Turn what the database refuses while a table is filled into one line with the table and the column."""
     try:
         yield
     except adbc_driver_manager.Error as error:
@@ -229,7 +230,7 @@ def _as_declared(dsn: str, table: str, rows: pa.Table, found: Columns) -> pa.Tab
                 f" {field.type} is not loaded",
                 "have it changed to a type that holds such values as they are",
             )
-        # A time that is rounded may be the next day's, where nobody looks for it afterwards.
+        # A time that is rounded may fall on the next day, which is not read back.
         if pa.types.is_timestamp(field.type) and _has_finer(rows[field.name], there["modifier"]):
             raise _does_not_hold(dsn, table, field.name, there)
         try:
@@ -240,7 +241,7 @@ def _as_declared(dsn: str, table: str, rows: pa.Table, found: Columns) -> pa.Tab
 
 
 def _has_finer(times: pa.ChunkedArray, digits: int) -> bool:
-    """Whether a time has more decimals of a second than a type keeps; a negative number means all."""
+    """Whether a time has more decimals of a second than a type keeps; negative `digits` mean all."""
     if not 0 <= digits < _MICROSECOND_DIGITS:
         return False
     step = pa.scalar(10 ** (_MICROSECOND_DIGITS - digits), pa.int64())

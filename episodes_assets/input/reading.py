@@ -1,14 +1,17 @@
 """The input database, read only: the drop in parts, a day of viewings, counts, how far back viewings reach.
 
+A drop's next part is read ahead (prefetch) while one is worked on.
+
 How far back takes two looks into the index on `viewed_at` for each date of the time asked for, of `COUNTED`
 rows at most, however many viewings there are; what counts as held is decided in `planning/viewings.py`. How
 each column is read exactly is `columns`; filling an input database is `loading`.
 """
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import LiteralString
+from typing import LiteralString, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -18,11 +21,11 @@ from episodes_assets.errors import DropNotArrived
 from episodes_assets.input.columns import InputColumns, forget_columns, input_columns
 from episodes_assets.planning.drop import AS_FOUND, DROP_PART_ROWS, VALIDATED, to_frame, whole_episodes
 from episodes_assets.planning.viewings import COUNTED, SPARSE_GAP, UNREADABLE, USUAL_DATES, covered_since
-from episodes_assets.postgres.arrow import OneMoment, one_moment, read_arrow
+from episodes_assets.postgres.arrow import RepeatableRead, read_arrow, repeatable_read
 from episodes_assets.postgres.connect import connect_to_input
 
 _EXTREMES: tuple[LiteralString, LiteralString] = ("min", "max")
-# The end of a day is the beginning of the next, which Python's last date lacks.
+# A day's end is the beginning of the next day, which Python's last date does not have.
 _LAST_DATE = dt.date.max - ONE_DAY
 
 
@@ -47,7 +50,7 @@ def _read_drop(columns: InputColumns) -> LiteralString:
 
 
 def _read_day_of_viewings(columns: InputColumns) -> LiteralString:
-    """In no order: to sort them is no work for the server of others."""
+    """Without ORDER BY: other teams own the server, so the lake sorts the rows and not the input."""
     return f"""
         SELECT {columns.value("viewings", "epid")} AS epid,
             {columns.value("viewings", "viewer_id")} AS viewer_id,
@@ -60,30 +63,30 @@ def _read_day_of_viewings(columns: InputColumns) -> LiteralString:
 
 
 class DayReading:
-    """What the input has of a day, all of it as of one moment; `reading` makes it.
+    """One day of the input, read in the one transaction that `reading` has opened.
 
     Attributes:
         day: The day.
-        rows: Rows of the drop that have come from the database so far, before they are cut or converted.
+        rows: How many rows of the drop have been received so far.
     """
 
-    def __init__(self, moment: OneMoment, columns: InputColumns, day: dt.date) -> None:
+    def __init__(self, transaction: RepeatableRead, columns: InputColumns, day: dt.date) -> None:
         self.day = day
         self.rows = 0
-        self._moment = moment
+        self._transaction = transaction
         self._columns = columns
 
     def has_drop(self) -> bool:
         """Whether there is any row of the day's drop."""
         within = self._columns.is_within("episodes", "batch_date", "{day}::date", "{day}::date")
         query: LiteralString = f"SELECT 1 AS found FROM episodes WHERE {within} LIMIT 1"  # noqa: S608
-        with self._moment.stream(query, day=self.day) as batches:
+        with self._transaction.stream(query, day=self.day) as batches:
             return bool(batches.read_all().num_rows)
 
     @contextmanager
     def viewings(self) -> Iterator[pa.RecordBatchReader]:
         """The day's viewings, in no order: `lake.viewings.schema_of` has the columns."""
-        with self._moment.stream(_read_day_of_viewings(self._columns), day=self.day) as batches:
+        with self._transaction.stream(_read_day_of_viewings(self._columns), day=self.day) as batches:
             yield batches
 
     def drop(self) -> Iterator[pd.DataFrame]:
@@ -92,7 +95,7 @@ class DayReading:
         Yields:
             The columns of `drop_table.SCHEMA`, and `AS_FOUND`; nothing when there is no drop of that day.
         """
-        with self._moment.stream(_read_drop(self._columns), day=self.day) as batches:
+        with self._transaction.stream(_read_drop(self._columns), day=self.day) as batches:
             for part in whole_episodes(self._counted(batches), DROP_PART_ROWS):
                 yield to_frame(part)
 
@@ -100,6 +103,31 @@ class DayReading:
         for batch in batches:
             self.rows += batch.num_rows
             yield batch
+
+
+_END = object()
+T = TypeVar("T")
+
+
+@contextmanager
+def read_ahead(items: Iterable[T]) -> Iterator[Iterator[T]]:
+    """Prefetch: the same items, such as a drop's parts; a thread fetches the next one meanwhile."""
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
+        iterator = iter(items)
+        following = thread.submit(next, iterator, _END)
+
+        def fetched() -> Iterator[T]:
+            nonlocal following
+            while (item := following.result()) is not _END:
+                following = thread.submit(next, iterator, _END)
+                yield item  # type: ignore[misc]
+
+        try:
+            yield fetched()
+        finally:
+            wait([following])
+            if isinstance(iterator, Generator):  # release the connection that it reads from
+                iterator.close()
 
 
 @contextmanager
@@ -113,10 +141,10 @@ def reading(dsn: str, day: dt.date) -> Iterator[DayReading]:
     """
     columns = input_columns(dsn)
     try:
-        with one_moment(dsn) as moment:
-            yield DayReading(moment, columns, day)
+        with repeatable_read(dsn) as transaction:
+            yield DayReading(transaction, columns, day)
     except Exception:
-        forget_columns(dsn)  # perhaps a type is another by now
+        forget_columns(dsn)  # a type may have changed
         raise
 
 
@@ -138,7 +166,7 @@ def count_viewings(dsn: str, days: Sequence[dt.date]) -> dict[dt.date, int]:
 
 
 def days_with_drop(dsn: str, days: Sequence[dt.date]) -> set[dt.date]:
-    """Those of some days of which the input has any row.
+    """Those of some days whose drop has any row in the input.
 
     Raises:
         InputUnreadable: If the columns cannot be read.
@@ -155,7 +183,7 @@ def days_with_drop(dsn: str, days: Sequence[dt.date]) -> set[dt.date]:
 
 
 def drop_not_arrived(dsn: str, day: dt.date) -> DropNotArrived:
-    """What is said of a drop that is not there, with what is there of other days.
+    """The error for a drop that is missing, naming the drops before and after it.
 
     Raises:
         InputUnreadable: If the columns cannot be read.
@@ -175,8 +203,8 @@ def drop_not_arrived(dsn: str, day: dt.date) -> DropNotArrived:
 def drops_beside(dsn: str, day: dt.date) -> tuple[dt.date | None, dt.date | None]:
     """The newest drop before a day and the next one after it; None where there is none.
 
-    Neither says that the day's own drop was there and is gone: drops arrive in any order, and a single row
-    with the date of a typing error is a drop as well. `infinity` and dates that Python lacks are left out.
+    It does not follow from either that the day's own drop was there and is gone: drops arrive in any order,
+    and one row with a mistyped date counts as a drop. `infinity` and dates that Python lacks are left out.
 
     Raises:
         InputUnreadable: If the columns cannot be read.
@@ -224,12 +252,12 @@ def _read_dates(columns: InputColumns) -> LiteralString:
 
 
 def viewings_begin(dsn: str, day: dt.date, since: dt.date) -> dt.date | None:
-    """The UTC date from which on the input holds the viewings up to a day; None when it holds none of then.
+    """The first UTC date of the period up to a day whose viewings the input holds; None if it holds none.
 
     Args:
         dsn: The input database.
-        day: The last date that matters.
-        since: The first date that matters; of those before nothing need be known.
+        day: The last date of the period.
+        since: The earliest date of interest; dates before it need not be searched.
 
     Raises:
         InputUnreadable: If the columns cannot be read.

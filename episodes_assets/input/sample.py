@@ -21,7 +21,7 @@ _EPOCH = dt.date(1970, 1, 1)
 
 
 def sample_episodes(episodes: int, seed: int) -> pd.DataFrame:
-    """The episodes there will ever be.
+    """All episodes of the sample, those that premiere later included.
 
     Returns:
         By position: `epid`, `series`, `season`, `episode`, `title`, `premier_date` (datetime64[s]),
@@ -171,8 +171,8 @@ def generate_input(
 
     Args:
         dsn: The input database, through the role of the systems that fill it.
-        episodes: Episodes there will ever be; the drops grow towards about 1.9 rows for each.
-        seed: Of all randomness.
+        episodes: How many episodes the sample has; the drops grow towards about 1.9 rows for each.
+        seed: Of the random generators.
         first: The first drop.
         last: The last drop.
         history_days: For how many days before `first` there are viewings.
@@ -183,21 +183,23 @@ def generate_input(
         viewings = sample_viewings(episodes, seed, day)
         replace_input(
             dsn,
-            drops=None if drop is None else _drop_table(drop, day),
+            drops=None if drop is None else drop_table(drop, day),
             drop_days=[day],
-            viewings=_viewings_table(viewings),
+            viewings=viewings_table(viewings),
             viewing_days=[day],
         )
         report(day, 0 if drop is None else len(drop), len(viewings))
 
 
-def _drop_table(drop: pd.DataFrame, day: dt.date) -> pa.Table:
+def drop_table(drop: pd.DataFrame, day: dt.date) -> pa.Table:
+    """A day's drop as rows of the input's table `episodes` (`EPISODES_SCHEMA`)."""
     rows = drop.assign(batch_date=pd.Timestamp(day).as_unit("s"))
     loose = pa.Table.from_pandas(rows[EPISODES_SCHEMA.names], preserve_index=False)
     return loose.replace_schema_metadata(None).cast(EPISODES_SCHEMA)
 
 
-def _viewings_table(viewings: pd.DataFrame) -> pa.Table:
+def viewings_table(viewings: pd.DataFrame) -> pa.Table:
+    """Viewings as rows of the input's table `viewings` (`VIEWINGS_SCHEMA`)."""
     loose = pa.Table.from_pandas(viewings[VIEWINGS_SCHEMA.names], preserve_index=False)
     at = loose["viewed_at"].cast(pa.timestamp("us")).cast(pa.timestamp("us", tz="UTC"))
     loose = loose.set_column(loose.schema.get_field_index("viewed_at"), "viewed_at", at)

@@ -33,7 +33,7 @@ _TIME = (
     r"(?: ?(?:Z|(?P<sign>[+-])(?P<off_hour>[0-9]{2})(?::?(?P<off_minute>[0-9]{2}))?))?\z"
 )
 _LAST_OFFSET_HOUR = 15  # PostgreSQL's
-# What a shorter text of the same type cannot be the beginning of.
+# A text that matches is complete: it is not the beginning of a longer text of the same type.
 _COMPLETE = {
     pa.date32(): re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}"),
     _UTC_TIME: re.compile(r".*(?:Z|[+-][0-9]{2}:?[0-9]{2})"),
@@ -58,7 +58,7 @@ class BadValue(Exception):
 
     Args:
         row: Counted from 0; None if the whole column is of a wrong type.
-        what: What it is not.
+        what: The value and what it was expected to be.
         hint: What to do about it.
     """
 
@@ -116,7 +116,7 @@ def _is_text(source: pa.DataType) -> bool:
 
 
 def _checked_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """As `string`, known to be UTF-8: of a Parquet file nobody has looked at that yet."""
+    """As `string`, checked to be UTF-8, which reading a Parquet file does not check."""
     raw = column.cast(pa.binary())
     text = pa.chunked_array([chunk.view(pa.string()) for chunk in raw.chunks], pa.string())
     try:
@@ -157,7 +157,7 @@ def _date_of_text(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArr
 
 def _dates_of_text(text: pa.ChunkedArray) -> pa.ChunkedArray:
     """Dates spelt YYYY-MM-DD, null for all else."""
-    # It accepts a 30th of February, and other spellings; the way back does not.
+    # strptime accepts 30 February and other spellings; they differ after conversion back to text.
     moments = pc.strptime(text, format="%Y-%m-%d", unit="s", error_is_null=True)
     dates = moments.cast(pa.date32())
     is_same = pc.equal(dates.cast(pa.string()), text)
@@ -224,7 +224,7 @@ def _whole_number_of_decimal(column: pa.ChunkedArray, target: pa.DataType) -> pa
 
 
 def _whole_number_of_float(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
-    """Only where the float can be no other number rounded, as 2**53 + 1 would be to 2**53."""
+    """Only numbers below 2**bits: a larger float may be another number rounded, as 2**53 is of 2**53 + 1."""
     bits = {16: 11, 32: 24, 64: 53}[column.type.bit_width]
     wide = column.cast(pa.float64())
     _refuse(pc.invert(pc.equal(pc.trunc(wide), wide)), column, target)
@@ -331,7 +331,7 @@ def _between(numbers: pa.ChunkedArray, first: int, last: int) -> pa.ChunkedArray
 def _refuse(
     is_bad: pa.ChunkedArray, column: pa.ChunkedArray, what: pa.DataType | str, hint: str = "fix the file"
 ) -> None:
-    """Raise for the first bad value; of a missing value nothing is bad."""
+    """Raise `BadValue` for the first row in which `is_bad` is true; null counts as false."""
     row = pc.index(is_bad, value=True).as_py()
     if row >= 0:
         name = what if isinstance(what, str) else _NAMES[what]
@@ -342,7 +342,7 @@ def _shown(value: pa.Scalar) -> str:
     if _is_text(value.type):
         return _short.repr(value.as_py())
     if pa.types.is_timestamp(value.type) and value.type.tz is not None:
-        # Nobody may know the zone; the instant is the same in UTC.
+        # Arrow may not know the time zone; the instant is the same in UTC.
         return f"{_shown(pa.scalar(value.value, pa.timestamp(value.type.unit)))}Z"
     # Some values have no counterpart in Python.
     return str(value.cast(pa.string()))

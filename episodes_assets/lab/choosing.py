@@ -17,13 +17,13 @@ from episodes_assets.lab.sampling import Ints
 from episodes_assets.lab.source import PlannedDay, Source, read_days
 from episodes_assets.lake.day_file import LakeFile
 from episodes_assets.ledger import copies
-from episodes_assets.postgres.arrow import OneMoment
+from episodes_assets.postgres.arrow import RepeatableRead
 from episodes_assets.results.copies import read_total
 
 
 def choose(
     source: Source,
-    queue: OneMoment,
+    queue: RepeatableRead,
     planned: Sequence[PlannedDay],
     sample: SampleSpec,
     key: Callable[[], bytes],
@@ -67,7 +67,7 @@ def rows_of(source: Source, planned: PlannedDay, columns: Sequence[str]) -> Iter
             yield opened.read(list(columns), use_threads=False)
 
 
-def _of_chunks(queue: OneMoment, planned: Sequence[PlannedDay], sample: SampleSpec) -> Ints:
+def _of_chunks(queue: RepeatableRead, planned: Sequence[PlannedDay], sample: SampleSpec) -> Ints:
     """The episodes that have a job in one of some chunks."""
     own = {each.plan_id: each for each in planned}
     if sample.kind is Kind.CHUNK:
@@ -128,8 +128,8 @@ def estimate(source: Source, request: TakeRequest) -> list[EstimatedPart]:
 def estimate_parts(
     source: Source,
     request: TakeRequest,
-    queue: OneMoment,
-    results: OneMoment,
+    queue: RepeatableRead,
+    results: RepeatableRead,
     planned: Sequence[PlannedDay],
 ) -> list[EstimatedPart]:
     """The same, in a visit that has begun; of some published days."""
@@ -158,7 +158,7 @@ def _estimated(what: str, files: Iterable[LakeFile], share: float) -> EstimatedP
     return EstimatedPart(what, round(rows * share), round(size * share), "lake")
 
 
-def _share(source: Source, queue: OneMoment, sample: SampleSpec, planned: Sequence[PlannedDay]) -> float:
+def _share(source: Source, queue: RepeatableRead, sample: SampleSpec, planned: Sequence[PlannedDay]) -> float:
     """About which part of all rows a sample has."""
     if sample.kind in (Kind.WHOLE, Kind.SHARE):
         return sample.share

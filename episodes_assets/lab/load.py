@@ -24,7 +24,7 @@ from episodes_assets.lab.take import Report
 from episodes_assets.lake.day_file import LakeFile
 from episodes_assets.lake.opening import open_lake
 from episodes_assets.lake.tables import LakeTable
-from episodes_assets.lake.versions import COVERED, PinnedVersion, covered_as_text
+from episodes_assets.lake.versions import COVERED, PinnedVersion, covered_to_text
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.ledger.copies import PlanRecord, PlanRows, put_plan
 from episodes_assets.postgres.connect import Connection, connect_to_write
@@ -132,7 +132,7 @@ def _load_viewings(bundle: Bundle, lab: Lab, viewings: Viewings, report: Report)
     _adopt(bundle, viewings, files.values(), report)
     any_file = next(iter(files.values()))
     schema = pq.read_schema(_place_of(bundle, viewings, any_file)).remove_metadata()
-    said = covered_as_text(covered)
+    said = covered_to_text(covered)
     if viewings.find_property(COVERED) != said:
         viewings.set_property(COVERED, said, schema, lab.environment)
     made = {
@@ -202,7 +202,7 @@ def _load_databases(
         for number, day in enumerate(days):
             report("plans, jobs and outcomes", number, len(days))
             _load_plan(bundle, queue, day, versions, snapshot_ids[day], checksums.get(day - ONE_DAY))
-        _publish(bundle, queue, results, days, report)
+        _publish(bundle, queue, results, open_lake(settings).viewings(), days, report)
 
 
 def _load_plan(
@@ -241,11 +241,16 @@ def read_plan_rows(bundle: Bundle, day: dt.date) -> PlanRows:
 
 
 def _publish(
-    bundle: Bundle, queue: Connection, results: Connection, days: Sequence[dt.date], report: Report
+    bundle: Bundle,
+    queue: Connection,
+    results: Connection,
+    viewings: Viewings,
+    days: Sequence[dt.date],
+    report: Report,
 ) -> None:
     for number, day in enumerate(days):
         report("publishing", number, len(days))
-        published, _ = publish_day(queue, results, day, CODE_VERSION)
+        published, _ = publish_day(queue, results, viewings, day, CODE_VERSION)
         facts = bundle.manifest["days"][str(day)]
         if (published.rows, published.checksum) != (facts["rows"], facts["published_checksum"]):
             raise LabDiffers(

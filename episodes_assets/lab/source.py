@@ -14,14 +14,15 @@ from functools import cached_property
 from typing import Any
 
 from episodes_assets.errors import DropMissing, LakeMissing, NotPublished, SourceDisagrees
-from episodes_assets.lake.drops import Drop, Drops
+from episodes_assets.lake.drop_record import Drop
+from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.opening import OpenedLake
 from episodes_assets.lake.versions import PinnedVersion, TableVersion
 from episodes_assets.lake.viewings import Viewings, require_day
 from episodes_assets.ledger.copies import read_current_plans
 from episodes_assets.postgres import write_rights
 from episodes_assets.postgres.admission import READ_VERSION, require_version
-from episodes_assets.postgres.arrow import OneMoment, visiting
+from episodes_assets.postgres.arrow import RepeatableRead, bounded_session
 from episodes_assets.postgres.connect import describe
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.results.copies import read_publications
@@ -95,7 +96,7 @@ class Source:
         return self.lake.drops()
 
     @contextmanager
-    def visit(self) -> Iterator[tuple[OneMoment, OneMoment]]:
+    def visit(self) -> Iterator[tuple[RepeatableRead, RepeatableRead]]:
         """One session with `queue` and one with `results`, whose roles cannot write.
 
         Raises:
@@ -104,9 +105,9 @@ class Source:
             SchemaTooNew: If the schema of one is of a newer release.
             DatabaseUnreachable: If there is no connection to be had.
         """
-        with visiting(self.queue_dsn, APPLICATION) as queue:
+        with bounded_session(self.queue_dsn, APPLICATION) as queue:
             _admit(queue, self.queue_dsn, Purpose.QUEUE_READER)
-            with visiting(self.results_dsn, APPLICATION) as results:
+            with bounded_session(self.results_dsn, APPLICATION) as results:
                 _admit(results, self.results_dsn, Purpose.RESULTS_READER)
                 yield queue, results
 
@@ -142,14 +143,14 @@ class Source:
         return found
 
 
-def _admit(database: OneMoment, dsn: str, purpose: Purpose) -> None:
+def _admit(database: RepeatableRead, dsn: str, purpose: Purpose) -> None:
     (found,) = database.read(write_rights.FIND).to_pylist()
     write_rights.require_no_rights(found["role"], found["rights"], describe(dsn), purpose.setting)
     versions = database.read(READ_VERSION)["version_num"].to_pylist()
     require_version(versions[0] if versions else None, purpose.database, describe(dsn))
 
 
-def read_days(queue: OneMoment, results: OneMoment, days: Sequence[dt.date]) -> list[PlannedDay]:
+def read_days(queue: RepeatableRead, results: RepeatableRead, days: Sequence[dt.date]) -> list[PlannedDay]:
     """The plans and publications of some days, in their order.
 
     Args:

@@ -44,7 +44,8 @@ from episodes_assets.lab.request import TakeRequest
 from episodes_assets.lab.sampling import Ints
 from episodes_assets.lab.source import PlannedDay, Source, read_days
 from episodes_assets.lake.day_file import LakeFile
-from episodes_assets.lake.drops import EPISODES, QUARANTINE, Drop, Drops
+from episodes_assets.lake.drop_record import EPISODES, QUARANTINE, Drop
+from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.tables import LakeTable
 from episodes_assets.lake.viewings import NAME, Viewings, covered_from
 from episodes_assets.ledger import copies
@@ -52,7 +53,7 @@ from episodes_assets.ledger.copies import PlanRows
 from episodes_assets.planning.drop import ACCEPTED, QUARANTINED
 from episodes_assets.planning.episode_set import state_checksum
 from episodes_assets.planning.viewings import UNREADABLE
-from episodes_assets.postgres.arrow import OneMoment
+from episodes_assets.postgres.arrow import RepeatableRead
 from episodes_assets.results.copies import read_state
 from episodes_assets.results.state import find_broken_day, repair_command
 
@@ -131,7 +132,7 @@ class _Taking:
             self._take_state(results, planned, epids)
         writer.keep(databases=True)
 
-    def _take_plan(self, queue: OneMoment, planned: PlannedDay, epids: Ints | None) -> None:
+    def _take_plan(self, queue: RepeatableRead, planned: PlannedDay, epids: Ints | None) -> None:
         """A plan's rows, compared with what the source says of them, then restricted."""
         day = planned.day
         rows = copies.read_plan_rows(queue, planned.plan_id)
@@ -162,7 +163,7 @@ class _Taking:
         for name, table in vars(own).items():
             self._write(f"{name} of {day}", path_of("ledger", day, f"{name}.parquet"), table)
 
-    def _take_state(self, results: OneMoment, planned: Sequence[PlannedDay], epids: Ints | None) -> None:
+    def _take_state(self, results: RepeatableRead, planned: Sequence[PlannedDay], epids: Ints | None) -> None:
         """The state whole up to the day before the first, and what the days added, restricted."""
         first, last = planned[0].day, planned[-1].day
         episodes, days = read_state(results, last)

@@ -26,7 +26,8 @@ from episodes_assets.lab.contents import digest_of_file, jobs_checksum, lake_fil
 from episodes_assets.lab.digests import digest_of, published_checksum
 from episodes_assets.lab.labs import Lab
 from episodes_assets.lab.take import Report
-from episodes_assets.lake.drops import EPISODES, QUARANTINE, Drops
+from episodes_assets.lake.drop_record import EPISODES, QUARANTINE
+from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.opening import open_lake
 from episodes_assets.lake.tables import LakeTable
 from episodes_assets.lake.versions import PinnedVersion
@@ -35,7 +36,7 @@ from episodes_assets.ledger import copies
 from episodes_assets.ledger.copies import PlanRows
 from episodes_assets.planning.episode_set import EpisodeSet, TrackedEpisodes, state_checksum
 from episodes_assets.planning.jobs import newly_tracked, plan_checksum, plan_day
-from episodes_assets.postgres.arrow import OneMoment, visiting
+from episodes_assets.postgres.arrow import RepeatableRead, bounded_session
 from episodes_assets.postgres.connect import connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns, resolve_dsns
@@ -95,8 +96,8 @@ def verify(lab: Lab, report: Report, *, recompute: bool = True) -> Iterator[Comp
     yield from verifying.drops()
     yield from verifying.viewings()
     with (
-        visiting(dsns.require(Purpose.QUEUE_READER), APPLICATION) as queue,
-        visiting(dsns.require(Purpose.RESULTS_READER), APPLICATION) as results,
+        bounded_session(dsns.require(Purpose.QUEUE_READER), APPLICATION) as queue,
+        bounded_session(dsns.require(Purpose.RESULTS_READER), APPLICATION) as results,
     ):
         yield from verifying.state(results)
         plans = {row["day"]: row for row in copies.read_current_plans(queue, lab.days).to_pylist()}
@@ -178,7 +179,7 @@ class _Verifying:
             difference = "other content"
         return Comparison(step, day, what, found["rows"], difference)
 
-    def state(self, results: OneMoment) -> Iterator[Comparison]:
+    def state(self, results: RepeatableRead) -> Iterator[Comparison]:
         """The tracked episodes, and that their days' checksums are an unbroken chain."""
         self._report("tracked episodes", 0, 1)
         episodes, days = read_state(results, self._lab.days[-1])
@@ -223,7 +224,7 @@ class _Verifying:
         return self._tracked.as_of(day - ONE_DAY)
 
     def plan(
-        self, queue: OneMoment, day: dt.date, plan: Mapping[str, Any] | None, *, recompute: bool
+        self, queue: RepeatableRead, day: dt.date, plan: Mapping[str, Any] | None, *, recompute: bool
     ) -> Iterator[Comparison]:
         """A day's jobs and outcomes: as they are stored, and computed anew."""
         if plan is None:

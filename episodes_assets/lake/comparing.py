@@ -53,7 +53,7 @@ def difference(table: LakeTable, before: LakeFile, after: LakeFile, order: Seque
             for file in (before, after)
         ]
         while any(not side.is_over for side in sides):
-            # Up to here both are known; of the row itself there may be more to come.
+            # Rows before this one are complete on both sides; more rows equal to it may follow.
             bound = min((side for side in sides if not side.is_over), key=lambda side: side.last_key)
             row = bound.last
             at_bound = [side for side in sides if not side.is_over and side.last_key == bound.last_key]
@@ -66,7 +66,7 @@ def difference(table: LakeTable, before: LakeFile, after: LakeFile, order: Seque
 
 
 class _Side:
-    """The rows of a file that are held: in its order, without those that were compared already.
+    """One of the two files: the rows that are in memory, in its order, and were not compared yet.
 
     Attributes:
         rows: The rows.
@@ -81,7 +81,7 @@ class _Side:
         self.read_on()
 
     def read_on(self) -> None:
-        """Hold the next rows as well."""
+        """Read the next rows into memory."""
         batch = next((batch for batch in self._batches if batch.num_rows), None)
         if batch is None:
             self.is_over = True
@@ -92,7 +92,7 @@ class _Side:
         self.last_key = _key(self.last)
 
     def take_before(self, row: dict[str, pa.Scalar]) -> pa.Table | None:
-        """The rows before one in the order, which are held no longer."""
+        """Remove and return the rows that come before one in the order."""
         if self.rows is None:
             return None
         is_less = np.zeros(len(self.rows), np.bool_)
@@ -113,12 +113,12 @@ class _Side:
 
 
 def _key(row: dict[str, pa.Scalar]) -> tuple[Any, ...]:
-    """What Python orders a row by as the files are ordered."""
+    """A row as a sort key in the files' order: missing values last."""
     return tuple((not value.is_valid, value.as_py()) for value in row.values())
 
 
 def _compare(before: pa.Table | None, after: pa.Table | None) -> tuple[int, int]:
-    """The rows that only one of two tables has."""
+    """How many rows only the first of two tables has, and how many only the second, as multisets."""
     if before is None or after is None:
         return (0 if before is None else len(before)), (0 if after is None else len(after))
     if before.equals(after):

@@ -10,9 +10,12 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -21,11 +24,16 @@ from episodes_assets.private_files import private_opener
 # Small enough that the jobs of a chunk read little else, large enough to compress.
 ROW_GROUP_ROWS = 16_384
 _DIGEST_CHARACTERS = 40
-_END_DIGEST_CHARACTERS = 16
-# Two numbers at the very end: how long it is, and what kind of file.
+_FOOTER_DIGEST_CHARACTERS = 16
+# Bytes at the very end: the length of the footer, and the format's magic number.
 _TRAILER = 8
-# Read at once, as it is of most files less than that.
-_USUAL_END = 1 << 16
+# Bytes that are read first: the footers of most files are shorter.
+_USUAL_FOOTER = 1 << 16
+# Memory that Arrow takes for a row group of six columns in a footer; measured, as Arrow does not report it.
+_ROW_GROUP_BYTES = 5_000
+# Enough for the footers of files with 430 million viewings; with more, each chunk reads them again.
+FOOTER_BYTES = 128 << 20
+_INT64 = np.iinfo(np.int64)
 
 
 @dataclass(frozen=True)
@@ -46,36 +54,45 @@ class LakeFile:
 
     @property
     def digest(self) -> str:
-        """The beginning of its SHA-256, as hexadecimal digits: what it is called."""
+        """The beginning of its SHA-256 in hexadecimal digits, by its name."""
         return self.path.rsplit("/", 1)[-1].partition(".")[0]
 
     @property
-    def end_digest(self) -> str:
-        """The same of its end; empty when it is called by its whole bytes alone, as older ones are."""
+    def footer_digest(self) -> str:
+        """The beginning of its footer's SHA-256, by its name; empty in the names of older releases."""
         _, *more = self.path.rsplit("/", 1)[-1].split(".")
         return more[0] if len(more) > 1 else ""
 
+    def to_record(self) -> dict[str, Any]:
+        """As it is recorded in JSON; its day is recorded besides."""
+        return {"path": self.path, "rows": self.rows, "size": self.size}
+
+    @classmethod
+    def from_record(cls, day: dt.date, record: Mapping[str, Any]) -> "LakeFile":
+        """From what `to_record` has returned."""
+        return cls(day, record["path"], record["rows"], record["size"])
+
 
 class CheckedFile(pq.ParquetFile):  # type: ignore[misc]
-    """A Parquet file whose row groups have the rows that its end says.
+    """A Parquet file that is checked, as it is read, to have the rows that its footer states.
 
-    A page whose header was changed is passed over by Arrow without a word.
+    Arrow skips a page whose header was changed, without an error.
     """
 
     def read_row_group(self, i: int, *args: Any, **kwargs: Any) -> pa.Table:  # noqa: ANN401
-        """As the one of Arrow; raises ArrowInvalid when rows are missing."""
+        """As Arrow's method; raises ArrowInvalid when rows are missing."""
         return self._checked([i], super().read_row_group(i, *args, **kwargs))
 
     def read_row_groups(self, row_groups: Sequence[int], *args: Any, **kwargs: Any) -> pa.Table:  # noqa: ANN401
-        """As the one of Arrow; raises ArrowInvalid when rows are missing."""
+        """As Arrow's method; raises ArrowInvalid when rows are missing."""
         return self._checked(row_groups, super().read_row_groups(row_groups, *args, **kwargs))
 
     def read(self, *args: Any, **kwargs: Any) -> pa.Table:  # noqa: ANN401
-        """As the one of Arrow; raises ArrowInvalid when rows are missing."""
+        """As Arrow's method; raises ArrowInvalid when rows are missing."""
         return self._checked(range(self.num_row_groups), super().read(*args, **kwargs))
 
     def iter_batches(self, *args: Any, **kwargs: Any) -> Iterator[pa.RecordBatch]:  # noqa: ANN401
-        """As the one of Arrow, for all row groups; raises ArrowInvalid at the end when rows are missing."""
+        """As Arrow's method, for all row groups; raises ArrowInvalid at the end when rows are missing."""
         rows = 0
         for batch in super().iter_batches(*args, **kwargs):
             rows += batch.num_rows
@@ -92,8 +109,8 @@ class CheckedFile(pq.ParquetFile):  # type: ignore[misc]
             raise pa.ArrowInvalid(f"{rows} rows in place of {expected}")
 
 
-def read_end(file: pa.NativeFile, size: int) -> bytes:
-    """The footer of a Parquet file: its metadata.
+def read_footer(file: pa.NativeFile, size: int) -> bytes:
+    """The bytes of a Parquet file's footer: its metadata.
 
     Args:
         file: The file.
@@ -102,16 +119,97 @@ def read_end(file: pa.NativeFile, size: int) -> bytes:
     Raises:
         ArrowInvalid: If it has none.
     """
-    tail: bytes = file.read_at(min(size, _USUAL_END), max(size - _USUAL_END, 0))
+    tail: bytes = file.read_at(min(size, _USUAL_FOOTER), max(size - _USUAL_FOOTER, 0))
     length = int.from_bytes(tail[-_TRAILER:][:4], "little") + _TRAILER
     if len(tail) < _TRAILER or length > size:
-        raise pa.ArrowInvalid("it has no end")
+        raise pa.ArrowInvalid("it has no footer")
     return tail[-length:] if length <= len(tail) else bytes(file.read_at(length, size - length))
 
 
-def digest_of_end(end: bytes) -> str:
-    """What a file is called by its end."""
-    return hashlib.sha256(end).hexdigest()[:_END_DIGEST_CHARACTERS]
+def digest_of_footer(footer: bytes) -> str:
+    """The beginning of a footer's SHA-256 in hexadecimal digits, which is part of the file's name."""
+    return hashlib.sha256(footer).hexdigest()[:_FOOTER_DIGEST_CHARACTERS]
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What the footer says of the row groups of a file that is ordered by its first column, of integers.
+
+    Attributes:
+        file: The file.
+        metadata: All that the footer says.
+        sizes: For each row group, its rows.
+        lowest: For each row group, the lowest value of the first column; where it has none, more than any.
+        highest: For each row group, the highest value; where it has none, less than any.
+        lacks_optional: For each row group, whether the optional column has no value in it.
+    """
+
+    file: LakeFile
+    metadata: pq.FileMetaData
+    sizes: npt.NDArray[np.int64]
+    lowest: npt.NDArray[np.int64]
+    highest: npt.NDArray[np.int64]
+    lacks_optional: npt.NDArray[np.bool_]
+
+    @cached_property
+    def ends(self) -> npt.NDArray[np.int64]:
+        """For each row group, the rows up to its end."""
+        return np.cumsum(self.sizes)
+
+    @property
+    def bytes(self) -> int:
+        """About how much memory it takes."""
+        return (len(self.sizes) + 1) * _ROW_GROUP_BYTES
+
+    def begin_of(self, group: int) -> int:
+        """The first row of a row group."""
+        return int(self.ends[group] - self.sizes[group])
+
+    def group_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
+        """The row groups in which some rows lie."""
+        return np.searchsorted(self.ends, rows, side="right")
+
+    @classmethod
+    def of(cls, file: LakeFile, metadata: pq.FileMetaData, optional: str) -> "Footer":
+        """The footer of a file.
+
+        Args:
+            file: The file.
+            metadata: Its metadata.
+            optional: The name of the optional column.
+        """
+        groups = [metadata.row_group(n) for n in range(metadata.num_row_groups)]
+        columns = [group.column(0).statistics for group in groups]
+        extremes = [
+            (each.min, each.max) if each.has_min_max else (_INT64.max, _INT64.min) for each in columns
+        ]
+        lowest, highest = np.array(extremes, np.int64).reshape(-1, 2).T
+        number = metadata.schema.names.index(optional)
+        nulls = [group.column(number).statistics.null_count for group in groups]
+        sizes = np.array([group.num_rows for group in groups], np.int64)
+        return cls(file, metadata, sizes, lowest, highest, np.array(nulls, np.int64) == sizes)
+
+
+class FooterCache:
+    """The most recently used footers (LRU), within `FOOTER_BYTES`; a file never changes."""
+
+    def __init__(self) -> None:
+        self._footers: dict[str, Footer] = {}
+        self._bytes = 0
+
+    def get(self, file: LakeFile) -> Footer | None:
+        """The footer of a file, if it is cached."""
+        footer = self._footers.pop(file.path, None)
+        if footer is not None:
+            self._footers[file.path] = footer  # the last to be dropped
+        return footer
+
+    def add(self, footer: Footer) -> None:
+        """Add a footer, and drop the least recently used ones."""
+        self._footers[footer.file.path] = footer
+        self._bytes += footer.bytes
+        while self._bytes > FOOTER_BYTES:
+            self._bytes -= self._footers.pop(next(iter(self._footers))).bytes
 
 
 def sync(*paths: Path) -> None:
@@ -177,19 +275,19 @@ class DayWriter:
         self._writer.add_key_value_metadata(dict(metadata))
 
     def finish(self) -> LakeFile:
-        """Move the file to its final place; `LakeTable.commit` makes it the day's."""
+        """Move the file to its final place; it becomes the day's file by `LakeTable.commit`."""
         self.close()
         with self._part.open("rb") as handle:
             digest = hashlib.file_digest(handle, "sha256").hexdigest()
         size = self._part.stat().st_size
         with pa.OSFile(str(self._part)) as handle:
-            end = digest_of_end(read_end(handle, size))
-        path = f"day={self._day}/{digest[:_DIGEST_CHARACTERS]}.{end}.parquet"
+            footer_digest = digest_of_footer(read_footer(handle, size))
+        path = f"day={self._day}/{digest[:_DIGEST_CHARACTERS]}.{footer_digest}.parquet"
         self._put(self._part, path)
         return LakeFile(self._day, path, self.rows, size)
 
     def close(self) -> None:
-        """Close the file; once is enough."""
+        """Close the file; idempotent."""
         if not self._handle.closed:
             self._writer.close()
             self._handle.close()

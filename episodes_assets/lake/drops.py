@@ -26,7 +26,6 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -38,6 +37,17 @@ import pyarrow.parquet as pq
 from episodes_assets.checks.consistency import DayDrops
 from episodes_assets.errors import DropMissing, LakeDamaged, LakeMissing
 from episodes_assets.lake.day_file import DayWriter, LakeFile
+from episodes_assets.lake.drop_record import (
+    EPISODES,
+    QUARANTINE,
+    RECORD,
+    RECORDS,
+    VIEWED_EPISODES,
+    Drop,
+    drops_of,
+    from_record,
+    to_record,
+)
 from episodes_assets.lake.files import DAMAGED_HINT
 from episodes_assets.lake.tables import LakeTable
 from episodes_assets.planning.drop import (
@@ -53,46 +63,10 @@ from episodes_assets.planning.drop import (
 )
 from episodes_assets.postgres import hosts
 
-EPISODES, QUARANTINE, VIEWED_EPISODES = "episodes", "quarantine", "viewed_episodes"
-RECORD = "episodes.drop"
-RECORDS = "episodes.drops"
 VIEWED_SCHEMA = pa.schema({"epid": pa.int64()})
 _FILES_AT_ONCE = 8
 _ID_CHARACTERS = 16
 _NEVER_MISSING = {"epid": "int64", "algorithm_id": "int16"}
-
-
-@dataclass(frozen=True)
-class Drop:
-    """A day's drop as it was taken.
-
-    Attributes:
-        day: The day.
-        snapshot_id: Follows from the content and from what was viewed on the day: equal input, equal id.
-        drop_rows: Rows read from the input, counted before validation.
-        accepted_rows: Rows that passed validation.
-        quarantined_rows: Rows that did not.
-        viewed_episodes: Distinct episodes viewed on the day by then.
-        reasons: Quarantined rows by broken rule; a row may break several.
-        taken_at: When it was taken, ISO 8601, UTC.
-        reason: Why it was taken then; empty in the ordinary course of things.
-        episodes: The file of the accepted rows.
-        quarantine: The file of the refused ones.
-        viewed: The file of the viewed episodes, of a drop that was brought in from a release before the lake.
-    """
-
-    day: dt.date
-    snapshot_id: str
-    drop_rows: int
-    accepted_rows: int
-    quarantined_rows: int
-    viewed_episodes: int
-    reasons: Mapping[str, int]
-    taken_at: str
-    reason: str
-    episodes: LakeFile
-    quarantine: LakeFile
-    viewed: LakeFile | None = None
 
 
 class DropWriter:
@@ -122,7 +96,7 @@ class DropWriter:
         self._reasons.update(validated.reasons)
 
     def finish(self, viewed: npt.NDArray[np.int64], rows_read: int) -> Drop:
-        """Finish the files; `Drops.commit` makes them the day's.
+        """Finish the files; they become the day's files by `Drops.commit`.
 
         Args:
             viewed: The ascending epids viewed on the day.
@@ -149,12 +123,19 @@ class DropWriter:
         )
 
     def finish_as(
-        self, said: Mapping[str, Any], quarantine: LakeFile, viewed: LakeFile | None = None
+        self, known: Mapping[str, Any], quarantine: LakeFile, viewed: LakeFile | None = None
     ) -> Drop:
-        """Finish the file of accepted rows with what is said of a drop elsewhere."""
-        record = {**said, "quarantine": _named(quarantine), "viewed": viewed and _named(viewed)}
+        """Finish the file of accepted rows with a record that is known already.
+
+        Args:
+            known: The fields of `Drop` that are no files.
+            quarantine: The finished file of the refused rows.
+            viewed: The finished file of the viewed episodes, of a release before the lake.
+        """
+        files = {"quarantine": quarantine.to_record(), "viewed": viewed and viewed.to_record()}
+        record = {**known, **files}
         self.episodes.describe({RECORD: json.dumps(record)})
-        return _from_record(self._day, record, self.episodes.finish())
+        return from_record(self._day, record, self.episodes.finish())
 
 
 class Drops:
@@ -171,7 +152,7 @@ class Drops:
         self.episodes = LakeTable(lake_url, EPISODES)
         self.quarantine = LakeTable(lake_url, QUARANTINE)
         self.viewed = LakeTable(lake_url, VIEWED_EPISODES)
-        self._known: dict[LakeFile, Drop] = {}
+        self._cache: dict[LakeFile, Drop] = {}
 
     @property
     def shown(self) -> str:
@@ -201,10 +182,10 @@ class Drops:
         """The drops of those of some days that have one; raises as `find`."""
         newest = self.episodes.newest()
         files = [newest.files[day] for day in days if day in newest.files] if newest else []
-        if unread := [file for file in files if file not in self._known]:
+        if unread := [file for file in files if file not in self._cache]:
             with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
-                self._known.update(zip(unread, pool.map(self.read_record, unread), strict=True))
-        return {file.day: self._known[file] for file in files}
+                self._cache.update(zip(unread, pool.map(self.read_record, unread), strict=True))
+        return {file.day: self._cache[file] for file in files}
 
     def require(self, day: dt.date) -> Drop:
         """The day's drop; raises as `require_all`."""
@@ -228,21 +209,16 @@ class Drops:
         return [found[day] for day in days]
 
     def history(self) -> list[Drop]:
-        """All drops that were ever a day's, in the order in which they became so.
+        """All drops that were ever committed, in the order of their commits.
 
         Their files may be gone: `episodes lake vacuum` removes those that nothing names.
         """
-        commits = [json.loads(commit.facts.get(RECORDS, "[]")) for commit in self.episodes.commits()]
-        return [
-            _from_record(dt.date.fromisoformat(said["day"]), said, _file(said["day"], said["episodes"]))
-            for records in commits
-            for said in records
-        ]
+        return [drop for commit in self.episodes.commits() for drop in drops_of(commit)]
 
     def versions(self, day: dt.date) -> list[Drop]:
-        """All drops that were ever the day's, in the order in which they last were taken.
+        """All drops that were ever committed for the day, each once, in the order of their latest commits.
 
-        `find` answers with the one that is the day's now.
+        `find` returns the current one.
         """
         found: dict[str, Drop] = {}
         for drop in self.history():
@@ -252,33 +228,27 @@ class Drops:
         return list(found.values())
 
     def find_named(self, named: Mapping[dt.date, Collection[str]]) -> dict[dt.date, DayDrops]:
-        """Which drops of some days are there.
+        """Which of the drops that databases name still exist.
 
         Args:
-            named: The ids to look for, by day.
+            named: Their ids, by day.
 
         Returns:
-            For each of these days the id of the one that is the day's now, and those of the named that have
-            all files.
+            For each of these days the id of the current drop, and the named ids of which all files exist.
         """
         newest = self.episodes.newest()
         history = self.history()
         ids = {drop.episodes: drop.snapshot_id for drop in history}
         drops = [drop for drop in history if drop.snapshot_id in named.get(drop.day, ())]
-        present = zip(
-            drops,
-            self.episodes.present([drop.episodes for drop in drops]),
-            self.quarantine.present([drop.quarantine for drop in drops]),
-            strict=True,
-        )
+        has_episodes = self.episodes.present([drop.episodes for drop in drops])
+        has_quarantine = self.quarantine.present([drop.quarantine for drop in drops])
         existing: defaultdict[dt.date, set[str]] = defaultdict(set)
-        for drop, has_episodes, has_quarantine in present:
-            if has_episodes and has_quarantine:
+        for drop, *has_files in zip(drops, has_episodes, has_quarantine, strict=True):
+            if all(has_files):
                 existing[drop.day].add(drop.snapshot_id)
-        return {
-            day: DayDrops(ids.get(newest.files[day]) if newest and day in newest.files else None, there)
-            for day, there in ((day, existing[day]) for day in named)
-        }
+        files = newest.files if newest else {}
+        current = {day: ids.get(files[day]) for day in named if day in files}
+        return {day: DayDrops(current.get(day), existing[day]) for day in named}
 
     def count_rows(self, drops: Sequence[Drop]) -> list[tuple[int, int]]:
         """The accepted and the refused rows in the files of some drops, by the files' own footers.
@@ -316,7 +286,7 @@ class Drops:
             yield DropWriter(day, reason, episodes, quarantine)
 
     def commit(self, drops: Sequence[Drop], environment: str) -> None:
-        """Make drops those of their days, which are distinct: their accepted rows last.
+        """Make drops the current ones of their days, which are distinct: their accepted rows last.
 
         Raises:
             WrongEnvironment: If the lake belongs to another environment.
@@ -329,28 +299,26 @@ class Drops:
         if viewed:
             self.viewed.commit(VIEWED_SCHEMA, lambda _: viewed, environment=environment, facts={})
         refused = [drop.quarantine for drop in drops]
-        schema = QUARANTINED
-        self.quarantine.commit(schema, lambda _: refused, environment=environment, facts={})
+        self.quarantine.commit(QUARANTINED, lambda _: refused, environment=environment, facts={})
         accepted = [drop.episodes for drop in drops]
-        facts = {RECORDS: json.dumps([_to_record(drop) for drop in drops])}
+        facts = {RECORDS: json.dumps([to_record(drop) for drop in drops])}
         self.episodes.commit(ACCEPTED, lambda _: accepted, environment=environment, facts=facts)
-        self._known.update({drop.episodes: drop for drop in drops})
+        self._cache.update({drop.episodes: drop for drop in drops})
         self.settle([drop.day for drop in drops], environment)
 
     def settle(self, days: Collection[dt.date], environment: str) -> None:
-        """Let the quarantine have what was refused of the drops that are the days' now.
+        """Make `quarantine` agree with `episodes` on some days, after a race of two processes.
 
-        It has, but for two who take a day at once: the one who is last in `episodes` may be first there.
+        Of two that take a day at once, the last to commit to `episodes` may be the first in `quarantine`.
         """
 
-        def what_they_lack(kept: Mapping[dt.date, LakeFile]) -> list[LakeFile]:
+        def missing_files(kept: Mapping[dt.date, LakeFile]) -> list[LakeFile]:
             found = self.find_all(days).values()
             return [drop.quarantine for drop in found if kept.get(drop.day) != drop.quarantine]
 
         newest = self.quarantine.newest()
-        if what_they_lack(newest.files if newest else {}):
-            schema = QUARANTINED
-            self.quarantine.commit(schema, what_they_lack, environment=environment, facts={})
+        if missing_files(newest.files if newest else {}):
+            self.quarantine.commit(QUARANTINED, missing_files, environment=environment, facts={})
 
     def read_drop(self, drop: Drop, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
         """The accepted rows in parts, ordered by epid, every episode in one part.
@@ -419,7 +387,7 @@ class Drops:
         with self.episodes.open(file) as opened:
             found = (opened.metadata.metadata or {}).get(RECORD.encode())
         try:
-            return _from_record(file.day, json.loads(found or ""), file)
+            return from_record(file.day, json.loads(found or ""), file)
         except (ValueError, TypeError, KeyError) as error:
             path = f"{self.episodes.shown}/{file.path}"
             raise LakeDamaged(f"{path} does not say what it was taken from", DAMAGED_HINT) from error
@@ -427,32 +395,8 @@ class Drops:
 
 @contextmanager
 def _open_whole(table: LakeTable, file: LakeFile) -> Iterator[pq.ParquetFile]:
-    """A file, once all of its bytes are known to be those that were written."""
+    """Open a file, after comparing the digest of all its bytes."""
     if not table.is_whole(file):
         raise LakeDamaged(f"{table.shown}/{file.path} was cut or changed", DAMAGED_HINT)
     with table.open(file) as opened:
         yield opened
-
-
-def _named(file: LakeFile) -> dict[str, Any]:
-    return {"path": file.path, "rows": file.rows, "size": file.size}
-
-
-def _file(day: str, said: Mapping[str, Any]) -> LakeFile:
-    return LakeFile(dt.date.fromisoformat(day), said["path"], said["rows"], said["size"])
-
-
-def _to_record(drop: Drop) -> dict[str, Any]:
-    files = {"episodes": drop.episodes, "quarantine": drop.quarantine, "viewed": drop.viewed}
-    return {
-        **asdict(drop),
-        "day": drop.day.isoformat(),
-        **{name: file and _named(file) for name, file in files.items()},
-    }
-
-
-def _from_record(day: dt.date, said: Mapping[str, Any], episodes: LakeFile) -> Drop:
-    plain = {name: value for name, value in said.items() if name not in ("day", "episodes")}
-    plain["quarantine"] = _file(day.isoformat(), said["quarantine"])
-    plain["viewed"] = _file(day.isoformat(), said["viewed"]) if said["viewed"] else None
-    return Drop(day=day, episodes=episodes, **plain)

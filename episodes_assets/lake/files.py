@@ -31,8 +31,8 @@ from episodes_assets.lake.day_file import (
     CheckedFile,
     DayWriter,
     LakeFile,
-    digest_of_end,
-    read_end,
+    digest_of_footer,
+    read_footer,
     sync,
 )
 from episodes_assets.postgres import hosts
@@ -40,13 +40,13 @@ from episodes_assets.private_files import make_folder, private_opener
 
 DAMAGED_HINT = "restore the lake from a backup; `episodes lake verify` looks at every file"
 _PART = ".part"
-# What an error of several lines is drawn with.
+# Colours and arrows in errors of several lines.
 _DECORATION = re.compile(r"\x1b\[[0-9;]*m|↳")
-# What both clients of object stores say when it is the store: the last is a refusal for want of rights.
+# What errors of both object store clients contain if it is the store's; the last is a missing permission.
 _STORE_FAILED = ("Generic ", "AWS Error", "The operation lacked ")
-# How Rust tells an error of the operating system.
+# An error of the operating system in the text of an error of Rust's.
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
-# An entry of Delta's log is written under such a name, and is one once it is linked to its own.
+# The temporary name under which Delta writes an entry of its log.
 _UNFINISHED_ENTRY = re.compile(r"_delta_log/[^/]+#\d+")
 _SYNCED_AT_ONCE = 8
 _umask_lock = threading.Lock()
@@ -57,7 +57,7 @@ class Place:
     """Where a table is.
 
     Attributes:
-        uri: As Delta's library wants to have it.
+        uri: For Delta's library.
         filesystem: Its files by their paths from its folder.
         folder: Its folder on this machine; None in an object store.
     """
@@ -114,8 +114,8 @@ class TableFiles:
         Raises:
             SystemFailure: If it cannot be written: a full disk, a missing right and the like.
         """
-        with self._plainly(), tempfile.TemporaryDirectory(prefix="episodes-lake-") as elsewhere:
-            # On one file system with its place, so that a rename puts it there; uploaded to an object store.
+        with self._explaining_errors(), tempfile.TemporaryDirectory(prefix="episodes-lake-") as elsewhere:
+            # In the table's folder, to be renamed (atomic); for an object store elsewhere, to be uploaded.
             folder = make_folder(self._folder / f"day={day}") if self._folder else Path(elsewhere)
             part = folder / f"{uuid.uuid4().hex}{_PART}"
             writer = DayWriter(day, part, schema, encodings or {}, self._put)
@@ -133,10 +133,10 @@ class TableFiles:
             target = self._folder / path
             is_there = target.exists()
             part.replace(target)
-            if is_there:  # some version names it, whatever is committed now; other files are synced then
+            if is_there:  # an older version may name it already; other files are synced before their commit
                 sync(target, target.parent)
             return
-        # Again if it is there: it may be cut, and vacuum goes by when it was written.
+        # Also if it is there: it may be cut, and vacuum compares the time at which it was written.
         with part.open("rb") as source, self._filesystem.open_output_stream(path) as stream:
             while block := source.read(1 << 23):
                 stream.write(block)
@@ -148,7 +148,7 @@ class TableFiles:
             LakeDamaged: If it is not the file that was written.
             SystemFailure: If it cannot be read or written.
         """
-        with self._plainly(file), tempfile.TemporaryDirectory(prefix="episodes-lake-") as elsewhere:
+        with self._explaining_errors(file), tempfile.TemporaryDirectory(prefix="episodes-lake-") as elsewhere:
             folder = make_folder((self._folder / file.path).parent) if self._folder else Path(elsewhere)
             part = folder / f"{uuid.uuid4().hex}{_PART}"
             digest = hashlib.sha256()
@@ -172,12 +172,12 @@ class TableFiles:
         sync(folder)
 
     @contextmanager
-    def _for_its_owner(self) -> Iterator[None]:
+    def _private(self) -> Iterator[None]:
         """Make what Delta writes on this machine private to its owner, whatever the umask."""
         if self._folder is None:
             yield
             return
-        with _umask_lock:  # it is the whole process's
+        with _umask_lock:  # the umask is the whole process's
             before = os.umask(0o077)
             try:
                 yield
@@ -190,13 +190,13 @@ class TableFiles:
 
         Args:
             file: The file.
-            metadata: What its end said when it was opened before.
+            metadata: Of its footer, if that was read before.
 
         Raises:
             LakeDamaged: If it is gone, was cut or changed, also while the block reads it.
             SystemFailure: If the lake cannot be reached.
         """
-        with self._plainly(file):
+        with self._explaining_errors(file):
             try:
                 info = self._filesystem.get_file_info(file.path)
                 if info.size != file.size:
@@ -217,10 +217,10 @@ class TableFiles:
 
     def _read_metadata(self, file: LakeFile) -> pq.FileMetaData:
         with self._filesystem.open_input_file(file.path) as opened:
-            end = read_end(opened, file.size)
-        if file.end_digest and digest_of_end(end) != file.end_digest:
-            raise LakeDamaged(f"{self.shown}/{file.path} was changed (its end differs)", DAMAGED_HINT)
-        return pq.read_metadata(pa.BufferReader(end))
+            footer = read_footer(opened, file.size)
+        if file.footer_digest and digest_of_footer(footer) != file.footer_digest:
+            raise LakeDamaged(f"{self.shown}/{file.path} was changed (its footer differs)", DAMAGED_HINT)
+        return pq.read_metadata(pa.BufferReader(footer))
 
     def schema_of_file(self, file: LakeFile) -> pa.Schema:
         """The columns of a day's file.
@@ -239,7 +239,7 @@ class TableFiles:
             LakeDamaged: If it is gone.
             SystemFailure: If the lake cannot be reached.
         """
-        with self._plainly(file):
+        with self._explaining_errors(file):
             try:
                 stream = self._filesystem.open_input_stream(file.path)
             except FileNotFoundError as error:
@@ -251,18 +251,18 @@ class TableFiles:
             return digest.hexdigest().startswith(file.digest)
 
     def present(self, files: Sequence[LakeFile]) -> list[bool]:
-        """Which of some files are there with all their bytes."""
-        with self._plainly():
+        """Which of some files exist with their size."""
+        with self._explaining_errors():
             found = self._filesystem.get_file_info([file.path for file in files])
             return [info.size == file.size for info, file in zip(found, files, strict=True)]
 
     def unnamed(self, named: Collection[str], older_than: dt.timedelta) -> list[tuple[str, int]]:
-        """The data files that are not among some, with their bytes; what was written lately is left out.
+        """The paths and sizes in bytes of data files that are not in `named` and not newer than some age.
 
         Files that a killed process has left are among them, also in Delta's log.
         """
         before = dt.datetime.now(dt.UTC) - older_than
-        with self._plainly():
+        with self._explaining_errors():
             found = self._filesystem.get_file_info(
                 pafs.FileSelector("", recursive=True, allow_not_found=True)
             )
@@ -277,14 +277,14 @@ class TableFiles:
             )
 
     @contextmanager
-    def _plainly(self, file: LakeFile | None = None) -> Iterator[None]:
+    def _explaining_errors(self, file: LakeFile | None = None) -> Iterator[None]:
         """Turn errors of Delta, Arrow and the object store into ours."""
         where = f"{self.shown}/{file.path}" if file else self.shown
         try:
             yield
         except OSError as error:
             if "libpq" in str(error):
-                raise  # of the input that is read from meanwhile
+                raise  # of the input database, which is read in the block
             if "CRC checksum" in str(error):
                 raise LakeDamaged(f"{where} was changed (a page's checksum differs)", DAMAGED_HINT) from error
             raise self._explain(error, where) from error
@@ -293,16 +293,16 @@ class TableFiles:
 
     def _explain(self, error: OSError | DeltaError, where: str) -> EpisodesError:
         said = str(error)
-        # Of an error in native code the number is in the text alone.
+        # Errors of native code have their errno in the text only.
         number = _OS_ERROR.search(said) if self._folder is not None else None
         raised = OSError(int(number[1]), os.strerror(int(number[1]))) if number else error
         if cause := failures.explain(raised, where):
             return cause
         if self._folder is None and any(text in said for text in _STORE_FAILED):
             lines = [_DECORATION.sub("", line).strip() for line in said.splitlines()]
-            told = [line for line in lines if line]
+            lines = [line for line in lines if line]
             return HostUnreachable(
-                f"the object store of {where} does not answer, or refuses ({told[-1]})",
+                f"the object store of {where} does not answer, or refuses ({lines[-1]})",
                 "see that it is up, that the bucket is there, and that the environment has its credentials",
             )
         return LakeDamaged(f"{where} cannot be read ({failures.reason(error)})", DAMAGED_HINT)
@@ -312,8 +312,8 @@ def find_place(lake_url: str, name: str) -> Place:
     """Where a table of a lake is.
 
     Raises:
-        BadSetting: If that cannot hold a lake. What is no URL of an object store, Delta's library may
-            take for a table that was never written to.
+        BadSetting: If the URL cannot hold a lake. Delta's library might take it for a table that was never
+            written to.
     """
 
     def refusal(reason: str) -> BadSetting:

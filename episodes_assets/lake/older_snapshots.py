@@ -27,7 +27,8 @@ from episodes_assets.days import parse_date
 from episodes_assets.errors import BadDay, NotBroughtIn, SnapshotDamaged
 from episodes_assets.failures import explain, reason
 from episodes_assets.lake.day_file import DayWriter
-from episodes_assets.lake.drops import VIEWED_SCHEMA, Drop, Drops
+from episodes_assets.lake.drop_record import Drop
+from episodes_assets.lake.drops import VIEWED_SCHEMA, Drops
 from episodes_assets.planning.drop import ACCEPTED, QUARANTINED
 from episodes_assets.postgres import hosts
 
@@ -35,7 +36,7 @@ _EPISODES, _QUARANTINE, _VIEWED = "episodes.parquet", "quarantine.parquet", "vie
 # In the order in which a snapshot's id was made from them.
 _FILES = (_EPISODES, _QUARANTINE, _VIEWED)
 _MANIFEST = "manifest.json"
-_MANIFEST_SAYS = (
+_MANIFEST_FIELDS = (
     "snapshot_id",
     "drop_rows",
     "accepted_rows",
@@ -47,34 +48,34 @@ _MANIFEST_SAYS = (
 # Where snapshots were brought in from, in the properties of the table `episodes`.
 _BROUGHT_IN = "episodes.snapshots_brought_in"
 _COMMITTED_TOGETHER = 50
-_LOOKS_AT_ONCE = 8
+_READS_AT_ONCE = 8
 _ID_CHARACTERS = 16
 _HINT = "restore it from a backup, then run `episodes db init` again"
 
 
 @dataclass(frozen=True)
 class _Snapshot:
-    """A snapshot as it lies there.
+    """A snapshot of an older release.
 
     Attributes:
         day: The day.
         folder: Where its files are.
-        said: What its manifest says of the drop: the fields of `Drop` that are no files.
-        digests: The SHA-256 of each file by the manifest; empty where a release kept no manifest of it, so
-            that its id alone tells.
-        is_current: Whether it is the day's.
+        manifest: The fields of `Drop` that are no files, from its manifest.
+        digests: The SHA-256 of each file by the manifest; empty if it has none, so that only its id, a digest
+            of all files, can be compared.
+        is_current: Whether it is the day's current one.
     """
 
     day: dt.date
     folder: str
-    said: Mapping[str, Any]
+    manifest: Mapping[str, Any]
     digests: Mapping[str, str]
     is_current: bool
 
     @property
     def snapshot_id(self) -> str:
         """Its id."""
-        return str(self.said["snapshot_id"])
+        return str(self.manifest["snapshot_id"])
 
 
 class OlderSnapshots:
@@ -96,7 +97,7 @@ class OlderSnapshots:
 
         Raises:
             NotBroughtIn: If there are some that `bring_in` has not brought in to the end.
-            SystemFailure: If they cannot be looked at.
+            SystemFailure: If they cannot be read.
         """
         if not self._are_in(drops) and self._days():
             raise NotBroughtIn(
@@ -130,11 +131,11 @@ class OlderSnapshots:
         if not days:
             return 0
         drops.verify_environment(environment)
-        with self._plainly():
-            with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
+        with self._explaining_errors():
+            with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
                 versions = list(pool.map(self._versions, days))
             known = {(drop.day, drop.snapshot_id) for drop in drops.history()}
-            # One version of each day after the other, since a commit has one file of a day.
+            # A wave has at most one version of each day, since a commit has one file of a day.
             waves = (
                 [each for each in wave if each and (each.day, each.snapshot_id) not in known]
                 for wave in itertools.zip_longest(*versions)
@@ -146,7 +147,7 @@ class OlderSnapshots:
                 drops.commit([self._copy(each, drops) for each in group], environment)
                 brought += len(group)
                 report(f"lake: {done + brought:,} of {total:,} older snapshots brought in")
-        # What was interrupted between its two tables is whole only now.
+        # Completes commits that were interrupted between the two tables.
         drops.settle(days, environment)
         drops.episodes.set_property(_BROUGHT_IN, self._mark(drops), ACCEPTED, environment)
         return brought
@@ -164,15 +165,15 @@ class OlderSnapshots:
         return filesystem, root.rstrip("/")
 
     def _days(self) -> list[dt.date]:
-        """The days of which there is anything."""
-        with self._plainly():
+        """The days that have a folder."""
+        with self._explaining_errors():
             found = []
             for name in self._folders(self._place[1]):
                 if name.startswith("day="):
                     try:
                         found.append(parse_date(name.removeprefix("day=")))
                     except BadDay:
-                        continue  # nobody's of ours
+                        continue  # no folder of ours
             return sorted(found)
 
     def _folders(self, path: str) -> list[str]:
@@ -201,25 +202,22 @@ class OlderSnapshots:
             found[name] = _Snapshot(day, f"{folder}/{name}", manifest, digests, is_current)
         if current is not None and current["snapshot_id"] not in found:
             raise SnapshotDamaged(f"{folder}/{current['snapshot_id']} is gone", _HINT)
-        return sorted(found.values(), key=lambda each: (each.is_current, each.said["taken_at"]))
+        return sorted(found.values(), key=lambda each: (each.is_current, each.manifest["taken_at"]))
 
     def _read_manifest(self, path: str) -> dict[str, Any] | None:
         try:
-            said = json.loads(self._place[0].cat_file(path))
-            kept = {name: said[name] for name in _MANIFEST_SAYS}
-            files = {name: said["files"][name] for name in _FILES}
-            dt.datetime.fromisoformat(said["taken_at"])
-            return {**kept, "reason": said.get("reason", ""), "files": files}
+            manifest = json.loads(self._place[0].cat_file(path))
+            kept = {name: manifest[name] for name in _MANIFEST_FIELDS}
+            files = {name: manifest["files"][name] for name in _FILES}
+            dt.datetime.fromisoformat(manifest["taken_at"])
+            return {**kept, "reason": manifest.get("reason", ""), "files": files}
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise SnapshotDamaged(f"{path} is not a manifest ({error})", _HINT) from error
 
     def _without_manifest(self, folder: str, name: str) -> dict[str, Any] | None:
-        """What the files themselves say of a version that has no manifest of its own.
-
-        Releases before versions were kept on record have left such ones.
-        """
+        """A manifest from the files themselves, for a snapshot of a release that wrote none."""
         filesystem, _ = self._place
         paths = {each: f"{folder}/{each}" for each in _FILES}
         if not all(filesystem.exists(path) for path in paths.values()):
@@ -246,8 +244,8 @@ class OlderSnapshots:
     def _open(self, path: str) -> Iterator[pq.ParquetFile]:
         """A snapshot's file, to be read in this thread.
 
-        One of Arrow's can hold a file of Python's for a moment longer than the reading lasts, and would end
-        a process that ends in that moment with SIGABRT.
+        A thread of Arrow's may refer to a file of Python's after the read, and aborts a process that ends
+        then (SIGABRT).
         """
         try:
             with (
@@ -261,7 +259,7 @@ class OlderSnapshots:
             raise SnapshotDamaged(f"{path} cannot be read ({reason(error)})", _HINT) from error
 
     def _copy(self, snapshot: _Snapshot, drops: Drops) -> Drop:
-        """A snapshot's rows as files of the lake, once it is known to be what was written."""
+        """Copy a snapshot's rows to files of the lake, after comparing its digests."""
         self._require_whole(snapshot)
         day = snapshot.day
         with drops.writer(day) as writer, drops.viewed.writer(day, VIEWED_SCHEMA) as other:
@@ -272,9 +270,9 @@ class OlderSnapshots:
             ):
                 self._copy_rows(f"{snapshot.folder}/{name}", file, schema)
             quarantine, viewed = writer.quarantine.finish(), other.finish()
-            drop = writer.finish_as(snapshot.said, quarantine, viewed)
-        told = (drop.accepted_rows, drop.quarantined_rows, drop.viewed_episodes)
-        if told != (drop.episodes.rows, quarantine.rows, viewed.rows):
+            drop = writer.finish_as(snapshot.manifest, quarantine, viewed)
+        recorded = (drop.accepted_rows, drop.quarantined_rows, drop.viewed_episodes)
+        if recorded != (drop.episodes.rows, quarantine.rows, viewed.rows):
             raise SnapshotDamaged(f"{snapshot.folder} holds other rows than its manifest says", _HINT)
         return drop
 
@@ -299,7 +297,7 @@ class OlderSnapshots:
             raise SnapshotDamaged(f"{snapshot.folder} does not hold the files that were written", _HINT)
 
     @contextmanager
-    def _plainly(self) -> Iterator[None]:
+    def _explaining_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -309,7 +307,7 @@ class OlderSnapshots:
 
 
 def _groups(wave: Sequence[_Snapshot]) -> Iterator[Sequence[_Snapshot]]:
-    """Those that are committed together."""
+    """The snapshots of a wave in groups that are committed together."""
     return (wave[at : at + _COMMITTED_TOGETHER] for at in range(0, len(wave), _COMMITTED_TOGETHER))
 
 

@@ -33,11 +33,11 @@ class OpenedLake:
         return Viewings(self.url)
 
     def drops(self) -> Drops:
-        """The tables of drops, as they are."""
+        """The tables of drops, unchecked."""
         return Drops(self.url)
 
     def complete_drops(self) -> Drops:
-        """The tables of drops, after a look at whether they have all that there is.
+        """The tables of drops, after checking that no snapshots of an older release are missing in them.
 
         Raises:
             NotBroughtIn: If an older release has left snapshots that are not in them.
@@ -48,7 +48,7 @@ class OpenedLake:
         return drops
 
     def bring_in_older_snapshots(self, environment: str, report: Callable[[str], None]) -> None:
-        """Bring what an older release has left as snapshots into the lake, if that was not done.
+        """Bring the snapshots of an older release into the lake, if that was not done.
 
         Args:
             environment: This process's.

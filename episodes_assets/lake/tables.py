@@ -47,8 +47,8 @@ from episodes_assets.lake.versions import (
     DIGEST,
     Commit,
     TableVersion,
+    covered_from_text,
     read_commit,
-    read_covered,
 )
 from episodes_assets.private_files import make_folder
 
@@ -60,8 +60,8 @@ _KEPT_FOR_EVER = {
     "delta.logRetentionDuration": "interval 36500 days",
     "delta.deletedFileRetentionDuration": "interval 36500 days",
 }
-# An object store that is away is given up before it looks like a computation that hangs.
-_PATIENCE = {"connect_timeout": "5s", "timeout": "60s", "max_retries": "3", "retry_timeout": "20s"}
+# An unreachable object store is given up before a worker's time limit takes it for a job that hangs.
+_STORE_TIMEOUTS = {"connect_timeout": "5s", "timeout": "60s", "max_retries": "3", "retry_timeout": "20s"}
 
 
 class LakeTable(TableFiles):
@@ -71,22 +71,22 @@ class LakeTable(TableFiles):
         super().__init__(lake_url, name)
         self._table: DeltaTable | None = None
         self._seen = (-1, b"")
-        self._known: dict[int, TableVersion] = {}
+        self._versions: dict[int, TableVersion] = {}
 
     @cached_property
     def _options(self) -> dict[str, str] | None:
-        return dict(_PATIENCE) if self._folder is None else None
+        return dict(_STORE_TIMEOUTS) if self._folder is None else None
 
     def _load(self) -> DeltaTable:
-        """The table at its newest version, of which only what is new is read each time."""
-        table, self._table = self._table, None  # an error leaves none behind
+        """The table at its newest version; only new entries of its log are read each time."""
+        table, self._table = self._table, None  # after an error it is read anew
         number, entry = self._seen
         is_same = table is not None and self._log_entry(number) == entry
         if table is not None and is_same:
             table.update_incremental()
         else:
             # There was none, or another lake has been put into the place of the one that was seen.
-            self._known.clear()
+            self._versions.clear()
             table = DeltaTable(self._place.uri, storage_options=self._options)
         if table.version() != number or not is_same:
             self._seen = (table.version(), self._log_entry(table.version()))
@@ -101,7 +101,7 @@ class LakeTable(TableFiles):
             return None
 
     def _read_entry(self, number: int) -> bytes | None:
-        """What the log has for a commit; None when it has no such commit, or one that is in a checkpoint."""
+        """The log's entry of a commit; None if there is none, or only in a checkpoint."""
         try:
             with self._filesystem.open_input_stream(f"_delta_log/{number:020}.json") as stream:
                 return bytes(stream.read())
@@ -109,7 +109,7 @@ class LakeTable(TableFiles):
             return None
 
     def _log_entry(self, number: int) -> bytes:
-        """The digest of what the log has for a commit."""
+        """The SHA-256 of the log's entry of a commit."""
         return hashlib.sha256(self._read_entry(number) or b"").digest()
 
     def newest(self) -> TableVersion | None:
@@ -119,17 +119,17 @@ class LakeTable(TableFiles):
             LakeDamaged: If Delta's log cannot be read.
             SystemFailure: If the lake cannot be reached.
         """
-        with self._plainly():
+        with self._explaining_errors():
             table = self._find()
             return None if table is None else self._describe(table)
 
-    def at(self, version: int, digest: str | None = None, by: str = "what names it") -> TableVersion:
-        """A version that was recorded somewhere.
+    def at(self, version: int, digest: str | None = None, by: str = "") -> TableVersion:
+        """A version that a plan or a publication has recorded.
 
         Args:
             version: Its number.
-            digest: Of its content, as it was recorded; None where it was not, and nothing is compared.
-            by: What names it, for the error.
+            digest: Of its content, as it was recorded; None if it was not: then nothing is compared.
+            by: What has recorded it, for the error; empty to leave that out.
 
         Raises:
             LakeMissing: If there is no such version, or no such table.
@@ -137,22 +137,22 @@ class LakeTable(TableFiles):
             LakeDamaged: If Delta's log cannot be read.
             SystemFailure: If the lake cannot be reached.
         """
-        known = self._known.get(version)
+        known = self._versions.get(version)
         if known is not None and digest in (None, known.digest):
             return known
-        # One with another digest may be of a lake that has been replaced since.
-        self._known.pop(version, None)
-        found = self._open(version)
+        # A cached one with another digest may be of a lake that has been replaced since.
+        self._versions.pop(version, None)
+        found = self._open(version, by)
         if digest not in (None, found.digest):
             raise LakeReplaced(
-                f"the lake at {self.shown} is not the one that {by} was made from: "
+                f"the lake at {self.shown} is not the one that {by or 'what names it'} was made from: "
                 f"its version {version} has other files",
                 "restore that lake, or let EPISODES_LAKE_URL name it",
             )
         return found
 
-    def _open(self, version: int) -> TableVersion:
-        with self._plainly():
+    def _open(self, version: int, by: str) -> TableVersion:
+        with self._explaining_errors():
             try:
                 return self._describe(DeltaTable(self._place.uri, version, self._options))
             except DeltaError as error:
@@ -161,14 +161,16 @@ class LakeTable(TableFiles):
                     raise
                 raise LakeMissing(
                     f"{self.shown} has no version {version}"
+                    + (f", which {by} was made from" if by else "")
                     + (f", its newest is {newest.number}" if newest else ": it is empty"),
                     "see that EPISODES_LAKE_URL names the lake that was written to, or restore it",
                 ) from error
 
     def _describe(self, table: DeltaTable) -> TableVersion:
         number = table.version()
-        if number not in self._known:
-            actions = pa.table(table.get_add_actions(flatten=True))
+        if number not in self._versions:
+            # `pa.table` would ask first whether it is of pandas, and load that.
+            actions = pa.RecordBatchReader.from_stream(table.get_add_actions(flatten=True)).read_all()
             names = ("partition.day", "path", "num_records", "size_bytes")
             rows = sorted(zip(*(actions[name].to_pylist() for name in names), strict=True))
             self._require_sound(number, rows)
@@ -177,20 +179,20 @@ class LakeTable(TableFiles):
                 number,
                 pa.schema([field for field in columns if field.name != "day"]),
                 {day: LakeFile(day, path, count, size) for day, path, count, size in rows},
-                read_covered(table.metadata().configuration.get(COVERED)),
+                covered_from_text(table.metadata().configuration.get(COVERED)),
             )
             if self._recorded_digest(number) not in (None, version.digest):
                 raise LakeDamaged(
                     f"{self.shown}: version {number} is not what its log's entry says that it is",
                     DAMAGED_HINT,
                 )
-            self._known[number] = version
-            if len(self._known) > _MOST_VERSIONS:
-                del self._known[next(iter(self._known))]
-        return self._known[number]
+            self._versions[number] = version
+            if len(self._versions) > _MOST_VERSIONS:
+                del self._versions[next(iter(self._versions))]
+        return self._versions[number]
 
     def digests(self, numbers: Collection[int]) -> dict[int, str]:
-        """The digests of some versions' content, from one look at the log; those that it lacks are left out.
+        """The digests of some versions' content, from one read of the log; missing versions are left out.
 
         Raises:
             LakeDamaged: If Delta's log cannot be read.
@@ -206,32 +208,32 @@ class LakeTable(TableFiles):
         return {number: recorded.get(number) or self.at(number).digest for number in sorted(wanted)}
 
     def commits(self, first: int = 0) -> list[Commit]:
-        """What the table's history says of its commits from one version on, in order.
+        """The commits of the table's history from one version on, in order.
 
         Raises:
             LakeDamaged: If Delta's log cannot be read.
             SystemFailure: If the lake cannot be reached.
         """
-        with self._plainly():
+        with self._explaining_errors():
             table = self._find()
             limit = 0 if table is None else table.version() - first + 1
             found = table.history(limit) if table is not None and limit > 0 else []
         return [read_commit(each) for each in sorted(found, key=lambda each: int(each["version"]))]
 
     def _recorded_digest(self, number: int) -> str | None:
-        """What the log's entry of a version says that its content is; None where it changed no file.
+        """The digest that the log's entry of a version records; None where it changed no file.
 
-        An entry that was emptied, as by a crash of the machine, Delta reads without an error.
+        Empty for an entry that was emptied, as by a crash of the machine: Delta reads it without an error.
         """
         entry = self._read_entry(number)
-        if entry is None:  # before a checkpoint, Delta does without it
+        if entry is None:  # it is in a checkpoint
             return None
         actions = [json.loads(line) for line in entry.splitlines()]
         said = [action["commitInfo"] for action in actions if "commitInfo" in action]
         return said[0].get(DIGEST) if said else ""
 
     def _require_sound(self, number: int, rows: Collection[tuple[Any, ...]]) -> None:
-        """Refuse a log that was changed where Delta sees no fault in it."""
+        """Refuse inconsistent entries of the log, which Delta does not check."""
         files = Counter(day for day, *_ in rows)
         for day, path, count, size in rows:
             if not path.startswith(f"day={day}/") or count is None or size is None or files[day] > 1:
@@ -243,25 +245,25 @@ class LakeTable(TableFiles):
         return self.find_property(STAMP)
 
     def find_property(self, name: str) -> str | None:
-        """What the table's properties say; None when they do not, or it was never written to."""
-        with self._plainly():
+        """A property of the table; None if it is not set, or the table was never written to."""
+        with self._explaining_errors():
             table = self._find()
             return None if table is None else table.metadata().configuration.get(name)
 
     def set_property(self, name: str, value: str, schema: pa.Schema, environment: str) -> None:
-        """Let the table's properties say something; a table that is missing is made with a schema.
+        """Set a property of the table, which is made with a schema if it is missing.
 
         Raises:
             WrongEnvironment: If the table belongs to another environment.
             SystemFailure: If the lake cannot be written.
         """
-        with self._plainly():
+        with self._explaining_errors():
             table = self._open_or_make(schema, environment)
             self._require_environment(table, environment)
             self._set_property(table, name, value)
 
     def _set_property(self, table: DeltaTable, name: str, value: str) -> None:
-        with self._for_its_owner():
+        with self._private():
             table.alter.set_table_properties({name: value}, raise_if_not_exists=False)
 
     def versions_since(self, moment: dt.datetime) -> list[int]:
@@ -272,9 +274,9 @@ class LakeTable(TableFiles):
         return later + before[-1:]
 
     def remove_unnamed(self, path: str, older_than: dt.timedelta) -> bool:
-        """Remove a data file, unless it was written again or is a day's meanwhile; whether it was removed."""
+        """Remove a data file, unless it was written again or committed meanwhile; returns whether."""
         newest = self.newest()
-        with self._plainly():
+        with self._explaining_errors():
             (info,) = self._filesystem.get_file_info([path])
             is_a_days = newest is not None and any(file.path == path for file in newest.files.values())
             if is_a_days or info.mtime is None or info.mtime >= dt.datetime.now(dt.UTC) - older_than:
@@ -283,7 +285,7 @@ class LakeTable(TableFiles):
             return True
 
     def verify_environment(self, environment: str) -> None:
-        """Refuse a table of another environment; one that was never written to belongs to nobody yet.
+        """Refuse a table of another environment; one that was never written to belongs to none yet.
 
         As with the databases, a copy carries its stamp along. Reading needs none: a development process may
         replay production's days.
@@ -291,7 +293,7 @@ class LakeTable(TableFiles):
         Raises:
             WrongEnvironment: If its stamp differs.
         """
-        with self._plainly():
+        with self._explaining_errors():
             table = self._find()
             if table is not None:
                 self._require_environment(table, environment)
@@ -304,13 +306,13 @@ class LakeTable(TableFiles):
                 "set EPISODES_LAKE_URL to a lake of your own, or EPISODES_ENVIRONMENT if you mean this one",
             )
 
-    def change_stamp(self, old: str, new: str, *, look_only: bool = False) -> bool:
-        """Let the table belong to another environment, when asked explicitly.
+    def change_stamp(self, old: str, new: str, *, dry_run: bool = False) -> bool:
+        """Change the environment that the table belongs to, for an explicit command.
 
         Args:
-            old: What it must be stamped with.
-            new: What it shall be stamped with.
-            look_only: Only say whether it can be.
+            old: The environment that it must be stamped with.
+            new: The environment that it is stamped with afterwards.
+            dry_run: Only check whether it can be changed.
 
         Returns:
             Whether it was ever written to; otherwise there is nothing to change.
@@ -318,12 +320,12 @@ class LakeTable(TableFiles):
         Raises:
             WrongEnvironment: If it is stamped with something else than `old`.
         """
-        with self._plainly():
+        with self._explaining_errors():
             table = self._find()
             if table is None:
                 return False
             self._require_environment(table, old)
-            if not look_only:
+            if not dry_run:
                 self._set_property(table, STAMP, new)
         return True
 
@@ -335,11 +337,12 @@ class LakeTable(TableFiles):
         environment: str,
         facts: Mapping[str, str],
     ) -> TableVersion:
-        """Make files the ones of their days, all at once, on top of what others have committed meanwhile.
+        """Replace the files of some days in one commit, on top of what others have committed meanwhile.
 
         Args:
             schema: The columns without `day`; the table is made with them when there is none.
-            choose: Called with the newest version's files; returns those to put. It may be called again.
+            choose: Called with the newest version's files; returns the files to commit. It is called again
+                after each race that was lost.
             environment: This process's; a table that is made gets it.
             facts: What is kept of the commit in the table's history; `choose` may change it.
 
@@ -352,7 +355,7 @@ class LakeTable(TableFiles):
             LakeDamaged: If Delta's log cannot be read.
             SystemFailure: If the lake cannot be written.
         """
-        with self._plainly():
+        with self._explaining_errors():
             for _ in range(_MOST_COMMITS):
                 table = self._open_or_make(schema, environment)
                 self._require_environment(table, environment)
@@ -365,7 +368,7 @@ class LakeTable(TableFiles):
                     own = {DIGEST: after.digest, DAYS: " ".join(str(each.day) for each in files)}
                     self._commit(table, newest.schema, files, {**facts, **own})
                 except CommitFailedError:
-                    if self._load().version() == newest.number:  # nobody else has: it cannot be written
+                    if self._load().version() == newest.number:  # no race: it cannot be written
                         raise
                 else:
                     return self._describe(self._load())
@@ -378,8 +381,8 @@ class LakeTable(TableFiles):
             if self._folder is not None:
                 make_folder(self._folder)
             columns = pa.schema([pa.field("day", pa.date32()), *schema])
-            # Of two who make it at once, one does.
-            with suppress(CommitFailedError), self._for_its_owner():
+            # Of two processes that make it at once, one fails and uses the other's.
+            with suppress(CommitFailedError), self._private():
                 DeltaTable.create(
                     self._place.uri,
                     columns,
@@ -399,7 +402,7 @@ class LakeTable(TableFiles):
         self, table: DeltaTable, schema: pa.Schema, files: Collection[LakeFile], facts: Mapping[str, str]
     ) -> None:
         if self._folder is not None:
-            # A version that names them must not outlive them in a crash of the machine.
+            # After a crash of the machine there must be no version without its files.
             self._sync(self._folder, files)
         now = int(dt.datetime.now(dt.UTC).timestamp() * 1000)
         actions: list[AddAction | RemoveAction] = [
@@ -414,7 +417,7 @@ class LakeTable(TableFiles):
             for each in files
         ]
         number = table.version() + 1
-        with self._for_its_owner():
+        with self._private():
             table.create_write_transaction(
                 actions,
                 "overwrite",

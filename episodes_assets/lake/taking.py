@@ -3,7 +3,7 @@
 What the lake has is not read again, unless that is asked for or viewings have arrived late. Taking a day
 again never loses viewings: those of the input are compared with those of the lake, and where some are gone
 from the input, the lake keeps them unless an operator accepts the loss. A commit that loses a race compares
-again with the newest version. The next part is read ahead (prefetch) while one is worked on.
+again with the newest version.
 
 Which days are taken is decided by the caller; which rows of a drop are accepted, by `planning/drop.py`.
 """
@@ -12,9 +12,8 @@ import datetime as dt
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -26,46 +25,22 @@ from episodes_assets.input.reading import (
     DayReading,
     count_viewings,
     drop_not_arrived,
+    read_ahead,
     reading,
     viewings_begin,
 )
 from episodes_assets.lake.comparing import Difference, difference
 from episodes_assets.lake.day_file import LakeFile
-from episodes_assets.lake.drops import Drop, Drops, DropWriter
-from episodes_assets.lake.versions import Commit, TableVersion
+from episodes_assets.lake.drop_record import Drop
+from episodes_assets.lake.drops import Drops, DropWriter
+from episodes_assets.lake.versions import LOST, REASON, TableVersion
 from episodes_assets.lake.viewings import ORDER, DayOfViewings, Viewings
 from episodes_assets.planning.drop import prepare_rules, validate_drop
-
-T = TypeVar("T")
-_END = object()
-
-
-@contextmanager
-def read_ahead(items: Iterable[T]) -> Iterator[Iterator[T]]:
-    """Prefetch: the same items, of which a thread already fetches the next one."""
-    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
-        iterator = iter(items)
-        following = thread.submit(next, iterator, _END)
-
-        def fetched() -> Iterator[T]:
-            nonlocal following
-            while (item := following.result()) is not _END:
-                following = thread.submit(next, iterator, _END)
-                yield item  # type: ignore[misc]
-
-        try:
-            yield fetched()
-        finally:
-            wait([following])
-            if isinstance(iterator, Generator):  # let go of what it reads from
-                iterator.close()
-
 
 # Of a range, so many days are committed together: what an interrupted run has to read again.
 MOST_DAYS = 64
 MOST_SECONDS = 5.0
-# What each commit of ours says of itself in the table's history.
-REASON, _LOST = "episodes.reason", "episodes.lost"
+
 _SAME = Difference(0, 0)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -81,7 +56,7 @@ class TakenDay:
         viewings: Its viewings.
         is_reused: Whether everything was there already.
         difference: From the viewings that the lake had to those that were read.
-        is_as_read: Whether the lake has those that were read.
+        is_as_read: Whether the lake now has those that were read.
     """
 
     day: dt.date
@@ -100,8 +75,8 @@ class LateViewings:
         day: The day.
         in_lake: Viewings that were taken.
         in_input: Viewings that the input has now.
-        difference: From those to these.
-        was_taken: Whether the lake has these now.
+        difference: From the viewings in the lake to those in the input.
+        was_taken: Whether the lake now has those in the input.
     """
 
     day: dt.date
@@ -134,8 +109,8 @@ class Taking:
     """Takes days from one input into one lake.
 
     Args:
-        open_input: Gives the input's DSN; it is asked when a day has to be read, since those that are kept
-            need no input.
+        open_input: Returns the input's DSN; called only when a day has to be read, as days that are kept need
+            no input.
         drops: The lake's drops.
         viewings: Its viewings.
         environment: This process's.
@@ -161,15 +136,15 @@ class Taking:
         accept_lost: bool = False,
         before_reading: Callable[[dt.date], None] = lambda _: None,
     ) -> Iterator[TakenDay]:
-        """Days as they are kept; what is not kept yet is taken, or with `refresh` all of it anew.
+        """Take days into the lake; those that it keeps already are read again only with `refresh`.
 
-        Several are kept at once. When one cannot be taken, those before it are kept.
+        Several days are committed together. When one cannot be taken, those before it are committed.
 
         Args:
             days: The days, in order.
             refresh: Take them again although they are kept.
             reason: Why, for the record.
-            accept_lost: With `refresh`, keep what the input has now also where viewings of the lake are gone
+            accept_lost: With `refresh`, take the input's viewings even if some that the lake has are gone
                 from it.
             before_reading: Called with the first day that is read, before it is read: if it raises, the
                 day is not taken.
@@ -180,22 +155,23 @@ class Taking:
         Raises:
             DropNotArrived: If there is no drop of a day.
             InputUnreadable: If the input's columns cannot be read.
-            LakeMismatch: If the lake tells viewers apart in another way.
+            LakeMismatch: If the lake has viewer ids of another type.
             ViewingsGone: If the lake lacks a day's viewings, and the input has deleted some since its
                 drop was taken: the day stays as it is.
             ViewingsLost: If a day is to be taken again, and the input has new viewings of it and lacks others
                 that the lake has.
             SystemFailure: If the input or the lake cannot be reached, or there is no room.
         """
-        told: list[dt.date] = []
+        has_begun = False
 
         def read(day: dt.date, opened: ExitStack) -> _Read:
+            nonlocal has_begun
             drop = self._drops.find(day)
             if drop is not None and not refresh and day in self._files():
                 return _Read(day, drop)
-            if not told:
+            if not has_begun:
                 before_reading(day)
-                told.append(day)
+                has_begun = True
             return self._read(day, drop, opened, refresh=refresh, reason=reason, accept_lost=accept_lost)
 
         def keep(group: Sequence[_Read]) -> list[TakenDay]:
@@ -206,12 +182,13 @@ class Taking:
     def take_earlier(self, day: dt.date, since: dt.date | None = None) -> Iterator[LakeFile]:
         """Where a history begins, take what the input still holds of the days before it.
 
-        The oldest day comes first, and some are kept at once: what is interrupted goes on where it was.
+        The oldest day comes first, and several are committed together, so that an interrupted run continues
+        where it was.
 
         Args:
             day: The first day of the history, or the first one after a gap.
-            since: The first day that may be wanted. When it is said, days are taken also where the lake has
-                the day or the day before; otherwise it is known to have what there was.
+            since: The earliest day to take. Without it, nothing is taken if the lake has the day or the day
+                before: it then has what there was.
 
         Yields:
             What was taken, day by day.
@@ -240,9 +217,9 @@ class Taking:
         yield from _in_groups([each for each in earlier if each not in there], read, keep)
 
     def take_late(self, days: Sequence[dt.date]) -> list[LateViewings]:
-        """Look again at days that were taken; take those anew of which the input has more viewings by now.
+        """Compare days that were taken with the input, and take those again that have late viewings.
 
-        One of which viewings are gone from the input is left as it is, whatever is new. A day of which the
+        A day of which viewings are gone from the input is left as it is, whatever is new. A day of which the
         input has as many viewings as the lake is not read.
 
         Args:
@@ -280,10 +257,10 @@ class Taking:
             )
             for day in changed
         ]
-        return [each for each in late if each.difference != _SAME]  # of another number for a moment alone
+        return [each for each in late if each.difference != _SAME]  # the numbers differed for a moment only
 
     def _dsn(self) -> str:
-        """The input's, which is opened once."""
+        """The DSN of the input, which is opened once."""
         self._opened = self._opened or self._open_input()
         return self._opened
 
@@ -296,9 +273,10 @@ class Taking:
             return self._viewings.write(source.day, batches)
 
     def _holds_all(self, found: DayOfViewings, drop: Drop | None) -> bool:
-        """Whether each episode was viewed that was when the drop was taken, if the lake lacks the viewings.
+        """Whether viewings were found of each episode that was viewed by the drop's record.
 
-        Where it was not, the input has deleted viewings since. Less than a whole episode cannot be told.
+        If not, the input has deleted viewings since. The loss of only some viewings of an episode cannot be
+        detected.
         """
         if drop is None or drop.viewed is None:
             return drop is None or len(found.episodes) >= drop.viewed_episodes
@@ -314,7 +292,7 @@ class Taking:
         reason: str,
         accept_lost: bool,
     ) -> _Read:
-        """Read a day, and its drop if that is to be taken; nothing of it is the day's yet."""
+        """Read a day's viewings, and its drop if that is to be taken; nothing is committed yet."""
         with reading(self._dsn(), day) as source:
             wants_drop = drop is None or refresh
             if wants_drop and not source.has_drop():
@@ -341,7 +319,7 @@ class Taking:
     def _keep(
         self, group: Sequence[_Read], *, reason: str, refresh: bool, accept_lost: bool
     ) -> list[TakenDay]:
-        """Make what was read the days': first the viewings of all of them, then their drops."""
+        """Commit what was read: first the viewings of all days, then their drops."""
         found = {each.day: each.found for each in group if each.found is not None}
         differences: dict[dt.date, Difference] = {}
         if found:
@@ -381,10 +359,10 @@ class Taking:
     def _commit(
         self, taken: Sequence[DayOfViewings], reason: str, *, refresh: bool = False, accept_lost: bool = False
     ) -> tuple[TableVersion, dict[dt.date, Difference]]:
-        """Keep what was read, but for days of which viewings would be lost.
+        """Commit the viewings that were read, except of days that would lose some.
 
         Returns:
-            The version with it, and how what was read differs from what the lake had, by day.
+            The version that has them, and how they differ from those that the lake had, by day.
 
         Raises:
             ViewingsLost: If a day was to be taken again for a reason, and has both lost and gained some.
@@ -395,7 +373,7 @@ class Taking:
 
         def choose(kept: Mapping[dt.date, LakeFile]) -> list[LakeFile]:
             found.clear()
-            facts.pop(_LOST, None)
+            facts.pop(LOST, None)
             chosen = []
             for each in taken:
                 day, file = each.file.day, each.file
@@ -409,23 +387,17 @@ class Taking:
                 if accept_lost or not found.get(day, _SAME).gone:
                     chosen.append(file)
             if lost := {str(file.day): found[file.day] for file in chosen if found.get(file.day, _SAME).gone}:
-                facts[_LOST] = json.dumps(lost)
+                facts[LOST] = json.dumps(lost)
             return chosen
 
         schema = taken[0].schema
         return self._viewings.commit(schema, choose, environment=self._environment, facts=facts), found
 
 
-def lost_by(commit: Commit) -> dict[dt.date, Difference]:
-    """The days whose viewings a commit has replaced although some were gone from the input."""
-    said: dict[str, list[int]] = json.loads(commit.facts.get(_LOST, "{}"))
-    return {dt.date.fromisoformat(day): Difference(*counts) for day, counts in said.items()}
-
-
 def _require_none_lost(day: dt.date, found: Difference) -> None:
-    """Refuse to choose between what the lake has alone and what the input has alone.
+    """Refuse a day of which the lake and the input each have viewings that the other lacks.
 
-    Where the input has nothing new of the day, there is nothing to choose: the lake keeps what it has.
+    If the input has no new ones, the lake keeps what it has.
     """
     if found.gone and found.new:
         raise ViewingsLost(
@@ -445,14 +417,14 @@ def _in_groups(
     read: Callable[[dt.date, ExitStack], Item],
     keep: Callable[[Sequence[Item]], Sequence[Result]],
 ) -> Iterator[Result]:
-    """Read days one by one, and keep some at once.
+    """Read days one by one, and commit them in groups of up to `MOST_DAYS` or `MOST_SECONDS`.
 
-    When reading one fails, those that were read before it are kept all the same.
+    When reading one fails, those that were read before it are committed all the same.
 
     Args:
         days: The days.
-        read: Reads one; what it opens stays open until its group is kept.
-        keep: Keeps some.
+        read: Reads one; what it opens stays open until its group is committed.
+        keep: Commits a group.
     """
     left = deque(days)
     while left:

@@ -22,7 +22,7 @@ class TableStatus:
     Attributes:
         name: Its name.
         version: The newest version.
-        environment: Whose it is.
+        environment: The environment that it belongs to.
         days: How many days it has.
         first: The first of them; None when there is none.
         last: The last.
@@ -107,12 +107,12 @@ def files_of(table: LakeTable, pinned: Collection[PinnedVersion]) -> list[LakeFi
 def files_of_drops(
     drops: Drops, snapshot_ids: Collection[str], since: dt.datetime | None = None
 ) -> list[tuple[LakeTable, list[LakeFile]]]:
-    """The files of some drops, of those that are their days' now, and of those that were lately.
+    """The files of some drops, of the current ones, and of those of recent versions.
 
     Args:
         drops: The lake's.
         snapshot_ids: The drops.
-        since: From when on any version's files are wanted; None for those of no older version.
+        since: Files of all versions since then are included; None for those of the newest version only.
 
     Returns:
         For each table its files, each once, by day.

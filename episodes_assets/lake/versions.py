@@ -16,18 +16,20 @@ import pyarrow as pa
 
 from episodes_assets.lake.day_file import LakeFile
 
-# What the properties of a table of viewings say that is a part of another one.
+# The property of a table that has a part of another lake's viewings: since when that lake has them.
 COVERED = "episodes.covered_from"
-# What each commit says of itself in the table's history: one look at that tells what many versions are.
+# What each commit records in the table's history, so that many versions are known from one read of it.
 DIGEST, DAYS = "episodes.digest", "episodes.days"
+# What commits of viewings record besides.
+REASON, LOST = "episodes.reason", "episodes.lost"
 
 
 class PinnedVersion(NamedTuple):
     """A version as a plan or a publication names it.
 
     Attributes:
-        number: Its number, which a lake that replaced another one gives again.
-        digest: Of its content, which tells it from that; None where it was not recorded.
+        number: Its number, which is given again in a lake that replaced another one.
+        digest: Of its content, which distinguishes the two; None where it was not recorded.
     """
 
     number: int
@@ -36,7 +38,7 @@ class PinnedVersion(NamedTuple):
 
 @dataclass(frozen=True)
 class Commit:
-    """What the table's history says of a commit.
+    """What the table's history records of a commit.
 
     Attributes:
         number: The version that it made.
@@ -49,6 +51,20 @@ class Commit:
     at: dt.datetime
     days: Collection[dt.date] | None
     facts: Mapping[str, str]
+
+    @property
+    def reason(self) -> str:
+        """Why viewings were taken; empty if that was not recorded."""
+        return self.facts.get(REASON, "")
+
+    @property
+    def lost(self) -> Mapping[dt.date, tuple[int, int]]:
+        """The days whose viewings were replaced although some were gone from the input.
+
+        With how many were gone, and how many new ones there were.
+        """
+        counts: dict[str, tuple[int, int]] = json.loads(self.facts.get(LOST, "{}"))
+        return {dt.date.fromisoformat(day): (gone, new) for day, (gone, new) in counts.items()}
 
 
 @dataclass(frozen=True)
@@ -87,25 +103,25 @@ class TableVersion:
         return PinnedVersion(self.number, self.digest)
 
 
-def covered_as_text(covered: Mapping[dt.date, dt.date | None]) -> str:
+def covered_to_text(covered: Mapping[dt.date, dt.date | None]) -> str:
     """`TableVersion.covered` as a property of the table."""
     return json.dumps({str(day): begin and str(begin) for day, begin in sorted(covered.items())})
 
 
-def read_covered(said: str | None) -> dict[dt.date, dt.date | None]:
-    """`TableVersion.covered` from the table's property."""
-    found: dict[str, str | None] = json.loads(said or "{}")
+def covered_from_text(text: str | None) -> dict[dt.date, dt.date | None]:
+    """`TableVersion.covered` from the table's property; empty where the table has none."""
+    found: dict[str, str | None] = json.loads(text or "{}")
     day = dt.date.fromisoformat
     return {day(each): None if begin is None else day(begin) for each, begin in found.items()}
 
 
-def read_commit(said: Mapping[str, Any]) -> Commit:
-    """A commit, from an entry of the table's history as Delta's library gives it."""
-    facts = {name: text for name, text in said.items() if name.startswith("episodes.")}
+def read_commit(entry: Mapping[str, Any]) -> Commit:
+    """A commit, from an entry of the table's history as Delta's library returns it."""
+    facts = {name: text for name, text in entry.items() if name.startswith("episodes.")}
     days: Collection[dt.date] | None = None
-    if said["operation"] != "WRITE":
+    if entry["operation"] != "WRITE":
         days = ()
     elif DAYS in facts:
         days = [dt.date.fromisoformat(each) for each in facts[DAYS].split()]
-    moment = dt.datetime.fromtimestamp(said["timestamp"] / 1000, dt.UTC)
-    return Commit(int(said["version"]), moment, days, facts)
+    moment = dt.datetime.fromtimestamp(entry["timestamp"] / 1000, dt.UTC)
+    return Commit(int(entry["version"]), moment, days, facts)

@@ -13,42 +13,35 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from episodes_assets import failures
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import DiskFull, LakeMismatch, LakeMissing, OutOfMemory, ViewingUnreadable
-from episodes_assets.lake.day_file import ROW_GROUP_ROWS, LakeFile
+from episodes_assets.lake.day_file import ROW_GROUP_ROWS, Footer, FooterCache, LakeFile
 from episodes_assets.lake.tables import LakeTable
 from episodes_assets.lake.versions import TableVersion
 from episodes_assets.planning.row_ranges import row_numbers
 from episodes_assets.planning.viewings import COLUMNS, COUNTED, READ_COLUMNS, UNREADABLE, covered_since
 
 NAME = "viewings"
-# By episode and time for who reads them, by all the rest so that equal viewings make equal files.
+# By episode and time for readers; by all other columns so that equal viewings make equal files.
 ORDER = ("epid", "viewed_at", "viewer_id", "seconds_watched", "completed", UNREADABLE)
 # About 100 MB while it is computed. An episode with more viewings than that is computed by itself.
 PART_VIEWINGS = 1_000_000
-# Of a file, so many rows are decoded at once, about 4 MB; what nobody asked for of them is let go.
+# Of a file, so many rows are decoded at once, about 4 MB; those that are not wanted are released.
 RUN_ROWS = 8 * ROW_GROUP_ROWS
-# About 100 MB when they are ordered at once. Of more, DuckDB holds so much and puts the rest on disk.
+# About 100 MB when they are ordered in memory. More are ordered by DuckDB, which spills beyond SORT_MEMORY.
 IN_MEMORY_VIEWINGS = 1_000_000
 SORT_MEMORY = "300MB"
 _SHOWN_CHARACTERS = 80
 # Half the bytes of dictionaries, and half the time to read: most numbers occur once in a row group.
 _PACKED = "DELTA_BINARY_PACKED"
 _PACKED_TYPES = (pa.int64(), pa.timestamp("us", "UTC"))
-_INT64 = np.iinfo(np.int64)
-# What Arrow holds of a row group of six columns once a file's end is read: measured, as it does not tell.
-_ROW_GROUP_BYTES = 5_000
-# The ends of files with 430 million viewings; each chunk reads them anew where its days have more.
-FOOTER_BYTES = 128 << 20
 
 
 def schema_of(viewer_id: pa.DataType) -> pa.Schema:
@@ -67,10 +60,10 @@ def schema_of(viewer_id: pa.DataType) -> pa.Schema:
 
 @dataclass(frozen=True)
 class DayOfViewings:
-    """What was taken of a day.
+    """The viewings that were read of a day.
 
     Attributes:
-        file: The file with it, which is no day's before it is committed.
+        file: The file with them, which is not committed yet.
         schema: Its columns.
         episodes: Distinct episodes that were viewed, ascending.
     """
@@ -85,7 +78,7 @@ class Viewings(LakeTable):
 
     def __init__(self, lake_url: str) -> None:
         super().__init__(lake_url, NAME)
-        self._footers = _Footers()
+        self._footers = FooterCache()
 
     def write(self, day: dt.date, viewings: pa.RecordBatchReader) -> DayOfViewings:
         """Order a day's viewings and write them to a file, in bounded memory however many they are.
@@ -95,7 +88,7 @@ class Viewings(LakeTable):
             viewings: The columns of `schema_of`, in any order of rows.
 
         Raises:
-            LakeMismatch: If the lake tells viewers apart in another way.
+            LakeMismatch: If the lake has viewer ids of another type.
             SystemFailure: If it cannot be written: a full disk, a missing right and the like.
         """
         schema = schema_of(viewings.schema.field("viewer_id").type)
@@ -143,7 +136,7 @@ class Viewings(LakeTable):
         Raises:
             LakeMissing: If there is no such version.
             LakeDamaged: If a file is gone, was cut or changed.
-            ViewingUnreadable: If it cannot be told of a viewing whether it was completed.
+            ViewingUnreadable: If the input's `completed` of a viewing could not be read.
             SystemFailure: If the lake cannot be reached.
         """
         table = self.at(version)
@@ -183,13 +176,13 @@ class Viewings(LakeTable):
         """
         return int(self._footer(file).metadata.num_rows)
 
-    def _footer(self, file: LakeFile) -> "_Footer":
-        """A file's footer, which is cached, since a file never changes."""
+    def _footer(self, file: LakeFile) -> Footer:
+        """A file's footer, which is cached."""
         footer = self._footers.get(file)
         if footer is None:
             with self.open(file) as opened:
-                footer = _Footer.of(file, opened.metadata)
-            self._footers.keep(footer)
+                footer = Footer.of(file, opened.metadata, optional=UNREADABLE)
+            self._footers.add(footer)
         return footer
 
 
@@ -208,23 +201,23 @@ def require_day(version: TableVersion, day: dt.date, shown: str) -> LakeFile:
 
 
 def covered_from(version: TableVersion, day: dt.date) -> dt.date | None:
-    """The first date of those up to a day whose viewings are there; None when those of none are.
+    """The first date of the period up to a day whose viewings the version has; None if it has none.
 
-    What was taken of later days says nothing here, so that a day computed again is covered as it was. A lake
-    that has only a part of the viewings of another one says itself what holds in that.
+    Later days do not count, so that a day which is computed again has the same coverage. A lake with only a
+    part of another one's viewings states the coverage of that one.
     """
     if day in version.covered:
         return version.covered[day]
     taken = []
     date = day
-    while date in version.files:  # of a day that was not taken nothing is known, so it is no quiet one
+    while date in version.files:  # a day that was not taken is unknown, and not one without viewings
         taken.append((date, min(version.files[date].rows, COUNTED)))
         date -= ONE_DAY
     return covered_since([(date, rows) for date, rows in taken if rows], day)
 
 
 def _ordered(viewings: pa.RecordBatchReader, folder: str) -> Iterator[pa.RecordBatch]:
-    """By episode and time, those without an episode last; in memory where they are few."""
+    """The viewings in `ORDER`, missing values last; ordered in memory up to `IN_MEMORY_VIEWINGS`."""
     first: list[pa.RecordBatch] = []
     rows = 0
     for batch in viewings:
@@ -241,7 +234,7 @@ def _ordered(viewings: pa.RecordBatchReader, folder: str) -> Iterator[pa.RecordB
 def _ordered_on_disk(
     batches: Iterable[pa.RecordBatch], schema: pa.Schema, folder: str
 ) -> Iterator[pa.RecordBatch]:
-    """The same with DuckDB, which puts into a folder what its memory does not hold."""
+    """The same by DuckDB's external sort, which spills to a folder."""
     import duckdb  # many megabytes, and only large days need it
 
     limits = {"memory_limit": SORT_MEMORY, "temp_directory": folder, "threads": "2"}
@@ -253,8 +246,8 @@ def _ordered_on_disk(
         try:
             yield from ordered.to_arrow_reader(8 * ROW_GROUP_ROWS)
         except duckdb.Error as error:
-            # It knows a full disk as text alone; of one nearly full it takes nine tenths, and then says
-            # that memory is full.
+            # DuckDB reports a full disk in the text only. Of one that is nearly full it uses nine tenths, and
+            # then reports that memory is full.
             said = str(error)
             if "No space left" in said or "failed to offload" in said:
                 raise DiskFull(
@@ -264,82 +257,8 @@ def _ordered_on_disk(
             if isinstance(error, duckdb.OutOfMemoryException):
                 said = f"no memory to order viewings ({failures.reason(error)})"
                 raise OutOfMemory(said, "free some, then run it again") from error
-            # What the stream that it reads has raised, it knows as text.
+            # An error of the stream that it reads is reported as text only.
             raise OSError(str(error)) from error
-
-
-@dataclass(frozen=True)
-class _Footer:
-    """What a file's footer says of its row groups.
-
-    Attributes:
-        file: The file.
-        metadata: All that it says.
-        sizes: For each row group, its rows.
-        lowest: For each row group, its lowest epid; where it has none, more than any.
-        highest: Its highest epid; where it has none, less than any.
-        is_readable: Whether it can be told of each of its viewings whether it was completed.
-    """
-
-    file: LakeFile
-    metadata: pq.FileMetaData
-    sizes: npt.NDArray[np.int64]
-    lowest: npt.NDArray[np.int64]
-    highest: npt.NDArray[np.int64]
-    is_readable: npt.NDArray[np.bool_]
-
-    @cached_property
-    def ends(self) -> npt.NDArray[np.int64]:
-        """For each row group, the rows up to its end."""
-        return np.cumsum(self.sizes)
-
-    @property
-    def bytes(self) -> int:
-        """About how much memory it takes."""
-        return (len(self.sizes) + 1) * _ROW_GROUP_BYTES
-
-    def begin_of(self, group: int) -> int:
-        """The first row of a row group."""
-        return int(self.ends[group] - self.sizes[group])
-
-    def group_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
-        """The row groups that some rows lie in."""
-        return np.searchsorted(self.ends, rows, side="right")
-
-    @staticmethod
-    def of(file: LakeFile, metadata: pq.FileMetaData) -> "_Footer":
-        groups = [metadata.row_group(n) for n in range(metadata.num_row_groups)]
-        columns = [group.column(0).statistics for group in groups]
-        extremes = [
-            (each.min, each.max) if each.has_min_max else (_INT64.max, _INT64.min) for each in columns
-        ]
-        lowest, highest = np.array(extremes, np.int64).reshape(-1, 2).T
-        as_found = metadata.schema.names.index(UNREADABLE)
-        nulls = [group.column(as_found).statistics.null_count for group in groups]
-        sizes = np.array([group.num_rows for group in groups], np.int64)
-        return _Footer(file, metadata, sizes, lowest, highest, np.array(nulls, np.int64) == sizes)
-
-
-class _Footers:
-    """The footers of files that were read lately, within `FOOTER_BYTES`."""
-
-    def __init__(self) -> None:
-        self._kept: dict[str, _Footer] = {}
-        self._bytes = 0
-
-    def get(self, file: LakeFile) -> _Footer | None:
-        """That of a file, if it is cached."""
-        footer = self._kept.pop(file.path, None)
-        if footer is not None:
-            self._kept[file.path] = footer  # the last to be let go
-        return footer
-
-    def keep(self, footer: _Footer) -> None:
-        """Add one, and drop the least recently used (LRU)."""
-        self._kept[footer.file.path] = footer
-        self._bytes += footer.bytes
-        while self._bytes > FOOTER_BYTES:
-            self._bytes -= self._kept.pop(next(iter(self._kept))).bytes
 
 
 @dataclass(frozen=True)
@@ -356,11 +275,11 @@ class _Found:
     starts: npt.NDArray[np.int64]
     counts: npt.NDArray[np.int64]
 
-    def read(self, table: LakeTable, footer: _Footer, begin: int, end: int) -> Iterator[pa.Table]:
+    def read(self, table: LakeTable, footer: Footer, begin: int, end: int) -> Iterator[pa.Table]:
         """The rows of the episodes from one to another, in the file's order and without their epid.
 
         Raises:
-            ViewingUnreadable: If it cannot be told of one whether it was completed.
+            ViewingUnreadable: If the input's `completed` of one could not be read.
         """
         is_there = self.counts[begin:end] > 0
         starts, counts = self.starts[begin:end][is_there], self.counts[begin:end][is_there]
@@ -382,16 +301,16 @@ class _Found:
                 some = slice(np.searchsorted(ends, origin, "right"), np.searchsorted(starts, limit, "left"))
                 from_row = starts[some].clip(origin) - origin
                 rows = ends[some].clip(max=limit) - origin - from_row
-                if footer.is_readable[own].all():
+                if footer.lacks_optional[own].all():
                     run = file.read_row_groups(own.tolist(), [*READ_COLUMNS], use_threads=False)
                     yield _rows(run, from_row, rows)
                 else:
                     run = file.read_row_groups(own.tolist(), use_threads=False)
-                    yield _readable(_rows(run, from_row, rows))
+                    yield _require_readable(_rows(run, from_row, rows))
 
 
 def _find(
-    table: LakeTable, footer: _Footer, epids: npt.NDArray[np.int64], is_wanted: npt.NDArray[np.bool_]
+    table: LakeTable, footer: Footer, epids: npt.NDArray[np.int64], is_wanted: npt.NDArray[np.bool_]
 ) -> _Found:
     """Find some of many episodes in a file, one row group after the other."""
     starts, counts = np.zeros(len(epids), np.int64), np.zeros(len(epids), np.int64)
@@ -415,7 +334,7 @@ def _find(
 
 
 def _rows(run: pa.Table, starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> pa.Table:
-    """Some rows of what was read, that no longer hold the others where these are most of it."""
+    """Some of the rows that were read: a copy if they are less than half, so that the others are released."""
     wanted = int(counts.sum())
     if 2 * wanted >= len(run) and (starts[1:] == (starts + counts)[:-1]).all():
         return run.slice(starts[0], wanted)
@@ -449,7 +368,7 @@ def _part(
 
 
 def _cut(counts: npt.NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
-    """Ranges with at most so much together, or of a single one that is more than that."""
+    """Consecutive ranges whose counts sum up to at most `most`, or that have a single greater count."""
     ends = np.cumsum(counts)
     begin, before = 0, 0
     while begin < len(counts):
@@ -459,7 +378,7 @@ def _cut(counts: npt.NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
 
 
 def _by_episode(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Where to take rows from, that lie file by file, so that they lie episode by episode.
+    """The row numbers that bring rows which lie file by file into the order episode by episode.
 
     Args:
         counts: The rows of each episode (second axis) in each file (first axis).
@@ -469,8 +388,8 @@ def _by_episode(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return row_numbers(starts.T.ravel(), counts.T.ravel())
 
 
-def _readable(viewings: pa.Table) -> pa.Table:
-    """Rows of a file without the column of what could not be read, which must be empty."""
+def _require_readable(viewings: pa.Table) -> pa.Table:
+    """Rows without the column of what could not be read; raises ViewingUnreadable unless that is empty."""
     found = viewings[UNREADABLE]
     if found.null_count < len(found):
         row = int(pc.index(found.is_valid(), True).as_py())

@@ -30,7 +30,7 @@ class ClaimLost(Exception):
 
 
 class ClaimedJob(NamedTuple):
-    """A job that is this worker's to run.
+    """A job that this worker has claimed.
 
     Attributes:
         position: Of the job in its plan.
@@ -52,7 +52,7 @@ class Claim:
     """A chunk's open jobs under one claim.
 
     Attributes:
-        token: Names the claim.
+        token: Identifies the claim: a fencing token.
         plan_id: The plan.
         chunk: The chunk.
         day: The plan's day.
@@ -169,7 +169,7 @@ async def count_start(connection: AsyncConnection, claim: Claim, jobs: Sequence[
 
 
 async def uncount_start(connection: AsyncConnection, claim: Claim, jobs: Sequence[ClaimedJob]) -> None:
-    """Take a start back that was no fault of these jobs."""
+    """Uncount a start that failed for another reason than these jobs, such as an outage."""
     if len(jobs) > 1:
         await connection.execute(
             "UPDATE ledger.chunks SET starts = starts - 1"
@@ -203,7 +203,7 @@ async def write_outcomes(
     worker: str,
     took: Took,
 ) -> None:
-    """Write the outcomes of some of a claim's jobs, and how long they took; the last gives the claim up.
+    """Write the outcomes of some of a claim's jobs, and how long they took; the last ones release the claim.
 
     Args:
         connection: To `queue`, as a worker.
@@ -235,7 +235,7 @@ async def write_outcomes(
             SELECT plan_id, %(first)s, chunk, %(count)s, %(seconds)s, %(algorithm_ids)s,
                 %(algorithm_jobs)s, %(algorithm_seconds)s, %(worker)s
             FROM mine
-            -- Outcomes that were lost are worked again, and their old time may still be there.
+            -- Outcomes that were lost are computed again, and their old duration may still be there.
             ON CONFLICT DO NOTHING
         )
         INSERT INTO ledger.outcomes (plan_id, position, covered_from, metrics, algorithm_version, worker)
@@ -284,7 +284,7 @@ async def record_failures(
     *,
     uncounted_starts: int = 0,
 ) -> int:
-    """Keep why jobs failed; hold those that have had their starts.
+    """Record why jobs failed; hold those that have no starts left.
 
     Args:
         connection: To `queue`, as a worker.
@@ -339,8 +339,8 @@ async def record_failures(
     return int(held)
 
 
-async def give_back(connection: AsyncConnection, claim: Claim) -> None:
-    """Let another worker have what is left of the chunk."""
+async def release_claim(connection: AsyncConnection, claim: Claim) -> None:
+    """Release a claim, so that another worker may claim what is left of the chunk."""
     await connection.execute(
         "UPDATE ledger.chunks SET claim = NULL WHERE plan_id = %s AND chunk = %s AND claim = %s",
         [claim.plan_id, claim.chunk, claim.token],
@@ -348,17 +348,18 @@ async def give_back(connection: AsyncConnection, claim: Claim) -> None:
 
 
 T = TypeVar("T")
-# No fault of a job's. An OSError is not among them: it may be an algorithm's own, for ever.
+# Errors that no job has caused. An OSError is not among them: an algorithm may raise one each time.
 INFRASTRUCTURE = (SystemFailure, psycopg.OperationalError, psycopg.InterfaceError)
 
 
 class GuardedLedger:
-    """The ledger in one session.
+    """The ledger in one session, with a time limit for each statement.
 
     Args:
-        connection: To `queue` in autocommit mode, as a worker; each statement stands alone.
+        connection: To `queue` in autocommit mode, as a worker; each statement is a transaction.
         environment: The worker's own.
-        silence_seconds: How long the server may be silent; by then the messages are another worker's.
+        silence_seconds: How long a statement may take; after that, PgQueuer gives the worker's messages to
+            others.
     """
 
     def __init__(self, connection: AsyncConnection, environment: str, silence_seconds: float) -> None:
@@ -366,11 +367,11 @@ class GuardedLedger:
         self._environment = environment
         self._silence_seconds = silence_seconds
 
-    async def ask(self, statement: Coroutine[None, None, T]) -> T:
-        """Execute a statement; returns its rows.
+    async def execute(self, statement: Coroutine[None, None, T]) -> T:
+        """Await a statement on the connection, such as `claim_chunk`; returns its result.
 
         Raises:
-            DatabaseUnreachable: If the server is silent for too long. The connection is closed then:
+            DatabaseUnreachable: If the server is silent for too long. The connection is closed then, since
                 cancelling the statement would wait for the silent server.
         """
         task = asyncio.ensure_future(statement)
@@ -390,14 +391,14 @@ class GuardedLedger:
         await asyncio.wait({task}, timeout=1)
 
     async def require_admission(self) -> None:
-        """The schema may be upgraded, or the stamp changed, while a worker runs.
+        """Check stamp and schema again, which may be changed while a worker runs.
 
         Raises:
             WrongEnvironment: If the queue belongs to another environment by now.
             SchemaTooOld: If its schema is of an older release by now.
             SchemaTooNew: If its schema is of a newer release by now.
-            DatabaseUnreachable: As `ask`.
+            DatabaseUnreachable: As `execute`.
         """
-        cursor = await self.ask(self.connection.execute(admission.READ_ADMISSION))
+        cursor = await self.execute(self.connection.execute(admission.READ_ADMISSION))
         found = await cursor.fetchone()
         admission.require_admission(found or (None, None), Database.QUEUE, self._environment, "the queue")

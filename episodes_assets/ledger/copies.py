@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from episodes_assets.ledger.plans import copy_rows, find_plan, skip_numbers
-from episodes_assets.postgres.arrow import OneMoment
+from episodes_assets.postgres.arrow import RepeatableRead
 from episodes_assets.postgres.connect import Connection
 
 # Of a ledger's plan: one that is superseded has neither jobs nor outcomes any more.
@@ -48,7 +48,7 @@ _LEFT_OUT = "left out by the source"
 _DECIDED_BY = "lab"
 
 
-def read_current_plans(queue: OneMoment, days: Sequence[dt.date]) -> pa.Table:
+def read_current_plans(queue: RepeatableRead, days: Sequence[dt.date]) -> pa.Table:
     """The current plans of some days, by day, of those that have one.
 
     Args:
@@ -79,28 +79,28 @@ class PlanRows:
     batches: pa.Table
 
 
-def read_jobs(queue: OneMoment, plan_id: int) -> pa.Table:
+def read_jobs(queue: RepeatableRead, plan_id: int) -> pa.Table:
     """A plan's jobs, by position; raises as `read_plan_rows`."""
     return queue.read(_JOBS, plan_id=plan_id)
 
 
-def read_first_window(queue: OneMoment, plan_id: int) -> dt.date | None:
+def read_first_window(queue: RepeatableRead, plan_id: int) -> dt.date | None:
     """The first date that any job of a plan looks at; None for a plan without jobs; raises as above."""
     first: dt.date | None = queue.read(_FIRST_WINDOW, plan_id=plan_id)["first"][0].as_py()
     return first
 
 
-def read_chunks(queue: OneMoment, plan_id: int) -> pa.Table:
+def read_chunks(queue: RepeatableRead, plan_id: int) -> pa.Table:
     """A plan's chunks, by number; raises as `read_plan_rows`."""
     return queue.read(_CHUNKS, plan_id=plan_id)
 
 
-def read_batches(queue: OneMoment, plan_id: int) -> pa.Table:
+def read_batches(queue: RepeatableRead, plan_id: int) -> pa.Table:
     """What was computed together of a plan, by position; raises as `read_plan_rows`."""
     return queue.read(_BATCHES, plan_id=plan_id)
 
 
-def read_plan_rows(queue: OneMoment, plan_id: int) -> PlanRows:
+def read_plan_rows(queue: RepeatableRead, plan_id: int) -> PlanRows:
     """All that a plan consists of.
 
     Args:

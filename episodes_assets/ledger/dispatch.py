@@ -68,7 +68,7 @@ def fan_out_day(connection: Connection, day: dt.date) -> FanOut:
 
 
 def _chunks_without_message(connection: Connection, plan_id: int) -> list[tuple[int, int]]:
-    """Each such chunk with its priority."""
+    """The chunks that have open jobs and no live message, each with its priority."""
     return connection.execute(
         """
         SELECT chunk, priority FROM ledger.chunks
@@ -89,7 +89,7 @@ def _enqueue(connection: Connection, plan_id: int, chunks: Sequence[tuple[int, i
 
     if not chunks:
         return
-    # What was held for its jobs is done with once they are sent anew.
+    # Messages that were held for their jobs are replaced by the new ones.
     connection.execute(
         """
         DELETE FROM pgqueuer WHERE id = ANY (ARRAY(

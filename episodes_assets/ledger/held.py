@@ -16,14 +16,14 @@ from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.ledger.plans import lock_plan
 from episodes_assets.postgres.connect import Connection
 
-# An algorithm may say anything; what matters stands at the end.
+# An algorithm's errors may have any length; the end of a traceback matters most.
 TRACEBACK_CHARACTERS = 8_000
 ERROR_CHARACTERS = 500
 
 
 @dataclass(frozen=True)
 class HeldJob:
-    """A job that failed for the last time.
+    """A job that is held: its last attempt has failed, or its day was cancelled.
 
     Attributes:
         day: Its day.
@@ -61,14 +61,14 @@ def read_held(
 ) -> list[HeldJob]:
     """The first held and waived jobs of each of some plans, in the order of the plans.
 
-    Those of a plan that is superseded are nobody's concern any more, and left out.
+    Jobs of superseded plans are left out.
 
     Args:
         connection: To `queue`.
         plan_ids: The plans.
         each: How many of each.
         most: How many of all of them; by default as many as there are.
-        after: Only those that stand behind this position.
+        after: Only those after this position in their plan (keyset pagination).
         is_waived: Only the waived ones, or only those that are not; by default both.
     """
     with connection.cursor(row_factory=class_row(HeldJob)) as cursor:
@@ -109,7 +109,7 @@ def read_held(
 
 
 def read_held_first(connection: Connection, plan_ids: Sequence[int], most: int) -> list[HeldJob]:
-    """Some of the jobs of some plans that are held and, when there is room for more, that are waived."""
+    """At most so many held jobs of some plans; if there are fewer, waived ones after them."""
     held = read_held(connection, plan_ids, each=most, most=most, is_waived=False)
     room = most - len(held)
     return [*held, *(read_held(connection, plan_ids, each=room, most=room, is_waived=True) if room else ())]
@@ -160,7 +160,7 @@ def waive_held_jobs(connection: Connection, day: dt.date, *, reason: str, decide
     if not decided_by:
         raise ReasonMissing("a waiver needs a name", "say who decided it")
     with connection.transaction():
-        # No job is held or released in between.
+        # The lock keeps jobs from being held or released between the two statements.
         plan = lock_plan(connection, day, with_chunks=True)
         row = connection.execute(
             """
@@ -211,7 +211,7 @@ def read_waivers(connection: Connection, plan_ids: Sequence[int]) -> list[Waiver
 
 
 def cancel_day(connection: Connection, day: dt.date, *, reason: str, cancelled_by: str) -> int:
-    """Hold all jobs of a day that are not finished, and take the day's messages from the fleet.
+    """Hold all jobs of a day that are not finished, and delete the day's messages.
 
     Outcomes that are written stay, and so does what was held or waived before. A worker that computes
     jobs of the day finds its claim gone and writes nothing more. `retry_held_jobs` lets the day go on.
@@ -242,7 +242,7 @@ def cancel_day(connection: Connection, day: dt.date, *, reason: str, cancelled_b
             raise NothingToCancel(
                 f"no job of {day} waits or runs", f"see `episodes jobs status {day}` for what became of them"
             )
-        _take_messages(connection, plan_id)
+        _delete_messages(connection, plan_id)
         # Without its claim a worker writes nothing more.
         connection.execute(
             """
@@ -281,9 +281,9 @@ def _hold_open_jobs(connection: Connection, plan_id: int, by_whom: str, reason: 
     ).rowcount
 
 
-def _take_messages(connection: Connection, plan_id: int) -> None:
-    # PgQueuer locks messages in an order of its own. One that it is busy with now may stay: whoever is
-    # given it finds nothing to do, and no chunk names it any more.
+def _delete_messages(connection: Connection, plan_id: int) -> None:
+    # Without waiting for locks, as PgQueuer takes them in another order (deadlock). A message that is locked
+    # may stay: the worker that gets it finds no open job.
     connection.execute(
         """
         WITH free AS (
@@ -299,9 +299,9 @@ def _take_messages(connection: Connection, plan_id: int) -> None:
 
 
 def retry_held_jobs(connection: Connection, day: dt.date) -> int:
-    """Let a day's held jobs wait for the fleet again, with their starts forgotten.
+    """Release a day's held jobs to the fleet, with their counts of starts reset.
 
-    Waived ones as well: what was decided stays on record, and covers none of them any more.
+    Waived jobs are released as well: their waivers stay on record and cover none of them any more.
 
     Args:
         connection: To `queue` in autocommit mode, as the orchestrator.
@@ -318,7 +318,7 @@ def retry_held_jobs(connection: Connection, day: dt.date) -> int:
         released = connection.execute(
             "DELETE FROM ledger.job_attempts WHERE plan_id = %s AND is_held", [plan_id]
         ).rowcount
-        # A day of long ago begins to move again: it is not stalled at once.
+        # `moved_at` as well, so that a day of long ago does not count as stalled at once.
         connection.execute(
             "UPDATE ledger.chunks SET held = 0, starts = 0, moved_at = now() WHERE plan_id = %s AND held > 0",
             [plan_id],
@@ -328,7 +328,7 @@ def retry_held_jobs(connection: Connection, day: dt.date) -> int:
 
 
 def retry_held_job(connection: Connection, day: dt.date, epid: int, algorithm_id: int) -> None:
-    """Let one held or waived job of a day wait for the fleet again.
+    """Release one held or waived job of a day to the fleet.
 
     Args:
         connection: To `queue` in autocommit mode, as the orchestrator.
@@ -346,7 +346,7 @@ def retry_held_job(connection: Connection, day: dt.date, epid: int, algorithm_id
             """
             DELETE FROM ledger.job_attempts
             WHERE plan_id = %(plan_id)s AND is_held AND position = (
-                -- As its index has it.
+                -- `plan_id + 0` is what the index is on.
                 SELECT position FROM ledger.jobs
                 WHERE plan_id + 0 = %(plan_id)s AND epid = %(epid)s AND algorithm_id = %(algorithm_id)s
             )

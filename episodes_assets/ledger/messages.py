@@ -26,7 +26,7 @@ class MessageFigures:
     Attributes:
         waiting: That no worker has picked.
         picked: That a worker has.
-        held: Whose chunks came to an end with held jobs.
+        held: Whose chunks have ended with held jobs.
         oldest_seconds: How long the oldest of the waiting ones has waited; None when none waits.
     """
 
@@ -65,7 +65,7 @@ async def read_message_figures(queue_dsn: str) -> MessageFigures:
 
 
 class OwnMessages(Queries):
-    """Ends and requeues a message only while it is in the hands of the manager that it was given to."""
+    """PgQueuer's queries, which end or requeue a message only while it is assigned to the same manager."""
 
     async def log_jobs(self, job_status: list[tuple[Job, JOB_STATUS, TracebackRecord | None]]) -> None:
         """End messages."""
@@ -74,7 +74,7 @@ class OwnMessages(Queries):
             await super().log_jobs(kept)
 
     async def retry_job(self, job: Job, delay: timedelta, traceback_record: TracebackRecord | None) -> None:
-        """Let a message be picked again later."""
+        """Requeue a message, to be picked again later."""
         if await self._still_own([job]):
             await super().retry_job(job, delay, traceback_record)
 

@@ -20,7 +20,7 @@ import pyarrow.csv
 from psycopg import sql
 from psycopg.rows import class_row
 
-from episodes_assets.errors import DayNotPlanned, PlanOvertaken
+from episodes_assets.errors import DayNotPlanned, LakeMissing, PlanOvertaken
 from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.ledger.progress import read_progress
 from episodes_assets.planning.jobs import into_chunks
@@ -34,7 +34,7 @@ class Plan:
 
     Attributes:
         plan_id: Grows with each plan of any day.
-        plan_uid: Its own for ever; a ledger that is restored to an earlier moment may give a number again.
+        plan_uid: Random and unique; a ledger that is restored to an earlier moment may give a number again.
         day: The day.
         jobs: How many jobs it has.
         checksum: Of those jobs.
@@ -88,20 +88,20 @@ def require_plan(connection: Connection, day: dt.date) -> Plan:
 
 
 def lock_plan(connection: Connection, day: dt.date, *, with_chunks: bool = False) -> Plan:
-    """The day's current plan, which nobody replaces until the transaction ends.
+    """Lock the day's current plan against replacement until the transaction ends.
 
-    All who change a plan and its chunks lock them in this order, which prevents deadlocks.
+    A plan and its chunks are locked in this order everywhere, which prevents deadlocks.
 
     Args:
         connection: To `queue`, in a transaction.
         day: A planned day.
-        with_chunks: Lock its chunks as well: then no worker holds, finishes or claims a job of it.
+        with_chunks: Lock its chunks as well: then no worker can claim, finish or hold a job of it.
 
     Raises:
         DayNotPlanned: If it has none.
     """
     is_current = False
-    while not is_current:  # who held the lock may have superseded it
+    while not is_current:  # the lock's previous holder may have superseded it
         plan = require_plan(connection, day)
         row = connection.execute(
             "SELECT superseded_at IS NULL FROM ledger.plans WHERE plan_id = %s FOR UPDATE", [plan.plan_id]
@@ -115,9 +115,9 @@ def lock_plan(connection: Connection, day: dt.date, *, with_chunks: bool = False
 
 
 def require_current(connection: Connection, plan_ids: Sequence[int]) -> None:
-    """Refuse plans that were replaced; their jobs and outcomes are gone, and nothing is wrong.
+    """Refuse plans that were superseded meanwhile, whose jobs and outcomes are deleted.
 
-    Ask after reading what belongs to them: then what was read did belong to them.
+    It is called after reading the jobs or outcomes, so that none of them was deleted before (TOCTOU).
 
     Raises:
         PlanOvertaken: If one of them is superseded.
@@ -146,19 +146,20 @@ def record_plan(
     snapshot_id: str,
     code_version: str,
     chunk_jobs: int,
-    viewings: PinnedVersion | None = None,
+    viewings: PinnedVersion | None,
     tracked_checksum: str | None = None,
     above: int = 0,
     rework: bool = False,
     from_lake: bool = False,
-    look_again: Callable[[], None] = lambda: None,
-    before_new: Callable[[], None] = lambda: None,
+    recheck: Callable[[], None] = lambda: None,
+    find_damage: Callable[[Plan | None], str] = lambda _: "",
+    before_new: Callable[[str], None] = lambda _: None,
 ) -> tuple[Plan, bool]:
     """Make `jobs` the day's plan, in one transaction.
 
-    A day that has this plan already keeps it, with whatever has been done of it and the viewings that was
-    computed from; only the drop and the tracked episodes that it names follow. Another plan is
-    superseded: its jobs and outcomes go, its row stays.
+    A day that has a plan with the same jobs keeps it, with its outcomes and its version of the viewings; only
+    the drop and the tracked episodes that it names are updated. Any other plan is superseded, and so is a
+    damaged one: its jobs and outcomes are deleted, its row stays.
 
     Args:
         connection: To `queue`, as the orchestrator.
@@ -168,32 +169,46 @@ def record_plan(
         snapshot_id: The drop they were planned from.
         code_version: Of the planning code.
         chunk_jobs: Jobs in a chunk of short windows.
-        viewings: The version of the lake's viewings they are to be computed from.
+        viewings: The version of the lake's viewings they are to be computed from; None where the lake lacks
+            the day, which then can only keep a plan that a release before the lake has made.
         tracked_checksum: Of the tracked episodes they were planned from; None when nothing was tracked.
         above: The newest plan that is known elsewhere; a new one gets a greater number.
         rework: Supersede a plan with the same jobs as well, so that all are worked again.
         from_lake: Supersede one that is of a release before the lake, and not finished, as well: its jobs are
             worked from one version of the lake, and none from what that release read.
-        look_again: Raises if what the jobs were planned from has changed since. It is called when no other
-            planning of the day can come in between, and what it raises leaves the ledger as it is.
-        before_new: Raises if the day's jobs cannot be worked anew; called unless it keeps its plan.
+        recheck: Called under the day's lock; raises if what the jobs were planned from has changed since
+            (TOCTOU). Nothing is changed then.
+        find_damage: Called under the day's lock; says in words what of the current plan is damaged, empty if
+            nothing is. Of two repairs of a day, the second finds nothing.
+        before_new: Called with the damage before a new plan is recorded; raises if its jobs cannot be
+            computed.
 
     Returns:
         The day's plan, and whether it is a new one.
+
+    Raises:
+        LakeMissing: If it needs a new plan, and the lake lacks the day: no worker could compute it.
     """
     with connection.transaction():
-        # Two plannings of a day take turns.
+        # Serialises the plannings of a day.
         locks.lock_row(connection, locks.LEDGER, f"plan {day}")
-        look_again()
+        # `recheck` and `find_damage` read on other connections, and may take long.
+        connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+        recheck()
         current = find_plan(connection, day)
-        is_kept = current is not None and current.checksum == checksum and not rework
+        damage = find_damage(current)
+        is_kept = current is not None and current.checksum == checksum and not (rework or damage)
         if current is not None and is_kept and from_lake:
             is_kept = not _is_unfinished_before_the_lake(connection, current)
         if current is not None and is_kept:
-            return _name_origin(connection, current, snapshot_id, tracked_checksum), False
-        before_new()
-        if current is not None:
-            _supersede(connection, current)
+            return _update_origin(connection, current, snapshot_id, tracked_checksum), False
+        before_new(damage)
+        if viewings is None:
+            raise LakeMissing(
+                f"the lake has no viewings of {day} to compute its jobs from",
+                f"materialise input_viewings of {day}",
+            )
+        _supersede(connection, day)
         skip_numbers(connection, above)
         with connection.cursor(row_factory=class_row(Plan)) as cursor:
             cursor.execute(
@@ -211,7 +226,7 @@ def record_plan(
                     snapshot_id,
                     code_version,
                     tracked_checksum,
-                    *(viewings or (None, None)),
+                    *viewings,
                 ],
             )
             plan = cursor.fetchone()
@@ -222,8 +237,10 @@ def record_plan(
     return plan, True
 
 
-def _name_origin(connection: Connection, plan: Plan, snapshot_id: str, tracked_checksum: str | None) -> Plan:
-    """Let a plan name the newest drop and tracked episodes that give it."""
+def _update_origin(
+    connection: Connection, plan: Plan, snapshot_id: str, tracked_checksum: str | None
+) -> Plan:
+    """Update the drop and the tracked episodes that a plan names."""
     connection.execute(
         """
         UPDATE ledger.plans SET snapshot_id = %(snapshot)s, tracked_checksum = %(tracked)s
@@ -243,9 +260,9 @@ def _is_unfinished_before_the_lake(connection: Connection, plan: Plan) -> bool:
 
 
 def skip_numbers(connection: Connection, above: int) -> None:
-    """Let the next plan have a greater number, also in a ledger that was restored to an earlier moment.
+    """Advance the sequence beyond a number, in a ledger that was restored to an earlier moment.
 
-    Numbers are drawn rather than set, so that nobody who plans at the same time is given one twice.
+    By nextval and not by setval, so that concurrent plannings never get the same number.
     """
     connection.execute(
         """
@@ -256,10 +273,12 @@ def skip_numbers(connection: Connection, above: int) -> None:
     )
 
 
-def _supersede(connection: Connection, plan: Plan) -> None:
-    """Delete a plan's jobs and outcomes, and what is left of the day's earlier plans."""
-    connection.execute("UPDATE ledger.plans SET superseded_at = now() WHERE plan_id = %s", [plan.plan_id])
-    plans = connection.execute("SELECT plan_id FROM ledger.plans WHERE day = %s", [plan.day]).fetchall()
+def _supersede(connection: Connection, day: dt.date) -> None:
+    """Supersede a day's plan, if it has one; delete the jobs and outcomes of all that it ever had."""
+    connection.execute(
+        "UPDATE ledger.plans SET superseded_at = now() WHERE day = %s AND superseded_at IS NULL", [day]
+    )
+    plans = connection.execute("SELECT plan_id FROM ledger.plans WHERE day = %s", [day]).fetchall()
     plan_ids = [plan_id for (plan_id,) in plans]
     # Chunks first: workers lock them before they write any of the rest, so nothing of it comes afterwards.
     connection.execute("DELETE FROM ledger.chunks WHERE plan_id = ANY (%s)", [plan_ids])
@@ -302,37 +321,6 @@ def copy_rows(connection: Connection, statement: LiteralString, rows: pa.Table) 
     columns = sql.SQL(", ").join(map(sql.Identifier, rows.column_names))
     with connection.cursor() as cursor, cursor.copy(sql.SQL(statement).format(columns=columns)) as copy:
         copy.write(buffer.getvalue())
-
-
-@dataclass(frozen=True)
-class RecordedPlan:
-    """A plan of a day, current or superseded."""
-
-    plan_id: int
-    plan_uid: uuid.UUID
-    jobs: int
-    checksum: str
-    snapshot_id: str
-    viewings_version: int | None
-    viewings_digest: str | None
-    code_version: str
-    planned_at: dt.datetime
-    fanned_out_at: dt.datetime | None
-    superseded_at: dt.datetime | None
-
-
-def read_plans(connection: Connection, day: dt.date) -> list[RecordedPlan]:
-    """All plans that a day has had, in the order in which they were made."""
-    with connection.cursor(row_factory=class_row(RecordedPlan)) as cursor:
-        cursor.execute(
-            """
-            SELECT plan_id, plan_uid, jobs, checksum, snapshot_id, viewings_version, viewings_digest,
-                code_version, planned_at, fanned_out_at, superseded_at
-            FROM ledger.plans WHERE day = %s ORDER BY plan_id
-            """,
-            [day],
-        )
-        return cursor.fetchall()
 
 
 def read_viewings_versions(connection: Connection) -> set[PinnedVersion]:

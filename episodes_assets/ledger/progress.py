@@ -32,7 +32,7 @@ def open_days(
 
     Args:
         connection: To `queue`.
-        silence: A worker that has not beaten its heart for so long counts as silent.
+        silence: A message without a heartbeat for so long counts as silent.
         days: Which days; by default all.
     """
     with connection.cursor(row_factory=class_row(OpenDay)) as cursor:
@@ -90,14 +90,14 @@ class Progress:
         plan_id: The plan.
         jobs: How many jobs it has: the sum of the five counts.
         waiting: Not begun, or to be started again.
-        running: With a worker.
+        running: Claimed by a worker.
         succeeded: With an outcome.
-        held: Failed for the last time, and in the way of publishing the day.
-        is_fanned_out: Whether the fleet has them.
+        held: Held and not waived, so that the day is not published.
+        is_fanned_out: Whether they were handed to the fleet.
         snapshot_id: The drop they were planned from.
-        waived: Failed for the last time, and left out by a recorded decision.
+        waived: Held, and left out by a recorded decision.
         decision: Why they are left out, and who decided it; empty when none is.
-        plan_uid: The plan, whatever its number.
+        plan_uid: The plan's unique id.
     """
 
     day: dt.date
@@ -125,7 +125,7 @@ class Progress:
 
     @property
     def failed(self) -> int:
-        """Jobs that failed for the last time, waived or not."""
+        """Held jobs, waived or not."""
         return self.held + self.waived
 
 
@@ -169,7 +169,7 @@ def read_progress(connection: Connection, days: Sequence[dt.date] | None = None)
 
 
 def backlog(connection: Connection) -> int:
-    """Jobs with the fleet that are not finished: what a fleet is scaled by."""
+    """Jobs that were handed to the fleet and are not finished: the metric for autoscaling."""
     row = connection.execute("SELECT jobs FROM ledger.backlog").fetchone()
     return int(row[0]) if row else 0
 
@@ -196,7 +196,7 @@ class FleetProgress:
     Attributes:
         now: The server's time.
         days: Each day, in order.
-        workers: Workers that live.
+        workers: How many workers are alive.
     """
 
     now: dt.datetime
@@ -283,7 +283,7 @@ class SlowBatch:
         epid: The episode of a job that was alone.
         algorithm_id: Its algorithm.
         seconds: Reading and computing them.
-        worker: Who did it.
+        worker: The worker that did so.
     """
 
     day: dt.date
@@ -339,9 +339,9 @@ def slowest_batches(connection: Connection, plan_ids: Sequence[int], limit: int)
 
 
 def finished_over_time(connection: Connection, plan_ids: Sequence[int]) -> list[FinishedBy]:
-    """How many jobs of some plans had succeeded by when, in at most `MOST_POINTS` steps.
+    """How many jobs of some plans had succeeded at times, in at most `MOST_POINTS` steps.
 
-    Begins with none when the first was begun; empty when nothing is known.
+    The first point is the start of the first batch, with no job; empty if no batch is recorded.
     """
     rows = connection.execute(
         """

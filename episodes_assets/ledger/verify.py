@@ -8,6 +8,7 @@ import datetime as dt
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 
@@ -30,12 +31,12 @@ _JOBS = """
 
 
 def read_ledger_days(connection: Connection, dsn: str, plans: Sequence[Plan]) -> list[LedgerDay]:
-    """What the ledger has of some plans, in their order; one reading for all of them.
+    """Read the jobs of some plans back, in the order of the plans and by one query.
 
     Args:
         connection: To `queue`.
         dsn: The same database.
-        plans: As they are to be.
+        plans: The plans as they were recorded.
 
     Raises:
         PlanOvertaken: If one of them was replaced meanwhile.
@@ -145,7 +146,7 @@ _OUTCOME_COUNTS = """
 
 
 def count_outcomes(connection: Connection, plan_ids: Sequence[int]) -> list[OutcomesDay]:
-    """What became of the jobs of some days, in order.
+    """Count the outcomes and waivers of the jobs of some days, in order.
 
     Args:
         connection: To `queue`.
@@ -201,10 +202,10 @@ _DAY = itemgetter(slice(10))  # YYYY-MM-DD
 
 @contextmanager
 def one_snapshot(queue: Connection) -> Iterator[None]:
-    """Let all reads of the block see the ledger as of one moment."""
+    """Run the block's reads in one read-only transaction of the isolation level repeatable read."""
     with queue.transaction():
         queue.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        queue.execute("SET LOCAL datestyle = 'ISO'")  # what COPY writes is also what is checked
+        queue.execute("SET LOCAL datestyle = 'ISO'")  # in which COPY writes dates
         yield
 
 
@@ -212,9 +213,9 @@ def read_lines(connection: Connection, statement: str, which: Sequence[object]) 
     """The rows and the checksum of the lines of each day.
 
     Args:
-        connection: Where they are.
-        statement: Copies them out, by day; `%(which)s` says of which days or plans.
-        which: Those.
+        connection: To the database that has them.
+        statement: Copies them out, by day; `%(which)s` stands for the days or plans.
+        which: The days or plans.
     """
     found = {}
     with (
@@ -233,7 +234,7 @@ def read_lines(connection: Connection, statement: str, which: Sequence[object]) 
 
 @contextmanager
 def _iso_dates(connection: Connection) -> Iterator[None]:
-    """Let the block read dates as they are published, whatever the server's setting."""
+    """Have COPY write dates in ISO format in the block, whatever the server's setting."""
     with connection.transaction():
         connection.execute("SET LOCAL datestyle = 'ISO'")
         yield
@@ -243,13 +244,25 @@ _FINISHED = """
     SELECT coalesce(sum(jobs), 0)::bigint, coalesce(sum(succeeded), 0)::bigint
     FROM ledger.chunks WHERE plan_id = %s
 """
+# Chunks that count other jobs as held than there are rows to say why. Waived jobs are held as well.
+_MISCOUNTED = """
+    SELECT count(*) FROM (
+        SELECT first_position, jobs, held FROM ledger.chunks WHERE plan_id = %(plan_id)s
+    ) AS chunks
+    CROSS JOIN LATERAL (
+        SELECT count(*) FILTER (WHERE is_held) AS held FROM ledger.job_attempts
+        WHERE plan_id = %(plan_id)s AND position >= first_position AND position < first_position + jobs
+        OFFSET 0
+    ) AS attempts
+    WHERE attempts.held <> chunks.held
+"""
 
 
 def describe_damage(connection: Connection, dsn: str, plan: Plan) -> str:
-    """What of a plan was changed by something else; empty when nothing was.
+    """What of a plan is damaged: jobs, outcomes or both, in words; empty if nothing is.
 
-    Workers write an outcome and count it in its chunk at once, so the two agree on a day that is being worked
-    as well.
+    Workers write an outcome, or hold a job, and count it in its chunk in one statement, so rows and counts
+    agree also while the day is being worked.
 
     Args:
         connection: To `queue`, in no transaction.
@@ -263,16 +276,18 @@ def describe_damage(connection: Connection, dsn: str, plan: Plan) -> str:
     with one_snapshot(connection):
         (outcomes,) = count_outcomes(connection, [plan.plan_id])
         row = connection.execute(_FINISHED, [plan.plan_id]).fetchone()
+        miscounted = connection.execute(_MISCOUNTED, {"plan_id": plan.plan_id}).fetchone()
     of_chunks, succeeded = row if row else (0, 0)
     found = {
         "jobs": not jobs.is_exact or of_chunks != plan.jobs,
         "outcomes": outcomes.outcomes != succeeded or outcomes.repeated > 0 or outcomes.superseded > 0,
+        "held jobs": miscounted is not None and miscounted[0] > 0,
     }
     return " and ".join(what for what, is_damaged in found.items() if is_damaged)
 
 
 def stream_outcomes(queue: Connection, plan: Plan, write: Callable[[bytes], None]) -> tuple[int, str]:
-    """Pass a plan's outcomes on, block by block; returns their number and checksum."""
+    """Pass a plan's outcomes to a function, block by block; returns their number and checksum."""
     rows, digest = 0, hashlib.sha256()
     block = bytearray()
 
@@ -311,7 +326,7 @@ def read_algorithm_versions(queue: Connection, plan_id: int) -> AlgorithmVersion
 
 _RECORDED_PLANS = """
     SELECT plan_id, plan_uid, day, checksum, snapshot_id, tracked_checksum,
-        superseded_at IS NULL AS is_current, viewings_version, viewings_digest
+        superseded_at IS NULL AS is_current, jobs AS succeeded, viewings_version, viewings_digest
     FROM ledger.plans ORDER BY plan_id
 """
 
@@ -324,6 +339,19 @@ def read_recorded_plans(queue: Connection) -> tuple[list[RecordedPlan], int]:
     """
     with queue.cursor(row_factory=class_row(RecordedPlan)) as cursor:
         plans = cursor.execute(_RECORDED_PLANS).fetchall()
+    # Few chunks are open at any time, and an index holds just those.
+    unfinished = dict(
+        queue.execute(
+            "SELECT plan_id, sum(jobs - succeeded)::bigint FROM ledger.chunks WHERE succeeded < jobs"
+            " GROUP BY plan_id"
+        ).fetchall()
+    )
+    plans = [
+        replace(plan, succeeded=plan.succeeded - unfinished[plan.plan_id])
+        if plan.plan_id in unfinished
+        else plan
+        for plan in plans
+    ]
     last = queue.execute(
         "SELECT last_value - 1 + is_called::integer FROM ledger.plans_plan_id_seq"
     ).fetchone()

@@ -17,7 +17,7 @@ from psycopg.rows import class_row
 
 from episodes_assets.postgres.connect import AsyncConnection, Connection
 
-# Workers give a sign every 5 seconds; two may be lost on the way.
+# Workers send a heartbeat every 5 seconds; two may be lost.
 ALIVE_FOR = dt.timedelta(seconds=15)
 
 
@@ -31,9 +31,9 @@ class Worker:
         pid: Its process there.
         release: The release it runs.
         started_at: When it started.
-        seen_at: When it gave its last sign of life.
-        stopped_at: When it said that it stops; None when it never did.
-        is_alive: Whether it has given a sign within `ALIVE_FOR` and has not stopped.
+        seen_at: When it sent its last heartbeat.
+        stopped_at: When it recorded that it stops; None when it never did.
+        is_alive: Whether it has sent a heartbeat within `ALIVE_FOR` and has not stopped.
         day: The day of the jobs that it computes; None when it computes none, or their plan is gone.
         plan_id: Their plan.
         chunk: Their chunk.
@@ -59,11 +59,11 @@ class Worker:
 
 
 def read_workers(connection: Connection, gone_for: dt.timedelta = dt.timedelta(0)) -> list[Worker]:
-    """The workers that live, the busy ones first.
+    """The workers that are alive, the busy ones first.
 
     Args:
         connection: To `queue`.
-        gone_for: Those as well that have fallen silent, or stopped, no longer ago than this; at the end.
+        gone_for: Workers that have fallen silent or stopped no longer ago than this are added at the end.
     """
     with connection.cursor(row_factory=class_row(Worker)) as cursor:
         cursor.execute(
@@ -85,7 +85,7 @@ def read_workers(connection: Connection, gone_for: dt.timedelta = dt.timedelta(0
 
 
 def count_alive(connection: Connection) -> int:
-    """How many workers live."""
+    """How many workers are alive."""
     row = connection.execute(
         "SELECT count(*) FROM ledger.workers WHERE stopped_at IS NULL AND seen_at > now() - %s", [ALIVE_FOR]
     ).fetchone()
@@ -135,7 +135,7 @@ class Work:
 
 @dataclass
 class Activity:
-    """One worker's, from its start to its end, over all of its sessions.
+    """What one worker does, from its start to its end, over all of its sessions.
 
     Attributes:
         work: What it computes; None when it waits for work.
@@ -149,7 +149,7 @@ class Activity:
 
     @contextmanager
     def working(self, work: Work) -> Iterator[None]:
-        """Say that this is being computed while the block lasts."""
+        """Set `work` during the block."""
         self.work = work
         try:
             yield
@@ -159,7 +159,7 @@ class Activity:
 
 @dataclass(frozen=True)
 class WorkerName:
-    """Which process a worker is."""
+    """What identifies a worker's process, and its release."""
 
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
@@ -169,18 +169,18 @@ class WorkerName:
         return f"{self.host}-{self.pid}"
 
 
-async def say_alive(
+async def send_heartbeat(
     connection: AsyncConnection, name: WorkerName, activity: Activity, *, is_last: bool = False
 ) -> None:
-    """Say that a worker lives and what it does, or that it has stopped.
+    """Record that a worker is alive and what it does, or that it has stopped.
 
-    Ages are written, not times, so that only the server's clock counts.
+    Ages are sent, not times, so that only the server's clock counts.
 
     Args:
         connection: To `queue`, as a worker.
-        name: Which process it is.
+        name: Its process.
         activity: What it does.
-        is_last: It has stopped.
+        is_last: Whether it has stopped.
     """
     now = time.monotonic()
     work = None if is_last else activity.work

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from typing import Any, LiteralString
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pandera.pandas as pandera
 import pyarrow as pa
 import pyarrow.compute as pc
 from pandera.errors import SchemaErrors
 
+from episodes_assets.algorithms.declaration import REACH
 from episodes_assets.algorithms.registry import get_registry
-from episodes_assets.planning.jobs import REACH
 
 EARLIEST_DATE = pd.Timestamp("1900-01-01")
 LATEST_DATE = pd.Timestamp("2199-12-31")
@@ -61,21 +62,21 @@ def _is_first_of_equals(drop: pd.DataFrame) -> pd.Series:
 
 def _agrees_with_its_twins(drop: pd.DataFrame) -> pd.Series:
     """False for every row whose key occurs with different dates: none of them can be trusted."""
-    repeats = _repeats_the_key_before(drop)
-    twins = repeats | repeats.shift(-1, fill_value=False)
-    if not twins.any():
-        return ~twins
-    dates = drop.loc[twins].groupby(KEY)[["premier_date", "start_date"]]
-    distinct = dates.transform(lambda column: column.nunique(dropna=False))
-    return (distinct.max(axis="columns") == 1).reindex(drop.index, fill_value=True)
+    repeats = _repeats_the_key_before(drop).to_numpy()
+    key = np.cumsum(~repeats) - 1  # its number; rows without one have each their own
+    differs = np.zeros(int(repeats.size - repeats.sum()), dtype=np.bool_)
+    for column in ("premier_date", "start_date"):
+        dates = drop[column].to_numpy().astype(np.int64)  # all that are missing are one number
+        differs[key[1:][repeats[1:] & (dates[1:] != dates[:-1])]] = True
+    return pd.Series(~differs[key], drop.index)
 
 
 def _repeats_the_key_before(drop: pd.DataFrame) -> pd.Series:
     """Whether a row, in settled order, has the same key as the one before it; no key equals none."""
-    same = pd.Series(data=True, index=drop.index)
-    for column in KEY:
-        same &= drop[column].eq(drop[column].shift()).fillna(value=False).astype("bool")
-    return same
+    has_key = drop["epid"].notna().to_numpy() & drop["algorithm_id"].notna().to_numpy()
+    same = np.zeros(len(drop), dtype=np.bool_)
+    same[1:] = _equal_the_next(*_key_arrays(drop)) & has_key[1:] & has_key[:-1]
+    return pd.Series(same, drop.index)
 
 
 def _is_readable(drop: pd.DataFrame, column: str) -> pd.Series:
@@ -152,27 +153,43 @@ def _settle_order(drop: pd.DataFrame) -> pd.DataFrame:
 
     A table has no order of its own, and which of several equal rows is kept must not depend on it.
     """
-    if not _is_ordered(drop):  # the store reads it ordered by key
+    epid, algorithm = _key_arrays(drop)
+    if not _is_ordered(epid, algorithm):  # the input gives it ordered by key
         drop = drop.sort_values(KEY, kind="stable")
+        epid, algorithm = _key_arrays(drop)
     drop = drop.reset_index(drop=True)
     # What has no key has no twin, but its order must be settled as well.
-    keys = drop[KEY].fillna(-1)
-    twins = drop[keys.duplicated(keep=False)]
-    if twins.empty:
+    same = _equal_the_next(epid, algorithm)
+    if not same.any():
         return drop
+    twins = drop[np.append(same, False) | np.append(False, same)]
     order = np.arange(len(drop))
     order[twins.index] = twins.sort_values(list(twins.columns)).index
     return drop.loc[order].reset_index(drop=True)
 
 
-def _is_ordered(drop: pd.DataFrame) -> bool:
-    """Whether the rows are ordered by key, missing parts of it last."""
+_Keys = npt.NDArray[np.integer[Any]]
+
+
+def _key_arrays(drop: pd.DataFrame) -> tuple[_Keys, _Keys]:
+    """The columns of the key; missing parts of it, which come last, as the highest number."""
     highest = np.iinfo(np.int64).max
     epid, algorithm = (
-        drop[column].astype("Int64").fillna(highest).to_numpy(dtype=np.int64) for column in KEY
+        drop[column].astype("Int64").to_numpy(dtype=np.int64, na_value=highest) for column in KEY
     )
+    return epid, algorithm
+
+
+def _is_ordered(epid: _Keys, algorithm: _Keys) -> bool:
+    """Whether rows are ordered by key."""
     later = epid[1:] > epid[:-1]
     return bool((later | ((epid[1:] == epid[:-1]) & (algorithm[1:] >= algorithm[:-1]))).all())
+
+
+def _equal_the_next(epid: _Keys, algorithm: _Keys) -> npt.NDArray[np.bool_]:
+    """Of each row but the last, whether the next one has the same key."""
+    same: npt.NDArray[np.bool_] = (epid[1:] == epid[:-1]) & (algorithm[1:] == algorithm[:-1])
+    return same
 
 
 @functools.cache
@@ -196,12 +213,13 @@ def validate_drop(drop: pd.DataFrame) -> ValidatedDrop:
         drop = drop.assign(**{AS_FOUND: pd.Series(None, drop.index, "str")})
     drop = _settle_order(drop)
     try:
-        _SCHEMA.validate(drop, lazy=True)
+        _SCHEMA.validate(drop[[*VALIDATED, AS_FOUND]], lazy=True)
         broken = pd.Series([], dtype="str")
     except SchemaErrors as errors:
         broken = _reasons(errors.failure_cases)
     refused = drop.index.isin(broken.index)
-    accepted = drop.loc[~refused].drop(columns=AS_FOUND).reset_index(drop=True)
+    # To pick all rows would copy their text for nothing.
+    accepted = (drop.loc[~refused].reset_index(drop=True) if refused.any() else drop).drop(columns=AS_FOUND)
     return ValidatedDrop(
         accepted=accepted.astype({"epid": "int64", "algorithm_id": "int16"}),
         quarantined=drop.loc[refused].assign(reasons=broken).reset_index(drop=True),
@@ -268,7 +286,8 @@ def whole_episodes(batches: Iterable[pa.RecordBatch], part_rows: int) -> Iterato
             together like those of one.
 
     Yields:
-        All rows in their order; nothing for a stream without batches.
+        All rows in their order, each part as one chunk, by which Parquet cuts its pages; nothing for a stream
+        without batches.
     """
     waiting: list[pa.RecordBatch] = []
     rows = 0
@@ -280,10 +299,10 @@ def whole_episodes(batches: Iterable[pa.RecordBatch], part_rows: int) -> Iterato
             end = _end_of_episode(table["epid"], part_rows)
             if end is None:
                 break
-            yield table[:end]
+            yield table[:end].combine_chunks()
             waiting, rows = table[end:].to_batches(), rows - end
     if waiting:
-        yield pa.Table.from_batches(waiting)
+        yield pa.Table.from_batches(waiting).combine_chunks()
 
 
 def _end_of_episode(epids: pa.ChunkedArray, begin: int) -> int | None:

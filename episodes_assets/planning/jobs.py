@@ -13,9 +13,8 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from episodes_assets.algorithms.declaration import REACH
 from episodes_assets.planning.episode_set import EpisodeIds, EpisodeSet
-
-REACH = 0  # the algorithm whose first job catches up from the premiere
 
 
 def newly_tracked(drop: pd.DataFrame, tracked_before: EpisodeSet, day: dt.date) -> EpisodeIds:

@@ -55,7 +55,7 @@ READ_VERSION = "SELECT version_num FROM public.episodes_schema_version"
 
 @cache
 def known_versions(database: Database) -> tuple[str, ...]:
-    """The versions this release can tell apart, the oldest first, such as `queue_0002`."""
+    """The versions that this release knows, the oldest first, such as `queue_0002`."""
     files = (MIGRATIONS / database.value).glob("[0-9]*_*.py")
     return tuple(sorted(f"{database.value}_{file.name.partition('_')[0]}" for file in files))
 
@@ -69,7 +69,7 @@ def require_version(version: str | None, database: Database, described: str) -> 
     """Refuse a schema of another release.
 
     Args:
-        version: What `READ` gives; None when it gives no row.
+        version: What `READ_VERSION` returns; None when it returns no row.
         database: Which database it should be.
         described: How to name it in the message.
 
@@ -100,7 +100,7 @@ def require_version(version: str | None, database: Database, described: str) -> 
 def verify_version(connection: psycopg.Connection[Any], database: Database, described: str) -> None:
     """Refuse a database whose schema is of another release.
 
-    A role that may not see the version (the consumers') is let through.
+    A role that may not see the version (the consumers') is not refused.
 
     Raises:
         NotProvisioned: If it has no version.
@@ -130,7 +130,7 @@ def require_admission(
     """Refuse to write to a database of another environment or release.
 
     Args:
-        found: The row that `READ` gives.
+        found: The row that `READ_ADMISSION` returns.
         database: Which database it should be.
         environment: The process's own.
         described: How to name the database in the message.
@@ -150,7 +150,7 @@ def require_admission(
 def verify_admission(
     connection: psycopg.Connection[Any], database: Database, environment: str, described: str
 ) -> None:
-    """Look at a database and decide as `require_admission` does, in one round trip.
+    """Read a database's stamp and version in one round trip, and check them by `require_admission`.
 
     Raises:
         NotProvisioned: If it has no stamp or no schema, or the role may not see them.
@@ -171,7 +171,7 @@ def verify_admission(
 
 
 def _without_stamp(database: Database, described: str) -> NotProvisioned:
-    """What to say of a database that nobody has set up; the input may well be other systems'."""
+    """The error for a database without a stamp; an input without one may belong to other systems."""
     if database is Database.INPUT:
         return NotProvisioned(
             f"{described} has no environment stamp, so it may be other systems' and is only read",

@@ -28,7 +28,7 @@ from episodes_assets.postgres import session
 from episodes_assets.postgres.connect import connect, describe, unreachable
 from episodes_assets.postgres.session import READ_ONLY, SessionKind
 
-# What each has to be, and which values do as well.
+# Of each setting the value to set, and the values that are left as they are.
 _WANTED = {
     "quote_all_identifiers": ("off", {"off"}),
     "client_min_messages": ("error", {"info", "notice", "warning", "error"}),
@@ -36,14 +36,14 @@ _WANTED = {
 
 
 def with_startup_options(dsn: str) -> str:
-    """The DSN to hand to ADBC: the same one, or one with `options` for what is set otherwise from outside.
+    """The DSN for ADBC, with `options` for those settings that are set otherwise from outside.
 
     Raises:
         BadSetting: If the DSN cannot be read.
         DatabaseUnreachable: If the server does not answer or refuses.
     """
     with connect(dsn, read_only=True, is_ours=False) as connection:
-        # What a session began with, whatever it has set since.
+        # `reset_val` is what a session began with, whatever it has set since.
         found: dict[str, str] = dict(
             connection.execute(
                 "SELECT name, reset_val FROM pg_catalog.pg_settings WHERE name = ANY (%s)", [list(_WANTED)]
@@ -60,7 +60,7 @@ def with_startup_options(dsn: str) -> str:
 # from process to process, so that it is sorted in parallel.
 _READER_SETTINGS = {**READ_ONLY, "work_mem": "256MB", "parallel_tuple_cost": "0.01"}
 _TRANSACTION_FAILED = "25P02"
-_kept: dict[tuple[str, bool], adbc.Connection] = {}
+_pool: dict[tuple[str, bool], adbc.Connection] = {}
 
 
 def _reduce(error: Any) -> tuple[Callable[[str], Any], tuple[str]]:  # noqa: ANN401
@@ -69,7 +69,7 @@ def _reduce(error: Any) -> tuple[Callable[[str], Any], tuple[str]]:  # noqa: ANN
     return partial(kind, **state), (str(error),)
 
 
-# As they are, these errors cannot be pickled: one that a computation raises would look like its death.
+# By themselves, these errors cannot be pickled: one that the compute process raises would look like a crash.
 for _kind in vars(adbc_driver_manager).values():
     if isinstance(_kind, type) and issubclass(_kind, adbc_driver_manager.Error):
         copyreg.pickle(_kind, _reduce)
@@ -77,7 +77,7 @@ for _kind in vars(adbc_driver_manager).values():
 
 @contextmanager
 def connect_arrow(dsn: str) -> Iterator[adbc.Connection]:
-    """A connection to write whole columns with, to the input: it begins in a transaction.
+    """A connection for writing whole columns to the input, in a transaction.
 
     Raises:
         DatabaseUnreachable: If the server does not answer or refuses, or goes away inside the block.
@@ -99,12 +99,12 @@ def stream_arrow(
 ) -> Iterator[pa.RecordBatchReader]:
     """Read a query's result batch by batch, in a session that cannot write.
 
-    The process keeps the connection for its next reading, since connecting often costs more than reading.
+    The connection is kept for the process's next read, as connecting often takes longer than reading.
 
     Args:
         dsn: The database.
         query: Names its parameters in braces.
-        is_ours: Whether the tables are ours, so that we say where they are and how they are read.
+        is_ours: Whether the tables are ours: then search path and planner settings are pinned as well.
         values: The parameters, which psycopg quotes. ADBC must not bind them: the driver streams only
             statements without parameters, by COPY, and holds the whole result of others in memory.
 
@@ -113,13 +113,13 @@ def stream_arrow(
         StatementFailed: If a row, such as one that a view converts, ends the statement between two batches.
         SystemFailure: If it has no room left: a full disk, no memory.
     """
-    with _lent(dsn, is_ours=is_ours) as connection, _streamed(connection, query, values) as batches:
+    with _pooled(dsn, is_ours=is_ours) as connection, _streamed(connection, query, values) as batches:
         yield batches
 
 
 @dataclass(frozen=True)
-class OneMoment:
-    """Readings of a database that all see what was committed at one moment."""
+class RepeatableRead:
+    """A transaction in which all reads see what was committed at its beginning."""
 
     _connection: adbc.Connection
 
@@ -136,7 +136,7 @@ class OneMoment:
 
 
 @contextmanager
-def one_moment(dsn: str) -> Iterator[OneMoment]:
+def repeatable_read(dsn: str) -> Iterator[RepeatableRead]:
     """A read-only transaction on the input, of the isolation level repeatable read.
 
     Raises:
@@ -144,15 +144,15 @@ def one_moment(dsn: str) -> Iterator[OneMoment]:
         StatementFailed: As `stream_arrow`.
         SystemFailure: If it has no room left: a full disk, no memory.
     """
-    with _lent(dsn, is_ours=False) as connection:
+    with _pooled(dsn, is_ours=False) as connection:
         _execute(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        yield OneMoment(connection)
+        yield RepeatableRead(connection)
         _execute(connection, "COMMIT")
 
 
-# Another system's server has other work to do: one process and little memory for each statement, and no
-# transaction that is left open for long.
-_VISITOR_SETTINGS = {
+# The server has other work to do: no parallel workers, little memory for each statement, and no transaction
+# that stays open for long.
+_BOUNDED_SETTINGS = {
     **READ_ONLY,
     "max_parallel_workers_per_gather": "0",
     "work_mem": "64MB",
@@ -163,15 +163,15 @@ _VISITOR_SETTINGS = {
 
 
 @contextmanager
-def visiting(dsn: str, application: str) -> Iterator[OneMoment]:
-    """A read-only transaction in a database of ours that serves another system, in the only session to it.
+def bounded_session(dsn: str, application: str) -> Iterator[RepeatableRead]:
+    """A read-only transaction, of the isolation level repeatable read, in a session of its own.
 
-    Its isolation level is repeatable read. Its statements are bounded in time and are not executed in
-    parallel, and the session ends with the block.
+    For databases of ours whose server has other work to do: each statement is limited in time and memory and
+    runs without parallel workers, and the session ends with the block.
 
     Args:
         dsn: The database.
-        application: What the session calls itself, where its server shows that.
+        application: The session's `application_name`.
 
     Raises:
         DatabaseUnreachable: If the server does not answer or refuses, or goes away inside the block.
@@ -179,24 +179,24 @@ def visiting(dsn: str, application: str) -> Iterator[OneMoment]:
         SystemFailure: If it has no room left: a full disk, no memory.
     """
     named = make_conninfo(dsn, application_name=application)
-    connection = _connect(named, session.statement(SessionKind.OURS, _VISITOR_SETTINGS), autocommit=True)
+    connection = _connect(named, session.statement(SessionKind.OURS, _BOUNDED_SETTINGS), autocommit=True)
     with _closed_on_error(dsn, connection):
         _execute(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        yield OneMoment(connection)
+        yield RepeatableRead(connection)
         _execute(connection, "COMMIT")
     connection.close()
 
 
 @contextmanager
-def _lent(dsn: str, *, is_ours: bool) -> Iterator[adbc.Connection]:
-    """The process's connection to a database, or another one while that is used."""
-    connection = _kept.pop((dsn, is_ours), None)
+def _pooled(dsn: str, *, is_ours: bool) -> Iterator[adbc.Connection]:
+    """The process's pooled connection to a database, or a new one while that is in use."""
+    connection = _pool.pop((dsn, is_ours), None)
     if connection is not None and not _is_alive(connection):
         connection = None
     connection = connection or _connect_to_read(dsn, is_ours=is_ours)
     with _closed_on_error(dsn, connection):
         yield connection
-    if _kept.setdefault((dsn, is_ours), connection) is not connection:  # another thread's reading ended first
+    if _pool.setdefault((dsn, is_ours), connection) is not connection:  # another thread's read ended first
         connection.close()
 
 
@@ -240,7 +240,7 @@ def read_arrow(dsn: str, query: LiteralString, *, is_ours: bool = True, **values
 
 
 def _is_alive(connection: adbc.Connection) -> bool:
-    """Whether a kept connection has outlived a restart of the server and its time limits."""
+    """Whether a pooled connection still works: the server may have restarted or closed it."""
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
@@ -254,7 +254,7 @@ def _is_alive(connection: adbc.Connection) -> bool:
 
 
 def _is_between_batches(error: BaseException) -> bool:
-    """Whether Arrow's stream ended with it, which says neither the SQLSTATE nor whether the session ended."""
+    """Whether an error ended Arrow's stream: it has no SQLSTATE, and the session may be alive or not."""
     return isinstance(error, OSError) and "libpq" in str(error)
 
 
@@ -291,7 +291,7 @@ def _connect(dsn: str, settings: str, *, autocommit: bool) -> adbc.Connection:
             if isinstance((cursor.fetchone() or ("",))[0], bytes):
                 connection.close()
                 raise DatabaseUnreachable(
-                    f"{describe(dsn)} does not tell the driver of columns the names of its types",
+                    f"{describe(dsn)} does not show the Arrow driver the names of its types",
                     "let quote_all_identifiers be off, and search_path not name pg_catalog, for this role,"
                     " this database and in PGOPTIONS",
                 )

@@ -54,11 +54,11 @@ class Account:
     gid: int
 
     def own(self, path: Path) -> None:
-        """Give it a file or a folder of ours."""
+        """Make it the owner of a file or a folder."""
         os.chown(path, self.uid, self.gid, follow_symlinks=False)
 
     def reaches(self, folder: Path) -> bool:
-        """Whether it may look into a folder, whatever lies above it."""
+        """Whether it has access to a folder, through all folders above it."""
         looked = subprocess.run(
             ["test", "-x", str(folder)], user=self.uid, group=self.gid, extra_groups=[], cwd="/", check=False
         )
@@ -85,8 +85,8 @@ class Programs:
     def options(self) -> dict[str, Any]:
         """How `subprocess` is to start them.
 
-        Of the environment they get next to nothing: LANG may name a locale that this machine lacks, `PG*`
-        would change the server, and DSNs are none of its business.
+        They get a minimal environment: LANG may name a locale that this machine lacks, `PG*` would change the
+        server, and it needs no DSN.
         """
         environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
         if "TZ" in os.environ:
@@ -109,7 +109,7 @@ def find_programs(account: Account | None = None) -> Programs:
 
 @contextmanager
 def programs_for_initdb(programs: Programs) -> Iterator[Programs]:
-    """The programs at a path that initdb can cope with, while the block lasts."""
+    """The programs at a path without characters that initdb misreads, during the block."""
     if not _UNSAFE_FOR_INITDB.search(str(programs.folder)):
         yield programs
         return
@@ -135,7 +135,7 @@ def system_account() -> Account:
 
 
 def system_folder() -> Path:
-    """`SYSTEM_FOLDER`, made when it is missing: everybody may pass through it, nobody but root may list it.
+    """`SYSTEM_FOLDER`, made when it is missing: everybody may pass through it, only root may list it.
 
     Raises:
         OSError: If it cannot be made.
@@ -226,7 +226,7 @@ class Cluster:
     programs: Programs
 
     def own(self, path: Path) -> None:
-        """Give a file or a folder of ours to whoever runs the server."""
+        """Make the account that runs the server the owner of a file or a folder."""
         if self.programs.account is not None:
             self.programs.account.own(path)
 
@@ -261,7 +261,7 @@ def _find_linked_cluster(home: Path, link: Path) -> Cluster:
         raise FileExistsError(f"{link} is no cluster and in the way of one")
     account = system_account()
     if not link.is_symlink():
-        _tell_of_orphans(home)
+        _warn_of_orphans(home)
         folder = Path(tempfile.mkdtemp(prefix="cluster-", dir=SYSTEM_FOLDER))
         folder.chmod(0o711)
         write_file(folder / "home", str(home))
@@ -287,7 +287,7 @@ def _find_linked_cluster(home: Path, link: Path) -> Cluster:
     return Cluster(home, data, find_programs(account))
 
 
-def _tell_of_orphans(home: Path) -> None:
+def _warn_of_orphans(home: Path) -> None:
     for file in SYSTEM_FOLDER.glob("cluster-*/home"):
         if file.read_text(encoding="utf-8") == str(home):
             log.warning(
@@ -316,7 +316,7 @@ class Postmaster:
 
 
 def suits_a_socket(folder: Path) -> bool:
-    """Whether a socket can lie there, and every driver finds it by its path."""
+    """Whether a socket's path in the folder is short and plain enough for every driver."""
     path = _socket_in(folder)
     return len(path) <= LONGEST_SOCKET_PATH and _PLAIN.fullmatch(path) is not None
 
@@ -330,7 +330,7 @@ def find_running(data: Path) -> Postmaster | None:
     try:
         lines = (data / _PID_FILE).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
         pid = int(lines[0])
-        command = psutil.Process(pid).cmdline()  # none of a process that has ended and is not waited for
+        command = psutil.Process(pid).cmdline()  # empty for a zombie
     except (FileNotFoundError, ValueError, IndexError, psutil.Error):
         return None
     if str(data) not in command:
@@ -348,11 +348,11 @@ def socket_folder_of_killed(data: Path) -> Path | None:
     return folder if suits_a_socket(folder) else None
 
 
-def forget_dead(data: Path, socket_folder: Path) -> None:
-    """Remove what a killed server has left if something else, or nothing but its remains, has its process id.
+def remove_stale_pid_file(data: Path, socket_folder: Path) -> None:
+    """Remove a killed server's pid file and socket lock, if the id is a zombie's or another program's.
 
-    PostgreSQL takes any process of its user with that id for a server that still runs: after a restart of a
-    container, which begins to count anew, or while nobody has waited for the killed one.
+    PostgreSQL takes any process of its user with that id for a running server: after a restart of a
+    container, in which ids begin again, or as long as the killed process is a zombie.
     """
     with contextlib.suppress(FileNotFoundError, ValueError, IndexError, psutil.Error):
         file = data / _PID_FILE
@@ -363,7 +363,7 @@ def forget_dead(data: Path, socket_folder: Path) -> None:
 
 
 def accepts_connections(socket_folder: Path) -> bool:
-    """Whether a server takes connections there; it may still have to get ready."""
+    """Whether a server accepts connections there; it may not be ready yet."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1)
         try:

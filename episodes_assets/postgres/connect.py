@@ -53,11 +53,11 @@ def connect(
         read_only: Whether its transactions cannot write.
         autocommit: Whether each statement is a transaction of its own.
         lock_seconds: How long it waits for a lock.
-        is_ours: Whether the tables are ours, so that we say where they are and how they are read.
+        is_ours: Whether the tables are ours: then search path and planner settings are pinned as well.
 
     Raises:
         BadSetting: If the DSN cannot be read.
-        LockHeld: If a lock is not to be had in time; the message names who holds it.
+        LockHeld: If a lock is not acquired in time; the message names the holder.
         DatabaseUnreachable: If the server does not answer or refuses, or goes away inside the block.
         NotProvisioned: If a table that the block uses does not exist.
         SystemFailure: If the server cannot do what the block asks or refuses it: a full disk, a missing
@@ -72,7 +72,7 @@ def connect(
             yield connection
     except psycopg.errors.LockNotAvailable as error:
         held = watch.explain(describe(dsn))
-        if held is None:  # it may be another connection's, which is used inside the block as well
+        if held is None:  # it may be an error of another connection that is used inside the block
             raise
         raise held from error
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
@@ -90,7 +90,7 @@ def connect(
 def connect_to_write(
     dsn: str, database: Database, environment: str, *, autocommit: bool = False
 ) -> Iterator[Connection]:
-    """A connection that may write, after a look at the database's stamp and version.
+    """A connection that may write, after checking the database's stamp and version.
 
     Raises:
         WrongEnvironment: If the database belongs to another environment.
@@ -98,7 +98,7 @@ def connect_to_write(
         SchemaTooNew: If its schema is of a newer release.
         NotProvisioned: If it has no stamp.
         BadSetting: If the DSN cannot be read, or leads to another one of the four databases.
-        DatabaseUnreachable: If there is no connection to be had.
+        DatabaseUnreachable: If no connection can be made.
     """
     with connect(dsn, autocommit=autocommit, is_ours=database is not Database.INPUT) as connection:
         admission.verify_admission(connection, database, environment, describe(dsn))
@@ -117,7 +117,7 @@ def connect_to_read(dsn: str, database: Database) -> Iterator[Connection]:
         SchemaTooNew: If its schema is of a newer release, where the role may see that.
         NotProvisioned: If it has no schema.
         BadSetting: If the DSN cannot be read, or leads to another one of the four databases.
-        DatabaseUnreachable: If there is no connection to be had.
+        DatabaseUnreachable: If no connection can be made.
     """
     with connect(dsn, read_only=True, autocommit=True) as connection:
         # psycopg's own read_only counts for transactions that are begun, not for a statement by itself.
@@ -132,7 +132,7 @@ def connect_to_input(dsn: str) -> Iterator[Connection]:
 
     Raises:
         BadSetting: If the DSN cannot be read.
-        DatabaseUnreachable: If there is no connection to be had.
+        DatabaseUnreachable: If no connection can be made.
     """
     with connect(dsn, read_only=True, is_ours=False) as connection:
         yield connection
@@ -165,12 +165,12 @@ def _parse(dsn: str) -> dict[str, Any]:
 
 
 def unreachable(dsn: str, error: Exception) -> SystemFailure:
-    """What to say of a database that cannot be reached, or not any more: the cause, with its hint."""
+    """The error for a database that cannot be reached, or not any more: the cause, with its hint."""
     return failures.explain_connection(error, describe(dsn))
 
 
 def cause_of(dsn: str, error: psycopg.Error, *, is_broken: bool) -> EpisodesError | None:
-    """Why a statement failed, where that is the server's doing; None where it is the statement's own.
+    """The error for a failed statement if the server is the cause; None if the statement is.
 
     Args:
         dsn: The database.

@@ -26,8 +26,8 @@ class Purpose(StrEnum):
     WORKER = "worker"
     QUEUE_READER = "queue_reader"
     RESULTS = "results"
-    CONSUMER = "consumer"
     RESULTS_READER = "results_reader"
+    CONSUMER = "consumer"
 
     @property
     def database(self) -> Database:
@@ -54,8 +54,8 @@ _DATABASES = {
     Purpose.WORKER: Database.QUEUE,
     Purpose.QUEUE_READER: Database.QUEUE,
     Purpose.RESULTS: Database.RESULTS,
-    Purpose.CONSUMER: Database.RESULTS,
     Purpose.RESULTS_READER: Database.RESULTS,
+    Purpose.CONSUMER: Database.RESULTS,
 }
 _EMBEDDED_ROLES = {
     Purpose.DAGSTER: "episodes_dagster",
@@ -66,10 +66,10 @@ _EMBEDDED_ROLES = {
     Purpose.WORKER: "episodes_worker",
     Purpose.QUEUE_READER: "episodes_queue_reader",
     Purpose.RESULTS: "episodes_publisher",
-    Purpose.CONSUMER: "episodes_consumer",
     Purpose.RESULTS_READER: "episodes_results_reader",
+    Purpose.CONSUMER: "episodes_consumer",
 }
 
 ORCHESTRATOR = (Purpose.DAGSTER, Purpose.INPUT, Purpose.QUEUE, Purpose.RESULTS)
 FLEET = (Purpose.WORKER,)
-WEBSERVER = (Purpose.DAGSTER, Purpose.DASHBOARD, Purpose.QUEUE)
+WEBSERVER = (Purpose.DAGSTER, Purpose.DASHBOARD, Purpose.QUEUE, Purpose.RESULTS_READER)

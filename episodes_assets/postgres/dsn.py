@@ -45,8 +45,8 @@ class Dsns:
     def environment(self, purposes: Collection[Purpose]) -> dict[str, str]:
         """The environment variables that hand just these purposes to a child process.
 
-        Every other DSN is withheld from it, administrators' included, also where `.env` has it; and from all
-        but the dashboard every other secret, which are its own.
+        All other DSNs are withheld from it, administrators' included, even if `.env` has them. All other
+        secrets are the dashboard's, and are withheld from every other process.
         """
         secrets = [name for name, field in Settings.model_fields.items() if _is_secret(field.annotation)]
         every = [name for name in secrets if name.endswith("_dsn") or Purpose.DASHBOARD not in purposes]
@@ -96,7 +96,7 @@ def resolve_dsns(settings: Settings) -> Dsns:
         return Dsns(configured, is_embedded=False)
     server = embedded.start(settings.home)
     dsns = {purpose: server.dsn(purpose.embedded_role, purpose.database.value) for purpose in Purpose}
-    # libpq's own variables could lead even these elsewhere.
+    # Environment variables of libpq could redirect even these.
     hosts.require_allowed_dsn(settings, "the embedded PostgreSQL", dsns[Purpose.QUEUE])
     return Dsns(dsns, is_embedded=True)
 
@@ -112,7 +112,7 @@ _KNOWN = (
 def to_asyncpg_url(dsn: str) -> str:
     """The same database for asyncpg.
 
-    It takes any other string than a URL for the name of a database, and what it does not know for a setting
+    asyncpg takes a string that is no URL for the name of a database, and an unknown parameter for a setting
     of the server, which then refuses the connection.
 
     Args:

@@ -54,8 +54,8 @@ from episodes_assets.postgres.cluster import (
     accepts_connections,
     find_cluster,
     find_running,
-    forget_dead,
     programs_for_initdb,
+    remove_stale_pid_file,
     socket_folder_of_killed,
     stop_postmaster,
     suits_a_socket,
@@ -81,12 +81,12 @@ _SETTINGS = {
 _SETTINGS_FILE = "episodes.conf"
 _ACCESS_FILE = "pg_hba.conf"
 
-_started: list[subprocess.Popen[bytes]] = []  # kept to take note of their ends
+_started: list[subprocess.Popen[bytes]] = []  # polled, so that ended ones do not stay zombies
 
 
 @dataclass(frozen=True)
 class EmbeddedServer:
-    """An embedded server that this process holds."""
+    """An embedded server on which this process holds a shared lock."""
 
     home: Path
     socket_folder: Path
@@ -98,7 +98,7 @@ class EmbeddedServer:
         return f"postgresql://{role}:{self._passwords[role]}@/{database}?host={host}&port={PORT}"
 
     def is_running(self) -> bool:
-        """Whether it takes connections; cheap enough for every second."""
+        """Whether it accepts connections; cheap enough to be called every second."""
         return accepts_connections(self.socket_folder)
 
     def ensure_running(self) -> bool:
@@ -115,7 +115,7 @@ class EmbeddedServer:
             process.poll()
         if self.is_running():
             return False
-        with _plain_errors(self.home), lock(self.home / "postgres.lock"):
+        with _explaining_errors(self.home), lock(self.home / "postgres.lock"):
             found = _bring_up(find_cluster(self.home), self._passwords, self.socket_folder)
         if found != self.socket_folder:
             raise DatabaseUnreachable(
@@ -135,7 +135,7 @@ def start(home: Path) -> EmbeddedServer:
         LockTimeout: If another process takes too long to start or stop it.
     """
     home = home.resolve()
-    with _plain_errors(home):
+    with _explaining_errors(home):
         if _CONTROL.search(str(home)):
             raise OSError("its path has a control character in it")
         make_folder(home)
@@ -177,8 +177,8 @@ def discard(home: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _plain_errors(home: Path) -> Iterator[None]:
-    """Turn what the system refuses into one error that says where to read more."""
+def _explaining_errors(home: Path) -> Iterator[None]:
+    """Turn errors of the operating system into one that names the server's log."""
     try:
         yield
     except (OSError, UnicodeError, json.JSONDecodeError, subprocess.SubprocessError, psutil.Error) as error:
@@ -192,7 +192,7 @@ def _name(home: Path) -> str:
 
 
 def _did_not_start(home: Path, reason: str, cause: EpisodesError | None = None) -> EpisodesError:
-    """What to say of it: its cause, where one is known that says more, such as a full disk."""
+    """The error for a server that did not start: its cause if one is known that says more, as a full disk."""
     if cause is not None and not isinstance(cause, HostUnreachable | FileMissing | TimedOut):
         return cause
     log = _log_of(home)
@@ -224,12 +224,12 @@ def _read_passwords(home: Path) -> Mapping[str, str]:
 
 
 def _bring_up(cluster: Cluster, passwords: Mapping[str, str], wanted: Path | None = None) -> Path:
-    """Start the server where it does not run, as it is to be; to be called with the lock held.
+    """Start the server unless it runs with today's access rules; to be called with the lock held.
 
     Args:
         cluster: Its data may be missing, or of a release without passwords.
         passwords: The roles'; `db init` sets those of roles that are not there yet.
-        wanted: Where its socket must be, as far as DSNs have been handed out.
+        wanted: The folder in which its socket must be, if DSNs that name it are in use.
 
     Returns:
         The socket's folder.
@@ -260,13 +260,13 @@ def _bring_up(cluster: Cluster, passwords: Mapping[str, str], wanted: Path | Non
 
 
 def _access_rules(passwords: Mapping[str, str]) -> str:
-    """What `pg_hba.conf` says once the passwords are set; the administrator's is new when the file is."""
+    """The content of `pg_hba.conf` once the passwords are set; it changes with the administrator's."""
     digest = hashlib.sha256(passwords[ADMINISTRATOR].encode()).hexdigest()
     return f"# Written by `episodes`, for the password of SHA-256 {digest}.\nlocal all all scram-sha-256\n"
 
 
 def _refuse_while_used(cluster: Cluster) -> None:
-    """A server with other passwords, or none, may be replaced when nobody works with it."""
+    """Refuse to replace a server that has other passwords, or none, while a process uses it."""
     with _open_holders(cluster.home) as holders:
         try:
             fcntl.flock(holders, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -285,7 +285,7 @@ def _refuse_while_used(cluster: Cluster) -> None:
 
 
 def _initialise(cluster: Cluster) -> None:
-    """Make the cluster, whole or not at all.
+    """Make the cluster, atomically by a rename at the end.
 
     Its locale is PostgreSQL's own: the same on every machine, whichever ones that machine has generated.
     """
@@ -306,7 +306,7 @@ def _initialise(cluster: Cluster) -> None:
 
 
 def _set_passwords(cluster: Cluster, passwords: Mapping[str, str]) -> None:
-    """Set the passwords of the roles that are there without a server, so that nobody can get in before."""
+    """Set the passwords of existing roles in single-user mode, so that nobody can connect before."""
     argv = cluster.programs.argv("postgres", "--single", "-D", str(cluster.data), "-c", "exit_on_error=on")
     statements = [
         f"DO $$BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}')"
@@ -329,7 +329,7 @@ def _run(cluster: Cluster, argv: Sequence[str], statement: str = "") -> None:
             **cluster.programs.options,
         )
     if done.returncode != 0:
-        raise _did_not_start(cluster.home, *_last_words(cluster.home, before))
+        raise _did_not_start(cluster.home, *_last_output(cluster.home, before))
 
 
 def _appended_log(home: Path) -> IO[str]:
@@ -338,11 +338,11 @@ def _appended_log(home: Path) -> IO[str]:
     return open_file(log, "a")
 
 
-def _last_words(home: Path, since: int) -> tuple[str, EpisodesError | None]:
+def _last_output(home: Path, since: int) -> tuple[str, EpisodesError | None]:
     """The last output of a program that failed, and the line of it that is the cause."""
-    said = _log_of(home).read_bytes()[since:].decode(errors="replace")
-    last = [line.strip() for line in said.splitlines() if line.strip()][-3:]
-    return "; ".join(last) or "it said nothing", explain_server_log(said, _name(home))
+    output = _log_of(home).read_bytes()[since:].decode(errors="replace")
+    last = [line.strip() for line in output.splitlines() if line.strip()][-3:]
+    return "; ".join(last) or "it printed nothing", explain_server_log(output, _name(home))
 
 
 def _has(cluster: Cluster, name: str, text: str) -> bool:
@@ -351,7 +351,7 @@ def _has(cluster: Cluster, name: str, text: str) -> bool:
 
 
 def _put(cluster: Cluster, name: str, text: str) -> None:
-    """Write a file of the cluster by rename: root follows no link that the server's user may have made."""
+    """Write a file of the cluster by rename, so that root follows no link made by the server's user."""
     if _has(cluster, name, text):
         return
     part = cluster.data / f"{name}.part"
@@ -378,7 +378,7 @@ def _choose_socket_folder(cluster: Cluster) -> Path:
 
 
 def _ensure_folder_of_socket(cluster: Cluster, folder: Path) -> None:
-    """Make a folder anew that somebody has removed from the temporary folder."""
+    """Make the socket's folder again if it was removed from the temporary folder, and require it private."""
     if folder != cluster.data and not folder.exists():
         folder.mkdir(mode=0o700)
         cluster.own(folder)
@@ -387,7 +387,7 @@ def _ensure_folder_of_socket(cluster: Cluster, folder: Path) -> None:
 
 
 def _require_private(cluster: Cluster, folder: Path) -> None:
-    """Refuse a folder that is not the server's alone: who can make a socket there can read what we send."""
+    """Refuse a folder in which others can write: a socket made there could receive what we send."""
     found = folder.lstat()
     account = cluster.programs.account
     owner = os.geteuid() if account is None else account.uid
@@ -399,7 +399,7 @@ def _require_private(cluster: Cluster, folder: Path) -> None:
 
 
 def _launch(cluster: Cluster, socket_folder: Path) -> Postmaster:
-    """Start the server and wait until it is ready; what a killed one left behind may need a moment to end."""
+    """Start the server and wait until it is ready; processes of a killed one may need a moment to end."""
     settings = {
         "listen_addresses": "",
         "port": str(PORT),
@@ -409,7 +409,7 @@ def _launch(cluster: Cluster, socket_folder: Path) -> Postmaster:
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     deadline = time.monotonic() + _ORPHANS_SECONDS
     while True:
-        forget_dead(cluster.data, socket_folder)
+        remove_stale_pid_file(cluster.data, socket_folder)
         with _appended_log(cluster.home) as log:
             before = log.tell()
             process = subprocess.Popen(
@@ -424,14 +424,14 @@ def _launch(cluster: Cluster, socket_folder: Path) -> Postmaster:
         ready = _wait_until_ready(cluster, process)
         if ready is not None:
             return ready
-        reason, cause = _last_words(cluster.home, before)
+        reason, cause = _last_output(cluster.home, before)
         if not any(each in reason for each in _REMAINS) or time.monotonic() > deadline:
             raise _did_not_start(cluster.home, reason, cause)
         time.sleep(POLL_SECONDS)
 
 
 def _wait_until_ready(cluster: Cluster, process: subprocess.Popen[bytes] | None = None) -> Postmaster | None:
-    """The server once it takes connections; None if it, or the process that is to become it, has ended."""
+    """The server once it accepts connections; None if it, or the process that was started, has ended."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         found = find_running(cluster.data)
@@ -444,7 +444,7 @@ def _wait_until_ready(cluster: Cluster, process: subprocess.Popen[bytes] | None 
 
 
 def _release(cluster: Cluster, holders: IO[str], holder: int) -> None:
-    """Stop the server if no other process holds it; at this one's exit."""
+    """Called at exit: stop the server if no other process holds it."""
     if os.getpid() != holder:  # a fork of it
         return
     with contextlib.suppress(OSError, LockTimeout, psutil.Error), contextlib.ExitStack() as stack, holders:

@@ -35,7 +35,7 @@ _HOST = re.compile(rf"{_ADDRESS}|{_NAME}")
 
 @dataclass(frozen=True, order=True)
 class Host:
-    """A place on the network.
+    """A host or a bucket, which is compared with those that are allowed.
 
     Attributes:
         protocol: Of a lake, such as `s3`; empty for a database.
@@ -63,7 +63,7 @@ class Request:
 
 
 def make_host(host: str, port: int | None, protocol: str = "") -> Host | None:
-    """A host in the one spelling that is compared; None if the name is no host."""
+    """A host in its canonical spelling; None if the name is no host."""
     if host and not _HOST.fullmatch(host):
         return None
     spelled = host.lower().rstrip(".")
@@ -109,7 +109,7 @@ def require_listed(requests: Sequence[Request], listed: str, environment: str) -
     Args:
         requests: Everything that the process is pointed at.
         listed: What EPISODES_ALLOWED_HOSTS says.
-        environment: The process's own, for the message; production is not asked.
+        environment: The process's own, for the message.
 
     Raises:
         HostNotAllowed: If a host is not listed; the message names each host, allowed or denied, and
@@ -181,22 +181,22 @@ def hosts_of_dsn(setting: str, dsn: str) -> list[Host]:
             " whose file may name any host",
             "outside production, write the host into the DSN and unset PGSERVICE",
         )
-    # What is left empty is libpq's own default to libpq, and left to the environment to asyncpg.
+    # For an empty value libpq takes its own default, and asyncpg the environment's.
     filled_in = {name: value for name, value in given.items() if value}
     ways = (defaults | given, defaults | filled_in)
     return list(dict.fromkeys(host for parts in ways for host in hosts_of_parts(setting, parts)))
 
 
 def hosts_of_parts(setting: str, parts: Mapping[str, str]) -> list[Host]:
-    """The same of a DSN that libpq has read, its environment aside.
+    """The hosts of a DSN that libpq has parsed, without those of libpq's environment.
 
     Raises:
-        BadSetting: If a host or a port is none.
+        BadSetting: If a host or a port is invalid.
     """
     ports = [port or _DEFAULT_PORT for port in parts.get("port", "").split(",")]
     last = itertools.repeat(ports[-1])
     for port in ports:
-        _host(setting, "", port)  # a wrong one may stand beside no host, or a socket
+        _host(setting, "", port)  # raises for an invalid one, even if no host or a socket goes with it
     return [
         _host(setting, host, port)
         for listed in (parts.get("host", ""), parts.get("hostaddr", ""))
@@ -285,7 +285,7 @@ def require_allowed(settings: Settings) -> list[Request]:
     """Refuse settings that lead to a host which is not listed; production needs no list.
 
     Returns:
-        The hosts that are allowed; none in production, where nobody had to list them.
+        The hosts that are allowed; none in production, where no list is needed.
 
     Raises:
         HostNotAllowed: If a host is not listed.
@@ -306,7 +306,7 @@ def require_allowed_dsn(settings: Settings, setting: str, dsn: str) -> None:
 
 
 def allowed_lake_url(settings: Settings) -> str:
-    """The folder or URL of the lake, once its host has been looked at.
+    """The folder or URL of the lake, after checking its host.
 
     Raises:
         HostNotAllowed: Outside production, if it lies on a host that is not listed.

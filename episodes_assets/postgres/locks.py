@@ -1,4 +1,4 @@
-"""Locks by name as rows of a table, bounded waits for any lock, and who holds one that is not to be had.
+"""Locks by name as rows of a table, bounded waits for any lock, and who holds one that is not acquired.
 
 They are not advisory locks: whoever may connect can take one of those, and `pg_locks` shows everybody which
 are used. To lock a row takes the right to change it. Several are taken in one order, so that there is no
@@ -26,10 +26,10 @@ from episodes_assets.postgres.session import SessionKind, pin
 log = logging.getLogger(__name__)
 # Longer than any transaction of ours that others wait for: publishing a day, writing a plan.
 LOCK_SECONDS = 120.0
-# Everybody who comes later waits behind a statement that waits to change a table, readers too.
+# All later statements on a table, reads too, queue behind one that waits to change it.
 SCHEMA_LOCK_SECONDS = 15.0
-# How often is looked while a statement runs. Shorter than a third of the shortest wait.
-LOOK_SECONDS = 4.0
+# How often holders are looked up while a statement runs. Shorter than a third of the shortest wait.
+POLL_SECONDS = 4.0
 _CONNECT_SECONDS = 5
 _FIND_HOLDERS = """
     SELECT pid, usename::text AS role, application_name AS application, state, xact_start AS since
@@ -44,9 +44,9 @@ class Holder:
     Attributes:
         pid: Of its server process.
         role: As whom it is connected.
-        application: What it calls itself.
-        state: What it does; None where the role that asks may not know.
-        since: When its transaction began; None where the role that asks may not know.
+        application: Its `application_name`.
+        state: What it does; None if our role may not see it.
+        since: When its transaction began; None if our role may not see it.
     """
 
     pid: int
@@ -63,21 +63,21 @@ class Holder:
 
 
 def lock_settings(seconds: float) -> dict[str, str]:
-    """The setting of a session whose statements wait no longer for a lock."""
+    """The session setting that limits how long a statement waits for a lock."""
     return {"lock_timeout": f"{seconds * 1000:.0f}ms"}
 
 
 def limit_transaction(connection: psycopg.Connection[Any], seconds: float) -> None:
-    """Let no statement of the current transaction wait longer for a lock."""
+    """Limit how long each statement of the current transaction waits for a lock."""
     for setting in lock_settings(seconds).items():
         connection.execute("SELECT set_config(%s, %s, true)", setting)
 
 
 class LockWatch:
-    """Looks, while statements of a connection run, at whom they wait for.
+    """Looks up which sessions hold the locks for which the statements of a connection wait.
 
-    When `lock_timeout` has ended a wait, the server no longer knows what was waited for. So a thread asks
-    meanwhile, through a connection of its own. It opens that only when a statement takes seconds.
+    When `lock_timeout` has ended a wait, the server no longer knows the holder. So a thread looks it up
+    meanwhile, over a connection of its own, which it opens only when a statement takes seconds.
 
     Args:
         dsn: Of the connection.
@@ -90,8 +90,8 @@ class LockWatch:
         self._pid = connection.info.backend_pid
         self._ended = threading.Event()
         self._holders: Sequence[Holder] = ()
-        self._looks_in_vain = 0
-        self._thread = threading.Thread(target=self._look_now_and_then, name="lock watch", daemon=True)
+        self._polls_without_holder = 0
+        self._thread = threading.Thread(target=self._poll, name="lock watch", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -104,11 +104,11 @@ class LockWatch:
 
     @property
     def holders(self) -> Sequence[Holder]:
-        """Whom the connection waits for, or waited for a moment ago."""
+        """The sessions for which the connection waits, or waited a moment ago."""
         return self._holders
 
     def explain(self, described: str) -> LockHeld | None:
-        """The error for a lock that was not to be had; None when it was not this connection that waited.
+        """The error for a lock that was not acquired; None when it was not this connection that waited.
 
         Args:
             described: How to name the database.
@@ -117,27 +117,27 @@ class LockWatch:
             return None
         pids = " and ".join(f"pg_terminate_backend({each.pid})" for each in self.holders)
         return LockHeld(
-            f"a lock in {described} was not to be had in time: it is held by {name_holders(self.holders)}",
+            f"a lock in {described} was not acquired in time: it is held by {name_holders(self.holders)}",
             f"let that end, or end it as an administrator with SELECT {pids}; then run this again",
         )
 
-    def _look_now_and_then(self) -> None:
-        while not self._ended.wait(LOOK_SECONDS):
+    def _poll(self) -> None:
+        while not self._ended.wait(POLL_SECONDS):
             found: Sequence[Holder] = ()
             if self._connection.pgconn.transaction_status == TransactionStatus.ACTIVE:
-                with suppress(psycopg.Error):  # who is not told who holds a lock still gets the timeout
-                    found = self._look()
+                with suppress(psycopg.Error):  # the time limit is reported without a holder then
+                    found = self._find_holders()
             self._remember(found)
 
     def _remember(self, found: Sequence[Holder]) -> None:
-        """Keep what was seen last, until it is certain that it has not just ended by `lock_timeout`."""
-        self._looks_in_vain = 0 if found else self._looks_in_vain + 1
+        """Keep the last holders for one more poll, as `lock_timeout` may just have ended the wait."""
+        self._polls_without_holder = 0 if found else self._polls_without_holder + 1
         if found and found != self._holders:
             log.warning("waiting for a lock that is held by %s", name_holders(found))
-        if found or self._looks_in_vain > 1:
+        if found or self._polls_without_holder > 1:
             self._holders = found
 
-    def _look(self) -> Sequence[Holder]:
+    def _find_holders(self) -> Sequence[Holder]:
         with (
             psycopg.connect(
                 self._dsn,
@@ -162,15 +162,15 @@ ACCOUNTS = sql.Identifier("dashboard", "locks")
 
 
 def lock_row(connection: psycopg.Connection[Any], table: sql.Identifier, *names: str) -> None:
-    """Take locks, in one order (no deadlock), and hold them until the transaction ends.
+    """Take locks, and hold them until the transaction ends.
 
     Args:
         connection: In a transaction.
         table: One of those above.
-        names: Of the locks. They are taken in one order, so that there is no deadlock.
+        names: Of the locks. They are taken in one order everywhere, which prevents deadlocks.
 
     Raises:
-        psycopg.errors.LockNotAvailable: If one was not to be had in time.
+        psycopg.errors.LockNotAvailable: If one is not acquired in time.
     """
     ordered = sorted(set(names))
     insert = "INSERT INTO {} (name) SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING"

@@ -44,7 +44,7 @@ SETTINGS = {
 
 PUBLIC = "public, pg_temp"
 _NOTHING_MORE: Final[Mapping[str, str]] = MappingProxyType({})
-# The server's own defaults but for messages; of these one release differs from another in none.
+# The server's own defaults, which are the same in all its releases; except those for messages.
 _PINNED = {
     # How values are written and read as text.
     "client_encoding": "UTF8",
@@ -55,16 +55,16 @@ _PINNED = {
     "bytea_output": "hex",
     "array_nulls": "on",
     "quote_all_identifiers": "off",
-    # What else the server has to say: ADBC's libpq would write it on stderr, as it comes.
+    # Notices and warnings: ADBC's libpq would write them to stderr, unescaped.
     "client_min_messages": "error",
-    # An error that is expected ends its statement alone.
+    # An expected error ends its statement, and not the session.
     "exit_on_error": "off",
-    # What a statement sees of what others commit. Row locks are waited for, and then rows are read anew.
+    # Each statement sees what is committed before it; rows for whose lock it waits are read again.
     "default_transaction_isolation": "read committed",
     "default_transaction_deferrable": "off",
 }
 
-# Of sessions that only read; the others may write where they are let.
+# Of sessions that only read.
 READ_ONLY: Final[Mapping[str, str]] = MappingProxyType({"default_transaction_read_only": "on"})
 
 
@@ -77,15 +77,15 @@ class SessionKind(Enum):
     INPUT = "the input's"
 
 
-# How quoted text in a statement is understood. psycopg2, which Dagster's storage works with, looks at that
-# once, while it connects, and would then quote for what is no longer in force.
+# How quoted text in a statement is understood. Not for psycopg2, which Dagster's storage works with: it reads
+# the setting once, while it connects, and quotes by that.
 _QUOTING = {"standard_conforming_strings": "on"}
 _BY_KIND: dict[SessionKind, dict[str, str]] = {
     SessionKind.OURS: {**_QUOTING, "search_path": PUBLIC, **SETTINGS},
-    # Its statements are its own, but a plan for an empty queue is not to be kept either.
+    # Its statements are not written for our planner settings, but its plans must not be cached either.
     SessionKind.PGQUEUER: {**_QUOTING, "search_path": PUBLIC, "plan_cache_mode": "force_custom_plan"},
     SessionKind.DAGSTER: {"search_path": f"dagster, {PUBLIC}"},
-    # In which schema `episodes` and `viewings` are found is said by the role that reads them.
+    # `episodes` and `viewings` are found by the search path of the role that reads them.
     SessionKind.INPUT: _QUOTING,
 }
 
@@ -122,7 +122,7 @@ def pin(
 async def pin_async(
     connection: psycopg.AsyncConnection[Any], kind: SessionKind, more: Mapping[str, str] = _NOTHING_MORE
 ) -> None:
-    """The same for an asynchronous connection.
+    """`pin` for an asynchronous connection.
 
     Raises:
         psycopg.Error: If the connection is lost.

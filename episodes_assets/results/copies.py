@@ -8,16 +8,15 @@ from those (`publish`).
 import datetime as dt
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 
 from episodes_assets.errors import StateGap
 from episodes_assets.ledger.plans import copy_rows
-from episodes_assets.postgres.arrow import OneMoment
+from episodes_assets.postgres.arrow import RepeatableRead
 from episodes_assets.postgres.connect import Connection
-from episodes_assets.results.state import latest_day
+from episodes_assets.results.state import TRACKED, latest_day, unpack_tracked
 
-# All but the newest days: the index on tracked_on would fetch each row by itself.
-_EPISODES = "SELECT epid, tracked_on FROM state.tracked_episodes WHERE tracked_on + 0 <= {until}::date"
 _DAYS = """
     SELECT day, origin, newly_tracked, total, checksum, previous_checksum, snapshot_id, code_version
     FROM state.tracked_days WHERE day <= {until}::date ORDER BY day
@@ -29,7 +28,7 @@ _PUBLISHED = """
 """
 
 
-def read_state(results: OneMoment, until: dt.date) -> tuple[pa.Table, pa.Table]:
+def read_state(results: RepeatableRead, until: dt.date) -> tuple[pa.Table, pa.Table]:
     """The state as of the end of a day, and the manifests of all days up to then.
 
     Args:
@@ -39,12 +38,13 @@ def read_state(results: OneMoment, until: dt.date) -> tuple[pa.Table, pa.Table]:
     Returns:
         `epid` and `tracked_on`, by day and epid; and the days, in order.
     """
-    episodes = results.read(_EPISODES, until=until)
-    ordered = episodes.sort_by([("tracked_on", "ascending"), ("epid", "ascending")])
-    return ordered, results.read(_DAYS, until=until)
+    epids, tracked_on = unpack_tracked(results.read(TRACKED, until=until))
+    order = np.lexsort((epids, tracked_on))
+    episodes = pa.table({"epid": epids[order], "tracked_on": tracked_on[order]})
+    return episodes, results.read(_DAYS, until=until)
 
 
-def read_total(results: OneMoment, until: dt.date) -> int:
+def read_total(results: RepeatableRead, until: dt.date) -> int:
     """How many episodes are tracked as of the end of a day, by its manifest or the last one before it.
 
     Args:
@@ -55,7 +55,7 @@ def read_total(results: OneMoment, until: dt.date) -> int:
     return found[0] if found else 0
 
 
-def read_publications(results: OneMoment, days: Sequence[dt.date]) -> pa.Table:
+def read_publications(results: RepeatableRead, days: Sequence[dt.date]) -> pa.Table:
     """The manifests of those of some days that are published, by day, without who decided what.
 
     Args:

@@ -39,7 +39,7 @@ class Publication:
         code_version: Of the publishing code.
         algorithm_versions: By the algorithm's name, the versions that computed its rows; one, unless the
             fleet changed meanwhile.
-        plan_uid: The plan, whatever its number; None where it was not recorded.
+        plan_uid: The plan's unique id; None where it was not recorded.
         viewings_version: The version of the lake's viewings that its rows were computed from; None for what
             was published before the lake.
         viewings_digest: Of that version's content; None where it was not recorded.
@@ -128,7 +128,7 @@ def read_history(connection: Connection, day: dt.date) -> list[PublishedDay]:
 
 
 def find_last_publication(connection: Connection, day: dt.date) -> PublishedDay | None:
-    """A day's latest publication as the history has it, which nobody but an administrator can change."""
+    """A day's latest publication from the history, which only an administrator can change."""
     with connection.cursor(row_factory=class_row(PublishedDay)) as cursor:
         cursor.execute(
             sql.SQL(

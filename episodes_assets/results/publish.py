@@ -2,7 +2,8 @@
 
 The manifest (`published.days`) records what is published now; the history has a row for each change, and the
 publisher's role can only add to it (append-only). Publishing is idempotent: what is published already is not
-written again. Reading what is published is `publications`, comparing it with the ledger `verify`.
+written again. Reading what is published is `publications`, comparing it with the ledger `verify`; whether
+the ledger still has the plan that was published is `provenance`.
 """
 
 import datetime as dt
@@ -14,9 +15,10 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from episodes_assets.checks.results import Rows
-from episodes_assets.errors import DayIncomplete, LedgerBehind, ManifestDamaged, OutcomesChanged
+from episodes_assets.errors import DayIncomplete, ManifestDamaged, OutcomesChanged
+from episodes_assets.lake.viewings import Viewings
 from episodes_assets.ledger.held import read_left_out
-from episodes_assets.ledger.plans import Plan, require_plan
+from episodes_assets.ledger.plans import require_plan
 from episodes_assets.ledger.verify import (
     PUBLISHED_COLUMNS,
     copy_lines,
@@ -27,6 +29,7 @@ from episodes_assets.ledger.verify import (
 )
 from episodes_assets.postgres import locks
 from episodes_assets.postgres.connect import Connection
+from episodes_assets.results.provenance import Provenance
 from episodes_assets.results.publications import (
     COLUMNS,
     NAMES,
@@ -37,7 +40,7 @@ from episodes_assets.results.publications import (
 )
 from episodes_assets.results.repairs import RepairDecision, record_repair
 
-# Of what a publication's rows are made by; another one may write the same outcomes otherwise.
+# The version of the code that makes published rows: another one may write the same outcomes differently.
 CODE_VERSION = "1"
 
 _VALUES = sql.SQL(", ").join(map(sql.Placeholder, NAMES))
@@ -92,6 +95,7 @@ _RESULTS = f"COPY published.results ({PUBLISHED_COLUMNS}) FROM STDIN"
 def publish_day(
     queue: Connection,
     results: Connection,
+    viewings: Viewings,
     day: dt.date,
     code_version: str,
     repair: RepairDecision | None = None,
@@ -100,17 +104,18 @@ def publish_day(
 
     Jobs that a recorded decision left out have no row; the manifest says how many and why.
 
-    A plan's outcomes are written once. So a day that was published from this very plan, without the same
-    jobs, is left alone, and what something else has changed since is found by the check. A repair compares
-    with what is stored instead: it writes the rows and the manifest that the outcomes give, and puts that on
-    record.
+    A plan's outcomes are written once. So a day that was published from the same plan with the same jobs left
+    out is not written again; if its rows are damaged, the check finds that. A repair compares the stored rows
+    and manifest with the outcomes instead, and replaces what differs. What differs from the history as well
+    was damaged, and is recorded; what is merely published anew is not.
 
     Args:
         queue: To `queue`, as the orchestrator.
         results: To `results`, as the publisher.
+        viewings: The lake's, which has to have the version that the plan names.
         day: A planned day.
         code_version: Of the publishing code.
-        repair: Who decided why that what is damaged is replaced; None to leave it alone.
+        repair: The decision to replace what is damaged; None for no repair.
 
     Returns:
         The day's manifest, and whether any row changed.
@@ -118,39 +123,45 @@ def publish_day(
     Raises:
         DayNotPlanned: If the day has no plan.
         ManifestDamaged: If the manifest is not what was last published, and this is no repair.
-        LedgerBehind: If the day was published from a later plan, which the ledger does not have, or without
-            fewer jobs of this one.
+        LedgerBehind: If the day was published from a later plan, which the ledger does not have, or from this
+            one with fewer jobs left out.
+        PlanDamaged: If the plan names another version of the viewings than when it was published, or one that
+            the lake does not have.
         DayIncomplete: If a job of the plan has no outcome and is not left out. A blocking asset check
-            would stop a publication only within its own run, so it is looked at here.
+            would stop a publication only within its own run, so it is checked here.
         OutcomesChanged: If the plan has other outcomes than those that it was published with.
     """
     with results.transaction(), one_snapshot(queue):
-        # Two publications of a day take turns.
+        # Serialises the publications of a day.
         locks.lock_row(results, locks.RESULTS, f"publish {day}")
-        # In its turn, not before: it may have been replaced while others published.
+        # Read under the lock: it may have been replaced while another process published (TOCTOU).
         plan = require_plan(queue, day)
         current = find_day(results, day)
-        # The history cannot be changed by this role: what was published is what it says, not the manifest.
+        # From the history, which this role cannot change; the manifest may have been changed since.
         before = find_last_publication(results, day)
         if not repair:
             _require_undamaged(day, current, before)
+        found = Provenance(plan, before)
         left_out, decision = read_left_out(queue, plan.plan_id)
-        _refuse_older(plan, before, left_out)
-        is_kept = not repair and _is_of(before, plan, left_out, decision, code_version)
-        if is_kept and before is not None:
+        found.require_publishable(viewings, left_out)
+        is_same = found.is_same_publication(left_out, decision, code_version)
+        if is_same and not repair and before is not None:
             rows, checksum = before.rows, before.checksum
         elif before is None and not repair:
-            # A day that is published for the first time needs no look before the leap.
+            # A first publication reads the outcomes only once, as it writes them.
             rows, checksum = 0, ""
         else:
             rows, checksum = stream_outcomes(queue, plan, lambda _: None)
-        if _is_of(before, plan, left_out, decision, code_version) and before and before.checksum != checksum:
+        if is_same and before and before.checksum != checksum:
             raise OutcomesChanged(
                 f"the outcomes of {day} are not those that its plan was published with",
                 f"run `episodes run {day} --repair --reason WHY`, which works its jobs again",
             )
+        damage: list[str] = []
         if repair:
-            changed = read_published(results, [day]).get(day, NO_ROWS) != Rows(rows, checksum)
+            stored = read_published(results, [day]).get(day, NO_ROWS)
+            damage = _name_damage(stored, current, before)
+            changed = stored != Rows(rows, checksum)
         else:
             changed = before is None or before.checksum != checksum
         if changed:
@@ -177,106 +188,51 @@ def publish_day(
             viewings_version=plan.viewings_version,
             viewings_digest=plan.viewings_digest,
             code_version=code_version,
-            # Only new outcomes bring other versions, and those are of another plan or other rows.
+            # The versions change only with the outcomes, that is with the plan or the rows.
             algorithm_versions=before.algorithm_versions
-            if before and before.algorithm_versions and not (changed or repair) and _is_from(before, plan)
+            if before and before.algorithm_versions and not (changed or repair) and found.is_from_plan
             else read_algorithm_versions(queue, plan.plan_id),
         )
-        is_other = current is None or current.publication != publication
-        if is_other:
+        if current is None or current.publication != publication:
             record_publication(results, publication, rows_changed=changed)
-        if repair:
-            found = {"published rows": changed, "manifest": is_other and _is_from(before, plan)}
-            _record(
-                results, repair, [what for what, is_found in found.items() if is_found], publication, before
-            )
+        if repair and damage:
+            _record_damage(results, repair, damage, publication, before)
         manifest = find_day(results, day)
     assert manifest is not None  # noqa: S101  just written
     return manifest, changed
 
 
-def _is_from(published: PublishedDay | None, plan: Plan) -> bool:
-    if published is None:
-        return False
-    if published.plan_uid is None:  # of a release that did not record it
-        return (published.plan_id, published.plan_checksum) == (plan.plan_id, plan.checksum)
-    return published.plan_uid == plan.plan_uid
+def _is_damaged(current: PublishedDay | None, before: PublishedDay | None) -> bool:
+    """Whether the manifest is not what was last published, by the history."""
+    return (current and current.publication) != (before and before.publication)
 
 
-def _is_of(
-    published: PublishedDay | None, plan: Plan, left_out: int, decision: str, code_version: str
-) -> bool:
-    """Whether a publication is of a plan, without the same jobs, by the same code.
-
-    Then its rows are the same: a plan's outcomes are written once.
-    """
-    return (
-        published is not None
-        and _is_from(published, plan)
-        and (published.left_out, published.decision, published.code_version)
-        == (left_out, decision, code_version)
-    )
+def _name_damage(stored: Rows, current: PublishedDay | None, before: PublishedDay | None) -> list[str]:
+    """What of a published day differs from the history."""
+    was = Rows(before.rows, before.checksum) if before else NO_ROWS
+    found = {"published rows": stored != was, "manifest": _is_damaged(current, before)}
+    return [what for what, is_found in found.items() if is_found]
 
 
-def describe_changed_outcomes(queue: Connection, results: Connection, plan: Plan, code_version: str) -> str:
-    """`outcomes` if a plan has others than those it was published with; else empty.
-
-    Args:
-        queue: To `queue`, in no transaction.
-        results: To `results`.
-        plan: A current plan.
-        code_version: Of the publishing code: another one may write the same outcomes otherwise.
-    """
-    before = find_last_publication(results, plan.day)
-    with one_snapshot(queue):
-        left_out, decision = read_left_out(queue, plan.plan_id)
-        if before is None or not _is_of(before, plan, left_out, decision, code_version):
-            return ""
-        _, checksum = stream_outcomes(queue, plan, lambda _: None)
-    return "outcomes" if before.checksum != checksum else ""
-
-
-def _record(
+def _record_damage(
     results: Connection,
     repair: RepairDecision,
-    found: Sequence[str],
+    damage: Sequence[str],
     publication: Publication,
     before: PublishedDay | None,
 ) -> None:
-    """Put on record what was repaired, and that consumers find something else now, if they do."""
-    if not found:
-        return
-    what = " and ".join(found)
+    """Record what was repaired, and whether the rows now differ from those published before."""
+    what = " and ".join(damage)
     if before is not None and before.checksum != publication.checksum:
         what += f"; not as published before: {publication.rows:,} rows instead of {before.rows:,}"
     record_repair(results, publication.day, what, repair)
 
 
 def _require_undamaged(day: dt.date, current: PublishedDay | None, before: PublishedDay | None) -> None:
-    """Refuse to go by a manifest that something else has changed: it would be put into the history."""
-    if (current and current.publication) != (before and before.publication):
+    """Refuse a manifest that differs from the last publication in the history, to which it would be added."""
+    if _is_damaged(current, before):
         raise ManifestDamaged(
             f"the manifest of {day} is not what was last published: something else writes to the schema"
             " `published`",
             f"stop it, then run `episodes run {day} --repair --reason WHY`",
-        )
-
-
-def _refuse_older(plan: Plan, before: PublishedDay | None, left_out: int) -> None:
-    """Refuse what is older than what was published, as in a ledger restored to an earlier moment."""
-    if before is None:
-        return
-    hint = f"see `episodes db status`; `episodes run {plan.day} --rework` plans and works the day anew"
-    if before.plan_id > plan.plan_id:
-        raise LedgerBehind(
-            f"{plan.day} was published from plan {before.plan_id}, and the ledger only knows it up to plan"
-            f" {plan.plan_id}: `queue` was restored to an earlier moment",
-            hint,
-        )
-    # Outcomes are only added, so of one plan never more is left out than before.
-    if _is_from(before, plan) and left_out > before.left_out:
-        raise LedgerBehind(
-            f"{plan.day} was published without {before.left_out:,} jobs of its plan, and now {left_out:,} are"
-            " left out: `queue` was restored to an earlier moment",
-            hint,
         )

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from episodes_assets.checks.verdicts import name_days
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import PlanOvertaken, ViewingsGone
-from episodes_assets.lake.drops import Drop, Drops
+from episodes_assets.lake.drop_record import Drop
+from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.upkeep import missing_of
 from episodes_assets.lake.versions import TableVersion
 from episodes_assets.lake.viewings import Viewings, covered_from
@@ -41,7 +42,7 @@ class PlanInputs:
 
 
 def read_plan_inputs(state: Connection, days: Sequence[dt.date], taken: Sequence[Drop]) -> list[PlanInputs]:
-    """What some days are planned from; read it before the tracked episodes.
+    """Read what some days are planned from; to be called before the tracked episodes are read.
 
     Args:
         state: To `results`.
@@ -78,7 +79,7 @@ def require_same_inputs(inputs: PlanInputs, state: Connection, drops: Drops) -> 
         )
 
 
-LOOKED_AT = 35
+DAYS_COMPARED = 35
 
 
 def read_published_coverage(results: Connection, first: dt.date, last: dt.date) -> dict[dt.date, dt.date]:
@@ -103,8 +104,8 @@ class OutdatedDay:
     Attributes:
         day: The day.
         retaken: The days whose viewings have been taken again since.
-        is_of_another_lake: Whether the lake is not the one that it was computed from, which says nothing of
-            the days.
+        is_of_another_lake: Whether the lake is another one than it was computed from; then `retaken` is
+            unknown.
     """
 
     day: dt.date
@@ -115,18 +116,18 @@ class OutdatedDay:
 def read_outdated(results: Connection, viewings: Viewings, upto: dt.date) -> list[OutdatedDay]:
     """Which of the last published days were computed from other viewings than the lake has by now.
 
-    The lake's log says which days each commit put. So no version is opened but those of days whose viewings
-    were taken again since, few as those are.
+    The table's history names the days of each commit, so only versions of published days whose viewings were
+    taken again since are opened.
 
     Args:
         results: To `results`.
         viewings: The lake's.
-        upto: The last day to look at; the `LOOKED_AT` published days up to then are.
+        upto: The last day to compare; the last `DAYS_COMPARED` published days up to it are.
     """
     newest = viewings.newest()
     if newest is None:
         return []
-    published = read_other_than(results, newest.pinned, upto, LOOKED_AT)
+    published = read_other_than(results, newest.pinned, upto, DAYS_COMPARED)
     if not published:
         return []
     missing = missing_of(viewings, published.values())
@@ -160,8 +161,8 @@ def require_computable(published: Mapping[dt.date, dt.date], viewings: TableVers
         begin = covered_from(viewings, lost[0]) if viewings and lost[0] in viewings.files else None
         raise ViewingsGone(
             f"{name_days(lost)} cannot be computed again: {lost[0]} was published from viewings since "
-            f"{published[lost[0]]}, and the lake has those of then "
-            + (f"since {begin} alone" if begin else "not at all"),
+            f"{published[lost[0]]}, and the lake has "
+            + (f"viewings of that time only since {begin}" if begin else "no viewings of that time"),
             "what is published stays as it is; if the input still has them, materialise input_viewings of "
             f"{lost[0]} with `viewings_since`, or restore the lake from a backup",
         )

@@ -1,8 +1,9 @@
 """What was damaged and repaired, and why and by whom: every statement on `published.repairs`.
 
-What is found damaged is decided where it is stored: `state`, `publish`, and `ledger/verify.py` for the
-database `queue`. Its repair is put on record here, which consumers may read. The publisher can only add to
-it. A damaged plan is a row of another database than this, so its repair is recorded just before.
+What is found damaged is decided where it is stored: `state`, `publish`, and `provenance` for the database
+`queue`. Its repair is put on record here, which consumers may read. The publisher can only add to it. A
+damaged plan is a row of another database than this, so its repair is recorded just before; a step that fails
+in between and is retried records the same one again, so a run has each but once.
 """
 
 import datetime as dt
@@ -20,10 +21,12 @@ class RepairDecision:
     Attributes:
         reason: Why.
         decided_by: Who decided it.
+        run_id: The run that does so.
     """
 
     reason: str
     decided_by: str
+    run_id: str
 
 
 @dataclass(frozen=True)
@@ -46,17 +49,20 @@ class Repair:
 
 
 def record_repair(results: Connection, day: dt.date, what: str, decision: RepairDecision) -> None:
-    """Put a repair on record; call it in the transaction that makes it.
+    """Put a repair on record, once for a run; call it in the transaction that makes it.
 
     Args:
         results: To `results`, as the publisher.
         day: Of which day.
         what: What was damaged.
-        decision: Why it is repaired, and who decided it.
+        decision: Why it is repaired, who decided it, and which run makes it.
     """
     results.execute(
-        "INSERT INTO published.repairs (day, what, reason, repaired_by) VALUES (%s, %s, %s, %s)",
-        [day, what, decision.reason, decision.decided_by],
+        """
+        INSERT INTO published.repairs (day, what, reason, repaired_by, run_id) VALUES (%s, %s, %s, %s, %s)
+        ON CONFLICT DO NOTHING
+        """,
+        [day, what, decision.reason, decision.decided_by, decision.run_id],
     )
 
 
@@ -69,5 +75,19 @@ def read_repairs(results: Connection, day: dt.date) -> list[Repair]:
             WHERE day = %s ORDER BY repair_id
             """,
             [day],
+        )
+        return cursor.fetchall()
+
+
+def read_repairs_of_run(results: Connection, run_id: str) -> list[Repair]:
+    """What a run has repaired so far, by day and in the order in which it was."""
+    with results.cursor(row_factory=class_row(Repair)) as cursor:
+        cursor.execute(
+            """
+            SELECT day, what, reason, repaired_by, repaired_at FROM (
+                SELECT * FROM published.repairs WHERE run_id = %s OFFSET 0
+            ) AS of_run ORDER BY day, repair_id
+            """,
+            [run_id],
         )
         return cursor.fetchall()

@@ -10,11 +10,12 @@ import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, LiteralString
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 from psycopg.rows import class_row
 
 from episodes_assets.days import ONE_DAY
@@ -26,6 +27,7 @@ from episodes_assets.postgres.connect import Connection
 from episodes_assets.postgres.locks import limit_transaction
 from episodes_assets.results.repairs import RepairDecision, record_repair
 
+_NONE: EpisodeIds = np.array([], dtype=np.int64)
 # A step over years of days is one writer for minutes.
 _WRITER_LOCK_SECONDS = 1800.0
 
@@ -74,7 +76,7 @@ def only_writer(lock: Connection) -> Iterator[None]:
 
 
 def read_day(connection: Connection, day: dt.date) -> TrackedDay | None:
-    """What the state says about a day; None when it was never materialised."""
+    """The manifest of a day; None when it was never materialised."""
     with connection.cursor(row_factory=class_row(TrackedDay)) as cursor:
         cursor.execute(f"SELECT {_COLUMNS} FROM state.tracked_days WHERE day = %s", [day])  # noqa: S608
         return cursor.fetchone()
@@ -119,9 +121,10 @@ def read_checksums(connection: Connection, first: dt.date, last: dt.date) -> dic
 
 
 def state_before(connection: Connection, day: dt.date) -> TrackedDay | None:
-    """The yesterday that a day builds on; None when the day is the history's beginning.
+    """The manifest of the day before, on which a day builds; None when the day begins the history.
 
-    The whole history up to then is looked at, so for a range of days its first and its last say it all.
+    The chain of the whole history up to then is checked, so for a range of days it suffices to call this for
+    its first and its last day.
 
     Raises:
         StateGap: If yesterday is missing or was built on another past, or if the day lies before the
@@ -172,32 +175,50 @@ def _require_unbroken(connection: Connection, until: dt.date) -> None:
 
 
 def read_tracked(dsn: str, until: TrackedDay | None) -> TrackedEpisodes:
-    """The episodes tracked as of the end of a day, which answer for every day before it as well.
+    """The episodes tracked as of the end of a day; those of each earlier day can be taken from them.
+
+    Of one day at most 134 million can be read, since a value of PostgreSQL has at most 1 GB.
 
     Args:
         dsn: The results database.
         until: The day as `state_before` has it; None for none tracked.
 
     Raises:
-        StateGap: If they are not those that the manifests of their days say.
+        StateGap: If they do not have the checksums in the manifests of their days.
     """
-    state = read_arrow(
-        dsn,
-        # All but the newest days: the index on tracked_on would fetch each row by itself.
-        "SELECT epid, tracked_on FROM state.tracked_episodes WHERE tracked_on + 0 <= {until}::date",
-        until=until.day if until else None,
-    )
-    tracked_on = state["tracked_on"].to_numpy().astype("datetime64[D]")
-    epids = state["epid"].to_numpy()
+    epids, tracked_on = unpack_tracked(read_arrow(dsn, TRACKED, until=until.day if until else None))
     if until is not None:
         _require_chain(dsn, epids, tracked_on, until.day)
     return TrackedEpisodes(epids, tracked_on)
 
 
+# One value for a day: a row for each episode costs the driver more than all the rest. `+ 0` avoids the index
+# on tracked_on, which would fetch nearly all rows one by one.
+TRACKED: LiteralString = """
+    SELECT tracked_on + 0 AS tracked_on, string_agg(int8send(epid), '') AS epids
+    FROM state.tracked_episodes WHERE tracked_on + 0 <= {until}::date GROUP BY 1 ORDER BY 1
+"""
+
+
+def unpack_tracked(days: pa.Table) -> tuple[EpisodeIds, npt.NDArray[np.datetime64]]:
+    """The episodes that the statement `TRACKED` returns, in the order of their days, and the day of each."""
+    added = [np.frombuffer(epids.as_buffer(), ">i8") for epids in days["epids"]]
+    epids = np.concatenate([_NONE, *added], dtype=np.int64)
+    tracked_on = days["tracked_on"].to_numpy().astype("datetime64[D]")
+    return epids, np.repeat(tracked_on, [len(each) for each in added])
+
+
 def _require_chain(
     dsn: str, epids: EpisodeIds, tracked_on: npt.NDArray[np.datetime64], until: dt.date
 ) -> None:
-    """Refuse episodes that are not those that the manifests of their days say, however many they are."""
+    """Refuse episodes that do not have the checksums in the manifests of their days.
+
+    Args:
+        dsn: The results database.
+        epids: The episodes, in the order of their days.
+        tracked_on: The day of each, datetime64[D].
+        until: The last day.
+    """
     manifest = read_arrow(
         dsn,
         "SELECT day, origin, previous_checksum, checksum FROM state.tracked_days"
@@ -218,20 +239,19 @@ def _require_chain(
 def find_broken_day(
     epids: EpisodeIds, tracked_on: npt.NDArray[np.datetime64], manifest: Sequence[Mapping[str, Any]]
 ) -> Mapping[str, Any] | None:
-    """The first day whose episodes are not those that its manifest says; None when all are.
+    """The manifest of the first day whose episodes do not have its checksum; None if all have theirs.
 
     Args:
-        epids: Distinct.
+        epids: Distinct, in the order of their days.
         tracked_on: The day of each, datetime64[D].
         manifest: `day`, `origin`, `previous_checksum` and `checksum` of each day, in order.
     """
-    order = np.lexsort((epids, tracked_on))
-    epids, tracked_on = epids[order], tracked_on[order]
     ends = np.searchsorted(tracked_on, np.array([row["day"] for row in manifest], "datetime64[D]"), "right")
     begin = 0
     for row, end in zip(manifest, ends.tolist(), strict=True):
-        # What a history begins with was tracked on any day up to its first.
-        added = epids[begin:end] if begin else np.sort(epids[:end])
+        # The first manifest of a history has the episodes of all days up to its own. Within a day ids mostly
+        # ascend, which a stable sort uses.
+        added = np.sort(epids[begin:end], kind="stable")
         previous = "import" if row["origin"] == "import" else row["previous_checksum"] or ""
         if state_checksum(previous, added) != row["checksum"]:
             return row
@@ -255,11 +275,12 @@ def record_day(
     code_version: str,
     repair: RepairDecision | None = None,
 ) -> tuple[TrackedDay, bool]:
-    """Let a day add its episodes; whatever it added before is replaced.
+    """Record the episodes that a day adds, in place of those it added before.
 
-    A day follows from its drop, its yesterday and the code. While those are the recorded ones it is left
-    alone, and what something else has changed is found by the check. A repair compares with what is stored
-    instead, and puts what it has replaced on record.
+    A day is determined by its drop, its yesterday and the code. While those are the recorded ones it is not
+    written again; if its rows are damaged, the check finds that. A repair compares with the stored rows
+    instead, and records what it has replaced if it was damaged: a day that was built on another yesterday, or
+    from another drop, is only out of date.
 
     Later days that were built on another version of this one are not touched; `state_before`
     refuses to build on them.
@@ -271,14 +292,14 @@ def record_day(
         yesterday: What it is built on, as `state_before` has it.
         snapshot_id: The drop it comes from.
         code_version: Of the code that says which episodes it adds.
-        repair: Who decided why that what is damaged is replaced; None to leave it alone.
+        repair: The decision to replace what is damaged; None for no repair.
 
     Returns:
         The day as it is to be stored, and whether anything was written.
 
     Raises:
-        StateGap: If yesterday is not what it was when it was looked at, or something else has changed the
-            day, and this is no repair.
+        StateGap: If yesterday has changed since it was read, or the day's manifest is damaged and this is no
+            repair.
     """
     previous = None if yesterday is None else yesterday.checksum
     checksum = state_checksum(previous or "", newly_tracked)
@@ -302,12 +323,12 @@ def record_day(
                 )
             return recorded, False
         _require_still(connection, yesterday)
-        latest = latest_day(connection)
         if repair and _is_stored(connection, recorded):
             return recorded, False
+        is_damaged = is_recorded or _is_damaged(connection, recorded)
         _replace_episodes(connection, day, newly_tracked, is_beginning=yesterday is None)
         _upsert_day(connection, recorded, code_version)
-        if repair and latest is not None and latest.day >= day:  # else the day is new
+        if repair and is_damaged:
             record_repair(connection, day, "tracked episodes", repair)
     return recorded, True
 
@@ -326,7 +347,7 @@ def _follows_from(connection: Connection, recorded: TrackedDay, code_version: st
 
 
 def _is_stored(connection: Connection, recorded: TrackedDay) -> bool:
-    """Whether a day's manifest and its episodes are what they are to be."""
+    """Whether a day's stored manifest and episodes are those that were computed."""
     since = "tracked_on <= %s" if recorded.previous_checksum is None else "tracked_on = %s"
     stored = connection.execute(
         f"SELECT epid FROM state.tracked_episodes WHERE {since} ORDER BY epid",  # noqa: S608
@@ -335,12 +356,28 @@ def _is_stored(connection: Connection, recorded: TrackedDay) -> bool:
     epids = np.array([epid for (epid,) in stored], dtype=np.int64)
     return (
         read_day(connection, recorded.day) == recorded
+        and len(epids) == recorded.newly_tracked
         and state_checksum(recorded.previous_checksum or "", epids) == recorded.checksum
     )
 
 
+def _is_damaged(connection: Connection, to_be: TrackedDay) -> bool:
+    """Whether something else has changed a day that is recorded as one of another yesterday, drop or code.
+
+    Episodes of one that was built on another yesterday may be an earlier day's by now.
+    """
+    stored = read_day(connection, to_be.day)
+    if stored is None:  # it is new, unless there is a later one
+        latest = latest_day(connection)
+        return latest is not None and latest.day > to_be.day
+    if (stored.origin, stored.previous_checksum) != (to_be.origin, to_be.previous_checksum):
+        return stored.checksum == to_be.checksum
+    before = to_be.total - to_be.newly_tracked
+    return stored.total != before + stored.newly_tracked or not _is_stored(connection, stored)
+
+
 def _require_still(connection: Connection, yesterday: TrackedDay | None) -> None:
-    """Refuse to build on a yesterday that has changed; keep it as it is until the transaction ends."""
+    """Refuse to build on a yesterday that has changed (TOCTOU); lock it until the transaction ends."""
     if yesterday is None:
         return
     row = connection.execute(
@@ -397,7 +434,7 @@ def export_state(dsn: str, as_of: dt.date) -> pd.DataFrame:
     """The state as of the end of a day: `epid` and `tracked_on` (datetime64[ms]), by epid."""
     state = read_arrow(
         dsn,
-        # As `read_tracked`; and sorted here, for which the primary key would fetch each row by itself.
+        # As in `read_tracked`; sorted here, as the primary key would fetch the rows one by one.
         "SELECT epid, tracked_on FROM state.tracked_episodes WHERE tracked_on + 0 <= {as_of}::date",
         as_of=as_of,
     )

@@ -55,7 +55,7 @@ def read_publication(
 
 
 def read_publications(results: Connection, due: dt.date) -> Publications:
-    """What the manifest says about being in time.
+    """What the manifests say of whether days are published in time.
 
     Args:
         results: To `results`.
@@ -79,7 +79,7 @@ def read_publications(results: Connection, due: dt.date) -> Publications:
 _NONE: EpisodeIds = np.array([], dtype=np.int64)
 _DAYS = """
     WITH added AS (
-        -- All but the newest days. The index on tracked_on, or its order, would fetch each row by itself.
+        -- `+ 0` avoids the index on tracked_on, which would fetch nearly all rows one by one.
         SELECT tracked_on + 0 AS tracked_on, count(epid) AS episodes FROM state.tracked_episodes
         WHERE tracked_on + 0 <= %(last)s GROUP BY 1
     ), chain AS (
@@ -99,7 +99,7 @@ _EPISODES = """
     SELECT epid, tracked_on FROM state.tracked_episodes
     WHERE tracked_on = ANY ({days}::date[])
 """
-# All but the newest days, as above.
+# Without the index, as above.
 _ALL_EPISODES = "SELECT epid, tracked_on FROM state.tracked_episodes WHERE tracked_on + 0 <= {until}::date"
 
 
@@ -130,9 +130,9 @@ def _compare_state(
 
 
 def find_damaged_state(connection: Connection, dsn: str, until: dt.date) -> dt.date | None:
-    """The first day whose stored episodes or manifest something else has changed; None when none is.
+    """The first day whose stored episodes or manifest are damaged; None if none is.
 
-    What was imported has no drop to compare with, so of the day of an import only later days are looked at.
+    An imported day has no drop to compare with, so only the days after it are checked.
 
     Args:
         connection: To `results`.
@@ -161,7 +161,7 @@ def _episodes_by_day(dsn: str, statement: str, **parameters: Any) -> dict[dt.dat
 
 
 _PUBLICATIONS = """
-    SELECT day, plan_id, plan_uid, plan_checksum, snapshot_id, viewings_version, viewings_digest
+    SELECT day, plan_id, plan_uid, plan_checksum, snapshot_id, rows, viewings_version, viewings_digest
     FROM published.days ORDER BY day
 """
 _STATE = "SELECT day, origin, checksum, previous_checksum, snapshot_id FROM state.tracked_days ORDER BY day"
@@ -174,16 +174,16 @@ def read_records(
     viewings: Viewings,
     dagster: Connection | None,
 ) -> Records:
-    """What they say, of all days.
+    """What the databases and the lake record, of all days.
 
-    Each is asked before those that it was made from: a run that goes on meanwhile adds to those first.
+    Each is read before those from which it is made, so that what a run adds meanwhile does not look missing.
 
     Args:
         queue: To `queue`, as the orchestrator.
         results: To `results`, as the publisher.
         drops: The lake's.
         viewings: The lake's.
-        dagster: To Dagster's own database; None not to ask it.
+        dagster: To Dagster's own database; None to leave it out.
     """
     recorded = None if dagster is None else _read_recorded(dagster)
     with results.cursor(row_factory=class_row(RecordedPublication)) as cursor:

@@ -79,7 +79,7 @@ def parts(jobs: Sequence[ClaimedJob], size: int) -> Iterator[Sequence[ClaimedJob
 
 
 def job_windows(jobs: Sequence[ClaimedJob]) -> JobWindows:
-    """What a micro-batch gets to know of its jobs."""
+    """The columns of jobs that a micro-batch needs."""
     return JobWindows(
         epid=np.array([job.epid for job in jobs], dtype=np.int64),
         algorithm_id=np.array([job.algorithm_id for job in jobs], dtype=np.int16),
@@ -88,18 +88,18 @@ def job_windows(jobs: Sequence[ClaimedJob]) -> JobWindows:
 
 
 log = logging.getLogger(__name__)
-# An outage says nothing of the jobs: what waits for its end goes on soon after it.
+# After an outage, which no job has caused, work continues soon.
 LONGEST_OUTAGE_PAUSE_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 3600.0
 
 
 class JobsWereHeld(Exception):
-    """Jobs of the chunk failed for the last time: the message is held as well."""
+    """Jobs of the chunk are held, so PgQueuer is to hold the message as well."""
 
 
 @dataclass(frozen=True)
 class ChunkRules:
-    """How a worker treats the chunks it is given.
+    """How a worker treats its chunks.
 
     Attributes:
         worker: This worker's name.
@@ -124,13 +124,13 @@ class ChunkRunner:
     Args:
         ledger: The session's connection to it.
         process: Where micro-batches are computed.
-        rules: How to go about it.
+        rules: How chunks are treated.
         activity: Set to what is computed.
-        stopping: Set when the worker is to stop: what has not begun is given back.
-        over: Set by the runner when the session can do no more.
+        stopping: Set when the worker is to stop: claims of jobs that have not started are released.
+        over: Set by the runner when the session must end.
 
     Attributes:
-        refusal: Why the queue may not be worked in at all any more; None while it may.
+        refusal: Why the worker may not work in this queue any more; None while it may.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class ChunkRunner:
         self._activity = activity
         self._stopping = stopping
         self._over = over
-        self._turn = asyncio.Lock()
+        self._compute_lock = asyncio.Lock()
         self._imports = AlgorithmImports(process, rules.limits.batch)
 
     async def run(self, message: ChunkMessage, attempts: int) -> None:
@@ -166,25 +166,25 @@ class ChunkRunner:
         claim: Claim | None = None
         try:
             await self._require_admission()
-            claim = await self._ledger.ask(
+            claim = await self._ledger.execute(
                 claims.claim_chunk(self._ledger.connection, message, self._rules.worker)
             )
             if claim is None:
                 return
-            async with self._turn:
+            async with self._compute_lock:
                 held, failed = await self._run_claimed(claim)
-            await self._give_back(claim)
+            await self._release(claim)
         except ClaimLost:
             log.warning("plan %d chunk %d: the claim is gone", message.plan_id, message.chunk)
             return
         except _Stopping:
-            await self._give_back(claim)
+            await self._release(claim)
             raise RetryRequested(timedelta(0), "the worker stops") from None
         except INFRASTRUCTURE as error:
             reason = str(failures.explain(error, "the queue") or failures.name_defect(error))
             log.warning("plan %d chunk %d: %s; trying again", message.plan_id, message.chunk, reason)
-            with suppress(*INFRASTRUCTURE):  # the next claim takes it anyway
-                await self._give_back(claim)
+            with suppress(*INFRASTRUCTURE):  # the next claim replaces it anyway
+                await self._release(claim)
             if self._ledger.connection.closed:
                 self._over.set()
             pause = self._pause(attempts, LONGEST_OUTAGE_PAUSE_SECONDS)
@@ -192,7 +192,7 @@ class ChunkRunner:
         except RetryRequested:
             raise
         except Exception as error:
-            # PgQueuer holds the message and says nothing; it is sent again, so this would go on unseen.
+            # PgQueuer holds the message and logs nothing; as it is sent again, this would repeat unseen.
             cause = failures.explain(error, "the queue")
             log.error(  # noqa: TRY400  a known cause needs no traceback
                 "plan %d chunk %d: %s",
@@ -201,8 +201,8 @@ class ChunkRunner:
                 cause or "an unforeseen error",
                 exc_info=cause is None,
             )
-            with suppress(Exception):  # the next claim takes it anyway
-                await self._give_back(claim)
+            with suppress(Exception):  # the next claim replaces it anyway
+                await self._release(claim)
             raise
         if failed:
             pause = self._pause(max(job.starts for job in failed), LONGEST_PAUSE_SECONDS)
@@ -211,7 +211,7 @@ class ChunkRunner:
             raise JobsWereHeld(f"{held} jobs of {claim.day} are held")
 
     def _pause(self, times_before: int, longest_seconds: float) -> timedelta:
-        # PgQueuer counts attempts without end, and a float has an end.
+        # Bounded, as PgQueuer's count of attempts is not, and a float would overflow.
         doubled = self._rules.retry_seconds * 2 ** min(times_before, 20)
         return timedelta(seconds=min(doubled, longest_seconds))
 
@@ -225,12 +225,12 @@ class ChunkRunner:
             self._over.set()
             raise RetryRequested(timedelta(0), str(error)) from error
 
-    async def _give_back(self, claim: Claim | None) -> None:
+    async def _release(self, claim: Claim | None) -> None:
         if claim is not None:
-            await self._ledger.ask(claims.give_back(self._ledger.connection, claim))
+            await self._ledger.execute(claims.release_claim(self._ledger.connection, claim))
 
     async def _run_claimed(self, claim: Claim) -> tuple[int, list[ClaimedJob]]:
-        """Run a claim's jobs; how many are held, which are to be started again."""
+        """Run a claim's jobs; returns how many are held, and those that are to be started again."""
         held, failed = 0, []
         if self._stopping.is_set():
             raise _Stopping
@@ -248,7 +248,7 @@ class ChunkRunner:
     async def _record(
         self, claim: Claim, jobs: Sequence[ClaimedJob], failure: JobFailure, *, uncounted_starts: int = 0
     ) -> int:
-        held = await self._ledger.ask(
+        held = await self._ledger.execute(
             claims.record_failures(
                 self._ledger.connection,
                 claim,
@@ -272,7 +272,7 @@ class ChunkRunner:
     async def _run_group(
         self, claim: Claim, group: Sequence[ClaimedJob]
     ) -> list[tuple[ClaimedJob, JobFailure]]:
-        """Run jobs together; when that fails, in ever smaller groups, until the jobs that fail are alone."""
+        """Run jobs together; if that fails, by bisection, until the jobs that fail are alone."""
         if len(group) == 1 and group[0].starts >= self._rules.max_starts:
             error = f"started {group[0].starts} times without an end: it kills its worker"
             return [(group[0], JobFailure(error, traceback=""))]
@@ -295,7 +295,7 @@ class ChunkRunner:
         """Start jobs together; None when their outcomes are written."""
         if self._stopping.is_set():
             raise _Stopping
-        await self._ledger.ask(claims.count_start(self._ledger.connection, claim, jobs))
+        await self._ledger.execute(claims.count_start(self._ledger.connection, claim, jobs))
         began = time.perf_counter()
         try:
             limit = self._rules.limits.of([job.algorithm_id for job in jobs])
@@ -303,7 +303,7 @@ class ChunkRunner:
             with self._activity.working(Work(claim.plan_id, claim.chunk, len(jobs))):
                 batch = await self._compute(limit, claim, windows)
             took = Took(time.perf_counter() - began, batch.seconds_by_algorithm)
-            await self._ledger.ask(
+            await self._ledger.execute(
                 claims.write_outcomes(
                     self._ledger.connection, claim, jobs, batch.outcomes, self._rules.worker, took
                 )
@@ -311,14 +311,14 @@ class ChunkRunner:
         except ClaimLost:
             raise
         except INFRASTRUCTURE:
-            await self._ledger.ask(claims.uncount_start(self._ledger.connection, claim, jobs))
+            await self._ledger.execute(claims.uncount_start(self._ledger.connection, claim, jobs))
             raise
         except AlgorithmFailed as error:
             return JobFailure(error.reason, error.trace)
         except Exception as error:
             if isinstance(error, psycopg.Error) and failures.explain(error) is not None:
                 # The ledger refuses the outcomes: no job is to blame.
-                await self._ledger.ask(claims.uncount_start(self._ledger.connection, claim, jobs))
+                await self._ledger.execute(claims.uncount_start(self._ledger.connection, claim, jobs))
                 raise
             message = _describe(error)
             trace = "".join(traceback.format_exception(error))
@@ -338,7 +338,7 @@ class ChunkRunner:
         try:
             return await self._process.run(limit, run_micro_batch, lake, pinned, claim.day, windows)
         except ComputationTooLong:
-            # Of jobs that waited for a lake that does not answer, none is to blame.
+            # This raises if the lake does not answer: then no job has caused the delay.
             await asyncio.to_thread(Viewings(lake).newest)
             raise
 
@@ -354,4 +354,4 @@ def _describe(error: Exception) -> str:
 
 
 class _Stopping(Exception):
-    """The worker is to stop before this."""
+    """The worker is stopping, so nothing more is started."""

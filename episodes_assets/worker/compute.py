@@ -53,7 +53,7 @@ class JobWindows:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What came of a micro-batch.
+    """The results of a micro-batch.
 
     Attributes:
         outcomes: In the jobs' order: `covered_from` (date or None), `metrics` (JSON text),
@@ -98,7 +98,7 @@ def run_micro_batch(lake_url: str, pinned: PinnedVersion, day: dt.date, windows:
         LakeReplaced: If the lake is not the one that the plan was made from.
         LakeDamaged: If a file of the lake is gone, was cut or changed.
         SystemFailure: If the lake cannot be reached.
-        ViewingUnreadable: If it cannot be told of a viewing whether it was completed.
+        ViewingUnreadable: If the input's `completed` of a viewing could not be read.
         AlgorithmFailed: If an algorithm raises something.
         BadAlgorithm: If an algorithm does not return what it declares.
     """
@@ -137,12 +137,12 @@ def run_micro_batch(lake_url: str, pinned: PinnedVersion, day: dt.date, windows:
 
 @functools.cache
 def _viewings(lake_url: str) -> Viewings:
-    """The process's own, which keeps what it has read of files' ends."""
+    """The table of viewings, one for each process, as it caches the footers of files."""
     return Viewings(lake_url)
 
 
 def _covered_from(window_start: npt.NDArray[np.datetime64], begin: dt.date | None) -> list[dt.date | None]:
-    """The first date of each window whose viewings are there; None when those of none are."""
+    """For each window, the first date from which on the lake has its viewings; None if it has none."""
     if begin is None:
         return [None] * len(window_start)
     first: list[dt.date | None] = np.maximum(window_start, np.datetime64(begin, "D")).tolist()
@@ -196,11 +196,11 @@ class ComputeProcess:
     """One child process, started at once and again when needed.
 
     Args:
-        memory_megabytes: What it may allocate. Beyond that an allocation fails in the code that asks for
-            it, with a traceback, long before the machine runs short.
+        memory_megabytes: How much memory it may allocate. More fails with a MemoryError in the code that
+            allocates it, before the machine runs out of memory.
 
     Attributes:
-        incarnation: How often the process was replaced; another one has imported nothing yet.
+        incarnation: How often the process was replaced; a new one has imported no algorithm yet.
     """
 
     def __init__(self, memory_megabytes: int) -> None:
@@ -224,7 +224,7 @@ class ComputeProcess:
 
         Args:
             timeout_seconds: How long it may take; None for any time.
-            function: Can be pickled.
+            function: The function, which can be pickled.
             *args: Its arguments.
 
         Raises:
@@ -253,12 +253,12 @@ class ComputeProcess:
             ) from error
 
     def kill(self) -> None:
-        """End the process in the middle of what it is doing, which ends with `ComputationDied`."""
+        """Kill the process; what it computes raises `ComputationDied`."""
         for process in multiprocessing.active_children():
             process.kill()
 
     def close(self) -> None:
-        """Stop the process after what it is doing."""
+        """Stop the process when it has finished what it computes."""
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def _replace(self) -> None:
@@ -278,7 +278,7 @@ async def _describe_end(child: BaseProcess | None) -> str:
 def _prepare(memory_megabytes: int) -> None:
     # Ctrl-C reaches the whole process group; the worker decides what becomes of a computation.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Of data alone: address space is also taken by libraries that never touch it.
+    # Not of the address space, which libraries reserve without ever using it.
     resource.setrlimit(resource.RLIMIT_DATA, (memory_megabytes << 20, memory_megabytes << 20))
     threading.Thread(target=_die_with_the_worker, daemon=True).start()
 
@@ -290,9 +290,9 @@ def _die_with_the_worker() -> None:
         os._exit(1)
 
 
-# So long a failure is taken for granted: each further try may cost the time limit or the process.
+# How long a failed import is not tried again: each attempt may take the time limit, or end the process.
 REMEMBERED_SECONDS = 600.0
-# A process that dies once may have been killed by somebody else.
+# A process that dies once may have been killed from outside.
 DEATHS_TO_BLAME = 2
 
 
@@ -316,7 +316,7 @@ class AlgorithmImports:
         self._failures = {
             each: failed for each, failed in self._failures.items() if now - failed[0] < REMEMBERED_SECONDS
         }
-        # One that ends the process takes along what was imported before it.
+        # An import that ends the process loses those before it, so they are looked for again.
         while missing := sorted(each for each in algorithm_ids if not self._is_settled(each)):
             failure = await self._import(missing[0])
             if failure is None:

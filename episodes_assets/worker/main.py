@@ -28,7 +28,7 @@ from episodes_assets.lake.viewings import Viewings
 from episodes_assets.ledger.claims import GuardedLedger
 from episodes_assets.ledger.dispatch import ENTRYPOINT, ChunkMessage
 from episodes_assets.ledger.messages import OwnMessages
-from episodes_assets.ledger.workers import Activity, WorkerName, say_alive
+from episodes_assets.ledger.workers import Activity, WorkerName, send_heartbeat
 from episodes_assets.postgres import session
 from episodes_assets.postgres.connect import connect_to_write
 from episodes_assets.postgres.databases import Database
@@ -41,7 +41,7 @@ from episodes_assets.worker.compute import ComputeProcess, TimeLimits, warm_up
 log = logging.getLogger(__name__)
 BEAT_SECONDS = 5.0
 PRESENCE_CONNECT_SECONDS = 3
-# A sign that takes longer has missed its time; the next one says the same.
+# A heartbeat that takes longer is given up; the next one has the same content.
 SILENCE_SECONDS = 3.0
 GOODBYE_SECONDS = 2.0
 
@@ -52,8 +52,8 @@ class Presence:
 
     Attributes:
         queue_dsn: The queue database, as a worker.
-        environment: The worker's own; it says nothing in a queue of another one.
-        name: Which process it is.
+        environment: The worker's own; nothing is written to a queue of another one.
+        name: Its process.
         activity: What it does.
     """
 
@@ -65,9 +65,9 @@ class Presence:
     async def keep(self, stopped: asyncio.Event) -> None:
         """Write heartbeats until the worker has stopped, and record the stop.
 
-        A queue that is away, silent or another one's by now is tried again at the next beat, and once more
-        when the worker has stopped: the session may have ended while nothing was said. Nothing is raised: the
-        work itself says what is wrong.
+        A queue that is unreachable, silent or of another environment is tried again at the next heartbeat,
+        and once more when the worker has stopped. Nothing is raised, as the session that works reports what
+        is wrong.
         """
         is_last = False
         while not is_last:
@@ -89,7 +89,7 @@ class Presence:
             while True:
                 is_last = stopped.is_set()
                 await ledger.require_admission()
-                await ledger.ask(say_alive(connection, self.name, self.activity, is_last=is_last))
+                await ledger.execute(send_heartbeat(connection, self.name, self.activity, is_last=is_last))
                 if is_last:
                     return
                 await _wait(stopped, BEAT_SECONDS)
@@ -130,7 +130,7 @@ class Sessions:
         process: Where micro-batches are computed.
         rules: How chunks are treated.
         activity: Set to what the worker does.
-        environment: The worker's own; it may only work in a queue of this one.
+        environment: The worker's own, to which the queue must belong.
         heartbeat_seconds: Silence after which a worker's messages go to another.
     """
 
@@ -166,9 +166,9 @@ class Sessions:
                 reason = cause.what if cause else name_defect(error)
             else:
                 continue
-            if time.monotonic() - began > pause:  # it was worth connecting again
+            if time.monotonic() - began > pause:  # the session has lasted
                 failures = 0
-            # Spread, so that a fleet does not come back all at once.
+            # With jitter, so that workers do not reconnect all at once (thundering herd).
             pause = min(FIRST_PAUSE_SECONDS * 2**failures, LONGEST_PAUSE_SECONDS) * random.uniform(0.5, 1)  # noqa: S311
             failures += 1
             log.warning("lost the queue (%s); connecting again in %.1f s", reason, pause)
@@ -209,8 +209,8 @@ class Sessions:
 
     @asynccontextmanager
     async def _connections(self) -> AsyncIterator[tuple[asyncpg.Connection, psycopg.AsyncConnection]]:
-        # PgQueuer's driver for psycopg keeps the connection for up to a second while it waits for a notice,
-        # and every dequeue waits along (5,204 jobs in 5.4 s instead of 1.9 s).
+        # PgQueuer's driver for psycopg holds the connection for up to a second while it waits for a notice,
+        # and every dequeue waits meanwhile (5,204 jobs in 5.4 s instead of 1.9 s).
         messages = await asyncpg.connect(
             to_asyncpg_url(self.queue_dsn),
             timeout=SESSION_CONNECT_SECONDS,
@@ -226,7 +226,7 @@ class Sessions:
                 application_name="episodes ledger",
             ) as ledger:
                 await pin_async(ledger, SessionKind.OURS)
-                with LockWatch(self.queue_dsn, ledger):  # logs whom it waits for, before `ledger` is given up
+                with LockWatch(self.queue_dsn, ledger):  # logs who holds a lock, before the time limit
                     yield messages, ledger
         finally:
             try:
@@ -242,9 +242,9 @@ async def _set_after(first: asyncio.Event, then: asyncio.Event) -> None:
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """What a worker needs to know.
+    """The configuration of a worker.
 
-    That the hosts of the queue and of the lake may be reached, whoever makes it has seen to.
+    The hosts of the queue and of the lake must have been checked to be allowed.
     """
 
     queue_dsn: str
@@ -259,10 +259,10 @@ class WorkerConfig:
 
 
 def run_worker(config: WorkerConfig) -> None:
-    """Work until SIGTERM or SIGINT; then finish what computes and give back what does not.
+    """Work until SIGTERM or SIGINT; then finish the current batch and release all other claims.
 
     A second signal ends the process at once. That loses nothing either: claims and messages go to
-    another worker when this one's heartbeats stay away.
+    another worker when this one's heartbeats stop.
 
     Raises:
         DatabaseUnreachable: If a database cannot be reached at the start; later it waits for it.
@@ -292,7 +292,8 @@ async def _work(config: WorkerConfig) -> None:
         retry_seconds=config.retry_seconds,
     )
     stopped = asyncio.Event()
-    signs = asyncio.create_task(Presence(config.queue_dsn, config.environment, name, activity).keep(stopped))
+    presence = Presence(config.queue_dsn, config.environment, name, activity)
+    heartbeats = asyncio.create_task(presence.keep(stopped))
     log.info("worker %s is ready", name)
     try:
         sessions = Sessions(
@@ -300,7 +301,7 @@ async def _work(config: WorkerConfig) -> None:
         )
         await sessions.work(stopping)
     finally:
-        await end_presence(signs, stopped)
+        await end_presence(heartbeats, stopped)
         if watcher is not None:
             watcher.cancel()
         process.close()
@@ -310,12 +311,12 @@ async def _work(config: WorkerConfig) -> None:
 async def _warm_up(process: ComputeProcess, config: WorkerConfig, stopping: asyncio.Event) -> None:
     """Warm up the compute process, within its time limit, unless the worker is to stop."""
     warming = asyncio.create_task(process.run(config.limits.batch, warm_up, config.lake_url))
-    told = asyncio.create_task(stopping.wait())
-    await asyncio.wait({warming, told}, return_when=asyncio.FIRST_COMPLETED)
-    told.cancel()
+    stop = asyncio.create_task(stopping.wait())
+    await asyncio.wait({warming, stop}, return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
     if not warming.done():
         process.kill()
-    # What is away, silent or refused now, the first batch meets as well and reports.
+    # An error that lasts is reported by the first batch.
     with suppress(Exception):
         await warming
 
@@ -334,7 +335,7 @@ def _stop_on_signals(stopping: asyncio.Event) -> None:
 
 
 async def _watch_parent(parent: int, stopping: asyncio.Event) -> None:
-    """A worker that a command started must not outlive it, however and however early that one ends."""
+    """Stop the worker when the command that started it has ended, in whatever way."""
     while os.getppid() == parent:
         await asyncio.sleep(1)
     log.warning("the parent process is gone")

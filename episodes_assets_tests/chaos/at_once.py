@@ -10,13 +10,14 @@ from functools import partial
 from threading import Barrier
 from typing import Any
 
-from episodes_assets_tests.chaos.run_process import CONTEXT, own_process
+from episodes_assets_tests.chaos.run_process import own_process
+from episodes_assets_tests.support.fork_server import FORK_SERVER
 from episodes_assets_tests.support.system import System
 
 
 def in_processes(chance: random.Random, latest: float, *functions: Callable[[], Any]) -> list[Any]:
     """Run functions in processes that begin together, up to `latest` seconds apart; what each returned."""
-    barrier = CONTEXT.Barrier(len(functions))
+    barrier = FORK_SERVER.Barrier(len(functions))
     with ExitStack() as stack:
         processes = [
             stack.enter_context(own_process(_together, barrier, chance.uniform(0, latest), function))

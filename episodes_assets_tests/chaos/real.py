@@ -206,7 +206,7 @@ class Real:
         held.waive_held_jobs(self.queue, day, reason="they are known to fail", decided_by="somebody")
 
     def publish(self, day: dt.date) -> None:
-        publish_day(self.queue, self.results, day, "1")
+        publish_day(self.queue, self.results, self.system.viewings, day, "1")
 
     def prune(self) -> None:
         prune_message_log(self.queue, 0)
@@ -289,7 +289,7 @@ class Real:
         self._do(claims.record_failures(self._worker, attempt.claim, [job], failure, self._max_starts))
 
     def give_back(self, attempt: Attempt) -> None:
-        self._do(claims.give_back(self._worker, attempt.claim))
+        self._do(claims.release_claim(self._worker, attempt.claim))
 
     def _do(self, step: Any) -> Any:
         return self._loop.run_until_complete(step)

@@ -1,6 +1,5 @@
 """Processes of their own for Dagster runs and sensor ticks, forked from one that has imported everything."""
 
-import multiprocessing
 import os
 import signal
 import traceback
@@ -13,14 +12,12 @@ from multiprocessing.synchronize import Event
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from episodes_assets_tests.chaos.faults import Instant, Instants, watch
+from episodes_assets_tests.support.fork_server import FORK_SERVER
 
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
 
-# Never fork: the test's process has threads and connections.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["episodes_assets_tests.chaos.preloaded"])
 PATIENCE_SECONDS = 120
 
 
@@ -65,8 +62,8 @@ def own_process(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> 
 
     The function must be one that can be imported, and its arguments must pickle.
     """
-    ours, theirs = CONTEXT.Pipe(duplex=False)
-    process = CONTEXT.Process(target=_enter, args=(dict(os.environ), theirs, function, args, kwargs))
+    ours, theirs = FORK_SERVER.Pipe(duplex=False)
+    process = FORK_SERVER.Process(target=_enter, args=(dict(os.environ), theirs, function, args, kwargs))
     process.start()
     theirs.close()
     try:
@@ -122,7 +119,7 @@ class Halt:
 
     @classmethod
     def new(cls) -> "Halt":
-        return cls(CONTEXT.Event(), CONTEXT.Event())
+        return cls(FORK_SERVER.Event(), FORK_SERVER.Event())
 
     def wait(self) -> None:
         """Called in the process."""

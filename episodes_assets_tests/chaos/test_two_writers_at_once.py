@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from episodes_assets.errors import DayIncomplete, NothingToCancel
@@ -22,6 +23,7 @@ from episodes_assets_tests.chaos.conftest import Chaos
 from episodes_assets_tests.chaos.fingerprint import assert_nothing_is_half_done, assert_same, fingerprint
 from episodes_assets_tests.chaos.record import Promise
 from episodes_assets_tests.chaos.runs import tick
+from episodes_assets_tests.support.plans import NO_DIGEST
 from episodes_assets_tests.support.publishing import publish, read_jobs
 from episodes_assets_tests.support.system import System, day
 
@@ -113,13 +115,26 @@ def test_two_retries(planned: System, chaos: Chaos) -> None:
     assert deadlocks(planned) == 0
 
 
+def record_some(queue: Connection, jobs: pd.DataFrame, number: int) -> plans.Plan:
+    plan, _ = plans.record_plan(
+        queue,
+        day(1),
+        jobs,
+        checksum=str(number),
+        snapshot_id="s",
+        code_version="1",
+        chunk_jobs=60,
+        viewings=NO_DIGEST,
+    )
+    return plan
+
+
 def test_two_plannings_and_two_writers_of_the_state(planned: System, chaos: Chaos) -> None:
     jobs = with_queue(planned, read_jobs)
 
     def plan(number: int) -> None:
         some = jobs[jobs["epid"] % 3 == number % 3].reset_index(drop=True)
-        record = partial(plans.record_plan, day=day(1), jobs=some, checksum=str(number), snapshot_id="s")
-        with_queue(planned, lambda queue: record(queue, code_version="1", chunk_jobs=60))
+        with_queue(planned, lambda queue: record_some(queue, some, number))
 
     def track(number: int) -> None:
         epids = np.arange(number, number + 100)
@@ -173,8 +188,7 @@ def test_a_replanning_beside_a_publication_a_fan_out_or_a_retry(planned: System,
 
     def replan(number: int) -> plans.Plan:
         some = jobs[jobs["epid"] % 2 == number % 2].reset_index(drop=True)
-        record = partial(plans.record_plan, day=day(1), jobs=some, checksum=str(number), snapshot_id="s")
-        return with_queue(planned, lambda queue: record(queue, code_version="1", chunk_jobs=60))[0]
+        return with_queue(planned, lambda queue: record_some(queue, some, number))
 
     def publish_if_complete() -> None:
         with suppress(DayIncomplete):  # which says what to do

@@ -90,8 +90,51 @@ def test_a_day_published_from_a_plan_that_the_ledger_does_not_have(published: Re
     assert is_error
     assert told == (
         "`queue` does not have the plans that 2018-03-05 was published from: `queue` is older than"
-        " `results`: `episodes run 2018-03-05 --rework` plans and publishes them anew"
+        " `results`, or something else writes to it: `episodes run 2018-03-05 --repair --reason WHY` plans"
+        " and works them again from what was published"
     )
+
+
+def test_a_plan_that_was_superseded_by_no_later_one_is_lost() -> None:
+    records = agreeing()
+    superseded = [*records.plans[:4], replace(records.plans[4], is_current=False)]
+    ((is_error, told),) = said(replace(records, plans=superseded))
+    assert is_error
+    assert "does not have the plans that 2018-03-05 was published from" in told
+
+
+def test_outcomes_that_were_published_and_are_gone() -> None:
+    """As of a ledger of a moment when a job was open, or left out, that has an outcome since."""
+    records = agreeing()
+    publications = [replace(each, rows=10) for each in records.publications]
+    plans = [replace(each, succeeded=10) for each in records.plans]
+    assert compare(replace(records, publications=publications, plans=plans)) == []
+    more = [
+        replace(plans[0], succeeded=11),
+        *plans[1:],
+    ]  # of jobs that were retried, and are not published yet
+    assert compare(replace(records, publications=publications, plans=more)) == []
+    fewer = [*plans[:4], replace(plans[4], succeeded=9)]
+    ((is_error, told),) = said(replace(records, publications=publications, plans=fewer))
+    assert is_error
+    assert told == (
+        "`queue` does not have all the outcomes that 2018-03-05 was published from: `queue` is older than"
+        " `results`, or something else writes to it: `episodes run 2018-03-05 --repair --reason WHY` works"
+        " them again from what was published"
+    )
+
+
+def test_a_plan_that_names_other_viewings_than_were_published() -> None:
+    """Which says nothing of the lake."""
+    records = replace(agreeing(), viewings_version=3, viewings_digests={n: f"d{n}" for n in range(4)})
+    plans = [replace(each, viewings_version=3, viewings_digest="d3") for each in records.plans]
+    published = [replace(each, viewings_version=3, viewings_digest="d3") for each in records.publications]
+    assert compare(replace(records, plans=plans, publications=published)) == []
+    for version in (2, 9, None):
+        changed = [*plans[:4], replace(plans[4], viewings_version=version)]
+        ((is_error, told),) = said(replace(records, plans=changed, publications=published))
+        assert is_error
+        assert told.startswith("`queue` names other versions of the viewings than those that 2018-03-05 was")
 
 
 def test_a_ledger_of_an_earlier_moment() -> None:
@@ -99,7 +142,7 @@ def test_a_ledger_of_an_earlier_moment() -> None:
     found = said(replace(records, plans=records.plans[:2], last_plan_id=2))
     assert [is_error for is_error, _ in found] == [True, False]
     assert "3 days (2018-03-03, 2018-03-04, 2018-03-05) were published from" in found[0][1]
-    assert "`episodes backfill 2018-03-03 2018-03-05 --rework`" in found[0][1]
+    assert "`episodes backfill 2018-03-03 2018-03-05 --repair --reason WHY`" in found[0][1]
     assert "numbers up to 2, and plan 5 was published" in found[1][1]
 
 

@@ -29,6 +29,8 @@ from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.accounts.database import AccountsDatabase
 from episodes_assets_tests.cli.invoke import output, refusal
 
+pytestmark = pytest.mark.process
+
 GOOD = "correct horse battery"
 DAY = Lifetimes(ONE_DAY, ONE_DAY)
 

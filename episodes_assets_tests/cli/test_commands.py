@@ -21,6 +21,8 @@ from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets_tests.cli.invoke import output, refusal
 from episodes_assets_tests.support.system import System, day, throwaway
 
+pytestmark = pytest.mark.process
+
 COMMANDS = [
     ("demo",),
     ("up",),
@@ -46,6 +48,7 @@ COMMANDS = [
     *(("tokens", each) for each in ("create", "list", "revoke")),
     ("audit",),
     ("results",),
+    ("explain",),
     ("history",),
 ]
 
@@ -69,6 +72,7 @@ def test_the_list_of_commands_says_what_each_does(name: str) -> None:
         (["--help"], set()),
         (["audit", "--help"], {"psycopg"}),
         (["results", "--help"], {"psycopg"}),
+        (["explain", "--help"], {"psycopg"}),
         (["state", "--help"], {"adbc_driver_postgresql", "psycopg", "numpy", "pandas", "pyarrow"}),
     ],
 )

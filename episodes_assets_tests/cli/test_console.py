@@ -25,6 +25,8 @@ from episodes_assets_tests.cli.invoke import output
 from episodes_assets_tests.support.plans import record
 from episodes_assets_tests.support.system import System
 
+pytestmark = pytest.mark.process
+
 # Clipboard, title, hyperlink, cleared screen, a C1 sequence, hidden and reordered text, a forged line.
 HOSTILE = (
     "\x1b]52;c;cm0gLXJm\x07\x1b]0;title\x07\x1b]8;;http://evil.example\x1b\\here\x1b]8;;\x1b\\\x1b[2J\x1b[H"

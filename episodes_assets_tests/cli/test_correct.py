@@ -18,6 +18,8 @@ from episodes_assets_tests.support.days import PLANNING
 from episodes_assets_tests.support.runs import QUIET
 from episodes_assets_tests.support.system import System, day, failure
 
+pytestmark = pytest.mark.process
+
 LATE = 9  # the episode that the drop of day 2 lacks by mistake
 
 

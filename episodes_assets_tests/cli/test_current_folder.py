@@ -15,6 +15,8 @@ from episodes_assets.cli.supervisor import episodes_argv
 from episodes_assets_tests.support.own_server import free_port
 from episodes_assets_tests.support.system import System, day
 
+pytestmark = pytest.mark.process
+
 EPISODES = Path(sys.executable).with_name("episodes")
 
 
@@ -101,7 +103,7 @@ def test_a_command_that_serves(command: str, system: System, hostile: Path) -> N
 def test_by_the_name_of_the_package(system: System, hostile: Path) -> None:
     """What is typed as `python -m` looks there before anything of ours runs, unless it is `python -P -m`."""
     for arguments in (["db", "status"], ["run", "--help"]):
-        assert system.cli(*arguments).returncode == 0
+        subprocess.run(episodes_argv(*arguments), check=True, capture_output=True)
     assert executed(hostile) == ""
     only = Path("typer.py").read_text(encoding="utf-8")
     for file in Path().glob("*.py"):

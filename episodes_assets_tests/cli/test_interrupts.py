@@ -13,6 +13,8 @@ from episodes_assets import signals
 from episodes_assets.cli import runs
 from episodes_assets_tests.support.system import System, day
 
+pytestmark = pytest.mark.process
+
 EPISODES = Path(sys.executable).with_name("episodes")
 # Sends the process a signal when the module of that name begins to be imported: at a moment that is the same
 # on every machine. It stands first in the path of modules, so Python's start imports it.

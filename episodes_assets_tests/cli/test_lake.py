@@ -5,9 +5,13 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets_tests.support.input_viewings import fill, watch
 from episodes_assets_tests.support.system import System, day, failure
+
+pytestmark = pytest.mark.process
 
 BEFORE = day(1) - dt.timedelta(days=1)
 

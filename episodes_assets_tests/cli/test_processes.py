@@ -23,6 +23,8 @@ from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.settings import load_settings
 from episodes_assets.worker import main
 
+pytestmark = pytest.mark.process
+
 NO_DSNS = Dsns(dict.fromkeys(Purpose, "postgresql://nobody@/nowhere"), is_embedded=False)
 
 

@@ -15,20 +15,23 @@ from typer.testing import CliRunner
 from episodes_assets.cli.app import app
 from episodes_assets.errors import DatabasesDisagree, LedgerBehind
 from episodes_assets.ledger.dispatch import fan_out_day
+from episodes_assets.ledger.held import waive_held_jobs
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.results import publications, publish
 from episodes_assets.results.verify import read_records
 from episodes_assets_tests.cli.invoke import output
+from episodes_assets_tests.support.days import PLANNING
 from episodes_assets_tests.support.system import System, day, failure
 
 AGREE = "The databases and the lake agree"
 
 
-def work(system: System, first: int, last: int, *, rework: bool = False) -> None:
-    """Plan, work and publish some days."""
+def work(system: System, first: int, last: int, *, rework: bool = False, repair: str = "") -> None:
+    """Plan, work and publish some days; or repair them, for a reason."""
     days = (day(first), day(last))
-    system.plan(*days, rework=rework)
+    planned = system.materialize(*days, select=PLANNING, rework=rework, repair=repair)
+    assert planned.success, failure(planned)
     with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
         for number in range(first, last + 1):
             fan_out_day(queue, day(number))
@@ -81,7 +84,7 @@ def test_a_ledger_of_an_earlier_moment_is_seen_and_gives_no_number_twice(worked:
         work(worked, 2, 2, rework=True)
     told = disagreement()
     assert "plans that 3 days (2018-03-02, 2018-03-03, 2018-03-04) were published from" in told
-    assert "`episodes backfill 2018-03-02 2018-03-04 --rework`" in told
+    assert "`episodes backfill 2018-03-02 2018-03-04 --repair --reason WHY`" in told
     with (
         connect(worked.dsn(Purpose.QUEUE), autocommit=True) as queue,
         connect(worked.dsn(Purpose.RESULTS), autocommit=True) as results,
@@ -91,14 +94,34 @@ def test_a_ledger_of_an_earlier_moment_is_seen_and_gives_no_number_twice(worked:
         with pytest.raises(
             LedgerBehind, match="published from plan 5, and the ledger only knows it up to plan 2"
         ):
-            publish.publish_day(queue, results, day(2), "1")
+            publish.publish_day(queue, results, worked.viewings, day(2), "1")
         assert publications.find_day(results, day(2)) == before
     # As every night: the days go on, under numbers of their own.
     work(worked, 3, 4)
     plans = worked.query("results", "SELECT day, plan_id FROM published.history ORDER BY publication_id")
     assert len({plan_id for _, plan_id in plans}) == len(plans)
     assert disagreement().count("2018-03-02") == 2  # in the finding and in the command
-    work(worked, 2, 2, rework=True)
+    work(worked, 2, 2, repair="a restore")
+    assert AGREE in output("db", "status")[0]
+
+
+def test_a_ledger_of_a_moment_when_more_was_left_out_is_seen_and_repaired(worked: System) -> None:
+    published = worked.published().to_csv()
+    plan = "(SELECT plan_id FROM ledger.plans WHERE day = '2018-03-02')"
+    worked.query("queue", f"DELETE FROM ledger.outcomes WHERE plan_id = {plan} AND position = 0")
+    worked.query(
+        "queue", f"UPDATE ledger.chunks SET succeeded = succeeded - 1 WHERE plan_id = {plan} AND chunk = 0"
+    )
+    worked.hold_jobs(f"plan_id = {plan} AND position = 0")
+    with connect(worked.dsn(Purpose.QUEUE), autocommit=True) as queue:
+        waive_held_jobs(queue, day(2), reason="r", decided_by="b")
+    told = disagreement()
+    assert "`queue` does not have all the outcomes that 2018-03-02 was published from" in told
+    assert "`episodes run 2018-03-02 --repair --reason WHY`" in told
+    refused = failure(worked.materialize(day(2), select=["published_results"]))
+    assert "now 1 are left out: `queue` was restored to an earlier moment" in refused
+    work(worked, 2, 2, repair="a restore")
+    assert worked.published().to_csv() == published
     assert AGREE in output("db", "status")[0]
 
 

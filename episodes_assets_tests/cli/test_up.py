@@ -29,6 +29,8 @@ from episodes_assets_tests.cli.invoke import refusal
 from episodes_assets_tests.support.own_server import free_port
 from episodes_assets_tests.support.system import System, day, failure
 
+pytestmark = pytest.mark.process
+
 LAUNCH = """
 mutation ($params: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $params) {
@@ -123,7 +125,10 @@ def test_a_backfill_through_the_daemon_publishes_what_a_range_does(system: Syste
         assert len(children) >= 5
         (ui,) = [child for child in children if "webserver" in child.cmdline()]
         given = {name for name, value in ui.environ().items() if name.endswith("_DSN") and value != WITHHELD}
-        assert given == {"EPISODES_DAGSTER_DSN", "EPISODES_DASHBOARD_DSN", "EPISODES_QUEUE_DSN"}
+        assert given == {
+            "EPISODES_DAGSTER_DSN", "EPISODES_DASHBOARD_DSN", "EPISODES_QUEUE_DSN",
+            "EPISODES_RESULTS_READER_DSN",
+        }  # fmt: skip
         # Nothing but the login is open to other users of this machine: no port, no folder.
         assert {at.laddr.port for each in children for at in each.net_connections() if listens(at)} == {port}
         folder = system.home / "dagster"

@@ -17,10 +17,12 @@ from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.dashboard.html import Element, read
 from episodes_assets_tests.support.fleet_page import client, get
-from episodes_assets_tests.support.plans import jobs_of, record
+from episodes_assets_tests.support.plans import NO_DIGEST, jobs_of, record
 from episodes_assets_tests.support.system import System, day
 from episodes_assets_tests.support.workers import eventually, states, worker
 from episodes_assets_tests.worker.poisoned import FINDS_THEM
+
+pytestmark = pytest.mark.process
 
 RAISES = 90
 POISONED = pd.Timestamp("2018-02-13")
@@ -106,6 +108,7 @@ def test_workers_and_jobs_that_fail_are_seen_and_tried_again(
             f"2018-03-01 · epid {epid} · algorithm 90 OSError: poisoned" for epid in (1, 2)
         ]
         assert "in compute" in held[0].one("pre").text
+        assert held[0].all("a", href="/explain/2018-03-01/1/90")
         assert posts(page) == {
             "/fleet/days/2018-03-01/retry",
             "/fleet/days/2018-03-01/jobs/1/90/retry",
@@ -201,7 +204,14 @@ def test_many_days_and_held_jobs_are_shown_a_few_at_a_time(system: System, queue
     system.query("queue", "UPDATE ledger.job_attempts SET error = 'y' WHERE position < 3")
     for number in range(2, DAYS_SHOWN + 3):
         plans.record_plan(
-            queue, day(number), jobs_of(1), checksum="c", snapshot_id="s", code_version="1", chunk_jobs=2
+            queue,
+            day(number),
+            jobs_of(1),
+            checksum="c",
+            snapshot_id="s",
+            code_version="1",
+            chunk_jobs=2,
+            viewings=NO_DIGEST,
         )
     browser = client(system)
     page = get(browser, "/fleet")

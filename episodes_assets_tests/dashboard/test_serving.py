@@ -24,6 +24,8 @@ from episodes_assets_tests.dashboard.served import PASSWORD, Dashboard, serving
 from episodes_assets_tests.support.certificates import certificate_for
 from episodes_assets_tests.support.system import System
 
+pytestmark = pytest.mark.process
+
 MESSAGE_TOO_BIG = 1009
 
 

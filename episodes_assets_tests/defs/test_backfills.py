@@ -11,6 +11,8 @@ from episodes_assets.days import ONE_DAY, days_between
 from episodes_assets_tests.defs.launchpad import Launchpad, opened_ui
 from episodes_assets_tests.support.system import System, day, failure
 
+pytestmark = pytest.mark.process
+
 GRAPH = (
     "input_episodes",
     "input_viewings",

@@ -12,6 +12,8 @@ from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.support.runs import QUIET, execute, tick
 from episodes_assets_tests.support.system import System, day
 
+pytestmark = pytest.mark.process
+
 
 def test_the_whole_chain(system: System) -> None:
     system.generate(day(1), day(1))

@@ -23,6 +23,8 @@ from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.support.days import PLANNING
 from episodes_assets_tests.support.system import System, day, failure
 
+pytestmark = pytest.mark.process
+
 
 def test_a_day_and_its_rerun(system: System) -> None:
     system.generate(day(1), day(2))

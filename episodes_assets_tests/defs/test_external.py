@@ -10,6 +10,8 @@ from episodes_assets.settings import load_settings
 from episodes_assets_tests.defs.launchpad import ASSET_JOB, PARTITION, opened_ui
 from episodes_assets_tests.support.system import System, day
 
+pytestmark = pytest.mark.process
+
 OURS = {spec.key for asset in ASSETS for spec in asset.specs}
 NOT_OURS = {spec.key for spec in EXTERNAL}
 NAMES = tuple(sorted(key.to_user_string() for key in OURS))

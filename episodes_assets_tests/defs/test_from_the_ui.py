@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
+import pytest
 
 from episodes_assets.accounts.identity import operating_system_user
 from episodes_assets.defs.jobs import WaiverOptions
@@ -22,6 +23,8 @@ from episodes_assets_tests.defs.launchpad import (
 )
 from episodes_assets_tests.support.runs import execute, tick
 from episodes_assets_tests.support.system import System, day
+
+pytestmark = pytest.mark.process
 
 GRAPH = (
     "episode_jobs",

@@ -26,6 +26,8 @@ from episodes_assets_tests.support.input_viewings import BEFORE, ONE_DAY, fill, 
 from episodes_assets_tests.support.older_release import become_older
 from episodes_assets_tests.support.system import System, day, failure
 
+pytestmark = pytest.mark.process
+
 
 def retain(system: System, since: dt.date) -> None:
     """What other teams do with old viewings."""

@@ -15,7 +15,7 @@ from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.results import state
 from episodes_assets_tests.support.days import PLANNING
-from episodes_assets_tests.support.plans import jobs_of
+from episodes_assets_tests.support.plans import NO_DIGEST, jobs_of
 from episodes_assets_tests.support.system import System, day, failure
 
 
@@ -97,7 +97,14 @@ def test_who_loses_is_told_that_another_run_goes_on(
     def read_once_it_is_replaced(*args: Any) -> Any:
         with connect(planned.dsn(Purpose.QUEUE), autocommit=True) as queue:
             plans.record_plan(
-                queue, day(1), jobs_of(1), checksum="c", snapshot_id="s", code_version="1", chunk_jobs=1
+                queue,
+                day(1),
+                jobs_of(1),
+                checksum="c",
+                snapshot_id="s",
+                code_version="1",
+                chunk_jobs=1,
+                viewings=NO_DIGEST,
             )
         return read(*args)
 

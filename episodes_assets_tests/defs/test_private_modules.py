@@ -15,7 +15,7 @@ PACKAGE = PROJECT_FOLDER / "episodes_assets"
 PUBLIC = {"dagster", "dagster_postgres"}
 # By our module and Dagster's: the reason.
 REASONS = {
-    "dashboard/auth/gate.py": {
+    "dashboard/auth/audit.py": {
         "dagster_postgres.utils": "what its storage raises when the database is away",
     },
     "dashboard/auth/graphql.py": {

@@ -1,18 +1,19 @@
 """Damage of each kind is found by a check that names a command, and the command puts back what was there."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import dagster as dg
 import pytest
 
 from episodes_assets.cli.runs import run_config
 from episodes_assets.definitions import build_defs
+from episodes_assets_tests.support.repairs import WHY, launch_repair, publish_three_days, repairs, stored
 from episodes_assets_tests.support.runs import QUIET
 from episodes_assets_tests.support.system import System, day, failure
 
+pytestmark = pytest.mark.process
+
 COMMAND = "episodes run 2018-03-02 --repair --reason"
-WHY = "somebody wrote to the database"
 STATE = "state_only_grows_and_matches_its_manifest"
 JOBS = "every_due_row_has_one_job"
 OUTCOMES = "every_job_has_one_outcome"
@@ -98,6 +99,13 @@ DAMAGES = {
         JOBS,
         "jobs",
     ),
+    "the version of a plan's viewings changed": Damage(
+        "queue",
+        f"UPDATE ledger.plans SET viewings_version = viewings_version + 1 WHERE plan_id = {_PLAN}",
+        "episode_jobs",
+        JOBS,
+        "version of the viewings",
+    ),
     "an outcome deleted": Damage(
         "queue",
         f"DELETE FROM ledger.outcomes WHERE plan_id = {_PLAN} AND position = 1",
@@ -153,36 +161,6 @@ DAMAGES = {
 }
 
 
-def stored(system: System) -> dict[str, Any]:
-    """What consumers read, byte by byte, and what it is made from."""
-    return {
-        "published": system.published().to_csv(),
-        "state": system.query("results", "SELECT epid, tracked_on FROM state.tracked_episodes ORDER BY epid"),
-        "days": system.query(
-            "results", "SELECT day, total, checksum, previous_checksum FROM state.tracked_days ORDER BY day"
-        ),
-        "jobs": [system.jobs(day(number)) for number in (1, 2, 3)],
-    }
-
-
-def repairs(system: System) -> list[tuple[Any, ...]]:
-    return system.query("results", "SELECT day, what, reason FROM published.repairs ORDER BY repair_id")
-
-
-def launch_repair(reason: str, number: int = 2) -> dg.ExecuteInProcessResult:
-    """Launch the job as its launchpad does, with its reason filled in."""
-    job = build_defs().resolve_job_def("repair_days")
-    config: dict[str, Any] = dict(job.get_run_config_for_partition_key(str(day(number))))
-    config["ops"]["tracked_episodes"]["config"]["reason"] = reason
-    with dg.DagsterInstance.get() as instance:
-        return job.execute_in_process(
-            instance=instance,
-            partition_key=str(day(number)),
-            run_config={**config, **QUIET},
-            raise_on_error=False,
-        )
-
-
 def failed_checks(result: dg.ExecuteInProcessResult) -> set[str]:
     return {each.check_name for each in result.get_asset_check_evaluations() if not each.passed}
 
@@ -190,16 +168,7 @@ def failed_checks(result: dg.ExecuteInProcessResult) -> set[str]:
 @pytest.fixture
 def worked(system: System) -> System:
     """Three published days, and viewings of the second that have arrived since."""
-    system.generate(day(1), day(3), episodes=60)
-    with system.workers():
-        result = system.materialize(day(1), day(3))
-        assert result.success, failure(result)
-    system.query(
-        "input",
-        "INSERT INTO viewings SELECT epid, viewer_id + 1, viewed_at, seconds_watched + 1, completed"
-        " FROM viewings WHERE viewed_at >= '2018-03-02' AND viewed_at < '2018-03-03' ON CONFLICT DO NOTHING",
-    )
-    return system
+    return publish_three_days(system)
 
 
 @pytest.mark.slow
@@ -237,7 +206,10 @@ def test_the_command_repairs_a_day_and_its_record_is_shown(worked: System) -> No
     worked.query("results", DAMAGES["a published row deleted"].statement)
     repaired = worked.cli("run", "2018-03-02", "--repair", "--reason", WHY, "--workers", "1")
     assert repaired.returncode == 0, repaired.stderr
+    assert "2018-03-02: repaired: published rows" in repaired.stdout
     assert stored(worked) == before
+    again = worked.cli("run", "2018-03-02", "--repair", "--reason", WHY, "--workers", "0")
+    assert (again.returncode, "There was nothing to repair." in again.stdout) == (0, True)
     shown = " ".join(worked.cli("history", "2018-03-02").stdout.split())
     assert "published rows" in shown
     assert "os user" in shown

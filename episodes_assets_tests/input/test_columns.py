@@ -26,6 +26,8 @@ from episodes_assets.postgres.databases import Purpose
 from episodes_assets.worker.compute import JobWindows
 from episodes_assets_tests.support.system import System, day, failure
 
+pytestmark = pytest.mark.process
+
 INSERT = "INSERT INTO episodes (batch_date, epid, algorithm_id, start_date)"
 
 

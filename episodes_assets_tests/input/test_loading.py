@@ -13,6 +13,8 @@ from episodes_assets.input.loading import EPISODES_SCHEMA, VIEWINGS_SCHEMA, repl
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.support.system import System, day
 
+pytestmark = pytest.mark.process
+
 AT = dt.datetime(2018, 3, 1, 20, 15, tzinfo=dt.UTC)
 LARGE = 2**53 + 1
 

@@ -13,6 +13,8 @@ import pytest
 
 from episodes_assets.input.loading import VIEWINGS_SCHEMA, _counted
 
+pytestmark = pytest.mark.process
+
 # So many that another thread is the one to let go at least once, were there any.
 _READINGS = 2_000
 _PARQUET_ROWS = 2_000

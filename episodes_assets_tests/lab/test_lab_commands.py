@@ -24,6 +24,8 @@ from episodes_assets_tests.lab.conftest import LAST, silent
 from episodes_assets_tests.lab.labs_of_tests import episodes, files_of, held_server, succeeds
 from episodes_assets_tests.support.system import System, throwaway
 
+pytestmark = pytest.mark.process
+
 COMMANDS = ("take", "load", "clone", "verify", "list", "show", "drop", "replay", "up")
 SMALL = TakeRequest(LAST, sample=SampleSpec(Kind.SHARE, share=0.2))
 

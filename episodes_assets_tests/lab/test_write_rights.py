@@ -202,9 +202,6 @@ def test_the_publishers_own_role_is_refused(system: System) -> None:
         (Purpose.QUEUE_READER, "SELECT * FROM ledger.workers"),
         (Purpose.QUEUE_READER, "SELECT * FROM pgqueuer"),
         (Purpose.QUEUE_READER, "DELETE FROM ledger.jobs"),
-        (Purpose.RESULTS_READER, "SELECT decision FROM published.days"),
-        (Purpose.RESULTS_READER, "SELECT * FROM published.history"),
-        (Purpose.RESULTS_READER, "SELECT * FROM published.repairs"),
         (Purpose.RESULTS_READER, "INSERT INTO state.tracked_days (day) VALUES ('2018-03-01')"),
     ],
 )

@@ -155,7 +155,7 @@ def test_a_byte_that_differs_is_refused_or_changes_nothing(
             file.seek(at)
             file.write(bytes([byte ^ other]))
         reader = Viewings(str(tmp_path))
-        monkeypatch.setattr(reader, "_known", lake._known)  # the log is read once
+        monkeypatch.setattr(reader, "_versions", lake._versions)  # the log is read once
         try:
             assert read(reader, version, wanted, FIRST) == taken, at
         except LakeDamaged:

@@ -15,7 +15,8 @@ from deltalake import DeltaTable
 
 from episodes_assets.errors import DropMissing, LakeDamaged, WrongEnvironment
 from episodes_assets.lake import upkeep
-from episodes_assets.lake.drops import RECORD, Drop, Drops
+from episodes_assets.lake.drop_record import RECORD, Drop
+from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.tables import LakeTable
 from episodes_assets.planning.drop import ACCEPTED, QUARANTINED, SCHEMA, validate_drop
 from episodes_assets_tests.support.drops import drop

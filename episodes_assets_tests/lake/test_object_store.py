@@ -21,6 +21,8 @@ from episodes_assets_tests.support.lake_drops import take as take_drop
 from episodes_assets_tests.support.older_snapshots import older
 from episodes_assets_tests.support.system import System, day, failure
 
+pytestmark = pytest.mark.process
+
 URL = "s3://lake/of/tests"
 
 

@@ -6,9 +6,12 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
+import pytest
 from deltalake import DeltaTable
 
 from episodes_assets_tests.support.system import System, day, failure
+
+pytestmark = pytest.mark.process
 
 
 def test_reach_of_a_whole_day_in_sql(system: System, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import pytest
 from episodes_assets_tests.lake.contents import contents
 from episodes_assets_tests.support.system import System, day
 
+pytestmark = pytest.mark.process
+
 ODD = {
     "PYTHONHASHSEED": "4242",
     "TZ": "Asia/Kathmandu",

@@ -19,6 +19,8 @@ from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets_tests.lake.small_lakes import FIRST, ONE_DAY, SCHEMA, read, rows_of, take
 
+pytestmark = pytest.mark.process
+
 
 def test_versions_stay_readable(tmp_path: Path) -> None:
     lake = Viewings(str(tmp_path))
@@ -49,7 +51,7 @@ def test_a_lake_of_another_environment_is_read_and_not_written(tmp_path: Path) -
         lake.commit(SCHEMA, lambda _: [], environment="production", facts={})
     with pytest.raises(WrongEnvironment):
         lake.change_stamp("production", "staging")
-    assert lake.change_stamp("development", "staging", look_only=True) is True
+    assert lake.change_stamp("development", "staging", dry_run=True) is True
     lake.verify_environment("development")
     assert lake.change_stamp("development", "staging") is True
     lake.verify_environment("staging")

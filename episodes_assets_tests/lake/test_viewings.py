@@ -26,6 +26,8 @@ from episodes_assets.lake.versions import TableVersion
 from episodes_assets.lake.viewings import Viewings, covered_from, schema_of
 from episodes_assets_tests.lake.small_lakes import FIRST, ONE_DAY, SCHEMA, read, rows_of, take
 
+pytestmark = pytest.mark.process
+
 DAYS = 4
 
 EPISODE = st.integers(0, 12) | st.sampled_from([np.iinfo(np.int64).max, np.iinfo(np.int64).min])
@@ -40,7 +42,7 @@ VIEWING = st.tuples(st.none() | EPISODE, st.integers(0, 86_399))
     part=st.integers(1, 40),
     row_group=st.integers(1, 20),
     run=st.integers(1, 60),
-    footers=st.sampled_from([0, 3 * lake_viewings._ROW_GROUP_BYTES, lake_viewings.FOOTER_BYTES]),
+    footers=st.sampled_from([0, 3 * day_file._ROW_GROUP_BYTES, day_file.FOOTER_BYTES]),
 )
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_read_is_what_was_taken(
@@ -58,7 +60,7 @@ def test_what_is_read_is_what_was_taken(
             patch.setattr(module, "ROW_GROUP_ROWS", row_group)
         patch.setattr(lake_viewings, "PART_VIEWINGS", part)
         patch.setattr(lake_viewings, "RUN_ROWS", run)
-        patch.setattr(lake_viewings, "FOOTER_BYTES", footers)
+        patch.setattr(day_file, "FOOTER_BYTES", footers)
         lake = Viewings(str(tmp_path_factory.mktemp("lake")))
         dates = [FIRST + number * ONE_DAY for number in range(DAYS)]
         version = take(
@@ -82,7 +84,7 @@ def test_what_is_read_is_what_was_taken(
         assert all(row["completed"] == (row["viewer_id"] % 2 == 0) for row in found)
         for table in parts:
             assert len(table) <= part or len(table["epid"].unique()) == 1
-        assert sum(each.bytes for each in lake._footers._kept.values()) == lake._footers._bytes <= footers
+        assert sum(each.bytes for each in lake._footers._footers.values()) == lake._footers._bytes <= footers
         for number, day in enumerate(dates):
             viewed = sorted({epid for epid, _ in days[number] if epid is not None})
             assert lake.episodes_of(version, day).tolist() == viewed
@@ -142,9 +144,9 @@ def test_the_ends_of_files_are_kept_within_bounds(tmp_path: Path, monkeypatch: p
     files = lake.at(take(lake, *days, days=dates)).files
 
     def kept() -> list[dt.date]:
-        return [each.file.day for each in lake._footers._kept.values()]
+        return [each.file.day for each in lake._footers._footers.values()]
 
-    monkeypatch.setattr(lake_viewings, "FOOTER_BYTES", 6 * lake_viewings._ROW_GROUP_BYTES)
+    monkeypatch.setattr(day_file, "FOOTER_BYTES", 6 * day_file._ROW_GROUP_BYTES)
     for day in (dates[0], dates[1], dates[3], dates[0], dates[4]):
         assert lake.count(files[day]) == 1
     assert kept() == [dates[3], dates[0], dates[4]]
@@ -159,9 +161,9 @@ def test_the_ends_of_files_are_kept_within_bounds(tmp_path: Path, monkeypatch: p
         alive = [
             each
             for each in gc.get_objects()
-            if isinstance(each, lake_viewings._Footer) and each.file in files.values()
+            if isinstance(each, day_file.Footer) and each.file in files.values()
         ]
-        assert sum(each.bytes for each in alive) <= 6 * lake_viewings._ROW_GROUP_BYTES
+        assert sum(each.bytes for each in alive) <= 6 * day_file._ROW_GROUP_BYTES
 
 
 def test_coverage_is_what_was_taken_without_a_gap(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_worker_of_a_cancelled_day_writes_nothing_more(system: System, queue: 
                 with pytest.raises(ClaimLost):
                     await late
             await claims.uncount_start(connection, slow, slow.jobs)
-            await claims.give_back(connection, slow)
+            await claims.release_claim(connection, slow)
             assert system.fingerprint() == cancelled
         quick = await claims.claim_chunk(connection, message, "quick")
         assert quick is not None

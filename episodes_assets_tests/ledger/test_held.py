@@ -8,7 +8,7 @@ from episodes_assets.ledger import held, plans
 from episodes_assets.ledger.held import TRACEBACK_CHARACTERS, HeldJob, read_held, read_held_first
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets_tests.support.plans import jobs_of
+from episodes_assets_tests.support.plans import NO_DIGEST, jobs_of
 from episodes_assets_tests.support.system import System, day
 
 
@@ -29,7 +29,14 @@ def two_plans(system: System, queue: Connection) -> list[int]:
     for number in (1, 2):
         jobs = jobs_of(*range(10 * number, 10 * number + 4))
         plan, _ = plans.record_plan(
-            queue, day(number), jobs, checksum="c", snapshot_id="s", code_version="1", chunk_jobs=2
+            queue,
+            day(number),
+            jobs,
+            checksum="c",
+            snapshot_id="s",
+            code_version="1",
+            chunk_jobs=2,
+            viewings=NO_DIGEST,
         )
         found.append(plan.plan_id)
     system.hold_jobs("position < 2")

@@ -6,15 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 import pandas as pd
 import pytest
 
-from episodes_assets.errors import DayNotPlanned
+from episodes_assets.errors import DayNotPlanned, LakeMissing
 from episodes_assets.ledger import plans
 from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.ledger.held import retry_held_jobs
+from episodes_assets.ledger.plans import Plan
 from episodes_assets.ledger.progress import backlog, read_progress
+from episodes_assets.ledger.verify import describe_damage
 from episodes_assets.planning.jobs import plan_checksum
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets_tests.support.plans import jobs_of, record
+from episodes_assets_tests.support.plans import NO_DIGEST, jobs_of, record
 from episodes_assets_tests.support.system import System, day
 
 
@@ -69,6 +71,7 @@ def test_plannings_at_once_are_given_no_number_twice(system: System) -> None:
                 snapshot_id="s",
                 code_version="1",
                 chunk_jobs=1,
+                viewings=NO_DIGEST,
                 above=50,
             )
         return plan.plan_id
@@ -123,7 +126,16 @@ def test_fanning_out_twice_sends_nothing_twice_and_finds_what_was_lost(
 def test_jobs_that_catch_up_yield_to_the_others(system: System, queue: Connection) -> None:
     jobs = jobs_of(1, 2, 3, 4)
     jobs.loc[jobs["epid"] == 1, "window_start"] -= pd.Timedelta(days=400)
-    plans.record_plan(queue, day(1), jobs, checksum="c", snapshot_id="s", code_version="1", chunk_jobs=2)
+    plans.record_plan(
+        queue,
+        day(1),
+        jobs,
+        checksum="c",
+        snapshot_id="s",
+        code_version="1",
+        chunk_jobs=2,
+        viewings=NO_DIGEST,
+    )
     fan_out_day(queue, day(1))
     order = system.query(
         "queue",
@@ -177,3 +189,79 @@ def test_who_waited_for_a_plan_that_was_replaced_works_on_the_new_one(
     assert system.query("queue", "SELECT plan_id FROM ledger.job_attempts") == []
     fanned_out = "SELECT plan_id FROM ledger.plans WHERE fanned_out_at IS NOT NULL"
     assert system.query("queue", fanned_out) == [(new.plan_id,)] != [(old.plan_id,)]
+
+
+def test_a_day_that_the_lake_lacks_keeps_its_plan_and_gets_no_new_one(
+    system: System, queue: Connection
+) -> None:
+    """A plan without a version of the viewings is one that no worker can compute."""
+    plan, _ = record(queue, 1, 2)
+    before = system.fingerprint()
+    with pytest.raises(LakeMissing, match="no viewings of 2018-03-01 to compute its jobs from"):
+        record(queue, 2, 3, viewings=None)
+    assert system.fingerprint() == before
+    assert record(queue, 1, 2, viewings=None) == (plan, False)
+
+
+def test_damage_is_looked_for_when_no_other_planning_can_come_in_between(
+    system: System, queue: Connection
+) -> None:
+    """So of two repairs at once the second one looks at what the first one has made."""
+    plan, _ = record(queue, 1, 2)
+    jobs = jobs_of(1, 2)
+    seen: list[int | None] = []
+
+    def find_damage(found: Plan | None) -> str:
+        seen.append(found.plan_id if found else None)
+        return "jobs" if found and found.plan_id == plan.plan_id else ""
+
+    def repair() -> bool:
+        with connect(system.dsn(Purpose.QUEUE), autocommit=True) as connection:
+            _, changed = plans.record_plan(
+                connection,
+                day(1),
+                jobs,
+                checksum=plan_checksum(jobs),
+                snapshot_id="s",
+                code_version="1",
+                chunk_jobs=2,
+                viewings=NO_DIGEST,
+                find_damage=find_damage,
+            )
+        return changed
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(lambda _: repair(), range(2))) == [False, True]
+    assert seen == [plan.plan_id, plan.plan_id + 1]
+    assert system.query("queue", "SELECT count(*) FROM ledger.plans") == [(2,)]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM ledger.job_attempts WHERE position = 1",
+        "INSERT INTO ledger.job_attempts (plan_id, position, is_held, error) VALUES (1, 2, true, 'x')",
+        "UPDATE ledger.job_attempts SET position = 2 WHERE position = 1",  # of another chunk
+        "UPDATE ledger.chunks SET held = held + 1 WHERE chunk = 1",
+    ],
+)
+def test_held_jobs_that_are_counted_otherwise_are_damage(
+    system: System, queue: Connection, damage: str
+) -> None:
+    plan, _ = record(queue, 1, 2, 3)
+    system.finish_jobs("epid = 1")
+    system.hold_jobs("epid = 2")
+    assert describe_damage(queue, system.dsn(Purpose.QUEUE), plan) == ""
+    system.query("queue", damage)
+    assert describe_damage(queue, system.dsn(Purpose.QUEUE), plan) == "held jobs"
+
+
+def test_a_plan_that_something_else_superseded_leaves_no_work_behind(
+    system: System, queue: Connection
+) -> None:
+    record(queue, 1, 2)
+    system.finish_jobs()
+    system.query("queue", "UPDATE ledger.plans SET superseded_at = now()")
+    record(queue, 1, 2)
+    assert system.query("queue", "SELECT count(*) FROM ledger.jobs") == [(2,)]
+    assert system.query("queue", "SELECT count(*) FROM ledger.outcomes") == [(0,)]

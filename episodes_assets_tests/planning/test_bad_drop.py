@@ -75,6 +75,22 @@ def test_duplicates_with_other_dates_keep_none() -> None:
     assert reasons.str.contains("duplicate_with_other_dates").all()
 
 
+@pytest.mark.parametrize(
+    ("premieres", "reasons"),
+    [
+        ((None, None), ["duplicate"]),
+        ((None, LATER, None), ["duplicate_with_other_dates"] * 3),
+    ],
+)
+def test_dates_that_are_missing_are_equal_to_each_other_alone(
+    premieres: tuple[dt.date | None, ...], reasons: list[str]
+) -> None:
+    twins = [{"algorithm_id": 1, "premier_date": premiere} for premiere in premieres]
+    validated = validate_drop(drop({}, *twins, {"epid": 2}))
+    assert validated.quarantined["reasons"].tolist() == reasons
+    assert len(validated.accepted) == 2 + len(premieres) - len(reasons)
+
+
 def test_a_row_may_break_several_rules() -> None:
     validated = validate_drop(drop({"epid": -1, "start_date": None}))
     assert set(validated.reasons) == {"epid_negative", "start_date_missing"}

@@ -236,7 +236,8 @@ def test_each_way_to_the_lake_refuses_a_host_that_is_not_listed(
 ) -> None:
     monkeypatch.setenv("EPISODES_LAKE_URL", "s3://lake.example/x")
     denied = "EPISODES_LAKE_URL -> s3://lake.example denied"
-    for command in (["worker"], ["lake", "status"], ["lake", "verify"], ["lake", "vacuum"]):
+    explain = ["explain", "2018-03-01", "1"]
+    for command in (["worker"], explain, ["lake", "status"], ["lake", "verify"], ["lake", "vacuum"]):
         error = refusal(*command)
         assert isinstance(error, HostNotAllowed), command
         assert denied in str(error)
@@ -249,7 +250,7 @@ def test_each_way_to_the_lake_refuses_a_host_that_is_not_listed(
 
 
 def test_the_lakes_tables_are_made_where_its_host_was_looked_at() -> None:
-    """Elsewhere than in the lake itself, only a worker makes them: it is handed a URL that was."""
+    """Else a worker makes them, and what reads one episode: both are handed a URL that was."""
     tables = {"Drops", "LakeTable", "OlderSnapshots", "TableFiles", "Viewings"}
     package = PROJECT_FOLDER / "episodes_assets"
     makers = {
@@ -259,7 +260,8 @@ def test_the_lakes_tables_are_made_where_its_host_was_looked_at() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in tables
     }
     assert makers == {
-        "lake/drops.py", "lake/opening.py", "worker/chunk.py", "worker/compute.py", "worker/main.py",
+        "lake/drops.py", "lake/episode.py", "lake/opening.py", "worker/chunk.py", "worker/compute.py",
+        "worker/main.py",
     }  # fmt: skip
 
 

@@ -10,6 +10,8 @@ from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets_tests.support.own_server import OwnServer
 from episodes_assets_tests.support.system import System
 
+pytestmark = pytest.mark.process
+
 
 def test_who_reads_leaves_no_transaction_open_and_cannot_write(system: System) -> None:
     """An old snapshot keeps the server from cleaning up, and some steps read for hours."""

@@ -19,6 +19,8 @@ from episodes_assets.postgres.provision.init import downgrade, provision
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets_tests.support.system import System
 
+pytestmark = pytest.mark.process
+
 LIFETIMES = Lifetimes(dt.timedelta(hours=1), dt.timedelta(minutes=30))
 # PostgreSQL prefers an operator of exactly the operands' types: sessions are looked up with the first,
 # Alembic's and SQLAlchemy's look at the catalog is with the others.

@@ -30,6 +30,8 @@ from episodes_assets.settings import load_settings
 from episodes_assets_tests.support.other_user import do_as, needs_root, other_user, require_programs
 from episodes_assets_tests.support.system import throwaway
 
+pytestmark = pytest.mark.process
+
 ODD = "a (b) ; $c ' \" , ? & \\ é"
 LONG = "x" * 95
 HOLD = """

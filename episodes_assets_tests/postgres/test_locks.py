@@ -31,12 +31,14 @@ from episodes_assets_tests.support.own_server import OwnServer
 from episodes_assets_tests.support.plans import record
 from episodes_assets_tests.support.system import System, day
 
+pytestmark = pytest.mark.process
+
 Act = Callable[[Connection], object]
 
 
 @pytest.fixture(autouse=True)
 def _looked_at_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(locks, "POLL_SECONDS", 0.1)
 
 
 @contextmanager
@@ -68,7 +70,7 @@ def plan_and_finish(system: System) -> None:
 
 def publish(system: System, results: Connection) -> object:
     with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
-        return publish_day(queue, results, day(1), "1")
+        return publish_day(queue, results, system.viewings, day(1), "1")
 
 
 def test_no_advisory_lock_is_used() -> None:
@@ -254,7 +256,7 @@ def test_init_goes_on_whatever_a_role_holds_elsewhere(
 def test_init_waits_for_another_one_and_names_it(
     system: System, init: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(provision_init, "_TURN_SECONDS", 1)
+    monkeypatch.setattr(provision_init, "_LOCK_SECONDS", 1)
     name = system.query("dagster", "SELECT current_database()")[0][0]
     comment = f"COMMENT ON DATABASE {name} IS 'at work'"
     with holding(system.admin["dagster"], comment) as pid, pytest.raises(LockHeld, match=f"by pid {pid}"):

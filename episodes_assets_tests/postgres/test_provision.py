@@ -28,6 +28,8 @@ from episodes_assets_tests.accounts.database import TABLES
 from episodes_assets_tests.support.own_server import OwnServer
 from episodes_assets_tests.support.system import System, day, throwaway
 
+pytestmark = pytest.mark.process
+
 DENIED = (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)
 
 

@@ -15,6 +15,8 @@ from episodes_assets.postgres.provision.init import provision
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.support.own_server import OwnServer
 
+pytestmark = pytest.mark.process
+
 DENIED = psycopg.errors.InsufficientPrivilege
 # What a session may set for itself, so a role may do so for all of its sessions.
 PLANTED = {

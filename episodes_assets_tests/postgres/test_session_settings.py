@@ -33,6 +33,8 @@ from episodes_assets.worker.main import Presence, Sessions
 from episodes_assets_tests.support.fleet_page import client, get
 from episodes_assets_tests.support.system import System, day, failure
 
+pytestmark = pytest.mark.process
+
 # The setting, what it is set to from outside, and what a session of ours has to have.
 SETTINGS = [
     ("DateStyle", "German, DMY", "ISO, MDY"),
@@ -249,7 +251,7 @@ def test_a_pooler_between_is_refused_plainly_only_where_types_have_no_names(
     system.query("input", f"ALTER DATABASE {name} SET client_min_messages = debug1")
     assert read_arrow(dsn, "SELECT 'x' AS a", is_ours=False).to_pylist() == [{"a": "x"}]
     system.query("input", f"ALTER DATABASE {name} SET quote_all_identifiers = on")
-    arrow._kept.clear()
+    arrow._pool.clear()
     with pytest.raises(DatabaseUnreachable, match="let quote_all_identifiers be off"):
         read_arrow(dsn, "SELECT 1", is_ours=False)
 

@@ -47,7 +47,7 @@ def test_nothing_is_lost(system: System, server_home: Path) -> None:
         connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue,
         connect(system.dsn(Purpose.RESULTS), autocommit=True) as results,
     ):
-        publish.publish_day(queue, results, day(1), "1")
+        publish.publish_day(queue, results, system.viewings, day(1), "1")
         fan_out_day(queue, day(2))
         plan_id = plans.require_plan(queue, day(2)).plan_id
         system.hold_jobs(f"plan_id = {plan_id} AND epid = 4")

@@ -35,7 +35,9 @@ from episodes_assets.settings import Settings, load_settings
 from episodes_assets_tests.cli.invoke import output, refusal
 from episodes_assets_tests.support.system import System
 
-# All that may see a version: those who write, and who take labs.
+pytestmark = pytest.mark.process
+
+# All that may see a version: those who write, and those who take labs.
 WRITERS = [purpose for purpose in Purpose if purpose not in (Purpose.INPUT, Purpose.CONSUMER)]
 
 

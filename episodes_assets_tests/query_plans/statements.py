@@ -8,6 +8,7 @@ from episodes_assets.accounts.sessions import Lifetimes
 from episodes_assets.days import ONE_DAY
 from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.ledger import dispatch, progress, verify, workers
+from episodes_assets.ledger import episode as ledger_episode
 from episodes_assets.ledger.dispatch import ChunkMessage
 from episodes_assets.ledger.held import (
     cancel_day,
@@ -20,16 +21,16 @@ from episodes_assets.ledger.held import (
 )
 from episodes_assets.ledger.plans import (
     lock_plan,
-    read_plans,
     read_snapshot_ids,
     read_viewings_versions,
     require_current,
     require_plan,
 )
 from episodes_assets.ledger.workers import Activity, WorkerName
+from episodes_assets.results import episode as results_episode
 from episodes_assets.results import publications, state
 from episodes_assets.results.recompute import read_published_coverage
-from episodes_assets.results.repairs import RepairDecision, read_repairs
+from episodes_assets.results.repairs import RepairDecision, read_repairs, read_repairs_of_run
 from episodes_assets.results.verify import (
     find_damaged_state,
     read_publications,
@@ -61,7 +62,7 @@ _MANY_DAYS = [*FINISHED_DAYS[:_MANY], THE_DAY]
 _MANY_PLANS = [*range(FIRST_FINISHED + 1, FIRST_FINISHED + 1 + _MANY), NEVER_MOVED, THE_PLAN]
 _PASSWORD = "correct horse battery staple"
 _SILENCE = dt.timedelta(seconds=30)
-_WHY = RepairDecision("why", "who")
+_WHY = RepairDecision("why", "who", "run")
 _LIVES = Lifetimes(dt.timedelta(hours=12), dt.timedelta(hours=1))
 
 
@@ -95,7 +96,6 @@ def cases(jobs: int) -> list[Case]:
         Case("every day's progress", "queue", plans + all_open, lambda to: progress.read_progress(to.queue)),
         Case("a day's held jobs", "queue", HELD, lambda to: read_held_first(to.queue, [THE_PLAN], 20)),
         Case("the backlog", "queue", all_open, lambda to: progress.backlog(to.queue)),
-        Case("a day's plans", "queue", 1, lambda to: read_plans(to.queue, THE_DAY)),
         Case(
             "versions that plans name",
             "queue",
@@ -154,6 +154,25 @@ def cases(jobs: int) -> list[Case]:
             lambda to: read_left_out(to.queue, FIRST_FINISHED + 1),
         ),
         Case("what is left out", "queue", 1, lambda to: read_left_out(to.queue, THE_PLAN)),
+        Case("a day's plans", "queue", 1, lambda to: ledger_episode.read_plans(to.queue, THE_DAY)),
+        Case(
+            "what is left of a day, explained",
+            "queue",
+            chunks,
+            lambda to: ledger_episode.read_open_jobs(to.queue, THE_DAY),
+        ),
+        Case(
+            "an episode's jobs",
+            "queue",
+            chunks,
+            lambda to: ledger_episode.read_jobs(to.queue, THE_PLAN, 7),
+        ),
+        Case(
+            "an episode's jobs, of many chunks",
+            "queue",
+            WAITING_CHUNKS,
+            lambda to: ledger_episode.read_jobs(to.queue, NEVER_MOVED, 0),
+        ),
         Case("held jobs retried", "queue", HELD + chunks, lambda to: retry_held_jobs(to.queue, THE_DAY)),
         Case("one held job retried", "queue", HELD + chunks, steps.retry_one),
         Case("log pruned", "queue", OLD_LOG_ROWS, lambda to: workers.prune_message_log(to.queue, 7)),
@@ -163,7 +182,7 @@ def cases(jobs: int) -> list[Case]:
             "a worker's sign of life",
             "queue",
             1,
-            lambda to: workers.say_alive(to.worker, WorkerName(), Activity()),
+            lambda to: workers.send_heartbeat(to.worker, WorkerName(), Activity()),
         ),
         # What people look at.
         Case(
@@ -271,6 +290,22 @@ def cases(jobs: int) -> list[Case]:
             lambda to: publications.find_last_publication(to.results, THE_DAY),
         ),
         Case("a day's repairs", "results", 1, lambda to: read_repairs(to.results, THE_DAY)),
+        Case("a run's repairs", "results", 1, lambda to: read_repairs_of_run(to.results, "run")),
+        Case(
+            "an episode's published rows",
+            "results",
+            2,
+            lambda to: results_episode.read_published_rows(to.results, THE_DAY, 7),
+        ),
+        Case(
+            "since when it is tracked", "results", 1, lambda to: results_episode.find_tracked(to.results, 8)
+        ),
+        Case(
+            "where the history begins",
+            "results",
+            1,
+            lambda to: results_episode.read_state(to.results, THE_DAY),
+        ),
         Case("what days were made of", "results", plans, lambda to: publications.published_plans(to.results)),
         Case(
             "the newest published plan", "results", 3 * plans, lambda to: publications.newest_plan(to.results)
@@ -301,7 +336,7 @@ def cases(jobs: int) -> list[Case]:
             plans,
             lambda to: publications.read_other_than(to.results, PinnedVersion(1, "0"), THE_DAY, 35),
         ),
-        Case("what the databases say of each other", "queue", 4 * plans, steps.compare),
+        Case("what the databases say of each other", "queue", 4 * plans + all_open, steps.compare),
         # The state.
         Case("yesterday's state", "results", plans, lambda to: state.state_before(to.results, THE_DAY)),
         Case("the newest state", "results", 1, lambda to: state.latest_day(to.results)),

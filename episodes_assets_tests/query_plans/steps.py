@@ -16,7 +16,7 @@ from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import StateGap
 from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.viewings import Viewings
-from episodes_assets.ledger import claims, dispatch, verify
+from episodes_assets.ledger import claims, dispatch
 from episodes_assets.ledger import copies as ledger_copies
 from episodes_assets.ledger.claims import Claim, JobFailure, Took
 from episodes_assets.ledger.copies import PlanRecord
@@ -28,13 +28,11 @@ from episodes_assets.ledger.held import (
     retry_held_job,
     waive_held_jobs,
 )
-from episodes_assets.ledger.plans import (
-    record_plan,
-    require_plan,
-)
-from episodes_assets.postgres.arrow import visiting
+from episodes_assets.ledger.plans import record_plan
+from episodes_assets.postgres.arrow import bounded_session
 from episodes_assets.results import copies as results_copies
 from episodes_assets.results import publications, publish, state
+from episodes_assets.results.provenance import read_provenance
 from episodes_assets.results.repairs import RepairDecision
 from episodes_assets.results.verify import (
     read_publication,
@@ -49,10 +47,15 @@ from episodes_assets_tests.query_plans.growing_tables import (
     THE_DAY,
     THE_PLAN,
 )
+from episodes_assets_tests.support.plans import NO_DIGEST
 
 _PASSWORD = "correct horse battery staple"
-_WHY = RepairDecision("why", "who")
+_WHY = RepairDecision("why", "who", "run")
 _LIVES = Lifetimes(dt.timedelta(hours=12), dt.timedelta(hours=1))
+
+
+def _viewings(to: Open) -> Viewings:
+    return Viewings(str(to.tables.system.home / "lake"))
 
 
 def plan_again(to: Open, checksum: str = "another", snapshot: str = "s") -> None:
@@ -64,6 +67,7 @@ def plan_again(to: Open, checksum: str = "another", snapshot: str = "s") -> None
         snapshot_id=snapshot,
         code_version="1",
         chunk_jobs=CHUNK_JOBS,
+        viewings=NO_DIGEST,
     )
 
 
@@ -72,9 +76,8 @@ def plan_once_more(to: Open) -> None:
 
 
 def compare(to: Open) -> None:
-    home = to.tables.system.home
-    lake = str(home / "lake")
-    read_records(to.queue, to.results, Drops(lake), Viewings(lake), None)
+    lake = str(to.tables.system.home / "lake")
+    read_records(to.queue, to.results, Drops(lake), _viewings(to), None)
 
 
 def fan_out_anew(to: Open) -> None:
@@ -121,7 +124,7 @@ async def fail(to: Open, message: ChunkMessage) -> None:
     await claims.count_start(to.worker, claim, claim.jobs[:1])
     await claims.uncount_start(to.worker, claim, claim.jobs[:1])
     await claims.record_failures(to.worker, claim, claim.jobs[:1], JobFailure("why", ""), 1)
-    await claims.give_back(to.worker, claim)
+    await claims.release_claim(to.worker, claim)
 
 
 def publish_twice(to: Open) -> None:
@@ -129,25 +132,25 @@ def publish_twice(to: Open) -> None:
     # published has a made-up checksum, as of other code.
     with to.tables.finished(), to.results.transaction(force_rollback=True):
         for _ in range(2):
-            _, changed = publish.publish_day(to.queue, to.results, THE_DAY, "2")
+            _, changed = publish.publish_day(to.queue, to.results, _viewings(to), THE_DAY, "2")
     assert not changed
 
 
 def repair_publication(to: Open) -> None:
     with to.tables.finished(), to.results.transaction(force_rollback=True):
-        publish.publish_day(to.queue, to.results, THE_DAY, "2", _WHY)
+        publish.publish_day(to.queue, to.results, _viewings(to), THE_DAY, "2", _WHY)
 
 
 def find_damage(to: Open) -> None:
     # In no transaction, as `publish`.
-    plan = require_plan(to.queue, THE_DAY)
-    verify.describe_damage(to.queue, to.queue_dsn, plan)
-    publish.describe_changed_outcomes(to.queue, to.results, plan, publish.CODE_VERSION)
+    found = read_provenance(to.queue, to.results, THE_DAY)
+    found.describe_damage(to.queue, to.queue_dsn, publish.CODE_VERSION)
+    found.has_other_outcomes(to.queue, publish.CODE_VERSION)
 
 
 def copy_plan(to: Open) -> None:
     """As a lab is taken, on a connection of its own."""
-    with visiting(to.queue_dsn, "copy") as queue:
+    with bounded_session(to.queue_dsn, "copy") as queue:
         assert len(ledger_copies.read_current_plans(queue, [THE_DAY])) == 1
         ledger_copies.read_first_window(queue, THE_PLAN)
         assert len(ledger_copies.read_plan_rows(queue, THE_PLAN).jobs) == to.jobs
@@ -155,7 +158,7 @@ def copy_plan(to: Open) -> None:
 
 def put_plan(to: Open) -> None:
     """As a lab is loaded."""
-    with visiting(to.queue_dsn, "copy") as queue:
+    with bounded_session(to.queue_dsn, "copy") as queue:
         rows = ledger_copies.read_plan_rows(queue, NEVER_MOVED)
     first = rows.jobs.slice(0, 1).select(["position"])
     record = PlanRecord(
@@ -175,7 +178,7 @@ def put_plan(to: Open) -> None:
 
 
 def copy_state(to: Open) -> None:
-    with visiting(to.results_dsn, "copy") as results:
+    with bounded_session(to.results_dsn, "copy") as results:
         results_copies.read_state(results, THE_DAY)
         results_copies.read_total(results, THE_DAY)
         assert len(results_copies.read_publications(results, [THE_DAY])) == 1

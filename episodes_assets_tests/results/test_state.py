@@ -38,7 +38,7 @@ def record(
         yesterday=state_before(connection, of),
         snapshot_id=snapshot_id,
         code_version="1",
-        repair=RepairDecision(repair, "a test") if repair else None,
+        repair=RepairDecision(repair, "a test", "a run") if repair else None,
     )
 
 
@@ -64,6 +64,25 @@ def test_recording_a_day_again_changes_nothing(system: System, connection: Conne
     assert record(connection, day(1), 1)[1] is False
     assert record(connection, day(2), 2)[1] is False
     assert system.fingerprint() == before
+
+
+def test_episodes_are_read_of_each_day_wherever_their_rows_lie(
+    system: System, connection: Connection
+) -> None:
+    lowest, highest = -(2**63), 2**63 - 1
+    record(connection, day(1), lowest, 1, 256)
+    record(connection, day(2), 5, highest)
+    # A row that is written anew lies behind all others.
+    for epid in (lowest, 5):
+        system.query(
+            "results", "UPDATE state.tracked_episodes SET tracked_on = tracked_on WHERE epid = %s", [epid]
+        )
+    dsn = system.dsn(Purpose.RESULTS)
+    tracked = read_tracked(dsn, state_before(connection, day(3)))
+    wanted = np.array([lowest, 1, 2, 5, 256, highest])
+    for until, found in ((day(0), []), (day(1), [lowest, 1, 256]), (day(2), [lowest, 1, 5, 256, highest])):
+        assert wanted[tracked.as_of(until).contains(wanted)].tolist() == found
+    assert not read_tracked(dsn, None).as_of(day(2)).contains(wanted).any()
 
 
 def test_gaps_and_days_before_the_beginning_are_refused(connection: Connection) -> None:
@@ -103,6 +122,40 @@ def test_rows_changed_by_hand_are_noticed(system: System, connection: Connection
     assert as_of(system, day(1)) == [1, 2]
     assert [each.what for each in read_repairs(connection, day(1))] == ["tracked episodes"]
     record(connection, day(2), 3)
+
+
+def test_a_day_of_another_yesterday_or_drop_is_no_damage(system: System, connection: Connection) -> None:
+    record(connection, day(1), 1, 2)
+    record(connection, day(2), 3, 4)
+    record(connection, day(1), 1, 2, 3, snapshot_id="newer")  # which the second day had before
+    assert record(connection, day(2), 4, repair="why")[1] is True
+    assert record(connection, day(2), 4, 5, snapshot_id="newer", repair="why")[1] is True
+    assert as_of(system, day(2)) == [1, 2, 3, 4, 5]
+    assert read_repairs(connection, day(2)) == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE state.tracked_days SET previous_checksum = 'x' WHERE day = '2018-03-02'",
+        "DELETE FROM state.tracked_days WHERE day = '2018-03-02'",
+        "UPDATE state.tracked_days SET snapshot_id = 'x', total = total + 1 WHERE day = '2018-03-02'",
+        (
+            "UPDATE state.tracked_days SET snapshot_id = 'x' WHERE day = '2018-03-02';"
+            "DELETE FROM state.tracked_episodes WHERE epid = 3"
+        ),
+    ],
+)
+def test_what_no_other_yesterday_or_drop_explains_is_damage(
+    system: System, connection: Connection, damage: str
+) -> None:
+    for number in (1, 2, 3):
+        record(connection, day(number), number + 1)
+    before = system.fingerprint()["tracked"]
+    system.query("results", damage)
+    assert record(connection, day(2), 3, repair="why")[1] is True
+    assert [each.what for each in read_repairs(connection, day(2))] == ["tracked episodes"]
+    assert system.fingerprint()["tracked"] == before
 
 
 def test_an_import_is_the_first_days_yesterday(system: System, connection: Connection) -> None:

@@ -34,6 +34,8 @@ from episodes_assets_tests.support.failed_steps import step_failure, the_error
 from episodes_assets_tests.support.own_server import HOST, OwnServer, free_port
 from episodes_assets_tests.support.system import System, day
 
+pytestmark = pytest.mark.process
+
 
 def ask_psycopg(dsn: str, query: str) -> None:
     with psycopg.connect(dsn, autocommit=True, connect_timeout=2) as connection:
@@ -161,7 +163,7 @@ def test_time_limits_of_statement_and_lock(server: OwnServer) -> None:
         admin.execute("ALTER ROLE someone SET lock_timeout = '100ms'")
         with psycopg.connect(server.admin_dsn) as locker:
             locker.execute("SELECT pg_advisory_xact_lock(1)")
-            assert_said(raised_by(dsn, "SELECT pg_advisory_lock(1)"), TimedOut, "a lock was not to be had")
+            assert_said(raised_by(dsn, "SELECT pg_advisory_lock(1)"), TimedOut, "a lock was not acquired")
 
 
 def test_an_idle_transaction_is_ended(server: OwnServer) -> None:

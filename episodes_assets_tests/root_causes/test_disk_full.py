@@ -33,6 +33,8 @@ from episodes_assets_tests.support.failed_steps import step_failure, the_error
 from episodes_assets_tests.support.own_server import OwnServer, own_server
 from episodes_assets_tests.support.system import System, day, throwaway
 
+pytestmark = pytest.mark.process
+
 NewDisk = Callable[[int], Disk]
 
 

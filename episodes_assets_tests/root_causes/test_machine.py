@@ -21,6 +21,8 @@ from episodes_assets_tests.root_causes.disk import assert_plain
 from episodes_assets_tests.support.failed_steps import step_failure, the_error
 from episodes_assets_tests.support.system import System, day
 
+pytestmark = pytest.mark.process
+
 ORDINARY = "nobody"
 
 

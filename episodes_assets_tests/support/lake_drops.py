@@ -5,7 +5,8 @@ import datetime as dt
 import numpy as np
 import pandas as pd
 
-from episodes_assets.lake.drops import Drop, Drops
+from episodes_assets.lake.drop_record import Drop
+from episodes_assets.lake.drops import Drops
 from episodes_assets.planning.drop import SCHEMA, validate_drop
 from episodes_assets_tests.support.drops import drop
 

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from episodes_assets.lake.drops import Drop
+from episodes_assets.lake.drop_record import Drop
 from episodes_assets_tests.support.system import System
 
 FILES = ("episodes.parquet", "quarantine.parquet", "viewed.parquet")

@@ -3,11 +3,15 @@
 import numpy as np
 import pandas as pd
 
+from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.ledger import plans
 from episodes_assets.ledger.plans import Plan
 from episodes_assets.planning.jobs import plan_checksum
 from episodes_assets.postgres.connect import Connection
 from episodes_assets_tests.support.system import System, day
+
+# Of a lake that the test does not have, so that nothing is compared with it.
+NO_DIGEST = PinnedVersion(0, None)
 
 
 def jobs_of(*epids: int) -> pd.DataFrame:
@@ -27,6 +31,7 @@ def record(
     snapshot_id: str = "s",
     rework: bool = False,
     above: int = 0,
+    viewings: PinnedVersion | None = NO_DIGEST,
 ) -> tuple[Plan, bool]:
     jobs = jobs_of(*epids)
     return plans.record_plan(
@@ -37,6 +42,7 @@ def record(
         snapshot_id=snapshot_id,
         code_version="1",
         chunk_jobs=chunk_jobs,
+        viewings=viewings,
         rework=rework,
         above=above,
     )

@@ -14,7 +14,7 @@ def publish(system: System) -> tuple[PublishedDay, bool]:
         connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue,
         connect(system.dsn(Purpose.RESULTS), autocommit=True) as results,
     ):
-        return publish_day(queue, results, day(1), "1")
+        return publish_day(queue, results, system.viewings, day(1), "1")
 
 
 def read_jobs(queue: Connection) -> Any:

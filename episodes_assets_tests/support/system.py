@@ -2,6 +2,7 @@
 
 import atexit
 import datetime as dt
+import functools
 import os
 import shutil
 import subprocess
@@ -16,12 +17,14 @@ import dagster as dg
 import pandas as pd
 import psutil
 import psycopg
+import pyarrow as pa
 
-from episodes_assets.cli.supervisor import episodes_argv, temporary_workers
+from episodes_assets.cli.supervisor import worker_environment
 from episodes_assets.days import ONE_DAY, days_between
-from episodes_assets.definitions import build_defs
+from episodes_assets.definitions import defs
+from episodes_assets.input.loading import replace_input
 from episodes_assets.input.reading import reading
-from episodes_assets.input.sample import generate_input
+from episodes_assets.input.sample import drop_table, sample_drop, sample_viewings, viewings_table
 from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.opening import open_lake
 from episodes_assets.lake.versions import PinnedVersion
@@ -31,9 +34,11 @@ from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.private_files import make_folder, write_file
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets.worker.compute import JobWindows, MicroBatch, run_micro_batch
+from episodes_assets_tests.support.commands import run_command, running_workers
 
 _ROOM = 6 * 2**30
 FIRST = dt.date(2018, 3, 1)
+_HISTORY = 3 * ONE_DAY
 
 
 def day(number: int) -> dt.date:
@@ -127,14 +132,13 @@ class System:
 
     def generate(self, first: dt.date, last: dt.date, *, episodes: int = 120, seed: int = 1) -> None:
         """Fill the input with a sample."""
-        generate_input(
+        drops, viewings = _sample(episodes, seed, first, last)
+        replace_input(
             self.dsn(Purpose.INPUT_WRITER),
-            episodes=episodes,
-            seed=seed,
-            first=first,
-            last=last,
-            history_days=3,
-            report=lambda *_: None,
+            drops=drops,
+            drop_days=list(days_between(first, last)),
+            viewings=viewings,
+            viewing_days=list(days_between(first - _HISTORY, last)),
         )
 
     def insert_drop(self, batch_date: dt.date, rows: Sequence[Sequence[object]]) -> None:
@@ -154,7 +158,8 @@ class System:
     @contextmanager
     def workers(self, count: int = 1) -> Iterator[None]:
         """Real worker processes while the block lasts."""
-        with temporary_workers(self.settings, self.dsns, count):
+        environment = {**os.environ, **worker_environment(self.settings, self.dsns)}
+        with running_workers(environment, count, self.home / "logs"):
             yield
 
     def materialize(
@@ -182,27 +187,23 @@ class System:
             }
         )
         with dg.DagsterInstance.get() as instance:
-            return (
-                build_defs()
-                .resolve_implicit_global_asset_job_def()
-                .execute_in_process(
-                    instance=instance,
-                    asset_selection=[dg.AssetKey(key) for key in _whole_steps(select)] if select else None,
-                    run_config={
-                        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-                        "ops": {
-                            **({"take_input": {"config": dict(config)}} if config else {}),
-                            **(
-                                {"episode_jobs": {"config": {"rework": True, "as_planned": as_planned}}}
-                                if rework
-                                else {}
-                            ),
-                            **dict.fromkeys(repaired, repairing),
-                        },
+            return defs.resolve_implicit_global_asset_job_def().execute_in_process(
+                instance=instance,
+                asset_selection=[dg.AssetKey(key) for key in _whole_steps(select)] if select else None,
+                run_config={
+                    "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+                    "ops": {
+                        **({"take_input": {"config": dict(config)}} if config else {}),
+                        **(
+                            {"episode_jobs": {"config": {"rework": True, "as_planned": as_planned}}}
+                            if rework
+                            else {}
+                        ),
+                        **dict.fromkeys(repaired, repairing),
                     },
-                    raise_on_error=False,
-                    **partitions,
-                )
+                },
+                raise_on_error=False,
+                **partitions,
             )
 
     def plan(self, first: dt.date, last: dt.date | None = None, *, rework: bool = False) -> None:
@@ -215,15 +216,7 @@ class System:
         self, *arguments: str, timeout: float = 120, env: Mapping[str, str] | None = None, umask: int = -1
     ) -> subprocess.CompletedProcess[str]:
         """Run the `episodes` command as a user does."""
-        return subprocess.run(
-            episodes_argv(*arguments),
-            env={**os.environ, **(env or {})},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-            umask=umask,
-        )
+        return run_command(arguments, {**os.environ, **(env or {})}, timeout=timeout, umask=umask)
 
     def published(self) -> pd.DataFrame:
         """All published rows, with the manifest's checksums."""
@@ -310,6 +303,16 @@ class System:
             "days": self.query("results", "SELECT * FROM published.days ORDER BY day"),
             "history": self.query("results", "SELECT * FROM published.history ORDER BY 1"),
         }
+
+
+@functools.cache
+def _sample(episodes: int, seed: int, first: dt.date, last: dt.date) -> tuple[pa.Table, pa.Table]:
+    """What `generate_input` makes for these days, made once for all tests of this process."""
+    drops = [drop_table(sample_drop(episodes, seed, day), day) for day in days_between(first, last)]
+    viewings = [
+        viewings_table(sample_viewings(episodes, seed, day)) for day in days_between(first - _HISTORY, last)
+    ]
+    return pa.concat_tables(drops), pa.concat_tables(viewings)
 
 
 def _whole_steps(assets: Sequence[str]) -> list[str]:

@@ -10,6 +10,8 @@ from episodes_assets.worker.compute import TimeLimits
 from episodes_assets_tests.support.system import System, day
 from episodes_assets_tests.worker.poisoned import FINDS_THEM
 
+pytestmark = pytest.mark.process
+
 IDS = {
     90: "raises",
     91: "hangs",

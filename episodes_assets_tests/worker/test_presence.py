@@ -17,7 +17,7 @@ from episodes_assets.ledger.workers import (
     count_alive,
     forget_dead_workers,
     read_workers,
-    say_alive,
+    send_heartbeat,
 )
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
@@ -25,6 +25,8 @@ from episodes_assets.worker import main as worker_main
 from episodes_assets.worker.main import Presence
 from episodes_assets_tests.support.system import System, day
 from episodes_assets_tests.support.workers import eventually, plan, worker
+
+pytestmark = pytest.mark.process
 
 NAME = WorkerName(host="here", pid=7, release="1.2")
 
@@ -38,7 +40,7 @@ def say(system: System, activity: Activity, *, name: WorkerName = NAME, is_last:
     async def main() -> None:
         dsn = system.dsn(Purpose.WORKER)
         async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
-            await say_alive(connection, name, activity, is_last=is_last)
+            await send_heartbeat(connection, name, activity, is_last=is_last)
 
     asyncio.run(main())
 

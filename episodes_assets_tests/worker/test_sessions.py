@@ -33,6 +33,8 @@ from episodes_assets.worker.chunk import ChunkRules, ChunkRunner
 from episodes_assets.worker.compute import MicroBatch, TimeLimits, import_algorithm
 from episodes_assets_tests.support.system import System, day
 
+pytestmark = pytest.mark.process
+
 
 @contextmanager
 def ready_worker(system: System) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:

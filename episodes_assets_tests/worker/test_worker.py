@@ -18,6 +18,8 @@ from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.support.system import System, day
 from episodes_assets_tests.support.workers import eventually, plan, run_async, states, worker
 
+pytestmark = pytest.mark.process
+
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_worker_stops_cleanly(system: System, number: signal.Signals) -> None:
@@ -70,7 +72,7 @@ def test_outcomes_are_written_only_under_the_current_claim(system: System) -> No
             with pytest.raises(ClaimLost):
                 await late
         await claims.uncount_start(connection, slow, slow.jobs)
-        await claims.give_back(connection, slow)
+        await claims.release_claim(connection, slow)
         assert set(states(system).values()) == {"running"}
         await claims.write_outcomes(connection, quick, quick.jobs, outcomes, "quick", took)
         with pytest.raises(ClaimLost):

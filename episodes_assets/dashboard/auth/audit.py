@@ -11,14 +11,26 @@ from enum import Enum
 from typing import Any
 
 import dagster as dg
+from anyio import to_thread
+from dagster_postgres.utils import DagsterPostgresException
+from sqlalchemy.exc import DBAPIError
 from starlette.requests import HTTPConnection
 
-from episodes_assets.accounts.audit import shortened
-from episodes_assets.dashboard.auth.graphql import RUN_CONFIG, Call, GraphQLRequest, names_environment
+from episodes_assets.accounts.audit import fits, shortened
+from episodes_assets.dashboard.auth import refusals
+from episodes_assets.dashboard.auth.graphql import (
+    RUN_CONFIG,
+    Call,
+    GraphQLRequest,
+    named_runs,
+    names_environment,
+    parent_runs,
+)
+from episodes_assets.dashboard.auth.refusals import Refusal
 from episodes_assets.days import ONE_DAY
 from episodes_assets.defs.launches import LAUNCHED_BY
 
-# One answer with the types of what was done is some hundred bytes; errors with tracebacks are long.
+# Bytes of a GraphQL response that are kept to read its types: a success has some hundred, an error more.
 LONGEST_ANSWER = 100_000
 _LONGEST_TEXT = 500
 _MOST_FIELDS = 50
@@ -29,42 +41,71 @@ _TAGS_SHOWN = (
     "dagster/asset_partition_range_end",
     LAUNCHED_BY,
 )
-# Whoever reads an event wants what is done and to what before how it is labelled.
+# Recorded after all other arguments: readers need the action and its target first.
 _LAST = ("executionMetadata", "tags", "extraTags", "title", "description")
 
 
 def describe_address(connection: HTTPConnection) -> dict[str, object]:
-    """Where a request goes."""
+    """A request's method and path."""
     return {
         "method": connection.scope.get("method", "WEBSOCKET"),
         "path": shortened(connection.scope["path"], _LONGEST_TEXT),
     }
 
 
-def describe_body(body: bytes) -> dict[str, object]:
-    """What tells one body from any other."""
-    return {"sha256": hashlib.sha256(body).hexdigest()}
+def describe_briefly(query: GraphQLRequest | None, body: bytes) -> dict[str, object]:
+    """What identifies a request: its GraphQL operation and fields by name, cut, and its body's SHA-256."""
+    described: dict[str, object] = {}
+    if query is not None:
+        name = query.picked.name if query.picked else query.operation_name
+        fields = dict.fromkeys(field for operation in query.operations for field in operation.fields)
+        described["operation"] = None if name is None else shortened(name, _LONGEST_TEXT)
+        described["fields"] = [shortened(field, _LONGEST_TEXT) for field in list(fields)[:_MOST_FIELDS]]
+    return {**described, "sha256": hashlib.sha256(body).hexdigest()}
 
 
-def describe_operation(query: GraphQLRequest | None) -> dict[str, object]:
-    """Which operation of GraphQL it is, and the names of all that stand in the document, cut."""
-    if query is None:
-        return {}
-    name = query.picked.name if query.picked else query.operation_name
-    fields = dict.fromkeys(field for operation in query.operations for field in operation.fields)
-    return {
-        "operation": None if name is None else shortened(name, _LONGEST_TEXT),
-        "fields": [shortened(field, _LONGEST_TEXT) for field in list(fields)[:_MOST_FIELDS]],
-    }
+async def describe_whole(
+    connection: HTTPConnection,
+    query: GraphQLRequest | None,
+    calls: Sequence[Call],
+    body: bytes,
+    instance: dg.DagsterInstance,
+) -> dict[str, object] | Refusal:
+    """All that a request asks for, with the runs and backfills that it names.
+
+    Args:
+        connection: The request.
+        query: The GraphQL in it, if there is any.
+        calls: What of that is executed.
+        body: Of the request.
+        instance: Dagster's.
+
+    Returns:
+        A refusal if it is too much for the audit log, if the configuration of a run that is to be executed
+        again names an environment variable, or if Dagster's database does not answer.
+    """
+    whole = describe_request(connection, body) if query is None else describe_calls(calls)
+    detail = {**whole, **describe_briefly(query, body)}
+    if not fits(detail):
+        return refusals.TOO_MUCH
+    if ids := named_runs(calls):
+        try:
+            known = await to_thread.run_sync(KnownRuns, instance, ids)
+        except (DBAPIError, DagsterPostgresException):
+            return refusals.AWAY
+        if known.name_environment(parent_runs(calls)):
+            return refusals.ENVIRONMENT
+        detail |= known.describe()
+    return detail if fits(detail) else refusals.TOO_MUCH
 
 
 def describe_calls(calls: Sequence[Call]) -> dict[str, object]:
-    """What GraphQL is asked to do, whole: each call with its arguments."""
+    """Each call of a GraphQL request with all its arguments."""
     return {"calls": [{"field": call.field, "arguments": _readable(call.arguments)} for call in calls]}
 
 
 def describe_request(connection: HTTPConnection, body: bytes) -> dict[str, object]:
-    """What another request asks for, whole: its address with the query string, and its body."""
+    """A request other than GraphQL, whole: its address with the query string, and its body."""
     described: dict[str, object] = {
         "method": connection.scope["method"],
         "path": connection.scope["path"],
@@ -77,7 +118,7 @@ def describe_request(connection: HTTPConnection, body: bytes) -> dict[str, objec
 
 
 class KnownRuns:
-    """The runs and backfills that a request is about, as Dagster has them before it is executed.
+    """The runs and backfills that a request names, as they are recorded before it is executed.
 
     Args:
         instance: Dagster's.
@@ -115,7 +156,7 @@ class KnownRuns:
         ]
 
     def name_environment(self, ids: Sequence[str]) -> bool:
-        """Whether the configuration of any of these names an environment variable."""
+        """Whether the configuration of any of these runs names an environment variable."""
         return any(names_environment(self._configs.get(each)) for each in ids)
 
     def describe(self) -> dict[str, object]:
@@ -124,7 +165,7 @@ class KnownRuns:
 
 
 def describe_answer(answer: bytes) -> dict[str, object]:
-    """The types that GraphQL answered with: Dagster refuses with the same status that it agrees with."""
+    """The types in a GraphQL response, which say what came of it: Dagster's HTTP status does not."""
     try:
         data = json.loads(answer)["data"]
         return {"answer": {key: str(each["__typename"]) for key, each in data.items()}}
@@ -147,7 +188,7 @@ def _readable(value: object) -> object:
 
 
 def _recorded(run_config: object) -> str:
-    """The configuration that Dagster has of a run; a long one is in the event of its launch."""
+    """The configuration of a recorded run; of a long one its digest, as its launch has recorded it whole."""
     return shortened(json.dumps(run_config), _LONGEST_RECORDED_CONFIG, kept=0)
 
 
@@ -156,7 +197,7 @@ def _as_text(run_config: Any) -> object:  # noqa: ANN401
 
 
 def _with_ranges(values: list[object]) -> list[object]:
-    """A list in which three and more days that follow each other are one entry: backfills name each day."""
+    """A list in which three or more consecutive days are one entry: backfills list every single day."""
     found: list[object] = []
     begin = 0
     while begin < len(values):

@@ -34,37 +34,37 @@ _PORTS = struct.Struct("!HH")
 _STATE_AT = 17
 _USER_AT = 80
 _LONGEST_ANSWER = 8_192
-_PATIENCE_SECONDS = 1.0
+_TIMEOUT_SECONDS = 1.0
 Address = tuple[str, int]
 
 
 def session_client(connection: HTTPConnection, configuration: Configuration) -> str:
-    """What a session that this request begins or shows is bound to; empty where there is nothing to tell."""
+    """The client to which the session of a request is bound: a user of this machine; empty: any client."""
     client, server = connection.client, connection.scope.get("server")
     if configuration.is_secure or client is None or not server or not _is_loopback(client.host):
         return ""
     try:
         user = user_at((client.host, client.port), (server[0], server[1]))
-    except (OSError, AttributeError):  # another system than Linux, or one that does not answer such questions
+    except (OSError, AttributeError):  # not Linux, or a kernel without sock_diag
         return ""
     return f"user {'?' if user is None else user}"
 
 
 def user_at(client: Address, server: Address) -> int | None:
-    """The user id of whoever holds the client's end of a connection on this machine.
+    """The user id that owns the client's socket of a connection within this machine.
 
-    Asks the kernel (sock_diag), which takes some microseconds; /proc/net/tcp takes thousands.
+    It is read by netlink's sock_diag, which takes some microseconds; /proc/net/tcp takes thousands.
 
     Args:
-        client: Address and port at that end.
-        server: Address and port at ours.
+        client: Address and port of the client's end.
+        server: Address and port of our end.
 
     Returns:
-        None if there is no such connection, or if it is not open in both directions: who has closed it may
-        be taken for another user.
+        None if there is no such connection, or if it is closed in either direction: the kernel may report
+        another user for a closed socket.
 
     Raises:
-        OSError: If the kernel does not answer such questions.
+        OSError: If the kernel has no sock_diag.
         AttributeError: If this is not Linux.
     """
     family = socket.AF_INET6 if ":" in client[0] else socket.AF_INET
@@ -78,7 +78,7 @@ def user_at(client: Address, server: Address) -> int | None:
     )
     header = _HEADER.pack(_HEADER.size + len(question), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 0, 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as kernel:
-        kernel.settimeout(_PATIENCE_SECONDS)
+        kernel.settimeout(_TIMEOUT_SECONDS)
         kernel.send(header + question)
         answer = kernel.recv(_LONGEST_ANSWER)
     _, kind, *_ = _HEADER.unpack_from(answer)
@@ -99,11 +99,11 @@ _LONGEST = 500
 
 @dataclass(frozen=True)
 class Credential:
-    """Who somebody is, and what proved it.
+    """An authenticated identity.
 
     Attributes:
-        identity: Who.
-        is_cookie: Whether a session's cookie did, which browsers send unasked.
+        identity: The user or service token.
+        is_cookie: Whether by a session's cookie, which browsers also send with forged requests (CSRF).
     """
 
     identity: Identity
@@ -111,15 +111,15 @@ class Credential:
 
 
 def cookie_name(*, is_secure: bool) -> str:
-    """What the session's cookie is called; no other host, and no page in the clear, can set `__Host-`."""
+    """The name of the session's cookie; with `__Host-` it can only be set by this host, and over TLS."""
     return "__Host-episodes_session" if is_secure else "episodes_session"
 
 
 def session_token(connection: HTTPConnection, *, is_secure: bool) -> str | None:
-    """The token in the session's cookie, if there is one and no second of its name.
+    """The token in the session's cookie; None without one, or with two of its name (cookie tossing).
 
-    Read from the header as a browser writes it. More lenient parsers take names of another spelling for
-    this one, which any page in the clear may set, or of two cookies the last.
+    The header is parsed strictly, as browsers write it: lenient parsers accept other spellings of the name,
+    which a page without TLS could set, or take the last of two cookies.
     """
     name = cookie_name(is_secure=is_secure)
     pairs = (part.partition("=") for line in connection.headers.getlist("cookie") for part in line.split(";"))
@@ -134,20 +134,19 @@ async def identify(
     *,
     is_use: bool = True,
 ) -> Credential | None:
-    """Who a request comes from; None if nobody can be told from it.
+    """Authenticate a request; None if it has no valid credential.
 
-    With an Authorization header only that counts: a request with a wrong token is nobody's, whatever
-    its cookie.
+    With an Authorization header only that counts: a wrong token is refused whatever the cookie.
 
     Args:
         connection: The request.
         accounts: Sessions and tokens.
         configuration: How the dashboard is served.
-        is_use: Whether somebody is using the session just now, which keeps it from timing out.
+        is_use: Whether the request counts as use of the session, so that the idle time begins again.
 
     Raises:
-        psycopg.OperationalError: If the accounts' database is away.
-        EpisodesError: If it is not ours to use.
+        psycopg.OperationalError: If the accounts' database does not answer.
+        EpisodesError: If it belongs to another environment or release.
     """
     headers = connection.headers.getlist("authorization")
     if headers:

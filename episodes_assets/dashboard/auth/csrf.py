@@ -14,14 +14,14 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def is_same_origin(headers: Headers, *, is_secure: bool) -> bool:
-    """Whether the request comes from a page of ours, or was made by hand in the browser.
+    """Whether the request comes from a page of ours, or from the browser's address bar or bookmarks.
 
     Args:
         headers: Of the request, its Host already found to be one of ours.
         is_secure: Whether browsers reach us over TLS.
 
     Returns:
-        False also when nothing tells: then it is not a browser's, and such clients have tokens.
+        False also without these headers: the client is then no browser, and has to use a token.
     """
     sites = headers.getlist("sec-fetch-site")
     if sites:
@@ -51,10 +51,10 @@ _LONGEST = 2_000
 
 
 def safe_next(wanted: str | None) -> str:
-    r"""The page that was wanted before the login, if it is one of ours; else the home page.
+    r"""The page to show after the login, if it is one of ours; else the home page.
 
     Browsers read `//host`, `/\host` and addresses with tabs or line ends in them as other sites, so
-    only a path of printable ASCII that begins with one slash and has no backslash is let through.
+    only a path of printable ASCII that begins with one slash and has no backslash is accepted.
     """
     if not wanted or len(wanted) > _LONGEST or not wanted.isascii() or not wanted.isprintable():
         return HOME

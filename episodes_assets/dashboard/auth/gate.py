@@ -16,25 +16,19 @@ from typing import ParamSpec, TypeVar
 import anyio
 import dagster as dg
 from anyio import to_thread
-from dagster_postgres.utils import DagsterPostgresException
-from sqlalchemy.exc import DBAPIError
 from starlette.authentication import AuthCredentials, UnauthenticatedUser
 from starlette.requests import HTTPConnection, Request
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from episodes_assets.accounts import audit
 from episodes_assets.accounts.pool import AWAY
 from episodes_assets.dashboard.auth import refusals
 from episodes_assets.dashboard.auth.audit import (
     LONGEST_ANSWER,
-    KnownRuns,
     describe_address,
     describe_answer,
-    describe_body,
-    describe_calls,
-    describe_operation,
-    describe_request,
+    describe_briefly,
+    describe_whole,
 )
 from episodes_assets.dashboard.auth.credentials import Credential, identify
 from episodes_assets.dashboard.auth.csrf import SAFE_METHODS, is_same_origin
@@ -43,8 +37,6 @@ from episodes_assets.dashboard.auth.graphql import (
     Call,
     GraphQLRequest,
     Unreadable,
-    named_runs,
-    parent_runs,
     read_calls,
     read_http,
     takes_environment,
@@ -89,7 +81,7 @@ async def read_body(scope: Scope, receive: Receive, most_bytes: int) -> bytes:
 
 
 def replaying(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
-    """A `receive` that gives the body once more, then goes on with the real one."""
+    """An ASGI `receive` that returns the body first, then whatever the original one does."""
     given = False
 
     async def again() -> Message:
@@ -108,19 +100,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Routes:
-    """Which routes are treated apart.
+    """Which routes have rules of their own.
 
     Attributes:
         public: Answered without a login.
-        to_all: Where also viewers may POST: logging out.
+        for_all_roles: To which viewers may POST as well: logging out.
         graphql: Where GraphQL is sent, over HTTP and over WebSockets.
-        unattended: What open pages ask by themselves; it keeps no session from timing out.
+        polled: Requested by open pages by themselves, so a request to one does not count as use of a session.
     """
 
     public: Sequence[BaseRoute]
-    to_all: Sequence[BaseRoute]
+    for_all_roles: Sequence[BaseRoute]
     graphql: Sequence[BaseRoute]
-    unattended: Sequence[BaseRoute]
+    polled: Sequence[BaseRoute]
 
 
 @dataclass(frozen=True)
@@ -131,12 +123,12 @@ class _Request:
         scope: As the server gave it.
         receive: As the server gave it; a body that is read comes from it no more.
         send: As the server gave it.
-        is_public: Whether it goes to a route that is answered without a login.
-        is_to_all: Whether it goes where also viewers may POST.
-        is_graphql: Whether it goes where GraphQL is sent.
-        is_use: Whether it keeps a session from timing out.
-        credential: Who sent it, and what proved that; None if nothing did.
-        body: The whole of it; None as long as it is not read.
+        is_public: Whether its route is answered without a login.
+        is_for_all_roles: Whether viewers may POST to its route.
+        is_graphql: Whether GraphQL is sent to its route.
+        is_use: Whether it counts as use of a session, so that the idle time begins again.
+        credential: The identity that sent it; None if it is not authenticated.
+        body: All of its body; None as long as that is not read.
         query: The GraphQL in it, if there is any.
         calls: What of that is executed and changes something, or checks run configuration.
         event: The id that its events in the audit log share; None if it has none.
@@ -146,7 +138,7 @@ class _Request:
     receive: Receive
     send: Send
     is_public: bool
-    is_to_all: bool
+    is_for_all_roles: bool
     is_graphql: bool
     is_use: bool
     credential: Credential | None = None
@@ -162,10 +154,10 @@ class _Request:
             scope,
             receive,
             send,
-            is_public=_leads_to(routes.public, scope),
-            is_to_all=_leads_to(routes.to_all, scope),
-            is_graphql=_leads_to(routes.graphql, scope),
-            is_use=not _leads_to(routes.unattended, scope),
+            is_public=_match(routes.public, scope),
+            is_for_all_roles=_match(routes.for_all_roles, scope),
+            is_graphql=_match(routes.graphql, scope),
+            is_use=not _match(routes.polled, scope),
         )
 
     @property
@@ -178,7 +170,7 @@ class _Request:
 
     @property
     def is_safe(self) -> bool:
-        """Whether it changes nothing by its method; GraphQL may all the same."""
+        """Whether its method is a safe one (RFC 9110); GraphQL by GET could change something all the same."""
         return not self.is_socket and self.scope["method"] in SAFE_METHODS
 
     @property
@@ -199,7 +191,7 @@ class _Request:
 
     def brief(self) -> dict[str, object]:
         """What identifies it in an event that does not have its arguments."""
-        return {} if self.body is None else {**describe_operation(self.query), **describe_body(self.body)}
+        return {} if self.body is None else describe_briefly(self.query, self.body)
 
 
 # Returns the request with what the step has found out, or a refusal, or None if the client is gone.
@@ -243,7 +235,7 @@ class AuthGate:
         await self._pass(request)
 
     async def _identify(self, request: _Request) -> _Request | Refusal:
-        """Find out who sends it."""
+        """Authenticate it."""
         try:
             credential = await identify(
                 request.connection, self._site.accounts, self._site.configuration, is_use=request.is_use
@@ -259,17 +251,17 @@ class AuthGate:
     async def _admit(self, request: _Request) -> _Request | Refusal:
         """Decide what can be decided before the body is read."""
         scope, credential = request.scope, request.credential
-        # Starlette's routes end in `$`, which a line end may follow.
+        # The patterns of Starlette's routes end in `$`, which also matches before a line end.
         if not scope["path"].isprintable() or scope.get("root_path"):
             return refusals.ODD_PATH
         if credential is None and not request.is_public:
             return refusals.NOT_SIGNED_IN
         if request.is_socket and not request.is_graphql:
             return refusals.NO_SOCKET
-        is_sent_unasked = credential is None or credential.is_cookie
+        is_forgeable = credential is None or credential.is_cookie
         if (
             not request.is_safe
-            and is_sent_unasked
+            and is_forgeable
             and not is_same_origin(request.connection.headers, is_secure=self._site.configuration.is_secure)
         ):
             return refusals.CROSS_SITE
@@ -298,7 +290,7 @@ class AuthGate:
             return request
         http, body = Request(request.scope), request.whole_body
         try:
-            query = await _beside(body, read_http, http.method, http.headers, http.query_params, body)
+            query = await _call(body, read_http, http.method, http.headers, http.query_params, body)
         except Unreadable as problem:
             return refusals.unreadable(str(problem))
         return replace(request, query=query)
@@ -317,7 +309,7 @@ class AuthGate:
         if query is None:
             return request
         try:
-            calls, has_environment = await _beside(request.whole_body, _calls_of, query)
+            calls, has_environment = await _call(request.whole_body, _calls_of, query)
         except Unreadable as problem:
             return refusals.unreadable(str(problem))
         if has_environment:
@@ -331,10 +323,12 @@ class AuthGate:
         """Record a change in the audit log before it happens."""
         if request.credential is None or not _is_recorded(request):
             return request
-        detail = await self._describe(request)
+        detail = await describe_whole(
+            request.connection, request.query, request.calls, request.whole_body, self._instance
+        )
         if isinstance(detail, Refusal):
             return detail
-        # The two events of a request, which others may come between.
+        # Connects the two events of a request, between which others may be recorded.
         event = secrets.token_hex(4)
         try:
             await self._site.record_or_fail(
@@ -347,25 +341,6 @@ class AuthGate:
         except AWAY:
             return refusals.AWAY
         return replace(request, event=event)
-
-    async def _describe(self, request: _Request) -> dict[str, object] | Refusal:
-        """All that a request asks for, or why it cannot be on record, and so is not done."""
-        detail: dict[str, object]
-        if request.query is None:
-            detail = {**describe_request(request.connection, request.whole_body), **request.brief()}
-        else:
-            detail = {**describe_calls(request.calls), **request.brief()}
-        if not audit.fits(detail):
-            return refusals.TOO_MUCH
-        if ids := named_runs(request.calls):
-            try:
-                known = await to_thread.run_sync(KnownRuns, self._instance, ids)
-            except (DBAPIError, DagsterPostgresException):
-                return refusals.AWAY
-            if known.name_environment(parent_runs(request.calls)):
-                return refusals.ENVIRONMENT
-            detail |= known.describe()
-        return detail if audit.fits(detail) else refusals.TOO_MUCH
 
     async def _pass(self, request: _Request) -> None:
         """Call the application with a request that has passed all steps."""
@@ -412,7 +387,7 @@ class AuthGate:
 
     async def _refuse(self, refused: Refusal, request: _Request) -> None:
         self._site.metrics.refused.labels(refused.reason).inc()
-        # Whoever has not proven a name is only counted: they would fill the log, which nobody can shorten.
+        # Unauthenticated requests are only counted: they could fill the log, from which nothing is deleted.
         if refused is not refusals.AWAY and request.credential is not None:
             await self._site.record(
                 request.connection,
@@ -427,22 +402,23 @@ class AuthGate:
         await answer(refused, request.connection)(request.scope, request.receive, request.send)
 
 
-def _leads_to(routes: Sequence[BaseRoute], scope: Scope) -> bool:
-    """Whether one of these routes takes a request: its path and its method."""
+def _match(routes: Sequence[BaseRoute], scope: Scope) -> bool:
+    """Whether one of these routes matches a request's path and method."""
     return any(route.matches(scope)[0] is Match.FULL for route in routes)
 
 
 def _viewer_may(request: _Request) -> bool:
-    """Whether a viewer may send this at all; what GraphQL asks for is looked at later."""
+    """Whether a viewer may send a request of this method to this route; its GraphQL is checked later."""
     method = request.scope["method"]
-    return method in ("GET", "HEAD") or (method == "POST" and (request.is_to_all or request.is_graphql))
+    may_post = request.is_for_all_roles or request.is_graphql
+    return method in ("GET", "HEAD") or (method == "POST" and may_post)
 
 
 def _is_recorded(request: _Request) -> bool:
-    """Whether a request is to be on record here: it may change something, and does not record itself."""
+    """Whether the gate records a request: it may change something, and its handler does not record it."""
     if request.query is not None:
         return request.query.has_mutation
-    return not (request.is_socket or request.is_safe or request.is_public or request.is_to_all)
+    return not (request.is_socket or request.is_safe or request.is_public or request.is_for_all_roles)
 
 
 def _calls_of(query: GraphQLRequest) -> tuple[list[Call], bool]:
@@ -450,8 +426,8 @@ def _calls_of(query: GraphQLRequest) -> tuple[list[Call], bool]:
     return calls, takes_environment(calls)
 
 
-async def _beside(body: bytes, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function whose work grows with the body; for a large one beside the event loop."""
+async def _call(body: bytes, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function whose time grows with the body: in a thread if that is large, so as not to block."""
     if len(body) > LARGE_BYTES:
         return await to_thread.run_sync(partial(function, *args, **kwargs))
     return function(*args, **kwargs)

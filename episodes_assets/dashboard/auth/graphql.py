@@ -39,7 +39,7 @@ MOST_TOKENS = 10_000
 LONGEST_QUERY = 200_000
 MOST_OPERATIONS = 50
 MOST_FRAGMENTS = 200
-# Reading more keeps the event loop for too long, so it happens beside it.
+# Parsing more would block the event loop for too long, so it is done in a thread.
 LARGE_BYTES = 5_000
 _KEPT_DOCUMENTS = 256
 
@@ -113,7 +113,7 @@ def read_http(method: str, headers: Headers, query: QueryParams, body: bytes) ->
     if len(types) > 1:
         raise Unreadable("more than one Content-Type")
     content_type = types[0] if types else ""
-    # A plain search in the header, cases and parameters as they are: so does Dagster.
+    # A case-sensitive search in the whole header, parameters included, as Dagster's.
     if "application/json" in content_type:
         _refuse_query_string(query)
         return _from_mapping(json_object(body), "operationName")
@@ -195,7 +195,7 @@ def _no_key_twice(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-# The UI asks the same few questions again and again.
+# The UI sends the same few documents again and again.
 @lru_cache(maxsize=_KEPT_DOCUMENTS)
 def _operations(text: str) -> tuple[Operation, ...]:
     try:
@@ -228,29 +228,29 @@ def _read_operations(document: DocumentNode) -> Iterator[Operation]:
     }
     if len(operations) > MOST_OPERATIONS or len(fragments) > MOST_FRAGMENTS:
         raise Unreadable("too many operations or fragments")
-    # Operations that share a fragment each walk through it.
+    # A fragment is walked through once for each operation that uses it.
     steps_left = MOST_TOKENS
     for node in operations:
-        walk = _Walk(fragments, steps_left)
-        calls = tuple(walk.calls(node.selection_set))
-        steps_left = walk.steps_left
+        collector = _FieldCollector(fragments, steps_left)
+        calls = tuple(collector.collect(node.selection_set))
+        steps_left = collector.steps_left
         name = node.name.value if node.name else None
         yield Operation(node.operation, name, calls, tuple(node.variable_definitions))
 
 
-class _Walk:
-    """Through the top-level fields of one operation, without recursion: chains of fragments are long."""
+class _FieldCollector:
+    """Collects the top-level fields of one operation, without recursion: chains of fragments can be long."""
 
     def __init__(self, fragments: Mapping[str, SelectionSetNode], steps: int) -> None:
         self._fragments = fragments
         self._seen: set[str] = set()
         self.steps_left = steps
 
-    def calls(self, selections: SelectionSetNode) -> Iterator[FieldNode]:
-        """Its fields in their order, each fragment once.
+    def collect(self, selections: SelectionSetNode) -> Iterator[FieldNode]:
+        """The fields in their order, each fragment once.
 
         Raises:
-            Unreadable: If there is more of them than there are steps.
+            Unreadable: If that takes more steps than are left.
         """
         rest = [iter(selections.selections)]
         while rest:
@@ -332,7 +332,7 @@ def named_runs(calls: Sequence[Call]) -> list[str]:
 
 
 def parent_runs(calls: Sequence[Call]) -> list[str]:
-    """The ids of those among them that calls execute again."""
+    """The ids of the runs that calls re-execute."""
     return [each for call in calls for each in _ids(call, {_PARENT})]
 
 
@@ -364,7 +364,7 @@ def names_environment(run_config: object) -> bool:
 
 
 def _entries(value: object) -> Iterator[tuple[object, object]]:
-    """Each key with its value, at any depth; YAML may have one value in many places, or within itself."""
+    """Each key with its value, at any depth; by a YAML alias a value may be repeated, or contain itself."""
     rest, seen = [value], set()
     while rest:
         each = rest.pop()

@@ -1,4 +1,4 @@
-"""GraphQL over a WebSocket: each message is checked before Dagster gets it, and the login again and again.
+"""GraphQL over a WebSocket: each message is checked before Dagster gets it, and the login every half minute.
 
 What a message asks for is read in `graphql`.
 """
@@ -28,8 +28,8 @@ from episodes_assets.dashboard.site import Site
 
 _LOG = logging.getLogger(__name__)
 
-LOOK_AGAIN_SECONDS = 30.0
-# A client that has opened a socket says something at once.
+RECHECK_SECONDS = 30.0
+# The UI sends the first message at once.
 FIRST_MESSAGE_SECONDS = 20.0
 # The largest of the UI is some kB.
 LONGEST_MESSAGE = 256_000
@@ -45,18 +45,18 @@ _KNOWN = frozenset({"connection_init", "connection_terminate", "start", "stop"})
 async def guard_socket(
     app: ASGIApp, site: Site, identity: Identity, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    """Serve a WebSocket for as long as its login lasts and its messages only ask.
+    """Serve a WebSocket until its login is over or it sends a message that is not allowed.
 
     A message that is not of the protocol, or asks for a mutation, closes it; so does, within half a
-    minute, a logout, a time-out, a changed role, or a user who is disabled. Dagster executes a mutation
-    that it is sent here as soon as a subscription stands beside it, so nobody may send one.
+    minute, a logout, a time-out, a changed role, or a user who is disabled. Operators may send no mutation
+    here either, as Dagster executes one if the document has a subscription as well.
     """
     guard = _Guard(site, identity, HTTPConnection(scope), receive, send)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(guard.watch, tasks.cancel_scope)
         try:
             await app(scope, guard.receive, guard.send)
-        except Exception as error:  # noqa: BLE001  whatever Dagster makes of an odd message
+        except Exception as error:  # noqa: BLE001  whatever Dagster raises for an odd message
             _LOG.error(
                 "%s's socket: %s: %s", identity.name, type(error).__name__, shortened(str(error), _LONGEST)
             )
@@ -77,7 +77,7 @@ class _Guard:
         self._has_spoken = False
 
     async def receive(self) -> Message:
-        """The next message that may be passed on; the end, where there is none."""
+        """The next message that may be passed on; else a disconnect."""
         with anyio.move_on_after(None if self._has_spoken else FIRST_MESSAGE_SECONDS):
             message = await self._receive()
             self._has_spoken = message["type"] != "websocket.connect"
@@ -100,37 +100,37 @@ class _Guard:
             kind = await _read(message, self._site, self._identity)
         except Unreadable as problem:
             return str(problem)
-        if kind == "start" and not await self._is_still_there(is_use=True):
+        if kind == "start" and not await self._is_logged_in(is_use=True):
             return "signed out"
         return None
 
     async def send(self, message: Message) -> None:
-        """Pass an answer on, unless the socket is closed."""
+        """Send a message of Dagster's to the client, unless the socket is closed."""
         if self._is_closed:
             return
         self._is_closed = message["type"] == "websocket.close"
         await self._send(message)
 
     async def fail(self) -> None:
-        """Close the socket where Dagster could not go on."""
+        """Close the socket after an error in Dagster."""
         await self.send({"type": "websocket.close", "code": INTERNAL_ERROR})
 
     async def watch(self, scope: anyio.CancelScope) -> None:
         """Close the socket when its login has ended."""
         while True:
-            await anyio.sleep(LOOK_AGAIN_SECONDS)
-            if not await self._is_still_there(is_use=False):
+            await anyio.sleep(RECHECK_SECONDS)
+            if not await self._is_logged_in(is_use=False):
                 await self._close("signed out")
                 scope.cancel()
                 return
 
-    async def _is_still_there(self, *, is_use: bool) -> bool:
+    async def _is_logged_in(self, *, is_use: bool) -> bool:
         try:
             credential = await identify(
                 self._connection, self._site.accounts, self._site.configuration, is_use=is_use
             )
         except AWAY:
-            return False  # the browser opens it again, when it may
+            return False  # the browser opens the socket again
         return credential is not None and credential.identity == self._identity
 
     async def _close(self, problem: str) -> None:
@@ -168,7 +168,7 @@ def _kind(message: Mapping[str, Any], site: Site, identity: Identity) -> str:
     kind = content.get("type")
     if not isinstance(kind, str) or kind not in _KNOWN:
         raise Unreadable("a message of no known type")
-    # Dagster keeps subscriptions by it.
+    # The key by which Dagster stores subscriptions.
     if not isinstance(content.get("id", "" if kind.startswith("connection") else None), str):
         raise Unreadable("an id that is not text")
     if kind == "start":

@@ -1,4 +1,4 @@
-"""The login page, and beginning and ending a session, by whichever method somebody has proven who they are.
+"""The login page, and beginning and ending a session, by whichever method somebody has authenticated.
 
 It also says why a login through an OpenID Connect provider failed. The protocol itself is `oidc`, passwords
 are checked by `accounts/users.py`, and where a login may lead is decided in `csrf` (open redirects).
@@ -26,7 +26,7 @@ from episodes_assets.postgres.connect import Connection
 
 
 class OidcRefusal(StrEnum):
-    """Why; the value is what the login page's address has as `refused`."""
+    """Why a login through the provider failed; the value is the login page's query parameter `refused`."""
 
     CANCELLED = "cancelled"
     NO_ANSWER = "no-answer"
@@ -47,7 +47,7 @@ _SENTENCES = {
 
 
 def sentence_of(refused: str | None) -> str | None:
-    """What the login page says about the `refused` of its address; None if that is none of ours."""
+    """The login page's sentence for its query parameter `refused`; None if that is none of these values."""
     if refused is None or refused not in list(OidcRefusal):
         return None
     return _SENTENCES[OidcRefusal(refused)]
@@ -57,17 +57,17 @@ SEE_OTHER = 303
 
 
 async def sign_in(request: Request, identity: Identity, next_page: str | None) -> Response:
-    """Begin a session of somebody who has proven who they are, and send them on.
+    """Begin a session of an authenticated identity, and redirect to the page that was wanted.
 
-    The session is always a new one: a cookie that was there before is worth nothing afterwards.
+    The session is always a new one, and a session that the browser had is ended (session fixation).
 
     Args:
         request: The request that brought the credential.
-        identity: Who they are.
-        next_page: Where they wanted to go; only pages of ours count.
+        identity: Whose session it is.
+        next_page: The page to show; one of another site is replaced by the home page.
 
     Raises:
-        psycopg.OperationalError: If the accounts' database is away.
+        psycopg.OperationalError: If the accounts' database does not answer.
     """
     site = site_of(request)
     configuration = site.configuration
@@ -93,7 +93,7 @@ async def sign_in(request: Request, identity: Identity, next_page: str | None) -
 
 
 async def sign_out(request: Request) -> Response:
-    """End the session of a request for ever, and show the login."""
+    """End the session of a request, and show the login page."""
     site = site_of(request)
     is_secure = site.configuration.is_secure
     token = session_token(request, is_secure=is_secure)
@@ -113,7 +113,7 @@ WRONG = "Name or password is wrong."
 UNKNOWN = "an unknown name"
 BUSY = "Too many people are signing in at this moment. Try again in a few seconds."
 _LONGEST_NAME = 200
-# Each takes a core and 64 MB for a moment; more at once would only be slower, and are what an attack is.
+# Each hash takes a core and 64 MB for a moment: more at once would only be slower, or are an attack.
 _HASHES_AT_ONCE = 2
 # About as many as are served before a person gives up.
 _MOST_WAITING = 50
@@ -122,12 +122,12 @@ _SAME_WAIT_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class OidcLogin:
-    """A way to sign in with an account kept elsewhere.
+    """The login through an OpenID Connect provider.
 
     Attributes:
-        label: What its button says: the provider's name.
-        path: Where the button leads, of ours.
-        routes: All its routes; they are open, and call `sign_in` at the end.
+        label: The text on its button: the provider's name.
+        path: The path of this site to which the button leads.
+        routes: All its routes, which are public; the last step calls `sign_in`.
     """
 
     label: str
@@ -136,12 +136,12 @@ class OidcLogin:
 
 
 def login_routes(oidc: OidcLogin | None) -> list[BaseRoute]:
-    """The login page; open to everybody."""
+    """The routes of the login page, which are public."""
     return _Login(oidc).routes()
 
 
 def logout_routes() -> list[BaseRoute]:
-    """Where one signs out; for everybody who is signed in."""
+    """The route that logs out, for all roles."""
     return [Route("/logout", sign_out, methods=["POST"], name="logout")]
 
 
@@ -149,7 +149,7 @@ class _Login:
     def __init__(self, oidc: OidcLogin | None) -> None:
         self._oidc = oidc
         self._limiter = CapacityLimiter(_HASHES_AT_ONCE)
-        self._waits = _Waits()
+        self._recorded_waits = _RecordedWaits()
 
     def routes(self) -> list[BaseRoute]:
         return [
@@ -158,7 +158,7 @@ class _Login:
         ]
 
     async def show(self, request: Request) -> Response:
-        """The form, or the way on for those who need it no more."""
+        """Show the form; redirect who is logged in already."""
         wanted = safe_next(request.query_params.get("next"))
         if isinstance(request.user, Identity):
             return RedirectResponse(wanted, status_code=SEE_OTHER)
@@ -166,7 +166,7 @@ class _Login:
         return self._form(request, wanted, problem=problem or "")
 
     async def receive(self, request: Request) -> Response:
-        """A name and a password."""
+        """Check the name and the password of the form."""
         site = site_of(request)
         async with request.form(max_files=0, max_fields=10) as form:
             name, password, wanted = (_text(form.get(key)) for key in ("name", "password", "next"))
@@ -184,14 +184,14 @@ class _Login:
             return await sign_in(request, found, wanted)
         outcome = "too soon" if found else "refused"
         site.metrics.logins.labels(AuthMethod.PASSWORD.value, outcome).inc()
-        if not found or self._waits.is_new(found):
-            # Whether there is such a user or not it is the same work.
+        if not found or self._recorded_waits.add(found):
+            # The same statements whether the user exists or not (timing).
             known = await site.accounts.run(users.known_name, name)
             await site.record(request, "login", outcome, name=known or UNKNOWN)
         if not found:
             return self._form(request, wanted, status=401, problem=WRONG, name=name)
         seconds = math.ceil(found)
-        problem = f"Too many attempts. Try again in {_spelt(seconds)}."
+        problem = f"Too many attempts. Try again in {_in_words(seconds)}."
         return self._form(
             request, wanted, status=429, problem=problem, name=name, headers={"Retry-After": str(seconds)}
         )
@@ -219,18 +219,18 @@ class _Login:
         )
 
 
-class _Waits:
-    """The waits that are on record; who tries again and again would fill the log with one of them.
+class _RecordedWaits:
+    """The waits that are in the audit log, each once, so that repeated attempts do not fill it.
 
-    A wait is known by the moment it ends, whichever name or address has to wait: so there is never more
-    than one event a second, however many of both somebody has.
+    A wait is identified by the moment it ends, whatever the name or address: so at most one event a second
+    is recorded, however many names and addresses an attacker has.
     """
 
     def __init__(self) -> None:
         self._ends: list[float] = []
 
-    def is_new(self, seconds: float) -> bool:
-        """Whether a wait that has so many seconds left was not asked about before."""
+    def add(self, seconds: float) -> bool:
+        """Add a wait of which so many seconds are left; False if it was there already."""
         now = time.monotonic()
         end = now + seconds
         self._ends = [each for each in self._ends if each > now]
@@ -241,7 +241,7 @@ class _Waits:
 
 
 def _try(connection: Connection, name: str, password: str, address: str) -> Identity | float:
-    """Who it is; or the seconds to wait, 0 where name and password do not fit."""
+    """The identity that logs in; or the seconds to wait, 0 where name or password is wrong."""
     wait = throttle.try_again_after(connection, name, address)
     if wait > 0:
         return wait
@@ -257,7 +257,7 @@ def _text(value: UploadFile | str | None) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _spelt(seconds: int) -> str:
+def _in_words(seconds: int) -> str:
     if seconds < 60:
         return f"{seconds} second{'s' if seconds != 1 else ''}"
     minutes = math.ceil(seconds / 60)

@@ -26,16 +26,16 @@ from episodes_assets.dashboard.configuration import OidcProvider, decide_role, i
 from episodes_assets.dashboard.site import site_of
 
 STATE_COOKIE = "episodes_oidc"
-# Browsers take a cookie of this name from us alone, not from a neighbouring name of the same domain.
+# Browsers accept a cookie of this name from this host only, and not from a sibling of the same domain.
 SECURE_STATE_COOKIE = f"__Host-{STATE_COOKIE}"
 STATE_SECONDS = 600
 ANSWER_SECONDS = 10.0
-# A key that the provider has withdrawn is believed no longer than that.
+# How long the provider's metadata and keys are cached; a withdrawn key is trusted no longer than that.
 METADATA_SECONDS = 3600.0
 LONGEST_WHY = 500
 # How far the provider's clock may be from ours.
 LEEWAY_SECONDS = 60
-# Signatures that only the provider can make. One by the client's secret, or none at all, proves nothing.
+# Signatures that only the provider can make: neither HMAC by the client's secret, nor `none`.
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 _LOG = logging.getLogger(__name__)
 Claims = dict[str, Any]
@@ -75,7 +75,7 @@ class OidcClient:
         )
 
     async def leave(self, request: Request) -> Response:
-        """Send a browser to the provider."""
+        """Redirect a browser to the provider."""
         wanted = safe_next(request.query_params.get("next"))
         try:
             await self._discover()
@@ -87,7 +87,7 @@ class OidcClient:
         return answer
 
     async def return_(self, request: Request) -> Response:
-        """Let a browser in that the provider sent back, or show why not."""
+        """Log in a browser that the provider has redirected back, or show why not."""
         wanted = safe_next(request.session.pop("next", None))
         try:
             await self._discover()
@@ -95,7 +95,7 @@ class OidcClient:
         except _Refused as refused:
             return await self._refuse(request, refused, wanted)
         finally:
-            # Whatever came of it, what was begun is over.
+            # State and nonce are for one use, whatever came of it.
             request.session.clear()
         return await sign_in(request, identity, wanted)
 
@@ -109,14 +109,14 @@ class OidcClient:
             raise _no_answer(repr(error)) from error
         if metadata.get("issuer") != self._oidc.issuer:
             issuer = metadata.get("issuer")
-            metadata.clear()  # so that the next one asks again
+            metadata.clear()  # so that it is not cached
             raise _no_answer(f"the issuer is {issuer!r}")
         offered = metadata.get("id_token_signing_alg_values_supported") or ["RS256"]
         metadata["id_token_signing_alg_values_supported"] = [a for a in offered if a in ALGORITHMS]
 
     async def _read_claims(self, request: Request) -> Claims:
-        """What the provider says about somebody, once all of it is verified."""
-        # First of all: what comes with no sign-in that was begun here is no word of the provider's.
+        """The verified claims of the ID token, with the e-mail address of the provider's user information."""
+        # First of all: without a login begun in this browser, the request is forged (login CSRF).
         state = request.query_params.get("state", "")
         if not await self._client.framework.get_state_data(request.session, state):
             raise _Refused(
@@ -145,7 +145,7 @@ class OidcClient:
         email = claims.get("email")
         if not isinstance(email, str) or not email:
             raise _Refused(OidcRefusal.UNVERIFIED, "there is no e-mail address")
-        # A provider that spells it "false" means it.
+        # Only the boolean: some providers send the text "false".
         if claims.get("email_verified") is not True:
             raise _Refused(OidcRefusal.UNVERIFIED, "the e-mail address is not verified", email)
         if not is_vouched_for(self._oidc.issuer, email, claims.get("hd")):
@@ -156,9 +156,9 @@ class OidcClient:
         return Identity(email.lower(), role, AuthMethod.OIDC)
 
     async def _refuse(self, request: Request, refused: _Refused, wanted: str) -> Response:
-        # Quoted, since part of it may be what somebody wrote into an address.
+        # Quoted, since part of it may come from the request's address (log injection).
         _LOG.warning("a sign-in through %s failed: %r", self._oidc.name, refused.why)
-        # Anybody can send as many as they like of those that were never begun: they would fill the log.
+        # Anybody can send any number of requests without a login that was begun: they would fill the log.
         if refused.is_on_record:
             site = site_of(request)
             site.metrics.logins.labels(AuthMethod.OIDC.value, "refused").inc()
@@ -188,13 +188,13 @@ def _explain(error: Exception) -> NoReturn:
 
 
 def oidc_login(oidc: OidcProvider, *, signing_key: str, is_secure: bool) -> OidcLogin:
-    """Signing in through a provider, as the login page and the auth gate know it.
+    """The login through a provider, for the login page and the auth gate.
 
-    Its pages lie below `/auth`, and are open to everybody.
+    Its routes lie below `/auth`, and are public.
 
     Args:
         oidc: The provider, and who is let in.
-        signing_key: Of the cookie that keeps the state on the way.
+        signing_key: Signs the cookie that keeps the state until the browser returns.
         is_secure: Whether browsers reach us over TLS.
     """
     client = OidcClient(oidc)
@@ -203,7 +203,7 @@ def oidc_login(oidc: OidcProvider, *, signing_key: str, is_secure: bool) -> Oidc
         secret_key=signing_key,
         session_cookie=SECURE_STATE_COOKIE if is_secure else STATE_COOKIE,
         max_age=STATE_SECONDS,
-        path="/" if is_secure else "/auth",  # the prefix wants the former
+        path="/" if is_secure else "/auth",  # `__Host-` requires `/`
         same_site="lax",  # the provider sends the browser back from another site
         https_only=is_secure,
     )

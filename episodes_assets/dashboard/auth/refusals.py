@@ -58,12 +58,12 @@ AWAY = Refusal(503, "database away", "A database is away; try again in a moment.
 
 
 def unreadable(problem: str) -> Refusal:
-    """GraphQL that cannot be read in one way."""
+    """For GraphQL that is invalid, or could be read in two ways."""
     return Refusal(400, "unreadable GraphQL", f"This GraphQL request is refused: {problem}.")
 
 
 def answer(refusal: Refusal, connection: HTTPConnection) -> Response:
-    """The answer to a refused request: to the login where a person opened a page, else JSON.
+    """The answer to a refused request: a redirect to the login where a person opened a page, else JSON.
 
     The JSON has the form of a GraphQL answer, so that Dagster's UI shows the message.
     """

@@ -13,10 +13,12 @@ from functools import partial
 from threading import Timer
 
 import dagster as dg
+import pandas as pd
 from pydantic import Field
 
 from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.checks import ledger
+from episodes_assets.checks.lake import refuse_large_quarantine
 from episodes_assets.checks.ledger import (
     Planning,
     every_due_row_has_one_job,
@@ -26,20 +28,30 @@ from episodes_assets.checks.ledger import (
 from episodes_assets.checks.verdicts import HISTORY_DAYS
 from episodes_assets.days import ONE_DAY
 from episodes_assets.defs import tables
-from episodes_assets.defs.assets.input import refuse_large_quarantine
 from episodes_assets.defs.metadata import days_table, table
 from episodes_assets.defs.partitions import daily, days_of, whole_range
 from episodes_assets.defs.resources import Lake, QueueDatabase, ResultsDatabase
-from episodes_assets.defs.steps import TEAM, Events, RepairOptions, Stopwatch, as_dagster_failure, conclude
-from episodes_assets.errors import LakeMissing, PlanOvertaken
+from episodes_assets.defs.steps import (
+    TEAM,
+    Events,
+    RepairOptions,
+    Stopwatch,
+    as_dagster_failure,
+    conclude,
+    report_repairs,
+)
+from episodes_assets.errors import DayNotPlanned, LakeMissing, PlanOvertaken
+from episodes_assets.lake.drop_record import Drop
+from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.versions import TableVersion
 from episodes_assets.lake.viewings import Viewings, require_day
 from episodes_assets.ledger import plans
-from episodes_assets.ledger.verify import describe_damage, read_job_counts, read_ledger_days
+from episodes_assets.ledger.verify import read_job_counts, read_ledger_days
 from episodes_assets.planning.episode_set import EpisodeSet
 from episodes_assets.planning.jobs import plan_checksum, plan_day
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.results import publications, publish
+from episodes_assets.results.provenance import Provenance, read_provenance
 from episodes_assets.results.recompute import (
     PlanInputs,
     read_plan_inputs,
@@ -76,7 +88,7 @@ _ROWS_READ = 3 * HISTORY_DAYS  # with those of failed runs, which have no verdic
 
 
 def read_history(instance: dg.DagsterInstance) -> list[ledger.Planning]:
-    """The steps that planned before, the latest first: each left its numbers with its verdict."""
+    """Earlier steps that planned, the latest first, from the metadata of their checks."""
     key = dg.AssetCheckKey(dg.AssetKey("episode_jobs"), ledger.PLANNING_IS_AS_FAST_AS_USUAL)
     records = instance.event_log_storage.get_asset_check_execution_history(key, limit=_ROWS_READ)
     verdicts = (record.evaluation for record in records)
@@ -94,7 +106,7 @@ def warned_when_slow(
 ) -> Iterator[None]:
     """Log a warning as soon as the block has taken far longer than planning usually does.
 
-    It comes while the block runs, also when that waits for something that never ends.
+    It is logged while the block still runs, so that a step which hangs is noticed as well.
     """
     limit, usual = ledger.slow_after(days, rows, history), ledger.usual_seconds(days, rows, history)
     if limit is None or usual is None:
@@ -124,7 +136,7 @@ class PlanOptions(RepairOptions):
     rework: bool = Field(
         default=False,
         description="Supersede the day's plan even if it is the same, so that all its jobs are worked again: "
-        "for viewings that arrived late behind jobs that stay as they are.",
+        "for viewings that arrived late, which do not change a plan.",
     )
     as_planned: bool = Field(
         default=False,
@@ -181,55 +193,45 @@ def episode_jobs(
         newest = viewings.newest()
         state_before(state, days[0])
         yesterday = state_before(state, days[-1])
-        refuse_large_quarantine(taken, settings.quarantine_limit)
+        for drop in taken:
+            refuse_large_quarantine(
+                drop.day, drop.quarantined_rows, drop.drop_rows, settings.quarantine_limit
+            )
         rows = sum(drop.accepted_rows for drop in taken)
         with warned_when_slow(context, len(days), rows, history):
             inputs_of_days = read_plan_inputs(state, days, taken)
             tracked = read_tracked(results_database.dsn, yesterday)
             for day, drop, inputs in zip(days, taken, inputs_of_days, strict=True):
-                if options.as_planned:
-                    version: TableVersion | None = _require_as_planned(queue, viewings, inputs)
-                else:
-                    version = newest
-                    if not options.rework:
-                        version = _version_as_planned(queue, viewings, inputs) or newest
-                in_lake = version is not None and day in version.files
-                viewed = EpisodeSet.of(
-                    viewings.episodes_of(version.number, day)
-                    if version is not None and in_lake
-                    else drops.read_viewed(drop)  # of a release before the lake
-                )
-                damage = _find_damage(queue, queue_database.dsn, state, day) if repair else ""
-                before = tracked.as_of(day - ONE_DAY)
-                parts = drops.read_drop(drop, ["epid", "algorithm_id", "premier_date", "start_date"])
-                jobs = plan_day(parts, viewed, before, day)
+                found = read_provenance(queue, state, day)
+                plan_from = partial(_plan_from, viewings, drops, drop, tracked.as_of(day - ONE_DAY))
+                version, jobs, checksum = _plan_day(plan_from, viewings, newest, found, inputs, options)
                 plan, changed = plans.record_plan(
                     queue,
                     day,
                     jobs,
-                    checksum=plan_checksum(jobs),
+                    checksum=checksum,
                     snapshot_id=drop.snapshot_id,
                     code_version=CODE_VERSION,
                     chunk_jobs=settings.chunk_jobs,
-                    viewings=version.pinned if version is not None and in_lake else None,
+                    viewings=version.pinned if version is not None and day in version.files else None,
                     tracked_checksum=inputs.yesterday,
                     above=publications.newest_plan(state),
-                    rework=options.rework or damage != "",
+                    rework=options.rework,
                     from_lake=True,
-                    look_again=partial(require_same_inputs, inputs, state, drops),
+                    recheck=partial(require_same_inputs, inputs, state, drops),
+                    find_damage=partial(_find_damage, queue_database, state, found, inputs.day, repair),
                     before_new=partial(
                         _before_new,
                         partial(_require_viewings, state, day, version, viewings.shown),
-                        partial(_record_repair, results_database, day, damage, repair),
+                        partial(_record_repair, results_database, day, repair),
                     ),
                 )
-                if damage and changed:
-                    context.log.warning(f"{day}: its {damage} were damaged; all its jobs are worked again")
                 for algorithm_id, count in jobs["algorithm_id"].value_counts().items():
                     by_algorithm[registry.name_of(int(str(algorithm_id)))] += int(count)
                 context.log.info(f"{day}: {plan.jobs:,} jobs{'' if changed else ' (unchanged)'}")
                 changes += changed
                 planned.append(plan)
+        report_repairs(context, state, repair)
         step = Planning(len(days), rows, clock.seconds)
         verdicts = [
             every_due_row_has_one_job(read_ledger_days(queue, queue_database.dsn, planned)),
@@ -254,26 +256,99 @@ def episode_jobs(
     )
 
 
-def _version_as_planned(queue: Connection, viewings: Viewings, inputs: PlanInputs) -> TableVersion | None:
+_Planned = tuple[TableVersion | None, pd.DataFrame, str]
+
+
+def _plan_from(
+    viewings: Viewings, drops: Drops, drop: Drop, before: EpisodeSet, version: TableVersion | None
+) -> _Planned:
+    """The jobs that a day's drop and the viewings of a version of the lake give, and their checksum.
+
+    Args:
+        viewings: The lake's.
+        drops: The lake's.
+        drop: The day's.
+        before: What was tracked up to the day before.
+        version: The version.
+    """
+    day = drop.day
+    viewed = EpisodeSet.of(
+        viewings.episodes_of(version.number, day)
+        if version is not None and day in version.files
+        else drops.read_viewed(drop)  # of a release before the lake
+    )
+    parts = drops.read_drop(drop, ["epid", "algorithm_id", "premier_date", "start_date"])
+    jobs = plan_day(parts, viewed, before, day)
+    return version, jobs, plan_checksum(jobs)
+
+
+def _plan_day(
+    plan_from: Callable[[TableVersion | None], _Planned],
+    viewings: Viewings,
+    newest: TableVersion | None,
+    found: Provenance,
+    inputs: PlanInputs,
+    options: PlanOptions,
+) -> _Planned:
+    """A day's jobs, from the version of the lake that they are to be computed from.
+
+    Args:
+        plan_from: Plans the day from a version.
+        viewings: The lake's.
+        newest: Their newest version.
+        found: The day's plan, beside what was published of the day.
+        inputs: What else it is planned from.
+        options: The step's.
+
+    Raises:
+        PlanDamaged: If its plan names another version than when it was published, and this is no repair.
+        LakeMissing: If the lake does not have the version that was published or planned.
+    """
+    if options.as_planned:
+        return plan_from(_require_as_planned(viewings, found, inputs))
+    if options.rework:
+        return plan_from(newest)
+    if not options.repair:
+        found.require_pinned()
+    published = found.published
+    if published and (pinned := found.pinned_as_published(inputs.snapshot_id)):
+        by = f"the {'plan' if found.is_from_plan else 'publication'} of {inputs.day}"
+        planned = plan_from(viewings.at(*pinned, by))
+        _, _, checksum = planned
+        if checksum == published.plan_checksum:
+            return planned
+        # Its yesterday has changed since, so it is planned like a day that was not published.
+    named = None if found.is_repinned else _version_as_planned(viewings, found, inputs)
+    return plan_from(named or newest)
+
+
+def _version_as_planned(viewings: Viewings, found: Provenance, inputs: PlanInputs) -> TableVersion | None:
     """The version of the lake that a day's plan names, if all else is as it was planned; None otherwise.
 
     So planning a day again changes nothing: late viewings take `rework`.
     """
-    plan = plans.find_plan(queue, inputs.day)
+    plan = found.plan
     if plan is None or plan.viewings_version is None:
         return None
     if (plan.snapshot_id, plan.tracked_checksum) != (inputs.snapshot_id, inputs.yesterday):
         return None
-    by = f"the plan of {inputs.day}"
-    return viewings.at(plan.viewings_version, plan.viewings_digest, by)
+    return viewings.at(plan.viewings_version, plan.viewings_digest, f"the plan of {inputs.day}")
 
 
-def _require_as_planned(queue: Connection, viewings: Viewings, inputs: PlanInputs) -> TableVersion:
-    """The same, or an error that says why there is none."""
-    plan = plans.require_plan(queue, inputs.day)
-    if version := _version_as_planned(queue, viewings, inputs):
+def _require_as_planned(viewings: Viewings, found: Provenance, inputs: PlanInputs) -> TableVersion:
+    """The version of `_version_as_planned`.
+
+    Raises:
+        DayNotPlanned: If the day has no plan.
+        LakeMissing: If the plan is of a release before the lake.
+        PlanOvertaken: If something else than the viewings has changed since the day was planned.
+    """
+    if found.plan is None:
+        raise DayNotPlanned(f"{inputs.day} has no planned jobs", "work it again without `as_planned`")
+    found.require_pinned()
+    if version := _version_as_planned(viewings, found, inputs):
         return version
-    if plan.viewings_version is None:
+    if found.plan.viewings_version is None:
         raise LakeMissing(
             f"the plan of {inputs.day} is of a release before the lake, and names no version of it",
             "work it again without `as_planned`",
@@ -284,25 +359,47 @@ def _require_as_planned(queue: Connection, viewings: Viewings, inputs: PlanInput
     )
 
 
-def _find_damage(queue: Connection, dsn: str, results: Connection, day: dt.date) -> str:
-    """What something else has changed of a day's plan; empty when nothing."""
-    plan = plans.find_plan(queue, day)
-    if plan is None:
+def _find_damage(
+    queue_database: QueueDatabase,
+    state: Connection,
+    looked_at: Provenance,
+    day: dt.date,
+    repair: RepairDecision | None,
+    plan: plans.Plan | None,
+) -> str:
+    """What is damaged of a day's plan, in words; called under the day's lock.
+
+    Args:
+        queue_database: To read on another connection than the one that has the lock.
+        state: To `results`.
+        looked_at: The plan and the publication that the version of the lake was chosen by.
+        day: The day.
+        repair: The decision; None not to look.
+        plan: The plan now.
+    """
+    if repair is None:
         return ""
-    return describe_damage(queue, dsn, plan) or publish.describe_changed_outcomes(
-        queue, results, plan, publish.CODE_VERSION
-    )
+    now = Provenance(plan, publications.find_last_publication(state, day))
+    with queue_database.connect_to_read() as queue:
+        damage = now.describe_damage(queue, queue_database.dsn, publish.CODE_VERSION)
+    was = looked_at.plan
+    if damage and (plan and plan.plan_uid) != (was and was.plan_uid):
+        raise PlanOvertaken(
+            f"the plan of {day} was replaced by another run while it was looked at, and is damaged by now",
+            "run the repair again",
+        )
+    return damage
 
 
-def _before_new(*each: Callable[[], None]) -> None:
-    for call in each:
-        call()
+def _before_new(require_viewings: Callable[[], None], record: Callable[[str], None], damage: str) -> None:
+    require_viewings()
+    record(damage)
 
 
 def _record_repair(
-    results_database: ResultsDatabase, day: dt.date, damage: str, repair: RepairDecision | None
+    results_database: ResultsDatabase, day: dt.date, repair: RepairDecision | None, damage: str
 ) -> None:
-    """Put a repair on record; just before it is made, since it is made in another database."""
+    """Record a repair, before it is made, as it is made in another database's transaction."""
     if repair and damage:
         with results_database.connect() as results:
             record_repair(results, day, damage, repair)

@@ -41,7 +41,7 @@ INPUT_TABLES = (
     _of_the_input(
         EPISODES,
         "The catalogue's daily drops: a row for each episode and analysis that is asked for. "
-        "`input_episodes` takes each drop once; of one that was wrong, have it mended here and launch "
+        "`input_episodes` takes each drop once; if one was wrong, have it corrected here and launch "
         "`correct_day`.",
     ),
     _of_the_input(
@@ -53,9 +53,9 @@ INPUT_TABLES = (
 
 
 def consumers_views() -> Iterator[dg.AssetSpec]:
-    """The view of each algorithm, as it is declared in the text of its module; no module is imported.
+    """The view of each algorithm, from the declaration in its module's text; no module is imported.
 
-    One that cannot be used is not among them: what its view shows is not known then.
+    An algorithm with an invalid declaration is left out, since the columns of its view are not known.
     """
     for algorithm in get_registry().by_id.values():
         yield dg.AssetSpec(

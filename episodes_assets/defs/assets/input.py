@@ -21,14 +21,15 @@ from episodes_assets.defs.metadata import counts_by_day, days_table, image, plac
 from episodes_assets.defs.partitions import daily, days_of, whole_range
 from episodes_assets.defs.resources import InputDatabase, Lake, ResultsDatabase
 from episodes_assets.defs.steps import TEAM, Events, RunOptions, Stopwatch, as_dagster_failure, conclude_each
-from episodes_assets.errors import BadRunConfig, CheckFailed, DropGone, DropNotArrived, ReasonMissing
+from episodes_assets.errors import BadRunConfig, DropGone, DropNotArrived, ReasonMissing
 from episodes_assets.input.columns import look_at_columns
-from episodes_assets.lake.drops import Drop, Drops
+from episodes_assets.lake.drop_record import Drop
+from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.taking import LateViewings, TakenDay, Taking
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.results import state
 from episodes_assets.results.recompute import (
-    LOOKED_AT,
+    DAYS_COMPARED,
     OutdatedDay,
     read_outdated,
     read_published_coverage,
@@ -71,22 +72,6 @@ def check_episodes(drops: Drops, taken: Sequence[Drop], quarantine_limit: float)
         lake.quarantine_is_small(rows, quarantine_limit),
         lake.drop_size_is_usual(accepted, days),
     ]
-
-
-def refuse_large_quarantine(drops: Sequence[Drop], limit: float) -> None:
-    """Keep a step from building on a drop that `quarantine_is_small` stopped in a run of its own.
-
-    Raises:
-        CheckFailed: If too much of a drop was refused.
-    """
-    for drop in drops:
-        if lake.refused_share(drop.quarantined_rows, drop.drop_rows) > limit:
-            raise CheckFailed(
-                f"{drop.quarantined_rows:,} of the {drop.drop_rows:,} rows of the drop of "
-                f"{drop.day} were refused, more than {limit:.0%}",
-                f"have it corrected at its source and run `episodes run {drop.day} --refresh --reason WHY`, "
-                "or raise EPISODES_QUARANTINE_LIMIT to accept it as it is",
-            )
 
 
 def _rows(drop: Drop, stored: tuple[int, int]) -> lake.DropRows:
@@ -139,7 +124,7 @@ def check_viewings(
     Args:
         viewings: The lake's table.
         taken: The days.
-        late: Days before them that were looked at again.
+        late: Days before them whose viewings in the input were compared again.
         outdated: Published days that were computed from other viewings.
     """
     rows = [
@@ -174,13 +159,13 @@ def describe_viewings(
     late: Sequence[LateViewings],
     earlier: int,
 ) -> dict[str, Any]:
-    """What is shown of a step's days.
+    """The metadata of `input_viewings` for a step's days.
 
     Args:
         context: Of the step.
         viewings: The lake's table.
         taken: The days, in order.
-        late: Days before them that were looked at again.
+        late: Days before them whose viewings in the input were compared again.
         earlier: Viewings that were taken of days before the history.
     """
     newest = viewings.newest()
@@ -217,7 +202,7 @@ CODE_VERSION = "1"
 
 
 class InputOptions(RunOptions):
-    """How to get at the day's input. Every default is the safe choice."""
+    """How to take the day's input. Every default is the safe choice."""
 
     refresh: bool = Field(
         default=False,
@@ -254,7 +239,7 @@ class InputOptions(RunOptions):
             deps=[external.EPISODES],
             description="The day's catalogue drop in the lake, kept for ever. Rows that break a rule are "
             "quarantined with the reason: look at *quarantine reasons* when `quarantine_is_small` warns. A "
-            "drop that was wrong is mended at its source; then launch `correct_day`.",
+            "drop that was wrong is corrected at its source; then launch `correct_day`.",
             group_name="input",
             kinds={"postgres", "deltalake", "pandas"},
             owners=TEAM,
@@ -301,13 +286,13 @@ def take_input(
         if options.accept_lost_viewings and not options.refresh:
             raise BadRunConfig("`accept_lost_viewings` is for `refresh` alone", "launch it with both")
         taking = Taking(
-            lambda: _readable(input_database.checked_dsn(context.log.warning)),
+            lambda: _checked_columns(input_database.checked_dsn(context.log.warning)),
             drops,
             viewings,
             settings.environment,
         )
         if options.refresh:
-            # All that was built on the day is to be worked again afterwards.
+            # Everything that was built on the day has to be computed again afterwards.
             with results_database.connect_to_read() as results:
                 published = read_published_coverage(results, days[0], dt.date.max)
             require_computable(published, viewings.newest())
@@ -315,8 +300,8 @@ def take_input(
         taken: list[TakenDay] = []
         late: list[LateViewings] = []
 
-        def look_again(first: dt.date) -> None:
-            # Before the first day is taken: a day that is kept has been looked back from, whatever fails.
+        def take_late(first: dt.date) -> None:
+            # Before the first day is taken, so that no day is kept whose late viewings were not looked for.
             before = [first - number * ONE_DAY for number in range(1, settings.late_days + 1)]
             late.extend(taking.take_late(before))
             for each in late:
@@ -328,7 +313,7 @@ def take_input(
                 refresh=options.refresh,
                 reason=options.reason,
                 accept_lost=options.accept_lost_viewings,
-                before_reading=look_again,
+                before_reading=take_late,
             ):
                 taken.append(each)
                 context.log.info(_line(each))
@@ -342,7 +327,7 @@ def take_input(
             ) from missing
         episode_verdicts = check_episodes(drops, [each.drop for each in taken], settings.quarantine_limit)
         with results_database.connect_to_read() as results:
-            outdated = read_outdated(results, viewings, days[-1] + LOOKED_AT * ONE_DAY)
+            outdated = read_outdated(results, viewings, days[-1] + DAYS_COMPARED * ONE_DAY)
         viewing_verdicts = check_viewings(viewings, taken, late, outdated)
     seconds = clock.seconds
     yield from conclude_each(
@@ -357,7 +342,7 @@ def take_input(
 
 
 def _take_earlier(context: dg.AssetExecutionContext, taking: Taking, first: dt.date, since: str) -> int:
-    """Where a history begins, the viewings of the days before it; how many were taken."""
+    """Where a history begins, take the viewings of the days before it; returns how many."""
     viewings = 0
     for file in taking.take_earlier(first, parse_date(since) if since else None):
         context.log.info(f"{file.day}, before the first day: {file.rows:,} viewings taken")
@@ -424,14 +409,17 @@ def _require_reason(options: InputOptions, days: list[dt.date], drops: Drops) ->
         )
 
 
-def _readable(dsn: str) -> str:
-    """An input, once it is known how its columns are read."""
+def _checked_columns(dsn: str) -> str:
+    """The DSN of an input, after checking that its columns are of types that can be read."""
     look_at_columns(dsn)
     return dsn
 
 
 def _known_to_be_gone(day: dt.date, drops: Drops, results: ResultsDatabase) -> DropGone | None:
-    """A refusal to wait for a drop that was there before; what is there of other days says nothing."""
+    """The error for a drop that is missing and was taken before, so that it is no use to wait for it.
+
+    None if it was never taken: it may yet arrive, whatever drops of other days are there.
+    """
     gone = f"the drop of {day} is gone from the input database"
     if drops.find(day) is not None:
         return DropGone(

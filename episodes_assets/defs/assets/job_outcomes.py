@@ -21,7 +21,7 @@ from episodes_assets.checks.ledger import (
     every_job_has_one_outcome,
     stalled_days,
 )
-from episodes_assets.checks.verdicts import Verdict
+from episodes_assets.checks.verdicts import Verdict, name_days
 from episodes_assets.defs import tables
 from episodes_assets.defs.metadata import days_table, image, jobs_over_time, table
 from episodes_assets.defs.partitions import daily, days_of, whole_range
@@ -36,7 +36,7 @@ from episodes_assets.defs.steps import (
     check_result,
     conclude,
 )
-from episodes_assets.errors import FleetStalled, JobsHeld
+from episodes_assets.errors import FleetStalled, JobsHeld, PlanDamaged
 from episodes_assets.ledger import held, plans
 from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.ledger.held import read_held
@@ -50,7 +50,7 @@ from episodes_assets.ledger.progress import (
     read_progress,
     slowest_batches,
 )
-from episodes_assets.ledger.verify import count_outcomes
+from episodes_assets.ledger.verify import count_outcomes, one_snapshot
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.settings import Settings
 
@@ -166,10 +166,9 @@ def job_outcomes(
     """An outcome for each of the day's jobs, worked by the fleet.
 
     Makes sure the day is handed to the fleet, waits until every job is finished, and fails with the
-    list of what is held, or when no job finishes for too long. Held jobs that a recorded decision leaves
-    out are in nobody's way.
+    list of what is held, or when no job finishes for too long. It does not fail for jobs that are waived.
 
-    When jobs are held, mend the cause and launch `retry_held_jobs`, or let the day be published without
+    When jobs are held, fix the cause and launch `retry_held_jobs`, or let the day be published without
     them by `waive_held_jobs`. To stop the work on a day, launch `cancel_jobs`.
     """
     clock = Stopwatch()
@@ -214,11 +213,11 @@ def job_outcomes(
 
 
 class Every:
-    """A timer that is due once in so many seconds, for the first time after the first of them.
+    """A timer that is due at an interval, for the first time after the first interval.
 
     Args:
-        seconds: How many.
-        clock: The time, in seconds.
+        seconds: The interval.
+        clock: Returns the time, in seconds.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -227,7 +226,7 @@ class Every:
         self._last = clock()
 
     def is_due(self) -> bool:
-        """Whether the seconds are over since it was due last; they begin anew if so."""
+        """Whether the interval is over; the next one begins if so."""
         now = self._clock()
         if now - self._last < self._seconds:
             return False
@@ -236,15 +235,15 @@ class Every:
 
 
 class StallClock:
-    """Detects that a wait sees no job finished for too long.
+    """Detects that no job of the awaited days was finished for too long.
 
-    Whether its days are stalled is read only when the limit is over, and again after another one: their turn
-    may not have come, while the fleet works other days.
+    Only when the limit is over, and again after each further limit, is the database asked which days are
+    stalled: the fleet may be working on other days, so that the turn of these has not come.
 
     Args:
-        limit: How long nothing may be finished.
-        find_stalled: Finds the days of the wait that are stalled.
-        clock: The time, in seconds.
+        limit: How long no job may be finished.
+        find_stalled: Reads which of the awaited days are stalled.
+        clock: Returns the time, in seconds.
     """
 
     def __init__(
@@ -260,7 +259,7 @@ class StallClock:
         self._moved = clock()
 
     def refuse_stall(self, finished: int) -> None:
-        """Refuse to wait for a stalled day any longer.
+        """Raise if a day is stalled.
 
         Args:
             finished: How many jobs are finished by now.
@@ -289,7 +288,7 @@ def _wait(
     settings: Settings,
     reports: ProgressReports,
 ) -> list[Progress]:
-    """Wait until no job of the days is open; what they have come to.
+    """Wait until no job of the days is open, and return their progress.
 
     Raises:
         FleetStalled: If a day is stalled.
@@ -307,7 +306,7 @@ def _wait(
         if not open_ones:
             return progress
         reports.report(progress)
-        if resend_due.is_due():  # the daemon with its sensor need not be running
+        if resend_due.is_due():  # as the sensor `fan_out` does, if Dagster's daemon is running
             _resend(context, queue, open_ones)
         stall.refuse_stall(finished)
         time.sleep(POLL_SECONDS)
@@ -329,12 +328,20 @@ def _refuse_held(context: dg.AssetExecutionContext, queue: Connection, progress:
     if not days:
         return
     plan_ids = [day.plan_id for day in progress if day.held]
-    held = read_held(queue, plan_ids, each=HELD_SHOWN, most=HELD_SHOWN, is_waived=False)
+    with one_snapshot(queue):
+        held = read_held(queue, plan_ids, each=HELD_SHOWN, most=HELD_SHOWN, is_waived=False)
+        counted = [day for day in read_progress(queue, days) if day.held]
     for job in held:
         context.log.error(
             f"{job.day} epid {job.epid} algorithm {job.algorithm_id}: {job.error} (after {job.starts} starts)"
         )
     total = sum(day.held for day in progress)
+    if counted and not held:
+        raise PlanDamaged(
+            f"{sum(day.held for day in counted):,} jobs of {name_days([day.day for day in counted])} count as"
+            " held, and nothing says which: something else writes to the schema `ledger`",
+            f"stop it, then run `episodes run {counted[0].day} --repair --reason WHY`",
+        )
     if not held:
         raise JobsHeld(
             f"{total:,} jobs were held, and have been retried, waived or planned anew meanwhile",

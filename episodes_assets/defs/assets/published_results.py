@@ -18,8 +18,16 @@ from episodes_assets.checks.verdicts import Verdict
 from episodes_assets.defs import tables
 from episodes_assets.defs.metadata import days_table, preview
 from episodes_assets.defs.partitions import daily, days_of, whole_range
-from episodes_assets.defs.resources import QueueDatabase, ResultsDatabase
-from episodes_assets.defs.steps import TEAM, Events, RepairOptions, Stopwatch, as_dagster_failure, conclude
+from episodes_assets.defs.resources import Lake, QueueDatabase, ResultsDatabase
+from episodes_assets.defs.steps import (
+    TEAM,
+    Events,
+    RepairOptions,
+    Stopwatch,
+    as_dagster_failure,
+    conclude,
+    report_repairs,
+)
 from episodes_assets.ledger import plans
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.results import publications, publish
@@ -69,6 +77,7 @@ def published_results(
     context: dg.AssetExecutionContext,
     queue_database: QueueDatabase,
     results_database: ResultsDatabase,
+    lake: Lake,
     settings: dg.ResourceParam[Settings],
 ) -> Events:
     """The day's outcomes in the results database, replaced in one transaction.
@@ -88,15 +97,19 @@ def published_results(
         results_database.connect() as results,
     ):
         repair = options.decision(context)
+        viewings = lake.viewings()
         for day in days_of(context):
             plans.require_plan(queue, day)
         for day in days_of(context):
-            manifest, changed = publish.publish_day(queue, results, day, publish.CODE_VERSION, repair)
+            manifest, changed = publish.publish_day(
+                queue, results, viewings, day, publish.CODE_VERSION, repair
+            )
             context.log.info(f"{day}: {manifest.rows:,} rows{'' if changed else ' (unchanged)'}")
             if manifest.left_out:
                 context.log.warning(f"{day}: without {manifest.left_out:,} failed jobs: {manifest.decision}")
             changes += changed
             days.append(manifest)
+        report_repairs(context, results, repair)
         first_rows = publications.read_rows(results, days[-1].day, PREVIEW_ROWS)
         verdicts = [
             published_rows_are_the_outcomes(read_publication(queue, results, days)),

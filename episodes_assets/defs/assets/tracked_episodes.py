@@ -8,14 +8,22 @@ import datetime as dt
 import dagster as dg
 import numpy as np
 
+from episodes_assets.checks.lake import refuse_large_quarantine
 from episodes_assets.checks.results import STATE_ONLY_GROWS, state_only_grows
 from episodes_assets.days import ONE_DAY
 from episodes_assets.defs import tables
-from episodes_assets.defs.assets.input import refuse_large_quarantine
 from episodes_assets.defs.metadata import days_table
 from episodes_assets.defs.partitions import daily, days_of, one_day_before, whole_range
 from episodes_assets.defs.resources import Lake, ResultsDatabase
-from episodes_assets.defs.steps import TEAM, Events, RepairOptions, Stopwatch, as_dagster_failure, conclude
+from episodes_assets.defs.steps import (
+    TEAM,
+    Events,
+    RepairOptions,
+    Stopwatch,
+    as_dagster_failure,
+    conclude,
+    report_repairs,
+)
 from episodes_assets.errors import StateGap
 from episodes_assets.planning.jobs import newly_tracked
 from episodes_assets.results import state
@@ -88,7 +96,7 @@ def tracked_episodes(
             )
         before = tracked.as_of(days[0] - ONE_DAY)
         for day, drop in zip(days, taken, strict=True):
-            refuse_large_quarantine([drop], settings.quarantine_limit)
+            refuse_large_quarantine(day, drop.quarantined_rows, drop.drop_rows, settings.quarantine_limit)
             parts = drops.read_drop(drop, ["epid", "algorithm_id", "premier_date"])
             new = np.concatenate([newly_tracked(part, before, day) for part in parts])
             yesterday, changed = state.record_day(
@@ -104,11 +112,10 @@ def tracked_episodes(
                 f"{day}: {yesterday.newly_tracked:,} newly tracked, {yesterday.total:,} in all"
                 f"{'' if changed else ' (unchanged)'}"
             )
-            if repair and changed:
-                context.log.warning(f"{day}: its tracked episodes were damaged and are repaired")
             before = before.plus(new)
             changes += changed
             recorded.append(yesterday)
+        report_repairs(context, connection, repair)
         verdict = state_only_grows(read_state_days(connection, results_database.dsn, days), days)
     yield from conclude(
         {
@@ -137,7 +144,7 @@ def tracked_episodes(
 
 
 def _refuse_damaged_past(damaged: dt.date | None, last: dt.date) -> None:
-    """A day is not repaired by what is damaged itself."""
+    """Refuse to repair a day if an earlier one, from which it would be computed, is damaged as well."""
     if damaged is not None:
         raise StateGap(
             f"the tracked episodes of {damaged}, an earlier day, are damaged as well",

@@ -82,14 +82,14 @@ def check_input_role(connection: Connection, *, is_production: bool, warn: Calla
 Roles = Mapping[Purpose, str]
 _STAMP = "GRANT SELECT ON environment_stamp, episodes_schema_version TO {role}"
 _RIGHTS: dict[Purpose, tuple[str, ...]] = {
-    # Dagster migrates its own tables, in a schema that nobody else looks into: with a right to make
-    # operators in `public` its role could let every other one execute what it likes.
+    # Dagster migrates its own tables, in a schema that is in no other role's search path: with a right to
+    # make operators in `public`, its role could have other roles execute its code.
     Purpose.DAGSTER: (
         _STAMP,
         "REVOKE CREATE ON SCHEMA public FROM {role}",
         "GRANT CREATE, USAGE ON SCHEMA dagster TO {role}",
     ),
-    # No other role may see the schema: it holds what logins are checked against.
+    # No other role may see the schema: it has the hashes of passwords and tokens.
     Purpose.DASHBOARD: (
         _STAMP,
         "GRANT USAGE ON SCHEMA dashboard TO {role}",
@@ -98,7 +98,7 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
         "GRANT SELECT, INSERT, UPDATE (last_used_at, revoked_at) ON dashboard.service_tokens TO {role}",
         "GRANT SELECT, INSERT ON dashboard.signing_key TO {role}",
         "GRANT SELECT, INSERT, UPDATE ON dashboard.locks TO {role}",
-        # Column by column: when it happened is the database's to say.
+        # Column by column, so that the time of an event is the database's.
         "GRANT SELECT, INSERT (who, way, what, detail, address, outcome) ON dashboard.audit_log TO {role}",
     ),
     Purpose.INPUT: ("GRANT SELECT ON episodes, viewings TO {role}",),
@@ -133,7 +133,7 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
         ),
         "GRANT INSERT ON ledger.outcomes, ledger.batches TO {role}",
         "GRANT INSERT, UPDATE ON ledger.workers TO {role}",
-        # Column by column: which held jobs a day is published without is not a worker's to say.
+        # Column by column, so that a worker cannot waive a job.
         "REVOKE INSERT, UPDATE ON ledger.job_attempts FROM {role}",
         (
             "GRANT INSERT (plan_id, position, starts, is_held, error, traceback)"
@@ -144,7 +144,7 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
         "REVOKE INSERT, UPDATE, DELETE ON environment_stamp, episodes_schema_version FROM {role}",
         "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}",
     ),
-    # Column by column: neither errors and tracebacks nor the names of workers and of people.
+    # For labs, column by column: neither errors and tracebacks nor the names of workers and of people.
     Purpose.QUEUE_READER: (
         _STAMP,
         "GRANT USAGE ON SCHEMA ledger TO {role}",
@@ -170,66 +170,67 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
         # What was published and repaired stays on record.
         "REVOKE UPDATE, DELETE ON published.history, published.repairs FROM {role}",
     ),
+    # For explanations and labs. It sees the tracked state, which consumers do not.
+    Purpose.RESULTS_READER: (
+        _STAMP,
+        "GRANT USAGE ON SCHEMA state, published TO {role}",
+        "GRANT SELECT ON state.tracked_days, state.tracked_episodes TO {role}",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA published TO {role}",
+    ),
     Purpose.CONSUMER: (
         "GRANT USAGE ON SCHEMA published TO {role}",
         "GRANT SELECT ON ALL TABLES IN SCHEMA published TO {role}",
     ),
-    # A manifest's `decision` names who made it.
-    Purpose.RESULTS_READER: (
-        _STAMP,
-        "GRANT USAGE ON SCHEMA state, published TO {role}",
-        "GRANT SELECT ON state.tracked_episodes, state.tracked_days TO {role}",
-        (
-            "GRANT SELECT (day, jobs, rows, left_out, checksum, snapshot_id, plan_id, plan_uid,"
-            " plan_checksum, code_version, viewings_version, viewings_digest, published_at)"
-            " ON published.days TO {role}"
-        ),
-    ),
 }
-# What is taken back first, so that whoever can only read has been given nothing else by anybody. A role that
-# serves other purposes as well keeps it: those are given rights to write.
+# Revoked first from a role that only reads, so that it keeps nothing that somebody else has granted. A role
+# that serves other purposes as well keeps its rights, since those purposes are granted rights to write.
 _SCHEMAS = {Database.QUEUE: "ledger, public", Database.RESULTS: "state, published, public"}
-_NOTHING_ELSE = (
+_REVOKE_ALL = (
     "REVOKE ALL ON ALL TABLES IN SCHEMA {schemas} FROM {{role}}",
     "REVOKE ALL ON ALL SEQUENCES IN SCHEMA {schemas} FROM {{role}}",
     "REVOKE ALL ON ALL ROUTINES IN SCHEMA {schemas} FROM {{role}}",
     "REVOKE ALL ON SCHEMA {schemas} FROM {{role}}",
 )
-READERS = (Purpose.QUEUE_READER, Purpose.RESULTS_READER)
+_READERS = (Purpose.QUEUE_READER, Purpose.RESULTS_READER)
 _READ_ONLY = "default_transaction_read_only = on"
 _LOCK_TIMEOUT = f"lock_timeout = '{LOCK_SECONDS:.0f}s'"
-# What a session of a role begins with. A session may change most of it: these are for those who mean well.
+# The settings with which a role's session begins. It may change most of them: they prevent mistakes only.
 _SETTINGS: dict[Purpose, tuple[str, ...]] = {
     Purpose.DAGSTER: ("search_path = dagster, public", _LOCK_TIMEOUT),
     Purpose.DASHBOARD: (_LOCK_TIMEOUT,),
-    # Who fills the input may well lock it for minutes.
+    # The systems that fill the input may lock it for minutes.
     Purpose.INPUT: (_READ_ONLY, "lock_timeout = '10min'"),
     Purpose.INPUT_WRITER: (),
     Purpose.QUEUE: (_LOCK_TIMEOUT,),
     Purpose.WORKER: (_LOCK_TIMEOUT,),
+    Purpose.QUEUE_READER: (
+        _READ_ONLY,
+        _LOCK_TIMEOUT,
+        "idle_in_transaction_session_timeout = '10min'",
+        "statement_timeout = '10min'",
+    ),
     Purpose.RESULTS: (_LOCK_TIMEOUT,),
+    # An explanation is read within a minute; what takes a lab asks for more.
+    Purpose.RESULTS_READER: (
+        _READ_ONLY,
+        _LOCK_TIMEOUT,
+        "idle_in_transaction_session_timeout = '1min'",
+        "statement_timeout = '1min'",
+    ),
     Purpose.CONSUMER: (
         _READ_ONLY,
         "idle_in_transaction_session_timeout = '10min'",
         "statement_timeout = '1h'",
     ),
-    **dict.fromkeys(
-        READERS,
-        (
-            _READ_ONLY,
-            "idle_in_transaction_session_timeout = '10min'",
-            "statement_timeout = '10min'",
-            "lock_timeout = '10s'",
-        ),
-    ),
 }
 # Only a superuser may set these, and no session of the role can change them.
 _LIMITS: dict[Purpose, tuple[str, ...]] = {
+    Purpose.QUEUE_READER: ("temp_file_limit = '2GB'",),
+    Purpose.RESULTS_READER: ("temp_file_limit = '2GB'",),
     Purpose.CONSUMER: ("temp_file_limit = '8GB'",),
-    **dict.fromkeys(READERS, ("temp_file_limit = '2GB'",)),
 }
 # How much of the server's `max_connections` a role may have, in percent. Dagster's processes keep two each,
-# and their threads may ask for more at once. What other teams use leaves room for ours.
+# and their threads may need more at once. Roles that other teams use leave room for ours.
 _CONNECTIONS: dict[Purpose, int] = {
     Purpose.DAGSTER: 85,
     Purpose.DASHBOARD: 20,
@@ -237,12 +238,12 @@ _CONNECTIONS: dict[Purpose, int] = {
     Purpose.INPUT_WRITER: 20,
     Purpose.QUEUE: 40,
     Purpose.WORKER: 70,
-    Purpose.RESULTS: 40,
-    Purpose.CONSUMER: 10,
     Purpose.QUEUE_READER: 2,
-    Purpose.RESULTS_READER: 2,
+    Purpose.RESULTS: 40,
+    Purpose.RESULTS_READER: 10,
+    Purpose.CONSUMER: 10,
 }
-# Whoever may connect could fill the disk with large objects, which belong to no schema.
+# Any role that may connect could fill the disk with large objects, which belong to no schema.
 _NO_LARGE_OBJECTS = (
     "REVOKE EXECUTE ON FUNCTION pg_catalog.lo_creat(integer), pg_catalog.lo_create(oid),"
     " pg_catalog.lo_from_bytea(oid, bytea) FROM PUBLIC"
@@ -252,18 +253,18 @@ _NO_LARGE_OBJECTS = (
 def rights(database: Database) -> dict[str, object]:
     """What each role of a database is given, by purpose: statements, settings, connections."""
     given = {
-        p.value: (_RIGHTS[p], _SETTINGS[p], _LIMITS.get(p), _CONNECTIONS[p], _taken_back(p))
+        p.value: (_RIGHTS[p], _SETTINGS[p], _LIMITS.get(p), _CONNECTIONS[p], _revocations(p))
         for p in Purpose
         if p.database is database
     }
     return {**given, "everybody": _NO_LARGE_OBJECTS}
 
 
-def _taken_back(purpose: Purpose) -> tuple[str, ...]:
-    """The statements that take from a role whatever it was given, if its purpose is to read alone."""
-    if purpose not in READERS:
+def _revocations(purpose: Purpose) -> tuple[str, ...]:
+    """The statements that revoke all other rights of a role, if its purpose is to read only."""
+    if purpose not in _READERS:
         return ()
-    return tuple(each.format(schemas=_SCHEMAS[purpose.database]) for each in _NOTHING_ELSE)
+    return tuple(each.format(schemas=_SCHEMAS[purpose.database]) for each in _REVOKE_ALL)
 
 
 def connection_limit(purposes: Collection[Purpose], max_connections: int) -> int:
@@ -291,7 +292,7 @@ def grant(
         database_name: What it is called on its server.
         roles: The roles' names by purpose; those of other databases are ignored.
         input_roles: Those that keep their `search_path`; one role may serve several databases.
-        is_ours: Whether who else may come in, and what roles set for themselves, is for us to say.
+        is_ours: Whether the database is ours: then all others lose their rights, and settings are reset.
     """
     names = {"database": sql.Identifier(database_name)}
     is_superuser = admin.info.parameter_status("is_superuser") == "on"
@@ -307,8 +308,8 @@ def grant(
     for purpose, role in own.items():
         names["role"] = sql.Identifier(role)
         _run(admin, "GRANT CONNECT ON DATABASE {database} TO {role}", names)
-        is_for_this_alone = list(own.values()).count(role) == 1
-        for statement in (*(_taken_back(purpose) if is_for_this_alone else ()), *_RIGHTS[purpose]):
+        has_one_purpose = list(own.values()).count(role) == 1
+        for statement in (*(_revocations(purpose) if has_one_purpose else ()), *_RIGHTS[purpose]):
             _run(admin, statement, names)
         for setting in (*_SETTINGS[purpose], *(_LIMITS.get(purpose, ()) if is_superuser else ())):
             _run(admin, f"ALTER ROLE {{role}} IN DATABASE {{database}} SET {setting}", names)
@@ -324,7 +325,7 @@ def _reset(admin: Connection, role: str, database_name: str, *, keeps_search_pat
         kept = _search_path_of(admin, role, place) if keeps_search_path else None
         _run(admin, f"{alter} RESET ALL", names)
         if kept is not None:
-            # As PostgreSQL keeps it, which is how it takes it back; quoted anew it would be another one.
+            # In PostgreSQL's own stored form, which it accepts; quoted again it would be another path.
             row = admin.execute("SELECT current_setting('search_path')").fetchone()
             admin.execute("SELECT set_config('search_path', %s, false)", [kept])
             _run(admin, f"{alter} SET search_path FROM CURRENT", names)

@@ -52,7 +52,7 @@ def write_first_stamp(connection: psycopg.Connection[Any], environment: str) -> 
 def create_views(admin: Connection, algorithms: Iterable[Declaration]) -> None:
     """Make `published.<algorithm>` for each algorithm: the key, the window, a column per metric.
 
-    One that cannot be used is not among them, and keeps the view that it has.
+    An algorithm with an invalid declaration is not among them, and keeps the view that it has.
     """
     with admin.transaction():
         for algorithm in algorithms:
@@ -79,7 +79,7 @@ def create_views(admin: Connection, algorithms: Iterable[Declaration]) -> None:
             )
 
 
-_one_at_a_time = threading.Lock()  # Alembic keeps what it is at in a module
+_alembic_lock = threading.Lock()  # Alembic's context is global to the process
 
 
 @contextmanager
@@ -101,7 +101,7 @@ def begin_migrations(admin: Connection, database: Database) -> Iterator[sqlalche
 
 
 def upgrade_within(connection: sqlalchemy.Connection, database: Database) -> tuple[str | None, str | None]:
-    """Bring a database to its newest version in a transaction that others go on with.
+    """Migrate a database to its newest version, in a transaction that the caller goes on with.
 
     Returns:
         The versions before and after; before is None for a database without any.
@@ -111,10 +111,10 @@ def upgrade_within(connection: sqlalchemy.Connection, database: Database) -> tup
     """
     before = _version(connection)
     try:
-        with _one_at_a_time:
+        with _alembic_lock:
             command.upgrade(_config(database, connection), "head")
     except sqlalchemy.exc.DBAPIError as error:
-        # Whoever made the connection knows the driver's errors.
+        # The driver's own error, which the caller's connection explains.
         raise (error.orig or error) from error
     after = _version(connection)
     if database is Database.DAGSTER:
@@ -129,7 +129,7 @@ def downgrade(database: Database, admin_dsn: str, version: str) -> None:
         begin_migrations(admin, database) as connection,
     ):
         _version(connection)
-        with _one_at_a_time:
+        with _alembic_lock:
             command.downgrade(_config(database, connection), version)
 
 
@@ -138,7 +138,7 @@ def _config(database: Database, connection: sqlalchemy.Connection | None = None)
     config.set_main_option("script_location", str(MIGRATIONS))
     config.set_main_option("path_separator", "os")
     config.set_main_option("version_locations", str(MIGRATIONS / database.value))
-    # Alembic leaves the commit of a transaction that has begun to whoever began it.
+    # In a transaction that has begun, Alembic does not commit.
     config.attributes["connection"] = connection
     return config
 
@@ -151,7 +151,7 @@ def _version(connection: sqlalchemy.Connection) -> str | None:
 
 
 # An upgrade of large tables takes its time, and another `db init` waits for it.
-_TURN_SECONDS = 600.0
+_LOCK_SECONDS = 600.0
 _TRIES = 5
 _THEIRS = "the input belongs to other systems; to have it made all the same, set EPISODES_INPUT_WRITER_DSN"
 
@@ -159,10 +159,10 @@ _THEIRS = "the input belongs to other systems; to have it made all the same, set
 def provision(settings: Settings, dsns: Dsns, report: Report) -> None:
     """Create or upgrade everything in the four databases.
 
-    Two at once do it one after the other.
+    Concurrent calls are serialised for each database.
 
     Args:
-        settings: Says the environment to stamp and the administrators' DSNs.
+        settings: Names the environment to stamp and the administrators' DSNs.
         dsns: The roles' DSNs; role names, passwords and database names are taken from them.
         report: Called with each step, as one line.
 
@@ -171,7 +171,7 @@ def provision(settings: Settings, dsns: Dsns, report: Report) -> None:
         WrongEnvironment: If a database is already stamped with another environment.
         SchemaTooNew: If a database has been set up by a newer release.
         NotProvisioned: If an input database of other systems is not there or lacks the tables.
-        LockHeld: If somebody who works in a database does not let go of what has to be changed.
+        LockHeld: If another session holds a lock on something that has to be changed.
     """
     targets = list(find_targets(settings, dsns))
     limits = _connection_limits(targets)
@@ -179,16 +179,19 @@ def provision(settings: Settings, dsns: Dsns, report: Report) -> None:
         _refuse_others(target, settings.environment)
     for target in targets:
         _create_database(target, report)
-        with _turn(target):
+        with _locked(target):
             _refuse_others(target, settings.environment)
-            _fill_in_spite_of_others(target, settings.environment, limits, report)
+            _fill_with_retries(target, settings.environment, limits, report)
         if target.database is Database.DAGSTER and Purpose.DASHBOARD not in target.roles:
             report("dagster: the dashboard has no role yet; to make it one, set EPISODES_DASHBOARD_DSN")
         report(f"{target.database}: ready ({', '.join(sorted(target.roles.values()))})")
 
 
 def _refuse_others(target: Target, environment: str) -> None:
-    """Before anything is changed: is it another environment's, a newer release's, or not ours to make?"""
+    """Refuse, before anything is changed, another environment's or a newer release's database.
+
+    A missing input of other systems is refused as well.
+    """
     if not target.exists():
         if not target.is_ours:
             raise NotProvisioned(f"{describe(target.admin_dsn)} does not exist", _THEIRS)
@@ -204,14 +207,14 @@ def _refuse_others(target: Target, environment: str) -> None:
 
 
 @contextmanager
-def _turn(target: Target) -> Iterator[None]:
-    """Let no other `db init` work in the database meanwhile."""
+def _locked(target: Target) -> Iterator[None]:
+    """Hold a lock that excludes any other `db init` from the database."""
     if not target.is_ours:  # there rights are granted and nothing else
         yield
         return
     comment = sql.SQL("COMMENT ON DATABASE {} IS 'episodes db init is at work here'")
     with (
-        target.connect(lock_seconds=_TURN_SECONDS) as lock,
+        target.connect(lock_seconds=_LOCK_SECONDS) as lock,
         lock.transaction(force_rollback=True),
     ):
         lock.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
@@ -219,10 +222,8 @@ def _turn(target: Target) -> Iterator[None]:
         yield
 
 
-def _fill_in_spite_of_others(
-    target: Target, environment: str, limits: Mapping[str, int], report: Report
-) -> None:
-    """Try again when another one has changed the same role at the same time."""
+def _fill_with_retries(target: Target, environment: str, limits: Mapping[str, int], report: Report) -> None:
+    """Fill a database; try again when another `db init` has changed the same role at the same time."""
     for tries_left in reversed(range(_TRIES)):
         try:
             _fill(target, environment, limits, report)
@@ -239,9 +240,9 @@ def _fill_in_spite_of_others(
 
 def _fill(target: Target, environment: str, limits: Mapping[str, int], report: Report) -> None:
     if target.database is Database.QUEUE:
-        # By itself: PgQueuer's statements cannot all share a transaction. It can be repeated.
+        # Outside of the transaction, in which not all statements of PgQueuer's can be; it is idempotent.
         asyncio.run(_install_pgqueuer(target.admin_dsn))
-    # All the rest or nothing: no version without its rights, no mark without either.
+    # All the rest in one transaction: no version without its rights, no mark without either.
     with (
         target.connect(lock_seconds=SCHEMA_LOCK_SECONDS) as admin,
         begin_migrations(admin, target.database) as migrations,
@@ -266,7 +267,7 @@ def _create_database(target: Target, report: Report) -> None:
     # Not from template1: whoever is connected to that keeps it from being copied.
     create = sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(target.name))
     with (
-        connect(target.server, autocommit=True, lock_seconds=_TURN_SECONDS) as server,
+        connect(target.server, autocommit=True, lock_seconds=_LOCK_SECONDS) as server,
         suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation),
     ):
         server.execute(create)
@@ -302,10 +303,9 @@ def _set_roles(admin: Connection, target: Target, limits: Mapping[str, int], rep
 
 
 def _attributes_of(admin: Connection, role: str) -> list[LiteralString] | None:
-    """What a role has beyond logging in, and is not to have; None if there is no such role.
+    """The privileged attributes that a role has and is to lose; None if there is no such role.
 
-    Only what is there is named when it is taken away: to name the rest is refused to administrators who are
-    not superusers.
+    Only these are named in ALTER ROLE: administrators who are no superusers may not name others.
     """
     columns: Mapping[str, LiteralString] = {
         "rolsuper": "SUPERUSER",

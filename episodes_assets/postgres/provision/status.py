@@ -127,16 +127,16 @@ def ready_databases(settings: Settings, report: Report) -> Dsns:
 
 
 def read_status(dsns: Dsns) -> list[DatabaseStatus]:
-    """Look at each database that this process has a DSN for."""
+    """The status of each database for which this process has a DSN."""
     return [
-        _look(database, dsns.by_purpose[purpose])
+        _read_one(database, dsns.by_purpose[purpose])
         for database in Database
         for purpose in [next((p for p in _SEEN_BY[database] if p in dsns.by_purpose), None)]
         if purpose is not None
     ]
 
 
-def _look(database: Database, dsn: str) -> DatabaseStatus:
+def _read_one(database: Database, dsn: str) -> DatabaseStatus:
     where = describe(dsn)
     try:
         with connect(dsn, read_only=True, is_ours=database is not Database.INPUT) as connection:

@@ -22,10 +22,10 @@ from episodes_assets.settings import Settings
 
 
 def replace_stamp(connection: psycopg.Connection[Any], old: str, new: str) -> bool:
-    """Put another stamp in place of `old`.
+    """Replace the stamp `old` by another one (compare-and-set).
 
     Returns:
-        Whether `old` was what it was stamped with; if not, nothing is changed.
+        Whether it was stamped with `old`; if not, nothing is changed.
     """
     changed = connection.execute(
         "UPDATE public.environment_stamp SET environment = %s, stamped_at = now() WHERE environment = %s",
@@ -68,8 +68,8 @@ class Target:
     def connect(self, *, read_only: bool = False, lock_seconds: float = LOCK_SECONDS) -> Iterator[Connection]:
         """An administrator's connection to the database itself, as `connect.connect`.
 
-        In which schema the tables of other systems are is said by whoever looks, as for the role that reads
-        them; what is ours is made in `public`.
+        Tables of an input of other systems are found by the administrator's own search path; ours are in
+        `public`.
         """
         with connect(
             self.admin_dsn, read_only=read_only, lock_seconds=lock_seconds, is_ours=self.is_ours
@@ -141,8 +141,8 @@ def change_stamp(
 ) -> None:
     """Change the stamps of databases from one environment to another, all or none.
 
-    All are changed before the first is committed. Only a server that goes away between two commits leaves
-    some of them changed; the same again with those named that are not finishes it.
+    All are changed before the first is committed. Only if a server goes away between two commits, some are
+    changed and others are not; calling it again for the others completes the change.
 
     Without databases it is all four; then an input database of other systems, which has no stamp, is
     left as it is.
@@ -177,7 +177,7 @@ def change_stamp(
         # Whatever goes wrong before the block ends rolls all of them back.
         for target in changing:
             admin = stack.enter_context(target.connect())
-            if not replace_stamp(admin, old, new):  # changed since we looked
+            if not replace_stamp(admin, old, new):  # changed since it was read
                 raise _not_old(target, admission.read_stamp(admin), old)
     for target in changing:
         report(f"{target.database}: stamp of {target.name} changed from {old} to {new}")

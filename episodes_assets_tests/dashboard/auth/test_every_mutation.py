@@ -370,7 +370,7 @@ def test_a_socket_from_another_site_is_refused(dashboard: Dashboard, headers: di
 def test_a_logout_closes_the_socket(
     dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch, is_asked: bool
 ) -> None:
-    monkeypatch.setattr(graphql_socket, "LOOK_AGAIN_SECONDS", 60 if is_asked else 0.05)
+    monkeypatch.setattr(graphql_socket, "RECHECK_SECONDS", 60 if is_asked else 0.05)
     token = dashboard.session(Role.VIEWER)
     subscribe = {"query": "subscription { locationStateChangeEvents { __typename } }"}
 
@@ -387,7 +387,7 @@ def test_a_logout_closes_the_socket(
 def test_an_open_socket_alone_does_not_keep_a_session(
     dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graphql_socket, "LOOK_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(graphql_socket, "RECHECK_SECONDS", 0.05)
     token = dashboard.session(Role.VIEWER)
 
     def wait(_socket: WebSocketTestSession) -> None:

@@ -4,6 +4,7 @@ import json
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 
 import anyio
 import pytest
@@ -11,7 +12,7 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from episodes_assets.accounts.identity import Role
-from episodes_assets.dashboard.auth import gate
+from episodes_assets.dashboard.auth import audit, gate
 from episodes_assets.dashboard.configuration import read_configuration
 from episodes_assets_tests.dashboard.served import HOST, THIS_USER, Dashboard, serving
 
@@ -270,20 +271,22 @@ def test_requests_on_one_connection_are_each_looked_at(served: Dashboard, inner:
 
 
 @pytest.mark.parametrize(
-    ("step", "path"),
+    ("module", "step", "path"),
     [
-        ("identify", DO), ("identify", "/graphql"), ("identify", "/login"), ("is_same_origin", DO),
-        ("read_body", DO), ("read_body", "/login"), ("read_http", "/graphql"), ("read_calls", "/graphql"),
-        ("describe_request", DO), ("describe_calls", "/graphql"), ("describe_body", DO),
+        (gate, "identify", DO), (gate, "identify", "/graphql"), (gate, "identify", "/login"),
+        (gate, "is_same_origin", DO), (gate, "read_body", DO), (gate, "read_body", "/login"),
+        (gate, "read_http", "/graphql"), (gate, "read_calls", "/graphql"), (gate, "describe_whole", DO),
+        (audit, "describe_request", DO), (audit, "describe_calls", "/graphql"),
+        (audit, "describe_briefly", DO),
     ],
 )  # fmt: skip
 def test_nothing_passes_by_an_error_on_the_way(
-    served: Dashboard, inner: Inner, monkeypatch: pytest.MonkeyPatch, step: str, path: str
+    served: Dashboard, inner: Inner, monkeypatch: pytest.MonkeyPatch, module: ModuleType, step: str, path: str
 ) -> None:
     def fail(*_arguments: object, **_named: object) -> None:
         raise RuntimeError("a mistake of ours")
 
-    monkeypatch.setattr(gate, step, fail)
+    monkeypatch.setattr(module, step, fail)
     before = recorded(served)
     json_ = [(b"content-type", b"application/json")]
     with pytest.raises(RuntimeError, match="a mistake of ours"):

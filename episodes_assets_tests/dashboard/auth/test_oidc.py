@@ -26,6 +26,8 @@ from episodes_assets.dashboard.configuration import OidcAccess, OidcProvider
 from episodes_assets_tests.dashboard.oidc_provider.running import Provider, query_of, running_provider
 from episodes_assets_tests.dashboard.served import Dashboard
 
+pytestmark = pytest.mark.process
+
 HOST = "http://127.0.0.1"
 RETURN = f"{HOST}/auth/openid/callback"
 ACCESS = OidcAccess(viewers=frozenset({"*@example.com"}), operators=frozenset({"ann@example.com"}))

@@ -15,6 +15,8 @@ from episodes_assets.dashboard.configuration import read_configuration
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.dashboard.served import PASSWORD, THIS_USER, Dashboard, serving
 
+pytestmark = pytest.mark.process
+
 NOBODY = 65_534
 OPERATOR = "operator"
 # As another user's server would: with nothing but Python, and the headers of a browser.

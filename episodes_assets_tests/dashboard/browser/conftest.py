@@ -188,7 +188,10 @@ def _up(system: System, provider: Provider) -> Iterator[Running]:
         assert len(children) >= len(PROCESSES)
         (ui,) = [child for child in children if "webserver" in child.cmdline()]
         given = {name for name, value in ui.environ().items() if name.endswith("_DSN") and value != WITHHELD}
-        assert given == {"EPISODES_DAGSTER_DSN", "EPISODES_DASHBOARD_DSN", "EPISODES_QUEUE_DSN"}
+        assert given == {
+            "EPISODES_DAGSTER_DSN", "EPISODES_DASHBOARD_DSN", "EPISODES_QUEUE_DSN",
+            "EPISODES_RESULTS_READER_DSN",
+        }  # fmt: skip
     finally:
         up.send_signal(signal.SIGINT)
         up.wait(60)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from episodes_assets.accounts.throttle import FORGOTTEN_AFTER_SECONDS, LONGEST_SECONDS, Attempts, Waiting
+from episodes_assets.accounts.throttle import FORGOTTEN_AFTER_SECONDS, LONGEST_SECONDS, Attempts, Backoff
 
 FREE = st.integers(1, 30)
 FAILURES = st.integers(0, 10_000)
@@ -14,7 +14,7 @@ AGO = st.floats(0, 2 * FORGOTTEN_AFTER_SECONDS)
 
 @given(FREE, FAILURES, AGO)
 def test_nobody_waits_longer_than_a_quarter_of_an_hour(free: int, failures: int, ago: float) -> None:
-    left = Waiting(free).seconds_left(Attempts(failures, ago))
+    left = Backoff(free).seconds_left(Attempts(failures, ago))
     assert 0 <= left <= max(0.0, LONGEST_SECONDS - ago)
     if failures < free:
         assert left == 0
@@ -24,7 +24,7 @@ def test_nobody_waits_longer_than_a_quarter_of_an_hour(free: int, failures: int,
 def test_more_failures_never_wait_less_and_time_only_helps(
     free: int, failures: int, ago: float, later: float
 ) -> None:
-    rule = Waiting(free)
+    rule = Backoff(free)
     left = rule.seconds_left(Attempts(failures, ago))
     assert rule.seconds_left(Attempts(failures + 1, ago)) >= left
     assert rule.seconds_left(Attempts(failures, ago + later)) <= left
@@ -35,7 +35,7 @@ def test_more_failures_never_wait_less_and_time_only_helps(
 @example(1, [2.0**n for n in range(11)])
 def test_guesses_cost_time_however_they_are_spaced(free: int, gaps: Sequence[float]) -> None:
     """Of everything that was tried, no more got through than the waits in between allow."""
-    rule, attempts, passed, elapsed = Waiting(free), Attempts(0, 0.0), 0, 0.0
+    rule, attempts, passed, elapsed = Backoff(free), Attempts(0, 0.0), 0, 0.0
     for gap in gaps:
         elapsed += gap
         attempts = Attempts(attempts.failures, attempts.seconds_ago + gap)
@@ -49,7 +49,7 @@ def test_guesses_cost_time_however_they_are_spaced(free: int, gaps: Sequence[flo
 @given(FREE, st.floats(0, 1_000))
 def test_who_waits_as_told_is_let_through(free: int, ago: float) -> None:
     """So a lock ends, however often it is asked in between."""
-    rule = Waiting(free)
+    rule = Backoff(free)
     for failures in range(free + 15):
         left = rule.seconds_left(Attempts(failures, ago))
         assert rule.seconds_left(Attempts(failures, ago + left)) < 1e-6
@@ -57,7 +57,7 @@ def test_who_waits_as_told_is_let_through(free: int, ago: float) -> None:
 
 @given(FREE, FAILURES, AGO, AGO)
 def test_failures_fade_where_the_rule_says_so(free: int, failures: int, ago: float, later: float) -> None:
-    rule = Waiting(free, halved_after_seconds=3_600)
+    rule = Backoff(free, halved_after_seconds=3_600)
     counted = rule.counted(Attempts(failures, ago))
     assert rule.counted(Attempts(failures, 0)) == failures + 1
     assert rule.counted(Attempts(failures, ago + later)) <= counted <= failures + 1
@@ -67,5 +67,5 @@ def test_failures_fade_where_the_rule_says_so(free: int, failures: int, ago: flo
 @given(FREE, FAILURES)
 def test_a_quiet_day_forgets(free: int, failures: int) -> None:
     old = Attempts(failures, FORGOTTEN_AFTER_SECONDS)
-    assert Waiting(free).seconds_left(old) == 0
-    assert Waiting(free).counted(old) == 1
+    assert Backoff(free).seconds_left(old) == 0
+    assert Backoff(free).counted(old) == 1

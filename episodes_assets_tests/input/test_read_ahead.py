@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from episodes_assets.lake.taking import read_ahead
+from episodes_assets.input.reading import read_ahead
 
 
 def test_items_come_in_order_and_the_next_is_fetched_meanwhile() -> None:

@@ -1,0 +1,128 @@
+"""The Explain page: why an episode's results of a day are what they are, or are not there.
+
+Whoever is signed in may use it; it changes nothing. It reads the queue in sessions that cannot write, the
+results through a role that can only read, and the lake's files. The records are read by `results/episode.py`,
+the answer is found and worded in `explanation/`, as for `episodes explain`.
+"""
+
+import datetime as dt
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from episodes_assets.dashboard.pages import page
+from episodes_assets.days import parse_date
+from episodes_assets.errors import BadDay, BadQuestion, BadSetting
+from episodes_assets.explanation.explaining import Explanation, explain, parse_algorithm, parse_epid
+from episodes_assets.failures import explain as explain_failure
+from episodes_assets.postgres.connect import connect_to_read
+from episodes_assets.postgres.databases import Database, Purpose
+from episodes_assets.results.episode import read_episode
+
+SEE_OTHER = 303
+_STATUS = {BadDay: 400, BadQuestion: 400, BadSetting: 503}
+_AWAY = 503
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class ExplainSources:
+    """Where the page finds what is on record.
+
+    Attributes:
+        queue_dsn: The queue.
+        results_dsn: The results, the reader's role; None where the process has no such DSN.
+        lake_url: The lake, on a host that may be reached.
+        quarantine_limit: The share of a drop refused above which nothing is built on it.
+    """
+
+    queue_dsn: str
+    results_dsn: str | None
+    lake_url: str
+    quarantine_limit: float
+
+
+def read_explanations(
+    sources: ExplainSources, day: dt.date, epid: int, algorithm_id: int | None
+) -> list[Explanation]:
+    """Why the rows of an episode on a day are there, or are not.
+
+    Raises:
+        BadSetting: If there is no DSN for the results.
+        DatabaseUnreachable: If a database cannot be reached.
+    """
+    if sources.results_dsn is None:
+        raise BadSetting(
+            f"{Purpose.RESULTS_READER.setting} is not set, so the results cannot be looked at",
+            "set it for the web server and run `episodes db init`; `episodes explain` answers meanwhile",
+        )
+    with (
+        connect_to_read(sources.queue_dsn, Database.QUEUE) as queue,
+        connect_to_read(sources.results_dsn, Database.RESULTS) as results,
+    ):
+        records = read_episode(
+            queue,
+            results,
+            sources.lake_url,
+            day,
+            epid,
+            today=dt.datetime.now(dt.UTC).date(),
+            quarantine_limit=sources.quarantine_limit,
+        )
+    return explain(records, algorithm_id)
+
+
+def explain_routes(sources: ExplainSources) -> list[Route]:
+    """The routes of the page. Who reaches them is signed in."""
+    pages = _ExplainPages(sources)
+    found = "/explain/{day}/{epid}"
+    return [
+        Route("/explain", _plainly(pages.ask), methods=["GET"], name="explain"),
+        Route(found, _plainly(pages.show), methods=["GET"], name="explain-episode"),
+        Route(found + "/{algorithm}", _plainly(pages.show), methods=["GET"], name="explain-row"),
+    ]
+
+
+class _ExplainPages:
+    def __init__(self, sources: ExplainSources) -> None:
+        self._sources = sources
+
+    async def ask(self, request: Request) -> Response:
+        """The form; what was typed into it leads to the answer's own address."""
+        typed = {name: request.query_params.get(name, "").strip() for name in ("day", "epid")}
+        if not all(typed.values()):
+            return page(request, "explain.html", typed=typed, found=[], problem=None)
+        return RedirectResponse(f"/explain/{parse_date(typed['day'])}/{parse_epid(typed['epid'])}", SEE_OTHER)
+
+    async def show(self, request: Request) -> Response:
+        typed = request.path_params
+        algorithm = typed.get("algorithm")
+        found = await run_in_threadpool(
+            read_explanations,
+            self._sources,
+            parse_date(typed["day"]),
+            parse_epid(typed["epid"]),
+            None if algorithm is None else parse_algorithm(algorithm),
+        )
+        return page(request, "explain.html", typed=typed, found=found, problem=None)
+
+
+def _plainly(endpoint: Endpoint) -> Endpoint:
+    """An error whose cause is known is shown beside the form."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except Exception as raised:
+            error = explain_failure(raised)
+            if error is None:
+                raise
+            status = _STATUS.get(type(error), _AWAY)
+            typed = {**request.query_params, **request.path_params}
+            return page(request, "explain.html", status=status, typed=typed, found=[], problem=error)
+
+    return answer

@@ -1,0 +1,483 @@
+"""Each way in which a row of the results can be there or not be there, and which of them the records show.
+
+`Cause` is the list, from which the table in `docs/explain.md` is made; `decide` chooses. The rules of
+planning are applied to one row here; `planning/jobs.py` has them for whole columns, and a test compares the
+two. How a cause is told is in `explaining`.
+"""
+
+import datetime as dt
+from dataclasses import dataclass
+from enum import Enum
+
+from episodes_assets.algorithms.declaration import REACH
+from episodes_assets.days import FIRST_DAY
+from episodes_assets.explanation.records import (
+    LOOKED_BACK_DAYS,
+    CatalogueRow,
+    DropRecord,
+    JobRecord,
+    PlanRecord,
+    Records,
+    Unknown,
+)
+
+_REPAIR = "stop what writes there, then run `episodes run {day} --repair --reason WHY`"
+_STATUS = "see `episodes jobs status {day}`"
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What is said of a cause; see `Cause`."""
+
+    label: str
+    is_there: bool
+    when: str
+    answer: str
+    hint: str = ""
+
+
+class Cause(Enum):
+    """Why a row is there, or is not."""
+
+    @property
+    def label(self) -> str:
+        """In a few words."""
+        return self.value.label
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the results have the row."""
+        return self.value.is_there
+
+    @property
+    def when(self) -> str:
+        """How it is told from the others."""
+        return self.value.when
+
+    @property
+    def answer(self) -> str:
+        """What is said; names in braces stand for what is on record."""
+        return self.value.answer
+
+    @property
+    def hint(self) -> str:
+        """What can be done; empty where there is nothing to do."""
+        return self.value.hint
+
+    # The row is there.
+    PUBLISHED = _Told(
+        label="published",
+        is_there=True,
+        when="the results have the row, and it is of the day's current plan",
+        answer="it is in the results, published {published}",
+    )
+    PUBLISHED_FROM_OLDER_PLAN = _Told(
+        label="published from a plan that was replaced",
+        is_there=True,
+        when=(
+            "the results have the row; the plan it came from was superseded, and the new one is not "
+            "published yet"
+        ),
+        answer=(
+            "it is in the results, published {published} from plan {published_plan}, which was replaced "
+            "since; the new plan {plan} is not published yet"
+        ),
+        hint=f"{_STATUS}; the row stays as it is until the new plan is published",
+    )
+    PUBLISHED_FROM_UNKNOWN_PLAN = _Told(
+        label="published from a plan that is not known any more",
+        is_there=True,
+        when=(
+            "the results have the row, and the ledger does not know the plan: it was emptied, or restored "
+            "to an earlier moment"
+        ),
+        answer=(
+            "it is in the results, published {published}; plan {published_plan}, which it came from, is not"
+            " known any more"
+        ),
+        hint="see `episodes db status`",
+    )
+    WRITTEN_BY_SOMETHING_ELSE = _Told(
+        label="there, and not published",
+        is_there=True,
+        when="the results have the row, and the day has no manifest, or its plan no such job",
+        answer=(
+            "it is in the results, and nothing here published it: something else writes to the schema "
+            "`published`"
+        ),
+        hint=_REPAIR,
+    )
+    # The day.
+    BEFORE_FIRST_DAY = _Told(
+        label="before the first day",
+        is_there=False,
+        when=f"the day lies before {FIRST_DAY}",
+        answer=f"the first day is {FIRST_DAY}",
+    )
+    DAY_NOT_OVER = _Told(
+        label="the day is not over",
+        is_there=False,
+        when="the day is today or later (UTC)",
+        answer="{day} is not over yet",
+        hint="it can be run from 00:00 UTC of the next day on",
+    )
+    BEFORE_HISTORY = _Told(
+        label="before the tracked history",
+        is_there=False,
+        when="the tracked history begins later, or with a state that was imported as of that day",
+        answer="the tracked history begins {first}",
+    )
+    DAY_NOT_TAKEN = _Told(
+        label="the day was not run",
+        is_there=False,
+        when="neither the lake nor the ledger has anything of the day",
+        answer="{day} was not run: the lake has no drop of it",
+        hint="run `episodes run {day}`",
+    )
+    DROP_REFUSED = _Told(
+        label="the day's drop was refused",
+        is_there=False,
+        when="the day has no plan, and more of its drop is quarantined than EPISODES_QUARANTINE_LIMIT allows",
+        answer="{quarantined} rows of the day's drop were refused, so nothing is planned from it",
+        hint="have it corrected at its source and run `episodes run {day} --refresh --reason WHY`",
+    )
+    DAY_NOT_PLANNED = _Told(
+        label="the day is not planned",
+        is_there=False,
+        when="the lake has the day's drop, and the ledger no plan",
+        answer="{day} is not planned: its drop is in the lake, and that is as far as it got",
+        hint="run `episodes run {day}`",
+    )
+    # The catalogue.
+    NEVER_SEEN = _Told(
+        label="no record names the episode",
+        is_there=False,
+        when=(
+            f"neither the day's drop nor those of the {LOOKED_BACK_DAYS} days before have it, and it was "
+            "never tracked"
+        ),
+        answer=(
+            "no record names the episode: it is neither in the day's drop nor in those of the "
+            f"{LOOKED_BACK_DAYS} days before, and was never tracked"
+        ),
+        hint="see that the id is the right one",
+    )
+    NOT_IN_DROP = _Told(
+        label="not in the day's drop",
+        is_there=False,
+        when="the day's drop lacks the episode, which an earlier drop had or which is tracked",
+        answer="the day's drop does not have the episode{seen}",
+        hint="ask whoever fills the catalogue; `episodes correct {day} --reason WHY` takes the drop again",
+    )
+    NOT_ASKED_FOR = _Told(
+        label="the catalogue does not ask for it",
+        is_there=False,
+        when="the day's drop has the episode, for other algorithms only",
+        answer="the day's drop has the episode and does not ask for {algorithm}",
+    )
+    QUARANTINED = _Told(
+        label="refused by validation",
+        is_there=False,
+        when="no row of the episode and algorithm was accepted, and one was quarantined",
+        answer="validation refused its row: {rules}",
+        hint="have it corrected at its source, then run `episodes correct {day} --reason WHY`",
+    )
+    # Due or not.
+    WINDOW_NOT_BEGUN = _Told(
+        label="its window has not begun",
+        is_there=False,
+        when=(
+            "the window's first date lies after the day: the premiere where `reach` catches up an episode "
+            "that was not tracked, else the start date"
+        ),
+        answer="its window begins on {window_start}, after the day",
+    )
+    NOT_VIEWED = _Told(
+        label="not viewed on the day",
+        is_there=False,
+        when="the window has begun, nobody viewed the episode on the day, and it is not newly tracked",
+        answer="it was not due: nobody viewed the episode on the day, and it is not newly tracked",
+    )
+    RECORDS_CHANGED = _Told(
+        label="planned from other records",
+        is_there=False,
+        when=(
+            "what is on record now makes it due, and the plan has no such job: it was made from other "
+            "tracked episodes"
+        ),
+        answer="by what is on record now it is due; the plan was made when other episodes were tracked",
+        hint="run `episodes run {day}`, which plans the day anew",
+    )
+    JOB_MISSING = _Told(
+        label="due, and not in the plan",
+        is_there=False,
+        when="what the plan was made from makes it due, and the plan has no such job",
+        answer="it is due, and the plan has no such job: something else writes to the schema `ledger`",
+        hint=_REPAIR,
+    )
+    INPUTS_UNKNOWN = _Told(
+        label="not in the plan, and why is not known any more",
+        is_there=False,
+        when=(
+            "the plan has no such job, and the drop or the viewings that it was made from are gone, or "
+            "cannot be read"
+        ),
+        answer="the plan has no such job, and why is not known any more: {unknown}",
+        hint="restore the lake from a backup; `episodes lake verify` names what is gone",
+    )
+    # The job.
+    NOT_HANDED_OUT = _Told(
+        label="its job is not handed out",
+        is_there=False,
+        when="the job is planned, and the plan is not with the fleet yet",
+        answer="its job is planned, and not handed to the fleet yet",
+        hint="switch the sensor `fan_out` on, or run `episodes run {day}`",
+    )
+    WAITING = _Told(
+        label="its job waits",
+        is_there=False,
+        when="the job waits for a worker",
+        answer="its job waits for a worker",
+        hint=_STATUS,
+    )
+    RETRYING = _Told(
+        label="its job failed and is tried again",
+        is_there=False,
+        when="the job waits for a worker, and its last start failed",
+        answer="its job failed and is started again: {error}",
+        hint=_STATUS,
+    )
+    RUNNING = _Told(
+        label="its job is with a worker",
+        is_there=False,
+        when="a worker has claimed the job's chunk",
+        answer="its job is with worker {worker} since {claimed}",
+        hint=_STATUS,
+    )
+    HELD = _Told(
+        label="its job failed",
+        is_there=False,
+        when="the job is held: its last attempt failed",
+        answer="its job failed for the last time: {error}",
+        hint=(
+            "fix the cause, then run `episodes jobs retry {day}`; or `episodes jobs waive {day} --reason "
+            "WHY` publishes the day without it"
+        ),
+    )
+    CANCELLED = _Told(
+        label="its job was cancelled",
+        is_there=False,
+        when="the job is held, because somebody cancelled the day",
+        answer="the work of the day was {error}",
+        hint="run `episodes jobs retry {day}` to go on with it",
+    )
+    WAIVED = _Told(
+        label="left out by decision",
+        is_there=False,
+        when="the job is held, and a recorded decision lets the day be published without it",
+        answer="its job failed, and the day is published without it: {decision}",
+        hint="run `episodes jobs retry {day}` to have it after all",
+    )
+    PLAN_BEFORE_LAKE = _Told(
+        label="its plan is of a release before the lake",
+        is_there=False,
+        when="the job is open, and its plan names no version of the lake: workers leave it alone",
+        answer="its plan is of a release before the lake, whose jobs are not worked any more",
+        hint="run `episodes run {day}`, which plans the day anew from the lake",
+    )
+    VIEWINGS_GONE = _Told(
+        label="the viewings it is to be computed from are gone",
+        is_there=False,
+        when=(
+            "the job is open, and the lake lacks what its plan names, or has something else there: the "
+            "fleet waits"
+        ),
+        answer="its job cannot be computed: {unknown}",
+        hint=(
+            "restore the lake from a backup, or let EPISODES_LAKE_URL name the right one; `episodes run "
+            "{day} --rework` plans the day anew from what the lake has now"
+        ),
+    )
+    NOT_PUBLISHED_YET = _Told(
+        label="computed, and not published yet",
+        is_there=False,
+        when="the job has an outcome, and its plan is not published",
+        answer="it is computed, and the day is not published yet{left}",
+        hint=(
+            f"{_STATUS}; once all jobs are done the day is published by itself, or by `episodes run {{day}}`"
+        ),
+    )
+    PUBLISHED_WITHOUT = _Told(
+        label="published without it, computed since",
+        is_there=False,
+        when="the job was left out when its plan was published, and has an outcome by now",
+        answer="the day was published without it ({published_decision}), and it is computed since",
+        hint="the day is published again by itself, or by `episodes run {day}`",
+    )
+    ROW_MISSING = _Told(
+        label="published, and gone",
+        is_there=False,
+        when="the job has an outcome, its plan is published, and the results lack the row",
+        answer=(
+            "its plan was published with it, and the results do not have the row: something else writes to "
+            "the schema `published`"
+        ),
+        hint=_REPAIR,
+    )
+
+
+@dataclass(frozen=True)
+class Due:
+    """Whether a row of the catalogue was due on the day, by the records.
+
+    Attributes:
+        window_start: The first date it would have analysed; None for a row without it.
+        catches_up: Whether that is the premiere, because the episode was not tracked before.
+        newly_tracked: Whether the day tracks the episode for the first time.
+        is_viewed: Whether it was viewed on the day.
+    """
+
+    window_start: dt.date | None
+    catches_up: bool
+    newly_tracked: bool
+    is_viewed: bool | Unknown
+
+    def has_begun(self, day: dt.date) -> bool:
+        """Whether the window has begun on a day."""
+        return self.window_start is not None and self.window_start <= day
+
+
+def is_newly_tracked(records: Records) -> bool:
+    """Whether the day tracks the episode for the first time, as `planning.jobs.newly_tracked` decides it."""
+    return not records.was_tracked_before and any(
+        row.algorithm_id == REACH and row.premier_date is not None and row.premier_date <= records.day
+        for row in records.accepted
+    )
+
+
+def window_start(row: CatalogueRow, *, was_tracked_before: bool) -> dt.date | None:
+    """The first date that a row would have analysed, as `planning.jobs.window_starts` decides it."""
+    catches_up = row.algorithm_id == REACH and not was_tracked_before
+    return row.premier_date if catches_up else row.start_date
+
+
+def read_due(records: Records, row: CatalogueRow) -> Due:
+    """Whether an accepted row was due."""
+    viewings = records.viewings
+    return Due(
+        window_start=window_start(row, was_tracked_before=records.was_tracked_before),
+        catches_up=row.algorithm_id == REACH and not records.was_tracked_before,
+        newly_tracked=is_newly_tracked(records),
+        is_viewed=viewings.is_viewed if viewings else Unknown("nothing was planned from viewings yet"),
+    )
+
+
+def decide(records: Records, algorithm_id: int | None) -> Cause:
+    """Why the episode's row of an analysis is there, or is not.
+
+    Args:
+        records: What is on record.
+        algorithm_id: The analysis; None where no record names any.
+    """
+    if records.published_row_of(algorithm_id) is not None:
+        return _why_there(records, algorithm_id)
+    plan = records.plan
+    if plan is None and records.manifest is None:
+        return _of_day(records)
+    job = records.job_of(algorithm_id)
+    if plan is not None and job is not None:
+        return _of_outcome(records, plan, job) if job.outcome else _of_open_job(records, plan, job)
+    return _of_catalogue(records, algorithm_id)
+
+
+def _why_there(records: Records, algorithm_id: int | None) -> Cause:
+    manifest, plan = records.manifest, records.plan
+    if manifest is None:
+        return Cause.WRITTEN_BY_SOMETHING_ELSE
+    if plan is not None and manifest.is_of(plan):
+        has_job = records.job_of(algorithm_id) is not None
+        return Cause.PUBLISHED if has_job else Cause.WRITTEN_BY_SOMETHING_ELSE
+    if any(manifest.is_of(each) for each in records.plans):
+        return Cause.PUBLISHED_FROM_OLDER_PLAN
+    return Cause.PUBLISHED_FROM_UNKNOWN_PLAN
+
+
+def _of_day(records: Records) -> Cause:
+    """Why a day has neither a plan nor a publication."""
+    day, state, drop = records.day, records.state, records.drops.used
+    if day < FIRST_DAY:
+        return Cause.BEFORE_FIRST_DAY
+    if day >= records.today:
+        return Cause.DAY_NOT_OVER
+    if state.first is not None and (
+        day < state.first or (day == state.first and state.first_origin == "import")
+    ):
+        return Cause.BEFORE_HISTORY
+    if drop is None:
+        return Cause.DAY_NOT_TAKEN
+    if isinstance(drop, DropRecord) and drop.quarantined > records.quarantine_limit * drop.rows:
+        return Cause.DROP_REFUSED
+    return Cause.DAY_NOT_PLANNED
+
+
+def _of_outcome(records: Records, plan: PlanRecord, job: JobRecord) -> Cause:
+    """Why a job that has an outcome has no row."""
+    manifest = records.manifest
+    if manifest is None or not manifest.is_of(plan):
+        return Cause.NOT_PUBLISHED_YET
+    last = records.publications[-1].published_at if records.publications else manifest.published_at
+    if manifest.left_out and job.outcome is not None and job.outcome.finished_at > last:
+        return Cause.PUBLISHED_WITHOUT
+    return Cause.ROW_MISSING
+
+
+def _of_open_job(records: Records, plan: PlanRecord, job: JobRecord) -> Cause:
+    """Why a job has no outcome."""
+    if job.is_held:
+        if job.decision is not None:
+            return Cause.WAIVED
+        return Cause.CANCELLED if job.is_cancelled else Cause.HELD
+    if plan.viewings_version is None:
+        return Cause.PLAN_BEFORE_LAKE
+    if records.viewings is not None and isinstance(records.viewings.by_day, Unknown):
+        return Cause.VIEWINGS_GONE
+    if job.is_claimed:
+        return Cause.RUNNING
+    if plan.fanned_out_at is None:
+        return Cause.NOT_HANDED_OUT
+    return Cause.WAITING if job.error is None else Cause.RETRYING
+
+
+def _of_catalogue(records: Records, algorithm_id: int | None) -> Cause:
+    """Why a day that was planned has no such job."""
+    used = records.drops.used
+    if not isinstance(used, DropRecord) or isinstance(used.accepted, Unknown):
+        return Cause.INPUTS_UNKNOWN
+    row = records.accepted_row_of(algorithm_id)
+    if row is not None:
+        return _of_due(records, read_due(records, row))
+    if isinstance(used.refused, Unknown):
+        return Cause.INPUTS_UNKNOWN
+    if records.refused_rows_of(algorithm_id):
+        return Cause.QUARANTINED
+    if records.accepted or records.refused:
+        return Cause.NOT_ASKED_FOR
+    if records.tracked is not None or records.drops.last_seen is not None:
+        return Cause.NOT_IN_DROP
+    return Cause.NEVER_SEEN
+
+
+def _of_due(records: Records, due: Due) -> Cause:
+    """Why an accepted row has no job in the plan."""
+    if not due.has_begun(records.day):
+        return Cause.WINDOW_NOT_BEGUN
+    if not due.newly_tracked:
+        if isinstance(due.is_viewed, Unknown):
+            return Cause.INPUTS_UNKNOWN
+        if not due.is_viewed:
+            return Cause.NOT_VIEWED
+    if records.plan is None:
+        return Cause.INPUTS_UNKNOWN
+    if records.plan.tracked_checksum != records.state.yesterday:
+        return Cause.RECORDS_CHANGED
+    return Cause.JOB_MISSING

@@ -1,0 +1,172 @@
+"""What is read of one episode is what the whole files have of it, and what is gone is said to be gone."""
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from episodes_assets.explanation.records import DropRecord, Unknown
+from episodes_assets.lake.day_file import ROW_GROUP_ROWS, LakeFile
+from episodes_assets.lake.drop_record import Drop
+from episodes_assets.lake.drops import Drops
+from episodes_assets.lake.episode import EpisodeInLake
+from episodes_assets.lake.tables import LakeTable
+from episodes_assets.lake.versions import PinnedVersion
+from episodes_assets.lake.viewings import Viewings
+from episodes_assets.planning.drop import AS_FOUND, validate_drop
+from episodes_assets_tests.lake.small_lakes import FIRST, ONE_DAY, rows_of, take
+from episodes_assets_tests.support import lake_drops
+from episodes_assets_tests.support.drops import drop
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return str(tmp_path / "lake")
+
+
+def taken(drops: Drops, day: dt.date, *parts: pd.DataFrame, reason: str = "") -> Drop:
+    """Take a day's drop in some parts, each a row group of its own."""
+    with drops.writer(day, reason=reason) as writer:
+        for part in parts:
+            writer.add(validate_drop(part))
+        made = writer.finish(np.array([], np.int64), sum(map(len, parts)))
+    drops.commit([made], "development")
+    return made
+
+
+def used(url: str, epid: int, day: dt.date = FIRST, snapshot_id: str | None = None) -> DropRecord:
+    found = EpisodeInLake(url, epid).read_drops(day, snapshot_id).used
+    assert isinstance(found, DropRecord)
+    return found
+
+
+def test_rows_of_one_episode_are_found_in_whichever_row_group_they_lie(url: str) -> None:
+    parts = [drop(*({"epid": epid, "title": f"t{epid}"} for epid in ids)) for ids in ((1, 3), (5,), (8, 9))]
+    made = taken(Drops(url), FIRST, *parts)
+    for epid in range(11):
+        found = used(url, epid)
+        assert not isinstance(found.accepted, Unknown)
+        expected = [f"t{epid}"] if epid in (1, 3, 5, 8, 9) else []
+        assert [row.title for row in found.accepted] == expected
+        assert found.refused == []
+    assert (found.snapshot_id, found.version, found.rows) == (made.snapshot_id, 1, 5)
+
+
+def test_what_a_row_says_is_what_it_said(url: str) -> None:
+    names = ["algorithm_id", "premier_date", "start_date", "series", "season", "episode", "title"]
+    drops = Drops(url)
+    made = taken(drops, FIRST, drop({"epid": 2**62, "season": None, "premier_date": None, "algorithm_id": 1}))
+    (row,) = used(url, 2**62).accepted  # type: ignore[misc]
+    (whole,) = lake_drops.read(drops, made)[names].astype("object").to_dict("records")
+    assert {name: getattr(row, name) for name in names} == {
+        name: None if pd.isna(value) else value.date() if isinstance(value, pd.Timestamp) else value
+        for name, value in whole.items()
+    }
+
+
+def test_refused_rows_have_their_rules_and_those_that_look_like_it_are_marked(url: str) -> None:
+    found = ["007", "7.0", " 7 ", "77", "seven", "1e400", "-7"]
+    unreadable = drop(*({"epid": None} for _ in found)).assign(
+        **{AS_FOUND: [json.dumps({"epid": text}) for text in found]}
+    )
+    twins = drop({"epid": 7}, {"epid": 7}, {"epid": 8, "algorithm_id": 99})
+    both = pd.concat([twins.assign(**{AS_FOUND: None}), unreadable], ignore_index=True)
+    taken(Drops(url), FIRST, both.astype({AS_FOUND: "str"}))
+    seven = used(url, 7)
+    assert not isinstance(seven.refused, Unknown)
+    assert (seven.refused[0].rules, seven.refused[0].is_certain) == (("duplicate",), True)
+    assert sorted(
+        json.loads(each.as_found)["epid"] for each in seven.refused if not each.is_certain
+    ) == sorted(["007", "7.0", " 7 "])
+    (eight,) = used(url, 8).refused  # type: ignore[misc]
+    assert (eight.rules, eight.row.algorithm_id) == (("algorithm_id_unknown",), 99)
+
+
+def test_the_drop_that_is_asked_for_and_the_one_that_is_the_days_now(url: str) -> None:
+    drops = Drops(url)
+    first = taken(drops, FIRST, drop({"epid": 1}))
+    taken(drops, FIRST - ONE_DAY, drop({"epid": 4}))
+    second = taken(drops, FIRST, drop({"epid": 2}), reason="it was wrong")
+    found = EpisodeInLake(url, 1).read_drops(FIRST, first.snapshot_id)
+    assert isinstance(found.used, DropRecord)
+    assert (found.used.version, len(found.used.accepted)) == (1, 1)  # type: ignore[arg-type]
+    assert found.newest is not None
+    assert (found.newest.snapshot_id, found.newest.version) == (second.snapshot_id, 3)
+    assert found.newest.reason == "it was wrong"
+    assert EpisodeInLake(url, 4).read_drops(FIRST, None).last_seen == FIRST - ONE_DAY
+    assert EpisodeInLake(url, 5).read_drops(FIRST, None).last_seen is None
+    unknown = EpisodeInLake(url, 1).read_drops(FIRST, "another").used
+    assert unknown == Unknown(f"the lake has no drop another of {FIRST}")
+    assert EpisodeInLake(url, 1).read_drops(FIRST + ONE_DAY, None).used is None
+
+
+def test_a_file_that_is_gone_or_changed_is_said_to_be(url: str) -> None:
+    made = taken(Drops(url), FIRST, drop({"epid": 1}, {"epid": -1}))
+    Path(url, "quarantine", made.quarantine.path).unlink()
+    found = used(url, 1)
+    assert isinstance(found.refused, Unknown)
+    assert found.refused.why.endswith("is gone")
+    assert not isinstance(found.accepted, Unknown)
+    path = Path(url, "episodes", made.episodes.path)
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    changed = used(url, 1).accepted
+    assert isinstance(changed, Unknown)
+    assert "was changed" in changed.why
+
+
+def test_viewings_are_counted_as_the_whole_file_has_them(url: str) -> None:
+    rng = np.random.default_rng(1)
+    epids = [int(each) for each in rng.integers(0, 60, 3 * ROW_GROUP_ROWS)]
+    days = [FIRST, FIRST + ONE_DAY, FIRST + 2 * ONE_DAY]
+    version = take(
+        Viewings(url),
+        rows_of(days[0], *((epid, 1) for epid in epids), (None, 1), (None, 2)),
+        rows_of(days[1]),
+        rows_of(days[2], (7, 1), (None, 1), (9, 1), (7, 2)),
+        days=days,
+    )
+    pinned = PinnedVersion(version, None)
+    for epid in (-1, 0, 7, 9, 30, 59, 60, 2**62):
+        expected = {days[0]: epids.count(epid), days[2]: [7, 9, 7].count(epid)}
+        assert EpisodeInLake(url, epid).count_viewings(pinned, FIRST, days[2]) == {
+            day: count for day, count in expected.items() if count
+        }
+    seven = EpisodeInLake(url, 7)
+    assert seven.count_viewings(pinned, days[1], days[2]) == {days[2]: 2}
+    beyond = seven.count_viewings(pinned, FIRST, days[2] + ONE_DAY)
+    assert beyond == Unknown(f"the lake has no viewings of 2018-03-04 in version {version}")
+    another = seven.count_viewings(PinnedVersion(version, "x"), FIRST, days[2])
+    assert isinstance(another, Unknown)
+    assert "is not the one that the plan was made from" in another.why
+
+
+def test_no_file_is_opened_beyond_the_window_and_the_days_just_before(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = [FIRST + number * ONE_DAY for number in range(40)]
+    drops = Drops(url)
+    for day in days:
+        lake_drops.take(drops, 1, day=day)
+    version = take(Viewings(url), *(rows_of(day, (1, 1)) for day in days), days=days)
+    opened: list[str] = []
+    whole = LakeTable.open
+
+    def counting(table: LakeTable, file: LakeFile, *rest: Any) -> Any:
+        opened.append(f"{table.name} {file.day}")
+        return whole(table, file, *rest)
+
+    monkeypatch.setattr(LakeTable, "open", counting)
+    there, missing = EpisodeInLake(url, 1), EpisodeInLake(url, 5)
+    assert there.read_drops(days[30], None).last_seen is None
+    # The refused row is looked at twice: for the id, and for ids that could not be read.
+    assert opened == [f"episodes {days[30]}", *[f"quarantine {days[30]}"] * 2]
+    opened.clear()
+    missing.read_drops(days[30], None)
+    assert opened[3:] == [f"episodes {days[30] - number * ONE_DAY}" for number in range(1, 8)]
+    opened.clear()
+    there.count_viewings(PinnedVersion(version, None), days[20], days[30])
+    assert sorted(opened) == [f"viewings {day}" for day in days[20:31]]
