@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
+import typer
+
 from episodes_assets.cli import die_with_parent
 from episodes_assets.cli.console import err, escaped
 from episodes_assets.errors import ProcessFailed
@@ -262,3 +264,32 @@ def program(name: str) -> list[str]:
     if not path.exists():
         raise ProcessFailed(f"{name} is not installed beside {sys.executable}", "run `make run`")
     return [sys.executable, str(path)]
+
+
+def run_to_end(
+    argv: Sequence[str], environment: Mapping[str, str], *, is_stopped_by_hand: bool = False
+) -> None:
+    """Run a process with just this environment and this process's streams, until it ends.
+
+    It has a session of its own, so that Ctrl-C reaches this process alone, which then terminates it.
+
+    Args:
+        argv: Its command line.
+        environment: Its environment.
+        is_stopped_by_hand: Whether it runs until it is terminated, which is then no failure.
+
+    Raises:
+        typer.Exit: With its exit code, if it failed; it has printed why.
+        KeyboardInterrupt: If it was interrupted.
+    """
+    command = [*die_with_parent.argv(os.getpid()), *argv]
+    with subprocess.Popen(command, env=dict(environment), start_new_session=True) as process:
+        try:
+            process.wait()
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            if not is_stopped_by_hand or process.wait() != 0:
+                raise
+    if process.returncode:
+        raise typer.Exit(process.returncode if process.returncode > 0 else 128 - process.returncode)

@@ -1,8 +1,8 @@
-"""The labs of a home: where they are, what is known of each, and its settings, which lead to no source.
+"""The labs of a home: where they are, what is on record of each, and its settings, which lead to no source.
 
-A lab is a home of its own below `labs`: an embedded PostgreSQL and a lake, both stamped `lab-NAME`. Whatever
-works in one gets its settings from here: no DSN, no URL, no secret and no client of OpenID Connect, whatever
-the environment or `.env` say (`isolation.py`).
+A lab is a home of its own below `labs`: an embedded PostgreSQL and a lake, both stamped `lab-NAME`. A process
+that works in one gets its settings from here: no DSN, no URL, no secret and no client of OpenID Connect,
+whatever the environment or `.env` have (`isolation.py`).
 """
 
 import datetime as dt
@@ -10,12 +10,13 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from episodes_assets.errors import BadLab, BundleDamaged, LabExists, LabInUse, NoSuchLab
-from episodes_assets.lab.isolation import is_of_jobs, without_source
+from episodes_assets.lab.isolation import limits_jobs, without_source
 from episodes_assets.lab.manifest import MANIFEST, parse_manifest
 from episodes_assets.postgres import embedded
 from episodes_assets.private_files import make_folder, open_file, try_lock, write_file
@@ -29,7 +30,7 @@ FACTS = "lab.json"
 # With `lab-` before it, it is the name of an environment, which has at most 31 characters.
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,26}")
 _PREFIX = "lab-"
-_UP_LOCK = "up.lock"
+_UP_LOCK, _LOAD_LOCK = "up.lock", "load.lock"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Lab:
     Attributes:
         name: Its name.
         home: Its home.
-        facts: What is known of it: `begun_at`, `loaded_at` (None until it is loaded) and more.
+        facts: Its record: `begun_at`, `loaded_at` (None until it is loaded) and `has_state`.
         manifest: Of the bundle that it is loaded from.
     """
 
@@ -59,6 +60,11 @@ class Lab:
         return self.facts["loaded_at"] is not None
 
     @property
+    def has_state(self) -> bool:
+        """Whether it has the source's accumulated state, or a history that begins with its own first day."""
+        return bool(self.facts["has_state"])
+
+    @property
     def begun_at(self) -> dt.datetime:
         """When it was begun."""
         return dt.datetime.fromisoformat(self.facts["begun_at"])
@@ -73,7 +79,7 @@ class Lab:
         overrides = {
             name: field.get_default(call_default_factory=True)
             for name, field in Settings.model_fields.items()
-            if not is_of_jobs(name)
+            if not limits_jobs(name)
         }
         home, lake = self.home.resolve(), self.home.resolve() / "lake"
         own = {"home": home, "environment": self.environment, "lake_url": str(lake), "late_days": 0}
@@ -106,8 +112,20 @@ class Lab:
             if path.is_file() and not path.is_symlink()
         )
 
+    @contextmanager
+    def lock_loading(self) -> Iterator[None]:
+        """Exclude other processes from loading it until the block ends.
+
+        Raises:
+            LabInUse: If another process loads it.
+        """
+        with open_file(self.home / _LOAD_LOCK, "a") as file:
+            if not try_lock(file):
+                raise LabInUse(f"another process loads the lab {self.name}", "let it finish, or interrupt it")
+            yield
+
     def mark_loaded(self) -> None:
-        """Note that it is loaded."""
+        """Record that it is loaded."""
         _write_facts(self.home, {**self.facts, "loaded_at": _now()})
 
 
@@ -130,12 +148,18 @@ def require_name(name: str) -> str:
     return name
 
 
-def begin_lab(settings: Settings, name: str, bundle: "Bundle") -> Lab:
-    """A lab to be loaded from a bundle, or one that was begun with it and not finished.
+def begin_lab(settings: Settings, name: str, bundle: "Bundle", *, has_state: bool = True) -> Lab:
+    """A lab to be loaded from a bundle, or one whose loading was interrupted.
+
+    Args:
+        settings: Of the home.
+        name: The lab's name.
+        bundle: The bundle.
+        has_state: Whether it is to have the source's accumulated state.
 
     Raises:
         BadLab: If it cannot have that name.
-        LabExists: If there is one of that name, loaded or begun with another bundle.
+        LabExists: If there is one of that name, loaded, or begun with another bundle or option.
     """
     home = labs_folder(settings) / require_name(name)
     if (home / FACTS).exists():
@@ -149,12 +173,17 @@ def begin_lab(settings: Settings, name: str, bundle: "Bundle") -> Lab:
             raise LabExists(
                 f"there is a lab {name} already", f"choose another name, or `episodes lab drop {name}`"
             )
+        if lab.has_state != has_state:
+            raise LabExists(
+                f"the lab {name} was begun {'with' if lab.has_state else 'without'} the accumulated state",
+                f"give the same options to finish it, or `episodes lab drop {name}`",
+            )
         return lab
     make_folder(home)
     if any(path.name not in (MANIFEST,) and not path.name.endswith(".part") for path in home.iterdir()):
         raise LabExists(f"{home} is in the way of a lab {name}", "choose another name, or remove that folder")
     write_file(home / MANIFEST, (bundle.folder / MANIFEST).read_text(encoding="utf-8"))
-    _write_facts(home, {"name": name, "begun_at": _now(), "loaded_at": None})
+    _write_facts(home, {"name": name, "begun_at": _now(), "loaded_at": None, "has_state": has_state})
     return _read(home)
 
 
@@ -171,16 +200,16 @@ def find_lab(settings: Settings, name: str) -> Lab:
 
 
 def require_loaded(settings: Settings, name: str) -> Lab:
-    """A lab that was loaded to its end.
+    """A lab that is completely loaded.
 
     Raises:
-        NoSuchLab: If there is none of that name, or it was not.
+        NoSuchLab: If there is none of that name, or it is not completely loaded.
     """
     lab = find_lab(settings, name)
     if not lab.is_loaded:
         raise NoSuchLab(
-            f"the lab {name} is not loaded to its end",
-            f"run `episodes lab load DIR --name {name}` again: it goes on where it was",
+            f"the lab {name} is not completely loaded",
+            f"run the same `episodes lab load DIR --name {name}` again: it resumes",
         )
     return lab
 
@@ -201,13 +230,23 @@ def drop_lab(settings: Settings, name: str) -> None:
         OSError: If something cannot be removed.
     """
     lab = find_lab(settings, name)
+    with lab.lock_loading():
+        pass
     if (up := lab.home / _UP_LOCK).exists():
         with open_file(up, "a") as file:
             if not try_lock(file):
                 raise LabInUse(f"`episodes lab up {name}` is running", "stop it first")
     if not embedded.discard(lab.home):
         raise LabInUse(f"a process works in the lab {name}", "let it end, or end it")
-    shutil.rmtree(lab.home)
+    # Its record goes last, so that an interrupted deletion can be repeated.
+    for path in [each for each in lab.home.iterdir() if each.name not in (FACTS, MANIFEST)]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    for name_of_record in (FACTS, MANIFEST):
+        (lab.home / name_of_record).unlink()
+    lab.home.rmdir()
 
 
 def _read(home: Path) -> Lab:

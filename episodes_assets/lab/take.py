@@ -83,7 +83,7 @@ def take(source: Source, request: TakeRequest, folder: Path, report: Report) -> 
         SystemFailure: If the source cannot be reached, or there is no room.
     """
     begin = {"taken_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds")}
-    with begin_bundle(folder, request.describe(source.environment), lambda: begin) as writer:
+    with begin_bundle(folder, request.to_record(source.environment), lambda: begin) as writer:
         if isinstance(writer, Bundle):
             return writer
         taking = _Taking(source, request, writer, report)
@@ -319,7 +319,7 @@ class _Taking:
     def manifest(self) -> dict[str, Any]:
         """What the bundle holds, for people as well."""
         said = self._writer.said
-        sample = self._request.sample.describe()
+        sample = self._request.sample.to_record()
         if "sample.parquet" in self._writer.files:
             sample["episodes"] = self._writer.files["sample.parquet"].rows
         files = self._writer.files.values()

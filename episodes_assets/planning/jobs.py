@@ -34,6 +34,23 @@ def newly_tracked(drop: pd.DataFrame, tracked_before: EpisodeSet, day: dt.date) 
     return candidates[~tracked_before.contains(candidates)]
 
 
+def newly_tracked_of_day(
+    parts: Iterable[pd.DataFrame], tracked_before: EpisodeSet, day: dt.date
+) -> EpisodeIds:
+    """The episodes that join the tracked ones on a day, from its whole drop.
+
+    Args:
+        parts: The drop's valid rows, each episode in one part, as `newly_tracked` takes them; at least one
+            part.
+        tracked_before: The episodes tracked as of the day before.
+        day: The day.
+
+    Returns:
+        Epids, each once.
+    """
+    return np.concatenate([newly_tracked(part, tracked_before, day) for part in parts])
+
+
 def plan_checksum(jobs: pd.DataFrame) -> str:
     """The checksum of a day's jobs as `plan_jobs` returns them."""
     digest = hashlib.sha256()
@@ -101,7 +118,7 @@ def plan_jobs(
 def plan_day(
     parts: Iterable[pd.DataFrame], viewed: EpisodeSet, tracked_before: EpisodeSet, day: dt.date
 ) -> pd.DataFrame:
-    """Plan a day's jobs from its whole drop.
+    """Plan a day's jobs from its whole drop, part by part.
 
     Args:
         parts: The drop's valid rows, each episode in one part, as `plan_jobs` takes them; at least one part.

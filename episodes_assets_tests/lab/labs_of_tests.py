@@ -39,9 +39,9 @@ def succeeds(*arguments: str, home: Path | None = None) -> str:
 
 
 @contextmanager
-def loaded(bundle: Path, home: Path, name: str = "it") -> Iterator[Lab]:
+def loaded(bundle: Path, home: Path, *options: str, name: str = "it") -> Iterator[Lab]:
     """A lab of a bundle as long as the block lasts."""
-    succeeds("lab", "load", str(bundle), "--name", name, home=home)
+    succeeds("lab", "load", str(bundle), "--name", name, *options, home=home)
     try:
         yield labs.find_lab(load_settings(home=home), name)
     finally:

@@ -25,6 +25,7 @@ from episodes_assets.lab.take import take
 from episodes_assets.postgres import embedded
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.settings import WITHHELD, Settings, load_settings
+from episodes_assets_tests.chaos.run_process import own_process
 from episodes_assets_tests.lab.conftest import LAST, Published, silent
 from episodes_assets_tests.lab.labs_of_tests import episodes, loaded, published_rows, succeeds
 from episodes_assets_tests.support.system import System, day, throwaway
@@ -208,6 +209,36 @@ def test_the_state_of_a_sample_is_whole(published: System, source: Source, tmp_p
     chosen = set(bundle.read("sample.parquet")["epid"].to_pylist())
     later = {epid for epid, tracked_on in rows if tracked_on >= day(2)}
     assert set(tracked.loc[tracked["tracked_on"] >= day(2), "epid"]) == later & chosen
+
+
+def test_a_lab_without_state_begins_its_history_with_its_first_day(
+    published: System, source: Source, tmp_path: Path
+) -> None:
+    bundle, home = take(source, SAMPLED, tmp_path / "bundle", silent), tmp_path / "home"
+    with loaded(bundle.folder, home, "--without-state") as lab:
+        assert "loaded, without state" in succeeds("lab", "list", home=home)
+        assert "left out" in succeeds("lab", "show", "it", home=home)
+        said = succeeds("lab", "verify", "it", home=home)
+        assert "restricted to the sample, without its accumulated state" in said
+        assert not any(line.split()[0] == "state" for line in said.splitlines())
+        pd.testing.assert_frame_equal(
+            published_rows(lab, LAST).astype({"epid": int}),
+            published_rows(None, LAST)
+            .astype({"epid": int})
+            .merge(bundle.read("sample.parquet").to_pandas(), on="epid"),
+        )
+        before = published_rows(lab, LAST)
+        succeeds("lab", "replay", "it", home=home)
+        statement = "SELECT day, origin, newly_tracked FROM state.tracked_days ORDER BY day"
+        with own_process(ask, lab, "results", statement) as asking:  # which holds the lab's server
+            days = asking.result()
+        # Nothing was tracked before, so every episode that has premiered is new on the first day.
+        assert [(each, origin) for each, origin, _ in days] == [(day(2), "beginning"), (LAST, "day")]
+        assert days[0][2] > 10 * days[1][2]
+        # Due jobs begin with the premiere again, so there are at least as many, with longer windows.
+        again = published_rows(lab, LAST)
+        assert len(again) >= len(before)
+        assert (again["window_start"].min()) < before["window_start"].min()
 
 
 def test_a_replay_publishes_the_same_numbers(published: System, source: Source, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def take_into(folder: str) -> None:
 def begin(source: Source, folder: Path) -> None:
     """A bundle with a key and nothing else."""
     said = {"taken_at": "2026-01-01T00:00:00+00:00"}
-    with begin_bundle(folder, REQUEST.describe(source.environment), lambda: said):
+    with begin_bundle(folder, REQUEST.to_record(source.environment), lambda: said):
         pass
 
 
@@ -209,3 +209,34 @@ def test_a_lab_whose_loading_is_killed_ends_as_it_would_have(
                 again.result()
             with own_process(content_of, home) as asking:
                 assert asking.result() == calm, at
+
+
+def drop_from(home: str) -> None:
+    labs.drop_lab(load_settings(home=Path(home)), "it")
+
+
+def test_a_lab_whose_deletion_is_killed_can_be_deleted(
+    published: System, source: Source, tmp_path: Path
+) -> None:
+    bundle, home = take(source, REQUEST, tmp_path / "bundle", silent), tmp_path / "home"
+    settings = load_settings(home=home)
+
+    def begun() -> labs.Lab:
+        lab = labs.begin_lab(settings, "it", bundle)
+        (lab.home / "lake" / "viewings").mkdir(parents=True)
+        (lab.home / "lake" / "viewings" / "some.parquet").touch()
+        return lab
+
+    with watched_process({"lab": begun().home}, None, 0, drop_from, str(home)) as (process, watched):
+        process.result()
+    whole = [each for each in watched.changes if not each.what.startswith("open")]
+    assert len(whole) > 5
+    for at in whole:
+        lab = begun()
+        with watched_process({"lab": lab.home}, at, -signal.SIGKILL, drop_from, str(home)) as (dying, _):
+            assert dying.was_killed(), at
+        if (lab.home / "lab.json").exists():
+            drop_from(str(home))
+            assert not lab.home.exists(), at
+        else:  # what is left is in nobody's way
+            shutil.rmtree(labs.begin_lab(settings, "it", bundle).home)

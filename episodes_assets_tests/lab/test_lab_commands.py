@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from episodes_assets.cli import lab as command
 from episodes_assets.cli.supervisor import episodes_argv
 from episodes_assets.errors import BadSetting, LabExists, LabInUse, NoSuchLab, ProcessFailed
 from episodes_assets.lab import labs
 from episodes_assets.lab.bundle import Bundle, open_bundle
+from episodes_assets.lab.isolation import without_network
 from episodes_assets.lab.labs import begin_lab, drop_lab
 from episodes_assets.lab.request import Kind, SampleSpec, TakeRequest
 from episodes_assets.lab.source import Source
@@ -139,8 +139,19 @@ def test_a_lab_in_which_something_works_is_not_dropped(
     with pytest.raises(LabInUse, match="a process works in the lab busy"):
         drop_lab(settings, "busy")
     assert labs.find_lab(settings, "busy")
-    with pytest.raises(NoSuchLab, match="is not loaded to its end"):
+    with pytest.raises(NoSuchLab, match="is not completely loaded"):
         labs.require_loaded(settings, "busy")
+
+
+def test_a_lab_is_loaded_by_one_process_at_a_time(published: System, bundle: Bundle, tmp_path: Path) -> None:
+    settings = load_settings(home=tmp_path / "home")
+    lab = begin_lab(settings, "it", bundle)
+    with lab.lock_loading():
+        done = episodes("lab", "load", str(bundle.folder), "--name", "it", home=tmp_path / "home")
+        assert done.stderr == ("error: another process loads the lab it: let it finish, or interrupt it\n")
+        with pytest.raises(LabInUse, match="another process loads the lab it"):
+            drop_lab(settings, "it")
+    drop_lab(settings, "it")
 
 
 def test_a_drop_that_was_interrupted_goes_on(published: System, bundle: Bundle, tmp_path: Path) -> None:
@@ -162,6 +173,8 @@ def test_a_name_that_is_taken_by_another_bundle(
     settings = load_settings(home=tmp_path / "home")
     begin_lab(settings, "it", bundle)
     assert begin_lab(settings, "it", bundle).name == "it"  # of the same, it goes on
+    with pytest.raises(LabExists, match="the lab it was begun with the accumulated state"):
+        begin_lab(settings, "it", bundle, has_state=False)
     other = take(source, TakeRequest(LAST), tmp_path / "other", silent)
     with pytest.raises(LabExists, match="there is a lab it of another bundle"):
         begin_lab(settings, "it", other)
@@ -201,8 +214,8 @@ def test_a_system_that_lets_nothing_leave_the_network_says_so(
     refusing.write_text("#!/bin/sh\necho 'unshare: unshare failed: Operation not permitted' >&2\nexit 1\n")
     refusing.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ProcessFailed, match=r"leave the network .unshare: unshare failed: Operation not"):
-        command._without_network()
+    with pytest.raises(ProcessFailed, match=r"refuses a network namespace .unshare: .* not permitted"):
+        without_network()
     refusing.unlink()
     with pytest.raises(ProcessFailed, match="unshare is not installed"):
-        command._without_network()
+        without_network()

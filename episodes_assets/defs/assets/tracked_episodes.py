@@ -6,7 +6,6 @@ Its statements are `results/state.py`.
 import datetime as dt
 
 import dagster as dg
-import numpy as np
 
 from episodes_assets.checks.lake import refuse_large_quarantine
 from episodes_assets.checks.results import STATE_ONLY_GROWS, state_only_grows
@@ -25,7 +24,7 @@ from episodes_assets.defs.steps import (
     report_repairs,
 )
 from episodes_assets.errors import StateGap
-from episodes_assets.planning.jobs import newly_tracked
+from episodes_assets.planning.jobs import newly_tracked_of_day
 from episodes_assets.results import state
 from episodes_assets.results.verify import find_damaged_state, read_state_days
 from episodes_assets.settings import Settings
@@ -98,7 +97,7 @@ def tracked_episodes(
         for day, drop in zip(days, taken, strict=True):
             refuse_large_quarantine(day, drop.quarantined_rows, drop.drop_rows, settings.quarantine_limit)
             parts = drops.read_drop(drop, ["epid", "algorithm_id", "premier_date"])
-            new = np.concatenate([newly_tracked(part, before, day) for part in parts])
+            new = newly_tracked_of_day(parts, before, day)
             yesterday, changed = state.record_day(
                 connection,
                 day,
