@@ -190,9 +190,9 @@ def invoke() -> None:
     except Exception as error:  # noqa: BLE001  whatever it is, its cause is shown
         from episodes_assets import failures
 
-        traceback_is = keep_traceback()
         cause = failures.explain(error)
-        _fail(f"{cause or failures.name_defect(error)} ({traceback_is})")
+        traceback_is = keep_traceback(is_explained=cause is not None)
+        _fail(f"{cause or failures.name_defect(error)}{traceback_is and f' ({traceback_is})'}")
     except SystemExit as end:
         # Typer turns Ctrl-C into this exit code and says nothing.
         if end.code == INTERRUPTED:
@@ -208,11 +208,14 @@ def _fail(message: str) -> NoReturn:
 LOG = "errors.log"
 
 
-def keep_traceback() -> str:
+def keep_traceback(*, is_explained: bool = False) -> str:
     """Append the traceback of the error that is being handled to the log; print it if that is impossible.
 
+    Args:
+        is_explained: Whether its cause is known: then it is not printed.
+
     Returns:
-        Where it is, as a clause.
+        Where it is, as a clause; empty if it is nowhere.
     """
     text = traceback.format_exc()
     try:
@@ -221,6 +224,8 @@ def keep_traceback() -> str:
         with open_file(folder / LOG, "a") as log:
             log.write(entry.encode("utf-8", "backslashreplace").decode())
     except (OSError, EpisodesError):
+        if is_explained:
+            return ""
         err.print(block(text), soft_wrap=True)
         return "the traceback is above"
     return f"the traceback is in {folder / LOG}"

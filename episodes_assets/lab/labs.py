@@ -215,9 +215,14 @@ def require_loaded(settings: Settings, name: str) -> Lab:
 
 
 def all_labs(settings: Settings) -> Iterator[Lab]:
-    """The labs of a home, the oldest first."""
+    """The labs of a home, the oldest first.
+
+    Raises:
+        OSError: If one cannot be read.
+    """
     folder = labs_folder(settings)
-    homes = [path.parent for path in folder.glob(f"*/{FACTS}")] if folder.is_dir() else []
+    # Not by `glob`, which takes a folder that this user may not read for an empty one.
+    homes = [home for home in folder.iterdir() if (home / FACTS).exists()] if folder.is_dir() else []
     yield from sorted((_read(home) for home in homes), key=lambda lab: (lab.begun_at, lab.name))
 
 
@@ -236,7 +241,9 @@ def drop_lab(settings: Settings, name: str) -> None:
         with open_file(up, "a") as file:
             if not try_lock(file):
                 raise LabInUse(f"`episodes lab up {name}` is running", "stop it first")
+    _write_facts(lab.home, {**lab.facts, "loaded_at": None})
     if not embedded.discard(lab.home):
+        _write_facts(lab.home, lab.facts)
         raise LabInUse(f"a process works in the lab {name}", "let it end, or end it")
     # Its record goes last, so that an interrupted deletion can be repeated.
     for path in [each for each in lab.home.iterdir() if each.name not in (FACTS, MANIFEST)]:

@@ -98,6 +98,10 @@ class LakeTable(TableFiles):
         try:
             return self._load()
         except TableNotFoundError:
+            if self._folder is not None:
+                # To Delta, a log that this user may not read does not exist.
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    next((self._folder / "_delta_log").iterdir(), None)
             return None
 
     def _read_entry(self, number: int) -> bytes | None:

@@ -119,6 +119,17 @@ TESTED = (
         ("algorithms.test_isolation",),
     ),
     TestedPromise(
+        "A lab is what its source has published, cannot harm it, and holds nothing that leads there",
+        "rights of every kind given to the roles that read; a source and a lab that are tampered with; damaged "
+        "bundles; environments and sockets of the processes that load",
+        ("lab.test_write_rights", "lab.test_take", "lab.test_clone"),
+    ),
+    TestedPromise(
+        "A bundle and a lab whose making is killed are finished by the same command, file by file",
+        "SIGKILL at each statement and each change of a file while they are made, and while a lab is deleted",
+        ("lab.test_killed",),
+    ),
+    TestedPromise(
         "No statement depends on the planner's statistics",
         "50,000 and 500,000 rows under statistics of every kind",
         ("query_plans.test_bounded_queries",),

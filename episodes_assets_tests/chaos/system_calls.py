@@ -100,7 +100,7 @@ _RECEIVE, _SEND, _GO_ON = 0xC0502100, 0xC0182101, 1
 _NOTIFICATION, _ANSWER = struct.Struct("=QIIiIQ6Q"), struct.Struct("=QqiI")
 
 _LONGEST_PATH = 4096
-_UNIQUE = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])|tmp[0-9a-z_]{8}")
+_UNIQUE = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])|tmp[0-9a-z_]{8}|(?<=\.)\d+(?=\.part)")
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,31 @@ def test_defects_and_logs_are_no_way_around(tmp_path: Path, home: str) -> None:
     assert all(line.startswith("  ") and is_harmless(line) for line in lines)
 
 
+REFUSED = """
+from episodes_assets.cli import app
+def fail():
+    raise PermissionError(13, "Permission denied", "there")
+app.app = fail
+app.invoke()
+"""
+
+
+def test_a_known_cause_is_one_line_also_where_no_traceback_can_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ended = subprocess.run(
+        [sys.executable, "-c", REFUSED],
+        env={**os.environ, "EPISODES_HOME": str(tmp_path / "file" / "home")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        "error: this user may not read or write there (Permission denied: there): give this user the right"
+        " (`chown`, `chmod`), or run as the user that owns it\n"
+    )
+
+
 def test_what_is_on_record_is_shown_as_it_is(system: System) -> None:
     with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
         record(queue, 1)

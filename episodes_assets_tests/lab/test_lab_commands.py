@@ -1,6 +1,7 @@
 """The commands as a user meets them: help, lists, and one plain line for what cannot be had."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -22,6 +23,7 @@ from episodes_assets.settings import load_settings
 from episodes_assets_tests.cli.invoke import output, refusal
 from episodes_assets_tests.lab.conftest import LAST, silent
 from episodes_assets_tests.lab.labs_of_tests import episodes, files_of, held_server, succeeds
+from episodes_assets_tests.support.other_user import do_as, needs_root, other_user
 from episodes_assets_tests.support.system import System, throwaway
 
 pytestmark = pytest.mark.process
@@ -152,6 +154,39 @@ def test_a_lab_is_loaded_by_one_process_at_a_time(published: System, bundle: Bun
         with pytest.raises(LabInUse, match="another process loads the lab it"):
             drop_lab(settings, "it")
     drop_lab(settings, "it")
+
+
+@needs_root
+def test_labs_of_another_user_are_not_taken_for_none(
+    published: System, bundle: Bundle, tmp_path: Path
+) -> None:
+    settings = load_settings(home=tmp_path / "home")
+    begin_lab(settings, "it", bundle)
+    for folder in (*tmp_path.parents[:2], tmp_path, tmp_path / "home"):
+        folder.chmod(0o711)
+    with other_user("reader") as account, pytest.raises(PermissionError, match="labs"):
+        do_as(account, lambda: [lab.name for lab in labs.all_labs(settings)])
+
+
+def test_a_lab_that_is_half_deleted_is_not_worked_in(
+    published: System, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings(home=tmp_path / "home")
+    lab = begin_lab(settings, "it", bundle)
+    lab.mark_loaded()
+    (lab.home / "lake").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", refuse)
+        with pytest.raises(PermissionError):
+            drop_lab(settings, "it")
+    with pytest.raises(NoSuchLab, match="is not completely loaded"):
+        labs.require_loaded(settings, "it")
+    drop_lab(settings, "it")
+    assert not lab.home.exists()
+
+
+def refuse(path: Path) -> None:
+    raise PermissionError(path)
 
 
 def test_a_drop_that_was_interrupted_goes_on(published: System, bundle: Bundle, tmp_path: Path) -> None:

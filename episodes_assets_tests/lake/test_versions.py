@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from episodes_assets.errors import (
+    AccessDenied,
     BadSetting,
     LakeMissing,
     LakeReplaced,
@@ -18,6 +19,7 @@ from episodes_assets.lake.upkeep import missing_of
 from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets_tests.lake.small_lakes import FIRST, ONE_DAY, SCHEMA, read, rows_of, take
+from episodes_assets_tests.support.other_user import do_as, needs_root, other_user
 
 pytestmark = pytest.mark.process
 
@@ -103,6 +105,17 @@ def test_the_lake_is_for_its_owner_alone(tmp_path: Path) -> None:
     lake = Viewings(str(home))
     take(lake, rows_of(FIRST, (1, 1)), days=[FIRST])
     assert {path.stat().st_mode & 0o777 for path in (home, home / "viewings")} == {0o700}
+
+
+@pytest.mark.process
+@needs_root
+def test_a_lake_that_this_user_may_not_read_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+    lake = str(tmp_path / "lake")
+    take(Viewings(lake), rows_of(FIRST, (1, 1)), days=[FIRST])
+    for folder in (*tmp_path.parents[:2], tmp_path):
+        folder.chmod(0o711)
+    with other_user("reader") as account, pytest.raises(AccessDenied, match="may not read or write there"):
+        do_as(account, lambda: Viewings(lake).newest() is None)
 
 
 def test_a_lake_in_the_place_of_another_is_told_by_its_content(tmp_path: Path) -> None:
