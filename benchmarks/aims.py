@@ -55,6 +55,11 @@ def rate(value: float) -> str:
     return f"{value:,.0f} jobs/s"
 
 
+def ids_rate(value: float) -> str:
+    """Ids in a second, for people."""
+    return f"{value / 1e6:.3g} million ids/s"
+
+
 def number(value: float) -> str:
     """A number without a unit, for people."""
     return f"{value:.3g}"
@@ -76,6 +81,7 @@ def read_aims(run: Run) -> Iterator[Aim]:
     yield from _publishing(run)
     yield from _nights(run)
     yield from _backfill(run)
+    yield from _labs(run)
     beyond = run.named("imports", "definitions").seconds - run.named("imports", "dagster").seconds
     yield at_most("importing the definitions, beyond Dagster", 1, beyond, seconds)
     for each in run.find("commands"):
@@ -197,3 +203,13 @@ def _backfill(run: Run) -> Iterator[Aim]:
     yield at_most(f"{planned.name}, viewings taken as well", 120, planned.seconds, seconds)
     last = planned.facts["last_days"] / planned.facts["first_days"]
     yield at_most("its last days", 1.2, last, times, " its first")
+
+
+def _labs(run: Run) -> Iterator[Aim]:
+    for part, limit in (("cloned whole", 60), ("cloned, a share of 5%", 10)):
+        clone = run.named("labs", part)
+        yield at_most(f"a day of {clone.facts['jobs']:,} jobs {part}", limit, clone.seconds, seconds)
+        yield at_most(f"{part}: memory", 1e9, clone.facts["peak_bytes"], size)
+        yield at_most(f"{part}: sessions at the source", 2, clone.facts["sessions"], number)
+    pseudonyms = run.named("labs", "pseudonyms")
+    yield at_least("pseudonyms of viewers", 4e6, pseudonyms.facts["ids"] / pseudonyms.seconds, ids_rate)

@@ -17,6 +17,8 @@ from benchmarks import plots
 from benchmarks.aims import (
     Aim,
     for_a_day,
+    ids_rate,
+    number,
     octets,
     rate,
     read_aims,
@@ -71,6 +73,7 @@ def main(folder: str, readme: str, *raw_paths: str) -> None:
         _lake,
         _nights,
         _backfill,
+        _labs,
         _rest,
     )
     page = target / PAGE
@@ -420,6 +423,35 @@ what Dagster does besides: writing events, mostly.
 {_table(names, rows)}
 
 ![Milliseconds of each day](images/benchmark-backfill.svg)"""
+
+
+def _labs(run: Run) -> str:
+    rows = [
+        (
+            figure.name,
+            seconds(figure.seconds),
+            seconds(figure.fastest),
+            seconds(figure.slowest),
+            size(figure.facts["peak_bytes"]),
+            number(figure.facts["sessions"]),
+        )
+        for figure in run.find("labs")
+        if "peak_bytes" in figure.facts
+    ]
+    facts = run.named("labs", "cloned whole").facts
+    pseudonyms = run.named("labs", "pseudonyms")
+    names = ("", "seconds", "fastest run", "slowest run", "peak memory", "sessions at the source")
+    return f"""## Labs
+
+A published day of {run.sizes["drop_rows"]:,} catalogue rows, {facts["jobs"]:,} jobs, {facts["viewings"]:,}
+viewings of four weeks and {facts["tracked"]:,} tracked episodes, taken and loaded into a new lab. That
+includes setting its databases up. Verifying computes all outcomes anew. Memory is that of the largest of its
+processes.
+
+{_table(names, rows)}
+
+{pseudonyms.facts["ids"]:,} ids get pseudonyms in {seconds(pseudonyms.seconds)}:
+{ids_rate(pseudonyms.facts["ids"] / pseudonyms.seconds)}."""
 
 
 def _rest(run: Run) -> str:

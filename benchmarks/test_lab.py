@@ -1,6 +1,9 @@
-"""Labs: a day cloned whole and as a sample, verified, and how fast viewers get pseudonyms."""
+"""Labs: a day cloned whole and as a sample, verified, and how fast viewers get pseudonyms.
 
-import resource
+A clone's memory is that of the largest of its processes; PostgreSQL's is not in it.
+"""
+
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,11 +22,17 @@ from episodes_assets.cli.supervisor import episodes_argv
 from episodes_assets.days import ONE_DAY
 from episodes_assets.input.loading import replace_input
 from episodes_assets.lab.pseudonyms import KEY_BYTES, Pseudonyms
+from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.support.system import System
 
-GROUP = "labs"
+GROUP, LAB = "labs", "bench"
 WINDOW_DAYS = 28
+SESSIONS = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE usename IN ('episodes_queue_reader', 'episodes_results_reader')
+"""
+_POLL_SECONDS = 0.02
 
 
 @pytest.fixture(scope="module")
@@ -47,43 +56,55 @@ def let_drop_ask_for(system: System, sizes: Sizes, window_days: int) -> None:
     replace_input(writer, drops=drop, drop_days=[inputs.DAY], viewings=None, viewing_days=[])
 
 
-def run(*arguments: str) -> dict[str, Any]:
-    """A command's seconds, and the most memory that it or a process of its had, in bytes."""
-    began = time.perf_counter()
-    subprocess.run(episodes_argv(*arguments), check=True, stdout=subprocess.DEVNULL)
-    seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    return {"seconds": seconds, "peak_bytes": peak}
+def run(system: System, *arguments: str) -> dict[str, Any]:
+    """Run a command.
+
+    Returns:
+        Its seconds, the most memory of one of its processes in bytes, and the most sessions at the source.
+    """
+    began, sessions = time.perf_counter(), 0
+    with connect(system.admin["queue"], autocommit=True) as connection:
+        process = subprocess.Popen(episodes_argv(*arguments), stdout=subprocess.DEVNULL)
+        while True:
+            pid, status, used = os.wait4(process.pid, os.WNOHANG)
+            if pid:
+                break
+            (found,) = connection.execute(SESSIONS).fetchone() or (0,)
+            sessions = max(sessions, found)
+            time.sleep(_POLL_SECONDS)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, arguments
+    return {
+        "seconds": time.perf_counter() - began,
+        "peak_bytes": used.ru_maxrss * 1024,
+        "sessions": sessions,
+    }
 
 
 @pytest.mark.parametrize("share", ["", "5%"], ids=["whole", "a share of 5 %"])
 def test_cloning_a_day(measure: Measure, published_day: System, sizes: Sizes, share: str) -> None:
     sample = ["--share", share] if share else []
-    clone = ("lab", "clone", str(inputs.DAY), "--name", "bench", *sample)
-    made = False
+    clone = ("lab", "clone", str(inputs.DAY), "--name", LAB, *sample)
+    home = published_day.settings.home / "labs" / LAB
 
     def before() -> None:
-        if made:
-            subprocess.run(episodes_argv("lab", "drop", "bench"), check=True, stdout=subprocess.DEVNULL)
+        if home.exists():
+            run(published_day, "lab", "drop", LAB)
 
-    def timed() -> dict[str, Any]:
-        nonlocal made
-        found = run(*clone)
-        made = True
-        return found
-
+    facts = {"viewings": sizes.viewings, "jobs": sizes.jobs, "tracked": sizes.tracked[-1]}
     name = f"cloned, a share of {share}" if share else "cloned whole"
-    measure(GROUP, name, timed, before=before, warm=False, viewings=sizes.viewings, jobs=sizes.jobs)
+    measure(GROUP, name, lambda: run(published_day, *clone), before=before, warm=False, **facts)
     before()
 
 
-def test_verifying_a_clone(measure: Measure, published_day: System, sizes: Sizes) -> None:
-    run("lab", "clone", str(inputs.DAY), "--name", "bench")
-    measure(GROUP, "verified whole", lambda: run("lab", "verify", "bench"), warm=False, rounds=1)
-    run("lab", "drop", "bench")
+def test_verifying_a_clone(measure: Measure, published_day: System) -> None:
+    run(published_day, "lab", "clone", str(inputs.DAY), "--name", LAB)
+    verify = ("lab", "verify", LAB)
+    measure(GROUP, "verified whole", lambda: run(published_day, *verify), warm=False, rounds=1)
+    run(published_day, "lab", "drop", LAB)
 
 
 def test_pseudonyms(measure: Measure, sizes: Sizes) -> None:
     ids = np.random.default_rng(1).integers(-(2**63), 2**63 - 1, sizes.viewings, dtype=np.int64)
     pseudonyms = Pseudonyms(bytes(KEY_BYTES))
-    measure(GROUP, "pseudonyms", lambda: {"told": len(pseudonyms.of_ids(ids))}, ids=len(ids))
+    measure(GROUP, "pseudonyms", lambda: {"found": len(pseudonyms.of_ids(ids))}, ids=len(ids))

@@ -120,8 +120,8 @@ TESTED = (
     ),
     TestedPromise(
         "A lab is what its source has published, cannot harm it, and holds nothing that leads there",
-        "rights of every kind given to the roles that read; a source and a lab that are tampered with; damaged "
-        "bundles; environments and sockets of the processes that load",
+        "rights of every kind given to the roles that read; a source and a lab that are tampered with; "
+        "damaged bundles; environments and sockets of the processes that load",
         ("lab.test_write_rights", "lab.test_take", "lab.test_clone"),
     ),
     TestedPromise(
