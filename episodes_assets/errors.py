@@ -294,7 +294,7 @@ class LastOperator(EpisodesError):
 
 
 class BadLab(EpisodesError):
-    """A lab's name, days, sample or folder that cannot be had."""
+    """A lab's name, days, sample or folder is invalid."""
 
 
 class BundleDamaged(EpisodesError):

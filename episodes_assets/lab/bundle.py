@@ -9,12 +9,12 @@ ledger/plans.parquet         the days' plans
 ledger/DAY/jobs.parquet, chunks, outcomes, waived, batches
 ```
 
-While it is written, `taking.json` names what is finished, and `key` has the key of the pseudonyms and of the
-sample. Each file gets its name when it is complete (atomic rename) and only then is listed; what is not
-listed is written again. So a process that is killed at any moment goes on where it was, and ends in the same
-bundle. The key is overwritten and removed as soon as nothing needs it any more.
+While it is written, `taking.json` lists the files that are finished, and `key` has the key of the pseudonyms
+and of the sample. Each file is renamed to its name when it is complete (atomic) and listed after that; files
+that are not listed are written again. So taking can be killed at any moment and resumed, with the same
+bundle in the end. The key is overwritten and deleted as soon as it is no longer needed.
 
-What is taken is decided in `take.py`; nothing here knows what the files mean.
+What is taken is decided in `take.py`; this module does not depend on the content of the files.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from episodes_assets.errors import AlreadyRunning, BadLab, BundleDamaged, BundleIncomplete
-from episodes_assets.lab.manifest import FORMAT, MANIFEST, TAKE_ANEW, manifest_as_text, parse_manifest
+from episodes_assets.lab.manifest import FORMAT, MANIFEST, TAKE_ANEW, manifest_to_text, parse_manifest
 from episodes_assets.lab.pseudonyms import KEY_BYTES, new_key
 from episodes_assets.lake.day_file import CheckedFile, sync
 from episodes_assets.private_files import make_folder, open_file, private_opener, try_lock
@@ -70,7 +70,7 @@ class Bundle:
     @property
     def files(self) -> dict[str, BundleFile]:
         """Its files by their paths from the folder."""
-        return {path: BundleFile(**said) for path, said in self.manifest["files"].items()}
+        return {path: BundleFile(**record) for path, record in self.manifest["files"].items()}
 
     def read(self, path: str) -> pa.Table:
         """The rows of a file.
@@ -117,11 +117,11 @@ def _damaged(path: Path, what: str) -> BundleDamaged:
 
 
 def open_bundle(folder: Path) -> Bundle:
-    """A bundle that was taken to its end, by its manifest; its files are not looked at.
+    """A complete bundle, by its manifest; its files are not read.
 
     Raises:
         BadLab: If there is no bundle, or one of a newer release.
-        BundleIncomplete: If it was not taken to its end.
+        BundleIncomplete: If it is not complete.
         BundleDamaged: If its manifest is not the one that was written.
     """
     path = folder / MANIFEST
@@ -131,7 +131,7 @@ def open_bundle(folder: Path) -> Bundle:
         if (folder / TAKING).exists():
             raise BundleIncomplete(
                 f"the bundle in {folder} is not complete",
-                f"run the same `episodes lab take … --to {folder}` again: it goes on where it was",
+                f"run the same `episodes lab take … --to {folder}` again: it resumes",
             ) from error
         raise BadLab(
             f"there is no bundle in {folder}", "check the path, or make one with `episodes lab take`"
@@ -147,12 +147,12 @@ class BundleWriter:
 
     Attributes:
         folder: Where it is.
-        said: What is kept from the beginning on, such as the request and the time.
+        record: What is on record from the beginning on, such as the request and the time.
         files: The files that are finished, by their paths from the folder.
     """
 
     folder: Path
-    said: dict[str, Any]
+    record: dict[str, Any]
     files: dict[str, BundleFile] = field(default_factory=dict)
 
     @property
@@ -174,8 +174,8 @@ class BundleWriter:
             raise _lost_key(self.folder)
         return key
 
-    def forget_key(self) -> None:
-        """Overwrite the key and remove it; once is enough."""
+    def delete_key(self) -> None:
+        """Overwrite the key and delete it; idempotent."""
         path = self.folder / KEY
         with suppress(FileNotFoundError):
             with path.open("r+b") as file:
@@ -185,10 +185,10 @@ class BundleWriter:
             path.unlink()
             sync(self.folder)
 
-    def keep(self, **said: object) -> None:
-        """Note something that is known from now on."""
-        self.said.update(said)
-        self._note()
+    def note(self, **facts: object) -> None:
+        """Add to the record."""
+        self.record.update(facts)
+        self._write_record()
 
     def write_table(self, path: str, table: pa.Table) -> None:
         """Write rows as a file, and list it."""
@@ -209,7 +209,7 @@ class BundleWriter:
         self.list_file(path)
 
     def list_file(self, path: str, *, rows: int | None = None) -> None:
-        """List a file that has its name, after a look at its bytes."""
+        """List a file that is complete, with the digest of its bytes."""
         target = self.folder / path
         sync(target, target.parent)
         if rows is None:
@@ -217,28 +217,28 @@ class BundleWriter:
         with target.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         self.files[path] = BundleFile(rows, target.stat().st_size, digest)
-        self._note()
+        self._write_record()
 
-    def forget(self, under: str) -> None:
-        """Let what is listed below a folder be written again."""
+    def unlist(self, under: str) -> None:
+        """Have the files below a folder written again."""
         self.files = {path: file for path, file in self.files.items() if not path.startswith(under)}
-        self._note()
+        self._write_record()
 
     def finish(self, manifest: Mapping[str, Any]) -> Bundle:
-        """Write the manifest; from then on the bundle is whole."""
-        said = {
+        """Write the manifest, which makes the bundle complete."""
+        record = {
             "format": FORMAT,
             **manifest,
             "files": {path: vars(self.files[path]) for path in sorted(self.files)},
         }
-        self.forget_key()
-        _replace(self.folder / MANIFEST, manifest_as_text(said))
+        self.delete_key()
+        _replace(self.folder / MANIFEST, manifest_to_text(record))
         clean_up(self.folder)
         return open_bundle(self.folder)
 
-    def _note(self) -> None:
-        said = {**self.said, "files": {path: vars(file) for path, file in self.files.items()}}
-        _replace(self.folder / TAKING, json.dumps(said))
+    def _write_record(self) -> None:
+        record = {**self.record, "files": {path: vars(file) for path, file in self.files.items()}}
+        _replace(self.folder / TAKING, json.dumps(record))
 
 
 def _lost_key(folder: Path) -> BundleDamaged:
@@ -260,7 +260,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def clean_up(folder: Path) -> None:
-    """Remove what only a bundle has that is being taken."""
+    """Remove the files that only an unfinished bundle has."""
     for part in folder.rglob(f"*{PART}"):
         part.unlink(missing_ok=True)
     for name in (TAKING, LOCK):
@@ -272,15 +272,15 @@ def clean_up(folder: Path) -> None:
 def begin_bundle(
     folder: Path, request: Mapping[str, Any], begin: Callable[[], Mapping[str, Any]]
 ) -> Iterator[BundleWriter | Bundle]:
-    """A bundle to write, begun or taken up again where an interrupted process has left it.
+    """A bundle to write: a new one, or one whose taking was interrupted.
 
     Args:
         folder: Where it is to be; made if it is missing.
-        request: What is asked for; one that was begun must have been begun with the same.
-        begin: What to keep from the beginning on; called when it is begun.
+        request: What is to be taken; one that was begun must have been begun with the same.
+        begin: Returns what to record at the beginning; called for a new one.
 
     Yields:
-        The bundle as it is; a whole one if it was finished, and only what it leaves was not removed.
+        The bundle as it is; a complete one if taking was interrupted after its last file.
 
     Raises:
         BadLab: If the folder has something else in it, or a bundle of another request.
@@ -292,7 +292,7 @@ def begin_bundle(
     own = {MANIFEST, TAKING, KEY, LOCK, *(f"{name}{PART}" for name in (MANIFEST, TAKING, KEY))}
     if MANIFEST in names and TAKING not in names:
         raise BadLab(
-            f"{folder} has a whole bundle already",
+            f"{folder} has a complete bundle already",
             f"load it with `episodes lab load {folder} --name NAME`, or name another folder",
         )
     if TAKING not in names and names - own:
@@ -300,28 +300,30 @@ def begin_bundle(
     make_folder(folder)
     with open_file(folder / LOCK, "a+") as lock:
         if not try_lock(lock):
-            raise AlreadyRunning(f"another process takes a bundle into {folder}", "let it finish, or end it")
+            raise AlreadyRunning(
+                f"another process takes a bundle into {folder}", "let it finish, or interrupt it"
+            )
         yield _resume(folder, request) if TAKING in names else _begin(folder, request, begin())
 
 
-def _begin(folder: Path, request: Mapping[str, Any], said: Mapping[str, Any]) -> BundleWriter:
+def _begin(folder: Path, request: Mapping[str, Any], record: Mapping[str, Any]) -> BundleWriter:
     _replace(folder / KEY, new_key().hex())
-    writer = BundleWriter(folder, {"format": FORMAT, "request": dict(request), **said})
-    writer.keep()
+    writer = BundleWriter(folder, {"format": FORMAT, "request": dict(request), **record})
+    writer.note()
     return writer
 
 
 def _resume(folder: Path, request: Mapping[str, Any]) -> BundleWriter | Bundle:
     try:
-        said = json.loads((folder / TAKING).read_text(encoding="utf-8"))
-        files = {path: BundleFile(**each) for path, each in said.pop("files").items()}
-        begun, number = said["request"], said["format"]
+        record = json.loads((folder / TAKING).read_text(encoding="utf-8"))
+        files = {path: BundleFile(**each) for path, each in record.pop("files").items()}
+        begun, number = record["request"], record["format"]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise _damaged(folder / TAKING, "was changed") from error
     if (begun, number) != (json.loads(json.dumps(request)), FORMAT):
         raise BadLab(
             f"the bundle in {folder} was begun with other options, or by another release",
-            "give the same options to go on with it, or name another folder",
+            "give the same options to finish it, or name another folder",
         )
     if (folder / MANIFEST).exists():
         clean_up(folder)
@@ -329,7 +331,7 @@ def _resume(folder: Path, request: Mapping[str, Any]) -> BundleWriter | Bundle:
     for part in folder.rglob(f"*{PART}"):
         part.unlink()
     kept = {path: file for path, file in files.items() if not _fault(folder / path, file)}
-    return BundleWriter(folder, said, kept)
+    return BundleWriter(folder, record, kept)
 
 
 def path_of(*parts: object) -> str:

@@ -1,6 +1,6 @@
-"""Which episodes of a source a sample means, and about how much of it that is.
+"""Reads which episodes of a source belong to a sample, and estimates its size.
 
-Choosing among rows that are there is pure (`sampling.py`); here they are read.
+The rules of samples are pure functions in `sampling.py`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,13 +28,13 @@ def choose(
     sample: SampleSpec,
     key: Callable[[], bytes],
 ) -> Ints | None:
-    """The episodes that a sample means, ascending; None for all.
+    """The episodes of a sample, ascending; None for all.
 
     Args:
         source: Where they are.
         queue: To its `queue`.
         planned: The days.
-        sample: What was asked for.
+        sample: Which ones.
         key: Gives the key of the hash.
 
     Raises:
@@ -120,7 +120,7 @@ def estimate(source: Source, request: TakeRequest) -> list[EstimatedPart]:
     Raises:
         As `take`, but for what concerns the folder.
     """
-    with source.visit() as (queue, results):
+    with source.connect() as (queue, results):
         planned = read_days(queue, results, request.all_days)
         return estimate_parts(source, request, queue, results, planned)
 
@@ -132,7 +132,7 @@ def estimate_parts(
     results: RepeatableRead,
     planned: Sequence[PlannedDay],
 ) -> list[EstimatedPart]:
-    """The same, in a visit that has begun; of some published days."""
+    """The same of some published days, in sessions that are open."""
     share = _share(source, queue, request.sample, planned)
     drops: dict[str, LakeFile] = {}
     viewings: dict[str, LakeFile] = {}

@@ -1,7 +1,7 @@
-"""What a bundle has of a source, column by column, and how its manifest spells what it names.
+"""What a bundle has of each column of a source, and the records in its manifest.
 
-That is the promise of what is left out; keeping it is `take.py`. The digests of content are computed here for
-a bundle that is taken and for a lab that is compared alike.
+The columns that are left out are declared here and left out in `take.py`. Digests of content are computed
+here, for a bundle that is taken and for a lab that is compared alike.
 """
 
 import datetime as dt
@@ -22,7 +22,7 @@ from episodes_assets.planning.jobs import plan_checksum
 from episodes_assets.planning.viewings import UNREADABLE
 
 READ_ROWS = 1 << 17
-# What stands in place of a text that nobody could read.
+# Replaces text in a column in which the input has something unreadable.
 NOT_TAKEN = "not taken"
 _KEPT, _DROPPED = "kept", "dropped"
 _PSEUDONYM = "pseudonymised: another number for each, by a key that is deleted"
@@ -111,40 +111,40 @@ NEVER_TAKEN = (
 )
 
 
-def planned_as_json(planned: PlannedDay) -> dict[str, Any]:
-    """A planned day as a manifest has it."""
-    said = asdict(planned)
-    times = {name: value.isoformat() for name, value in said.items() if isinstance(value, dt.datetime)}
-    return {**said, **times, "day": str(planned.day), "plan_uid": str(planned.plan_uid)}
+def planned_to_record(planned: PlannedDay) -> dict[str, Any]:
+    """A planned day as a manifest records it."""
+    fields = asdict(planned)
+    times = {name: value.isoformat() for name, value in fields.items() if isinstance(value, dt.datetime)}
+    return {**fields, **times, "day": str(planned.day), "plan_uid": str(planned.plan_uid)}
 
 
-def planned_from_json(said: Mapping[str, Any]) -> PlannedDay:
-    """The same as an object."""
+def planned_from_record(record: Mapping[str, Any]) -> PlannedDay:
+    """A planned day from its record."""
     times = ("planned_at", "fanned_out_at", "published_at")
-    read = {name: said[name] and dt.datetime.fromisoformat(said[name]) for name in times}
+    read = {name: record[name] and dt.datetime.fromisoformat(record[name]) for name in times}
     return PlannedDay(
         **{
-            **said,
+            **record,
             **read,
-            "day": dt.date.fromisoformat(said["day"]),
-            "plan_uid": uuid.UUID(said["plan_uid"]),
-            "viewings": PinnedVersion(*said["viewings"]),
+            "day": dt.date.fromisoformat(record["day"]),
+            "plan_uid": uuid.UUID(record["plan_uid"]),
+            "viewings": PinnedVersion(*record["viewings"]),
         }
     )
 
 
-def lake_file_as_json(file: LakeFile) -> dict[str, Any]:
-    """A day's file as a manifest has it."""
-    return {**asdict(file), "day": str(file.day)}
+def lake_file_to_record(file: LakeFile) -> dict[str, Any]:
+    """A day's file as a manifest records it."""
+    return {"day": str(file.day), **file.to_record()}
 
 
-def lake_file_from_json(said: Mapping[str, Any]) -> LakeFile:
-    """The same as an object."""
-    return LakeFile(**{**said, "day": dt.date.fromisoformat(said["day"])})
+def lake_file_from_record(record: Mapping[str, Any]) -> LakeFile:
+    """A day's file from its record."""
+    return LakeFile.from_record(dt.date.fromisoformat(record["day"]), record)
 
 
 def viewings_name(file: LakeFile) -> str:
-    """What a manifest calls the content of a file of viewings, of which a date has one in each version."""
+    """The name of a file of viewings in a manifest; a date may have one in each version."""
     return f"viewings of {file.day} ({file.digest[:8]})"
 
 
@@ -157,7 +157,7 @@ def digest_of_file(table: LakeTable, file: LakeFile) -> dict[str, Any]:
 
 
 def jobs_checksum(jobs: pa.Table) -> str:
-    """The checksum of a plan's jobs, in whatever order they are."""
+    """The checksum of a plan's jobs, in any order."""
     ordered = jobs.select(["epid", "algorithm_id", "window_start"]).sort_by(
         [("epid", "ascending"), ("algorithm_id", "ascending")]
     )

@@ -1,7 +1,7 @@
-"""A digest of what rows hold, whatever file or database they lie in, and of rows as they are published.
+"""Digests of the content of rows, and the checksum of rows as they are published.
 
-The bytes of a file say which release wrote it, and a database has no bytes to compare. So a bundle names the
-digests of its content, and a lab that was loaded from it is compared by those (`verify.py`).
+Files of the same rows differ from release to release, and a database has no files to compare. So a bundle
+records the digests of its content, and a lab that was loaded from it is compared by them (`verify.py`).
 """
 
 import datetime as dt
@@ -77,8 +77,8 @@ def digest_of(tables: Iterable[pa.Table | pa.RecordBatch], schema: pa.Schema) ->
 def published_checksum(jobs: pa.Table, outcomes: pa.Table, day: dt.date) -> tuple[int, str]:
     """How many rows a day publishes, and their checksum, as PostgreSQL would copy them out.
 
-    The same as `ledger/verify.py` takes of the ledger and of what is published, so that it can be compared
-    with a source's manifest, and be told of jobs that are only a part of a plan.
+    The same as `ledger/verify.py` computes from the ledger and from published rows, so that it can be
+    compared with a source's manifest; here also for a part of a plan's jobs.
 
     Args:
         jobs: `position`, `epid`, `algorithm_id` and `window_start`, by position.

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import BundleDamaged, LabDiffers
 from episodes_assets.lab.bundle import LAKE, Bundle, path_of
-from episodes_assets.lab.contents import lake_file_from_json, planned_from_json
+from episodes_assets.lab.contents import lake_file_from_record, planned_from_record
 from episodes_assets.lab.labs import Lab
 from episodes_assets.lab.take import Report
 from episodes_assets.lake.day_file import LakeFile
@@ -117,7 +117,7 @@ class _Loading:
         """
         viewings, environment = self._viewings, self._lab.environment
         versions = {
-            int(number): [lake_file_from_json(record) for _, record in sorted(files.items())]
+            int(number): [lake_file_from_record(record) for _, record in sorted(files.items())]
             for number, files in self._bundle.manifest["versions"].items()
         }
         files = {file.path: file for own in versions.values() for file in own}
@@ -151,7 +151,7 @@ class _Loading:
         for number, day in enumerate(self._days):
             self._report("drops", number, len(self._days))
             facts = self._facts[str(day)]
-            episodes, quarantine = (lake_file_from_json(facts[table.name]) for table in drops.tables[:2])
+            episodes, quarantine = (lake_file_from_record(facts[table.name]) for table in drops.tables[:2])
             self._adopt(drops.episodes, [episodes], is_shown=False)
             self._adopt(drops.quarantine, [quarantine], is_shown=False)
             loaded.append(drops.read_record(episodes))
@@ -248,7 +248,7 @@ class _Loading:
         tracked_checksum: str | None,
     ) -> None:
         facts = self._facts[str(day)]
-        planned = planned_from_json(facts["plan"])
+        planned = planned_from_record(facts["plan"])
         pinned = versions[planned.viewings.number]
         if pinned.digest is None:
             raise LabDiffers(f"the lake of the lab has no digest of {day}", "load it again")

@@ -1,7 +1,7 @@
 """Pseudonyms of viewers: a keyed permutation of 64-bit ids, and a keyed hash of ids that are text.
 
 No two ids get the same pseudonym, so every count of distinct viewers stays exactly what it was. Without the
-key nobody tells which id a pseudonym stands for, and the key is deleted as soon as the last file is written.
+key, no id can be computed from its pseudonym, and the key is deleted as soon as the last file is written.
 The permutation is a balanced Feistel network of ten rounds whose round function is AES-128, a pseudorandom
 function: four rounds would make a pseudorandom permutation (Luby and Rackoff), the others are margin, as in
 NIST's FF1. AES comes from `cryptography`; whole columns are handed to it at once.
@@ -28,7 +28,7 @@ _TEXT_BYTES = 16
 
 
 def new_key() -> bytes:
-    """A key that nobody can guess."""
+    """A random key."""
     return secrets.token_bytes(KEY_BYTES)
 
 
@@ -63,25 +63,25 @@ class Pseudonyms:
         blocks = np.zeros((len(ids), 2), "<u8")
         for number in range(_ROUNDS):
             blocks[:, 0], blocks[:, 1] = right, number
-            told = np.frombuffer(encryptor.update(blocks.tobytes()), "<u8")[::2]
-            left, right = right, left ^ (told & _LOW)
+            output = np.frombuffer(encryptor.update(blocks.tobytes()), "<u8")[::2]
+            left, right = right, left ^ (output & _LOW)
         return ((left << _HALF) | right).view(np.int64)
 
     def of_column(self, column: pa.Array) -> pa.Array:
         """The pseudonyms of a column of ids, numbers or text; what is missing stays missing."""
         if pa.types.is_string(column.type):
             return _by_value(column, self._of_texts)
-        known = pc.fill_null(column, 0).to_numpy(zero_copy_only=False)
+        ids = pc.fill_null(column, 0).to_numpy(zero_copy_only=False)
         missing = column.is_null().to_numpy(zero_copy_only=False) if column.null_count else None
-        return pa.array(self.of_ids(known), pa.int64(), mask=missing)
+        return pa.array(self.of_ids(ids), pa.int64(), mask=missing)
 
     def _of_texts(self, texts: pa.Array) -> Iterator[str]:
         for text in texts.to_pylist():
             yield hashlib.blake2b(text.encode(), key=self._text_key, digest_size=_TEXT_BYTES).hexdigest()
 
 
-def _by_value(column: pa.Array, told: Callable[[pa.Array], Iterator[str]]) -> pa.Array:
-    """A column of text with something else in place of each distinct value."""
+def _by_value(column: pa.Array, replace: Callable[[pa.Array], Iterator[str]]) -> pa.Array:
+    """A column of text in which each distinct value is replaced."""
     encoded = column.dictionary_encode()
-    values = pa.array(told(encoded.dictionary), pa.string())
+    values = pa.array(replace(encoded.dictionary), pa.string())
     return pa.DictionaryArray.from_arrays(encoded.indices, values).cast(pa.string())

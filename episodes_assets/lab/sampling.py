@@ -1,17 +1,22 @@
-"""Which episodes a lab gets, and what of a plan is theirs: pure functions of whole columns.
+"""Which episodes a sample consists of, and their part of a plan and of the state: pure functions of columns.
 
-What is sampled is episodes, always with all their rows: duplicates in a drop are decided and jobs are planned
-episode by episode, so the jobs of a sample are the plan's jobs restricted to it. Episodes of one series go
-together. The hash is keyed, so nobody can arrange to be, or not to be, in a sample.
+Episodes are always sampled with all their rows: duplicates in a drop are decided and jobs are planned episode
+by episode, so the jobs of a sample are the plan's jobs restricted to it. Episodes of a series are sampled
+together. The hash is keyed, so what is in a sample cannot be foreseen.
 """
 
+import datetime as dt
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from episodes_assets.ledger.copies import PlanRows
+from episodes_assets.planning.episode_set import state_checksum
 
 Ints = npt.NDArray[np.int64]
 _HASH_BYTES = 8
@@ -108,9 +113,9 @@ def is_in(column: pa.Array | pa.ChunkedArray, epids: Ints | None) -> npt.NDArray
         return np.ones(len(column), np.bool_)
     if not len(epids):
         return np.zeros(len(column), np.bool_)
-    known = pc.fill_null(column, 0).to_numpy() if column.null_count else column.to_numpy()
-    at = np.searchsorted(epids, known).clip(max=len(epids) - 1)
-    found: npt.NDArray[np.bool_] = epids[at] == known
+    wanted = pc.fill_null(column, 0).to_numpy() if column.null_count else column.to_numpy()
+    at = np.searchsorted(epids, wanted).clip(max=len(epids) - 1)
+    found: npt.NDArray[np.bool_] = epids[at] == wanted
     if column.null_count:
         found &= column.is_valid().to_numpy(zero_copy_only=False)
     return found
@@ -161,6 +166,49 @@ def restrict_chunks(chunks: pa.Table, before: Ints) -> pa.Table:
         field = kept.schema.field(name)
         kept = kept.set_column(kept.schema.get_field_index(name), field, pa.array(values, field.type))
     return kept.filter(pa.array(end > begin))
+
+
+def restrict_plan(rows: PlanRows, epids: Ints | None) -> PlanRows:
+    """A plan's rows of some episodes; None for all."""
+    jobs, before = restrict_jobs(rows.jobs, epids)
+    is_all = len(before) == len(rows.jobs)
+    return PlanRows(
+        jobs,
+        restrict_chunks(rows.chunks, before),
+        restrict_by_position(rows.outcomes, before),
+        restrict_by_position(rows.waived, before),
+        rows.batches if is_all else rows.batches.slice(0, 0),
+    )
+
+
+def restrict_days(
+    episodes: pa.Table, recorded: Sequence[Mapping[str, Any]], first: dt.date
+) -> list[dict[str, Any]]:
+    """The manifests of the tracked days for episodes of which some that the last days added are left out.
+
+    Args:
+        episodes: `epid` and `tracked_on`, by day and epid.
+        recorded: The manifests of all of them, in order.
+        first: The first day of which some are left out.
+
+    Returns:
+        Those of the days before as they are, the others counted and chained anew.
+    """
+    epids = episodes["epid"].to_numpy()
+    tracked_on = episodes["tracked_on"].to_numpy().astype("datetime64[D]")
+    found: list[dict[str, Any]] = []
+    for row in recorded:
+        if row["day"] >= first:
+            is_first = not found
+            own = np.datetime64(row["day"], "D")
+            added = np.sort(epids[tracked_on <= own if is_first else tracked_on == own])
+            previous = None if is_first else found[-1]["checksum"]
+            total = len(added) + (0 if is_first else found[-1]["total"])
+            changed = {"newly_tracked": len(added), "total": total, "previous_checksum": previous}
+            found.append({**row, **changed, "checksum": state_checksum(previous or "", added)})
+        else:
+            found.append(dict(row))
+    return found
 
 
 def _with_positions(rows: pa.Table, positions: Ints) -> pa.Table:

@@ -1,6 +1,6 @@
-"""The source of a lab, as it is met: by roles that can only read, and by the lake's immutable files.
+"""The source of a lab: its databases, through roles that can only read, and the lake's immutable files.
 
-Before the first row, each database is asked whether the role could write anything
+Before the first row, each database is queried whether the role could write anything
 (`postgres/write_rights.py`), and a role that could is refused. There is one session with each of the two
 databases, in a read-only transaction. What is taken from here is decided in `take.py`.
 """
@@ -37,7 +37,7 @@ class PlannedDay:
     Attributes:
         day: The day.
         plan_id: The plan.
-        plan_uid: The plan, whatever its number.
+        plan_uid: The plan, unique also where its number is given again.
         jobs: How many jobs it has.
         checksum: Of those jobs.
         snapshot_id: The drop they were planned from.
@@ -96,7 +96,7 @@ class Source:
         return self.lake.drops()
 
     @contextmanager
-    def visit(self) -> Iterator[tuple[RepeatableRead, RepeatableRead]]:
+    def connect(self) -> Iterator[tuple[RepeatableRead, RepeatableRead]]:
         """One session with `queue` and one with `results`, whose roles cannot write.
 
         Raises:

@@ -1,12 +1,11 @@
-"""Takes published days of a source into a bundle: what their results were made of, and what came of them.
+"""Takes published days of a source into a bundle: the results, and all that they were computed from.
 
-First what the databases have, as of one moment; then the lake's files, which never change. The accumulated
-state is always whole, since a step may be slow because of it. What is sampled is episodes (`sampling.py`).
-Everything that is read is compared with the source's own checksums, so a bundle is what was published or it
-is not made. Viewers get pseudonyms (`pseudonyms.py`); what people wrote or are called is left out
-(`contents.py`).
+First the rows of the databases, as of one moment; then the lake's files, which never change. The accumulated
+state is always whole, since a step may be slow because of it. A sample consists of episodes (`sampling.py`).
+All that is read is compared with the source's own checksums, so a bundle is what was published or it is not
+made. Viewers get pseudonyms (`pseudonyms.py`); texts and names of people are left out (`contents.py`).
 
-A bundle that was begun is taken up again where it was left (`bundle.py`). Nothing is written at the source.
+An interrupted taking is resumed (`bundle.py`). Nothing is written at the source.
 """
 
 import datetime as dt
@@ -33,9 +32,9 @@ from episodes_assets.lab.contents import (
     READ_ROWS,
     digest_of_file,
     jobs_checksum,
-    lake_file_as_json,
-    planned_as_json,
-    planned_from_json,
+    lake_file_to_record,
+    planned_from_record,
+    planned_to_record,
     viewings_name,
 )
 from episodes_assets.lab.digests import digest_of, published_checksum
@@ -49,9 +48,7 @@ from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.tables import LakeTable
 from episodes_assets.lake.viewings import NAME, Viewings, covered_from
 from episodes_assets.ledger import copies
-from episodes_assets.ledger.copies import PlanRows
 from episodes_assets.planning.drop import ACCEPTED, QUARANTINED
-from episodes_assets.planning.episode_set import state_checksum
 from episodes_assets.planning.viewings import UNREADABLE
 from episodes_assets.postgres.arrow import RepeatableRead
 from episodes_assets.results.copies import read_state
@@ -64,7 +61,7 @@ _DROP_RULES = ", "
 
 
 def take(source: Source, request: TakeRequest, folder: Path, report: Report) -> Bundle:
-    """Take days into a bundle, or go on with one that was begun.
+    """Take days into a bundle, or resume that.
 
     Args:
         source: Where from.
@@ -94,29 +91,29 @@ def take(source: Source, request: TakeRequest, folder: Path, report: Report) -> 
 
 
 class _Taking:
-    """One bundle that is being taken; what is finished of it is not done again."""
+    """One bundle that is being taken; finished files are not taken again."""
 
     def __init__(self, source: Source, request: TakeRequest, writer: BundleWriter, report: Report) -> None:
         self._source = source
         self._request = request
         self._writer = writer
         self._report = report
-        self._content: dict[str, dict[str, Any]] = writer.said.setdefault("content", {})
-        self._facts: dict[str, dict[str, Any]] = writer.said.setdefault("days", {})
+        self._content: dict[str, dict[str, Any]] = writer.record.setdefault("content", {})
+        self._facts: dict[str, dict[str, Any]] = writer.record.setdefault("days", {})
 
-    # -- what the databases have ---------------------------------------------------------------------------
+    # -- the databases --------------------------------------------------------------------------------------
 
     def take_databases(self) -> None:
-        """All of it as of one moment, so all or nothing of it is finished."""
+        """Plans, outcomes and state, as of one moment; if that was interrupted, all of it is taken again."""
         writer = self._writer
-        if writer.said.get("databases"):
+        if writer.record.get("databases"):
             return
         for under in ("ledger/", "state/", "sample.parquet"):
-            writer.forget(under)
+            writer.unlist(under)
         self._content.clear()
         self._facts.clear()
         days = self._request.all_days
-        with self._source.visit() as (queue, results):
+        with self._source.connect() as (queue, results):
             planned = read_days(queue, results, days)
             if self._request.max_rows is not None:
                 parts = estimate_parts(self._source, self._request, queue, results, planned)
@@ -130,10 +127,10 @@ class _Taking:
                 self._take_plan(queue, each, epids)
             self._report("tracked episodes", 0, 1)
             self._take_state(results, planned, epids)
-        writer.keep(databases=True)
+        writer.note(databases=True)
 
     def _take_plan(self, queue: RepeatableRead, planned: PlannedDay, epids: Ints | None) -> None:
-        """A plan's rows, compared with what the source says of them, then restricted."""
+        """A plan's rows, compared with the source's checksums, then restricted."""
         day = planned.day
         rows = copies.read_plan_rows(queue, planned.plan_id)
         if (len(rows.jobs), jobs_checksum(rows.jobs)) != (planned.jobs, planned.checksum):
@@ -141,7 +138,7 @@ class _Taking:
         published = published_checksum(rows.jobs, rows.outcomes, day)
         if published != (planned.rows, planned.published_checksum):
             raise _not_as_recorded(f"the outcomes of {day}", "published", day)
-        own = restrict(rows, epids)
+        own = sampling.restrict_plan(rows, epids)
         count, checksum = published_checksum(own.jobs, own.outcomes, day)
         version = self._source.version_of(planned)
         first = pc.min(own.jobs["window_start"]).as_py() or day
@@ -158,7 +155,7 @@ class _Taking:
             "published_at": planned.published_at.isoformat(),
             "covered_from": _text(covered_from(version, day)),
             "first_window": str(min(first, day)),
-            "plan": planned_as_json(planned),
+            "plan": planned_to_record(planned),
         }
         for name, table in vars(own).items():
             self._write(f"{name} of {day}", path_of("ledger", day, f"{name}.parquet"), table)
@@ -172,10 +169,10 @@ class _Taking:
         broken = find_broken_day(episodes["epid"].to_numpy(), tracked_on, recorded)
         if broken is not None:
             raise _not_as_recorded(f"the episodes tracked on {broken['day']}", "recorded", broken["day"])
-        known = {row["day"]: row for row in recorded}
+        by_day = {row["day"]: row for row in recorded}
         for each in planned:
-            yesterday = known.get(each.day - ONE_DAY)
-            if each.day not in known or (yesterday and yesterday["checksum"]) != each.tracked_checksum:
+            yesterday = by_day.get(each.day - ONE_DAY)
+            if each.day not in by_day or (yesterday and yesterday["checksum"]) != each.tracked_checksum:
                 raise SourceDisagrees(
                     f"{each.day} was planned from other tracked episodes than there are now",
                     f"run `episodes run {each.day}` at the source, then take it",
@@ -184,11 +181,11 @@ class _Taking:
         if recorded[0]["day"] >= first:  # the history begins with one of the days
             kept = sampling.is_in(episodes["epid"], epids)
         episodes = episodes.filter(pa.array(kept))
-        restricted = restrict_days(episodes, recorded, first)
+        restricted = sampling.restrict_days(episodes, recorded, first)
         self._write("tracked episodes", "state/tracked_episodes.parquet", episodes)
         days = pa.Table.from_pylist(restricted, days.schema).drop_columns(["snapshot_id"])
         self._write("tracked days", "state/tracked_days.parquet", days)
-        self._writer.keep(
+        self._writer.note(
             state={
                 "episodes": len(episodes),
                 "days": len(days),
@@ -203,12 +200,12 @@ class _Taking:
         self._writer.write_table(path, table)
 
     def _add(self, name: str, content: dict[str, Any]) -> None:
-        """Note the content of a part, which is kept when the next file is listed."""
+        """Record the digest of a part; it is written when the next file is listed."""
         self._content[name] = content
         if self._request.max_rows is not None:
             _require_at_most(self._request.max_rows, sum(each["rows"] for each in self._content.values()))
 
-    # -- what the lake has ---------------------------------------------------------------------------------
+    # -- the lake --------------------------------------------------------------------------------------------
 
     def take_drops(self) -> None:
         """The drop of each day: its accepted and its refused rows."""
@@ -219,12 +216,12 @@ class _Taking:
             facts = self._facts[str(day)]
             if all(self._is_listed(name, facts.get(name)) for name in (EPISODES, QUARANTINE)):
                 continue
-            planned = planned_from_json(facts["plan"])
+            planned = planned_from_record(facts["plan"])
             drop = self._write_drop(own, planned, epids)
             facts["snapshot_id"] = drop.snapshot_id
             for table, file in ((own.episodes, drop.episodes), (own.quarantine, drop.quarantine)):
                 self._add(f"{table.name} of {day}", digest_of_file(table, file))
-                facts[table.name] = lake_file_as_json(file)
+                facts[table.name] = lake_file_to_record(file)
                 self._writer.list_file(path_of(LAKE, table.name, file.path), rows=file.rows)
 
     def _write_drop(self, own: Drops, planned: PlannedDay, epids: Ints | None) -> Drop:
@@ -238,7 +235,7 @@ class _Taking:
                 broken = (each.split(_DROP_RULES) for each in rows["reasons"].to_pylist())
                 reasons.update(rule for each in broken for rule in each)
             quarantine = writer.quarantine.finish()
-            said = {
+            record = {
                 **{name: getattr(source, name) for name in ("snapshot_id", "drop_rows", "viewed_episodes")},
                 "accepted_rows": writer.episodes.rows,
                 "quarantined_rows": quarantine.rows,
@@ -255,29 +252,29 @@ class _Taking:
                     quarantine.digest,
                     hashlib.sha256(viewed.tobytes()).hexdigest(),
                 )
-                said |= {
+                record |= {
                     "snapshot_id": hashlib.sha256("".join(parts).encode()).hexdigest()[:16],
                     "drop_rows": writer.episodes.rows + quarantine.rows,
                     "viewed_episodes": len(viewed),
                     "reasons": dict(sorted(reasons.items(), key=lambda each: (-each[1], each[0]))),
                 }
-            return writer.finish_as(said, quarantine)
+            return writer.finish_as(record, quarantine)
 
     def take_viewings(self) -> None:
         """All viewings of the dates in the windows of the days' jobs, of the chosen episodes."""
         versions = self._needed()
         needed = {file.path: file for files in versions.values() for file in files.values()}
-        taken: dict[str, dict[str, Any]] = self._writer.said.setdefault("viewings", {})
+        taken: dict[str, dict[str, Any]] = self._writer.record.setdefault("viewings", {})
         left = [file for path, file in needed.items() if not self._is_listed(NAME, taken.get(path))]
         if left:
             self._take_files(left, taken, sum(file.rows for file in needed.values()))
-        self._writer.keep(
+        self._writer.note(
             versions={
                 str(number): {str(day): taken[file.path] for day, file in files.items()}
                 for number, files in versions.items()
             }
         )
-        self._writer.forget_key()
+        self._writer.delete_key()
 
     def _take_files(self, left: Sequence[LakeFile], taken: dict[str, dict[str, Any]], rows: int) -> None:
         own = Viewings(self._writer.lake_url)
@@ -288,10 +285,10 @@ class _Taking:
             self._report("viewings", done, rows)
             batches = _batches_of(self._source.viewings, file)
             schema = self._source.viewings.schema_of_file(file)
-            told = _disguised(batches, epids, pseudonyms)
-            written = own.write(file.day, pa.RecordBatchReader.from_batches(schema, told)).file
+            taken_rows = _pseudonymised(batches, epids, pseudonyms)
+            written = own.write(file.day, pa.RecordBatchReader.from_batches(schema, taken_rows)).file
             self._add(viewings_name(written), digest_of_file(own, written))
-            taken[file.path] = lake_file_as_json(written)
+            taken[file.path] = lake_file_to_record(written)
             self._writer.list_file(path_of(LAKE, own.name, written.path), rows=written.rows)
             done += file.rows
         self._report("viewings", rows, rows)
@@ -301,7 +298,7 @@ class _Taking:
         needed: dict[int, dict[dt.date, LakeFile]] = {}
         for day in self._request.all_days:
             facts = self._facts[str(day)]
-            planned = planned_from_json(facts["plan"])
+            planned = planned_from_record(facts["plan"])
             version = self._source.version_of(planned)
             files = version.between(dt.date.fromisoformat(facts["first_window"]), day)
             needed.setdefault(version.number, {}).update({file.day: file for file in files})
@@ -313,22 +310,22 @@ class _Taking:
         found: Ints = Bundle(self._writer.folder, {}).read("sample.parquet")["epid"].to_numpy()
         return found
 
-    def _is_listed(self, table: str, said: Mapping[str, Any] | None) -> bool:
-        return said is not None and path_of(LAKE, table, said["path"]) in self._writer.files
+    def _is_listed(self, table: str, record: Mapping[str, Any] | None) -> bool:
+        return record is not None and path_of(LAKE, table, record["path"]) in self._writer.files
 
     def manifest(self) -> dict[str, Any]:
-        """What the bundle holds, for people as well."""
-        said = self._writer.said
+        """The content of the manifest."""
+        record = self._writer.record
         sample = self._request.sample.to_record()
         if "sample.parquet" in self._writer.files:
             sample["episodes"] = self._writer.files["sample.parquet"].rows
         files = self._writer.files.values()
         return {
             "what": "A piece of another environment, for `episodes lab load`: docs/lab.md",
-            "taken_at": said["taken_at"],
+            "taken_at": record["taken_at"],
             "release": importlib.metadata.version("episodes-assets"),
             "environment": self._source.environment,
-            "request": said["request"],
+            "request": record["request"],
             "sample": sample,
             "viewer_ids": "kept" if self._request.keep_viewer_ids else "pseudonymised",
             "rows": sum(file.rows for file in files),
@@ -336,8 +333,8 @@ class _Taking:
             "columns": {table: dict(columns) for table, columns in COLUMNS.items()},
             "never_taken": list(NEVER_TAKEN),
             "days": self._facts,
-            "state": said["state"],
-            "versions": said["versions"],
+            "state": record["state"],
+            "versions": record["versions"],
             "content": dict(sorted(self._content.items())),
         }
 
@@ -361,65 +358,22 @@ def _not_as_recorded(what: str, recorded: str, day: dt.date) -> SourceDisagrees:
     )
 
 
-def restrict(rows: PlanRows, epids: Ints | None) -> PlanRows:
-    """A plan's rows of some episodes; None for all."""
-    jobs, before = sampling.restrict_jobs(rows.jobs, epids)
-    is_all = len(before) == len(rows.jobs)
-    return PlanRows(
-        jobs,
-        sampling.restrict_chunks(rows.chunks, before),
-        sampling.restrict_by_position(rows.outcomes, before),
-        sampling.restrict_by_position(rows.waived, before),
-        rows.batches if is_all else rows.batches.slice(0, 0),
-    )
-
-
-def restrict_days(
-    episodes: pa.Table, recorded: Sequence[Mapping[str, Any]], first: dt.date
-) -> list[dict[str, Any]]:
-    """The manifests of the tracked days for episodes of which some that the last days added are left out.
-
-    Args:
-        episodes: `epid` and `tracked_on`, by day and epid.
-        recorded: The manifests of all of them, in order.
-        first: The first day of which some are left out.
-
-    Returns:
-        Those of the days before as they are, the others counted and chained anew.
-    """
-    epids = episodes["epid"].to_numpy()
-    tracked_on = episodes["tracked_on"].to_numpy().astype("datetime64[D]")
-    found: list[dict[str, Any]] = []
-    for row in recorded:
-        if row["day"] >= first:
-            is_first = not found
-            own = np.datetime64(row["day"], "D")
-            added = np.sort(epids[tracked_on <= own if is_first else tracked_on == own])
-            previous = None if is_first else found[-1]["checksum"]
-            total = len(added) + (0 if is_first else found[-1]["total"])
-            changed = {"newly_tracked": len(added), "total": total, "previous_checksum": previous}
-            found.append({**row, **changed, "checksum": state_checksum(previous or "", added)})
-        else:
-            found.append(dict(row))
-    return found
-
-
 def _batches_of(table: LakeTable, file: LakeFile) -> Iterator[pa.RecordBatch]:
-    """The rows of a day's file; what is wrong with it is told of this file, whoever reads them."""
+    """The rows of a day's file; an error while they are read names this file."""
     with table.open(file) as opened:
         yield from opened.iter_batches(READ_ROWS, use_threads=False)
 
 
-def _disguised(
+def _pseudonymised(
     batches: Iterable[pa.RecordBatch], epids: Ints | None, pseudonyms: Pseudonyms | None
 ) -> Iterator[pa.RecordBatch]:
-    """The viewings of some episodes, with other ids of their viewers, and without texts."""
+    """The viewings of some episodes, with pseudonyms and without texts."""
     for batch in batches:
         kept = batch if epids is None else batch.filter(pa.array(sampling.is_in(batch["epid"], epids)))
         if pseudonyms is not None:
-            told = pseudonyms.of_column(kept["viewer_id"])
+            ids = pseudonyms.of_column(kept["viewer_id"])
             kept = kept.set_column(
-                kept.schema.get_field_index("viewer_id"), kept.schema.field("viewer_id"), told
+                kept.schema.get_field_index("viewer_id"), kept.schema.field("viewer_id"), ids
             )
         text = pc.if_else(kept[UNREADABLE].is_valid(), NOT_TAKEN, pa.scalar(None, pa.string()))
         yield kept.set_column(kept.schema.get_field_index(UNREADABLE), kept.schema.field(UNREADABLE), text)

@@ -1,12 +1,12 @@
-"""Is a lab still what was taken? Compared by content along the whole chain, and computed anew.
+"""Compares a lab with what was taken, by content along the whole chain, and computes its days anew.
 
-Drop, viewings, tracked state, plan, outcomes and published rows are each compared with what the bundle's
-manifest says, whatever the bytes of files and databases are. Then the days are made once more from the lab's
-own lake and state: the tracked episodes and the plan by `planning/`, the outcomes in a process of their own
-as a worker computes them. Nothing of that is written.
+Drop, viewings, tracked state, plan, outcomes and published rows are each compared with the digests in the
+bundle's manifest. Then the days are computed again from the lab's own lake and state: the tracked episodes
+and the plan by `planning/`, the outcomes in a process of their own as a worker computes them. Nothing of that
+is written.
 
-Of a sample everything is compared with what was taken of the source after it was restricted; for a whole
-clone those are the source's own checksums.
+For a whole clone the digests are the source's own checksums, for a sample those of the source's rows
+restricted to it.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ import pyarrow as pa
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import EpisodesError
 from episodes_assets.failures import explain, name_defect
-from episodes_assets.lab.contents import digest_of_file, jobs_checksum, lake_file_from_json, viewings_name
+from episodes_assets.lab.contents import digest_of_file, jobs_checksum, lake_file_from_record, viewings_name
 from episodes_assets.lab.digests import digest_of, published_checksum
 from episodes_assets.lab.labs import Lab
 from episodes_assets.lab.take import Report
@@ -135,9 +135,9 @@ class _Verifying:
     def viewings(self) -> Iterator[Comparison]:
         """The viewings of each date, in each version that a day was computed from."""
         files = {
-            said["path"]: lake_file_from_json(said)
+            record["path"]: lake_file_from_record(record)
             for own in self._lab.manifest["versions"].values()
-            for said in own.values()
+            for record in own.values()
         }
         newest = self._viewings.newest()
         there = {file.path for file in (newest.files.values() if newest else ())}
@@ -153,8 +153,9 @@ class _Verifying:
             rows += own.rows
             if own.difference:
                 differing.append(f"{file.day}: {own.difference}")
-        said = "; ".join(differing[:3]) + (f" and {len(differing) - 3} more" if len(differing) > 3 else "")
-        yield Comparison("viewings", None, f"viewings of {len(files)} dates", rows, said)
+        difference = "; ".join(differing[:3])
+        difference += f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+        yield Comparison("viewings", None, f"viewings of {len(files)} dates", rows, difference)
 
     def _file(self, table: LakeTable, file: Any) -> Mapping[str, Any] | str:  # noqa: ANN401
         try:

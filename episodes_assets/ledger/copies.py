@@ -1,7 +1,7 @@
-"""A day's plan with its jobs, chunks and outcomes: read whole from one ledger, and put into another.
+"""For labs: a day's plan with its jobs, chunks and outcomes, read whole from one ledger and put into another.
 
-For labs. What is read leaves out who worked, errors and tracebacks: the role that it is read by may not see
-them. Nothing here changes a plan that is there: an ordinary one is recorded by `plans`.
+Names of workers, errors and tracebacks are not read: the role that reads may not see them. Nothing here
+changes an existing plan; ordinary plans are recorded by `plans.py`.
 """
 
 import datetime as dt
@@ -16,7 +16,7 @@ from episodes_assets.ledger.plans import copy_rows, find_plan, skip_numbers
 from episodes_assets.postgres.arrow import RepeatableRead
 from episodes_assets.postgres.connect import Connection
 
-# Of a ledger's plan: one that is superseded has neither jobs nor outcomes any more.
+# A superseded plan has neither jobs nor outcomes any more.
 _PLANS = """
     SELECT day, plan_id, plan_uid::text AS plan_uid, jobs, checksum, snapshot_id, code_version, planned_at,
         fanned_out_at, tracked_checksum, viewings_version, viewings_digest
@@ -85,7 +85,7 @@ def read_jobs(queue: RepeatableRead, plan_id: int) -> pa.Table:
 
 
 def read_first_window(queue: RepeatableRead, plan_id: int) -> dt.date | None:
-    """The first date that any job of a plan looks at; None for a plan without jobs; raises as above."""
+    """The first date in the windows of a plan's jobs; None for a plan without jobs; raises as above."""
     first: dt.date | None = queue.read(_FIRST_WINDOW, plan_id=plan_id)["first"][0].as_py()
     return first
 
@@ -96,7 +96,7 @@ def read_chunks(queue: RepeatableRead, plan_id: int) -> pa.Table:
 
 
 def read_batches(queue: RepeatableRead, plan_id: int) -> pa.Table:
-    """What was computed together of a plan, by position; raises as `read_plan_rows`."""
+    """A plan's micro-batches, by position; raises as `read_plan_rows`."""
     return queue.read(_BATCHES, plan_id=plan_id)
 
 

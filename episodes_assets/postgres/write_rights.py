@@ -1,12 +1,12 @@
-"""Whether a role could write anything in the database it is connected to: asked of the database itself.
+"""Whether a role could write anything in the database it is connected to, by the database's own catalogues.
 
-A role that is meant to read may have been given more since: by itself, by everybody (PUBLIC), or as a member
-of another role. A membership without inheritance counts as well, since it is only a SET ROLE away. What is
-looked at: attributes, predefined roles, ownership, the rights to create, on tables and columns, sequences,
+A role that is meant to read may have been granted more since: directly, through PUBLIC, or as a member of
+another role. A membership without inheritance counts as well, since it is only a SET ROLE away. The query
+covers attributes, predefined roles, ownership, the rights to create, rights on tables and columns, sequences,
 large objects and foreign servers, and functions that run with their owner's rights (SECURITY DEFINER).
 
-The role that reads the input has a narrower question of its own, in `provision/grants.py`: its database
-belongs to other teams, who may well let everybody create temporary tables.
+For the role that reads the input there is a narrower query in `provision/grants.py`: its database belongs to
+other teams, which may permit everybody to create temporary tables.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from typing import LiteralString
 
 from episodes_assets.errors import RoleCanWrite
 
-# One row, an array: what the role could do, the worst first; NULL when nothing. It has no parameters.
+# One row: the role, and what it could do, the worst first; NULL for nothing. It has no parameters.
 FIND: LiteralString = """
     WITH roles AS MATERIALIZED (
         SELECT oid, rolname, rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls
@@ -43,7 +43,7 @@ FIND: LiteralString = """
         SELECT 2, format('is a member of %I', rolname)
         FROM roles
         WHERE starts_with(rolname, 'pg_') AND rolname NOT IN (
-            -- They read; the last is the owner of the database, of which the ownership tells.
+            -- They only read; the last has the owner of the database as its member, which is found below.
             'pg_read_all_data', 'pg_read_all_settings', 'pg_read_all_stats', 'pg_stat_scan_tables',
             'pg_monitor', 'pg_database_owner'
         )
@@ -114,7 +114,7 @@ def require_no_rights(role: str, rights: Sequence[str] | None, described: str, s
 
     Args:
         role: Its name.
-        rights: What it could do, as `FIND` gives it; None for nothing.
+        rights: What it could do, as `FIND` returns it; None for nothing.
         described: How to name the database in the message.
         setting: Which setting names the role.
 

@@ -1,8 +1,7 @@
-"""The tracked state and the manifests of days: read whole from one database, and put into another.
+"""For labs: the tracked state and the manifests of days, read whole from one database and put into another.
 
-For labs. Names of people who decided something are left out: the role that reads may not see them. Published
-rows are not copied: they are the outcomes of the plan, whose checksum the manifest has, and are published
-from those (`publish`).
+Decisions and the names of those who made them are not read. Published rows are not copied: they are the
+outcomes of the plan, whose checksum the manifest has, and are published from those (`publish.py`).
 """
 
 import datetime as dt

@@ -76,7 +76,7 @@ def test_a_bundle_of_a_newer_release_is_refused(tmp_path: Path) -> None:
     whole(tmp_path)
     path = tmp_path / MANIFEST
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
-    with pytest.raises(BadLab, match="has format 99, this release knows it up to 1: upgrade"):
+    with pytest.raises(BadLab, match="has format 99, this release reads it up to 1: upgrade"):
         open_bundle(tmp_path)
 
 
@@ -86,7 +86,7 @@ def test_where_there_is_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(BadLab, match="there is no bundle in"):
         open_bundle(tmp_path / "missing")
     begin(tmp_path)
-    with pytest.raises(BundleIncomplete, match="goes on where it was"):
+    with pytest.raises(BundleIncomplete, match="it resumes"):
         open_bundle(tmp_path)
 
 
@@ -98,7 +98,7 @@ def test_folders_that_cannot_hold_one(tmp_path: Path) -> None:
     for name, says in (
         ("file", "is not a folder"),
         ("full", "is not empty"),
-        ("whole", "has a whole bundle already"),
+        ("whole", "has a complete bundle already"),
     ):
         with pytest.raises(BadLab, match=says):
             begin(tmp_path / name)
@@ -109,12 +109,12 @@ def test_one_that_was_begun_goes_on(tmp_path: Path) -> None:
     first = begin(folder, taken_at="then")
     key = first.key()
     first.write_table("ledger/a.parquet", ROWS)
-    first.keep(databases=True)
+    first.note(databases=True)
     (folder / "ledger" / "b.parquet.part").touch()
     second = begin(folder, taken_at="later")
     assert second.key() == key
-    assert second.said["taken_at"] == "then"
-    assert second.said["databases"] is True
+    assert second.record["taken_at"] == "then"
+    assert second.record["databases"] is True
     assert list(second.files) == ["ledger/a.parquet"]
     assert not list(folder.rglob("*.part"))
 
@@ -158,8 +158,8 @@ def test_the_key_is_overwritten_and_removed(tmp_path: Path) -> None:
     writer = begin(tmp_path)
     key = writer.key().hex()
     opened = (tmp_path / KEY).open()
-    writer.forget_key()
-    writer.forget_key()
+    writer.delete_key()
+    writer.delete_key()
     assert not (tmp_path / KEY).exists()
     assert opened.read() == "0" * len(key)
     with pytest.raises(BundleDamaged, match=r"the key of the bundle in .* is gone"):

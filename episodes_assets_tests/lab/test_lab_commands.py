@@ -1,12 +1,14 @@
 """The commands as a user meets them: help, lists, and one plain line for what cannot be had."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from episodes_assets.cli.supervisor import episodes_argv
@@ -24,7 +26,9 @@ from episodes_assets_tests.cli.invoke import output, refusal
 from episodes_assets_tests.lab.conftest import LAST, silent
 from episodes_assets_tests.lab.labs_of_tests import episodes, files_of, held_server, succeeds
 from episodes_assets_tests.support.other_user import do_as, needs_root, other_user
+from episodes_assets_tests.support.own_server import free_port
 from episodes_assets_tests.support.system import System, throwaway
+from episodes_assets_tests.support.workers import eventually
 
 pytestmark = pytest.mark.process
 
@@ -107,7 +111,7 @@ def test_epids_come_from_a_file(published: System, tmp_path: Path) -> None:
     found = open_bundle(tmp_path / "bundle")
     assert found.read("sample.parquet")["epid"].to_pylist() == [first, last]
     # The same again is refused, and so is another sample.
-    assert "has a whole bundle already" in str(
+    assert "has a complete bundle already" in str(
         refusal("lab", "take", str(LAST), "--to", str(tmp_path / "bundle"))
     )
 
@@ -240,6 +244,42 @@ def test_an_interrupt_is_one_word(published: System, tmp_path: Path) -> None:
     succeeds(*arguments, home=tmp_path / "home")
     succeeds("lab", "verify", "it", "--no-recompute", home=tmp_path / "home")
     succeeds("lab", "drop", "it", home=tmp_path / "home")
+
+
+@pytest.mark.timeout(300)
+def test_a_lab_has_a_web_ui_with_a_login_of_its_own(
+    published: System, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, port = tmp_path / "home", free_port()
+    for name in ("ISSUER", "CLIENT_ID", "CLIENT_SECRET"):  # of the source's OpenID Connect
+        monkeypatch.setenv(f"EPISODES_OPENID_{name}", "https://idp.example" if name == "ISSUER" else "x")
+    succeeds("lab", "load", str(bundle.folder), "--name", "it", home=home)
+    log = tmp_path / "up.log"
+    with log.open("w") as output:
+        up = subprocess.Popen(
+            episodes_argv("lab", "up", "it", "--port", str(port), "--workers", "0"),
+            env={**os.environ, "EPISODES_HOME": str(home)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        eventually(lambda: "The UI is ready" in log.read_text(), 120)
+        (password,) = re.findall(r"Sign in as operator with the password (\S+)", log.read_text())
+        address = f"http://127.0.0.1:{port}"
+        with httpx2.Client(base_url=address, headers={"Origin": address}, timeout=30) as browser:
+            page = browser.get("/login").text
+            assert 'name="password"' in page
+            assert "idp.example" not in page
+            assert browser.get("/runs").status_code == 401
+            answer = browser.post("/login", data={"name": "operator", "password": password, "next": "/"})
+            assert answer.status_code == 303
+            assert browser.get("/fleet").status_code == 200
+        refused = episodes("lab", "drop", "it", home=home)
+        assert refused.stderr == "error: `episodes lab up it` is running: stop it first\n"
+    finally:
+        up.send_signal(signal.SIGINT)
+        assert up.wait(60) == 0, log.read_text()
+    succeeds("lab", "drop", "it", home=home)
 
 
 def test_a_system_that_lets_nothing_leave_the_network_says_so(

@@ -10,7 +10,7 @@ import pytest
 from episodes_assets.input.sample import sample_drop
 from episodes_assets.lab import sampling
 from episodes_assets.lab.contents import jobs_checksum
-from episodes_assets.lab.take import restrict, restrict_days
+from episodes_assets.lab.sampling import restrict_days, restrict_plan
 from episodes_assets.ledger.copies import PlanRows
 from episodes_assets.planning.drop import ACCEPTED, QUARANTINED, to_table, validate_drop
 from episodes_assets.planning.episode_set import EpisodeSet, state_checksum
@@ -68,7 +68,7 @@ def test_jobs_of_a_sample_are_those_of_the_plan() -> None:
     whole = plan_jobs(accepted, viewed, tracked, DAY)
     part = plan_jobs(accepted[accepted["epid"].isin(chosen)], viewed, tracked, DAY)
     rows = rows_of(whole)
-    own = restrict(rows, chosen)
+    own = restrict_plan(rows, chosen)
     assert jobs_checksum(own.jobs) == jobs_checksum(table_of(part))
     assert own.jobs["position"].to_pylist() == list(range(len(part)))
     assert own.outcomes["position"].to_pylist() == list(range(len(part)))
@@ -86,13 +86,13 @@ def test_jobs_of_a_sample_are_those_of_the_plan() -> None:
 def test_without_a_sample_a_plan_stays_as_it_is() -> None:
     accepted = validate_drop(sample_drop(60, 1, DAY)).accepted
     rows = rows_of(plan_jobs(accepted, EpisodeSet.of(accepted["epid"].to_numpy()), NONE, DAY))
-    assert restrict(rows, None) == rows
+    assert restrict_plan(rows, None) == rows
 
 
 def test_an_episode_set_that_is_empty_has_no_job() -> None:
     accepted = validate_drop(sample_drop(60, 1, DAY)).accepted
     rows = rows_of(plan_jobs(accepted, EpisodeSet.of(accepted["epid"].to_numpy()), NONE, DAY))
-    own = restrict(rows, np.array([], np.int64))
+    own = restrict_plan(rows, np.array([], np.int64))
     assert [len(table) for table in vars(own).values()] == [0] * 5
 
 

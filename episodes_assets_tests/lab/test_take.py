@@ -86,14 +86,14 @@ def test_viewers_are_told_apart_as_before(published: System, whole: Bundle) -> N
         "SELECT epid, viewer_id FROM viewings WHERE viewed_at >= %s AND viewed_at < %s",
         [first, LAST + dt.timedelta(days=1)],
     )
-    told = frame_of(table["epid"].to_pylist(), table["viewer_id"].to_pylist())
+    taken = frame_of(table["epid"].to_pylist(), table["viewer_id"].to_pylist())
     real = frame_of([epid for epid, _ in rows], [viewer for _, viewer in rows])
-    assert len(told) == len(real)
-    assert told["viewer"].isna().sum() == real["viewer"].isna().sum() > 0
-    assert told["viewer"].nunique() == real["viewer"].nunique()
+    assert len(taken) == len(real)
+    assert taken["viewer"].isna().sum() == real["viewer"].isna().sum() > 0
+    assert taken["viewer"].nunique() == real["viewer"].nunique()
     # Who watched how often, whoever that is.
-    assert sorted(told["viewer"].value_counts()) == sorted(real["viewer"].value_counts())
-    by_episode = [frame.groupby("epid")["viewer"].nunique().sort_index() for frame in (told, real)]
+    assert sorted(taken["viewer"].value_counts()) == sorted(real["viewer"].value_counts())
+    by_episode = [frame.groupby("epid")["viewer"].nunique().sort_index() for frame in (taken, real)]
     assert by_episode[0].to_dict() == by_episode[1].to_dict()
 
 
@@ -315,10 +315,10 @@ def test_text_in_place_of_completed_is_not_taken() -> None:
             "completed_as_found": pa.array([None, "a viewer's name"]),
         }
     )
-    (told,) = taking._disguised([batch], None, None)
-    assert told["completed_as_found"].to_pylist() == [None, "not taken"]
-    (told,) = taking._disguised([batch], np.array([1]), None)
-    assert told["epid"].to_pylist() == [1]
+    (taken,) = taking._pseudonymised([batch], None, None)
+    assert taken["completed_as_found"].to_pylist() == [None, "not taken"]
+    (taken,) = taking._pseudonymised([batch], np.array([1]), None)
+    assert taken["epid"].to_pylist() == [1]
 
 
 def test_the_first_day_is_known() -> None:

@@ -28,13 +28,13 @@ class Reader:
     dsn: str
     system: System
 
-    def visit(self) -> str:
+    def refusal(self) -> str:
         """Why it is refused; empty when it is not."""
         source = Source(
             "development", self.dsn, self.system.dsn(Purpose.RESULTS_READER), open_lake(self.system.settings)
         )
         try:
-            with source.visit():
+            with source.connect():
                 return ""
         except RoleCanWrite as error:
             return str(error)
@@ -64,7 +64,7 @@ def reader(system: System) -> Iterator[Reader]:
 
 
 def test_a_role_that_can_only_read_is_let_through(reader: Reader) -> None:
-    assert reader.visit() == ""
+    assert reader.refusal() == ""
 
 
 def test_the_roles_that_db_init_makes_are_let_through(system: System) -> None:
@@ -75,7 +75,7 @@ def test_the_roles_that_db_init_makes_are_let_through(system: System) -> None:
         system.dsn(Purpose.RESULTS_READER),
         open_lake(system.settings),
     )
-    with source.visit() as (queue, results):
+    with source.connect() as (queue, results):
         for database in (queue, results):
             assert database.read("SELECT current_setting('transaction_read_only') AS it")[
                 "it"
@@ -147,7 +147,7 @@ def test_a_role_that_could_write_is_refused(reader: Reader, grant: str, says: st
     (database,) = reader.system.query("queue", "SELECT current_database()")[0]
     names = {"role": reader.name, "database": database}
     execute(reader, grant.format(**names))
-    refused = reader.visit()
+    refused = reader.refusal()
     assert f"the role {reader.name} could change" in refused
     assert says.format(**names) in refused
     assert "EPISODES_QUEUE_READER_DSN" in refused
@@ -169,7 +169,7 @@ def test_a_role_that_could_write_is_refused(reader: Reader, grant: str, says: st
 )
 def test_rights_to_read_and_those_of_others_are_no_reason(reader: Reader, grant: str) -> None:
     execute(reader, grant.format(role=reader.name))
-    assert reader.visit() == ""
+    assert reader.refusal() == ""
 
 
 def test_the_results_are_asked_as_well(system: System) -> None:
@@ -179,7 +179,7 @@ def test_the_results_are_asked_as_well(system: System) -> None:
     source = Source("development", system.dsn(Purpose.QUEUE_READER), system.dsn(Purpose.RESULTS_READER), lake)
     with (
         pytest.raises(RoleCanWrite, match=r"episodes_results_reader could .* may DELETE published.results"),
-        source.visit(),
+        source.connect(),
     ):
         pass
 
@@ -188,7 +188,7 @@ def test_the_publishers_own_role_is_refused(system: System) -> None:
     let_nobody_make_temporary_tables(system)
     lake = open_lake(system.settings)
     source = Source("development", system.dsn(Purpose.QUEUE), system.dsn(Purpose.RESULTS_READER), lake)
-    with pytest.raises(RoleCanWrite, match=r"and .* more"), source.visit():
+    with pytest.raises(RoleCanWrite, match=r"and .* more"), source.connect():
         pass
 
 
@@ -214,14 +214,14 @@ def test_a_reader_sees_what_is_taken_and_nothing_else(
             connection.execute(statement)
 
 
-def test_a_session_of_a_visit_is_bounded(system: System) -> None:
+def test_a_session_at_the_source_is_bounded(system: System) -> None:
     let_nobody_make_temporary_tables(system)
     lake = open_lake(system.settings)
     source = Source("development", system.dsn(Purpose.QUEUE_READER), system.dsn(Purpose.RESULTS_READER), lake)
     names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout",
              "max_parallel_workers_per_gather", "transaction_isolation", "transaction_read_only")  # fmt: skip
-    with source.visit() as visited:
-        for database in visited:
+    with source.connect() as databases:
+        for database in databases:
             shown = {
                 name: database.read("SELECT current_setting({name}) AS it", name=name)["it"][0].as_py()
                 for name in names
