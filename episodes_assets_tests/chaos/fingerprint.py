@@ -157,6 +157,7 @@ def forget_day(system: System, day: dt.date) -> None:
         ("state.tracked_days", "day"),
         ("state.tracked_episodes", "tracked_on"),
         ("published.days", "day"),
+        ("published.history", "day"),  # a day with a history and no plan has been damaged
         ("published.results", "day"),
     ):
         system.query("results", f"DELETE FROM {table} WHERE {column} = %s", [day])
