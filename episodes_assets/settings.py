@@ -5,6 +5,7 @@ those of its own work. A setting is described here alone: `make docs` writes doc
 No database is read here.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
@@ -412,6 +413,19 @@ class Settings(BaseSettings):
     def dagster_home(self) -> Path:
         """Folder of Dagster's instance: its dagster.yaml, its compute logs."""
         return self.home / "dagster"
+
+
+def with_settings(environment: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which some settings have these values and no others.
+
+    Names of settings are read without regard to case, so other spellings of theirs are left out.
+
+    Args:
+        environment: Any.
+        settings: The variables of the settings, in capitals.
+    """
+    kept = {name: value for name, value in environment.items() if name.upper() not in settings}
+    return {**kept, **settings}
 
 
 def load_settings(**overrides: Any) -> Settings:  # noqa: ANN401

@@ -1,5 +1,6 @@
 """Settings: what a child process is not handed, it does not find elsewhere either."""
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from episodes_assets import settings
 from episodes_assets.algorithms import registry
 from episodes_assets.errors import BadSetting
+from episodes_assets.lab.isolation import without_source
 from episodes_assets.postgres.databases import FLEET, Purpose
 from episodes_assets.postgres.dsn import Dsns
 
@@ -81,3 +83,20 @@ def test_every_setting_that_is_named_like_a_secret_is_one() -> None:
     withheld = Dsns({}, is_embedded=False).environment(())
     assert {f"EPISODES_{name.upper()}" for name in named} == set(withheld)
     assert set(withheld.values()) == {settings.WITHHELD}
+
+
+@pytest.mark.parametrize("spelt", ["episodes_queue_dsn", "Episodes_Queue_Dsn"])
+def test_a_setting_is_withheld_however_it_is_spelt(monkeypatch: pytest.MonkeyPatch, spelt: str) -> None:
+    """Names of settings are read without regard to case, and the last of two spellings counts."""
+    environment = {"EPISODES_HOME": "/home", spelt: "a secret", "PATH": "/bin"}
+    apart = without_source(environment)
+    assert "a secret" not in apart.values()
+    assert (apart["EPISODES_HOME"], apart["PATH"]) == ("/home", "/bin")
+    assert without_source(apart) == apart
+    given = Dsns({}, is_embedded=False)
+    assert "a secret" not in settings.with_settings(environment, given.environment(FLEET)).values()
+    monkeypatch.setenv(spelt, "a secret")
+    before = dict(os.environ)
+    with given.as_environment(FLEET):
+        assert "a secret" not in os.environ.values()
+    assert dict(os.environ) == before

@@ -152,13 +152,13 @@ def episodes() -> None:
     """
 
 
-# What works with a lab holds nothing that leads to a source, not even in the environment that it was started
-# with, which the system shows to others.
+# These hold nothing that leads to a lab's source, not even in the environment with which the process was
+# started, which /proc shows.
 APART = {("lab", name) for name in ("load", "verify", "replay", "up", "drop")}
 
 
 def begin_apart(arguments: Sequence[str]) -> None:
-    """Begin a command that works with a lab anew, without what the environment says of a source.
+    """Replace the process of a command that works with a lab by one that has nothing of a source (exec).
 
     Args:
         arguments: The command's, without its own name.

@@ -1,8 +1,8 @@
 """`episodes lab`: the commands on labs. Those that make a lab are in `bundle.py`.
 
-No command here holds a DSN of a source: it replaces its process by one without them (`app.begin_apart`), and
-what works in a lab is a process of its own with the lab's settings. What the commands do is in
-`episodes_assets/lab/`.
+A command that works with a lab holds no DSN of a source: it replaces its process by one without them
+(`app.begin_apart`), and what runs in a lab is a process of its own with the lab's settings. `list` and `show`
+only read files. What the commands do is in `episodes_assets/lab/`.
 """
 
 import datetime as dt

@@ -29,7 +29,7 @@ from episodes_assets.failures import describe_exit
 from episodes_assets.postgres.databases import FLEET
 from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.private_files import make_folder, private_opener
-from episodes_assets.settings import Settings
+from episodes_assets.settings import Settings, with_settings
 
 STOP_SECONDS = 30.0
 LIVED_SECONDS = 60.0
@@ -83,7 +83,7 @@ class ProcessGroup:
         """Start a process whose output goes to the sink."""
         process = subprocess.Popen(
             [*self._launcher, *argv],
-            env={**os.environ, **env, "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"},
+            env={**with_settings(os.environ, env), "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

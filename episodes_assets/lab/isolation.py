@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Mapping
 
 from episodes_assets.errors import ProcessFailed
-from episodes_assets.settings import WITHHELD, Section, Settings
+from episodes_assets.settings import WITHHELD, Section, Settings, with_settings
 
 # Variables of libpq, of object stores, and of Dagster, which has a home of its own in a lab.
 _WITHHELD_PREFIXES = ("PG", "AWS_", "AZURE_", "GOOGLE_", "DAGSTER_")
@@ -34,9 +34,11 @@ def without_source(environment: Mapping[str, str]) -> dict[str, str]:
     Args:
         environment: Any.
     """
-    kept = {name: value for name, value in environment.items() if not name.startswith(_WITHHELD_PREFIXES)}
+    kept = {
+        name: value for name, value in environment.items() if not name.upper().startswith(_WITHHELD_PREFIXES)
+    }
     withheld = [name for name in Settings.model_fields if name != _HOME and not limits_jobs(name)]
-    return kept | {f"EPISODES_{name.upper()}": WITHHELD for name in withheld}
+    return with_settings(kept, {f"EPISODES_{name.upper()}": WITHHELD for name in withheld})
 
 
 def without_network() -> list[str]:

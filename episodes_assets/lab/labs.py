@@ -20,7 +20,7 @@ from episodes_assets.lab.isolation import limits_jobs, without_source
 from episodes_assets.lab.manifest import MANIFEST, parse_manifest
 from episodes_assets.postgres import embedded
 from episodes_assets.private_files import make_folder, open_file, try_lock, write_file
-from episodes_assets.settings import Settings, load_settings
+from episodes_assets.settings import Settings, load_settings, with_settings
 
 if TYPE_CHECKING:
     from episodes_assets.lab.bundle import Bundle  # with Arrow
@@ -92,14 +92,14 @@ class Lab:
             environment: This process's own.
         """
         home = self.home.resolve()
-        return {
-            **without_source(environment),
+        own = {
             "EPISODES_HOME": str(home),
             "EPISODES_ENVIRONMENT": self.environment,
             "EPISODES_LAKE_URL": str(home / "lake"),
             # Its input is empty, so nothing arrives late.
             "EPISODES_LATE_DAYS": "0",
         }
+        return with_settings(without_source(environment), own)
 
     def size(self) -> int:
         """Its bytes on disk, as far as this user may see them."""

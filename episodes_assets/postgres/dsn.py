@@ -6,7 +6,7 @@ privilege). Whether a DSN's host may be reached is decided in `hosts`.
 """
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import get_args
@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from episodes_assets.errors import BadSetting
 from episodes_assets.postgres import embedded, hosts
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.settings import WITHHELD, Settings
+from episodes_assets.settings import WITHHELD, Settings, with_settings
 
 
 @dataclass(frozen=True)
@@ -61,17 +61,23 @@ class Dsns:
 
         For children that a library starts, to which no environment can be handed.
         """
-        handed = self.environment(purposes)
-        before = {name: os.environ.get(name) for name in handed}
-        os.environ.update(handed)
+        before = dict(os.environ)
+        handed = with_settings(before, self.environment(purposes))
+        changed = [name for name in {**before, **handed} if before.get(name) != handed.get(name)]
+        _set_variables(changed, handed)
         try:
             yield
         finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
+            _set_variables(changed, before)
+
+
+def _set_variables(names: Iterable[str], values: Mapping[str, str]) -> None:
+    """Set this process's variables of some names; unset those that have no value."""
+    for name in names:
+        if name in values:
+            os.environ[name] = values[name]
+        else:
+            os.environ.pop(name, None)
 
 
 def _is_secret(annotation: object) -> bool:

@@ -378,8 +378,10 @@ def test_nothing_that_works_in_a_lab_is_told_of_the_source(
         if "secret" in name or "openid" in name:
             monkeypatch.setenv(f"EPISODES_{name.upper()}", "operator" if "role" in name else "x")
         assert field is not None
+    monkeypatch.setenv("episodes_home", "/elsewhere")
     environment = whole.environment_variables(os.environ)
     assert "DAGSTER_HOME" not in environment
+    assert "/elsewhere" not in environment.values()
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("EPISODES_", "DAGSTER_"))]:
             patch.delenv(name)
