@@ -21,7 +21,7 @@ from episodes_assets.lake.versions import PinnedVersion, TableVersion
 from episodes_assets.lake.viewings import Viewings, require_day
 from episodes_assets.ledger.copies import read_current_plans
 from episodes_assets.postgres import write_rights
-from episodes_assets.postgres.admission import READ_VERSION, require_version
+from episodes_assets.postgres.admission import READ_ADMISSION, require_admission
 from episodes_assets.postgres.arrow import RepeatableRead, bounded_session
 from episodes_assets.postgres.connect import describe
 from episodes_assets.postgres.databases import Purpose
@@ -101,15 +101,23 @@ class Source:
 
         Raises:
             RoleCanWrite: If one of them could.
+            WrongEnvironment: If a database belongs to another environment than this process.
             SchemaTooOld: If the schema of one is of an older release.
             SchemaTooNew: If the schema of one is of a newer release.
             DatabaseUnreachable: If there is no connection to be had.
         """
         with bounded_session(self.queue_dsn, APPLICATION) as queue:
-            _admit(queue, self.queue_dsn, Purpose.QUEUE_READER)
+            self._admit(queue, self.queue_dsn, Purpose.QUEUE_READER)
             with bounded_session(self.results_dsn, APPLICATION) as results:
-                _admit(results, self.results_dsn, Purpose.RESULTS_READER)
+                self._admit(results, self.results_dsn, Purpose.RESULTS_READER)
                 yield queue, results
+
+    def _admit(self, database: RepeatableRead, dsn: str, purpose: Purpose) -> None:
+        described = describe(dsn)
+        (found,) = database.read(write_rights.FIND).to_pylist()
+        write_rights.require_no_rights(found["role"], found["rights"], described, purpose.setting)
+        admission = [column[0].as_py() for column in database.read(READ_ADMISSION).columns]
+        require_admission(admission, purpose.database, self.environment, described)
 
     def version_of(self, planned: PlannedDay) -> TableVersion:
         """The version of the viewings that a day was computed from, which must have the day.
@@ -141,13 +149,6 @@ class Source:
                 )
             found = named[-1]
         return found
-
-
-def _admit(database: RepeatableRead, dsn: str, purpose: Purpose) -> None:
-    (found,) = database.read(write_rights.FIND).to_pylist()
-    write_rights.require_no_rights(found["role"], found["rights"], describe(dsn), purpose.setting)
-    versions = database.read(READ_VERSION)["version_num"].to_pylist()
-    require_version(versions[0] if versions else None, purpose.database, describe(dsn))
 
 
 def read_days(queue: RepeatableRead, results: RepeatableRead, days: Sequence[dt.date]) -> list[PlannedDay]:

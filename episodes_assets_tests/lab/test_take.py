@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from episodes_assets.errors import BadLab, LakeDamaged, NotPublished, SourceDisagrees, TooManyRows
+from episodes_assets.errors import (
+    BadLab,
+    LakeDamaged,
+    NotPublished,
+    SourceDisagrees,
+    TooManyRows,
+    WrongEnvironment,
+)
 from episodes_assets.lab import take as taking
 from episodes_assets.lab.bundle import Bundle
 from episodes_assets.lab.choosing import estimate
@@ -260,6 +268,14 @@ def test_what_something_else_has_changed_is_not_taken(
                 admin.execute(f"DELETE FROM {table}")
                 admin.execute(f"INSERT INTO {table} TABLE {kept}")
                 admin.execute(f"DROP TABLE {kept}")
+
+
+def test_databases_of_another_environment_are_not_taken(
+    published: System, source: Source, tmp_path: Path
+) -> None:
+    elsewhere = replace(source, environment="staging")
+    with pytest.raises(WrongEnvironment, match="belongs to 'development', this process to 'staging'"):
+        take(elsewhere, ALL, tmp_path / "bundle", silent)
 
 
 def test_a_day_that_is_worked_anew_waits(published: System, source: Source, tmp_path: Path) -> None:

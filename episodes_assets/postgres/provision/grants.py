@@ -149,15 +149,12 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
         _STAMP,
         "GRANT USAGE ON SCHEMA ledger TO {role}",
         "GRANT SELECT ON ledger.plans, ledger.jobs TO {role}",
-        (
-            "GRANT SELECT (plan_id, chunk, first_position, jobs, succeeded, held, starts, priority)"
-            " ON ledger.chunks TO {role}"
-        ),
+        "GRANT SELECT (plan_id, chunk, first_position, jobs, priority) ON ledger.chunks TO {role}",
         (
             "GRANT SELECT (plan_id, position, covered_from, metrics, algorithm_version, finished_at)"
             " ON ledger.outcomes TO {role}"
         ),
-        "GRANT SELECT (plan_id, position, is_held, waiver_id) ON ledger.job_attempts TO {role}",
+        "GRANT SELECT (plan_id, position, waiver_id) ON ledger.job_attempts TO {role}",
         (
             "GRANT SELECT (plan_id, first_position, chunk, jobs, seconds, algorithm_ids, algorithm_jobs,"
             " algorithm_seconds, finished_at) ON ledger.batches TO {role}"
