@@ -3,13 +3,16 @@
 A clone's memory is that of the largest of its processes; PostgreSQL's is not in it.
 """
 
-import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from benchmarks import inputs
@@ -62,23 +65,28 @@ def run(system: System, *arguments: str) -> dict[str, Any]:
     Returns:
         Its seconds, the most memory of one of its processes in bytes, and the most sessions at the source.
     """
-    began, sessions = time.perf_counter(), 0
-    with connect(system.admin["queue"], autocommit=True) as connection:
-        process = subprocess.Popen(episodes_argv(*arguments), stdout=subprocess.DEVNULL)
-        while True:
-            pid, status, used = os.wait4(process.pid, os.WNOHANG)
-            if pid:
-                break
+    began, sessions, peak = time.perf_counter(), 0, 0
+    with (
+        connect(system.admin["queue"], autocommit=True) as connection,
+        subprocess.Popen(episodes_argv(*arguments), stdout=subprocess.DEVNULL) as process,
+    ):
+        while process.poll() is None:
             (found,) = connection.execute(SESSIONS).fetchone() or (0,)
-            sessions = max(sessions, found)
+            sessions, peak = max(sessions, found), max(peak, peak_bytes(process.pid))
             time.sleep(_POLL_SECONDS)
-    process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.perf_counter() - began
     assert process.returncode == 0, arguments
-    return {
-        "seconds": time.perf_counter() - began,
-        "peak_bytes": used.ru_maxrss * 1024,
-        "sessions": sessions,
-    }
+    return {"seconds": seconds, "peak_bytes": peak, "sessions": sessions}
+
+
+def peak_bytes(pid: int) -> int:
+    """The most memory that a process or one of its descendants has had (VmHWM); 0 if it has ended."""
+    with suppress(psutil.Error, OSError):
+        running = [pid, *(each.pid for each in psutil.Process(pid).children(recursive=True))]
+        texts = [Path(f"/proc/{each}/status").read_text() for each in running]
+        found = [re.search(r"VmHWM:\s+(\d+)", text) for text in texts]
+        return max((1024 * int(each[1]) for each in found if each), default=0)
+    return 0
 
 
 @pytest.mark.parametrize("share", ["", "5%"], ids=["whole", "a share of 5 %"])
