@@ -114,11 +114,14 @@ def fresh_system(server_home: Path, home: Path, patch: pytest.MonkeyPatch) -> It
     patch.setenv("EPISODES_STALL_MINUTES", "1")
     patch.delenv("DAGSTER_HOME", raising=False)
     patch.setenv("DAGSTER_HOME", str(prepare_dagster_home(load_settings())))
-    yield System(
+    system = System(
         home=home,
         dsns=dsns,
         admin={d.value: make_conninfo(admin, dbname=name) for d, name in names.items()},
     )
+    yield system
+    if "dagster" in vars(system):  # it was used
+        system.dagster.dispose()
     with psycopg.connect(admin, autocommit=True) as connection:
         for database, name in names.items():
             _give_back(connection, database, name)
