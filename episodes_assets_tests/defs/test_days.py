@@ -70,6 +70,7 @@ def test_a_day_and_its_rerun(system: System) -> None:
     assert "failed jobs" not in worked
 
 
+@pytest.mark.long
 def test_a_range_and_single_days_plan_the_same(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(defs_metadata, "DAYS_SHOWN", 2)
     system.generate(day(1), day(6))
@@ -90,6 +91,7 @@ def test_a_range_and_single_days_plan_the_same(system: System, monkeypatch: pyte
     assert all(ranged.values())
 
 
+@pytest.mark.long
 def test_old_drops_may_be_deleted_upstream(system: System) -> None:
     system.generate(day(1), day(3))
     system.plan(day(1), day(3))
@@ -102,6 +104,7 @@ def test_old_drops_may_be_deleted_upstream(system: System) -> None:
     assert [system.jobs(day(n)) for n in (1, 2, 3)] == jobs
 
 
+@pytest.mark.long
 def test_a_day_with_no_drop_anywhere_fails_and_touches_nothing(system: System) -> None:
     system.generate(day(1), day(4))
     system.plan(day(1), day(2))
@@ -116,6 +119,7 @@ def test_a_day_with_no_drop_anywhere_fails_and_touches_nothing(system: System) -
     assert system.fingerprint() == before
 
 
+@pytest.mark.long
 def test_a_gap_is_refused_before_anything_is_planned(system: System) -> None:
     system.generate(day(1), day(5))
     system.plan(day(1))
@@ -125,6 +129,7 @@ def test_a_gap_is_refused_before_anything_is_planned(system: System) -> None:
     assert system.jobs(day(4)) == []
 
 
+@pytest.mark.long
 def test_a_refresh_takes_a_new_drop_and_stops_what_was_built_on_the_old(system: System) -> None:
     system.generate(day(1), day(3))
     system.plan(day(1), day(2))
@@ -138,6 +143,7 @@ def test_a_refresh_takes_a_new_drop_and_stops_what_was_built_on_the_old(system: 
     system.plan(day(2), day(3))
 
 
+@pytest.mark.long
 def test_a_refresh_without_a_drop_keeps_what_was_taken(system: System) -> None:
     system.generate(day(1), day(2))
     system.plan(day(1))
@@ -148,6 +154,7 @@ def test_a_refresh_without_a_drop_keeps_what_was_taken(system: System) -> None:
     assert system.drops.require(day(1)) == kept
 
 
+@pytest.mark.long
 def test_publishing_looks_at_what_it_depends_on(system: System) -> None:
     system.generate(day(1), day(1))
     system.plan(day(1))
@@ -156,6 +163,7 @@ def test_publishing_looks_at_what_it_depends_on(system: System) -> None:
     assert system.query("results", "SELECT FROM published.days") == []
 
 
+@pytest.mark.long
 def test_without_workers_the_day_fails_and_says_so(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EPISODES_STALL_MINUTES", "0.02")
     system.generate(day(1), day(1))
@@ -169,6 +177,7 @@ def one_job_a_day(system: System, last: int) -> None:
     system.plan(day(1), day(last))
 
 
+@pytest.mark.long
 def test_a_day_waits_for_its_turn_while_the_fleet_works_others(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +196,7 @@ def test_a_day_waits_for_its_turn_while_the_fleet_works_others(
     assert result.success, failure(result)
 
 
+@pytest.mark.long
 def test_what_moves_while_it_is_looked_at_is_told_in_plain_words(system: System) -> None:
     one_job_a_day(system, 1)
     system.hold_jobs("true")
@@ -199,6 +209,7 @@ def test_what_moves_while_it_is_looked_at_is_told_in_plain_words(system: System)
             _refuse_held(dg.build_asset_context(), queue, progress)
 
 
+@pytest.mark.long
 def test_waiting_for_the_drop_leaves_retries_for_an_outage(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,6 +266,7 @@ def test_a_drop_is_waited_for_whatever_is_there_of_other_days(
     assert looks == 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_known_by", ["its state", "an older version"])
 def test_a_drop_that_was_there_before_is_gone_and_not_waited_for(system: System, is_known_by: str) -> None:
     system.generate(day(1), day(1))
@@ -273,6 +285,7 @@ def test_a_drop_that_was_there_before_is_gone_and_not_waited_for(system: System,
     assert f"and what was taken of it ({kept.snapshot_id}) from the lake: restore the lake at" in gone
 
 
+@pytest.mark.long
 def test_a_very_old_day_of_a_history_that_began_of_late_may_still_arrive(system: System) -> None:
     system.insert_drop(day(400), [(1, 0, "2018-02-01", "2018-02-01")])
     system.plan(day(400))
@@ -303,6 +316,7 @@ def test_dates_that_no_calendar_has_are_quarantined_and_text_survives(
     }
 
 
+@pytest.mark.long
 def test_viewings_on_the_edges_in_the_future_and_of_unknown_episodes(system: System) -> None:
     system.insert_drop(day(1), [(e, 0, "2018-02-01", "2018-02-01") for e in (1, 2, 3)])
     system.insert_drop(day(2), [(e, 0, "2018-02-01", "2018-02-01") for e in (1, 2, 3)])
@@ -351,6 +365,7 @@ def test_days_at_once_publish_what_single_days_publish(system: System) -> None:
     assert system.published().equals(rows)
 
 
+@pytest.mark.long
 def test_a_lake_elsewhere_than_in_the_home(
     system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -151,6 +151,7 @@ PROPERTY = settings(
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("write", [write_csv, write_parquet])
 @pytest.mark.parametrize(
     ("table", "names"), [("episodes", EPISODES_SCHEMA.names), ("viewings", VIEWINGS_SCHEMA.names)]

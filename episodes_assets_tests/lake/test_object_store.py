@@ -40,6 +40,7 @@ def url(server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReq
     return f"{URL}/{request.node.name}"
 
 
+@pytest.mark.long
 def test_versions_and_damage(url: str, server: str) -> None:
     lake = Viewings(url)
     assert lake.newest() is None

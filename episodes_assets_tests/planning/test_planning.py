@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -63,6 +64,7 @@ def test_it_agrees_with_the_reference(
     assert new.tolist() == newly_tracked_reference(drop, tracked, DAY)
 
 
+@pytest.mark.long
 @settings(max_examples=100, deadline=None)
 @given(rows, st.sets(epids), st.sets(epids), st.randoms())
 def test_the_order_of_rows_and_ids_does_not_matter(
@@ -96,6 +98,7 @@ def test_the_state_as_of_any_day_is_a_filter(state: list[tuple[int, int]], added
         assert as_of.contains(asked).tolist() == [epid in expected for epid in asked.tolist()]
 
 
+@pytest.mark.long
 @settings(max_examples=100, deadline=None)
 @given(rows, st.sets(epids), st.sets(epids), epids)
 def test_a_drop_planned_in_parts_is_planned_whole(

@@ -276,6 +276,7 @@ def test_libpq_variables_lead_nobody_away(
                 resolve_dsns(found)
 
 
+@pytest.mark.long
 def test_allowed_hosts_are_shown(tcp_environment: object) -> None:
     _, shown = output("db", "init")
     assert re.search(r"Open by EPISODES_ALLOWED_HOSTS: 127\.0\.0\.1:\d+ \(EPISODES_DAGSTER_DSN, ", shown)
@@ -283,5 +284,6 @@ def test_allowed_hosts_are_shown(tcp_environment: object) -> None:
     assert shown.strip().count("\n") == 0
 
 
+@pytest.mark.long
 def test_nothing_is_said_where_no_host_had_to_be_allowed(system: System) -> None:
     assert output("db", "status")[1] == ""

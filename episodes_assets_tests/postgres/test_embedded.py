@@ -159,6 +159,7 @@ def test_as_root_no_mode_of_a_folder_changes(name: str, start: Start, tmp_path: 
     assert mode(home) == 0o700
 
 
+@pytest.mark.long
 @needs_root
 def test_a_home_that_is_made_again_begins_with_a_new_cluster(
     start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -231,6 +232,7 @@ def test_paths_that_a_shell_or_a_driver_would_misread(name: str, start: Start, t
     assert postgres_cluster.suits_a_socket(server.socket_folder)
 
 
+@pytest.mark.long
 def test_programs_below_a_path_that_initdb_would_misread(open_folder: Path) -> None:
     odd = open_folder / ODD
     postgres_cluster._copy_to(odd)
@@ -268,6 +270,7 @@ def test_a_socket_folder_that_is_open_to_others_is_refused(start: Start, tmp_pat
         embedded.start(tmp_path / "home")
 
 
+@pytest.mark.long
 def test_a_held_lock_is_told_and_given_up(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -290,6 +293,7 @@ def test_a_held_lock_is_told_and_given_up(
         connection.execute("SELECT 1")
 
 
+@pytest.mark.long
 def test_a_server_that_was_killed_is_started_again_with_the_same_dsns(start: Start, tmp_path: Path) -> None:
     server = start(tmp_path / LONG / "home")
     dsn = server.dsn(embedded.ADMINISTRATOR, "postgres")
@@ -304,6 +308,7 @@ def test_a_server_that_was_killed_is_started_again_with_the_same_dsns(start: Sta
     assert not server.ensure_running()
 
 
+@pytest.mark.long
 def test_a_killed_servers_process_id_may_belong_to_another_process(start: Start, tmp_path: Path) -> None:
     """As after a restart of a container, where ids are counted anew."""
     server = start(tmp_path / "home")
@@ -342,6 +347,7 @@ def watch(server: embedded.EmbeddedServer) -> tuple[threading.Thread, threading.
     return thread, stopping, ended_with
 
 
+@pytest.mark.long
 def test_up_starts_a_killed_server_again(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -360,6 +366,7 @@ def test_up_starts_a_killed_server_again(
     assert ended_with == []
 
 
+@pytest.mark.long
 def test_up_ends_with_the_reason_when_the_server_does_not_start_again(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -375,6 +382,7 @@ def test_up_ends_with_the_reason_when_the_server_does_not_start_again(
     assert f"read {tmp_path}/home/logs/postgres.log" in str(error)
 
 
+@pytest.mark.long
 def test_a_first_start_that_fails_says_why_and_names_a_log_that_is_there(tmp_path: Path) -> None:
     home = throwaway(tmp_path / "home")
     no_room = ["sh", "-c", 'ulimit -f 100; exec "$@"', "sh"]  # no file may have more than 50 kB

@@ -33,6 +33,7 @@ pytestmark = pytest.mark.process
 DENIED = (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)
 
 
+@pytest.mark.long
 def test_init_works_over_tcp_with_passwords_and_again(tcp_server: OwnServer, tcp_environment: Dsns) -> None:
     with psycopg.connect(tcp_server.admin_dsn, autocommit=True) as admin:
         for database in Database:
@@ -77,6 +78,7 @@ def test_two_inits_at_once_end_as_one(
     assert all(status.is_current for status in read_status(dsns))
 
 
+@pytest.mark.long
 def test_an_administrator_who_is_no_superuser_can_init_again(
     tcp_server: OwnServer, tcp_environment: Dsns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +201,7 @@ def test_migrations_upgrade_an_older_schema(system: System, server_home: Path) -
         assert status.schema_version == needed_version(status.database)
 
 
+@pytest.mark.long
 def test_jobs_in_flight_survive_an_upgrade(system: System) -> None:
     """Of the ledger as it was when each job had its own claim."""
     system.insert_drop(day(1), [(epid, 0, "2018-02-01", "2018-02-01") for epid in range(1, 8)])
@@ -373,6 +376,7 @@ def test_views_have_the_declared_types(system: System) -> None:
     assert columns["daily_slope"] == "double precision"
 
 
+@pytest.mark.long
 def test_dagster_sets_up_the_embedded_databases(tmp_path: Path) -> None:
     """Dagster's own commands are used in a fresh checkout too, before any of ours."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("EPISODES_", "DAGSTER_"))}
@@ -395,6 +399,7 @@ def test_a_server_that_goes_away_is_one_plain_error(system: System) -> None:
         connection.execute(suicide)
 
 
+@pytest.mark.long
 def test_an_embedded_home_that_cannot_be_used_is_one_plain_error(tmp_path: Path) -> None:
     (tmp_path / "postgres").write_text("a file in the way")
     with pytest.raises(DatabaseUnreachable, match="did not start"):

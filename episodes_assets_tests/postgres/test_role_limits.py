@@ -39,6 +39,7 @@ def provisioned(tcp_environment: Dsns) -> Callable[[], Dsns]:
     return init
 
 
+@pytest.mark.long
 def test_a_consumer_leaves_connections_for_the_others(
     tcp_server: OwnServer, provisioned: Callable[[], Dsns]
 ) -> None:
@@ -154,6 +155,7 @@ def test_what_roles_of_other_systems_have_set_is_theirs(
             admin.execute("ALTER ROLE prod_input RESET ALL")
 
 
+@pytest.mark.long
 def test_tables_are_made_in_public_whatever_the_administrators_path(
     tcp_server: OwnServer, provisioned: Callable[[], Dsns], monkeypatch: pytest.MonkeyPatch
 ) -> None:

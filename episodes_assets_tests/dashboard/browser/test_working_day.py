@@ -17,6 +17,7 @@ RUN_MILLISECONDS = 90_000
 LAST = 4
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_a_working_day(running: Running, person: Callable[[], Page], pictures: Pictures) -> None:
     """While the daemon waits with the backfill, the others do their part."""
