@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -28,6 +29,10 @@ from episodes_assets_tests.support.system import System, home_in_memory, throwaw
 __all__ = ["copied_accounts"]
 
 _COUNTER = itertools.count(1)
+
+# How long an example takes says more of what else the machine does than of our code.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

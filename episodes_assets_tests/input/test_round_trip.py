@@ -146,9 +146,7 @@ def ordered(rows: list[Row]) -> list[Row]:
     return sorted(rows, key=repr)
 
 
-PROPERTY = settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+PROPERTY = settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.mark.long

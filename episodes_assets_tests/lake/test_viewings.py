@@ -45,7 +45,7 @@ VIEWING = st.tuples(st.none() | EPISODE, st.integers(0, 86_399))
     run=st.integers(1, 60),
     footers=st.sampled_from([0, 3 * day_file._ROW_GROUP_BYTES, day_file.FOOTER_BYTES]),
 )
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_read_is_what_was_taken(
     tmp_path_factory: pytest.TempPathFactory,
     days: list[list[tuple[int | None, int]]],
@@ -187,7 +187,7 @@ def test_coverage_is_what_was_taken_without_a_gap(tmp_path: Path) -> None:
     counts=st.lists(st.integers(0, 200), min_size=1, max_size=50),
     later=st.lists(st.integers(0, 200), max_size=40),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_later_days_do_not_change_what_is_covered(counts: list[int], later: list[int]) -> None:
     def version(of: list[int]) -> TableVersion:
         days = [FIRST + number * ONE_DAY for number in range(len(of))]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from episodes_assets.defs.resources import Lake
@@ -51,7 +51,6 @@ def listed(of: list[Host]) -> str:
     return ",".join(map(str, of))
 
 
-@settings(deadline=None)
 @given(asked=all_hosts, opened=all_hosts)
 def test_the_setting_that_the_error_names_opens_just_what_was_denied(
     asked: list[Host], opened: list[Host]
@@ -71,7 +70,6 @@ def test_the_setting_that_the_error_names_opens_just_what_was_denied(
         assert f"{request.setting} -> {request.host} {verdict}" in refused.value.what
 
 
-@settings(deadline=None)
 @given(host=databases | stores, other=databases | stores)
 def test_an_entry_allows_its_host_and_no_other(host: Host, other: Host) -> None:
     assert not is_allowed(host, frozenset())
@@ -81,7 +79,6 @@ def test_an_entry_allows_its_host_and_no_other(host: Host, other: Host) -> None:
     )
 
 
-@settings(deadline=None)
 @given(host=databases)
 def test_a_host_without_port_opens_every_port_of_it(host: Host) -> None:
     assert is_allowed(host, parse_entries(host.name))
