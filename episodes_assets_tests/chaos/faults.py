@@ -152,7 +152,7 @@ def _end_of_transaction(error: object) -> Literal["COMMIT", "ROLLBACK"]:
 
 def _place(path: str, folder: str) -> str:
     """A path below the folder, without the names that differ from run to run."""
-    return re.sub(r"[0-9a-f]{32,}", "*", str(path).removeprefix(folder))
+    return re.sub(r"[0-9a-f]{32,}(\.[0-9a-f]{16})?", "*", str(path).removeprefix(folder))
 
 
 def phases(passed: Sequence[Instant], asset: str) -> dict[str, list[Instant]]:
