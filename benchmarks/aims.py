@@ -74,6 +74,8 @@ def read_aims(run: Run) -> Iterator[Aim]:
     yield from _fleet(run)
     yield from _lake(run)
     yield from _publishing(run)
+    for page in run.find("the Results page"):
+        yield at_most(f"Results: {page.name}", 0.3, page.seconds, seconds)
     yield from _nights(run)
     yield from _backfill(run)
     beyond = run.named("imports", "definitions").seconds - run.named("imports", "dagster").seconds

@@ -135,7 +135,11 @@ class Settings(BaseSettings):
     consumer_dsn: SecretStr | None = Field(
         default=None,
         description="The results, a role that reads what is published.",
-        json_schema_extra=_page(Section.DATABASES, "`episodes results`, consumers", default=_EMBEDDED),
+        json_schema_extra=_page(
+            Section.DATABASES,
+            "web server, for its page *Results*; `episodes results`, consumers",
+            default=_EMBEDDED,
+        ),
     )
 
     admin_dsn: SecretStr | None = Field(

@@ -100,7 +100,7 @@ _RECEIVE, _SEND, _GO_ON = 0xC0502100, 0xC0182101, 1
 _NOTIFICATION, _ANSWER = struct.Struct("=QIIiIQ6Q"), struct.Struct("=QqiI")
 
 _LONGEST_PATH = 4096
-# The last are files of the lake: their digests follow from their bytes, of which a drop's say when it was taken.
+# The last are files of the lake, named by a digest of their bytes; a drop's say when it was taken.
 _UNIQUE = re.compile(
     r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])|tmp[0-9a-z_]{8}|[0-9a-f]{40}\.[0-9a-f]{16}(?=\.parquet)"
 )

@@ -52,7 +52,19 @@ def test_a_day_and_its_rerun(system: System) -> None:
     by_algorithm = metadata["episode_jobs"]["jobs by algorithm"]
     assert isinstance(by_algorithm, dg.TableMetadataValue)
     assert sum(int(str(r.data["jobs"])) for r in by_algorithm.records) == len(rows)
-    assert "| epid |" in str(metadata["published_results"]["preview"].value)
+    published = metadata["published_results"]
+    top = published["top 10 by views"]
+    assert isinstance(top, dg.TableMetadataValue)
+    views = [int(str(r.data["views"])) for r in top.records]
+    assert views == sorted(views, reverse=True)
+    assert len(views) == 10
+    assert all(r.data["series"] and r.data["title"] for r in top.records)
+    assert published["rows by day"].value
+    assert published["all rows"].value == "- [reach of 2018-03-01](/results/2018-03-01/reach)"
+    refused = str(shown["quarantined rows"].value).splitlines()
+    assert refused[0] == "- [-17: epid_negative](/explain/2018-03-01/-17)"
+    titled = "SELECT count(*), count(title) FROM published.episodes"
+    assert system.query("results", titled) == [(rows["epid"].nunique(),) * 2]
     assert all("seconds" in each for each in metadata.values())
     worked = metadata["job_outcomes"]
     plot = str(worked["jobs over time"].value).removesuffix(")")
@@ -68,6 +80,24 @@ def test_a_day_and_its_rerun(system: System) -> None:
     assert isinstance(slowest, dg.TableMetadataValue)
     assert 0 < len(slowest.records) <= 10
     assert "failed jobs" not in worked
+
+
+@pytest.mark.long
+def test_a_day_is_published_also_where_nobody_knows_its_titles_any_more(system: System) -> None:
+    system.insert_drop(day(1), [(epid, 0, "2018-02-01", "2018-02-01") for epid in range(1, 4)])
+    system.plan(day(1))
+    system.finish_jobs()
+    (file,) = Path(system.settings.lake).glob("episodes/day=*/*.parquet")
+    file.unlink()
+    result = system.materialize(day(1), select=["published_results"])
+    assert result.success, failure(result)
+    assert len(system.published()) == 3
+    said = [entry.user_message for entry in system.dagster.all_logs(result.run_id)]
+    assert any("the titles of published episodes are not up to date: " in each for each in said)
+    (materialized,) = result.asset_materializations_for_node("published_results")
+    top = materialized.metadata["top 10 by views"]
+    assert isinstance(top, dg.TableMetadataValue)
+    assert {r.data["title"] for r in top.records} == {None}
 
 
 @pytest.mark.long

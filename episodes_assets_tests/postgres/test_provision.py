@@ -13,6 +13,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from episodes_assets.algorithms.declaration import RESERVED_NAMES
 from episodes_assets.errors import BadSetting, DatabaseUnreachable, NotProvisioned, WrongEnvironment
 from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.postgres import embedded
@@ -352,7 +353,7 @@ def test_dagster_has_no_part_in_the_accounts(system: System) -> None:
 
 def test_a_consumer_reads_what_is_published_and_nothing_else(system: System) -> None:
     with psycopg.connect(system.dsn(Purpose.CONSUMER), autocommit=True) as connection:
-        for table in ("results", "days", "history", "reach", "momentum", "retention"):
+        for table in (*RESERVED_NAMES, "reach", "momentum", "retention"):
             connection.execute(f"SELECT * FROM published.{table}")
         for statement in (
             "SELECT * FROM state.tracked_episodes",
@@ -362,6 +363,16 @@ def test_a_consumer_reads_what_is_published_and_nothing_else(system: System) -> 
         ):
             with pytest.raises(DENIED):
                 connection.execute(statement)
+
+
+def test_no_algorithm_is_called_like_a_published_table(system: System) -> None:
+    """Its view could not be made beside it."""
+    found = system.query(
+        "results",
+        "SELECT table_name FROM information_schema.tables"
+        " WHERE table_schema = 'published' AND table_type = 'BASE TABLE'",
+    )
+    assert {name for (name,) in found} == RESERVED_NAMES
 
 
 def test_views_have_the_declared_types(system: System) -> None:

@@ -32,7 +32,7 @@ TABLES = {
     ),
     "results": (
         "state.tracked_episodes", "state.tracked_days", "published.results", "published.days",
-        "published.history",
+        "published.history", "published.episodes",
     ),
     "dagster": (
         "dashboard.users", "dashboard.sessions", "dashboard.service_tokens", "dashboard.login_attempts",
@@ -284,6 +284,12 @@ class GrowingTables:
             "INSERT INTO published.results (day, epid, algorithm_id, window_start, window_end, metrics)"
             f" SELECT '{day}', n / 2 * 7, n % 2, date '{day}' - 3, '{day}', '{{\"views\": 1}}'"
             f" FROM generate_series(0, {self.jobs - 1}) AS n",
+        )
+        self.system.query(
+            "results",
+            "INSERT INTO published.episodes SELECT n * 7, 'series', 1, n, 'Episode ' || n, '2018-03-01'"
+            # In the order in which they were first published, which is not that of their ids.
+            f" FROM generate_series(1, {self.jobs}) AS n ORDER BY n % 777, n ON CONFLICT DO NOTHING",
         )
         for table in ("days", "history"):
             self.system.query(

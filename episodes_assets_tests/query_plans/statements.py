@@ -1,6 +1,7 @@
 """Everything that the product asks of a growing table, and how many rows it asks for."""
 
 import datetime as dt
+from decimal import Decimal
 
 from episodes_assets.accounts import audit, sessions, throttle, users
 from episodes_assets.accounts.identity import Role
@@ -28,9 +29,10 @@ from episodes_assets.ledger.plans import (
 )
 from episodes_assets.ledger.workers import Activity, WorkerName
 from episodes_assets.results import episode as results_episode
-from episodes_assets.results import publications, state
+from episodes_assets.results import publications, rows, state
 from episodes_assets.results.recompute import read_published_coverage
 from episodes_assets.results.repairs import RepairDecision, read_repairs, read_repairs_of_run
+from episodes_assets.results.rows import Order, Position, Selection
 from episodes_assets.results.verify import (
     find_damaged_state,
     read_publications,
@@ -56,6 +58,8 @@ from episodes_assets_tests.query_plans.growing_tables import (
     WAIVERS,
 )
 
+_SHOWN, _SEARCHED = Selection(THE_DAY, 0), Selection(THE_DAY, 0, "Episode 77")
+_MOST_VIEWED = Order("views", is_descending=True)
 _MANY = 25
 _MANY_DAYS = [*FINISHED_DAYS[:_MANY], THE_DAY]
 _MANY_PLANS = [*range(FIRST_FINISHED + 1, FIRST_FINISHED + 1 + _MANY), NEVER_MOVED, THE_PLAN]
@@ -261,9 +265,6 @@ def cases(jobs: int) -> list[Case]:
             lambda to: read_publications(to.results, THE_DAY),
         ),
         Case(
-            "the first rows of a day", "results", 5, lambda to: publications.read_rows(to.results, THE_DAY, 5)
-        ),
-        Case(
             "all rows of a day",
             "results",
             jobs,
@@ -276,6 +277,61 @@ def cases(jobs: int) -> list[Case]:
             jobs,
             lambda to: publications.read_first_rows(to.results, THE_DAY, 5),
             lie_together=True,
+        ),
+        Case(
+            "a page of rows",
+            "results",
+            jobs,
+            lambda to: rows.read_page(to.results, _SHOWN, _MOST_VIEWED, 50),
+            lie_together=True,
+        ),
+        Case(
+            "a later page of rows",
+            "results",
+            jobs,
+            lambda to: rows.read_page(to.results, _SHOWN, _MOST_VIEWED, 50, Position(Decimal(1), 7_000)),
+            lie_together=True,
+        ),
+        Case(
+            "a page of rows without a value",
+            "results",
+            jobs,
+            lambda to: rows.read_page(to.results, _SHOWN, Order(), 50, Position(None, 7_000)),
+            lie_together=True,
+        ),
+        Case(
+            "a page of rows that were searched for",
+            "results",
+            jobs,
+            lambda to: rows.read_page(to.results, _SEARCHED, _MOST_VIEWED, 50),
+        ),
+        Case(
+            "movers",
+            "results",
+            2 * jobs,
+            lambda to: rows.read_movers(to.results, _SHOWN, "views", OTHER_DAY, 20),
+            lie_together=True,
+        ),
+        Case(
+            "an episode over its days",
+            "results",
+            plans,
+            lambda to: rows.read_episode_days(to.results, 7, 0, THE_DAY, 1_000),
+        ),
+        Case("a title", "results", 1, lambda to: rows.find_title(to.results, 7)),
+        Case("rows in parts", "results", jobs, lambda to: list(rows.stream_rows(to.results, _SHOWN))),
+        Case(
+            "rows in parts that were searched for",
+            "results",
+            jobs,
+            lambda to: list(rows.stream_rows(to.results, _SEARCHED)),
+        ),
+        Case("titles recorded", "results", jobs, steps.record_titles),
+        Case(
+            "the published days around a day",
+            "results",
+            3,
+            lambda to: publications.find_neighbours(to.results, THE_DAY),
         ),
         Case("a manifest", "results", 1, lambda to: publications.find_day(to.results, THE_DAY)),
         Case("manifests", "results", 2, lambda to: publications.read_days(to.results, OTHER_DAY, THE_DAY)),

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from episodes_assets.accounts import audit, sessions, users
@@ -26,7 +27,7 @@ from episodes_assets.ledger.held import (
     waive_held_jobs,
 )
 from episodes_assets.ledger.plans import record_plan
-from episodes_assets.results import publications, publish, state
+from episodes_assets.results import publications, publish, state, titles
 from episodes_assets.results.provenance import read_provenance
 from episodes_assets.results.repairs import RepairDecision
 from episodes_assets.results.verify import (
@@ -145,6 +146,15 @@ def read_back(to: Open) -> None:
     manifest = publications.find_day(to.results, THE_DAY)
     assert manifest is not None
     read_publication(to.queue, to.results, [manifest])
+
+
+def record_titles(to: Open) -> None:
+    # Half of them are there, of an earlier day.
+    epids = titles._read_published(to.results, THE_DAY) + 7 * to.jobs // 4
+    named = pa.table({"epid": epids, **dict.fromkeys(("season", "episode"), pa.nulls(len(epids)))})
+    for name in ("series", "title"):
+        named = named.append_column(name, pa.array(["another"] * len(epids)))
+    titles._write(to.results, THE_DAY, named)
 
 
 def read_tracked(to: Open) -> None:

@@ -17,7 +17,7 @@ from episodes_assets.checks.verdicts import HISTORY_DAYS, Verdict
 from episodes_assets.days import ONE_DAY, parse_date
 from episodes_assets.defs import tables
 from episodes_assets.defs.assets import external
-from episodes_assets.defs.metadata import counts_by_day, days_table, image, place, table
+from episodes_assets.defs.metadata import counts_by_day, days_table, image, links, place, table
 from episodes_assets.defs.partitions import daily, days_of, whole_range
 from episodes_assets.defs.resources import InputDatabase, Lake, ResultsDatabase
 from episodes_assets.defs.steps import TEAM, Events, RunOptions, Stopwatch, as_dagster_failure, conclude_each
@@ -199,6 +199,7 @@ def describe_viewings(
 
 
 CODE_VERSION = "1"
+REFUSED_SHOWN = 10
 
 
 class InputOptions(RunOptions):
@@ -379,6 +380,10 @@ def _of_episodes(
         "catalogue rows": sum(each.drop_rows for each in found),
         "quarantined": sum(each.quarantined_rows for each in found),
         "quarantine reasons": _reasons_table(found),
+        "quarantined rows": links(
+            (f"{epid}: {reasons}", f"/explain/{found[-1].day}/{epid}")
+            for epid, reasons in drops.first_refused(found[-1], REFUSED_SHOWN)
+        ),
         **days_table(
             context,
             [
