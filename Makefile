@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # Not the scripts beside it: they name this folder to a shell, which misreads a quote or a dollar in it.
 PYTHON_IN := $(BIN)/python -P -m
 
-.PHONY: help run up test test-long screenshots test-slow chaos lint format docs bench bench-large bench-quick clean
+.PHONY: help run up test test-long coverage screenshots test-slow chaos lint format docs bench bench-large bench-quick clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -40,6 +40,14 @@ test: $(INSTALLED) ## The tests but the long ones (two and a half minutes); ORDE
 test-long: $(INSTALLED) ## The long ones: whole days, attacks, a working day in the browser (six minutes)
 	@sh scripts/install_browser.sh
 	$(PYTHON_IN) pytest -n 4 $(ORDER) -m "long and not slow"
+
+coverage: $(INSTALLED) ## How much of the code these tests run, in all processes (quarter of an hour)
+	@sh scripts/install_browser.sh
+	@rm -rf $(VENV)/coverage
+	$(PYTHON_IN) coverage run -m pytest -n 4 --randomly-dont-reorganize -m "not slow" -o timeout=600
+	$(PYTHON_IN) coverage combine --quiet
+	$(PYTHON_IN) coverage html --quiet
+	$(PYTHON_IN) coverage report
 
 screenshots: $(INSTALLED) ## A working day in the browser (two minutes), pictured in docs/images
 	@sh scripts/install_browser.sh
