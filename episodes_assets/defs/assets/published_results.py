@@ -18,6 +18,7 @@ from episodes_assets.checks.verdicts import Verdict
 from episodes_assets.defs import tables
 from episodes_assets.defs.metadata import days_table, preview
 from episodes_assets.defs.partitions import daily, days_of, whole_range
+from episodes_assets.defs.profiles import profiled
 from episodes_assets.defs.resources import Lake, QueueDatabase, ResultsDatabase
 from episodes_assets.defs.steps import (
     TEAM,
@@ -92,6 +93,7 @@ def published_results(
     days: list[PublishedDay] = []
     changes = 0
     with (
+        profiled(context, queue_database, settings),
         as_dagster_failure(settings),
         queue_database.connect() as queue,
         results_database.connect() as results,
