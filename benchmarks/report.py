@@ -430,6 +430,7 @@ def _rest(run: Run) -> str:
             figure
             for group in (
                 "publishing",
+                "profiling",
                 "imports",
                 "demo",
                 "commands",
@@ -440,7 +441,7 @@ def _rest(run: Run) -> str:
             for figure in run.find(group)
         )
     ]
-    return f"""## Latency, publishing, the demo, the login, the Results page
+    return f"""## Latency, publishing, profiles, the demo, the login, the Results page
 
 From a planned day to its first outcome in a running system: {seconds(latency.seconds)} at the median, of
 which {seconds(facts["until_handed_out"])} pass until the sensor hands it out (it ticks every

@@ -266,6 +266,19 @@ class Settings(BaseSettings):
         description="How long PgQueuer's log of finished messages is kept.",
         json_schema_extra=_page(Section.JOBS, "orchestrator"),
     )
+    slow_step_factor: float = Field(
+        default=5.0,
+        ge=0,
+        description="A step that takes so many times what is usual, and a minute at least, is profiled by "
+        "itself; 0: none: docs/profiling.md.",
+        json_schema_extra=_page(Section.JOBS, "orchestrator"),
+    )
+    profile_days: int = Field(
+        default=30,
+        ge=1,
+        description="How long profiles are kept.",
+        json_schema_extra=_page(Section.JOBS, "orchestrator"),
+    )
     published_by_hour: int = Field(
         default=8,
         ge=0,

@@ -82,6 +82,10 @@ COMMANDS = {
     ),
     "state": ("state:state_app", "Export and import the accumulated tracked episodes."),
     "jobs": ("jobs:app", "See how far the fleet is; retry, waive or cancel jobs."),
+    "profile": (
+        "profile:app",
+        "See where steps and micro-batches spend their time, by file and line; ask workers for more.",
+    ),
     "users": (
         "accounts:users_app",
         "Say who may log in to the dashboard with a password, and what they may do there.",

@@ -37,6 +37,7 @@ from episodes_assets.dashboard.middleware import (
     SecurityHeaders,
 )
 from episodes_assets.dashboard.pages import STATIC
+from episodes_assets.dashboard.profiles import profile_routes
 from episodes_assets.dashboard.results import results_routes
 from episodes_assets.dashboard.site import Metrics, Site, site_of
 from episodes_assets.errors import BadSetting
@@ -132,6 +133,7 @@ def open_application(
         )
         pages = [
             *fleet_routes(queue_dsn, settings.environment),
+            *profile_routes(queue_dsn, settings.environment),
             *explain_routes(sources),
             *results_routes(dsns.by_purpose.get(Purpose.CONSUMER)),
         ]

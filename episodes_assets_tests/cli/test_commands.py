@@ -49,6 +49,7 @@ COMMANDS = [
     ("audit",),
     ("results",),
     ("explain",),
+    *(("profile", each) for each in ("workers", "attach", "list", "show")),
     ("history",),
 ]
 
@@ -73,6 +74,7 @@ def test_the_list_of_commands_says_what_each_does(name: str) -> None:
         (["audit", "--help"], {"psycopg"}),
         (["results", "--help"], {"psycopg"}),
         (["explain", "--help"], {"psycopg"}),
+        (["profile", "--help"], {"psycopg"}),
         (["state", "--help"], {"adbc_driver_postgresql", "psycopg", "numpy", "pandas", "pyarrow"}),
     ],
 )

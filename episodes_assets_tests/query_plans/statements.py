@@ -8,7 +8,7 @@ from episodes_assets.accounts.identity import Role
 from episodes_assets.accounts.sessions import Lifetimes
 from episodes_assets.days import ONE_DAY
 from episodes_assets.lake.versions import PinnedVersion
-from episodes_assets.ledger import dispatch, progress, verify, workers
+from episodes_assets.ledger import dispatch, profiles, progress, verify, workers
 from episodes_assets.ledger import episode as ledger_episode
 from episodes_assets.ledger.dispatch import ChunkMessage
 from episodes_assets.ledger.held import (
@@ -28,6 +28,7 @@ from episodes_assets.ledger.plans import (
     require_plan,
 )
 from episodes_assets.ledger.workers import Activity, WorkerName
+from episodes_assets.profiling.engines import Sampling
 from episodes_assets.results import episode as results_episode
 from episodes_assets.results import publications, rows, state
 from episodes_assets.results.recompute import read_published_coverage
@@ -52,6 +53,7 @@ from episodes_assets_tests.query_plans.growing_tables import (
     OPEN_CHUNKS,
     OTHER_DAY,
     OTHER_PLAN,
+    PROFILES,
     THE_DAY,
     THE_PLAN,
     WAITING_CHUNKS,
@@ -178,6 +180,29 @@ def cases(jobs: int) -> list[Case]:
         Case("one held job retried", "queue", HELD + chunks, steps.retry_one),
         Case("log pruned", "queue", OLD_LOG_ROWS, lambda to: workers.prune_message_log(to.queue, 7)),
         Case("workers forgotten", "queue", 40, lambda to: workers.forget_dead_workers(to.queue)),
+        Case("profiles pruned", "queue", PROFILES, lambda to: profiles.prune_profiles(to.queue, 30)),
+        Case(
+            "profiles asked for",
+            "queue",
+            PROFILES,
+            lambda to: profiles.request_batches(
+                to.queue, 1, Sampling(), requested_by="b", not_within=dt.timedelta(hours=1)
+            ),
+        ),
+        Case("a worker's profile asked for", "queue", 40, steps.ask_for_worker),
+        Case("a step's profile begun and stored", "queue", PROFILES, steps.profile_step),
+        Case(
+            "a run's profiles withdrawn", "queue", PROFILES, lambda to: profiles.withdraw(to.queue, "the run")
+        ),
+        Case("a profile taken", "queue", PROFILES, steps.take_profile),
+        Case("the newest profiles", "queue", 30, lambda to: profiles.read_profiles(to.queue, 30)),
+        Case(
+            "a run's profiles",
+            "queue",
+            PROFILES,
+            lambda to: profiles.read_profiles_of_run(to.queue, "the run"),
+        ),
+        Case("a profile read", "queue", 1, steps.read_profile),
         Case("the newest plan renewed", "queue", chunks, steps.plan_once_more),
         Case(
             "a worker's sign of life",

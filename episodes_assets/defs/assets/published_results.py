@@ -22,6 +22,7 @@ from episodes_assets.days import ONE_DAY
 from episodes_assets.defs import tables
 from episodes_assets.defs.metadata import counts_by_day, days_table, image, links, table
 from episodes_assets.defs.partitions import daily, days_of, whole_range
+from episodes_assets.defs.profiles import profiled
 from episodes_assets.defs.resources import Lake, QueueDatabase, ResultsDatabase
 from episodes_assets.defs.steps import (
     TEAM,
@@ -100,6 +101,7 @@ def published_results(
     days: list[PublishedDay] = []
     changes = 0
     with (
+        profiled(context, queue_database, settings),
         as_dagster_failure(settings),
         queue_database.connect() as queue,
         results_database.connect() as results,

@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, Page, expect
 # Everything whose path a login must protect, our own pages and Dagster's.
 PAGES = (
     "/", "/runs", "/asset-groups", "/assets/published_results", "/automation", "/deployment", "/fleet",
-    "/results",
+    "/results", "/profiles",
 )  # fmt: skip
 
 GROUPS = ("source", "input", "planning", "fleet", "results", "consumers")
