@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -21,6 +22,7 @@ from episodes_assets_tests.chaos.fleet import eventually, fleet
 from episodes_assets_tests.chaos.record import Promise
 from episodes_assets_tests.chaos.run_process import Halt, counted, halted_at, own_process
 from episodes_assets_tests.chaos.runs import run_days
+from episodes_assets_tests.lake.contents import Copies
 from episodes_assets_tests.support.own_server import OwnServer, own_server
 from episodes_assets_tests.support.system import System, day
 
@@ -56,7 +58,7 @@ def on_own_server(system: System, server: OwnServer, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.slow
 def test_runs_say_that_the_database_went_away_and_end_well_when_run_again(
-    on_own_server: System, server: OwnServer, chaos: Chaos
+    on_own_server: System, server: OwnServer, chaos: Chaos, tmp_path: Path
 ) -> None:
     system = on_own_server
     folder = system.settings.lake
@@ -65,12 +67,14 @@ def test_runs_say_that_the_database_went_away_and_end_well_when_run_again(
     with fleet(system, 1, EPISODES_HEARTBEAT_SECONDS="2") as workers:
         with own_process(run_days, system, day(1)) as run:
             assert run.result().success
+        before = Copies.of({"lake": Path(folder)}, tmp_path / "before")
         with own_process(counted, folder, run_days, system, day(2)) as counting:
             instants, _ = counting.result()
         calm = fingerprint(system)
         pids = list(workers.workers)
         for instant in some_of_each_asset(instants, chaos):
             forget_day(system, day(2))
+            before.restore()
             comes_back_at_once = chaos.random.random() < 0.5
             how = "and comes back at once" if comes_back_at_once else "and stays away"
             with chaos.attack(Promise.OUTAGE, f"the database crashes in {instant.asset} {how}"):
