@@ -29,6 +29,16 @@ def line_of(comment: str) -> int:
     return next(number for number, line in enumerate(lines, 1) if line.endswith(f"# {comment}"))
 
 
+def of_the_slow_thread(profile: Profile) -> Profile:
+    """What was seen of `is_slow`; a process that runs tests has threads that wait in their own ways."""
+    stacks = {
+        stack: count
+        for stack, count in profile.stacks.items()
+        if any(each.file.endswith("support/slow.py") for each in stack)
+    }
+    return Profile(profile.rate, stacks)
+
+
 def share_of_line(profile: Profile, comment: str) -> float:
     """The share of a profile's samples in which a line of this file was being executed."""
     line = line_of(comment)

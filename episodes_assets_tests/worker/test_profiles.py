@@ -21,7 +21,7 @@ from episodes_assets_tests.support.system import System, day
 from episodes_assets_tests.support.workers import eventually, worker
 from episodes_assets_tests.worker.poisoned import FINDS_THEM
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.long]
 
 HANGS = 91
 POISONED = pd.Timestamp("2018-02-13")

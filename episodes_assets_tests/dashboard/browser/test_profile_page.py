@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from episodes_assets.accounts.identity import Role
@@ -22,6 +23,7 @@ EVIL = Frame("<img src=x onerror=document.title='evil'>", "episodes_assets/days.
 PROFILE = Profile(100, {(MAIN, PLAN, EVIL): 25, (MAIN, PLAN): 50, (MAIN,): 25})
 
 
+@pytest.mark.long
 def test_a_flame_graph_is_looked_at_closely(
     dashboard: Dashboard, person: Callable[[], Page], pictures: Pictures
 ) -> None:
