@@ -273,6 +273,7 @@ LATER_ROWS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dates", LATER_ROWS.values(), ids=LATER_ROWS)
 def test_a_drop_is_waited_for_whatever_is_there_of_other_days(
     system: System, monkeypatch: pytest.MonkeyPatch, dates: Sequence[str | None]
@@ -328,6 +329,7 @@ def test_an_input_without_any_drop_says_so(system: System) -> None:
     assert "has not arrived in the input database, which has none of any other day either" in missing
 
 
+@pytest.mark.long
 def test_dates_that_no_calendar_has_are_quarantined_and_text_survives(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -297,6 +297,7 @@ def test_of_two_who_take_a_day_at_once_the_second_compares_with_the_first(
     )
 
 
+@pytest.mark.long
 def test_days_of_a_range_are_committed_together_and_kept_when_a_later_one_fails(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -361,6 +362,7 @@ def test_viewings_that_have_changed_replace_others_when_a_day_is_refreshed(syste
     assert f'"seconds_watched": {3 * 90 + 3 * 60}' in system.published()["metrics"].iloc[0]
 
 
+@pytest.mark.long
 def test_drop_and_viewings_are_of_one_moment(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(system, BEFORE, day(1))
     write = Viewings.write

@@ -165,6 +165,7 @@ class Killed:
         raise ProfilerUnavailable("py-spy was killed", "take another profile")
 
 
+@pytest.mark.long
 def test_a_profile_that_comes_to_nothing_says_why(
     system: System, queue: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +177,7 @@ def test_a_profile_that_comes_to_nothing_says_why(
     assert "profile" not in metadata_of("input_episodes")
 
 
+@pytest.mark.long
 def test_no_step_fails_for_a_profile(system: System, queue: Connection) -> None:
     system.generate(day(1), day(1))
     system.query("queue", "ALTER TABLE ledger.profiles RENAME TO profiles_of_before")

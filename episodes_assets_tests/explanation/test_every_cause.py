@@ -43,6 +43,7 @@ def test_each_cause_is_brought_about_by_a_test() -> None:
     assert {cause for test in tests for cause in test.causes} == {*Cause}
 
 
+@pytest.mark.long
 @shows(Cause.PUBLISHED)
 def test_a_published_row_says_where_all_of_it_comes_from(worked: System) -> None:
     found = explained(worked, day(3), 1)

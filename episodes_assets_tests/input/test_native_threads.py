@@ -104,6 +104,7 @@ def test_a_process_that_ends_after_reading_parquet_is_not_aborted(tmp_path: Path
     assert _end_after("read_parquet", _READINGS // 10, path) == (0, "")
 
 
+@pytest.mark.long
 def test_values_are_let_go_of_by_the_thread_that_counts_them() -> None:
     threads: set[int] = set()
     content = np.arange(_COUNTED_ROWS).tobytes()

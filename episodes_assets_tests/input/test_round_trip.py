@@ -185,6 +185,7 @@ def beginnings(draw: st.DrawFn, name: str) -> str:
     return text[: draw(st.integers(0, len(text)))]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", KINDS)
 def test_of_any_text_postgresql_thinks_the_same(system: System, tmp_path: Path, name: str) -> None:
     """A field is refused with its line and column, or becomes what PostgreSQL itself reads in it."""

@@ -132,6 +132,7 @@ def test_what_cannot_be_cancelled_or_retried(system: System, queue: Connection) 
     assert system.fingerprint() == before
 
 
+@pytest.mark.long
 def test_one_job_is_retried_by_itself(system: System, queue: Connection) -> None:
     record(queue, 1, 2, 3, 4, chunk_jobs=2)
     fan_out_day(queue, day(1))

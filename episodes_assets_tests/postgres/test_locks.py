@@ -199,6 +199,7 @@ def init(system: System, embedded_settings: Settings, monkeypatch: pytest.Monkey
     return lambda: provision_init.provision(embedded_settings, dsns, lambda _: None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("purpose", "statement", "version"),
     [
@@ -224,6 +225,7 @@ def test_init_names_the_reader_it_waits_for(
     assert all(each.is_current for each in read_status(system.dsns))
 
 
+@pytest.mark.long
 def test_init_names_who_keeps_it_from_upgrading_pgqueuer(system: System, init: Callable[[], None]) -> None:
     key = schema_plan.advisory_key(DBSettings())
     lock = f"SELECT pg_advisory_lock({key})"

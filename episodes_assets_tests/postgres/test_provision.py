@@ -146,6 +146,7 @@ def test_an_input_of_others_lets_in_whom_it_let_in(
         neighbour.execute("CREATE TABLE of_a_neighbour ()")
 
 
+@pytest.mark.long
 def test_the_dashboard_is_set_up_without_a_role_for_it(tcp_environment: Dsns) -> None:
     """Who runs everything but the dashboard has no DSN for it; its role is made when there is one."""
     settings = load_settings()

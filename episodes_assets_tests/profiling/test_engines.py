@@ -68,6 +68,7 @@ def in_a_process(use: Callable[[ComputeProcess], Awaitable[None]]) -> None:
     asyncio.run(with_process())
 
 
+@pytest.mark.long
 def test_a_compute_process_is_profiled_from_outside_and_from_inside(monkeypatch: pytest.MonkeyPatch) -> None:
     async def use(process: ComputeProcess) -> None:
         for engine in (Engine.PY_SPY, Engine.SAMPLER):
@@ -85,6 +86,7 @@ def test_a_compute_process_is_profiled_from_outside_and_from_inside(monkeypatch:
     in_a_process(use)
 
 
+@pytest.mark.long
 def test_what_hangs_is_seen_while_it_hangs() -> None:
     async def use(process: ComputeProcess) -> None:
         hanging = asyncio.create_task(process.run(None, hangs, 600))
@@ -140,6 +142,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long
 def test_where_tracing_is_refused_the_process_looks_at_itself_and_says_so(tmp_path: Path) -> None:
     program = tmp_path / "refused.py"
     program.write_text(REFUSED)
@@ -151,6 +154,7 @@ def test_where_tracing_is_refused_the_process_looks_at_itself_and_says_so(tmp_pa
     assert ended.stdout.splitlines() == [line, line]
 
 
+@pytest.mark.long
 def test_a_process_that_ends_or_never_was_leaves_what_was_seen() -> None:
     async def use(process: ComputeProcess) -> None:
         recording = await asyncio.to_thread(process.record, Sampling(), lambda _: None)

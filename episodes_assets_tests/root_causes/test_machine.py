@@ -81,6 +81,7 @@ def kill_myself() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.long
 def test_a_computation_that_the_kernel_kills() -> None:
     async def compute() -> None:
         process = ComputeProcess(1024)

@@ -296,6 +296,7 @@ class Fails:
             raise self.error
 
 
+@pytest.mark.long
 def test_a_long_outage_makes_nobody_wait_for_longer_after_it(system: System) -> None:
     """PgQueuer never forgets an attempt, so after a night without input there are thousands."""
     hand_out(system, 1)
