@@ -54,7 +54,7 @@ screenshots: $(INSTALLED) ## A working day in the browser (two minutes), picture
 	$(PYTHON_IN) pytest -p no:xdist -p no:randomly -o addopts=-ra episodes_assets_tests/dashboard/browser --pictures docs/images
 
 chaos: $(INSTALLED) ## Kill, stall and crash everything (45 minutes), into docs/promises.md; SEED=n, ONLY=test
-	$(PYTHON_IN) pytest -p no:xdist -p no:randomly -o addopts=-ra -o timeout=1800 episodes_assets_tests/chaos --chaos long \
+	$(PYTHON_IN) pytest -p no:xdist -p no:randomly -o addopts=-ra -o timeout=3600 episodes_assets_tests/chaos --chaos long \
 		--chaos-seed $(or $(SEED),1) --chaos-record $(VENV)/chaos.json $(if $(ONLY),-k $(ONLY))
 	$(if $(ONLY),,$(PYTHON_IN) pytest -n 2 -m "" --junitxml $(VENV)/promises.xml \
 		$$($(BIN)/python -m episodes_assets_tests.chaos.other_promises))
