@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # Not the scripts beside it: they name this folder to a shell, which misreads a quote or a dollar in it.
 PYTHON_IN := $(BIN)/python -P -m
 
-.PHONY: help run up test screenshots test-slow chaos lint format docs bench bench-large bench-quick clean
+.PHONY: help run up test test-long coverage screenshots test-slow chaos lint format docs bench bench-large bench-quick clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,9 +33,21 @@ up: $(INSTALLED) ## The whole system until Ctrl-C: databases, daemon, web UI, wo
 # `make test ORDER=` runs the tests in a random order, whose seed it prints.
 ORDER ?= --randomly-dont-reorganize
 
-test: $(INSTALLED) ## The tests (nine minutes, more on a busy machine); much of it is waiting, so four at a time; ORDER=: in random order
-	@sh scripts/install_browser.sh
+# Much of them is waiting, so four at a time.
+test: $(INSTALLED) ## The tests but the long ones (two and a half minutes); ORDER=: in a random order
 	$(PYTHON_IN) pytest -n 4 $(ORDER)
+
+test-long: $(INSTALLED) ## The long ones: whole days, attacks, a working day in the browser (six minutes)
+	@sh scripts/install_browser.sh
+	$(PYTHON_IN) pytest -n 4 $(ORDER) -m "long and not slow"
+
+coverage: $(INSTALLED) ## How much of the code these tests run, in all processes (quarter of an hour)
+	@sh scripts/install_browser.sh
+	@rm -rf $(VENV)/coverage
+	$(PYTHON_IN) coverage run -m pytest -n 4 --randomly-dont-reorganize -m "not slow" -o timeout=600
+	$(PYTHON_IN) coverage combine --quiet
+	$(PYTHON_IN) coverage html --quiet
+	$(PYTHON_IN) coverage report
 
 screenshots: $(INSTALLED) ## A working day in the browser (two minutes), pictured in docs/images
 	@sh scripts/install_browser.sh
@@ -49,7 +61,7 @@ chaos: $(INSTALLED) ## Kill, stall and crash everything (45 minutes), into docs/
 	$(if $(ONLY),,$(BIN)/python -m episodes_assets_tests.chaos.report $(VENV)/chaos.json $(VENV)/promises.xml \
 		docs/promises.md)
 
-test-slow: $(INSTALLED) ## The longer tests: whole ranges, 500,000 rows, chaos (twenty minutes)
+test-slow: $(INSTALLED) ## The slowest: whole ranges, 500,000 rows, chaos (twenty minutes)
 	$(PYTHON_IN) pytest -n 2 -m slow
 
 lint: $(BENCH_INSTALLED) ## Formatter, linter, types, import directions, Dagster definitions

@@ -50,6 +50,11 @@ def size(value: float) -> str:
     return f"{value / 1e6:,.0f} MB"
 
 
+def kilobytes(value: float) -> str:
+    """Fewer bytes, for people."""
+    return f"{value / 1e3:,.0f} kB"
+
+
 def rate(value: float) -> str:
     """Jobs in a second, for people."""
     return f"{value:,.0f} jobs/s"
@@ -79,9 +84,12 @@ def read_aims(run: Run) -> Iterator[Aim]:
     yield from _fleet(run)
     yield from _lake(run)
     yield from _publishing(run)
+    for page in run.find("the Results page"):
+        yield at_most(f"Results: {page.name}", 0.3, page.seconds, seconds)
     yield from _nights(run)
     yield from _backfill(run)
     yield from _labs(run)
+    yield from _profiling(run)
     beyond = run.named("imports", "definitions").seconds - run.named("imports", "dagster").seconds
     yield at_most("importing the definitions, beyond Dagster", 1, beyond, seconds)
     for each in run.find("commands"):
@@ -196,6 +204,14 @@ def _nights(run: Run) -> Iterator[Aim]:
         first, *others = nights.facts[part]
         what = f"a later night is {part}"
         yield at_most(what, 1.5, max(others) / first, times, " the first, whose tables are small")
+
+
+def _profiling(run: Run) -> Iterator[Aim]:
+    plain, *profiled = run.find("profiling")
+    for figure in profiled:
+        what = f"{figure.name} {figure.facts['rate']} times a second"
+        yield at_most(what, 1.05, figure.seconds / plain.seconds, times, " that without a profile")
+        yield at_most("its profile", 1e6, figure.facts["bytes"], kilobytes)
 
 
 def _backfill(run: Run) -> Iterator[Aim]:

@@ -460,11 +460,20 @@ def _rest(run: Run) -> str:
     others: list[Figure] = [
         *(
             figure
-            for group in ("publishing", "imports", "demo", "commands", "the login")
+            for group in (
+                "publishing",
+                "profiling",
+                "imports",
+                "demo",
+                "commands",
+                "the login",
+                "the Results page",
+                "a download",
+            )
             for figure in run.find(group)
         )
     ]
-    return f"""## Latency, publishing, the demo, the login
+    return f"""## Latency, publishing, profiles, the demo, the login, the Results page
 
 From a planned day to its first outcome in a running system: {seconds(latency.seconds)} at the median, of
 which {seconds(facts["until_handed_out"])} pass until the sensor hands it out (it ticks every

@@ -28,6 +28,7 @@ class Sizes:
         backfill_days: Days of the backfill to planned jobs.
         backfill_rows: Catalogue rows of each.
         published_days: Days of the backfill to published results.
+        results_days: Days of the history whose results are looked at, each with all jobs of a day.
         latency_days: Days planned in a running system.
         nights: Days worked one after the other, with statistics taken in between.
         big_factor: How many times the day's rows the big day has.
@@ -57,6 +58,7 @@ class Sizes:
     backfill_days: int = 878
     backfill_rows: int = 10_000
     published_days: int = 878
+    results_days: int = 878
     latency_days: int = 9
     nights: int = 4
     big_factor: int = 10
@@ -94,6 +96,7 @@ QUICK = Sizes(
     backfill_days=4,
     backfill_rows=300,
     published_days=2,
+    results_days=3,
     latency_days=1,
     nights=2,
     big_factor=2,

@@ -277,6 +277,14 @@ class ProcessFailed(EpisodesError):
     """A process of the system could not be started or ended by itself."""
 
 
+class ProfilerUnavailable(EpisodesError):
+    """A process cannot be profiled, or not as it is asked."""
+
+
+class ProfileMissing(EpisodesError):
+    """There is no such profile, or it is not finished."""
+
+
 class BadAccount(EpisodesError):
     """A name or a password that no account can have."""
 

@@ -151,7 +151,11 @@ class Settings(BaseSettings):
     consumer_dsn: SecretStr | None = Field(
         default=None,
         description="The results, a role that reads what is published.",
-        json_schema_extra=_page(Section.DATABASES, "`episodes results`, consumers", default=_EMBEDDED),
+        json_schema_extra=_page(
+            Section.DATABASES,
+            "web server, for its page *Results*; `episodes results`, consumers",
+            default=_EMBEDDED,
+        ),
     )
 
     admin_dsn: SecretStr | None = Field(
@@ -276,6 +280,19 @@ class Settings(BaseSettings):
         default=7,
         ge=1,
         description="How long PgQueuer's log of finished messages is kept.",
+        json_schema_extra=_page(Section.JOBS, "orchestrator"),
+    )
+    slow_step_factor: float = Field(
+        default=5.0,
+        ge=0,
+        description="A step that takes so many times what is usual, and a minute at least, is profiled by "
+        "itself; 0: none: docs/profiling.md.",
+        json_schema_extra=_page(Section.JOBS, "orchestrator"),
+    )
+    profile_days: int = Field(
+        default=30,
+        ge=1,
+        description="How long profiles are kept.",
         json_schema_extra=_page(Section.JOBS, "orchestrator"),
     )
     published_by_hour: int = Field(

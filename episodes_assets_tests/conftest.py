@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -28,6 +29,10 @@ from episodes_assets_tests.support.system import System, home_in_memory, throwaw
 __all__ = ["copied_accounts"]
 
 _COUNTER = itertools.count(1)
+
+# How long an example takes says more of what else the machine does than of our code.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -114,11 +119,14 @@ def fresh_system(server_home: Path, home: Path, patch: pytest.MonkeyPatch) -> It
     patch.setenv("EPISODES_STALL_MINUTES", "1")
     patch.delenv("DAGSTER_HOME", raising=False)
     patch.setenv("DAGSTER_HOME", str(prepare_dagster_home(load_settings())))
-    yield System(
+    system = System(
         home=home,
         dsns=dsns,
         admin={d.value: make_conninfo(admin, dbname=name) for d, name in names.items()},
     )
+    yield system
+    if "dagster" in vars(system):  # it was used
+        system.dagster.dispose()
     with psycopg.connect(admin, autocommit=True) as connection:
         for database, name in names.items():
             _give_back(connection, database, name)

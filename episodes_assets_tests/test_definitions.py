@@ -123,6 +123,7 @@ def test_what_is_on_by_default() -> None:
     assert nightly.default_status == dg.DefaultScheduleStatus.RUNNING
 
 
+@pytest.mark.long
 def test_it_loads_in_a_fresh_interpreter_without_a_database(tmp_path: Path) -> None:
     program = (
         "import episodes_assets.definitions as d; "

@@ -92,6 +92,10 @@ COMMANDS = {
             "there."
         ),
     ),
+    "profile": (
+        "profile:app",
+        "See where steps and micro-batches spend their time, by file and line; ask workers for more.",
+    ),
     "users": (
         "accounts:users_app",
         "Say who may log in to the dashboard with a password, and what they may do there.",

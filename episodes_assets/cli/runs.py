@@ -26,6 +26,7 @@ from episodes_assets.cli.context import (
     refuse_writable_input,
     require_reachable,
 )
+from episodes_assets.cli.profile import print_profiles_of_run
 from episodes_assets.cli.results import day_table, print_repairs
 from episodes_assets.cli.supervisor import temporary_workers
 from episodes_assets.days import days_between, parse_date, parse_day, parse_range
@@ -73,8 +74,12 @@ def materialize_days(
     first: dt.date,
     last: dt.date,
     run_config: Mapping[str, Any] | None = None,
+    *,
+    is_profiled: bool = False,
 ) -> str:
     """Materialise the whole graph for the days from `first` to `last` in one run.
+
+    A run that is profiled shows where its time went, also if it fails.
 
     Returns:
         The run's id.
@@ -85,20 +90,17 @@ def materialize_days(
         KeyboardInterrupt: If it is interrupted; the run is recorded as failed.
     """
     from episodes_assets.definitions import build_defs  # loads Dagster
+    from episodes_assets.defs.profiles import PROFILE_TAG
 
     job = build_defs().resolve_implicit_global_asset_job_def()
     run_id = str(uuid.uuid4())
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    partitions: dict[str, Any] = (
-        {"partition_key": first.isoformat()}
-        if first == last
-        else {
-            "tags": {
-                "dagster/asset_partition_range_start": first.isoformat(),
-                "dagster/asset_partition_range_end": last.isoformat(),
-            }
-        }
-    )
+    is_day = first == last
+    partitions: dict[str, Any] = {"partition_key": first.isoformat()} if is_day else {}
+    range_tags = {
+        "dagster/asset_partition_range_start": first.isoformat(),
+        "dagster/asset_partition_range_end": last.isoformat(),
+    }
     began, is_whole = time.monotonic(), False
     try:
         with (
@@ -111,11 +113,14 @@ def materialize_days(
                 run_id=run_id,
                 run_config={**quiet, **(run_config or {})},
                 raise_on_error=False,
+                tags={**({} if is_day else range_tags), **({PROFILE_TAG: "true"} if is_profiled else {})},
                 **partitions,
             )
         is_whole = result.success
     finally:
         _print_duration(first, last, time.monotonic() - began, is_whole=is_whole)
+    if is_profiled:
+        print_profiles_of_run(dsns, run_id)
     if not result.success:
         raise _explain_failure(result, run_id)
     return run_id
@@ -303,6 +308,13 @@ def run(
     as_planned: AsPlanned = False,
     since: Since = "",
     accept_lost_viewings: AcceptLost = False,
+    profile: Annotated[
+        bool,
+        typer.Option(
+            "--profile",
+            help="Profile the steps, and some of the fleet's micro-batches; show the hottest lines.",
+        ),
+    ] = False,
 ) -> None:
     """Materialise the whole graph for one day and show what was published.
 
@@ -319,7 +331,7 @@ def run(
         since=since,
         accept_lost=accept_lost_viewings,
     )
-    _materialize(day, day, workers, config, repair=repair)
+    _materialize(day, day, workers, config, repair=repair, profile=profile)
 
 
 def backfill(
@@ -425,7 +437,15 @@ def _config(
     )
 
 
-def _materialize(first: str, last: str, workers: int | None, config: dict[str, Any], *, repair: bool) -> None:
+def _materialize(
+    first: str,
+    last: str,
+    workers: int | None,
+    config: dict[str, Any],
+    *,
+    repair: bool,
+    profile: bool = False,
+) -> None:
     start, end = (parse_day(first),) * 2 if first == last else parse_range(first, last)
     settings = load_settings()
     dsns = ready_databases(settings)
@@ -436,7 +456,7 @@ def _materialize(first: str, last: str, workers: int | None, config: dict[str, A
         temporary_workers(settings, dsns, worker_count(workers, dsns)),
         open_instance(settings, dsns) as instance,
     ):
-        run_id = materialize_days(instance, dsns, start, end, config)
+        run_id = materialize_days(instance, dsns, start, end, config, is_profiled=profile)
         out.print(day_table(settings, dsns, instance, list(days_between(start, end))))
         if repair:
             print_repairs(dsns, run_id)

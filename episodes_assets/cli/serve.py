@@ -42,9 +42,10 @@ def webserver(
     """Serve Dagster's web UI behind a login until Ctrl-C.
 
     Needs EPISODES_DAGSTER_DSN, EPISODES_DASHBOARD_DSN and EPISODES_QUEUE_DSN; for the page Explain also
-    EPISODES_RESULTS_READER_DSN and the lake at EPISODES_LAKE_URL; without --workspace, also what the code
-    location needs. Users are made with `episodes users add`. Viewers see everything and
-    change nothing; operators may do all that the UI offers, and the audit log says who did what.
+    EPISODES_RESULTS_READER_DSN and the lake at EPISODES_LAKE_URL, for the page Results EPISODES_CONSUMER_DSN;
+    without --workspace, also what the code location needs. Users are made with `episodes users add`. Viewers
+    see everything and change nothing; operators may do all that the UI offers, and the audit log says who did
+    what.
     """
     # Dagster takes seconds to import; `--help` must not wait for it.
     from episodes_assets.dashboard.app import open_application

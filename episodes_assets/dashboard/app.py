@@ -37,6 +37,8 @@ from episodes_assets.dashboard.middleware import (
     SecurityHeaders,
 )
 from episodes_assets.dashboard.pages import STATIC
+from episodes_assets.dashboard.profiles import profile_routes
+from episodes_assets.dashboard.results import results_routes
 from episodes_assets.dashboard.site import Metrics, Site, site_of
 from episodes_assets.errors import BadSetting
 from episodes_assets.postgres.databases import Purpose
@@ -129,7 +131,12 @@ def open_application(
             lake_url=allowed_lake_url(settings),
             quarantine_limit=settings.quarantine_limit,
         )
-        pages = [*fleet_routes(queue_dsn, settings.environment), *explain_routes(sources)]
+        pages = [
+            *fleet_routes(queue_dsn, settings.environment),
+            *profile_routes(queue_dsn, settings.environment),
+            *explain_routes(sources),
+            *results_routes(dsns.by_purpose.get(Purpose.CONSUMER)),
+        ]
         yield create_application(site, ui, oidc=_oidc(configuration, pool), pages=pages)
 
 

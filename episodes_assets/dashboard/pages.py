@@ -1,10 +1,10 @@
-"""Our own pages: templates, what all of them are given, times and numbers as they show them, sparklines.
+"""Our own pages: templates, what all of them are given, times and numbers as they show them, small plots.
 
 What a page shows is its own module's.
 """
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.templating import Jinja2Templates
+
+from episodes_assets.days import ONE_DAY
 
 WIDTH = 600
 HEIGHT = 60
@@ -44,6 +46,50 @@ def draw(numbers: Sequence[float]) -> Sparkline:
     ]
     line = " ".join(points)
     return Sparkline(line, f"0,{HEIGHT} {line} {WIDTH},{HEIGHT}", top, numbers[-1])
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Numbers over days as SVG points, in a picture of `WIDTH` by `HEIGHT`.
+
+    Attributes:
+        lines: The points of a `polyline` for each run of numbers in which none is missing.
+        lowest: The least number, which touches the lower edge; None when all are missing.
+        highest: The greatest one, which touches the upper edge; None when all are missing.
+    """
+
+    lines: Sequence[str]
+    lowest: float | None
+    highest: float | None
+
+
+def plot(numbers: Mapping[dt.date, float | None]) -> Plot:
+    """Plot finite numbers by day, each day as far from the next as it is in the calendar.
+
+    Args:
+        numbers: By day, the oldest first; None, or a day that is left out, interrupts the line.
+    """
+    given = {day: number for day, number in numbers.items() if number is not None}
+    if not given:
+        return Plot([], None, None)
+    first, lowest, highest = min(numbers), min(given.values()), max(given.values())
+    step = WIDTH / max((max(numbers) - first).days, 1)
+    # Each taken from the half of it: the difference of two numbers may be greater than any number.
+    rise = highest / 2 - lowest / 2
+
+    def point(day: dt.date) -> str:
+        share = (given[day] / 2 - lowest / 2) / rise if rise else 0.5
+        return f"{(day - first).days * step:.1f},{HEIGHT - 2 - (HEIGHT - 4) * share:.1f}"
+
+    lines: list[list[str]] = []
+    before = None
+    for day in given:
+        if before is None or day - before != ONE_DAY:
+            lines.append([])
+        lines[-1].append(point(day))
+        before = day
+    # A line of one point would not be seen: it is drawn twice, which makes a dot of its round cap.
+    return Plot([" ".join(line if len(line) > 1 else line * 2) for line in lines], lowest, highest)
 
 
 FOLDER = Path(__file__).parent

@@ -10,11 +10,13 @@ from pydantic import Field
 from episodes_assets.days import parse_date
 from episodes_assets.defs.launches import launched_by
 from episodes_assets.defs.partitions import daily
+from episodes_assets.defs.profiles import PROFILE_TAG
 from episodes_assets.defs.resources import QueueDatabase
 from episodes_assets.defs.steps import NO_OPTIONS, RunOptions, as_dagster_failure
 from episodes_assets.ledger import held
 from episodes_assets.ledger.held import cancel_day
 from episodes_assets.ledger.held import retry_held_jobs as retry
+from episodes_assets.ledger.profiles import prune_profiles
 from episodes_assets.ledger.workers import forget_dead_workers
 from episodes_assets.ledger.workers import prune_message_log as prune
 from episodes_assets.settings import Settings
@@ -35,6 +37,16 @@ rework_days = dg.define_asset_job(
     config={"ops": _REWORK},
     description="Plan days anew from the drops they have, work all their jobs again, and publish them. "
     "Launched for a range of days, it is one run.",
+)
+profile_day = dg.define_asset_job(
+    "profile_day",
+    selection=dg.AssetSelection.all(),
+    config={"ops": {"episode_jobs": {"config": {"rework": False, "as_planned": False}}}},
+    tags={PROFILE_TAG: "true"},
+    description="Run a day and profile it: each step, and three micro-batches of the fleet. What was seen "
+    "stands with what is materialised, and on the page *Profiles*. Choose *Open launchpad* beside "
+    "*Materialize all*, pick the day. Of a day that is done little is done again: set `rework` to have all "
+    "its jobs worked again, and `as_planned` to have that done from the same viewings as before.",
 )
 _REPAIR = {"config": {"repair": True}}
 repair_days = dg.define_asset_job(
@@ -167,7 +179,8 @@ publish_day = dg.define_asset_job(
 
 
 @dg.op(
-    description="Delete old rows of PgQueuer's log of finished messages, and workers that are gone.",
+    description="Delete old rows of PgQueuer's log of finished messages, old profiles, and workers that are "
+    "gone.",
     config_schema=NO_OPTIONS,
 )
 def prune_message_log_op(
@@ -177,11 +190,13 @@ def prune_message_log_op(
     with queue_database.connect() as connection:
         rows = prune(connection, settings.queue_log_days)
         workers = forget_dead_workers(connection)
-    context.log.info(f"{rows:,} log rows deleted, {workers:,} workers forgotten")
+        old = prune_profiles(connection, settings.profile_days)
+    context.log.info(f"{rows:,} log rows and {old:,} profiles deleted, {workers:,} workers forgotten")
 
 
 @dg.job(
-    description="Keep PgQueuer's log of finished messages, and the list of workers, from growing for ever."
+    description="Keep PgQueuer's log of finished messages, profiles, and the list of workers from growing "
+    "for ever."
 )
 def prune_message_log() -> None:
     """Prune PgQueuer's log."""
@@ -193,6 +208,7 @@ JOBS = (
     publish_day,
     correct_day,
     rework_days,
+    profile_day,
     repair_days,
     retry_held_jobs,
     waive_held_jobs,

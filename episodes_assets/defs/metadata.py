@@ -5,12 +5,11 @@ Any browser shows the SVGs by themselves. What a step does is `steps`.
 
 import base64
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import pandas as pd
 
 from episodes_assets.planning.throughput import MOST_POINTS, FinishedBy
 
@@ -80,11 +79,9 @@ def image(svg: str, name: str) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![{name}](data:image/svg+xml;base64,{encoded})")
 
 
-def preview(frame: pd.DataFrame) -> dg.MarkdownMetadataValue:
-    """The rows of a small frame as Markdown."""
-    text = frame.astype("object").where(frame.notna(), "").astype("str")
-    lines = [list(text.columns), ["---"] * len(text.columns), *text.to_numpy().tolist()]
-    return dg.MetadataValue.md("\n".join("| " + " | ".join(line) + " |" for line in lines))
+def links(pages: Iterable[tuple[str, str]]) -> dg.MarkdownMetadataValue:
+    """Pages of the dashboard, each by its text and its path; the text is of our own words and numbers."""
+    return dg.MetadataValue.md("\n".join(f"- [{text}]({path})" for text, path in pages))
 
 
 def _cell(value: object) -> str | int | float | bool | None:

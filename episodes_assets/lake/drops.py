@@ -32,6 +32,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from episodes_assets.checks.consistency import DayDrops
@@ -64,6 +65,7 @@ from episodes_assets.planning.drop import (
 from episodes_assets.postgres import hosts
 
 VIEWED_SCHEMA = pa.schema({"epid": pa.int64()})
+TITLES = ["epid", "series", "season", "episode", "title"]
 _FILES_AT_ONCE = 8
 _ID_CHARACTERS = 16
 _NEVER_MISSING = {"epid": "int64", "algorithm_id": "int16"}
@@ -343,6 +345,32 @@ class Drops:
             for part in whole_episodes(batches, DROP_PART_ROWS) if file.metadata.num_rows else [empty]:
                 yield to_frame(part).astype(exact)
 
+    def read_titles(self, drop: Drop, epids: npt.NDArray[np.int64]) -> pa.Table:
+        """What the accepted rows of some episodes call them.
+
+        Args:
+            drop: The drop.
+            epids: Which episodes; those that it lacks are left out.
+
+        Returns:
+            `epid`, `series`, `season`, `episode` and `title`, one row for each episode, by epid: of several
+            rows the first.
+
+        Raises:
+            LakeDamaged: If the file is gone, was cut or changed.
+            SystemFailure: If the lake cannot be reached.
+        """
+        wanted = pa.array(epids)
+        parts = [ACCEPTED.empty_table().select(TITLES)]
+        with self.episodes.open(drop.episodes) as file:
+            for group in range(file.num_row_groups):
+                # Texts take most of the time, and are read only where one is wanted.
+                is_wanted = pc.is_in(file.read_row_group(group, ["epid"])["epid"], value_set=wanted)
+                if pc.any(is_wanted).as_py():
+                    parts.append(file.read_row_group(group, TITLES).select(TITLES).filter(is_wanted))
+        found = pa.concat_tables(parts)
+        return found.filter(pa.array(np.diff(found["epid"].to_numpy(), prepend=-1) != 0))
+
     def read_quarantine(self, drop: Drop) -> pd.DataFrame:
         """The refused rows with their `reasons`, and `as_found`: what could not be read, as JSON.
 
@@ -354,6 +382,22 @@ class Drops:
             table = file.read()
         rows = to_frame(table.select(SCHEMA.names))
         return rows.assign(**{name: table[name].to_pandas() for name in ("reasons", AS_FOUND)})
+
+    def first_refused(self, drop: Drop, limit: int) -> list[tuple[int, str]]:
+        """The first refused rows by epid: their epids, and the rules that they broke.
+
+        Args:
+            drop: The drop.
+            limit: How many at most; a row whose epid could not be read is left out.
+
+        Raises:
+            LakeDamaged: If the file is gone, was cut or changed.
+            SystemFailure: If the lake cannot be reached.
+        """
+        with self.quarantine.open(drop.quarantine) as file:
+            first = next(file.iter_batches(limit, columns=["epid", "reasons"]), None)
+        rows = first.to_pylist() if first is not None else []
+        return [(row["epid"], row["reasons"]) for row in rows if row["epid"] is not None]
 
     def read_viewed(self, drop: Drop) -> npt.NDArray[np.int64]:
         """The ascending epids viewed on the day, by what a release before the lake had recorded.

@@ -72,4 +72,10 @@ _EMBEDDED_ROLES = {
 
 ORCHESTRATOR = (Purpose.DAGSTER, Purpose.INPUT, Purpose.QUEUE, Purpose.RESULTS)
 FLEET = (Purpose.WORKER,)
-WEBSERVER = (Purpose.DAGSTER, Purpose.DASHBOARD, Purpose.QUEUE, Purpose.RESULTS_READER)
+WEBSERVER = (
+    Purpose.DAGSTER,
+    Purpose.DASHBOARD,
+    Purpose.QUEUE,
+    Purpose.RESULTS_READER,
+    Purpose.CONSUMER,
+)

@@ -115,6 +115,37 @@ def read_days(connection: Connection, first: dt.date, last: dt.date) -> list[Pub
         return cursor.fetchall()
 
 
+@dataclass(frozen=True)
+class Neighbours:
+    """The published days around a day.
+
+    Attributes:
+        earlier: The last one before it; None when there is none.
+        later: The first one after it; None when there is none.
+        latest: The last one of all; None when nothing is published.
+    """
+
+    earlier: dt.date | None
+    later: dt.date | None
+    latest: dt.date | None
+
+
+def find_neighbours(connection: Connection, day: dt.date) -> Neighbours:
+    """The published days around a day, which itself need not be published."""
+    with connection.cursor(row_factory=class_row(Neighbours)) as cursor:
+        cursor.execute(
+            """
+            SELECT (SELECT max(day) FROM published.days WHERE day < %(day)s) AS earlier,
+                (SELECT min(day) FROM published.days WHERE day > %(day)s) AS later,
+                (SELECT max(day) FROM published.days) AS latest
+            """,
+            {"day": day},
+        )
+        found = cursor.fetchone()
+    assert found is not None  # noqa: S101  a statement without FROM has one row
+    return found
+
+
 def read_history(connection: Connection, day: dt.date) -> list[PublishedDay]:
     """A day's publications, in the order in which they were made."""
     with connection.cursor(row_factory=class_row(PublishedDay)) as cursor:
@@ -238,7 +269,7 @@ def read_first_rows(connection: Connection, day: dt.date, each: int) -> list[Fir
     ]
 
 
-def read_rows(connection: Connection, day: dt.date, limit: int | None = None) -> "pd.DataFrame":
+def read_rows(connection: Connection, day: dt.date) -> "pd.DataFrame":
     """A day's published rows, as `episodes results` shows and exports them.
 
     Returns:
@@ -252,9 +283,9 @@ def read_rows(connection: Connection, day: dt.date, limit: int | None = None) ->
         cursor.execute(
             """
             SELECT day, epid, algorithm_id, window_start, window_end, covered_from, metrics
-            FROM published.results WHERE day = %s ORDER BY epid, algorithm_id LIMIT %s
+            FROM published.results WHERE day = %s ORDER BY epid, algorithm_id
             """,
-            [day, limit],
+            [day],
         )
         rows = pd.DataFrame(cursor.fetchall(), columns=[*keys, "metrics"])
     metrics = pd.DataFrame(rows["metrics"].tolist(), index=rows.index, dtype="object")

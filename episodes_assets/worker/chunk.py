@@ -45,6 +45,7 @@ from episodes_assets.worker.compute import (
     TimeLimits,
     run_micro_batch,
 )
+from episodes_assets.worker.profiler import Profiler
 
 
 def split_unavailable(
@@ -128,6 +129,7 @@ class ChunkRunner:
         activity: Set to what is computed.
         stopping: Set when the worker is to stop: claims of jobs that have not started are released.
         over: Set by the runner when the session must end.
+        profiler: Takes the profiles that are wanted; None to take none.
 
     Attributes:
         refusal: Why the worker may not work in this queue any more; None while it may.
@@ -141,12 +143,14 @@ class ChunkRunner:
         activity: Activity,
         stopping: asyncio.Event,
         over: asyncio.Event,
+        profiler: Profiler | None = None,
     ) -> None:
         self.refusal: EpisodesError | None = None
         self._ledger = ledger
         self._process = process
         self._rules = rules
         self._activity = activity
+        self._profiler = profiler
         self._stopping = stopping
         self._over = over
         self._compute_lock = asyncio.Lock()
@@ -295,6 +299,12 @@ class ChunkRunner:
         """Start jobs together; None when their outcomes are written."""
         if self._stopping.is_set():
             raise _Stopping
+        if self._profiler is None:
+            return await self._start_counted(claim, jobs)
+        async with self._profiler.batch(self._ledger, claim.day):
+            return await self._start_counted(claim, jobs)
+
+    async def _start_counted(self, claim: Claim, jobs: Sequence[ClaimedJob]) -> JobFailure | None:
         await self._ledger.execute(claims.count_start(self._ledger.connection, claim, jobs))
         began = time.perf_counter()
         try:

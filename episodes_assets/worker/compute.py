@@ -21,6 +21,8 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar, TypeVarTuple
 
@@ -30,10 +32,19 @@ import pandas as pd
 
 from episodes_assets.algorithms.compute import compute_outcomes
 from episodes_assets.algorithms.registry import AlgorithmUnavailable, get_registry, load
+from episodes_assets.errors import ProfilerUnavailable
 from episodes_assets.failures import describe_exit
 from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.lake.viewings import Viewings, covered_from, require_day
 from episodes_assets.ledger.claims import JobFailure
+from episodes_assets.profiling.engines import (
+    Recording,
+    RemoteSampler,
+    Sampling,
+    allow_tracing_by,
+    record,
+    serve_sampler,
+)
 
 
 @dataclass(frozen=True)
@@ -201,20 +212,24 @@ class ComputeProcess:
 
     Attributes:
         incarnation: How often the process was replaced; a new one has imported no algorithm yet.
+        pid: Of the process; None until it has begun with something.
     """
 
     def __init__(self, memory_megabytes: int) -> None:
         self.incarnation = 0
         self._memory_megabytes = memory_megabytes
+        self.pid: int | None = None
         self._executor = self._start()
 
     def _start(self) -> ProcessPoolExecutor:
+        context = multiprocessing.get_context("spawn")  # a forked child would share the worker's connections
+        self._sampler, own_end = context.Pipe()
+        self._sampler_lock = threading.Lock()
         return ProcessPoolExecutor(
             max_workers=1,
-            # A forked child would share the worker's connections.
-            mp_context=multiprocessing.get_context("spawn"),
+            mp_context=context,
             initializer=_prepare,
-            initargs=(self._memory_megabytes,),
+            initargs=(self._memory_megabytes, own_end),
         )
 
     async def run(
@@ -235,7 +250,7 @@ class ComputeProcess:
         loop = asyncio.get_running_loop()
         child: BaseProcess | None = None
         try:
-            pid = await loop.run_in_executor(self._executor, os.getpid)
+            pid = self.pid = await loop.run_in_executor(self._executor, os.getpid)
             child = next((each for each in multiprocessing.active_children() if each.pid == pid), None)
             future = loop.run_in_executor(self._executor, function, *args)
             done, _ = await asyncio.wait({future}, timeout=timeout_seconds)
@@ -252,6 +267,20 @@ class ComputeProcess:
                 f"the process that computed it died: {await _describe_end(child)}"
             ) from error
 
+    def record(self, sampling: Sampling, say: Callable[[str], None]) -> Recording:
+        """Begin a profile of the process, whatever it does, even if it hangs.
+
+        Args:
+            sampling: How.
+            say: Called with one line if the better engine is not to be had.
+
+        Raises:
+            ProfilerUnavailable: If there is no process yet, or no engine.
+        """
+        if self.pid is None:
+            raise ProfilerUnavailable("the worker computes nothing at the moment", "ask while it does")
+        return record(self.pid, sampling, partial(RemoteSampler, self._sampler, self._sampler_lock), say)
+
     def kill(self) -> None:
         """Kill the process; what it computes raises `ComputationDied`."""
         for process in multiprocessing.active_children():
@@ -263,7 +292,9 @@ class ComputeProcess:
 
     def _replace(self) -> None:
         self._executor.shutdown(wait=False)
+        self._sampler.close()
         self.incarnation += 1
+        self.pid = None
         self._executor = self._start()
 
 
@@ -275,12 +306,14 @@ async def _describe_end(child: BaseProcess | None) -> str:
     return f"it {describe_exit(child.exitcode)}"
 
 
-def _prepare(memory_megabytes: int) -> None:
+def _prepare(memory_megabytes: int, sampler: Connection) -> None:
+    allow_tracing_by(os.getppid())  # for py-spy, which the worker starts
     # Ctrl-C reaches the whole process group; the worker decides what becomes of a computation.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Not of the address space, which libraries reserve without ever using it.
     resource.setrlimit(resource.RLIMIT_DATA, (memory_megabytes << 20, memory_megabytes << 20))
     threading.Thread(target=_die_with_the_worker, daemon=True).start()
+    threading.Thread(target=serve_sampler, args=(sampler,), daemon=True).start()
 
 
 def _die_with_the_worker() -> None:

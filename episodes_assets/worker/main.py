@@ -37,6 +37,7 @@ from episodes_assets.postgres.locks import LockWatch
 from episodes_assets.postgres.session import SessionKind, pin_async
 from episodes_assets.worker.chunk import ChunkRules, ChunkRunner
 from episodes_assets.worker.compute import ComputeProcess, TimeLimits, warm_up
+from episodes_assets.worker.profiler import Profiler
 
 log = logging.getLogger(__name__)
 BEAT_SECONDS = 5.0
@@ -55,12 +56,14 @@ class Presence:
         environment: The worker's own; nothing is written to a queue of another one.
         name: Its process.
         activity: What it does.
+        profiler: Takes profiles of what it does, also while that hangs; None to take none.
     """
 
     queue_dsn: str
     environment: str
     name: WorkerName
     activity: Activity
+    profiler: Profiler | None = None
 
     async def keep(self, stopped: asyncio.Event) -> None:
         """Write heartbeats until the worker has stopped, and record the stop.
@@ -92,6 +95,8 @@ class Presence:
                 await ledger.execute(send_heartbeat(connection, self.name, self.activity, is_last=is_last))
                 if is_last:
                     return
+                if self.profiler is not None:
+                    await self.profiler.look(ledger)
                 await _wait(stopped, BEAT_SECONDS)
 
 
@@ -132,6 +137,7 @@ class Sessions:
         activity: Set to what the worker does.
         environment: The worker's own, to which the queue must belong.
         heartbeat_seconds: Silence after which a worker's messages go to another.
+        profiler: Takes the profiles that are wanted; None to take none.
     """
 
     queue_dsn: str
@@ -140,6 +146,7 @@ class Sessions:
     activity: Activity
     environment: str
     heartbeat_seconds: float
+    profiler: Profiler | None = None
 
     async def work(self, stopping: asyncio.Event) -> None:
         """Work until stopped; connect again, with growing pauses (backoff), whenever the queue goes away.
@@ -185,7 +192,9 @@ class Sessions:
             manager = QueueManager(OwnMessages.from_asyncpg_connection(messages))
             manager.shutdown = over
             ledger = GuardedLedger(connection, self.environment, self.heartbeat_seconds)
-            runner = ChunkRunner(ledger, self.process, self.rules, self.activity, stopping, over)
+            runner = ChunkRunner(
+                ledger, self.process, self.rules, self.activity, stopping, over, self.profiler
+            )
 
             @manager.entrypoint(ENTRYPOINT, on_failure="hold")
             async def work_chunk(job: Job) -> None:
@@ -292,15 +301,23 @@ async def _work(config: WorkerConfig) -> None:
         retry_seconds=config.retry_seconds,
     )
     stopped = asyncio.Event()
-    presence = Presence(config.queue_dsn, config.environment, name, activity)
+    profiler = Profiler(str(name), process)
+    presence = Presence(config.queue_dsn, config.environment, name, activity, profiler)
     heartbeats = asyncio.create_task(presence.keep(stopped))
     log.info("worker %s is ready", name)
     try:
         sessions = Sessions(
-            config.queue_dsn, process, rules, activity, config.environment, config.heartbeat_seconds
+            config.queue_dsn,
+            process,
+            rules,
+            activity,
+            config.environment,
+            config.heartbeat_seconds,
+            profiler,
         )
         await sessions.work(stopping)
     finally:
+        profiler.close()
         await end_presence(heartbeats, stopped)
         if watcher is not None:
             watcher.cancel()

@@ -93,7 +93,8 @@ viewing = st.tuples(
 window_starts = st.dates(DAY - dt.timedelta(days=400), DAY) | st.dates(DAY - dt.timedelta(days=3), DAY)
 
 
-@settings(max_examples=150, deadline=None)
+@pytest.mark.long
+@settings(max_examples=150)
 @given(
     st.lists(
         st.tuples(st.integers(-3, 2), st.integers(0, 2), window_starts),
@@ -115,7 +116,8 @@ def test_many_jobs_at_once_agree_with_one_by_one(
                 assert found[name] == pytest.approx(value, abs=1e-6)
 
 
-@settings(max_examples=50, deadline=None)
+@pytest.mark.long
+@settings(max_examples=50)
 @given(st.lists(viewing, max_size=30), st.randoms())
 def test_neither_the_order_of_viewings_nor_the_company_changes_a_digit(
     viewings: list[tuple[Any, ...]], random: Any

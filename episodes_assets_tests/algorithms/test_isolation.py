@@ -14,7 +14,7 @@ from episodes_assets.postgres.databases import Purpose
 from episodes_assets.settings import WITHHELD
 from episodes_assets_tests.support.system import System, day
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.long]
 
 # Notes in a file each process that runs it, with all that the process can see.
 MODULE = """

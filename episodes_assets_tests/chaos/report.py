@@ -72,8 +72,8 @@ def _repeat(record: Mapping[str, Any]) -> str:
 
 Every choice follows from one seed. A violation is printed with the command that repeats it, such as
 `make chaos SEED={record["seed"]} ONLY=test_any_order_of_steps`. The same tests run in a short form in
-`make test`, the longer of them in `make test-slow`; what they attack there is a sample that the seed
-picks."""
+`make test`, the longer of them in `make test-long` and `make test-slow`; what they attack there is a sample
+that the seed picks."""
 
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

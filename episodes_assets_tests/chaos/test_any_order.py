@@ -311,7 +311,6 @@ def test_any_order_of_steps(system: System, chaos: Chaos) -> None:
                 settings=settings(
                     max_examples=examples,
                     stateful_step_count=steps,
-                    deadline=None,
                     database=None,
                     # Shrinking a failure to its shortest history takes minutes.
                     phases=chaos.pick(short=[Phase.generate], long=[Phase.generate, Phase.shrink]),

@@ -21,6 +21,7 @@ from episodes_assets_tests.support.own_server import HOST, free_port
 from episodes_assets_tests.support.system import System, day
 
 
+@pytest.mark.long
 def test_a_fan_out_tick_killed_at_each_statement(system: System, chaos: Chaos) -> None:
     system.generate(day(1), day(2), episodes=40)
     system.plan(day(1), day(2))

@@ -27,6 +27,8 @@ from episodes_assets_tests.support.plans import NO_DIGEST
 from episodes_assets_tests.support.publishing import publish, read_jobs
 from episodes_assets_tests.support.system import System, day
 
+pytestmark = pytest.mark.long
+
 T = TypeVar("T")
 LATEST_SECONDS = 0.01  # between the two: about as long as one of them takes
 

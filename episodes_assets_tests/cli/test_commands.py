@@ -49,6 +49,7 @@ COMMANDS = [
     ("audit",),
     ("results",),
     ("explain",),
+    *(("profile", each) for each in ("workers", "attach", "list", "show")),
     ("history",),
 ]
 
@@ -73,6 +74,7 @@ def test_the_list_of_commands_says_what_each_does(name: str) -> None:
         (["audit", "--help"], {"psycopg"}),
         (["results", "--help"], {"psycopg"}),
         (["explain", "--help"], {"psycopg"}),
+        (["profile", "--help"], {"psycopg"}),
         (["state", "--help"], {"adbc_driver_postgresql", "psycopg", "numpy", "pandas", "pyarrow"}),
     ],
 )
@@ -201,6 +203,7 @@ def writes_to_standard_output_as_it_is(folder: Path) -> None:
     assert (ended.returncode, ended.stderr) == (1, f"error: {why}\n")
 
 
+@pytest.mark.long
 def test_input_to_results(system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generated, _ = output("input", "generate", "--episodes", "60", "--days", "2", "--history", "2")
     assert "2 drops with" in generated
@@ -279,6 +282,7 @@ def test_loading_several_files_of_a_table(
     assert system.query("input", "SELECT count(*) FROM viewings") == [(3,)]
 
 
+@pytest.mark.long
 def test_the_state_moves_to_another_system(system: System, tmp_path: Path) -> None:
     system.generate(day(1), day(4))
     system.plan(day(1), day(3))
@@ -319,6 +323,7 @@ def test_the_demo_keeps_its_hands_off_configured_databases(system: System) -> No
     assert "unset every EPISODES_*_DSN" in str(refusal("demo"))
 
 
+@pytest.mark.long
 def test_the_demo_from_nothing_and_again(system: System, tmp_path: Path) -> None:
     nothing = {purpose.setting: "" for purpose in Purpose}
     home = throwaway(tmp_path / "new" / "fresh")
@@ -338,6 +343,7 @@ def test_the_demo_from_nothing_and_again(system: System, tmp_path: Path) -> None
     assert {path.relative_to(home) for path in open_to_others} == set()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_ctrl_c_ends_a_run_in_one_line_and_the_day_can_be_run_again(
     system: System, number: signal.Signals

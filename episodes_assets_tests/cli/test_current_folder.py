@@ -15,7 +15,7 @@ from episodes_assets.cli.supervisor import episodes_argv
 from episodes_assets_tests.support.own_server import free_port
 from episodes_assets_tests.support.system import System, day
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.long]
 
 EPISODES = Path(sys.executable).with_name("episodes")
 

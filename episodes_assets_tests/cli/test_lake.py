@@ -11,7 +11,7 @@ from episodes_assets.lake.viewings import Viewings
 from episodes_assets_tests.support.input_viewings import fill, watch
 from episodes_assets_tests.support.system import System, day, failure
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.long]
 
 BEFORE = day(1) - dt.timedelta(days=1)
 

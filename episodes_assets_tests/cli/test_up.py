@@ -127,7 +127,7 @@ def test_a_backfill_through_the_daemon_publishes_what_a_range_does(system: Syste
         given = {name for name, value in ui.environ().items() if name.endswith("_DSN") and value != WITHHELD}
         assert given == {
             "EPISODES_DAGSTER_DSN", "EPISODES_DASHBOARD_DSN", "EPISODES_QUEUE_DSN",
-            "EPISODES_RESULTS_READER_DSN",
+            "EPISODES_RESULTS_READER_DSN", "EPISODES_CONSUMER_DSN",
         }  # fmt: skip
         # Nothing but the login is open to other users of this machine: no port, no folder.
         assert {at.laddr.port for each in children for at in each.net_connections() if listens(at)} == {port}

@@ -15,7 +15,7 @@ from episodes_assets_tests.support.older_release import become_older
 from episodes_assets_tests.support.older_snapshots import contents
 from episodes_assets_tests.support.system import System, day, failure
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.long]
 
 AGREE = "The databases and the lake agree"
 

@@ -59,6 +59,7 @@ def test_an_empty_queue_teaches(system: System) -> None:
     assert posts(page) == set()
 
 
+@pytest.mark.long
 def test_workers_and_jobs_that_fail_are_seen_and_tried_again(
     system: System, tmp_path: Path, queue: Connection
 ) -> None:
@@ -113,6 +114,8 @@ def test_workers_and_jobs_that_fail_are_seen_and_tried_again(
             "/fleet/days/2018-03-01/retry",
             "/fleet/days/2018-03-01/jobs/1/90/retry",
             "/fleet/days/2018-03-01/jobs/2/90/retry",
+            "/profiles/batches",
+            f"/profiles/workers/{row.one('th').text.split()[0]}",
         }
     page = press(browser, "/fleet/days/2018-03-01/jobs/2/90/retry")
     assert "Back with the fleet: 1 job of 2018-03-01." in page.text

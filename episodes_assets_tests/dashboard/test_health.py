@@ -21,7 +21,7 @@ from episodes_assets_tests.chaos.proxy import StallingProxy, stalling_proxy
 from episodes_assets_tests.dashboard.served import Dashboard
 from episodes_assets_tests.support.system import System
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.long]
 
 # Of the machine, on top of what is promised.
 SLACK_SECONDS = 3.0

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from episodes_assets.dashboard import pages
-from episodes_assets.dashboard.pages import HEIGHT, WIDTH, draw
+from episodes_assets.dashboard.pages import HEIGHT, WIDTH, draw, plot
 
 NOON = dt.datetime(2018, 3, 1, 12, tzinfo=dt.UTC)
 
@@ -48,3 +48,23 @@ def test_a_line_stays_in_its_picture(numbers: list[float]) -> None:
     assert len(points) == len(numbers)
     assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in points)
     assert (drawn.top, drawn.latest) == (max(numbers), numbers[-1])
+
+
+NUMBERS = st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**63)
+
+
+@given(st.dictionaries(st.dates(dt.date(2018, 3, 1), dt.date(2018, 5, 1)), NUMBERS, max_size=70))
+def test_a_plot_has_a_line_for_each_run_of_days_and_stays_in_its_picture(
+    numbers: dict[dt.date, float | None],
+) -> None:
+    in_order = dict(sorted(numbers.items()))
+    drawn = plot(in_order)
+    given = [day for day, number in in_order.items() if number is not None]
+    runs = sum(day - dt.timedelta(days=1) not in given for day in given)
+    assert len(drawn.lines) == runs
+    points = [tuple(map(float, point.split(","))) for line in drawn.lines for point in line.split()]
+    assert len({x for x, _ in points}) == len(given)
+    assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in points)
+    assert all(len(line.split()) > 1 for line in drawn.lines)
+    values = [number for number in in_order.values() if number is not None]
+    assert (drawn.lowest, drawn.highest) == ((min(values), max(values)) if values else (None, None))

@@ -37,6 +37,7 @@ def listening(dashboard: Dashboard, configuration: Configuration) -> Iterator[in
         yield port
 
 
+@pytest.mark.long
 def test_over_tls(dashboard: Dashboard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pem, key = certificate_for("127.0.0.1", tmp_path / "tls")
     monkeypatch.setenv("EPISODES_TLS_CERTIFICATE", str(pem))
@@ -168,6 +169,7 @@ def test_a_taken_port_is_one_plain_line(system: System) -> None:
         assert f"cannot listen on 127.0.0.1, port {port}" in str(refusal("webserver", "--port", port))
 
 
+@pytest.mark.long
 def test_the_command_serves_until_it_is_told_to_stop(system: System) -> None:
     workspace = system.home / "no-code.yaml"
     workspace.write_text("load_from: []\n", encoding="utf-8")
@@ -189,6 +191,7 @@ def test_the_command_serves_until_it_is_told_to_stop(system: System) -> None:
     assert "Traceback" not in said
 
 
+@pytest.mark.long
 def test_its_own_code_server_is_handed_no_secret_of_the_dashboard(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from episodes_assets.days import ONE_DAY, days_between
 from episodes_assets_tests.defs.launchpad import Launchpad, opened_ui
 from episodes_assets_tests.support.system import System, day, failure
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.long]
 
 GRAPH = (
     "input_episodes",

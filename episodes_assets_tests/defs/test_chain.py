@@ -84,17 +84,25 @@ def test_a_run_that_was_killed_keeps_its_days_for_minutes_only(system: System) -
         }
 
 
-def test_the_log_of_messages_is_pruned(system: System) -> None:
+def test_the_log_of_messages_and_old_profiles_are_pruned(system: System) -> None:
     insert = (
         "INSERT INTO pgqueuer_log (created, job_id, status, priority, entrypoint, aggregated)"
         " VALUES (now() - make_interval(days => %s), 1, 'successful', 0, 'x', %s)"
     )
     for days, aggregated in ((8, True), (8, False), (1, True)):
         system.query("queue", insert, [days, aggregated])
+    for days in (31, 29):
+        system.query(
+            "queue",
+            "INSERT INTO ledger.profiles (kind, reason, requested_by, requested_at, expires_at, rate,"
+            " most_seconds) VALUES ('batch', '', %s, now() - make_interval(days => %s), now(), 1, 1)",
+            [str(days), days],
+        )
     with dg.DagsterInstance.get() as instance:
         job = build_defs().resolve_job_def("prune_message_log")
         assert job.execute_in_process(instance=instance, run_config=QUIET).success
     assert system.query("queue", "SELECT count(*) FROM pgqueuer_log") == [(2,)]
+    assert system.query("queue", "SELECT requested_by FROM ledger.profiles") == [("29",)]
 
 
 def test_an_unreachable_database_is_a_skip_and_not_an_error(

@@ -53,6 +53,7 @@ def insert_episodes(system: System, number: int, good: int, bad: int = 0) -> Non
     system.insert_drop(on, [(-1 - epid, 0, on, on) for epid in range(bad)])
 
 
+@pytest.mark.long
 def test_ordinary_days_pass_and_each_later_fault_is_found(system: System) -> None:
     system.generate(day(1), day(2), episodes=500)
     planned = system.materialize(day(1), day(2), select=PLANNING)
@@ -115,6 +116,7 @@ def assert_each_fault(system: System, asset: str, check: str, database: str, fau
         assert repaired.success, failure(repaired)
 
 
+@pytest.mark.long
 def test_outcomes_that_are_missing_or_of_a_superseded_plan(system: System) -> None:
     for number in (1, 2):
         insert_episodes(system, number, 5)
@@ -146,6 +148,7 @@ def test_outcomes_that_are_missing_or_of_a_superseded_plan(system: System) -> No
 FILES = ("episodes", "quarantine", "viewed")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", ["a row lost while reading", "a row lost in the file"])
 def test_a_drop_that_lost_a_row(system: System, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     insert_episodes(system, 1, 5)
@@ -169,6 +172,7 @@ def test_a_drop_that_lost_a_row(system: System, monkeypatch: pytest.MonkeyPatch,
     assert system.query("results", "SELECT FROM state.tracked_days") == []
 
 
+@pytest.mark.long
 def test_a_large_quarantine_warns_and_a_larger_one_stops(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +195,7 @@ def test_a_large_quarantine_warns_and_a_larger_one_stops(
     system.plan(day(2))
 
 
+@pytest.mark.long
 def test_a_drop_of_a_tenth_is_flagged_and_planned(system: System) -> None:
     for number, rows in ((1, 20), (2, 30), (3, 20), (4, 20), (5, 2)):
         insert_episodes(system, number, rows)
@@ -215,6 +220,7 @@ TRIGGER = (
 )
 
 
+@pytest.mark.long
 def test_a_state_that_somebody_meddles_with(system: System) -> None:
     insert_episodes(system, 1, 5)
     insert_episodes(system, 2, 5)
@@ -238,6 +244,7 @@ def test_a_state_that_somebody_meddles_with(system: System) -> None:
         assert repaired.success, failure(repaired)
 
 
+@pytest.mark.long
 def test_slow_planning_is_told_while_it_runs_and_flagged_at_its_end(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:

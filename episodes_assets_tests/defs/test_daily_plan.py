@@ -56,6 +56,7 @@ def let_pass(system: System, hours: float) -> None:
     )
 
 
+@pytest.mark.long
 def test_three_nights_without_a_daemon_are_made_up_for(system: System, ui: Launchpad) -> None:
     insert_drops(system, 1, 2, 3, 4)
     assert tick(ui, night_after(1)) == ("", [[day(1)]])
@@ -69,6 +70,7 @@ def test_three_nights_without_a_daemon_are_made_up_for(system: System, ui: Launc
     assert tick(ui, night_after(5))[1] == [[day(5)]]
 
 
+@pytest.mark.long
 def test_the_days_up_to_a_missing_drop_are_planned_and_the_rest_waits(system: System, ui: Launchpad) -> None:
     insert_drops(system, 1, 2, 4, 5)
     tick(ui, night_after(1))
@@ -84,6 +86,7 @@ def test_the_days_up_to_a_missing_drop_are_planned_and_the_rest_waits(system: Sy
     assert tick(ui, night_after(5) + 3 * FIVE_MINUTES) == ("", [[day(3), day(4), day(5)]])
 
 
+@pytest.mark.long
 def test_days_that_are_kept_need_no_drop(system: System, ui: Launchpad) -> None:
     insert_drops(system, 1, 2, 3)
     tick(ui, night_after(1))
@@ -133,6 +136,7 @@ def test_a_day_that_was_tracked_and_not_planned_is_not_forgotten(system: System,
     assert tick(ui, night_after(4))[1] == [[day(2), day(3), day(4)]]
 
 
+@pytest.mark.long
 def test_an_imported_state_is_the_first_days_yesterday(system: System, ui: Launchpad) -> None:
     insert_drops(system, 11, 12)
     with connect(system.dsn(Purpose.RESULTS), autocommit=True) as results:
@@ -142,6 +146,7 @@ def test_an_imported_state_is_the_first_days_yesterday(system: System, ui: Launc
     assert planned(system) == [day(11), day(12)]
 
 
+@pytest.mark.long
 def test_without_a_history_the_newest_day_begins_one(system: System, ui: Launchpad) -> None:
     insert_drops(system, 1, 2)
     reason, runs = tick(ui, night_after(3))
@@ -164,6 +169,7 @@ def test_never_are_there_two_runs_for_a_day(system: System, ui: Launchpad) -> No
     assert tick(ui, night_after(3) + FIVE_MINUTES)[1] == [[day(3)]]
 
 
+@pytest.mark.long
 def test_a_broken_history_is_told_and_nothing_is_launched(system: System, ui: Launchpad) -> None:
     insert_drops(system, 1, 2, 3)
     tick(ui, night_after(2))

@@ -52,7 +52,19 @@ def test_a_day_and_its_rerun(system: System) -> None:
     by_algorithm = metadata["episode_jobs"]["jobs by algorithm"]
     assert isinstance(by_algorithm, dg.TableMetadataValue)
     assert sum(int(str(r.data["jobs"])) for r in by_algorithm.records) == len(rows)
-    assert "| epid |" in str(metadata["published_results"]["preview"].value)
+    published = metadata["published_results"]
+    top = published["top 10 by views"]
+    assert isinstance(top, dg.TableMetadataValue)
+    views = [int(str(r.data["views"])) for r in top.records]
+    assert views == sorted(views, reverse=True)
+    assert len(views) == 10
+    assert all(r.data["series"] and r.data["title"] for r in top.records)
+    assert published["rows by day"].value
+    assert published["all rows"].value == "- [reach of 2018-03-01](/results/2018-03-01/reach)"
+    refused = str(shown["quarantined rows"].value).splitlines()
+    assert refused[0] == "- [-17: epid_negative](/explain/2018-03-01/-17)"
+    titled = "SELECT count(*), count(title) FROM published.episodes"
+    assert system.query("results", titled) == [(rows["epid"].nunique(),) * 2]
     assert all("seconds" in each for each in metadata.values())
     worked = metadata["job_outcomes"]
     plot = str(worked["jobs over time"].value).removesuffix(")")
@@ -70,6 +82,25 @@ def test_a_day_and_its_rerun(system: System) -> None:
     assert "failed jobs" not in worked
 
 
+@pytest.mark.long
+def test_a_day_is_published_also_where_nobody_knows_its_titles_any_more(system: System) -> None:
+    system.insert_drop(day(1), [(epid, 0, "2018-02-01", "2018-02-01") for epid in range(1, 4)])
+    system.plan(day(1))
+    system.finish_jobs()
+    (file,) = Path(system.settings.lake).glob("episodes/day=*/*.parquet")
+    file.unlink()
+    result = system.materialize(day(1), select=["published_results"])
+    assert result.success, failure(result)
+    assert len(system.published()) == 3
+    said = [entry.user_message for entry in system.dagster.all_logs(result.run_id)]
+    assert any("the titles of published episodes are not up to date: " in each for each in said)
+    (materialized,) = result.asset_materializations_for_node("published_results")
+    top = materialized.metadata["top 10 by views"]
+    assert isinstance(top, dg.TableMetadataValue)
+    assert {r.data["title"] for r in top.records} == {None}
+
+
+@pytest.mark.long
 def test_a_range_and_single_days_plan_the_same(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(defs_metadata, "DAYS_SHOWN", 2)
     system.generate(day(1), day(6))
@@ -90,6 +121,7 @@ def test_a_range_and_single_days_plan_the_same(system: System, monkeypatch: pyte
     assert all(ranged.values())
 
 
+@pytest.mark.long
 def test_old_drops_may_be_deleted_upstream(system: System) -> None:
     system.generate(day(1), day(3))
     system.plan(day(1), day(3))
@@ -102,6 +134,7 @@ def test_old_drops_may_be_deleted_upstream(system: System) -> None:
     assert [system.jobs(day(n)) for n in (1, 2, 3)] == jobs
 
 
+@pytest.mark.long
 def test_a_day_with_no_drop_anywhere_fails_and_touches_nothing(system: System) -> None:
     system.generate(day(1), day(4))
     system.plan(day(1), day(2))
@@ -116,6 +149,7 @@ def test_a_day_with_no_drop_anywhere_fails_and_touches_nothing(system: System) -
     assert system.fingerprint() == before
 
 
+@pytest.mark.long
 def test_a_gap_is_refused_before_anything_is_planned(system: System) -> None:
     system.generate(day(1), day(5))
     system.plan(day(1))
@@ -125,6 +159,7 @@ def test_a_gap_is_refused_before_anything_is_planned(system: System) -> None:
     assert system.jobs(day(4)) == []
 
 
+@pytest.mark.long
 def test_a_refresh_takes_a_new_drop_and_stops_what_was_built_on_the_old(system: System) -> None:
     system.generate(day(1), day(3))
     system.plan(day(1), day(2))
@@ -138,6 +173,7 @@ def test_a_refresh_takes_a_new_drop_and_stops_what_was_built_on_the_old(system: 
     system.plan(day(2), day(3))
 
 
+@pytest.mark.long
 def test_a_refresh_without_a_drop_keeps_what_was_taken(system: System) -> None:
     system.generate(day(1), day(2))
     system.plan(day(1))
@@ -148,6 +184,7 @@ def test_a_refresh_without_a_drop_keeps_what_was_taken(system: System) -> None:
     assert system.drops.require(day(1)) == kept
 
 
+@pytest.mark.long
 def test_publishing_looks_at_what_it_depends_on(system: System) -> None:
     system.generate(day(1), day(1))
     system.plan(day(1))
@@ -156,6 +193,7 @@ def test_publishing_looks_at_what_it_depends_on(system: System) -> None:
     assert system.query("results", "SELECT FROM published.days") == []
 
 
+@pytest.mark.long
 def test_without_workers_the_day_fails_and_says_so(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EPISODES_STALL_MINUTES", "0.02")
     system.generate(day(1), day(1))
@@ -169,6 +207,7 @@ def one_job_a_day(system: System, last: int) -> None:
     system.plan(day(1), day(last))
 
 
+@pytest.mark.long
 def test_a_day_waits_for_its_turn_while_the_fleet_works_others(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +226,7 @@ def test_a_day_waits_for_its_turn_while_the_fleet_works_others(
     assert result.success, failure(result)
 
 
+@pytest.mark.long
 def test_what_moves_while_it_is_looked_at_is_told_in_plain_words(system: System) -> None:
     one_job_a_day(system, 1)
     system.hold_jobs("true")
@@ -199,6 +239,7 @@ def test_what_moves_while_it_is_looked_at_is_told_in_plain_words(system: System)
             _refuse_held(dg.build_asset_context(), queue, progress)
 
 
+@pytest.mark.long
 def test_waiting_for_the_drop_leaves_retries_for_an_outage(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,6 +273,7 @@ LATER_ROWS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dates", LATER_ROWS.values(), ids=LATER_ROWS)
 def test_a_drop_is_waited_for_whatever_is_there_of_other_days(
     system: System, monkeypatch: pytest.MonkeyPatch, dates: Sequence[str | None]
@@ -255,6 +297,7 @@ def test_a_drop_is_waited_for_whatever_is_there_of_other_days(
     assert looks == 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_known_by", ["its state", "an older version"])
 def test_a_drop_that_was_there_before_is_gone_and_not_waited_for(system: System, is_known_by: str) -> None:
     system.generate(day(1), day(1))
@@ -273,6 +316,7 @@ def test_a_drop_that_was_there_before_is_gone_and_not_waited_for(system: System,
     assert f"and what was taken of it ({kept.snapshot_id}) from the lake: restore the lake at" in gone
 
 
+@pytest.mark.long
 def test_a_very_old_day_of_a_history_that_began_of_late_may_still_arrive(system: System) -> None:
     system.insert_drop(day(400), [(1, 0, "2018-02-01", "2018-02-01")])
     system.plan(day(400))
@@ -285,6 +329,7 @@ def test_an_input_without_any_drop_says_so(system: System) -> None:
     assert "has not arrived in the input database, which has none of any other day either" in missing
 
 
+@pytest.mark.long
 def test_dates_that_no_calendar_has_are_quarantined_and_text_survives(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,6 +348,7 @@ def test_dates_that_no_calendar_has_are_quarantined_and_text_survives(
     }
 
 
+@pytest.mark.long
 def test_viewings_on_the_edges_in_the_future_and_of_unknown_episodes(system: System) -> None:
     system.insert_drop(day(1), [(e, 0, "2018-02-01", "2018-02-01") for e in (1, 2, 3)])
     system.insert_drop(day(2), [(e, 0, "2018-02-01", "2018-02-01") for e in (1, 2, 3)])
@@ -351,6 +397,7 @@ def test_days_at_once_publish_what_single_days_publish(system: System) -> None:
     assert system.published().equals(rows)
 
 
+@pytest.mark.long
 def test_a_lake_elsewhere_than_in_the_home(
     system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,7 @@ def test_a_selection_of_all_or_of_a_group_leaves_them_out() -> None:
     assert "must be a subset of existing executable asset keys" in str(refused.value.__cause__)
 
 
+@pytest.mark.long
 def test_what_was_worked_is_fresh_and_nothing_is_recorded_of_what_others_own(system: System) -> None:
     system.insert_drop(day(1), [(epid, 0, "2018-02-01", "2018-02-01") for epid in range(3)])
     one = str(day(1))

@@ -81,6 +81,7 @@ def fill_in(config: Mapping[str, Any], op: str, **values: str) -> dict[str, Any]
     return {**config, "ops": {**ops, op: {"config": {**ops[op]["config"], **values}}}}
 
 
+@pytest.mark.long
 def test_a_day_is_materialised_corrected_and_published_without_failed_jobs(system: System) -> None:
     system.insert_drop(day(1), [(epid, 0, "2018-02-01", "2018-02-01") for epid in range(1, 11)])
     one = str(day(1))

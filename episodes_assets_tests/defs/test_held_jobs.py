@@ -31,6 +31,7 @@ def queue(system: System) -> Iterator[Connection]:
         yield opened
 
 
+@pytest.mark.long
 def test_publishing_without_held_jobs_and_with_them_later(
     system: System, queue: Connection, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -43,6 +43,7 @@ def verdicts(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvalua
     return {each.check_name: each for each in result.get_asset_check_evaluations()}
 
 
+@pytest.mark.long
 def test_days_are_computed_again_from_viewings_that_the_input_has_deleted(
     system: System, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -68,6 +69,7 @@ def test_workers_are_given_no_way_to_the_input(system: System) -> None:
     assert given == {Purpose.WORKER}
 
 
+@pytest.mark.long
 def test_a_history_begins_with_what_the_input_still_holds(system: System) -> None:
     fill(system, BEFORE - 9 * ONE_DAY, day(2))
     result = materialize(system, day(1), select=PLANNING)
@@ -104,6 +106,7 @@ def test_more_of_the_beginning_is_taken_when_it_is_asked_for(system: System) -> 
     assert min(rows(system)) == BEFORE - 4 * ONE_DAY
 
 
+@pytest.mark.long
 def test_an_interrupted_beginning_goes_on_where_it_was(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +131,7 @@ def test_an_interrupted_beginning_goes_on_where_it_was(
     assert first.isdisjoint(read)
 
 
+@pytest.mark.long
 def test_viewings_that_arrive_late_are_taken_with_the_next_day(system: System) -> None:
     fill(system, BEFORE, day(3))
     with system.workers():
@@ -162,6 +166,7 @@ def test_viewings_that_arrive_late_are_taken_with_the_next_day(system: System) -
     assert '"viewers": 6' in system.published()["metrics"].iloc[0]
 
 
+@pytest.mark.long
 def test_a_day_is_computed_as_it_was_planned_or_from_what_is_there_now(system: System) -> None:
     fill(system, BEFORE, day(2))
     with system.workers():
@@ -210,6 +215,7 @@ def test_late_viewings_are_looked_for_as_long_as_is_said(
     assert rows(system) == {BEFORE: 15, day(1): 15, day(2): 20, day(3): 15}
 
 
+@pytest.mark.long
 def test_less_never_replaces_what_was_taken(system: System) -> None:
     fill(system, BEFORE, day(3))
     materialize(system, day(1), day(2), select=PLANNING)
@@ -227,6 +233,7 @@ def test_less_never_replaces_what_was_taken(system: System) -> None:
     assert rows(system)[day(2)] == 15
 
 
+@pytest.mark.long
 def test_more_that_arrive_do_not_make_up_for_what_is_gone(system: System) -> None:
     """Neither by themselves nor when the day is refreshed, unless an operator says so."""
     fill(system, BEFORE, day(4))
@@ -264,6 +271,7 @@ def test_more_that_arrive_do_not_make_up_for_what_is_gone(system: System) -> Non
     assert (refused.returncode, "--accept-lost-viewings is for --refresh" in refused.stderr) == (1, True)
 
 
+@pytest.mark.long
 def test_of_two_who_take_a_day_at_once_the_second_compares_with_the_first(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,6 +297,7 @@ def test_of_two_who_take_a_day_at_once_the_second_compares_with_the_first(
     )
 
 
+@pytest.mark.long
 def test_days_of_a_range_are_committed_together_and_kept_when_a_later_one_fails(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,6 +314,7 @@ def test_days_of_a_range_are_committed_together_and_kept_when_a_later_one_fails(
     assert [system.drops.find(day(number)) is not None for number in range(1, 7)] == [True] * 5 + [False]
 
 
+@pytest.mark.long
 def test_a_look_back_that_failed_is_made_up_for(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(system, BEFORE, day(2))
     materialize(system, day(1), select=PLANNING)
@@ -340,6 +350,7 @@ def test_no_version_is_opened_to_see_that_nothing_arrived_late(
     assert verdicts(materialize(system, day(3), select=PLANNING))["late_viewings_are_published"].passed
 
 
+@pytest.mark.long
 def test_viewings_that_have_changed_replace_others_when_a_day_is_refreshed(system: System) -> None:
     fill(system, BEFORE, day(1))
     materialize(system, day(1), select=PLANNING)
@@ -351,6 +362,7 @@ def test_viewings_that_have_changed_replace_others_when_a_day_is_refreshed(syste
     assert f'"seconds_watched": {3 * 90 + 3 * 60}' in system.published()["metrics"].iloc[0]
 
 
+@pytest.mark.long
 def test_drop_and_viewings_are_of_one_moment(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(system, BEFORE, day(1))
     write = Viewings.write
@@ -385,6 +397,7 @@ def half_worked_before_the_lake(system: System) -> None:
     system.finish_jobs("position < 2 AND plan_id = (SELECT max(plan_id) FROM ledger.plans)", views=77_777)
 
 
+@pytest.mark.long
 def test_a_plan_in_flight_from_before_the_lake_is_worked_from_it_as_a_whole(system: System) -> None:
     half_worked_before_the_lake(system)
     with system.workers():  # they can do nothing with it yet
@@ -405,6 +418,7 @@ def test_a_plan_in_flight_from_before_the_lake_is_worked_from_it_as_a_whole(syst
     assert plans == [(True, False), (False, True)]
 
 
+@pytest.mark.long
 def test_a_plan_in_flight_whose_viewings_went_before_the_lake_is_refused(system: System) -> None:
     half_worked_before_the_lake(system)
     system.query("input", "DELETE FROM viewings WHERE epid = 3 AND viewed_at >= '2018-03-02Z'")
@@ -417,6 +431,7 @@ def test_a_plan_in_flight_whose_viewings_went_before_the_lake_is_refused(system:
     assert system.fingerprint() == unchanged
 
 
+@pytest.mark.long
 def test_a_day_whose_viewings_went_before_the_lake_is_left_as_it_is(
     system: System, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -480,6 +495,7 @@ def test_a_lake_that_was_lost_is_told(system: System, tmp_path: Path) -> None:
     assert "the lake does not have the versions" in system.cli("db", "status").stdout
 
 
+@pytest.mark.long
 def test_a_lake_that_was_lost_and_grew_again_is_not_taken_for_the_one_before(
     system: System, tmp_path: Path
 ) -> None:

@@ -20,6 +20,8 @@ from episodes_assets_tests.support.repairs import (
 )
 from episodes_assets_tests.support.system import System, day, failure
 
+pytestmark = pytest.mark.long
+
 _OF_THE_DAY = "WHERE day = '2018-03-02' AND superseded_at IS NULL"
 LOST = {
     "deleted": f"DELETE FROM ledger.plans {_OF_THE_DAY}",

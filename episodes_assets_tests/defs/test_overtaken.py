@@ -18,6 +18,8 @@ from episodes_assets_tests.support.days import PLANNING
 from episodes_assets_tests.support.plans import NO_DIGEST, jobs_of
 from episodes_assets_tests.support.system import System, day, failure
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def planned(system: System) -> System:

@@ -11,7 +11,7 @@ from episodes_assets_tests.support.repairs import WHY, launch_repair, publish_th
 from episodes_assets_tests.support.runs import QUIET
 from episodes_assets_tests.support.system import System, day, failure
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.long]
 
 COMMAND = "episodes run 2018-03-02 --repair --reason"
 STATE = "state_only_grows_and_matches_its_manifest"

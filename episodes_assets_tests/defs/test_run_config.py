@@ -109,6 +109,7 @@ def test_the_web_ui_says_what_is_wrong(system: System, config: dict[str, Any]) -
     assert "at path root:" in error["message"]
 
 
+@pytest.mark.long
 def test_a_secret_is_neither_published_nor_kept(system: System) -> None:
     system.insert_drop(day(1), [(epid, 0, "2018-02-01", "2018-02-01") for epid in (1, 2)])
     system.plan(day(1))

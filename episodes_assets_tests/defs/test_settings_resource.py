@@ -71,6 +71,7 @@ def test_databases_go_by_the_settings_they_are_given(system: System) -> None:
     assert "belongs to 'development', this process to 'staging'" in plan(load_settings(environment="staging"))
 
 
+@pytest.mark.long
 def test_sensors_go_by_the_settings_they_are_given(system: System) -> None:
     system.insert_drop(day(1), [(1, 0, "2018-02-01", "2018-02-01")])
     system.plan(day(1))

@@ -34,6 +34,7 @@ def found(system: System) -> OpenDay:
     return only
 
 
+@pytest.mark.long
 def test_an_alert_is_raised_once_and_taken_back(system: System) -> None:
     planned(system, 1, 2)
     with dg.DagsterInstance.get() as instance:
@@ -71,6 +72,7 @@ def test_an_alert_is_raised_once_and_taken_back(system: System) -> None:
         assert taken_back.passed
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("fault", "stuck"),
     [
@@ -95,6 +97,7 @@ def test_what_is_stuck_is_named(system: System, fault: str, stuck: str) -> None:
     assert found(system).what_to_do
 
 
+@pytest.mark.long
 def test_progress_is_when_a_job_was_finished_last(system: System) -> None:
     planned(system, 1, 2)
     handed_out = found(system).moved_at
@@ -165,6 +168,7 @@ def test_the_verdict_names_those_days_alone_that_are_stalled() -> None:
     assert each_open_day_progresses(found[:1], NOW, LIMIT).passed
 
 
+@pytest.mark.long
 def test_what_the_fleet_does_for_other_days_is_seen(system: System) -> None:
     planned(system, 1, 2)
     system.query("queue", f"UPDATE ledger.plans SET fanned_out_at = '{LONG_AGO}'")

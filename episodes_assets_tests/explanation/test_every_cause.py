@@ -43,6 +43,7 @@ def test_each_cause_is_brought_about_by_a_test() -> None:
     assert {cause for test in tests for cause in test.causes} == {*Cause}
 
 
+@pytest.mark.long
 @shows(Cause.PUBLISHED)
 def test_a_published_row_says_where_all_of_it_comes_from(worked: System) -> None:
     found = explained(worked, day(3), 1)
@@ -192,6 +193,7 @@ def claimed(system: System, plan_id: int, then: Callable[[AsyncConnection, Claim
     run_async(system, work)
 
 
+@pytest.mark.long
 @shows(
     Cause.NOT_HANDED_OUT,
     Cause.WAITING,
@@ -297,6 +299,7 @@ def test_the_life_of_a_job_and_of_its_row(system: System, queue: Connection) -> 
     assert cause(3) is Cause.WRITTEN_BY_SOMETHING_ELSE
 
 
+@pytest.mark.long
 @shows(Cause.RECORDS_CHANGED, Cause.JOB_MISSING, Cause.INPUTS_UNKNOWN)
 def test_records_that_have_changed_since_and_records_that_are_gone(system: System) -> None:
     rows = [(epid, 0, PREMIERE, START) for epid in (1, 2)]
@@ -337,6 +340,7 @@ def test_records_that_have_changed_since_and_records_that_are_gone(system: Syste
     assert "the lake has no drop" in said(explained(system, day(1), 2), "catalogue")
 
 
+@pytest.mark.long
 @shows(Cause.PLAN_BEFORE_LAKE, Cause.NOT_VIEWED)
 def test_what_a_release_before_the_lake_has_left(system: System) -> None:
     for number, epid in ((1, 1), (2, 2)):

@@ -151,6 +151,7 @@ def test_the_reader_of_results_can_only_read(worked: System, statement: str) -> 
             connection.execute(statement)
 
 
+@pytest.mark.long
 def test_nothing_from_data_acts_on_a_terminal_or_a_browser(system: System) -> None:
     system.insert_drop(day(1), [(1, 0, PREMIERE, START)])
     system.query("input", "UPDATE episodes SET title = %s", [EVIL])

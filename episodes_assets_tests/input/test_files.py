@@ -497,7 +497,7 @@ _ROWS = st.lists(st.tuples(_TEXT, _TEXT), max_size=12)
 
 
 @pytest.mark.parametrize("block_bytes", [1, 8, 32, csv_text.BLOCK_BYTES])
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(_PIECES, max_size=25).map("".join))
 def test_what_is_accepted_is_what_a_strict_reader_reads(block_bytes: int, text: str) -> None:
     """Python's own reader, as strict as it gets, finds the same rows in whatever is accepted."""
@@ -513,8 +513,9 @@ def test_what_is_accepted_is_what_a_strict_reader_reads(block_bytes: int, text: 
     assert found == rows
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("block_bytes", [1, 8, 32, csv_text.BLOCK_BYTES])
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(_ROWS, st.sampled_from(["\n", "\r\n", "\r"]), st.sampled_from(["", "\ufeff"]), st.booleans())
 def test_texts_are_read_as_they_are_wherever_a_block_ends(
     block_bytes: int, rows: list[tuple[str, str]], end: str, mark: str, ends_with_one: bool

@@ -245,6 +245,7 @@ def test_what_the_table_refuses_is_one_line_and_nothing_is_loaded(
     assert system.query("input", "SELECT count(*) FROM viewings") == before
 
 
+@pytest.mark.long
 def test_the_table_that_the_search_path_finds_is_filled(system: System) -> None:
     system.query("input", "CREATE SCHEMA scratch; GRANT USAGE ON SCHEMA scratch TO PUBLIC")
     name = system.query("input", "SELECT current_database()")[0][0]

@@ -82,10 +82,12 @@ def _end_after(read: str, readings: int, path: Path) -> tuple[int, str]:
     return ended.returncode, ended.stderr
 
 
+@pytest.mark.long
 def test_a_process_that_ends_after_reading_csv_is_not_aborted(tmp_path: Path) -> None:
     assert _end_after("read_csv", _READINGS, tmp_path) == (0, "")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("legacy", [False, True])
 def test_a_process_that_ends_after_reading_parquet_is_not_aborted(tmp_path: Path, *, legacy: bool) -> None:
     rows = np.arange(_PARQUET_ROWS)
@@ -102,6 +104,7 @@ def test_a_process_that_ends_after_reading_parquet_is_not_aborted(tmp_path: Path
     assert _end_after("read_parquet", _READINGS // 10, path) == (0, "")
 
 
+@pytest.mark.long
 def test_values_are_let_go_of_by_the_thread_that_counts_them() -> None:
     threads: set[int] = set()
     content = np.arange(_COUNTED_ROWS).tobytes()

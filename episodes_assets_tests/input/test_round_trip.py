@@ -146,11 +146,10 @@ def ordered(rows: list[Row]) -> list[Row]:
     return sorted(rows, key=repr)
 
 
-PROPERTY = settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+PROPERTY = settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("write", [write_csv, write_parquet])
 @pytest.mark.parametrize(
     ("table", "names"), [("episodes", EPISODES_SCHEMA.names), ("viewings", VIEWINGS_SCHEMA.names)]
@@ -186,6 +185,7 @@ def beginnings(draw: st.DrawFn, name: str) -> str:
     return text[: draw(st.integers(0, len(text)))]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", KINDS)
 def test_of_any_text_postgresql_thinks_the_same(system: System, tmp_path: Path, name: str) -> None:
     """A field is refused with its line and column, or becomes what PostgreSQL itself reads in it."""

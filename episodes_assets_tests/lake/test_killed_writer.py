@@ -20,6 +20,8 @@ from episodes_assets_tests.lake.contents import (
 )
 from episodes_assets_tests.lake.small_lakes import FIRST, ONE_DAY, rows_of, take
 
+pytestmark = pytest.mark.long
+
 DAYS = [FIRST, FIRST + ONE_DAY]
 BEGUN = [pytest.param(False, marks=pytest.mark.slow, id="empty"), pytest.param(True, id="begun")]
 

@@ -40,6 +40,7 @@ def url(server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReq
     return f"{URL}/{request.node.name}"
 
 
+@pytest.mark.long
 def test_versions_and_damage(url: str, server: str) -> None:
     lake = Viewings(url)
     assert lake.newest() is None
@@ -56,6 +57,7 @@ def test_versions_and_damage(url: str, server: str) -> None:
         read(Viewings(url), second, {1: FIRST}, FIRST)
 
 
+@pytest.mark.long
 def test_drops_and_their_damage(url: str, server: str) -> None:
     lake = Drops(url)
     assert lake.find(FIRST) is None
@@ -73,6 +75,7 @@ def test_drops_and_their_damage(url: str, server: str) -> None:
         drop_rows(reader, first)
 
 
+@pytest.mark.long
 def test_older_snapshots_are_brought_in(url: str, tmp_path: Path) -> None:
     ids = [older(tmp_path, FIRST, 1), older(tmp_path, FIRST + ONE_DAY, 2)]
     lake = Drops(url)
@@ -83,6 +86,7 @@ def test_older_snapshots_are_brought_in(url: str, tmp_path: Path) -> None:
     snapshots.require_brought_in(Drops(url))
 
 
+@pytest.mark.long
 def test_of_many_who_write_at_once_none_is_lost(url: str) -> None:
     def one(number: int) -> None:
         take(Viewings(url), rows_of(FIRST + number * ONE_DAY, (number, 1)), days=[FIRST + number * ONE_DAY])

@@ -28,7 +28,7 @@ CHANGING = {"PUT", "POST", "DELETE"}
 # Within it whoever reads or writes is told: three more tries, and half a minute for each of Delta and Arrow.
 GIVEN_UP_SECONDS = 90.0
 # Both clients wait before they try again: of a dozen faults, that is two minutes.
-pytestmark = [pytest.mark.process, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.process, pytest.mark.timeout(600), pytest.mark.long]
 FAULTS = [
     pytest.param(answer(403), id="refused"),
     pytest.param(answer(500), id="broken", marks=pytest.mark.slow),

@@ -11,7 +11,7 @@ from deltalake import DeltaTable
 
 from episodes_assets_tests.support.system import System, day, failure
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.long]
 
 
 def test_reach_of_a_whole_day_in_sql(system: System, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ EPISODE = st.integers(0, 12) | st.sampled_from([np.iinfo(np.int64).max, np.iinfo
 VIEWING = st.tuples(st.none() | EPISODE, st.integers(0, 86_399))
 
 
+@pytest.mark.long
 @given(
     days=st.lists(st.lists(VIEWING, max_size=60), min_size=DAYS, max_size=DAYS),
     wanted=st.dictionaries(EPISODE, st.integers(-1, DAYS), min_size=1),
@@ -44,7 +45,7 @@ VIEWING = st.tuples(st.none() | EPISODE, st.integers(0, 86_399))
     run=st.integers(1, 60),
     footers=st.sampled_from([0, 3 * day_file._ROW_GROUP_BYTES, day_file.FOOTER_BYTES]),
 )
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_read_is_what_was_taken(
     tmp_path_factory: pytest.TempPathFactory,
     days: list[list[tuple[int | None, int]]],
@@ -100,6 +101,7 @@ def _peak_of_reading(folder: str, version: int, epids: list[int], days: list[dt.
     told.put((rows, pa.default_memory_pool().max_memory() - before))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("count", "episodes", "epids"),
     [(1, 400_000, list(range(0, 400_000, 4_000))), (50, 8_000, list(range(8)))],
@@ -185,7 +187,7 @@ def test_coverage_is_what_was_taken_without_a_gap(tmp_path: Path) -> None:
     counts=st.lists(st.integers(0, 200), min_size=1, max_size=50),
     later=st.lists(st.integers(0, 200), max_size=40),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_later_days_do_not_change_what_is_covered(counts: list[int], later: list[int]) -> None:
     def version(of: list[int]) -> TableVersion:
         days = [FIRST + number * ONE_DAY for number in range(len(of))]
@@ -245,6 +247,7 @@ def test_a_failed_taking_leaves_nothing(tmp_path: Path) -> None:
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.long
 def test_more_viewings_than_memory_holds_are_ordered_on_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

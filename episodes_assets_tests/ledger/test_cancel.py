@@ -36,6 +36,7 @@ def messages(system: System) -> int:
     return int(system.query("queue", "SELECT count(*) FROM pgqueuer")[0][0])
 
 
+@pytest.mark.long
 def test_what_is_finished_stays_and_the_rest_is_held(system: System, queue: Connection) -> None:
     record(queue, *range(1, 11), chunk_jobs=3)
     fan_out_day(queue, day(1))
@@ -131,6 +132,7 @@ def test_what_cannot_be_cancelled_or_retried(system: System, queue: Connection) 
     assert system.fingerprint() == before
 
 
+@pytest.mark.long
 def test_one_job_is_retried_by_itself(system: System, queue: Connection) -> None:
     record(queue, 1, 2, 3, 4, chunk_jobs=2)
     fan_out_day(queue, day(1))

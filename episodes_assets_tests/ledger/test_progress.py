@@ -16,6 +16,8 @@ from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.support.plans import finish
 from episodes_assets_tests.support.system import System, day
 
+pytestmark = pytest.mark.long
+
 
 def progress(system: System) -> FleetProgress:
     with connect(system.dsn(Purpose.QUEUE)) as queue:

@@ -38,7 +38,7 @@ def test_a_batch_counts_over_the_time_it_took(system: System) -> None:
     assert throughput(system, []) == [0] * BUCKETS
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(1, 2000), st.floats(0, 30), st.floats(0, 29)), max_size=8))
 def test_each_job_counts_once(system: System, batches: list[Batch]) -> None:
     rates = throughput(system, batches)

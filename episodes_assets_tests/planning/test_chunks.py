@@ -4,7 +4,8 @@ import datetime as dt
 
 import numpy as np
 import pandas as pd
-from hypothesis import given, settings
+import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 
 from episodes_assets.planning.jobs import LONG_WINDOW_DAYS, LONG_WORK_DAYS, MOST_WINDOW_DAYS, into_chunks
@@ -12,7 +13,7 @@ from episodes_assets.planning.jobs import LONG_WINDOW_DAYS, LONG_WORK_DAYS, MOST
 DAY = dt.date(2018, 3, 10)
 
 
-@settings(deadline=None)
+@pytest.mark.long
 @given(st.lists(st.integers(1, 3000) | st.integers(1, 40), max_size=80), st.integers(1, 10))
 def test_every_job_is_in_one_chunk_of_bounded_work(window_days: list[int], chunk_jobs: int) -> None:
     starts = [np.datetime64(DAY, "s") - np.timedelta64(days - 1, "D") for days in window_days]

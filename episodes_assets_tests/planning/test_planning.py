@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,7 +48,7 @@ def episodes(values: set[int]) -> EpisodeSet:
     return EpisodeSet.of(ids(values))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(rows, id_sets | st.sets(epids), id_sets | st.sets(epids))
 def test_it_agrees_with_the_reference(
     values: list[tuple[Any, ...]], viewed: set[int], tracked: set[int]
@@ -63,7 +64,8 @@ def test_it_agrees_with_the_reference(
     assert new.tolist() == newly_tracked_reference(drop, tracked, DAY)
 
 
-@settings(max_examples=100, deadline=None)
+@pytest.mark.long
+@settings(max_examples=100)
 @given(rows, st.sets(epids), st.sets(epids), st.randoms())
 def test_the_order_of_rows_and_ids_does_not_matter(
     values: list[tuple[Any, ...]], viewed: set[int], tracked: set[int], random: Any
@@ -78,14 +80,12 @@ def test_the_order_of_rows_and_ids_does_not_matter(
 
 
 @given(rows, st.sets(epids))
-@settings(deadline=None)
 def test_a_day_run_twice_tracks_nothing_more(values: list[tuple[Any, ...]], tracked: set[int]) -> None:
     new = newly_tracked(frame(values), episodes(tracked), DAY)
     assert not newly_tracked(frame(values), episodes(tracked).plus(new), DAY).size
 
 
 @given(st.lists(st.tuples(epids, st.integers(0, 5)), unique_by=lambda pair: pair[0]), st.sets(epids))
-@settings(deadline=None)
 def test_the_state_as_of_any_day_is_a_filter(state: list[tuple[int, int]], added: set[int]) -> None:
     epids_, ages = ids([epid for epid, _ in state]), ids([age for _, age in state])
     tracked = TrackedEpisodes(epids_, np.datetime64(DAY, "D") - ages)
@@ -96,7 +96,8 @@ def test_the_state_as_of_any_day_is_a_filter(state: list[tuple[int, int]], added
         assert as_of.contains(asked).tolist() == [epid in expected for epid in asked.tolist()]
 
 
-@settings(max_examples=100, deadline=None)
+@pytest.mark.long
+@settings(max_examples=100)
 @given(rows, st.sets(epids), st.sets(epids), epids)
 def test_a_drop_planned_in_parts_is_planned_whole(
     values: list[tuple[Any, ...]], viewed: set[int], tracked: set[int], cut: int

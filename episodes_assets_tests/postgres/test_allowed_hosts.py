@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from episodes_assets.defs.resources import Lake
@@ -51,7 +51,6 @@ def listed(of: list[Host]) -> str:
     return ",".join(map(str, of))
 
 
-@settings(deadline=None)
 @given(asked=all_hosts, opened=all_hosts)
 def test_the_setting_that_the_error_names_opens_just_what_was_denied(
     asked: list[Host], opened: list[Host]
@@ -71,7 +70,6 @@ def test_the_setting_that_the_error_names_opens_just_what_was_denied(
         assert f"{request.setting} -> {request.host} {verdict}" in refused.value.what
 
 
-@settings(deadline=None)
 @given(host=databases | stores, other=databases | stores)
 def test_an_entry_allows_its_host_and_no_other(host: Host, other: Host) -> None:
     assert not is_allowed(host, frozenset())
@@ -81,7 +79,6 @@ def test_an_entry_allows_its_host_and_no_other(host: Host, other: Host) -> None:
     )
 
 
-@settings(deadline=None)
 @given(host=databases)
 def test_a_host_without_port_opens_every_port_of_it(host: Host) -> None:
     assert is_allowed(host, parse_entries(host.name))
@@ -276,6 +273,7 @@ def test_libpq_variables_lead_nobody_away(
                 resolve_dsns(found)
 
 
+@pytest.mark.long
 def test_allowed_hosts_are_shown(tcp_environment: object) -> None:
     _, shown = output("db", "init")
     assert re.search(r"Open by EPISODES_ALLOWED_HOSTS: 127\.0\.0\.1:\d+ \(EPISODES_DAGSTER_DSN, ", shown)
@@ -283,5 +281,6 @@ def test_allowed_hosts_are_shown(tcp_environment: object) -> None:
     assert shown.strip().count("\n") == 0
 
 
+@pytest.mark.long
 def test_nothing_is_said_where_no_host_had_to_be_allowed(system: System) -> None:
     assert output("db", "status")[1] == ""

@@ -109,6 +109,7 @@ def test_nobody_gets_in_without_the_roles_password(start: Start, tmp_path: Path)
     assert mode(server.socket_folder) == 0o700
 
 
+@pytest.mark.long
 @needs_root
 @pytest.mark.parametrize("name", ["home", LONG, ODD])
 def test_another_user_of_the_machine_does_not_get_in(name: str, open_folder: Path) -> None:
@@ -138,6 +139,7 @@ def test_another_user_of_the_machine_does_not_get_in(name: str, open_folder: Pat
             postgres_cluster.stop_postmaster(home / "postgres")
 
 
+@pytest.mark.long
 @needs_root
 @pytest.mark.parametrize("name", ["home", LONG, ODD])
 def test_as_root_no_mode_of_a_folder_changes(name: str, start: Start, tmp_path: Path) -> None:
@@ -159,6 +161,7 @@ def test_as_root_no_mode_of_a_folder_changes(name: str, start: Start, tmp_path: 
     assert mode(home) == 0o700
 
 
+@pytest.mark.long
 @needs_root
 def test_a_home_that_is_made_again_begins_with_a_new_cluster(
     start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -176,6 +179,7 @@ def test_a_home_that_is_made_again_begins_with_a_new_cluster(
     shutil.rmtree(first.parent)
 
 
+@pytest.mark.long
 @needs_root
 def test_a_home_that_was_moved_keeps_its_cluster_and_a_copy_gets_none(start: Start, tmp_path: Path) -> None:
     start(tmp_path / "home")
@@ -222,6 +226,7 @@ def test_a_locale_that_the_machine_lacks_does_not_matter(
         assert set(found.fetchall()) == {("C", "C.UTF-8", "UTF8", False)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [ODD, LONG])
 def test_paths_that_a_shell_or_a_driver_would_misread(name: str, start: Start, tmp_path: Path) -> None:
     home = tmp_path / name
@@ -231,6 +236,7 @@ def test_paths_that_a_shell_or_a_driver_would_misread(name: str, start: Start, t
     assert postgres_cluster.suits_a_socket(server.socket_folder)
 
 
+@pytest.mark.long
 def test_programs_below_a_path_that_initdb_would_misread(open_folder: Path) -> None:
     odd = open_folder / ODD
     postgres_cluster._copy_to(odd)
@@ -268,6 +274,7 @@ def test_a_socket_folder_that_is_open_to_others_is_refused(start: Start, tmp_pat
         embedded.start(tmp_path / "home")
 
 
+@pytest.mark.long
 def test_a_held_lock_is_told_and_given_up(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -290,6 +297,7 @@ def test_a_held_lock_is_told_and_given_up(
         connection.execute("SELECT 1")
 
 
+@pytest.mark.long
 def test_a_server_that_was_killed_is_started_again_with_the_same_dsns(start: Start, tmp_path: Path) -> None:
     server = start(tmp_path / LONG / "home")
     dsn = server.dsn(embedded.ADMINISTRATOR, "postgres")
@@ -304,6 +312,7 @@ def test_a_server_that_was_killed_is_started_again_with_the_same_dsns(start: Sta
     assert not server.ensure_running()
 
 
+@pytest.mark.long
 def test_a_killed_servers_process_id_may_belong_to_another_process(start: Start, tmp_path: Path) -> None:
     """As after a restart of a container, where ids are counted anew."""
     server = start(tmp_path / "home")
@@ -319,6 +328,7 @@ def test_a_killed_servers_process_id_may_belong_to_another_process(start: Start,
         other.kill()
 
 
+@pytest.mark.long
 def test_a_removed_socket_comes_back(start: Start, tmp_path: Path) -> None:
     server = start(tmp_path / "home")
     (server.socket_folder / ".s.PGSQL.5432").unlink()
@@ -342,6 +352,7 @@ def watch(server: embedded.EmbeddedServer) -> tuple[threading.Thread, threading.
     return thread, stopping, ended_with
 
 
+@pytest.mark.long
 def test_up_starts_a_killed_server_again(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -360,6 +371,7 @@ def test_up_starts_a_killed_server_again(
     assert ended_with == []
 
 
+@pytest.mark.long
 def test_up_ends_with_the_reason_when_the_server_does_not_start_again(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -375,6 +387,7 @@ def test_up_ends_with_the_reason_when_the_server_does_not_start_again(
     assert f"read {tmp_path}/home/logs/postgres.log" in str(error)
 
 
+@pytest.mark.long
 def test_a_first_start_that_fails_says_why_and_names_a_log_that_is_there(tmp_path: Path) -> None:
     home = throwaway(tmp_path / "home")
     no_room = ["sh", "-c", 'ulimit -f 100; exec "$@"', "sh"]  # no file may have more than 50 kB
@@ -404,6 +417,7 @@ def hold(home: Path) -> "subprocess.Popen[str]":
     return process
 
 
+@pytest.mark.long
 def test_the_last_process_stops_the_server(tmp_path: Path) -> None:
     home = throwaway(tmp_path / "home")
     first, killed, last = hold(home), hold(home), hold(home)
@@ -435,6 +449,7 @@ def serve_as_before(found: Cluster, statement: str) -> None:
     subprocess.run(argv, input=statement.encode(), check=True, capture_output=True, **found.programs.options)
 
 
+@pytest.mark.long
 def test_a_home_of_the_release_before_gets_passwords(start: Start, open_folder: Path) -> None:
     account = postgres_cluster.system_account() if os.geteuid() == 0 else None
     home = open_folder / "home"
@@ -457,6 +472,7 @@ def test_a_home_of_the_release_before_gets_passwords(start: Start, open_folder: 
             assert connection.execute("SELECT current_user").fetchone() == (purpose.embedded_role,)
 
 
+@pytest.mark.long
 def test_lost_passwords_are_replaced_once_nobody_uses_the_server(start: Start, tmp_path: Path) -> None:
     home = throwaway(tmp_path / "home")
     holder = hold(home)
@@ -469,6 +485,7 @@ def test_lost_passwords_are_replaced_once_nobody_uses_the_server(start: Start, t
         connection.execute("SELECT 1")
 
 
+@pytest.mark.long
 def test_a_home_that_the_release_before_still_uses_is_left_alone(start: Start, open_folder: Path) -> None:
     account = postgres_cluster.system_account() if os.geteuid() == 0 else None
     home = open_folder / "home"
@@ -490,6 +507,7 @@ def test_a_home_that_the_release_before_still_uses_is_left_alone(start: Start, o
         before.wait(30)
 
 
+@pytest.mark.long
 @needs_root
 def test_a_cluster_that_its_user_cannot_reach_is_refused(start: Start, open_folder: Path) -> None:
     """The release before opened every folder above it; closed again, they stay so."""

@@ -98,6 +98,7 @@ def test_outsiders_cannot_take_our_locks(system: System, purpose: Purpose, table
                 outsider.execute(statement)
 
 
+@pytest.mark.long
 def test_a_consumer_and_a_worker_stop_nobody_with_advisory_locks(system: System) -> None:
     of_the_day = f"{day(1).toordinal()}"
     with (
@@ -198,6 +199,7 @@ def init(system: System, embedded_settings: Settings, monkeypatch: pytest.Monkey
     return lambda: provision_init.provision(embedded_settings, dsns, lambda _: None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("purpose", "statement", "version"),
     [
@@ -223,6 +225,7 @@ def test_init_names_the_reader_it_waits_for(
     assert all(each.is_current for each in read_status(system.dsns))
 
 
+@pytest.mark.long
 def test_init_names_who_keeps_it_from_upgrading_pgqueuer(system: System, init: Callable[[], None]) -> None:
     key = schema_plan.advisory_key(DBSettings())
     lock = f"SELECT pg_advisory_lock({key})"
@@ -234,6 +237,7 @@ def test_init_names_who_keeps_it_from_upgrading_pgqueuer(system: System, init: C
     init()
 
 
+@pytest.mark.long
 def test_init_goes_on_whatever_a_role_holds_elsewhere(
     tcp_server: OwnServer, tcp_environment: Dsns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,6 +272,7 @@ def test_init_waits_for_another_one_and_names_it(
     assert system.query("dagster", comments, [name]) == [(None,)]
 
 
+@pytest.mark.long
 def test_a_state_whose_yesterday_changed_meanwhile_is_not_built_on(system: System) -> None:
     """Also when the lock of its only writer was lost with its connection."""
     add = partial(state.record_day, code_version="1")

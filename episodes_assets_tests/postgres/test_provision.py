@@ -13,6 +13,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from episodes_assets.algorithms.declaration import RESERVED_NAMES
 from episodes_assets.errors import BadSetting, DatabaseUnreachable, NotProvisioned, WrongEnvironment
 from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.postgres import embedded
@@ -33,6 +34,7 @@ pytestmark = pytest.mark.process
 DENIED = (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)
 
 
+@pytest.mark.long
 def test_init_works_over_tcp_with_passwords_and_again(tcp_server: OwnServer, tcp_environment: Dsns) -> None:
     with psycopg.connect(tcp_server.admin_dsn, autocommit=True) as admin:
         for database in Database:
@@ -77,6 +79,7 @@ def test_two_inits_at_once_end_as_one(
     assert all(status.is_current for status in read_status(dsns))
 
 
+@pytest.mark.long
 def test_an_administrator_who_is_no_superuser_can_init_again(
     tcp_server: OwnServer, tcp_environment: Dsns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +146,7 @@ def test_an_input_of_others_lets_in_whom_it_let_in(
         neighbour.execute("CREATE TABLE of_a_neighbour ()")
 
 
+@pytest.mark.long
 def test_the_dashboard_is_set_up_without_a_role_for_it(tcp_environment: Dsns) -> None:
     """Who runs everything but the dashboard has no DSN for it; its role is made when there is one."""
     settings = load_settings()
@@ -199,6 +203,7 @@ def test_migrations_upgrade_an_older_schema(system: System, server_home: Path) -
         assert status.schema_version == needed_version(status.database)
 
 
+@pytest.mark.long
 def test_jobs_in_flight_survive_an_upgrade(system: System) -> None:
     """Of the ledger as it was when each job had its own claim."""
     system.insert_drop(day(1), [(epid, 0, "2018-02-01", "2018-02-01") for epid in range(1, 8)])
@@ -349,7 +354,7 @@ def test_dagster_has_no_part_in_the_accounts(system: System) -> None:
 
 def test_a_consumer_reads_what_is_published_and_nothing_else(system: System) -> None:
     with psycopg.connect(system.dsn(Purpose.CONSUMER), autocommit=True) as connection:
-        for table in ("results", "days", "history", "reach", "momentum", "retention"):
+        for table in (*RESERVED_NAMES, "reach", "momentum", "retention"):
             connection.execute(f"SELECT * FROM published.{table}")
         for statement in (
             "SELECT * FROM state.tracked_episodes",
@@ -359,6 +364,16 @@ def test_a_consumer_reads_what_is_published_and_nothing_else(system: System) -> 
         ):
             with pytest.raises(DENIED):
                 connection.execute(statement)
+
+
+def test_no_algorithm_is_called_like_a_published_table(system: System) -> None:
+    """Its view could not be made beside it."""
+    found = system.query(
+        "results",
+        "SELECT table_name FROM information_schema.tables"
+        " WHERE table_schema = 'published' AND table_type = 'BASE TABLE'",
+    )
+    assert {name for (name,) in found} == RESERVED_NAMES
 
 
 def test_views_have_the_declared_types(system: System) -> None:
@@ -373,6 +388,7 @@ def test_views_have_the_declared_types(system: System) -> None:
     assert columns["daily_slope"] == "double precision"
 
 
+@pytest.mark.long
 def test_dagster_sets_up_the_embedded_databases(tmp_path: Path) -> None:
     """Dagster's own commands are used in a fresh checkout too, before any of ours."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("EPISODES_", "DAGSTER_"))}
@@ -395,6 +411,7 @@ def test_a_server_that_goes_away_is_one_plain_error(system: System) -> None:
         connection.execute(suicide)
 
 
+@pytest.mark.long
 def test_an_embedded_home_that_cannot_be_used_is_one_plain_error(tmp_path: Path) -> None:
     (tmp_path / "postgres").write_text("a file in the way")
     with pytest.raises(DatabaseUnreachable, match="did not start"):

@@ -39,6 +39,7 @@ def provisioned(tcp_environment: Dsns) -> Callable[[], Dsns]:
     return init
 
 
+@pytest.mark.long
 def test_a_consumer_leaves_connections_for_the_others(
     tcp_server: OwnServer, provisioned: Callable[[], Dsns]
 ) -> None:
@@ -83,6 +84,7 @@ def test_one_role_for_everything_has_what_all_its_purposes_need(
         assert connection.execute("SHOW search_path").fetchone() == ("dagster, public",)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("purpose", list(Purpose))
 def test_what_a_role_has_set_for_itself_is_reset(
     tcp_server: OwnServer, provisioned: Callable[[], Dsns], purpose: Purpose
@@ -118,6 +120,7 @@ def test_what_a_role_has_set_for_itself_is_reset(
 PATH = 'scratch, "Odd, Name", public'
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("purpose", [Purpose.INPUT, Purpose.INPUT_WRITER])
 @pytest.mark.parametrize("place", ["", " IN DATABASE prod_input"])
 def test_where_the_inputs_tables_are_is_said_by_its_roles(
@@ -137,6 +140,7 @@ def test_where_the_inputs_tables_are_is_said_by_its_roles(
             admin.execute(f"{alter} RESET search_path")
 
 
+@pytest.mark.long
 def test_what_roles_of_other_systems_have_set_is_theirs(
     tcp_server: OwnServer, provisioned: Callable[[], Dsns], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +158,7 @@ def test_what_roles_of_other_systems_have_set_is_theirs(
             admin.execute("ALTER ROLE prod_input RESET ALL")
 
 
+@pytest.mark.long
 def test_tables_are_made_in_public_whatever_the_administrators_path(
     tcp_server: OwnServer, provisioned: Callable[[], Dsns], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,7 @@ def contents(system: System) -> dict[str, Any]:
     }
 
 
+@pytest.mark.long
 def test_a_process_of_another_environment_writes_nowhere(
     system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +106,7 @@ def test_dagster_makes_no_table_in_a_database_that_is_not_its_own(
         assert len(system.query("dagster", tables)) > len(ours)
 
 
+@pytest.mark.long
 def test_an_input_of_other_systems_is_read_and_not_written(system: System, tmp_path: Path) -> None:
     system.query("input", "DROP TABLE environment_stamp, episodes_schema_version")
     system.insert_drop(day(1), [(1, 0, "2018-02-01", "2018-02-01")])
@@ -172,6 +174,7 @@ def test_a_stamp_that_changes_since_we_looked_leaves_all_as_they_were(
     assert stamps(system) == [*["development"] * 3, "production"]
 
 
+@pytest.mark.long
 def test_init_of_another_environment_changes_no_role(
     tcp_environment: Dsns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +188,7 @@ def test_init_of_another_environment_changes_no_role(
         psycopg.connect(tcp_environment.require(purpose)).close()
 
 
+@pytest.mark.long
 def test_the_lake_changes_its_stamp_with_all_its_tables(system: System) -> None:
     system.insert_drop(day(1), [(1, 0, "2018-02-01", "2018-02-01")])
     system.plan(day(1))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
 from episodes_assets.ledger import claims, held, plans
 from episodes_assets.ledger.claims import Claim, ClaimedJob
@@ -18,6 +19,8 @@ from episodes_assets.postgres.provision.init import downgrade, provision
 from episodes_assets.results import publications, publish
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.support.system import System, day
+
+pytestmark = pytest.mark.long
 
 
 async def claim_as_before(worker: AsyncConnection, plan_id: int) -> Claim:

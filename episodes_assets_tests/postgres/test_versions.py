@@ -141,6 +141,7 @@ class Ended(Exception):
     """`db init` was ended here."""
 
 
+@pytest.mark.long
 def test_an_init_that_is_ended_anywhere_is_seen_and_can_be_repeated(
     system: System,
     embedded_settings: Settings,
@@ -194,6 +195,7 @@ provision.provision(settings, resolve_dsns(settings), print)
 """
 
 
+@pytest.mark.long
 def test_an_init_that_is_killed_leaves_nothing_half_done(
     system: System, server_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,17 +22,19 @@ HELD = 50
 NEVER_MOVED, MOVED_FIRST = 5_003, 5_004
 WAITING_CHUNKS, WAITING_CHUNK_JOBS = 250, 4  # of each
 OLD_LOG_ROWS = 40
+PROFILES = 10  # that wait, of one run, long ago
 FIRST_FINISHED = 10_000
 FINISHED_DAYS = [dt.date(2010, 1, 1) + n * ONE_DAY for n in range(1, FINISHED_PLANS + 1)]
 
 TABLES = {
     "queue": (
         "ledger.plans", "ledger.chunks", "ledger.jobs", "ledger.outcomes", "ledger.job_attempts",
-        "ledger.batches", "ledger.waivers", "ledger.workers", "public.pgqueuer", "public.pgqueuer_log",
+        "ledger.batches", "ledger.waivers", "ledger.workers", "ledger.profiles", "public.pgqueuer",
+        "public.pgqueuer_log",
     ),
     "results": (
         "state.tracked_episodes", "state.tracked_days", "published.results", "published.days",
-        "published.history",
+        "published.history", "published.episodes",
     ),
     "dagster": (
         "dashboard.users", "dashboard.sessions", "dashboard.service_tokens", "dashboard.login_attempts",
@@ -90,6 +92,15 @@ class GrowingTables:
             "INSERT INTO public.pgqueuer_log (priority, status, entrypoint, job_id, aggregated)"
             f" SELECT 0, 'successful', 'x', n, n % 2 = 0 FROM generate_series(1, {self.jobs}) AS n",
         )
+        self.system.query(
+            "queue",
+            "INSERT INTO ledger.profiles (kind, subject, run_id, reason, requested_by, requested_at,"
+            " expires_at, rate, most_seconds, finished_at, samples)"
+            " SELECT (ARRAY['step', 'batch', 'worker'])[n % 3 + 1], 's', 'run' || n, '', 'a',"
+            " at, at, 100, 60, at, 1"
+            f" FROM generate_series(1, {self.jobs}) AS n,"
+            f" LATERAL (SELECT now() - interval '29 days' * n / {self.jobs}) AS moment (at)",
+        )
         self._published_days()
         self._track(OTHER_DAY, first_epid=0, over_days=FINISHED_PLANS)
         self._publish(OTHER_PLAN, OTHER_DAY)
@@ -139,6 +150,14 @@ class GrowingTables:
             "queue",
             "INSERT INTO ledger.workers (worker, host, pid, release, started_at)"
             " SELECT 'w' || n, 'h', n, '1', now() FROM generate_series(1, 40) AS n",
+        )
+        query(
+            "queue",
+            "INSERT INTO ledger.profiles (kind, subject, run_id, reason, requested_by, requested_at,"
+            " expires_at, rate, most_seconds)"
+            " SELECT (ARRAY['batch', 'worker'])[n % 2 + 1], 'w' || n, 'the run', '', 'a',"
+            " now() - interval '31 days', now() + interval '1 minute', 100, 60"
+            f" FROM generate_series(1, {PROFILES}) AS n",
         )
         self._track(THE_DAY, first_epid=1)
         self._publish(THE_PLAN, THE_DAY)
@@ -284,6 +303,12 @@ class GrowingTables:
             "INSERT INTO published.results (day, epid, algorithm_id, window_start, window_end, metrics)"
             f" SELECT '{day}', n / 2 * 7, n % 2, date '{day}' - 3, '{day}', '{{\"views\": 1}}'"
             f" FROM generate_series(0, {self.jobs - 1}) AS n",
+        )
+        self.system.query(
+            "results",
+            "INSERT INTO published.episodes SELECT n * 7, 'series', 1, n, 'Episode ' || n, '2018-03-01'"
+            # In the order in which they were first published, which is not that of their ids.
+            f" FROM generate_series(1, {self.jobs}) AS n ORDER BY n % 777, n ON CONFLICT DO NOTHING",
         )
         for table in ("days", "history"):
             self.system.query(

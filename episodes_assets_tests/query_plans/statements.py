@@ -1,13 +1,14 @@
 """Everything that the product asks of a growing table, and how many rows it asks for."""
 
 import datetime as dt
+from decimal import Decimal
 
 from episodes_assets.accounts import audit, sessions, throttle, users
 from episodes_assets.accounts.identity import Role
 from episodes_assets.accounts.sessions import Lifetimes
 from episodes_assets.days import ONE_DAY
 from episodes_assets.lake.versions import PinnedVersion
-from episodes_assets.ledger import dispatch, progress, verify, workers
+from episodes_assets.ledger import dispatch, profiles, progress, verify, workers
 from episodes_assets.ledger import episode as ledger_episode
 from episodes_assets.ledger.dispatch import ChunkMessage
 from episodes_assets.ledger.held import (
@@ -27,10 +28,12 @@ from episodes_assets.ledger.plans import (
     require_plan,
 )
 from episodes_assets.ledger.workers import Activity, WorkerName
+from episodes_assets.profiling.engines import Sampling
 from episodes_assets.results import episode as results_episode
-from episodes_assets.results import publications, state
+from episodes_assets.results import publications, rows, state
 from episodes_assets.results.recompute import read_published_coverage
 from episodes_assets.results.repairs import RepairDecision, read_repairs, read_repairs_of_run
+from episodes_assets.results.rows import Order, Position, Selection
 from episodes_assets.results.verify import (
     find_damaged_state,
     read_publications,
@@ -50,6 +53,7 @@ from episodes_assets_tests.query_plans.growing_tables import (
     OPEN_CHUNKS,
     OTHER_DAY,
     OTHER_PLAN,
+    PROFILES,
     THE_DAY,
     THE_PLAN,
     WAITING_CHUNK_JOBS,
@@ -57,6 +61,8 @@ from episodes_assets_tests.query_plans.growing_tables import (
     WAIVERS,
 )
 
+_SHOWN, _SEARCHED = Selection(THE_DAY, 0), Selection(THE_DAY, 0, "Episode 77")
+_MOST_VIEWED = Order("views", is_descending=True)
 _MANY = 25
 _MANY_DAYS = [*FINISHED_DAYS[:_MANY], THE_DAY]
 _MANY_PLANS = [*range(FIRST_FINISHED + 1, FIRST_FINISHED + 1 + _MANY), NEVER_MOVED, THE_PLAN]
@@ -177,6 +183,29 @@ def cases(jobs: int) -> list[Case]:
         Case("one held job retried", "queue", HELD + chunks, steps.retry_one),
         Case("log pruned", "queue", OLD_LOG_ROWS, lambda to: workers.prune_message_log(to.queue, 7)),
         Case("workers forgotten", "queue", 40, lambda to: workers.forget_dead_workers(to.queue)),
+        Case("profiles pruned", "queue", PROFILES, lambda to: profiles.prune_profiles(to.queue, 30)),
+        Case(
+            "profiles asked for",
+            "queue",
+            PROFILES,
+            lambda to: profiles.request_batches(
+                to.queue, 1, Sampling(), requested_by="b", not_within=dt.timedelta(hours=1)
+            ),
+        ),
+        Case("a worker's profile asked for", "queue", 40, steps.ask_for_worker),
+        Case("a step's profile begun and stored", "queue", PROFILES, steps.profile_step),
+        Case(
+            "a run's profiles withdrawn", "queue", PROFILES, lambda to: profiles.withdraw(to.queue, "the run")
+        ),
+        Case("a profile taken", "queue", PROFILES, steps.take_profile),
+        Case("the newest profiles", "queue", 30, lambda to: profiles.read_profiles(to.queue, 30)),
+        Case(
+            "a run's profiles",
+            "queue",
+            PROFILES,
+            lambda to: profiles.read_profiles_of_run(to.queue, "the run"),
+        ),
+        Case("a profile read", "queue", 1, steps.read_profile),
         Case("the newest plan renewed", "queue", chunks, steps.plan_once_more),
         Case(
             "a worker's sign of life",
@@ -264,9 +293,6 @@ def cases(jobs: int) -> list[Case]:
             lambda to: read_publications(to.results, THE_DAY),
         ),
         Case(
-            "the first rows of a day", "results", 5, lambda to: publications.read_rows(to.results, THE_DAY, 5)
-        ),
-        Case(
             "all rows of a day",
             "results",
             jobs,
@@ -279,6 +305,61 @@ def cases(jobs: int) -> list[Case]:
             jobs,
             lambda to: publications.read_first_rows(to.results, THE_DAY, 5),
             lie_together=True,
+        ),
+        Case(
+            "a page of rows",
+            "results",
+            jobs,
+            lambda to: rows.read_page(to.results, _SHOWN, _MOST_VIEWED, 50),
+            lie_together=True,
+        ),
+        Case(
+            "a later page of rows",
+            "results",
+            jobs,
+            lambda to: rows.read_page(to.results, _SHOWN, _MOST_VIEWED, 50, Position(Decimal(1), 7_000)),
+            lie_together=True,
+        ),
+        Case(
+            "a page of rows without a value",
+            "results",
+            jobs,
+            lambda to: rows.read_page(to.results, _SHOWN, Order(), 50, Position(None, 7_000)),
+            lie_together=True,
+        ),
+        Case(
+            "a page of rows that were searched for",
+            "results",
+            jobs,
+            lambda to: rows.read_page(to.results, _SEARCHED, _MOST_VIEWED, 50),
+        ),
+        Case(
+            "movers",
+            "results",
+            2 * jobs,
+            lambda to: rows.read_movers(to.results, _SHOWN, "views", OTHER_DAY, 20),
+            lie_together=True,
+        ),
+        Case(
+            "an episode over its days",
+            "results",
+            plans,
+            lambda to: rows.read_episode_days(to.results, 7, 0, THE_DAY, 1_000),
+        ),
+        Case("a title", "results", 1, lambda to: rows.find_title(to.results, 7)),
+        Case("rows in parts", "results", jobs, lambda to: list(rows.stream_rows(to.results, _SHOWN))),
+        Case(
+            "rows in parts that were searched for",
+            "results",
+            jobs,
+            lambda to: list(rows.stream_rows(to.results, _SEARCHED)),
+        ),
+        Case("titles recorded", "results", jobs, steps.record_titles),
+        Case(
+            "the published days around a day",
+            "results",
+            3,
+            lambda to: publications.find_neighbours(to.results, THE_DAY),
         ),
         Case("a manifest", "results", 1, lambda to: publications.find_day(to.results, THE_DAY)),
         Case("manifests", "results", 2, lambda to: publications.read_days(to.results, OTHER_DAY, THE_DAY)),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from episodes_assets.accounts import audit, sessions, users
@@ -16,7 +17,7 @@ from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import StateGap
 from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.viewings import Viewings
-from episodes_assets.ledger import claims, dispatch
+from episodes_assets.ledger import claims, dispatch, profiles
 from episodes_assets.ledger import copies as ledger_copies
 from episodes_assets.ledger.claims import Claim, JobFailure, Took
 from episodes_assets.ledger.copies import PlanRecord
@@ -29,9 +30,11 @@ from episodes_assets.ledger.held import (
     waive_held_jobs,
 )
 from episodes_assets.ledger.plans import record_plan
+from episodes_assets.ledger.profiles import Kind, Seen
 from episodes_assets.postgres.arrow import bounded_session
+from episodes_assets.profiling.engines import Sampling
 from episodes_assets.results import copies as results_copies
-from episodes_assets.results import publications, publish, state
+from episodes_assets.results import publications, publish, state, titles
 from episodes_assets.results.provenance import read_provenance
 from episodes_assets.results.repairs import RepairDecision
 from episodes_assets.results.verify import (
@@ -94,6 +97,38 @@ def waive(to: Open) -> None:
 def retry_one(to: Open) -> None:
     (held,) = read_held(to.queue, [THE_PLAN], each=1)
     retry_held_job(to.queue, THE_DAY, held.epid, held.algorithm_id)
+
+
+def ask_for_worker(to: Open) -> None:
+    to.queue.execute("UPDATE ledger.workers SET seen_at = now() WHERE worker = 'w7'")
+    profiles.request_worker(to.queue, "w7", Sampling(), requested_by="b")
+
+
+def profile_step(to: Open) -> None:
+    claim = profiles.begin_step(
+        to.queue,
+        "another",
+        Sampling(),
+        run_id="r",
+        requested_by="b",
+        reason="why",
+        day=THE_DAY,
+        claimed_by="h-1",
+        not_within=dt.timedelta(hours=1),
+    )
+    assert claim is not None
+    assert profiles.store(to.queue, claim, Seen(problem="x"))
+
+
+async def take_profile(to: Open) -> None:
+    claim = await profiles.claim_profile(to.worker, Kind.WORKER, "w7")
+    assert claim is not None
+    await profiles.store_as_worker(to.worker, claim, Seen(problem="x"))
+
+
+def read_profile(to: Open) -> None:
+    newest = profiles.read_profiles(to.queue, 1)[0]
+    profiles.read_profile(to.queue, newest.profile_id)
 
 
 async def claim_one(to: Open, message: ChunkMessage) -> Claim:
@@ -188,6 +223,15 @@ def read_back(to: Open) -> None:
     manifest = publications.find_day(to.results, THE_DAY)
     assert manifest is not None
     read_publication(to.queue, to.results, [manifest])
+
+
+def record_titles(to: Open) -> None:
+    # Half of them are there, of an earlier day.
+    epids = titles._read_published(to.results, THE_DAY) + 7 * to.jobs // 4
+    named = pa.table({"epid": epids, **dict.fromkeys(("season", "episode"), pa.nulls(len(epids)))})
+    for name in ("series", "title"):
+        named = named.append_column(name, pa.array(["another"] * len(epids)))
+    titles._write(to.results, THE_DAY, named)
 
 
 def read_tracked(to: Open) -> None:

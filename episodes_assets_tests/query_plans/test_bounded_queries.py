@@ -65,6 +65,7 @@ def unbounded(case: Case, executed: Executed) -> str | None:
     )
 
 
+@pytest.mark.long
 def test_no_plan_is_kept_from_an_empty_table(tables: GrowingTables, monkeypatch: pytest.MonkeyPatch) -> None:
     tables.fill_other_day()
     tables.fill_the_day()
@@ -93,6 +94,7 @@ def test_no_plan_is_kept_from_an_empty_table(tables: GrowingTables, monkeypatch:
     assert not found, "\n".join(found)
 
 
+@pytest.mark.long
 def test_what_the_planner_would_do_by_itself_is_noticed(tables: GrowingTables) -> None:
     tables.fill_other_day()
     tables.analyze()
@@ -122,6 +124,7 @@ def sessions_of(system: System) -> Iterator[dict[str, Prepared]]:
         }
 
 
+@pytest.mark.long
 def test_visits_are_bounded_by_what_is_asked_for(
     tables: GrowingTables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +144,7 @@ def test_visits_are_bounded_by_what_is_asked_for(
     assert not found, "\n".join(found)
 
 
+@pytest.mark.long
 def test_every_statement_on_a_growing_table_is_tried(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     tables = GrowingTables(system, 3 * CHUNK_JOBS)
     tables.fill_other_day()

@@ -12,6 +12,7 @@ from episodes_assets.worker.compute import JobWindows, run_micro_batch
 from episodes_assets_tests.support.system import System, day
 
 
+@pytest.mark.long
 def test_parts_of_any_size_compute_the_same(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     system.generate(day(1), day(1), episodes=60)
     epids = [epid for (epid,) in system.query("input", "SELECT DISTINCT epid FROM viewings WHERE epid > 0")]

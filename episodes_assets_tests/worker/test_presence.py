@@ -45,6 +45,7 @@ def say(system: System, activity: Activity, *, name: WorkerName = NAME, is_last:
     asyncio.run(main())
 
 
+@pytest.mark.long
 def test_a_worker_says_what_it_does_and_when_it_has_stopped(system: System) -> None:
     plan(system, *range(1, 40))
     with worker(system) as process:
@@ -58,6 +59,7 @@ def test_a_worker_says_what_it_does_and_when_it_has_stopped(system: System) -> N
     assert done_by == [(gone.name, 39)]
 
 
+@pytest.mark.long
 def test_what_it_computes_is_told_with_its_day(system: System) -> None:
     plan(system, 1)
     ((plan_id,),) = system.query("queue", "SELECT plan_id FROM ledger.plans")
@@ -190,6 +192,7 @@ def test_a_worker_deletes_and_rewrites_none_of_it(system: System, statement: str
         connection.execute(statement)
 
 
+@pytest.mark.long
 def test_the_status_names_who_works_and_how_fast(system: System, capsys: pytest.CaptureFixture[str]) -> None:
     plan(system, 1, 2)
     ((plan_id,),) = system.query("queue", "SELECT plan_id FROM ledger.plans")

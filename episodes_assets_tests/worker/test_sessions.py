@@ -91,6 +91,7 @@ def wait_until_done(system: System) -> None:
     raise AssertionError("the jobs were not done")
 
 
+@pytest.mark.long
 def test_a_worker_connects_again_when_either_connection_is_cut(system: System) -> None:
     hand_out(system, 1)
     with ready_worker(system) as (process, lines):
@@ -110,6 +111,7 @@ def test_a_worker_connects_again_when_either_connection_is_cut(system: System) -
     assert any("the queue is back" in line for line in lines)
 
 
+@pytest.mark.long
 def test_a_running_worker_leaves_a_queue_of_a_newer_release(system: System) -> None:
     with ready_worker(system) as (process, lines):
         hand_out(system, 1)
@@ -159,6 +161,7 @@ def test_a_message_that_went_to_another_is_left_alone(system: System) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.long
 def test_a_silent_ledger_is_given_up(system: System) -> None:
     """Another session holds the lock that the statement waits for; to the worker that is silence."""
     hand_out(system, 1)
@@ -182,6 +185,7 @@ def test_a_silent_ledger_is_given_up(system: System) -> None:
         asyncio.run(asyncio.wait_for(scenario(), 10))
 
 
+@pytest.mark.long
 def test_a_worker_says_whom_it_waits_for(system: System) -> None:
     plan(system, 1)
     with ready_worker(system) as (_, lines), psycopg.connect(system.admin["queue"]) as locker:
@@ -194,6 +198,7 @@ def test_a_worker_says_whom_it_waits_for(system: System) -> None:
             time.sleep(0.05)
 
 
+@pytest.mark.long
 def test_a_right_that_was_forgotten_is_named_and_the_claim_given_back(
     system: System, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -291,6 +296,7 @@ class Fails:
             raise self.error
 
 
+@pytest.mark.long
 def test_a_long_outage_makes_nobody_wait_for_longer_after_it(system: System) -> None:
     """PgQueuer never forgets an attempt, so after a night without input there are thousands."""
     hand_out(system, 1)

@@ -21,6 +21,7 @@ from episodes_assets_tests.support.workers import eventually, plan, run_async, s
 pytestmark = pytest.mark.process
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_worker_stops_cleanly(system: System, number: signal.Signals) -> None:
     plan(system, *range(1, 50))
@@ -85,6 +86,7 @@ def test_outcomes_are_written_only_under_the_current_claim(system: System) -> No
     assert told == [("quick", 2, 2.0, [1.5])]
 
 
+@pytest.mark.long
 def test_a_superseded_plan_is_claimed_by_nobody(system: System) -> None:
     plan(system, 1)
     old = chunk_of(system)
@@ -96,6 +98,7 @@ def test_a_superseded_plan_is_claimed_by_nobody(system: System) -> None:
     run_async(system, scenario)
 
 
+@pytest.mark.long
 def test_a_job_that_kills_its_worker_is_held_after_its_starts(system: System) -> None:
     plan(system, 1, 2)
     # As a worker leaves it that is killed with its whole machine, time and again.
@@ -111,6 +114,7 @@ def test_a_job_that_kills_its_worker_is_held_after_its_starts(system: System) ->
     assert error == [("started 4 times without an end: it kills its worker",)]
 
 
+@pytest.mark.long
 def test_retrying_a_day_without_held_jobs_changes_nothing(system: System) -> None:
     plan(system, 1)
     before = system.fingerprint()

@@ -30,6 +30,7 @@ from episodes_assets.days import ONE_DAY
 from episodes_assets.defs import tables
 from episodes_assets.defs.metadata import days_table, table
 from episodes_assets.defs.partitions import daily, days_of, whole_range
+from episodes_assets.defs.profiles import profiled
 from episodes_assets.defs.resources import Lake, QueueDatabase, ResultsDatabase
 from episodes_assets.defs.steps import (
     TEAM,
@@ -181,6 +182,7 @@ def episode_jobs(
     registry = get_registry()
     by_algorithm = Counter({registry.name_of(algorithm_id): 0 for algorithm_id in sorted(registry.ids)})
     with (
+        profiled(context, queue_database, settings),
         as_dagster_failure(settings),
         results_database.connect_to_read() as state,
         queue_database.connect() as queue,

@@ -17,9 +17,10 @@ from episodes_assets.checks.verdicts import HISTORY_DAYS, Verdict
 from episodes_assets.days import ONE_DAY, parse_date
 from episodes_assets.defs import tables
 from episodes_assets.defs.assets import external
-from episodes_assets.defs.metadata import counts_by_day, days_table, image, place, table
+from episodes_assets.defs.metadata import counts_by_day, days_table, image, links, place, table
 from episodes_assets.defs.partitions import daily, days_of, whole_range
-from episodes_assets.defs.resources import InputDatabase, Lake, ResultsDatabase
+from episodes_assets.defs.profiles import profiled
+from episodes_assets.defs.resources import InputDatabase, Lake, QueueDatabase, ResultsDatabase
 from episodes_assets.defs.steps import TEAM, Events, RunOptions, Stopwatch, as_dagster_failure, conclude_each
 from episodes_assets.errors import BadRunConfig, DropGone, DropNotArrived, ReasonMissing
 from episodes_assets.input.columns import look_at_columns
@@ -199,6 +200,7 @@ def describe_viewings(
 
 
 CODE_VERSION = "1"
+REFUSED_SHOWN = 10
 
 
 class InputOptions(RunOptions):
@@ -267,6 +269,7 @@ class InputOptions(RunOptions):
 def take_input(
     context: dg.AssetExecutionContext,
     input_database: InputDatabase,
+    queue_database: QueueDatabase,
     results_database: ResultsDatabase,
     lake: Lake,
     settings: dg.ResourceParam[Settings],
@@ -279,7 +282,10 @@ def take_input(
     """
     clock = Stopwatch()
     options = InputOptions.read(context)
-    with as_dagster_failure(settings, options.arrival_retries):
+    with (
+        profiled(context, queue_database, settings),
+        as_dagster_failure(settings, options.arrival_retries),
+    ):
         days = days_of(context)
         drops, viewings = lake.drops(), lake.viewings()
         _require_reason(options, days, drops)
@@ -379,6 +385,10 @@ def _of_episodes(
         "catalogue rows": sum(each.drop_rows for each in found),
         "quarantined": sum(each.quarantined_rows for each in found),
         "quarantine reasons": _reasons_table(found),
+        "quarantined rows": links(
+            (f"{epid}: {reasons}", f"/explain/{found[-1].day}/{epid}")
+            for epid, reasons in drops.first_refused(found[-1], REFUSED_SHOWN)
+        ),
         **days_table(
             context,
             [

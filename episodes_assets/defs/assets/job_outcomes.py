@@ -25,6 +25,7 @@ from episodes_assets.checks.verdicts import Verdict, name_days
 from episodes_assets.defs import tables
 from episodes_assets.defs.metadata import days_table, image, jobs_over_time, table
 from episodes_assets.defs.partitions import daily, days_of, whole_range
+from episodes_assets.defs.profiles import profiled
 from episodes_assets.defs.progress import FAILED_SHOWN, ProgressReports, failed_table
 from episodes_assets.defs.resources import QueueDatabase
 from episodes_assets.defs.steps import (
@@ -172,7 +173,11 @@ def job_outcomes(
     them by `waive_held_jobs`. To stop the work on a day, launch `cancel_jobs`.
     """
     clock = Stopwatch()
-    with as_dagster_failure(settings), queue_database.connect() as queue:
+    with (
+        profiled(context, queue_database, settings, is_of_fleet=True),
+        as_dagster_failure(settings),
+        queue_database.connect() as queue,
+    ):
         days = days_of(context)
         for day in days:
             plans.require_plan(queue, day)

@@ -4,9 +4,12 @@ Its statements are `results/publish.py`.
 """
 
 import datetime as dt
+from collections.abc import Sequence
+from typing import Any
 
 import dagster as dg
 
+from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.checks.results import (
     PUBLISHED_ROWS_ARE_THE_OUTCOMES,
     YESTERDAY_IS_PUBLISHED,
@@ -15,9 +18,11 @@ from episodes_assets.checks.results import (
     yesterday_is_published,
 )
 from episodes_assets.checks.verdicts import Verdict
+from episodes_assets.days import ONE_DAY
 from episodes_assets.defs import tables
-from episodes_assets.defs.metadata import days_table, preview
+from episodes_assets.defs.metadata import counts_by_day, days_table, image, links, table
 from episodes_assets.defs.partitions import daily, days_of, whole_range
+from episodes_assets.defs.profiles import profiled
 from episodes_assets.defs.resources import Lake, QueueDatabase, ResultsDatabase
 from episodes_assets.defs.steps import (
     TEAM,
@@ -28,10 +33,14 @@ from episodes_assets.defs.steps import (
     conclude,
     report_repairs,
 )
+from episodes_assets.errors import EpisodesError
 from episodes_assets.ledger import plans
+from episodes_assets.planning.throughput import MOST_POINTS
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.results import publications, publish
 from episodes_assets.results.publications import PublishedDay
+from episodes_assets.results.rows import Order, Selection, read_page
+from episodes_assets.results.titles import record_titles
 from episodes_assets.results.verify import read_publication, read_publications
 from episodes_assets.settings import Settings
 
@@ -58,7 +67,7 @@ def check_freshness(results: Connection, now: dt.datetime, hour: int) -> Verdict
 
 
 CODE_VERSION = "1"
-PREVIEW_ROWS = 10
+TOP = 10
 
 
 @dg.asset(
@@ -92,6 +101,7 @@ def published_results(
     days: list[PublishedDay] = []
     changes = 0
     with (
+        profiled(context, queue_database, settings),
         as_dagster_failure(settings),
         queue_database.connect() as queue,
         results_database.connect() as results,
@@ -110,7 +120,8 @@ def published_results(
             changes += changed
             days.append(manifest)
         report_repairs(context, results, repair)
-        first_rows = publications.read_rows(results, days[-1].day, PREVIEW_ROWS)
+        _record_titles(context, results, lake, days)
+        shown = _show(results, days[-1].day)
         verdicts = [
             published_rows_are_the_outcomes(read_publication(queue, results, days)),
             check_freshness(results, dt.datetime.now(dt.UTC), settings.published_by_hour),
@@ -119,7 +130,7 @@ def published_results(
     yield from conclude(
         {
             "left out": left_out,
-            "preview": preview(first_rows),
+            **shown,
             "days changed": changes,
             **days_table(
                 context,
@@ -141,3 +152,35 @@ def published_results(
         },
         verdicts,
     )
+
+
+def _record_titles(
+    context: dg.AssetExecutionContext, results: Connection, lake: Lake, days: Sequence[PublishedDay]
+) -> None:
+    """Keep what the published episodes are called; the days are published also where that is not known."""
+    try:
+        record_titles(results, lake.drops(), [each.day for each in days])
+    except EpisodesError as error:
+        context.log.warning(f"the titles of published episodes are not up to date: {error}")
+
+
+def _show(results: Connection, day: dt.date) -> dict[str, Any]:
+    """The day's first episodes by the first metric of the first algorithm, and how many rows days have."""
+    before = publications.read_days(results, day - MOST_POINTS * ONE_DAY, day)
+    shown: dict[str, Any] = {
+        "rows by day": image(counts_by_day({each.day: each.rows for each in before}), "rows by day")
+    }
+    algorithm = next(iter(get_registry().by_id.values()), None)
+    if algorithm is None:
+        return shown
+    metric = next(iter(algorithm.columns))
+    selection, order = Selection(day, algorithm.algorithm_id), Order(metric, is_descending=True)
+    top = [
+        {"epid": row.epid, "series": row.series, "title": row.title, metric: row.metrics.get(metric)}
+        for row in read_page(results, selection, order, TOP).rows
+    ]
+    return {
+        f"top {TOP} by {metric}": table(top),
+        "all rows": links([(f"{algorithm.name} of {day}", f"/results/{day}/{algorithm.name}")]),
+        **shown,
+    }

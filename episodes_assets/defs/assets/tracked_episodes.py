@@ -13,7 +13,8 @@ from episodes_assets.days import ONE_DAY
 from episodes_assets.defs import tables
 from episodes_assets.defs.metadata import days_table
 from episodes_assets.defs.partitions import daily, days_of, one_day_before, whole_range
-from episodes_assets.defs.resources import Lake, ResultsDatabase
+from episodes_assets.defs.profiles import profiled
+from episodes_assets.defs.resources import Lake, QueueDatabase, ResultsDatabase
 from episodes_assets.defs.steps import (
     TEAM,
     Events,
@@ -60,6 +61,7 @@ CODE_VERSION = "1"
 )
 def tracked_episodes(
     context: dg.AssetExecutionContext,
+    queue_database: QueueDatabase,
     results_database: ResultsDatabase,
     lake: Lake,
     settings: dg.ResourceParam[Settings],
@@ -76,6 +78,7 @@ def tracked_episodes(
     recorded: list[state.TrackedDay] = []
     changes = 0
     with (
+        profiled(context, queue_database, settings),
         as_dagster_failure(settings),
         results_database.connect() as connection,
         results_database.connect() as lock,

@@ -140,6 +140,11 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
             " ON ledger.job_attempts TO {role}"
         ),
         "GRANT UPDATE (starts, is_held, error, traceback) ON ledger.job_attempts TO {role}",
+        # A worker takes profiles that are asked for, and asks for none.
+        (
+            "GRANT UPDATE (claim, claimed_by, claimed_at, finished_at, engine, samples, problem, stacks)"
+            " ON ledger.profiles TO {role}"
+        ),
         "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
         "REVOKE INSERT, UPDATE, DELETE ON environment_stamp, episodes_schema_version FROM {role}",
         "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}",

@@ -39,6 +39,7 @@ def paths(dashboard: Dashboard) -> list[Found]:
     return found
 
 
+@pytest.mark.long
 def test_nobody_reaches_anything_that_is_not_declared_open(dashboard: Dashboard, paths: list[Found]) -> None:
     nobody = dashboard.client()
     reached = set()
@@ -54,6 +55,7 @@ def test_nobody_reaches_anything_that_is_not_declared_open(dashboard: Dashboard,
     assert reached == OPEN
 
 
+@pytest.mark.long
 def test_a_viewer_changes_nothing_by_any_route(dashboard: Dashboard, paths: list[Found]) -> None:
     viewer = dashboard.client(Role.VIEWER)
     for found in paths:

@@ -102,7 +102,7 @@ def read(method: str, headers: Any, query: Any, body: bytes) -> GraphQLRequest |
     return read_http(method, Headers(raw=raw), QueryParams(query), body)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(request=requests())
 @example(request=("POST", [("Content-Type", "text/plain")], [("query", "mutation { change }")], b""))
 @example(request=("GET", [], [("query", "{ asked }"), ("query", "mutation { change }")], b""))
@@ -130,7 +130,7 @@ def assert_read(executed: list[tuple[str, str]], found: GraphQLRequest | None) -
     assert found.has_mutation or "mutation" not in {kind for kind, _ in executed}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(document=documents(), name=st.sampled_from([None, "A", "B"]))
 def test_what_dagster_executes_is_readable(bare: TestClient, document: str, name: str | None) -> None:
     BARE.take_executed()

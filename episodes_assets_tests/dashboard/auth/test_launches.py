@@ -153,6 +153,7 @@ def test_runs_of_a_backfill_name_whoever_launched_it(dashboard: Dashboard) -> No
     assert again.tags[LAUNCHED_BY] == "token backfills-again"
 
 
+@pytest.mark.long
 def test_the_decision_is_recorded_with_that_name(dashboard: Dashboard) -> None:
     system = dashboard.system
     system.insert_drop(day(1), [(epid, 0, "2018-02-01", "2018-02-01") for epid in (1, 2)])

@@ -58,6 +58,7 @@ def test_nobody_is_let_in_where_nobody_is_named(email: str, role: Role | None) -
     assert decide_role(email, email_verified=True, access=OidcAccess(default_role=role)) is None
 
 
+@pytest.mark.long
 @given(EMAILS, ACCESSES, CASES)
 def test_case_makes_no_difference(email: str, access: OidcAccess, upper: list[bool]) -> None:
     plain = decide_role(email, email_verified=True, access=access)

@@ -190,7 +190,7 @@ def _up(system: System, provider: Provider) -> Iterator[Running]:
         given = {name for name, value in ui.environ().items() if name.endswith("_DSN") and value != WITHHELD}
         assert given == {
             "EPISODES_DAGSTER_DSN", "EPISODES_DASHBOARD_DSN", "EPISODES_QUEUE_DSN",
-            "EPISODES_RESULTS_READER_DSN",
+            "EPISODES_RESULTS_READER_DSN", "EPISODES_CONSUMER_DSN",
         }  # fmt: skip
     finally:
         up.send_signal(signal.SIGINT)

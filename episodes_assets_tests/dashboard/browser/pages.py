@@ -8,7 +8,10 @@ from urllib.parse import urlencode
 from playwright.sync_api import Locator, Page, expect
 
 # Everything whose path a login must protect, our own pages and Dagster's.
-PAGES = ("/", "/runs", "/asset-groups", "/assets/published_results", "/automation", "/deployment", "/fleet")
+PAGES = (
+    "/", "/runs", "/asset-groups", "/assets/published_results", "/automation", "/deployment", "/fleet",
+    "/results", "/profiles",
+)  # fmt: skip
 
 GROUPS = ("source", "input", "planning", "fleet", "results", "consumers")
 ASSETS = 6

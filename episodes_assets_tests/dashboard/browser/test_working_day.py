@@ -17,6 +17,7 @@ RUN_MILLISECONDS = 90_000
 LAST = 4
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_a_working_day(running: Running, person: Callable[[], Page], pictures: Pictures) -> None:
     """While the daemon waits with the backfill, the others do their part."""
@@ -25,6 +26,7 @@ def test_a_working_day(running: Running, person: Callable[[], Page], pictures: P
     signs_in_wrongly_and_rightly(operator, running, pictures)
     run = materializes_a_day_and_launches_a_backfill_of_three(operator, running)
     finds_the_day_published(operator, running, run, pictures)
+    looks_at_its_results(operator, running, pictures)
     with ExitStack() as until_seen:
         with running.sleeping_fleet():
             sees_all_and_changes_nothing(person(), running)
@@ -65,11 +67,26 @@ def finds_the_day_published(page: Page, running: Running, run: str, pictures: Pi
     rows = running.system.published()
     assert set(rows["day"]) == {day(1)}
     expect(page.get_by_role("row", name="rows published")).to_contain_text(f"{len(rows):,}")
+    to_results = page.get_by_role("link", name=f"reach of {day(1)}")
+    expect(to_results).to_have_attribute("href", f"/results/{day(1)}/reach")
     pictures.take(page, "materialization")
     page.set_viewport_size(WIDE)
     pages.open_lineage(page, running.address)
     pictures.take(page, "asset-graph")
     page.set_viewport_size(VIEWPORT)
+
+
+def looks_at_its_results(page: Page, running: Running, pictures: Pictures) -> None:
+    pages.who(page).get_by_role("link", name="Results").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"Results of {day(1)}: reach")
+    reach = running.system.published().query("algorithm_id == 0")
+    expect(page.get_by_role("heading", level=2)).to_have_text(f"Rows: {len(reach):,}")
+    expect(page.get_by_role("cell", name=re.compile("^Series .* Episode"))).not_to_have_count(0)
+    pictures.take(page, "results")
+    page.get_by_role("link", name="Explain episode").first.click()
+    expect(page.get_by_role("heading", level=2)).to_contain_text("reach: published")
+    page.get_by_role("navigation", name="Main").get_by_role("link", name="Dagster").click()
+    expect(pages.who(page)).to_be_visible()
 
 
 def sees_all_and_changes_nothing(page: Page, running: Running) -> None:
