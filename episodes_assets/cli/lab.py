@@ -181,21 +181,26 @@ def replay(
         bool,
         typer.Option("--no-network", help="In a network namespace of its own, where nothing can be reached."),
     ] = False,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Show in which lines the steps and the workers spend their time."),
+    ] = False,
 ) -> None:
     """Run a day of a lab again through Dagster with real workers, from what it was planned from.
 
     The day's plan is superseded, its jobs are planned and worked anew, and the day is published again in the
     lab. `episodes lab verify NAME` says afterwards whether that changed anything.
 
-    Example: episodes lab replay march 2018-03-07 --no-network
+    Example: episodes lab replay march 2018-03-07 --no-network --profile
     """
     lab = labs.require_loaded(load_settings(), name)
     chosen = parse_day(day) if day else lab.days[-1]
     if chosen not in lab.days:
         raise BadLab(f"the lab {name} does not have {chosen}", f"it has {_days(lab.days)}")
-    arguments = ("run", str(chosen), "--rework", "--as-planned", "--workers", str(workers))
+    options = ("--workers", str(workers), *(("--profile",) if profile else ()))
+    arguments = episodes_argv("run", str(chosen), "--rework", "--as-planned", *options)
     run_to_end(
-        [*(without_network() if no_network else ()), *episodes_argv(*arguments)],
+        [*(without_network() if no_network else ()), *arguments],
         lab.environment_variables(os.environ),
     )
 

@@ -235,7 +235,7 @@ class _OwnProfile(_StepProfile):
         claim, recording = self._taken
         with self._queue.connect() as queue:
             try:
-                profile = recording.stop().without_waiting().within(_STEPS)
+                profile = recording.stop().without_waiting().working_for(_STEPS)
             except ProfilerUnavailable as error:
                 profiles.store(queue, claim, Seen(recording.engine, problem=str(error)))
                 raise

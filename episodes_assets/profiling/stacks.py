@@ -23,6 +23,7 @@ _WAITING = re.compile(
     r"(threading|selectors|queue|concurrent/futures/thread|multiprocessing/"
     r"(connection|queues|synchronize|popen_\w+))\.py"
 )
+_POOL = "concurrent/futures/thread.py"
 _FRAME = re.compile(r"(?P<function>.*) \((?P<file>[^()]*):(?P<line>\d{1,9})\)")
 # What would end a frame or a line, and other characters that nobody can read.
 _UNSAFE = re.compile(r"[;()\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -138,6 +139,20 @@ class Profile:
             begin = next((n for n, each in enumerate(stack) if each.file.startswith(file)), 0)
             stacks[stack[begin:]] += count
         return Profile(self.rate, stacks)
+
+    def working_for(self, folder: str) -> "Profile":
+        """Only the threads that do the work of a folder's files, without the frames around the outermost one.
+
+        Those are the threads that have such a file on their stack, and those of thread pools, to which it
+        hands parts of its work. Others of the process, such as those that read what child processes print,
+        look busy whenever they wait in a system call.
+        """
+        stacks = {
+            stack: count
+            for stack, count in self.stacks.items()
+            if any(each.file.startswith(folder) or each.file == _POOL for each in stack)
+        }
+        return Profile(self.rate, stacks).within(folder)
 
     def hot_lines(self, most: int) -> list[HotLine]:
         """The lines of our code in which most time was spent, the hottest first.

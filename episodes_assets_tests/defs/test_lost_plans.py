@@ -9,7 +9,7 @@ import pytest
 from episodes_assets.defs.assets import episode_jobs
 from episodes_assets.errors import DatabaseUnreachable
 from episodes_assets.ledger import plans
-from episodes_assets.planning.jobs import plan_jobs
+from episodes_assets.planning.jobs import plan_day
 from episodes_assets_tests.support.repairs import (
     WHY,
     launch_repair,
@@ -115,16 +115,16 @@ def test_a_repair_that_another_one_has_overtaken_finds_nothing_to_repair(
     first: list[dg.ExecuteInProcessResult] = []
 
     def repair() -> None:
-        monkeypatch.setattr(episode_jobs, "plan_jobs", plan_jobs)
+        monkeypatch.setattr(episode_jobs, "plan_day", plan_day)
         first.append(finished.materialize(day(2), select=["episode_jobs"], repair="1"))
 
     def plan(*args: Any) -> Any:
         with ThreadPoolExecutor(1) as pool:
             pool.submit(repair).result()
-        return plan_jobs(*args)
+        return plan_day(*args)
 
     finished.query("queue", OUTCOME)
-    monkeypatch.setattr(episode_jobs, "plan_jobs", plan)
+    monkeypatch.setattr(episode_jobs, "plan_day", plan)
     second = finished.materialize(day(2), select=["episode_jobs"], repair="2")
     assert second.success, failure(second)
     assert first[0].success, failure(first[0])

@@ -10,7 +10,7 @@ import pytest
 
 from episodes_assets.defs.assets import episode_jobs, job_outcomes, published_results
 from episodes_assets.ledger import plans
-from episodes_assets.planning.jobs import plan_jobs
+from episodes_assets.planning.jobs import plan_day
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.results import state
@@ -57,9 +57,9 @@ def while_planning(
             done = True
             with ThreadPoolExecutor(1) as pool:
                 pool.submit(meddle, system).result()
-        return plan_jobs(*args)
+        return plan_day(*args)
 
-    monkeypatch.setattr(episode_jobs, "plan_jobs", plan)
+    monkeypatch.setattr(episode_jobs, "plan_day", plan)
 
 
 def test_a_plan_from_before_a_correction_does_not_replace_the_corrected_one(

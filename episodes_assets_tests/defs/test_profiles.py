@@ -14,14 +14,14 @@ from episodes_assets.defs.profiles import BY_ITSELF, PROFILE_TAG, Duration, slow
 from episodes_assets.errors import ProfilerUnavailable
 from episodes_assets.ledger import profiles
 from episodes_assets.ledger.profiles import ProfileRow, State
-from episodes_assets.planning.jobs import newly_tracked
+from episodes_assets.planning.jobs import newly_tracked_of_day
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.profiling.engines import Engine
 from episodes_assets.profiling.stacks import Profile
 from episodes_assets_tests.cli.invoke import output
 from episodes_assets_tests.support.runs import QUIET
-from episodes_assets_tests.support.slow import is_slow, line_of, of_the_slow_thread
+from episodes_assets_tests.support.slow import is_slow, line_of
 from episodes_assets_tests.support.system import System, day, failure
 
 pytestmark = pytest.mark.process
@@ -98,16 +98,15 @@ def test_the_launchpad_has_a_job_for_it(
 ) -> None:
     system.generate(day(1), day(1))
     with system.workers():
-        monkeypatch.setattr(tracked_episodes, "newly_tracked", slowly)
+        monkeypatch.setattr(tracked_episodes, "newly_tracked_of_day", slowly)
         result = run(job="profile_day")
     row = rows_by_step(queue)["tracked_episodes"]
     assert (row.reason, row.run_id, row.day) == ("", result.run_id, day(1))
     assert row.requested_by.startswith("os user ")
     shown = metadata_of("tracked_episodes")
     assert isinstance(shown["hot lines"], dg.TableMetadataValue)
-    lines = [str(record.data["line"]) for record in shown["hot lines"].records]
-    ours = [line for line in lines if line.startswith("episodes_assets")]
-    assert ours[0] == f"episodes_assets_tests/support/slow.py:{line_of('the slow line')}"
+    hottest = shown["hot lines"].records[0].data
+    assert hottest["line"] == f"episodes_assets_tests/support/slow.py:{line_of('the slow line')}"
     picture = str(shown["flame graph"].value)
     svg = base64.b64decode(picture.partition("base64,")[2].rstrip(")")).decode()
     assert "support/slow.py:" in svg
@@ -116,7 +115,7 @@ def test_the_launchpad_has_a_job_for_it(
 
 def slowly(*arguments: Any) -> Any:
     is_slow(0.5)
-    return newly_tracked(*arguments)
+    return newly_tracked_of_day(*arguments)
 
 
 def test_what_is_slow() -> None:
@@ -139,14 +138,14 @@ def test_a_step_that_is_slow_profiles_itself_once_in_an_hour(
     system.generate(day(1), day(1))
     run()  # nothing is usual yet
     assert rows_by_step(queue) == {}
-    monkeypatch.setattr(tracked_episodes, "newly_tracked", slowly)
+    monkeypatch.setattr(tracked_episodes, "newly_tracked_of_day", slowly)
     run(TRACKING[-1:])
     ((number, row),) = ((row.profile_id, row) for row in profiles.read_profiles(queue, 100))
     assert (row.subject, row.requested_by, row.state) == ("tracked_episodes", BY_ITSELF, State.DONE)
     assert row.reason == "it takes more than 0 s, and more than 1e-06 times what is usual"
     _, profile = profiles.read_profile(queue, number)
     assert profile is not None
-    assert of_the_slow_thread(profile).hot_lines(1)[0].frame.line == line_of("the slow line")
+    assert profile.hot_lines(1)[0].frame.line == line_of("the slow line")
     assert metadata_of("tracked_episodes")["profile"] == dg.MetadataValue.url(f"/profiles/{number}")
     run(TRACKING[-1:])
     assert len(profiles.read_profiles(queue, 100)) == 1

@@ -30,7 +30,7 @@ from episodes_assets_tests.support.own_server import free_port
 from episodes_assets_tests.support.system import System, throwaway
 from episodes_assets_tests.support.workers import eventually
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.long]
 
 COMMANDS = ("take", "load", "clone", "verify", "list", "show", "drop", "replay", "up")
 SMALL = TakeRequest(LAST, sample=SampleSpec(Kind.SHARE, share=0.2))

@@ -56,7 +56,10 @@ class OldRelease:
         text = planner.read_text()
         assert text.count(SEARCHED) == 1
         planner.write_text(text.replace(SEARCHED, SEARCHED + NOTING))
+        number = text[: text.index(SEARCHED)].count("\n") + 1
+        self.searching_line = f"{PACKAGE.name}/planning/jobs.py:{number}"
         self._notes = folder / "notes"
+        self.said = ""  # by the last command
 
     def run(self, *arguments: str, home: Path | None = None) -> list[tuple[int, int]]:
         """Run a command that must succeed; how many rows were looked for in how long a list, each time."""
@@ -73,6 +76,7 @@ class OldRelease:
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
+        self.said = done.stdout
         return [
             (int(rows), int(listed)) for rows, listed in map(str.split, self._notes.read_text().splitlines())
         ]
@@ -129,16 +133,25 @@ def test_a_slow_day_of_production_is_slow_in_a_lab_with_its_state_alone(
     assert "is what 'production' has published.\n" in succeeds("lab", "verify", "with", home=home)
 
     # The step is slow only with the state: the list has all that was tracked in years, or nothing.
-    assert old_release.run("lab", "replay", "with", home=home) == slow
+    assert old_release.run("lab", "replay", "with", "--profile", home=home) == slow
+    # And the first line of the profile is the one that searches the list.
+    assert hottest_line(old_release.said, "episode_jobs") == old_release.searching_line
     quick = old_release.run("lab", "replay", "without", home=home)
     assert [rows for rows, _ in quick] == [rows for rows, _ in slow]
     assert all(listed == 0 for _, listed in quick)
 
     # With the set nobody searches a list, and what is published is the same.
     before = published_rows(found(home, "with"), SLOW_DAY)
-    succeeds("lab", "replay", "with", home=home)
+    said = succeeds("lab", "replay", "with", "--profile", home=home)
+    assert hottest_line(said, "episode_jobs") != old_release.searching_line
     pd.testing.assert_frame_equal(published_rows(found(home, "with"), SLOW_DAY), before)
     assert "is what 'production' has published.\n" in succeeds("lab", "verify", "with", home=home)
+
+
+def hottest_line(said: str, asset: str) -> str:
+    """The first line of a step's profile, as a command has shown it."""
+    shown = said.partition(f"step {asset} of ")[2].splitlines()
+    return next(line.split()[2] for line in shown if ".py:" in line)
 
 
 def found(home: Path, name: str) -> Lab:

@@ -33,6 +33,8 @@ from episodes_assets_tests.lab.conftest import FIRST, LAST, silent
 from episodes_assets_tests.support.system import System, day
 from episodes_assets_tests.support.workers import eventually
 
+pytestmark = pytest.mark.long
+
 ALL = TakeRequest(LAST, 3)
 
 

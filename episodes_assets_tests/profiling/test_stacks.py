@@ -124,6 +124,16 @@ def test_a_line_of_ours_counts_with_what_it_calls() -> None:
     }  # fmt: skip
 
 
+def test_threads_that_do_not_work_for_a_step_are_left_out() -> None:
+    step = Frame("episode_jobs", "episodes_assets/defs/assets/episode_jobs.py", 60)
+    pool = Frame("_worker", "concurrent/futures/thread.py", 83)
+    reads = Frame("ProcessGroup._drain", "episodes_assets/cli/supervisor.py", 124)
+    profile = Profile(100, {(MAIN, step, ROWS): 5, (pool, PLAN): 3, (MAIN, reads): 99})
+    assert profile.working_for("episodes_assets/defs/assets/") == Profile(
+        100, {(step, ROWS): 5, (pool, PLAN): 3}
+    )
+
+
 def test_files_are_told_below_what_they_were_imported_from() -> None:
     roots = [
         "/home/ana/.venv/lib/python3.11",
