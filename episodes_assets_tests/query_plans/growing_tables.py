@@ -156,7 +156,7 @@ class GrowingTables:
             "INSERT INTO ledger.profiles (kind, subject, run_id, reason, requested_by, requested_at,"
             " expires_at, rate, most_seconds)"
             " SELECT (ARRAY['batch', 'worker'])[n % 2 + 1], 'w' || n, 'the run', '', 'a',"
-            " now() - interval '31 days', now() + interval '1 minute', 100, 60"
+            " now() - interval '31 days', now() + interval '1 day', 100, 60"
             f" FROM generate_series(1, {PROFILES}) AS n",
         )
         self._track(THE_DAY, first_epid=1)
