@@ -87,7 +87,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         **dict.fromkeys(("plan_id", "position"), "kept of jobs that were left out"),
         **dict.fromkeys(("starts", "is_held", "error", "traceback", "waiver_id"), _DROPPED),
     },
-    **dict.fromkeys(("ledger.waivers", "ledger.workers", "ledger.locks"), _ALL_DROPPED),
+    **dict.fromkeys(("ledger.waivers", "ledger.workers", "ledger.profiles", "ledger.locks"), _ALL_DROPPED),
     "published.days": {
         **dict.fromkeys(
             (
@@ -99,6 +99,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         **dict.fromkeys(("decision", "algorithm_versions", "code_version"), _DROPPED),
     },
     "published.results": {"all": "made anew from the outcomes, and compared by their checksum"},
+    "published.episodes": {"all": "dropped: titles are in the drops"},
     **dict.fromkeys(("published.history", "published.repairs"), _ALL_DROPPED),
 }  # fmt: skip
 NEVER_TAKEN = (

@@ -33,7 +33,10 @@ _RESOURCES = """
 
 
 def test_only_entry_points_read_the_settings() -> None:
-    """Commands, the code location, and Dagster's own storage, which Dagster builds before any definitions."""
+    """Commands, the code location, and Dagster's own storage, which Dagster builds before any definitions.
+
+    And labs: the settings of one are those of its own home.
+    """
     readers = {
         str(file.relative_to(PACKAGE))
         for file in PACKAGE.rglob("*.py")
@@ -41,7 +44,7 @@ def test_only_entry_points_read_the_settings() -> None:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if getattr(node, "id", getattr(node, "attr", getattr(node, "name", ""))) == "load_settings"
     }
-    assert readers == {"settings.py", "definitions.py", "defs/storage.py"}
+    assert readers == {"settings.py", "definitions.py", "defs/storage.py", "lab/labs.py"}
 
 
 def plan(settings: Settings) -> str:

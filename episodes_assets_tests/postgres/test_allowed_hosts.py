@@ -247,7 +247,10 @@ def test_each_way_to_the_lake_refuses_a_host_that_is_not_listed(
 
 
 def test_the_lakes_tables_are_made_where_its_host_was_looked_at() -> None:
-    """Else a worker makes them, and what reads one episode: both are handed a URL that was."""
+    """Else a worker makes them, and what reads one episode: both are handed a URL that was.
+
+    What takes a lab makes those of its bundle, which is a folder.
+    """
     tables = {"Drops", "LakeTable", "OlderSnapshots", "TableFiles", "Viewings"}
     package = PROJECT_FOLDER / "episodes_assets"
     makers = {
@@ -257,8 +260,8 @@ def test_the_lakes_tables_are_made_where_its_host_was_looked_at() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in tables
     }
     assert makers == {
-        "lake/drops.py", "lake/episode.py", "lake/opening.py", "worker/chunk.py", "worker/compute.py",
-        "worker/main.py",
+        "lab/take.py", "lake/drops.py", "lake/episode.py", "lake/opening.py", "worker/chunk.py",
+        "worker/compute.py", "worker/main.py",
     }  # fmt: skip
 
 
