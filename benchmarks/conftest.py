@@ -148,6 +148,7 @@ def forget_days(system: System) -> None:
         "published.days",
         "published.history",
         "published.results",
+        "published.episodes",
     ):
         system.query("results", f"TRUNCATE {table}")
     for each in system.drops.tables:
