@@ -14,7 +14,6 @@ from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.profiling.engines import Sampling
 from episodes_assets.profiling.stacks import Frame, Profile
-from episodes_assets_tests.dashboard.browser.conftest import Pictures
 from episodes_assets_tests.dashboard.served import THIS_USER, Dashboard, serving
 
 MAIN = Frame("main", "dagster/main.py", 1)
@@ -24,9 +23,7 @@ PROFILE = Profile(100, {(MAIN, PLAN, EVIL): 25, (MAIN, PLAN): 50, (MAIN,): 25})
 
 
 @pytest.mark.long
-def test_a_flame_graph_is_looked_at_closely(
-    dashboard: Dashboard, person: Callable[[], Page], pictures: Pictures
-) -> None:
+def test_a_flame_graph_is_looked_at_closely(dashboard: Dashboard, person: Callable[[], Page]) -> None:
     dsn = dashboard.system.dsn(Purpose.QUEUE)
     with connect(dsn, autocommit=True) as queue:
         claim = profiles.begin_step(
@@ -58,7 +55,6 @@ def test_a_flame_graph_is_looked_at_closely(
         plan = boxes.filter(has_text="plan_jobs").first
         plan.focus()
         expect(page.locator("#about-box")).to_have_text(f"{PLAN}: 0.75 s, 75.0%")
-        pictures.take(page, "profile")
         plan.press("Enter")
         expect(plan.locator("rect")).to_have_attribute("width", "1199.5")
         evil = boxes.filter(has_text="onerror").first
