@@ -39,6 +39,8 @@ def upgrade() -> None:
         );
         CREATE INDEX open_profiles ON ledger.profiles (kind, profile_id) WHERE finished_at IS NULL;
         CREATE INDEX profiles_by_request ON ledger.profiles (requested_at);
+        -- Whether the same one has asked within the hour.
+        CREATE INDEX profiles_by_requester ON ledger.profiles (requested_by, kind, requested_at);
         CREATE INDEX profiles_of_runs ON ledger.profiles (run_id) WHERE run_id IS NOT NULL;
         -- It is compressed already.
         ALTER TABLE ledger.profiles ALTER stacks SET STORAGE EXTERNAL;
