@@ -6,7 +6,6 @@ the answer is found and worded in `explanation/`, as for `episodes explain`.
 """
 
 import datetime as dt
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
@@ -14,19 +13,16 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from episodes_assets.dashboard.pages import page
+from episodes_assets.dashboard.pages import Endpoint, explaining_errors, page
 from episodes_assets.days import parse_date
-from episodes_assets.errors import BadDay, BadQuestion, BadSetting
+from episodes_assets.errors import BadDay, BadQuestion, BadSetting, EpisodesError
 from episodes_assets.explanation.explaining import Explanation, explain, parse_algorithm, parse_epid
-from episodes_assets.failures import explain as explain_failure
 from episodes_assets.postgres.connect import connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.results.episode import read_episode
 
 SEE_OTHER = 303
 _STATUS = {BadDay: 400, BadQuestion: 400, BadSetting: 503}
-_AWAY = 503
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True)
@@ -80,10 +76,14 @@ def explain_routes(sources: ExplainSources) -> list[Route]:
     """The routes of the page. Who reaches them is signed in."""
     pages = _ExplainPages(sources)
     found = "/explain/{day}/{epid}"
+
+    def get(path: str, endpoint: Endpoint, name: str) -> Route:
+        return Route(path, explaining_errors(endpoint, _STATUS, _show_problem), methods=["GET"], name=name)
+
     return [
-        Route("/explain", _plainly(pages.ask), methods=["GET"], name="explain"),
-        Route(found, _plainly(pages.show), methods=["GET"], name="explain-episode"),
-        Route(found + "/{algorithm}", _plainly(pages.show), methods=["GET"], name="explain-row"),
+        get("/explain", pages.ask, "explain"),
+        get(found, pages.show, "explain-episode"),
+        get(found + "/{algorithm}", pages.show, "explain-row"),
     ]
 
 
@@ -111,18 +111,7 @@ class _ExplainPages:
         return page(request, "explain.html", typed=typed, found=found, problem=None)
 
 
-def _plainly(endpoint: Endpoint) -> Endpoint:
-    """An error whose cause is known is shown beside the form."""
-
-    async def answer(request: Request) -> Response:
-        try:
-            return await endpoint(request)
-        except Exception as raised:
-            error = explain_failure(raised)
-            if error is None:
-                raise
-            status = _STATUS.get(type(error), _AWAY)
-            typed = {**request.query_params, **request.path_params}
-            return page(request, "explain.html", status=status, typed=typed, found=[], problem=error)
-
-    return answer
+def _show_problem(request: Request, error: EpisodesError, status: int) -> Response:
+    """The error is shown beside the form."""
+    typed = {**request.query_params, **request.path_params}
+    return page(request, "explain.html", status=status, typed=typed, found=[], problem=error)

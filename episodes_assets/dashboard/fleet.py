@@ -6,7 +6,7 @@ It reads from the queue no more than the page shows. The statements are in `ledg
 import asyncio
 import datetime as dt
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlencode
@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from episodes_assets.dashboard import pages
-from episodes_assets.dashboard.pages import Sparkline, draw, page
+from episodes_assets.dashboard.pages import Endpoint, Sparkline, draw, explaining_errors, page
 from episodes_assets.days import parse_date
 from episodes_assets.errors import (
     BadDay,
@@ -27,7 +27,6 @@ from episodes_assets.errors import (
     NothingToCancel,
     ReasonMissing,
 )
-from episodes_assets.failures import explain
 from episodes_assets.ledger.held import (
     HeldJob,
     SharedError,
@@ -188,11 +187,9 @@ def _require_progress(queue: Connection, day: dt.date) -> Progress:
 _LOG = logging.getLogger(__name__)
 LIVE = "/fleet/live"
 SEE_OTHER = 303
-AWAY = 503
 LONGEST_REASON = 500
 _STATUS = {BadDay: 404, DayNotPlanned: 404, JobNotHeld: 404, ReasonMissing: 400, NothingToCancel: 409}
 _BIGINT, _SMALLINT = 2**63, 2**15
-Endpoint = Callable[[Request], Awaitable[Response]]
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -208,10 +205,10 @@ def fleet_routes(queue_dsn: str, environment: str) -> list[Route]:
     day = "/fleet/days/{day}"
 
     def get(path: str, endpoint: Endpoint, name: str) -> Route:
-        return Route(path, _explaining_errors(endpoint), methods=["GET"], name=name)
+        return Route(path, explaining_errors(endpoint, _STATUS, _show_problem), methods=["GET"], name=name)
 
     def post(path: str, endpoint: Endpoint, name: str) -> Route:
-        return Route(path, _explaining_errors(endpoint), methods=["POST"], name=name)
+        return Route(path, explaining_errors(endpoint, _STATUS, _show_problem), methods=["POST"], name=name)
 
     return [
         get("/fleet", handlers.show, "fleet"),
@@ -295,22 +292,10 @@ class _FleetPages:
         return await run_in_threadpool(work)
 
 
-def _explaining_errors(endpoint: Endpoint) -> Endpoint:
-    """An endpoint that answers an error whose cause is known with a page that explains it."""
-
-    async def answer(request: Request) -> Response:
-        try:
-            return await endpoint(request)
-        except Exception as raised:
-            error = explain(raised)
-            if error is None:
-                raise
-            status = _STATUS.get(type(error), AWAY)
-            if request.url.path == LIVE:
-                return PlainTextResponse(str(error), status)
-            return page(request, "fleet_problem.html", status=status, error=error)
-
-    return answer
+def _show_problem(request: Request, error: EpisodesError, status: int) -> Response:
+    if request.url.path == LIVE:
+        return PlainTextResponse(str(error), status)
+    return page(request, "fleet_problem.html", status=status, error=error)
 
 
 def _day(request: Request) -> dt.date:

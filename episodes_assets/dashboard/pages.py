@@ -4,7 +4,7 @@ What a page shows is its own module's.
 """
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,38 @@ from starlette.responses import Response
 from starlette.templating import Jinja2Templates
 
 from episodes_assets.days import ONE_DAY
+from episodes_assets.errors import EpisodesError
+from episodes_assets.failures import explain
 
 WIDTH = 600
 HEIGHT = 60
+AWAY = 503
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def explaining_errors(
+    endpoint: Endpoint,
+    statuses: Mapping[type[EpisodesError], int],
+    show: Callable[[Request, EpisodesError, int], Response],
+) -> Endpoint:
+    """An endpoint that answers an error whose cause is known with a page that explains it.
+
+    Args:
+        endpoint: The endpoint.
+        statuses: The status of the answer by the kind of error; `AWAY` for any other.
+        show: Makes the answer from the request, the error and the status.
+    """
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except Exception as raised:
+            error = explain(raised)
+            if error is None:
+                raise
+            return show(request, error, statuses.get(type(error), AWAY))
+
+    return answer
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ profile shows is found by `profiling/`; names in it come from whatever code was 
 """
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -14,9 +14,8 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from episodes_assets.dashboard import pages
-from episodes_assets.dashboard.pages import page
-from episodes_assets.errors import ProfileMissing, ProfilerUnavailable
-from episodes_assets.failures import explain
+from episodes_assets.dashboard.pages import Endpoint, explaining_errors, page
+from episodes_assets.errors import EpisodesError, ProfileMissing, ProfilerUnavailable
 from episodes_assets.ledger import profiles
 from episodes_assets.ledger.profiles import ProfileRow
 from episodes_assets.postgres.connect import Connection, connect_to_read, connect_to_write
@@ -33,9 +32,7 @@ ATTACHED = Sampling(seconds=30)
 OF_A_BATCH = Sampling(seconds=60)
 _SEE_OTHER = 303
 _STATUS = {ProfileMissing: 404, ProfilerUnavailable: 409}
-_AWAY = 503
 _BIGINT = 2**63
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def profile_routes(queue_dsn: str, environment: str) -> list[Route]:
@@ -49,7 +46,7 @@ def profile_routes(queue_dsn: str, environment: str) -> list[Route]:
     one = "/profiles/{number}"
 
     def route(path: str, endpoint: Endpoint, method: str, name: str) -> Route:
-        return Route(path, _explaining_errors(endpoint), methods=[method], name=name)
+        return Route(path, explaining_errors(endpoint, _STATUS, _show_problem), methods=[method], name=name)
 
     return [
         route("/profiles", handlers.show_all, "GET", "profiles"),
@@ -141,16 +138,5 @@ def _number(request: Request) -> int:
     return int(text)
 
 
-def _explaining_errors(endpoint: Endpoint) -> Endpoint:
-    """An endpoint that answers an error whose cause is known with a page that explains it."""
-
-    async def answer(request: Request) -> Response:
-        try:
-            return await endpoint(request)
-        except Exception as raised:
-            error = explain(raised)
-            if error is None:
-                raise
-            return page(request, "profiles_problem.html", status=_STATUS.get(type(error), _AWAY), error=error)
-
-    return answer
+def _show_problem(request: Request, error: EpisodesError, status: int) -> Response:
+    return page(request, "profiles_problem.html", status=status, error=error)

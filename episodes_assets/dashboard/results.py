@@ -9,7 +9,7 @@ import datetime as dt
 import itertools
 import re
 import threading
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -26,11 +26,10 @@ from starlette.types import Receive, Scope, Send
 from episodes_assets.algorithms.declaration import Declaration
 from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.dashboard.downloads import FORMATS, Format
-from episodes_assets.dashboard.pages import page, plot
+from episodes_assets.dashboard.pages import Endpoint, explaining_errors, page, plot
 from episodes_assets.days import ONE_DAY, parse_date
-from episodes_assets.errors import BadDay, BadQuestion, BadSetting, LimitReached, NotPublished
+from episodes_assets.errors import BadDay, BadQuestion, BadSetting, EpisodesError, LimitReached, NotPublished
 from episodes_assets.explanation.explaining import parse_algorithm, parse_epid
-from episodes_assets.failures import explain
 from episodes_assets.ledger.verify import one_snapshot
 from episodes_assets.postgres.connect import Connection, connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
@@ -53,10 +52,8 @@ _TIMEOUTS = (
 
 SEE_OTHER = 303
 _STATUS = {BadDay: 400, BadQuestion: 400, NotPublished: 404}
-_AWAY = 503
 _POSITION = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?)?~(-?[0-9]+)", re.ASCII)
 _FOLLOW = "follow a link of the page"
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True)
@@ -134,7 +131,7 @@ def results_routes(results_dsn: str | None) -> list[Route]:
     rows_of = "/results/{day}/{algorithm}"
 
     def get(path: str, endpoint: Endpoint, name: str) -> Route:
-        return Route(path, _plainly(endpoint), methods=["GET"], name=name)
+        return Route(path, explaining_errors(endpoint, _STATUS, _show_problem), methods=["GET"], name=name)
 
     return [
         get("/results", pages.ask, "results"),
@@ -399,16 +396,6 @@ def shown(value: object) -> str:
     return "-" if value is None else str(value)
 
 
-def _plainly(endpoint: Endpoint) -> Endpoint:
-    """An error whose cause is known is shown beside the form."""
-
-    async def answer(request: Request) -> Response:
-        try:
-            return await endpoint(request)
-        except Exception as raised:
-            error = explain(raised)
-            if error is None:
-                raise
-            return _page(request, problem=error, status=_STATUS.get(type(error), _AWAY))
-
-    return answer
+def _show_problem(request: Request, error: EpisodesError, status: int) -> Response:
+    """The error is shown beside the form."""
+    return _page(request, problem=error, status=status)

@@ -66,7 +66,6 @@ def check_freshness(results: Connection, now: dt.datetime, hour: int) -> Verdict
     return yesterday_is_published(due, hour, read_publications(results, due))
 
 
-CODE_VERSION = "1"
 TOP = 10
 
 
