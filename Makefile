@@ -34,18 +34,19 @@ up: $(INSTALLED) ## The whole system until Ctrl-C: databases, daemon, web UI, wo
 ORDER ?= --randomly-dont-reorganize
 
 # Much of them is waiting, so four at a time.
-test: $(INSTALLED) ## The tests but the long ones (two and a half minutes); ORDER=: in a random order
-	$(PYTHON_IN) pytest -n 4 $(ORDER)
+test: $(INSTALLED) ## The tests but the long ones (two and a half minutes); LONG=1: with them; ORDER=: in a random order
+	$(if $(LONG),@sh scripts/install_browser.sh)
+	$(PYTHON_IN) pytest -n 4 $(ORDER) $(if $(LONG),-m "not slow")
 
-test-long: $(INSTALLED) ## The long ones: whole days, attacks, a working day in the browser (six minutes)
+test-long: $(INSTALLED) ## The long ones: whole days, attacks, a working day in the browser (two minutes)
 	@sh scripts/install_browser.sh
 	$(PYTHON_IN) pytest -n 4 $(ORDER) -m "long and not slow"
 
-# Whether they pass is for the two above to say: some look closely at what processes open and print.
-coverage: $(INSTALLED) ## How much of the code these tests run, in all processes (quarter of an hour)
+# Whether they pass is for the others to say: some look closely at what processes open and print.
+coverage: $(INSTALLED) ## How much of the code all tests run, in all processes (an hour)
 	@sh scripts/install_browser.sh
 	@rm -rf $(VENV)/coverage
-	-$(PYTHON_IN) coverage run -m pytest -n 4 --randomly-dont-reorganize -m "not slow" -o timeout=600
+	-$(PYTHON_IN) coverage run -m pytest -n 4 --randomly-dont-reorganize -m "" -o timeout=600
 	$(PYTHON_IN) coverage combine --quiet
 	$(PYTHON_IN) coverage html --quiet
 	$(PYTHON_IN) coverage report
@@ -62,7 +63,7 @@ chaos: $(INSTALLED) ## Kill, stall and crash everything (45 minutes), into docs/
 	$(if $(ONLY),,$(BIN)/python -m episodes_assets_tests.chaos.report $(VENV)/chaos.json $(VENV)/promises.xml \
 		docs/promises.md)
 
-test-slow: $(INSTALLED) ## The slowest: whole ranges, 500,000 rows, chaos (twenty minutes)
+test-slow: $(INSTALLED) ## The slowest: ranges, repairs, upgrades, labs, 500,000 rows, chaos (half an hour)
 	$(PYTHON_IN) pytest -n 2 -m slow
 
 lint: $(BENCH_INSTALLED) ## Formatter, linter, types, import directions, Dagster definitions
@@ -91,7 +92,7 @@ bench-large: $(BENCH_INSTALLED) ## Days of 100 million viewings and of 5 million
 	$(BENCH) -m large --benchmark-json=$(VENV)/bench-large.json
 	$(BIN)/python -m benchmarks.report --large docs $(VENV)/bench-large.json
 
-bench-quick: $(BENCH_INSTALLED) ## The same at small sizes (two minutes), to see that it still runs
+bench-quick: $(BENCH_INSTALLED) ## The same at small sizes (a minute), to see that it still runs
 	$(BENCH) -m "not large" --quick --benchmark-json=$(VENV)/bench-quick.json
 	$(BENCH) -m large --quick --benchmark-json=$(VENV)/bench-quick-large.json
 	$(BIN)/python -m benchmarks.report $(VENV)/bench-quick - $(VENV)/bench-quick.json

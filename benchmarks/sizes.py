@@ -29,9 +29,9 @@ class Sizes:
         backfill_rows: Catalogue rows of each.
         published_days: Days of the backfill to published results.
         results_days: Days of the history whose results are looked at, each with all jobs of a day.
-        latency_days: Days planned in a running system.
+        latency_days: Days planned in a running system, if any.
         nights: Days worked one after the other, with statistics taken in between.
-        big_factor: How many times the day's rows the big day has.
+        big_factor: How many times the day's rows the big day has; 1 if none is worked.
         rounds: Repetitions; the median counts.
     """
 
@@ -79,16 +79,16 @@ QUICK = Sizes(
     live=800,
     viewings=28_000,
     catch_up_days=10,
-    tracked=(1_000, 30_000),
+    tracked=(1_000,),
     start_date_rows=(1_000, 20_000),
     list_rows=200,
     slow_jobs=20,
     dynamic_outputs=3,
     fan_out_jobs=(1_000,),
-    chunk_jobs=(100, 2_000),
+    chunk_jobs=(),
     workers=(2,),
-    window_days=(3,),
-    compared_windows=(28, 3),
+    window_days=(),
+    compared_windows=(3,),
     read_days=3,
     read_viewings=2_000,
     large_viewings=(2_000, 20_000),
@@ -97,9 +97,9 @@ QUICK = Sizes(
     backfill_rows=300,
     published_days=2,
     results_days=3,
-    latency_days=1,
+    latency_days=0,
     nights=2,
-    big_factor=2,
+    big_factor=1,
     rounds=1,
     quick=True,
 )

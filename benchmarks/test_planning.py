@@ -19,7 +19,10 @@ from episodes_assets_tests.support.system import System
 @pytest.mark.parametrize("tracked", FULL.tracked)
 @pytest.mark.parametrize("what", ["planned", "bare transfer"])
 def test_planning_a_day(measure: Measure, full_day: System, sizes: Sizes, what: str, tracked: int) -> None:
-    tracked = sizes.tracked[FULL.tracked.index(tracked)]
+    at = FULL.tracked.index(tracked)
+    if at >= len(sizes.tracked):
+        pytest.skip("not at this size")
+    tracked = sizes.tracked[at]
 
     def before() -> None:
         forget_days(full_day)
@@ -42,6 +45,8 @@ def test_planning_a_day(measure: Measure, full_day: System, sizes: Sizes, what: 
 
 
 def test_a_day_many_times_as_big(measure: Measure, full_day: System, sizes: Sizes) -> None:
+    if sizes.big_factor == 1:
+        pytest.skip("not at this size")
     day = inputs.DAY + ONE_DAY
     rows = sizes.drop_rows * sizes.big_factor
     forget_days(full_day)

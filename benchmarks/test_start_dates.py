@@ -31,11 +31,11 @@ def as_dates(starts: pd.Series) -> list[dt.date | None]:
 @pytest.mark.parametrize("tracked", FULL.tracked)
 @pytest.mark.parametrize("how", ["whole columns", "row-wise set", "row-wise list"])
 def test_start_dates(measure: Measure, sizes: Sizes, how: str, tracked: int, rows: int) -> None:
-    at = FULL.start_date_rows.index(rows)
-    if at >= len(sizes.start_date_rows):
+    at, at_tracked = FULL.start_date_rows.index(rows), FULL.tracked.index(tracked)
+    if at >= len(sizes.start_date_rows) or at_tracked >= len(sizes.tracked):
         pytest.skip("not at this size")
     rows = sizes.start_date_rows[at]
-    tracked = sizes.tracked[FULL.tracked.index(tracked)]
+    tracked = sizes.tracked[at_tracked]
     drop = drop_frame(rows)
     state = inputs.epids(0, tracked)[np.random.default_rng(1).permutation(tracked)]
     known = set(state.tolist())

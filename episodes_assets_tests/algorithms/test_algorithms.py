@@ -93,7 +93,7 @@ viewing = st.tuples(
 window_starts = st.dates(DAY - dt.timedelta(days=400), DAY) | st.dates(DAY - dt.timedelta(days=3), DAY)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(
     st.lists(
@@ -116,7 +116,7 @@ def test_many_jobs_at_once_agree_with_one_by_one(
                 assert found[name] == pytest.approx(value, abs=1e-6)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(st.lists(viewing, max_size=30), st.randoms())
 def test_neither_the_order_of_viewings_nor_the_company_changes_a_digit(

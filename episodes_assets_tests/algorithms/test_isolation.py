@@ -96,6 +96,7 @@ def modules(tmp_path: Path) -> Modules:
     return Modules(tmp_path)
 
 
+@pytest.mark.slow
 def test_no_command_runs_an_algorithm(
     system: System, modules: Modules, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +115,7 @@ def test_no_command_runs_an_algorithm(
     assert modules.seen == []
 
 
+@pytest.mark.slow
 def test_neither_the_code_location_nor_the_web_server_nor_a_worker_imports_an_algorithm(
     modules: Modules, tmp_path: Path
 ) -> None:

@@ -101,6 +101,7 @@ def test_two_publications(planned: System, chaos: Chaos) -> None:
     assert deadlocks(planned) == 0
 
 
+@pytest.mark.slow
 def test_two_retries(planned: System, chaos: Chaos) -> None:
     for _ in range(chaos.pick(short=15, long=300)):
         planned.query("queue", "DELETE FROM pgqueuer")
@@ -158,6 +159,7 @@ def test_two_plannings_and_two_writers_of_the_state(planned: System, chaos: Chao
     assert deadlocks(planned) == 0
 
 
+@pytest.mark.slow
 def test_a_cancellation_beside_a_retry_a_fan_out_or_another(planned: System, chaos: Chaos) -> None:
     def cancel() -> int:
         with suppress(NothingToCancel):  # the other one was first
@@ -185,6 +187,7 @@ def test_a_cancellation_beside_a_retry_a_fan_out_or_another(planned: System, cha
     assert deadlocks(planned) == 0
 
 
+@pytest.mark.slow
 def test_a_replanning_beside_a_publication_a_fan_out_or_a_retry(planned: System, chaos: Chaos) -> None:
     jobs = with_queue(planned, read_jobs)
 

@@ -85,7 +85,7 @@ def test_nothing_is_made_or_looked_up_that_nobody_would_see(
     assert sessions.list_tokens(connection) == []
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_secret_that_cannot_be_shown_is_not_made(connection: Connection) -> None:
     """Standard output takes nothing: its disk is full, or whoever read it has gone."""
     add("ada", "viewer")

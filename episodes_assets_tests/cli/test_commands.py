@@ -282,7 +282,7 @@ def test_loading_several_files_of_a_table(
     assert system.query("input", "SELECT count(*) FROM viewings") == [(3,)]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_state_moves_to_another_system(system: System, tmp_path: Path) -> None:
     system.generate(day(1), day(4))
     system.plan(day(1), day(3))
@@ -343,7 +343,7 @@ def test_the_demo_from_nothing_and_again(system: System, tmp_path: Path) -> None
     assert {path.relative_to(home) for path in open_to_others} == set()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_ctrl_c_ends_a_run_in_one_line_and_the_day_can_be_run_again(
     system: System, number: signal.Signals

@@ -53,7 +53,7 @@ def launchpad(name: str) -> dict[str, Any]:
     return dict(config["ops"])
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_correction_reaches_every_later_day(system: System, capsys: pytest.CaptureFixture[str]) -> None:
     fill(system)
     with system.workers():
@@ -136,7 +136,7 @@ def test_a_refresh_and_a_repair_need_a_reason_of_ones_own() -> None:
             run(str(day(1)), reason="why", **options)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_reason_of_a_refresh_is_kept(system: System) -> None:
     fill(system)
     system.plan(day(1))
@@ -153,7 +153,7 @@ def test_what_cannot_be_corrected(system: System) -> None:
         correct(str(day(1)), reason="why")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_day_that_is_tracked_meanwhile_is_corrected_as_well(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:

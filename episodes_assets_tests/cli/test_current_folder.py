@@ -55,6 +55,7 @@ def wait_for(port: int, process: "subprocess.Popen[str]") -> None:
     raise AssertionError(process.communicate()[0])
 
 
+@pytest.mark.slow
 def test_a_run_and_its_workers(system: System, hostile: Path) -> None:
     system.generate(day(1), day(1), episodes=60)
     result = subprocess.run(
@@ -77,6 +78,7 @@ def test_a_worker_and_what_it_computes_with(system: System, hostile: Path) -> No
     assert worker.wait(60) == 0, said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["webserver", pytest.param("up", marks=pytest.mark.slow)])
 def test_a_command_that_serves(command: str, system: System, hostile: Path) -> None:
     """With Dagster's daemon, the code location, and the run by which the daemon publishes a planned day."""
@@ -100,6 +102,7 @@ def test_a_command_that_serves(command: str, system: System, hostile: Path) -> N
     assert process.returncode == 0, said
 
 
+@pytest.mark.slow
 def test_by_the_name_of_the_package(system: System, hostile: Path) -> None:
     """What is typed as `python -m` looks there before anything of ours runs, unless it is `python -P -m`."""
     for arguments in (["db", "status"], ["run", "--help"]):

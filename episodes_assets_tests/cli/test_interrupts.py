@@ -54,7 +54,7 @@ def test_while_the_command_itself_is_imported(at: str, tmp_path: Path) -> None:
     assert (result.stdout, result.stderr, result.returncode) == ("", "interrupted\n", 130)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("run", str(day(1))), ("webserver", "--port", "1024")])
 @pytest.mark.parametrize("at", ["dagster", "dagster._core.instance", "dagster_postgres", "sqlalchemy"])
 def test_while_dagster_is_imported(

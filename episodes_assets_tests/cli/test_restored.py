@@ -105,7 +105,7 @@ def test_a_ledger_of_an_earlier_moment_is_seen_and_gives_no_number_twice(worked:
     assert AGREE in output("db", "status")[0]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_ledger_of_a_moment_when_more_was_left_out_is_seen_and_repaired(worked: System) -> None:
     published = worked.published().to_csv()
     plan = "(SELECT plan_id FROM ledger.plans WHERE day = '2018-03-02')"
@@ -138,7 +138,7 @@ def test_results_of_an_earlier_moment_are_seen_and_rebuilt(worked: System) -> No
     assert AGREE in output("db", "status")[0]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_newer_drop_is_told_and_a_lost_one_is_a_contradiction(worked: System) -> None:
     drop = worked.query("input", "SELECT min(epid) FROM episodes WHERE batch_date = %s", [day(1)])
     worked.query("input", "DELETE FROM episodes WHERE batch_date = %s AND epid = %s", [day(1), drop[0][0]])

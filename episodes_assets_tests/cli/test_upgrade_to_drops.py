@@ -30,6 +30,7 @@ def corrected(system: System) -> None:
     materialize(system, day(2), config={"refresh": True, "reason": "an episode was missing"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "with_viewings",
     [pytest.param(True, id="a lake of viewings"), pytest.param(False, id="no lake", marks=pytest.mark.slow)],
@@ -81,6 +82,7 @@ def test_a_home_of_an_older_release_goes_on(system: System, with_viewings: bool)
     assert "are whole" in output("lake", "verify")[0]
 
 
+@pytest.mark.slow
 def test_a_day_whose_viewings_are_gone_is_still_planned_as_it_was(system: System) -> None:
     fill(system, BEFORE, day(2))
     with system.workers():

@@ -165,7 +165,7 @@ def test_the_slow_are_cut_off(configuration: Configuration, begin: bytes, trickl
         assert ended(client, trickle) < 10
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_slow_body_is_refused(
     dashboard: Dashboard, configuration: Configuration, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -169,7 +169,7 @@ def test_a_taken_port_is_one_plain_line(system: System) -> None:
         assert f"cannot listen on 127.0.0.1, port {port}" in str(refusal("webserver", "--port", port))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_command_serves_until_it_is_told_to_stop(system: System) -> None:
     workspace = system.home / "no-code.yaml"
     workspace.write_text("load_from: []\n", encoding="utf-8")
@@ -191,7 +191,7 @@ def test_the_command_serves_until_it_is_told_to_stop(system: System) -> None:
     assert "Traceback" not in said
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_its_own_code_server_is_handed_no_secret_of_the_dashboard(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from episodes_assets.days import ONE_DAY, days_between
 from episodes_assets_tests.defs.launchpad import Launchpad, opened_ui
 from episodes_assets_tests.support.system import System, day, failure
 
-pytestmark = [pytest.mark.process, pytest.mark.long]
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 GRAPH = (
     "input_episodes",
@@ -158,7 +158,6 @@ def test_a_backfill_of_some_assets_works_those(
     agree(system, done)
 
 
-@pytest.mark.slow
 def test_a_backfill_up_to_the_last_day_of_the_calendar(system: System, ui: Launchpad) -> None:
     asked = [TODAY - 2 * ONE_DAY, TODAY - ONE_DAY]
     insert_days(system, *asked)

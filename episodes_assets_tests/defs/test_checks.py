@@ -116,7 +116,7 @@ def assert_each_fault(system: System, asset: str, check: str, database: str, fau
         assert repaired.success, failure(repaired)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_outcomes_that_are_missing_or_of_a_superseded_plan(system: System) -> None:
     for number in (1, 2):
         insert_episodes(system, number, 5)
@@ -172,7 +172,7 @@ def test_a_drop_that_lost_a_row(system: System, monkeypatch: pytest.MonkeyPatch,
     assert system.query("results", "SELECT FROM state.tracked_days") == []
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_large_quarantine_warns_and_a_larger_one_stops(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,7 +195,7 @@ def test_a_large_quarantine_warns_and_a_larger_one_stops(
     system.plan(day(2))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_drop_of_a_tenth_is_flagged_and_planned(system: System) -> None:
     for number, rows in ((1, 20), (2, 30), (3, 20), (4, 20), (5, 2)):
         insert_episodes(system, number, rows)
@@ -220,7 +220,7 @@ TRIGGER = (
 )
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_state_that_somebody_meddles_with(system: System) -> None:
     insert_episodes(system, 1, 5)
     insert_episodes(system, 2, 5)
@@ -244,7 +244,7 @@ def test_a_state_that_somebody_meddles_with(system: System) -> None:
         assert repaired.success, failure(repaired)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_slow_planning_is_told_while_it_runs_and_flagged_at_its_end(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:

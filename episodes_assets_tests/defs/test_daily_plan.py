@@ -56,7 +56,7 @@ def let_pass(system: System, hours: float) -> None:
     )
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_three_nights_without_a_daemon_are_made_up_for(system: System, ui: Launchpad) -> None:
     insert_drops(system, 1, 2, 3, 4)
     assert tick(ui, night_after(1)) == ("", [[day(1)]])
@@ -70,7 +70,7 @@ def test_three_nights_without_a_daemon_are_made_up_for(system: System, ui: Launc
     assert tick(ui, night_after(5))[1] == [[day(5)]]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_days_up_to_a_missing_drop_are_planned_and_the_rest_waits(system: System, ui: Launchpad) -> None:
     insert_drops(system, 1, 2, 4, 5)
     tick(ui, night_after(1))
@@ -86,7 +86,7 @@ def test_the_days_up_to_a_missing_drop_are_planned_and_the_rest_waits(system: Sy
     assert tick(ui, night_after(5) + 3 * FIVE_MINUTES) == ("", [[day(3), day(4), day(5)]])
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_days_that_are_kept_need_no_drop(system: System, ui: Launchpad) -> None:
     insert_drops(system, 1, 2, 3)
     tick(ui, night_after(1))
@@ -136,7 +136,7 @@ def test_a_day_that_was_tracked_and_not_planned_is_not_forgotten(system: System,
     assert tick(ui, night_after(4))[1] == [[day(2), day(3), day(4)]]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_imported_state_is_the_first_days_yesterday(system: System, ui: Launchpad) -> None:
     insert_drops(system, 11, 12)
     with connect(system.dsn(Purpose.RESULTS), autocommit=True) as results:

@@ -121,7 +121,7 @@ def test_a_range_and_single_days_plan_the_same(system: System, monkeypatch: pyte
     assert all(ranged.values())
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_old_drops_may_be_deleted_upstream(system: System) -> None:
     system.generate(day(1), day(3))
     system.plan(day(1), day(3))
@@ -134,7 +134,7 @@ def test_old_drops_may_be_deleted_upstream(system: System) -> None:
     assert [system.jobs(day(n)) for n in (1, 2, 3)] == jobs
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_day_with_no_drop_anywhere_fails_and_touches_nothing(system: System) -> None:
     system.generate(day(1), day(4))
     system.plan(day(1), day(2))
@@ -149,7 +149,7 @@ def test_a_day_with_no_drop_anywhere_fails_and_touches_nothing(system: System) -
     assert system.fingerprint() == before
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_gap_is_refused_before_anything_is_planned(system: System) -> None:
     system.generate(day(1), day(5))
     system.plan(day(1))
@@ -159,7 +159,7 @@ def test_a_gap_is_refused_before_anything_is_planned(system: System) -> None:
     assert system.jobs(day(4)) == []
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_refresh_takes_a_new_drop_and_stops_what_was_built_on_the_old(system: System) -> None:
     system.generate(day(1), day(3))
     system.plan(day(1), day(2))
@@ -193,7 +193,7 @@ def test_publishing_looks_at_what_it_depends_on(system: System) -> None:
     assert system.query("results", "SELECT FROM published.days") == []
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_without_workers_the_day_fails_and_says_so(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EPISODES_STALL_MINUTES", "0.02")
     system.generate(day(1), day(1))
@@ -226,7 +226,7 @@ def test_a_day_waits_for_its_turn_while_the_fleet_works_others(
     assert result.success, failure(result)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_what_moves_while_it_is_looked_at_is_told_in_plain_words(system: System) -> None:
     one_job_a_day(system, 1)
     system.hold_jobs("true")
@@ -273,7 +273,7 @@ LATER_ROWS = {
 }
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("dates", LATER_ROWS.values(), ids=LATER_ROWS)
 def test_a_drop_is_waited_for_whatever_is_there_of_other_days(
     system: System, monkeypatch: pytest.MonkeyPatch, dates: Sequence[str | None]
@@ -297,7 +297,7 @@ def test_a_drop_is_waited_for_whatever_is_there_of_other_days(
     assert looks == 3
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("is_known_by", ["its state", "an older version"])
 def test_a_drop_that_was_there_before_is_gone_and_not_waited_for(system: System, is_known_by: str) -> None:
     system.generate(day(1), day(1))

@@ -69,7 +69,7 @@ def test_workers_are_given_no_way_to_the_input(system: System) -> None:
     assert given == {Purpose.WORKER}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_history_begins_with_what_the_input_still_holds(system: System) -> None:
     fill(system, BEFORE - 9 * ONE_DAY, day(2))
     result = materialize(system, day(1), select=PLANNING)
@@ -131,7 +131,7 @@ def test_an_interrupted_beginning_goes_on_where_it_was(
     assert first.isdisjoint(read)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_viewings_that_arrive_late_are_taken_with_the_next_day(system: System) -> None:
     fill(system, BEFORE, day(3))
     with system.workers():
@@ -166,7 +166,7 @@ def test_viewings_that_arrive_late_are_taken_with_the_next_day(system: System) -
     assert '"viewers": 6' in system.published()["metrics"].iloc[0]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_day_is_computed_as_it_was_planned_or_from_what_is_there_now(system: System) -> None:
     fill(system, BEFORE, day(2))
     with system.workers():
@@ -233,7 +233,7 @@ def test_less_never_replaces_what_was_taken(system: System) -> None:
     assert rows(system)[day(2)] == 15
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_more_that_arrive_do_not_make_up_for_what_is_gone(system: System) -> None:
     """Neither by themselves nor when the day is refreshed, unless an operator says so."""
     fill(system, BEFORE, day(4))
@@ -314,7 +314,7 @@ def test_days_of_a_range_are_committed_together_and_kept_when_a_later_one_fails(
     assert [system.drops.find(day(number)) is not None for number in range(1, 7)] == [True] * 5 + [False]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_look_back_that_failed_is_made_up_for(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(system, BEFORE, day(2))
     materialize(system, day(1), select=PLANNING)
@@ -350,7 +350,7 @@ def test_no_version_is_opened_to_see_that_nothing_arrived_late(
     assert verdicts(materialize(system, day(3), select=PLANNING))["late_viewings_are_published"].passed
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_viewings_that_have_changed_replace_others_when_a_day_is_refreshed(system: System) -> None:
     fill(system, BEFORE, day(1))
     materialize(system, day(1), select=PLANNING)
@@ -397,7 +397,7 @@ def half_worked_before_the_lake(system: System) -> None:
     system.finish_jobs("position < 2 AND plan_id = (SELECT max(plan_id) FROM ledger.plans)", views=77_777)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_plan_in_flight_from_before_the_lake_is_worked_from_it_as_a_whole(system: System) -> None:
     half_worked_before_the_lake(system)
     with system.workers():  # they can do nothing with it yet
@@ -418,7 +418,7 @@ def test_a_plan_in_flight_from_before_the_lake_is_worked_from_it_as_a_whole(syst
     assert plans == [(True, False), (False, True)]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_plan_in_flight_whose_viewings_went_before_the_lake_is_refused(system: System) -> None:
     half_worked_before_the_lake(system)
     system.query("input", "DELETE FROM viewings WHERE epid = 3 AND viewed_at >= '2018-03-02Z'")
@@ -431,7 +431,7 @@ def test_a_plan_in_flight_whose_viewings_went_before_the_lake_is_refused(system:
     assert system.fingerprint() == unchanged
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_day_whose_viewings_went_before_the_lake_is_left_as_it_is(
     system: System, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -495,7 +495,7 @@ def test_a_lake_that_was_lost_is_told(system: System, tmp_path: Path) -> None:
     assert "the lake does not have the versions" in system.cli("db", "status").stdout
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_lake_that_was_lost_and_grew_again_is_not_taken_for_the_one_before(
     system: System, tmp_path: Path
 ) -> None:

@@ -65,7 +65,7 @@ def rows_by_step(queue: Connection) -> dict[str | None, ProfileRow]:
     return {row.subject: row for row in profiles.read_profiles(queue, 100)}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_run_from_the_command_line_shows_where_its_time_went(system: System, queue: Connection) -> None:
     system.generate(day(1), day(1))
     with system.workers():
@@ -92,7 +92,7 @@ def test_a_run_from_the_command_line_shows_where_its_time_went(system: System, q
     assert "seconds" in metadata_of("job_outcomes")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_launchpad_has_a_job_for_it(
     system: System, queue: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,7 +128,7 @@ def test_what_is_slow() -> None:
     assert slow_after([Duration(0.1, 0)] * 15, 1, 5) == step_profiles.FLOOR_SECONDS
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_step_that_is_slow_profiles_itself_once_in_an_hour(
     system: System, queue: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from episodes_assets_tests.support.repairs import WHY, launch_repair, publish_th
 from episodes_assets_tests.support.runs import QUIET
 from episodes_assets_tests.support.system import System, day, failure
 
-pytestmark = [pytest.mark.process, pytest.mark.long]
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 COMMAND = "episodes run 2018-03-02 --repair --reason"
 STATE = "state_only_grows_and_matches_its_manifest"
@@ -171,7 +171,6 @@ def worked(system: System) -> System:
     return publish_three_days(system)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_each_damage_is_found_and_repaired(worked: System) -> None:
     before = stored(worked)

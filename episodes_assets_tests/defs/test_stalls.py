@@ -72,7 +72,7 @@ def test_an_alert_is_raised_once_and_taken_back(system: System) -> None:
         assert taken_back.passed
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "stuck"),
     [

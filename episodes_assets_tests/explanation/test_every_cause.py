@@ -299,7 +299,7 @@ def test_the_life_of_a_job_and_of_its_row(system: System, queue: Connection) -> 
     assert cause(3) is Cause.WRITTEN_BY_SOMETHING_ELSE
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @shows(Cause.RECORDS_CHANGED, Cause.JOB_MISSING, Cause.INPUTS_UNKNOWN)
 def test_records_that_have_changed_since_and_records_that_are_gone(system: System) -> None:
     rows = [(epid, 0, PREMIERE, START) for epid in (1, 2)]

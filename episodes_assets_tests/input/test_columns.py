@@ -422,7 +422,7 @@ def test_a_type_that_changes_under_a_process_is_looked_at_again(system: System, 
         assert json.loads(outcome)["seconds_watched"] == 1
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_day_on_tables_of_other_types(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many columns of other types at once, on a server in New York; the results are worked out by hand."""
     monkeypatch.setenv("EPISODES_QUARANTINE_LIMIT", "1")

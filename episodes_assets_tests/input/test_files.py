@@ -513,7 +513,7 @@ def test_what_is_accepted_is_what_a_strict_reader_reads(block_bytes: int, text: 
     assert found == rows
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("block_bytes", [1, 8, 32, csv_text.BLOCK_BYTES])
 @settings(max_examples=400)
 @given(_ROWS, st.sampled_from(["\n", "\r\n", "\r"]), st.sampled_from(["", "\ufeff"]), st.booleans())

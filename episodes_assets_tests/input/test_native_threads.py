@@ -82,12 +82,12 @@ def _end_after(read: str, readings: int, path: Path) -> tuple[int, str]:
     return ended.returncode, ended.stderr
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_process_that_ends_after_reading_csv_is_not_aborted(tmp_path: Path) -> None:
     assert _end_after("read_csv", _READINGS, tmp_path) == (0, "")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("legacy", [False, True])
 def test_a_process_that_ends_after_reading_parquet_is_not_aborted(tmp_path: Path, *, legacy: bool) -> None:
     rows = np.arange(_PARQUET_ROWS)

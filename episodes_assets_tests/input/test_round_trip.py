@@ -149,7 +149,7 @@ def ordered(rows: list[Row]) -> list[Row]:
 PROPERTY = settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [write_csv, write_parquet])
 @pytest.mark.parametrize(
     ("table", "names"), [("episodes", EPISODES_SCHEMA.names), ("viewings", VIEWINGS_SCHEMA.names)]
@@ -185,7 +185,7 @@ def beginnings(draw: st.DrawFn, name: str) -> str:
     return text[: draw(st.integers(0, len(text)))]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_of_any_text_postgresql_thinks_the_same(system: System, tmp_path: Path, name: str) -> None:
     """A field is refused with its line and column, or becomes what PostgreSQL itself reads in it."""

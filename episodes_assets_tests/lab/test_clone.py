@@ -30,7 +30,7 @@ from episodes_assets_tests.lab.conftest import LAST, Published, silent
 from episodes_assets_tests.lab.labs_of_tests import episodes, loaded, published_rows, succeeds
 from episodes_assets_tests.support.system import System, day, throwaway
 
-pytestmark = [pytest.mark.process, pytest.mark.long]
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 SAMPLED = TakeRequest(LAST, 2, SampleSpec(Kind.SHARE, share=0.4))
 

@@ -34,7 +34,7 @@ from episodes_assets_tests.lab.labs_of_tests import files_of, held_server, succe
 from episodes_assets_tests.lake.contents import Contents, contents
 from episodes_assets_tests.support.system import System, throwaway
 
-pytestmark = [pytest.mark.process, pytest.mark.long]
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 REQUEST = TakeRequest(LAST, 2, SampleSpec(Kind.SHARE, share=0.4))
 NOWHERE = "/nowhere/"

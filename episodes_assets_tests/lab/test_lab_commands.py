@@ -149,6 +149,7 @@ def test_a_lab_in_which_something_works_is_not_dropped(
         labs.require_loaded(settings, "busy")
 
 
+@pytest.mark.slow
 def test_a_lab_is_loaded_by_one_process_at_a_time(published: System, bundle: Bundle, tmp_path: Path) -> None:
     settings = load_settings(home=tmp_path / "home")
     lab = begin_lab(settings, "it", bundle)
@@ -193,6 +194,7 @@ def refuse(path: Path) -> None:
     raise PermissionError(path)
 
 
+@pytest.mark.slow
 def test_a_drop_that_was_interrupted_goes_on(published: System, bundle: Bundle, tmp_path: Path) -> None:
     settings = load_settings(home=tmp_path / "home")
     lab = begin_lab(settings, "it", bundle)
@@ -223,6 +225,7 @@ def test_a_name_that_is_taken_by_another_bundle(
         begin_lab(settings, "mine", bundle)
 
 
+@pytest.mark.slow
 def test_an_interrupt_is_one_word(published: System, tmp_path: Path) -> None:
     arguments = ("lab", "clone", str(LAST), "--days", "3", "--name", "it")
     process = subprocess.Popen(
@@ -246,6 +249,7 @@ def test_an_interrupt_is_one_word(published: System, tmp_path: Path) -> None:
     succeeds("lab", "drop", "it", home=tmp_path / "home")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_lab_has_a_web_ui_with_a_login_of_its_own(
     published: System, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

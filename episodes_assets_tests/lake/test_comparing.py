@@ -40,7 +40,7 @@ def table_of(rows: list[tuple[object, ...]]) -> pa.Table:
     )
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @given(before=ROWS, after=ROWS, shared=ROWS, rows=st.integers(1, 9))
 @settings(max_examples=60)
 def test_what_is_gone_and_what_is_new_is_counted(

@@ -135,7 +135,7 @@ def test_a_checkpoint_that_is_damaged_is_refused_or_done_without(
         assert str(tmp_path / "viewings") in str(error)  # noqa: PT017  both are right
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "other", [0x01, *(pytest.param(each, marks=pytest.mark.slow) for each in (0x80, 0xFF))]
 )

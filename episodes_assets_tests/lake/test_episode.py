@@ -144,7 +144,7 @@ def test_viewings_are_counted_as_the_whole_file_has_them(url: str) -> None:
     assert "is not the one that the plan was made from" in another.why
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_no_file_is_opened_beyond_the_window_and_the_days_just_before(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

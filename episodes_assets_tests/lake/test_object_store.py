@@ -75,7 +75,7 @@ def test_drops_and_their_damage(url: str, server: str) -> None:
         drop_rows(reader, first)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_older_snapshots_are_brought_in(url: str, tmp_path: Path) -> None:
     ids = [older(tmp_path, FIRST, 1), older(tmp_path, FIRST + ONE_DAY, 2)]
     lake = Drops(url)

@@ -28,7 +28,7 @@ CHANGING = {"PUT", "POST", "DELETE"}
 # Within it whoever reads or writes is told: three more tries, and half a minute for each of Delta and Arrow.
 GIVEN_UP_SECONDS = 90.0
 # Both clients wait before they try again: of a dozen faults, that is two minutes.
-pytestmark = [pytest.mark.process, pytest.mark.timeout(600), pytest.mark.long]
+pytestmark = [pytest.mark.process, pytest.mark.timeout(600), pytest.mark.slow]
 FAULTS = [
     pytest.param(answer(403), id="refused"),
     pytest.param(answer(500), id="broken", marks=pytest.mark.slow),
@@ -73,7 +73,6 @@ def beginnings(methods: Sequence[str]) -> list[int]:
     return [*sorted(some), len(methods), 2 * len(methods)]
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_store_that_fails_while_it_is_written_loses_nothing(way: Way, url: str, fault: Fault) -> None:
@@ -139,7 +138,6 @@ def test_a_store_that_fails_while_it_is_read_is_named(way: Way, url: str, fault:
     assert read(Viewings(url), version, {1: FIRST}, DAYS[-1]) == taken
 
 
-@pytest.mark.slow
 def test_a_store_that_stands_still_is_given_up_and_works_when_it_goes_on(
     store: ObjectStore, way: Way, url: str
 ) -> None:

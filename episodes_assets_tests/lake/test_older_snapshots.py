@@ -110,7 +110,7 @@ def test_nothing_runs_before_they_are_in(root: Path, drops: Drops) -> None:
     OlderSnapshots(str(root)).require_brought_in(Drops(drops.lake_url))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["viewed_episodes", "quarantine", "episodes"])
 @pytest.mark.parametrize("nth", [1, 3])
 def test_what_was_interrupted_goes_on_where_it_was(

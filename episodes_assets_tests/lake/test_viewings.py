@@ -101,7 +101,7 @@ def _peak_of_reading(folder: str, version: int, epids: list[int], days: list[dt.
     told.put((rows, pa.default_memory_pool().max_memory() - before))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "episodes", "epids"),
     [(1, 400_000, list(range(0, 400_000, 4_000))), (50, 8_000, list(range(8)))],
@@ -247,7 +247,7 @@ def test_a_failed_taking_leaves_nothing(tmp_path: Path) -> None:
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_more_viewings_than_memory_holds_are_ordered_on_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,7 +105,7 @@ def test_an_empty_drop_is_fine() -> None:
 maybe_dates = st.one_of(st.none(), st.dates(dt.date(1, 1, 1), dt.date(9999, 12, 31)))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(
     st.lists(

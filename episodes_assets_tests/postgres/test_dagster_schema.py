@@ -94,7 +94,7 @@ def test_what_was_planted_before_is_not_executed_by_an_upgrade(
     ]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_upgrade_keeps_dagsters_runs(
     system: System, embedded_settings: Settings, embedded_dsns: Dsns
 ) -> None:

@@ -109,7 +109,7 @@ def test_nobody_gets_in_without_the_roles_password(start: Start, tmp_path: Path)
     assert mode(server.socket_folder) == 0o700
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @needs_root
 @pytest.mark.parametrize("name", ["home", LONG, ODD])
 def test_another_user_of_the_machine_does_not_get_in(name: str, open_folder: Path) -> None:
@@ -139,7 +139,7 @@ def test_another_user_of_the_machine_does_not_get_in(name: str, open_folder: Pat
             postgres_cluster.stop_postmaster(home / "postgres")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @needs_root
 @pytest.mark.parametrize("name", ["home", LONG, ODD])
 def test_as_root_no_mode_of_a_folder_changes(name: str, start: Start, tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_a_killed_servers_process_id_may_belong_to_another_process(start: Start,
         other.kill()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_removed_socket_comes_back(start: Start, tmp_path: Path) -> None:
     server = start(tmp_path / "home")
     (server.socket_folder / ".s.PGSQL.5432").unlink()
@@ -371,7 +371,7 @@ def test_up_starts_a_killed_server_again(
     assert ended_with == []
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_up_ends_with_the_reason_when_the_server_does_not_start_again(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -387,7 +387,7 @@ def test_up_ends_with_the_reason_when_the_server_does_not_start_again(
     assert f"read {tmp_path}/home/logs/postgres.log" in str(error)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_first_start_that_fails_says_why_and_names_a_log_that_is_there(tmp_path: Path) -> None:
     home = throwaway(tmp_path / "home")
     no_room = ["sh", "-c", 'ulimit -f 100; exec "$@"', "sh"]  # no file may have more than 50 kB
@@ -449,7 +449,7 @@ def serve_as_before(found: Cluster, statement: str) -> None:
     subprocess.run(argv, input=statement.encode(), check=True, capture_output=True, **found.programs.options)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_home_of_the_release_before_gets_passwords(start: Start, open_folder: Path) -> None:
     account = postgres_cluster.system_account() if os.geteuid() == 0 else None
     home = open_folder / "home"

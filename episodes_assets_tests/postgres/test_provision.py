@@ -388,7 +388,7 @@ def test_views_have_the_declared_types(system: System) -> None:
     assert columns["daily_slope"] == "double precision"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_dagster_sets_up_the_embedded_databases(tmp_path: Path) -> None:
     """Dagster's own commands are used in a fresh checkout too, before any of ours."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("EPISODES_", "DAGSTER_"))}

@@ -84,7 +84,7 @@ def test_one_role_for_everything_has_what_all_its_purposes_need(
         assert connection.execute("SHOW search_path").fetchone() == ("dagster, public",)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("purpose", list(Purpose))
 def test_what_a_role_has_set_for_itself_is_reset(
     tcp_server: OwnServer, provisioned: Callable[[], Dsns], purpose: Purpose
@@ -120,7 +120,7 @@ def test_what_a_role_has_set_for_itself_is_reset(
 PATH = 'scratch, "Odd, Name", public'
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("purpose", [Purpose.INPUT, Purpose.INPUT_WRITER])
 @pytest.mark.parametrize("place", ["", " IN DATABASE prod_input"])
 def test_where_the_inputs_tables_are_is_said_by_its_roles(

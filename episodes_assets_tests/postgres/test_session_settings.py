@@ -88,7 +88,7 @@ def hostile(system: System) -> Iterator[None]:
                 admin.execute(sql.SQL("ALTER DATABASE {} RESET ALL").format(sql.Identifier(name)))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_days_are_worked_and_shown_right(system: System) -> None:
     system.insert_drop(day(1), [(7, 0, "2018-03-01", "2018-03-01"), (7, 2, None, "2018-03-01")])
     system.insert_drop(day(2), [(7, 0, "2018-03-01", "2018-03-01"), (8, 0, "2018-03-01", "2018-03-01")])

@@ -20,7 +20,7 @@ from episodes_assets.results import publications, publish
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.support.system import System, day
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 
 
 async def claim_as_before(worker: AsyncConnection, plan_id: int) -> Claim:

@@ -141,7 +141,7 @@ class Ended(Exception):
     """`db init` was ended here."""
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_init_that_is_ended_anywhere_is_seen_and_can_be_repeated(
     system: System,
     embedded_settings: Settings,

@@ -142,7 +142,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_where_tracing_is_refused_the_process_looks_at_itself_and_says_so(tmp_path: Path) -> None:
     program = tmp_path / "refused.py"
     program.write_text(REFUSED)
@@ -154,7 +154,7 @@ def test_where_tracing_is_refused_the_process_looks_at_itself_and_says_so(tmp_pa
     assert ended.stdout.splitlines() == [line, line]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_process_that_ends_or_never_was_leaves_what_was_seen() -> None:
     async def use(process: ComputeProcess) -> None:
         recording = await asyncio.to_thread(process.record, Sampling(), lambda _: None)

@@ -65,7 +65,7 @@ def unbounded(case: Case, executed: Executed) -> str | None:
     )
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_no_plan_is_kept_from_an_empty_table(tables: GrowingTables, monkeypatch: pytest.MonkeyPatch) -> None:
     tables.fill_other_day()
     tables.fill_the_day()
@@ -124,7 +124,7 @@ def sessions_of(system: System) -> Iterator[dict[str, Prepared]]:
         }
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_visits_are_bounded_by_what_is_asked_for(
     tables: GrowingTables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,7 +144,7 @@ def test_visits_are_bounded_by_what_is_asked_for(
     assert not found, "\n".join(found)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_every_statement_on_a_growing_table_is_tried(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     tables = GrowingTables(system, 3 * CHUNK_JOBS)
     tables.fill_other_day()

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.process
 NewDisk = Callable[[int], Disk]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_disk_of_the_lake(system: System, disk: NewDisk, monkeypatch: pytest.MonkeyPatch) -> None:
     small = disk(4)
     monkeypatch.setenv("EPISODES_LAKE_URL", str(small.path / "lake"))
@@ -144,7 +144,7 @@ def test_the_disk_of_an_export(system: System, disk: NewDisk) -> None:
         assert said == f"error: {file} {why}"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_full_disk_behind_standard_output(system: System) -> None:
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(
@@ -178,7 +178,7 @@ def on_disk(small: Disk, system: System, which: set[Database]) -> Iterator[tuple
         yield replace(system, dsns=dsns), server
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_disk_of_the_queue_and_the_results(system: System, disk: NewDisk) -> None:
     small = disk(220)
     system.generate(day(1), day(1), episodes=2_000)

@@ -61,7 +61,7 @@ def test_open_files() -> None:
     )
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_memory_that_runs_out_in_a_command(system: System) -> None:
     system.generate(day(1), day(1), episodes=200)
     file = system.home / "views.csv"
@@ -81,7 +81,7 @@ def kill_myself() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_computation_that_the_kernel_kills() -> None:
     async def compute() -> None:
         process = ComputeProcess(1024)
@@ -176,7 +176,7 @@ def test_a_file_that_cannot_be_read_is_not_called_a_bad_one(tmp_path: Path) -> N
     assert isinstance(refusal("input", "load", "--viewings", str(tmp_path / "views.parquet")), BadFile)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_defect_is_named_and_its_traceback_kept(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     program = textwrap.dedent("""
         import sys

@@ -44,7 +44,7 @@ def in_a_process(use: Callable[[ComputeProcess], Awaitable[None]]) -> None:
     asyncio.run(with_process())
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("result", "limit", "error"),
     [(HangsAsAResult, 0.2, ComputationTooLong), (DiesAsAResult, None, ComputationDied)],

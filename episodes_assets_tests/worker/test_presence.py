@@ -45,7 +45,7 @@ def say(system: System, activity: Activity, *, name: WorkerName = NAME, is_last:
     asyncio.run(main())
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_worker_says_what_it_does_and_when_it_has_stopped(system: System) -> None:
     plan(system, *range(1, 40))
     with worker(system) as process:

@@ -32,6 +32,7 @@ def children_of(pid: int) -> list[psutil.Process]:
     return list(psutil.Process(pid).children(recursive=True))
 
 
+@pytest.mark.slow
 def test_a_worker_profiles_its_batch_and_what_hangs_in_it(system: System, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(FINDS_THEM)
     env = {

@@ -111,7 +111,7 @@ def test_a_worker_connects_again_when_either_connection_is_cut(system: System) -
     assert any("the queue is back" in line for line in lines)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_running_worker_leaves_a_queue_of_a_newer_release(system: System) -> None:
     with ready_worker(system) as (process, lines):
         hand_out(system, 1)
@@ -185,7 +185,7 @@ def test_a_silent_ledger_is_given_up(system: System) -> None:
         asyncio.run(asyncio.wait_for(scenario(), 10))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_worker_says_whom_it_waits_for(system: System) -> None:
     plan(system, 1)
     with ready_worker(system) as (_, lines), psycopg.connect(system.admin["queue"]) as locker:

@@ -45,7 +45,7 @@ async def warm_up(limits: TimeLimits, *, stop: bool = False) -> None:
         process.close()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("function", [hangs, dies])
 def test_a_lake_that_is_silent_or_fatal_is_left_to_the_first_batch(
     function: object, monkeypatch: pytest.MonkeyPatch

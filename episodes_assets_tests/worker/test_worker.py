@@ -21,7 +21,7 @@ from episodes_assets_tests.support.workers import eventually, plan, run_async, s
 pytestmark = pytest.mark.process
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_worker_stops_cleanly(system: System, number: signal.Signals) -> None:
     plan(system, *range(1, 50))

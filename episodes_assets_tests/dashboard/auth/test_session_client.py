@@ -58,7 +58,7 @@ def test_the_kernel_tells_who_is_at_the_other_end(host: str, family: socket.Addr
         assert user_at(server, (host, 1)) is None
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else for a moment")
 def test_another_user_of_the_machine_gets_nowhere_with_a_session(dashboard: Dashboard) -> None:
     configuration = read_configuration(load_settings(), host="127.0.0.1", port=0)

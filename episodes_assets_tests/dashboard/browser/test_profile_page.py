@@ -22,7 +22,7 @@ EVIL = Frame("<img src=x onerror=document.title='evil'>", "episodes_assets/days.
 PROFILE = Profile(100, {(MAIN, PLAN, EVIL): 25, (MAIN, PLAN): 50, (MAIN,): 25})
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_flame_graph_is_looked_at_closely(dashboard: Dashboard, person: Callable[[], Page]) -> None:
     dsn = dashboard.system.dsn(Purpose.QUEUE)
     with connect(dsn, autocommit=True) as queue:

@@ -50,7 +50,7 @@ def address(system: System, person: Callable[[], Page]) -> Iterator[tuple[str, s
             yield f"http://127.0.0.1:{port}", dashboard.session(Role.VIEWER, client=THIS_USER)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_results_are_found_with_the_keyboard(
     address: tuple[str, str], person: Callable[[], Page], tmp_path: Path
 ) -> None:
