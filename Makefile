@@ -51,9 +51,10 @@ coverage: $(INSTALLED) ## How much of the code all tests run, in all processes (
 	$(PYTHON_IN) coverage html --quiet
 	$(PYTHON_IN) coverage report
 
-screenshots: $(INSTALLED) ## A working day in the browser (two minutes), pictured in docs/images
+screenshots: $(INSTALLED) ## A working day and a slow night in the browser (five minutes), pictured in docs/images
 	@sh scripts/install_browser.sh
-	$(PYTHON_IN) pytest -p no:xdist -p no:randomly -o addopts=-ra episodes_assets_tests/dashboard/browser --pictures docs/images
+	$(PYTHON_IN) pytest -p no:xdist -p no:randomly -o addopts=-ra episodes_assets_tests/dashboard/browser \
+		episodes_assets_tests/lab/test_slow_day.py --pictures docs/images
 
 chaos: $(INSTALLED) ## Kill, stall and crash everything (45 minutes), into docs/promises.md; SEED=n, ONLY=test
 	$(PYTHON_IN) pytest -p no:xdist -p no:randomly -o addopts=-ra -o timeout=3600 episodes_assets_tests/chaos --chaos long \

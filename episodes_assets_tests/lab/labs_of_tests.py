@@ -2,6 +2,8 @@
 
 import io
 import os
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +16,8 @@ from episodes_assets.cli.supervisor import episodes_argv
 from episodes_assets.lab import labs
 from episodes_assets.lab.labs import Lab
 from episodes_assets.settings import load_settings
+from episodes_assets_tests.support.own_server import free_port
+from episodes_assets_tests.support.workers import eventually
 
 PATIENCE_SECONDS = 300
 
@@ -46,6 +50,24 @@ def loaded(bundle: Path, home: Path, *options: str, name: str = "it") -> Iterato
         yield labs.find_lab(load_settings(home=home), name)
     finally:
         succeeds("lab", "drop", name, home=home)
+
+
+@contextmanager
+def web_ui(name: str, home: Path, log: Path) -> Iterator[tuple[str, str]]:
+    """The web UI of a lab as long as the block lasts: its address, and the first operator's password."""
+    port = free_port()
+    argv = episodes_argv("lab", "up", name, "--port", str(port), "--workers", "0")
+    with log.open("w") as output:
+        up = subprocess.Popen(
+            argv, env={**os.environ, "EPISODES_HOME": str(home)}, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        eventually(lambda: "The UI is ready" in log.read_text(), 120)
+        (password,) = re.findall(r"Sign in as operator with the password (\S+)", log.read_text())
+        yield f"http://127.0.0.1:{port}", password
+    finally:
+        up.send_signal(signal.SIGINT)
+        assert up.wait(60) == 0, log.read_text()
 
 
 _HOLD = """

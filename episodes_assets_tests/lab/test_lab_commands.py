@@ -1,7 +1,6 @@
 """The commands as a user meets them: help, lists, and one plain line for what cannot be had."""
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -24,11 +23,9 @@ from episodes_assets.postgres import embedded
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.cli.invoke import output, refusal
 from episodes_assets_tests.lab.conftest import LAST, silent
-from episodes_assets_tests.lab.labs_of_tests import episodes, files_of, held_server, succeeds
+from episodes_assets_tests.lab.labs_of_tests import episodes, files_of, held_server, succeeds, web_ui
 from episodes_assets_tests.support.other_user import do_as, needs_root, other_user
-from episodes_assets_tests.support.own_server import free_port
 from episodes_assets_tests.support.system import System, throwaway
-from episodes_assets_tests.support.workers import eventually
 
 pytestmark = [pytest.mark.process, pytest.mark.long]
 
@@ -254,22 +251,11 @@ def test_an_interrupt_is_one_word(published: System, tmp_path: Path) -> None:
 def test_a_lab_has_a_web_ui_with_a_login_of_its_own(
     published: System, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home, port = tmp_path / "home", free_port()
+    home = tmp_path / "home"
     for name in ("ISSUER", "CLIENT_ID", "CLIENT_SECRET"):  # of the source's OpenID Connect
         monkeypatch.setenv(f"EPISODES_OPENID_{name}", "https://idp.example" if name == "ISSUER" else "x")
     succeeds("lab", "load", str(bundle.folder), "--name", "it", home=home)
-    log = tmp_path / "up.log"
-    with log.open("w") as output:
-        up = subprocess.Popen(
-            episodes_argv("lab", "up", "it", "--port", str(port), "--workers", "0"),
-            env={**os.environ, "EPISODES_HOME": str(home)},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        eventually(lambda: "The UI is ready" in log.read_text(), 120)
-        (password,) = re.findall(r"Sign in as operator with the password (\S+)", log.read_text())
-        address = f"http://127.0.0.1:{port}"
+    with web_ui("it", home, tmp_path / "up.log") as (address, password):
         with httpx2.Client(base_url=address, headers={"Origin": address}, timeout=30) as browser:
             page = browser.get("/login").text
             assert 'name="password"' in page
@@ -280,9 +266,6 @@ def test_a_lab_has_a_web_ui_with_a_login_of_its_own(
             assert browser.get("/fleet").status_code == 200
         refused = episodes("lab", "drop", "it", home=home)
         assert refused.stderr == "error: `episodes lab up it` is running: stop it first\n"
-    finally:
-        up.send_signal(signal.SIGINT)
-        assert up.wait(60) == 0, log.read_text()
     succeeds("lab", "drop", "it", home=home)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from playwright.sync_api import Page, expect
 
 import episodes_assets
 from episodes_assets.cli.supervisor import episodes_argv
@@ -21,8 +22,10 @@ from episodes_assets.lab import labs
 from episodes_assets.lab.labs import Lab
 from episodes_assets.postgres.databases import Database
 from episodes_assets.settings import PROJECT_FOLDER, load_settings
+from episodes_assets_tests.dashboard.browser.pages import open_day, sign_in
 from episodes_assets_tests.lab.conftest import let_nobody_make_temporary_tables
-from episodes_assets_tests.lab.labs_of_tests import PATIENCE_SECONDS, published_rows, succeeds
+from episodes_assets_tests.lab.labs_of_tests import PATIENCE_SECONDS, published_rows, succeeds, web_ui
+from episodes_assets_tests.support.browser import Pictures
 from episodes_assets_tests.support.system import System, day, failure
 
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -115,7 +118,12 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_slow_day_of_production_is_slow_in_a_lab_with_its_state_alone(
-    production: System, old_release: OldRelease, home: Path, tmp_path: Path
+    production: System,
+    old_release: OldRelease,
+    home: Path,
+    tmp_path: Path,
+    pictures: Pictures,
+    request: pytest.FixtureRequest,
 ) -> None:
     # The night in production.
     slow = old_release.run("run", str(SLOW_DAY), "--workers", "2")
@@ -136,6 +144,9 @@ def test_a_slow_day_of_production_is_slow_in_a_lab_with_its_state_alone(
     assert old_release.run("lab", "replay", "with", "--profile", home=home) == slow
     # And the first line of the profile is the one that searches the list.
     assert hottest_line(old_release.said, "episode_jobs") == old_release.searching_line
+    if pictures.are_kept:
+        with web_ui("with", home, tmp_path / "up.log") as (address, password):
+            shows_the_list(request.getfixturevalue("person")(), address, password, old_release, pictures)
     quick = old_release.run("lab", "replay", "without", home=home)
     assert [rows for rows, _ in quick] == [rows for rows, _ in slow]
     assert all(listed == 0 for _, listed in quick)
@@ -146,6 +157,22 @@ def test_a_slow_day_of_production_is_slow_in_a_lab_with_its_state_alone(
     assert hottest_line(said, "episode_jobs") != old_release.searching_line
     pd.testing.assert_frame_equal(published_rows(found(home, "with"), SLOW_DAY), before)
     assert "is what 'production' has published.\n" in succeeds("lab", "verify", "with", home=home)
+
+
+def shows_the_list(
+    page: Page, address: str, password: str, old_release: OldRelease, pictures: Pictures
+) -> None:
+    """In the lab's web UI the searched list is the widest box of the flame graph and the first hot line."""
+    page.goto(f"{address}/profiles")
+    sign_in(page, "operator", password)
+    page.get_by_role("row").filter(has_text="episode_jobs").get_by_role("link").first.click()
+    hot = page.get_by_role("region", name="Hot lines")
+    expect(hot.get_by_role("row").nth(1)).to_contain_text(old_release.searching_line)
+    page.get_by_role("heading", name="Flame graph").evaluate("heading => heading.scrollIntoView()")
+    pictures.take(page, "lab-flame-graph")
+    open_day(page, address, "episode_jobs", SLOW_DAY)
+    page.get_by_text(old_release.searching_line).first.scroll_into_view_if_needed()
+    pictures.take(page, "lab-materialization")
 
 
 def hottest_line(said: str, asset: str) -> str:

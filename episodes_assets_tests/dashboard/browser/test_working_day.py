@@ -8,7 +8,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from episodes_assets_tests.dashboard.browser import pages
-from episodes_assets_tests.dashboard.browser.conftest import VIEWPORT, WIDE, Pictures, Running
+from episodes_assets_tests.dashboard.browser.conftest import WIDE, Running
+from episodes_assets_tests.support.browser import VIEWPORT, Pictures
 from episodes_assets_tests.support.system import day
 
 # The daemon looks at backfills every 30 seconds, which no setting changes, and this one takes three looks.
