@@ -224,7 +224,8 @@ def _supervise(
                 watched.changes.append(change)
                 watched.was_struck = watched.was_struck or change == strike_at
                 if watched.was_struck and fault == -signal.SIGKILL:
-                    os.kill(pid, signal.SIGKILL)
+                    with suppress(ProcessLookupError):  # killed before, or its thread is gone meanwhile
+                        os.kill(pid, signal.SIGKILL)
                     continue
                 error = fault if watched.was_struck and what.startswith(_NEED_ROOM) else 0
             with suppress(FileNotFoundError):
