@@ -14,7 +14,7 @@ from episodes_assets.postgres.databases import Purpose
 from episodes_assets.settings import WITHHELD
 from episodes_assets_tests.support.system import System, day
 
-pytestmark = [pytest.mark.process, pytest.mark.long]
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 # Notes in a file each process that runs it, with all that the process can see.
 MODULE = """
@@ -96,7 +96,6 @@ def modules(tmp_path: Path) -> Modules:
     return Modules(tmp_path)
 
 
-@pytest.mark.slow
 def test_no_command_runs_an_algorithm(
     system: System, modules: Modules, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,7 +114,6 @@ def test_no_command_runs_an_algorithm(
     assert modules.seen == []
 
 
-@pytest.mark.slow
 def test_neither_the_code_location_nor_the_web_server_nor_a_worker_imports_an_algorithm(
     modules: Modules, tmp_path: Path
 ) -> None:

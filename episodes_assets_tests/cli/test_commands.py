@@ -203,7 +203,7 @@ def writes_to_standard_output_as_it_is(folder: Path) -> None:
     assert (ended.returncode, ended.stderr) == (1, f"error: {why}\n")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_input_to_results(system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generated, _ = output("input", "generate", "--episodes", "60", "--days", "2", "--history", "2")
     assert "2 drops with" in generated

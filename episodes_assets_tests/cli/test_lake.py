@@ -11,7 +11,7 @@ from episodes_assets.lake.viewings import Viewings
 from episodes_assets_tests.support.input_viewings import fill, watch
 from episodes_assets_tests.support.system import System, day, failure
 
-pytestmark = [pytest.mark.process, pytest.mark.long]
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 BEFORE = day(1) - dt.timedelta(days=1)
 
@@ -54,7 +54,6 @@ def test_the_lake_is_described_and_verified(system: System) -> None:
     assert "3 of 7 files are damaged" in verified.stderr
 
 
-@pytest.mark.slow
 def test_vacuum_removes_what_nothing_names(system: System) -> None:
     fill(system, BEFORE, day(3))
     folder = Path(system.settings.lake, "viewings")
@@ -92,7 +91,6 @@ def test_vacuum_removes_what_nothing_names(system: System) -> None:
     assert system.published().equals(before)
 
 
-@pytest.mark.slow
 def test_vacuum_keeps_the_drops_that_anything_was_made_from(system: System) -> None:
     fill(system, BEFORE, day(2))
     with system.workers():

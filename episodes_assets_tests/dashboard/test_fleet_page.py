@@ -59,7 +59,7 @@ def test_an_empty_queue_teaches(system: System) -> None:
     assert posts(page) == set()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_workers_and_jobs_that_fail_are_seen_and_tried_again(
     system: System, tmp_path: Path, queue: Connection
 ) -> None:

@@ -69,6 +69,7 @@ def test_a_database_that_never_answers(dashboard: Dashboard, monkeypatch: pytest
             assert time.monotonic() < deadline
 
 
+@pytest.mark.slow
 def test_sensors_that_nobody_evaluates(system: System) -> None:
     with open_dagster_ui(None) as ui:
         instance = ui.workspace.instance

@@ -146,7 +146,7 @@ def test_an_imported_state_is_the_first_days_yesterday(system: System, ui: Launc
     assert planned(system) == [day(11), day(12)]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_without_a_history_the_newest_day_begins_one(system: System, ui: Launchpad) -> None:
     insert_drops(system, 1, 2)
     reason, runs = tick(ui, night_after(3))
@@ -169,7 +169,7 @@ def test_never_are_there_two_runs_for_a_day(system: System, ui: Launchpad) -> No
     assert tick(ui, night_after(3) + FIVE_MINUTES)[1] == [[day(3)]]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_broken_history_is_told_and_nothing_is_launched(system: System, ui: Launchpad) -> None:
     insert_drops(system, 1, 2, 3)
     tick(ui, night_after(2))

@@ -100,7 +100,7 @@ def test_a_day_is_published_also_where_nobody_knows_its_titles_any_more(system: 
     assert {r.data["title"] for r in top.records} == {None}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_range_and_single_days_plan_the_same(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(defs_metadata, "DAYS_SHOWN", 2)
     system.generate(day(1), day(6))
@@ -173,7 +173,7 @@ def test_a_refresh_takes_a_new_drop_and_stops_what_was_built_on_the_old(system: 
     system.plan(day(2), day(3))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_refresh_without_a_drop_keeps_what_was_taken(system: System) -> None:
     system.generate(day(1), day(2))
     system.plan(day(1))
@@ -397,7 +397,7 @@ def test_days_at_once_publish_what_single_days_publish(system: System) -> None:
     assert system.published().equals(rows)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_lake_elsewhere_than_in_the_home(
     system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,7 +106,7 @@ def test_more_of_the_beginning_is_taken_when_it_is_asked_for(system: System) -> 
     assert min(rows(system)) == BEFORE - 4 * ONE_DAY
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_interrupted_beginning_goes_on_where_it_was(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,7 +271,7 @@ def test_more_that_arrive_do_not_make_up_for_what_is_gone(system: System) -> Non
     assert (refused.returncode, "--accept-lost-viewings is for --refresh" in refused.stderr) == (1, True)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_of_two_who_take_a_day_at_once_the_second_compares_with_the_first(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:

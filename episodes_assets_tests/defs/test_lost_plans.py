@@ -20,7 +20,7 @@ from episodes_assets_tests.support.repairs import (
 )
 from episodes_assets_tests.support.system import System, day, failure
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 
 _OF_THE_DAY = "WHERE day = '2018-03-02' AND superseded_at IS NULL"
 LOST = {
@@ -59,7 +59,6 @@ def said(result: dg.ExecuteInProcessResult) -> str:
         return "\n".join(entry.user_message for entry in instance.all_logs(result.run_id))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("statement", LOST.values(), ids=LOST)
 def test_a_lost_plan_is_repaired_from_the_viewings_that_were_published(
     worked: System, statement: str
@@ -76,7 +75,6 @@ def test_a_lost_plan_is_repaired_from_the_viewings_that_were_published(
     assert stored(worked) == before
 
 
-@pytest.mark.slow
 def test_an_ordinary_run_plans_a_lost_day_from_the_viewings_that_were_published(worked: System) -> None:
     before = stored(worked)
     worked.query("queue", LOST["deleted"])
@@ -86,7 +84,6 @@ def test_an_ordinary_run_plans_a_lost_day_from_the_viewings_that_were_published(
     assert (stored(worked), repairs(worked)) == (before, [])
 
 
-@pytest.mark.slow
 def test_viewings_that_were_published_and_are_nowhere_are_named(finished: System) -> None:
     for table in ("days", "history"):
         finished.query("results", f"UPDATE published.{table} SET viewings_version = 99")
@@ -97,7 +94,6 @@ def test_viewings_that_were_published_and_are_nowhere_are_named(finished: System
     assert (finished.fingerprint(), repairs(finished)) == (before, [])
 
 
-@pytest.mark.slow
 def test_a_changed_version_of_the_viewings_is_refused_and_repaired(worked: System) -> None:
     before = stored(worked)
     history = worked.fingerprint()["history"]
@@ -113,7 +109,6 @@ def test_a_changed_version_of_the_viewings_is_refused_and_repaired(worked: Syste
     assert (stored(worked), repairs(worked)) == (before, [(day(2), "version of the viewings", WHY)])
 
 
-@pytest.mark.slow
 def test_a_repair_that_another_one_has_overtaken_finds_nothing_to_repair(
     finished: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,7 +134,6 @@ def test_a_repair_that_another_one_has_overtaken_finds_nothing_to_repair(
     assert "nothing to repair" in said(second)
 
 
-@pytest.mark.slow
 def test_a_step_that_is_tried_again_records_its_repair_once(
     finished: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,7 +155,6 @@ def test_a_step_that_is_tried_again_records_its_repair_once(
     assert repairs(finished) == [(day(2), "outcomes", WHY)]
 
 
-@pytest.mark.slow
 def test_a_day_that_is_only_out_of_date_is_brought_up_to_date_and_not_called_damaged(worked: System) -> None:
     """Its yesterday has got an episode that was tracked on the day itself."""
     ((epid,),) = worked.query(

@@ -34,7 +34,7 @@ def found(system: System) -> OpenDay:
     return only
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_alert_is_raised_once_and_taken_back(system: System) -> None:
     planned(system, 1, 2)
     with dg.DagsterInstance.get() as instance:
@@ -168,7 +168,7 @@ def test_the_verdict_names_those_days_alone_that_are_stalled() -> None:
     assert each_open_day_progresses(found[:1], NOW, LIMIT).passed
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_what_the_fleet_does_for_other_days_is_seen(system: System) -> None:
     planned(system, 1, 2)
     system.query("queue", f"UPDATE ledger.plans SET fanned_out_at = '{LONG_AGO}'")

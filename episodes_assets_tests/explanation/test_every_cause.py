@@ -193,7 +193,7 @@ def claimed(system: System, plan_id: int, then: Callable[[AsyncConnection, Claim
     run_async(system, work)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @shows(
     Cause.NOT_HANDED_OUT,
     Cause.WAITING,
@@ -340,7 +340,7 @@ def test_records_that_have_changed_since_and_records_that_are_gone(system: Syste
     assert "the lake has no drop" in said(explained(system, day(1), 2), "catalogue")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @shows(Cause.PLAN_BEFORE_LAKE, Cause.NOT_VIEWED)
 def test_what_a_release_before_the_lake_has_left(system: System) -> None:
     for number, epid in ((1, 1), (2, 2)):

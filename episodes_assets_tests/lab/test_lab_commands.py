@@ -113,6 +113,7 @@ def test_epids_come_from_a_file(published: System, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_lab_from_its_beginning_to_its_end(published: System, bundle: Bundle, tmp_path: Path) -> None:
     home = tmp_path / "home"
     before = files_of(bundle.folder)
@@ -132,6 +133,7 @@ def test_a_lab_from_its_beginning_to_its_end(published: System, bundle: Bundle, 
     assert list((home / "labs").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_lab_in_which_something_works_is_not_dropped(
     published: System, bundle: Bundle, tmp_path: Path
 ) -> None:

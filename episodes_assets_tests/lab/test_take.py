@@ -75,6 +75,7 @@ def viewers(system: System) -> list[int]:
     return [number for (number,) in found]
 
 
+@pytest.mark.slow
 def test_no_byte_of_a_bundle_is_an_id_of_a_viewer(
     published: System, source: Source, whole: Bundle, tmp_path: Path
 ) -> None:

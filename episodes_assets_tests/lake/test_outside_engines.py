@@ -11,10 +11,9 @@ from deltalake import DeltaTable
 
 from episodes_assets_tests.support.system import System, day, failure
 
-pytestmark = [pytest.mark.process, pytest.mark.long]
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 
-@pytest.mark.slow
 def test_reach_of_a_whole_day_in_sql(system: System, tmp_path: Path) -> None:
     system.generate(day(1), day(4), episodes=400)
     with system.workers():

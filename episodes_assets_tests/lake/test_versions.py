@@ -68,7 +68,7 @@ def _take_one(url: str, number: int) -> None:
     take(Viewings(url), rows_of(day, (number, 1)), days=[day])
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_of_many_who_write_at_once_none_is_lost(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=_take_one, args=(str(tmp_path), number)) for number in range(6)]

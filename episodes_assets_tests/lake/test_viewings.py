@@ -35,7 +35,7 @@ EPISODE = st.integers(0, 12) | st.sampled_from([np.iinfo(np.int64).max, np.iinfo
 VIEWING = st.tuples(st.none() | EPISODE, st.integers(0, 86_399))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @given(
     days=st.lists(st.lists(VIEWING, max_size=60), min_size=DAYS, max_size=DAYS),
     wanted=st.dictionaries(EPISODE, st.integers(-1, DAYS), min_size=1),

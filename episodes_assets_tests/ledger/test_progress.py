@@ -55,6 +55,7 @@ def test_the_throughput_of_each_day_and_of_all(system: System) -> None:
     assert (done.jobs_per_second, done.ends_at) == (0, None)
 
 
+@pytest.mark.slow
 def test_durations_and_jobs_over_time_are_told_from_what_was_written(system: System) -> None:
     system.insert_drop(day(1), [(epid, 0, "2018-02-01", "2018-02-01") for epid in range(1000)])
     system.plan(day(1))

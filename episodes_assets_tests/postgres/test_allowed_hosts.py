@@ -276,7 +276,7 @@ def test_libpq_variables_lead_nobody_away(
                 resolve_dsns(found)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_allowed_hosts_are_shown(tcp_environment: object) -> None:
     _, shown = output("db", "init")
     assert re.search(r"Open by EPISODES_ALLOWED_HOSTS: 127\.0\.0\.1:\d+ \(EPISODES_DAGSTER_DSN, ", shown)

@@ -161,7 +161,7 @@ def test_as_root_no_mode_of_a_folder_changes(name: str, start: Start, tmp_path: 
     assert mode(home) == 0o700
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @needs_root
 def test_a_home_that_is_made_again_begins_with_a_new_cluster(
     start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -226,7 +226,7 @@ def test_a_locale_that_the_machine_lacks_does_not_matter(
         assert set(found.fetchall()) == {("C", "C.UTF-8", "UTF8", False)}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [ODD, LONG])
 def test_paths_that_a_shell_or_a_driver_would_misread(name: str, start: Start, tmp_path: Path) -> None:
     home = tmp_path / name
@@ -236,7 +236,7 @@ def test_paths_that_a_shell_or_a_driver_would_misread(name: str, start: Start, t
     assert postgres_cluster.suits_a_socket(server.socket_folder)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_programs_below_a_path_that_initdb_would_misread(open_folder: Path) -> None:
     odd = open_folder / ODD
     postgres_cluster._copy_to(odd)
@@ -297,7 +297,7 @@ def test_a_held_lock_is_told_and_given_up(
         connection.execute("SELECT 1")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_server_that_was_killed_is_started_again_with_the_same_dsns(start: Start, tmp_path: Path) -> None:
     server = start(tmp_path / LONG / "home")
     dsn = server.dsn(embedded.ADMINISTRATOR, "postgres")
@@ -312,7 +312,7 @@ def test_a_server_that_was_killed_is_started_again_with_the_same_dsns(start: Sta
     assert not server.ensure_running()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_killed_servers_process_id_may_belong_to_another_process(start: Start, tmp_path: Path) -> None:
     """As after a restart of a container, where ids are counted anew."""
     server = start(tmp_path / "home")
@@ -417,7 +417,7 @@ def hold(home: Path) -> "subprocess.Popen[str]":
     return process
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_last_process_stops_the_server(tmp_path: Path) -> None:
     home = throwaway(tmp_path / "home")
     first, killed, last = hold(home), hold(home), hold(home)
@@ -472,7 +472,7 @@ def test_a_home_of_the_release_before_gets_passwords(start: Start, open_folder: 
             assert connection.execute("SELECT current_user").fetchone() == (purpose.embedded_role,)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_lost_passwords_are_replaced_once_nobody_uses_the_server(start: Start, tmp_path: Path) -> None:
     home = throwaway(tmp_path / "home")
     holder = hold(home)

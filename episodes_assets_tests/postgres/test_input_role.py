@@ -99,7 +99,7 @@ def test_other_shapes_of_the_input_are_let_through(admin: Connection, change: st
     assert complaints(admin) == []
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_every_start_looks(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     system.insert_drop(day(1), [(1, 0, "2018-02-01", "2018-02-01")])
     system.plan(day(1))

@@ -94,7 +94,7 @@ def test_pages_in_any_order_have_every_row_once(
     )
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(TEXT, min_size=1, max_size=8), TEXT.filter(lambda text: not text.strip().isdigit()))
 def test_what_is_searched_for_stands_for_itself(
