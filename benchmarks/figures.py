@@ -2,12 +2,14 @@
 
 import datetime as dt
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
+
+T = TypeVar("T")
 
 PACKAGES = (
     "adbc-driver-postgresql",
@@ -21,6 +23,10 @@ PACKAGES = (
     "psycopg",
     "pyarrow",
 )
+
+
+class NotMeasured(LookupError):
+    """A run has no such figure; at small sizes some are left out."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +73,38 @@ class Run:
             if figure.group == group and all(figure.facts.get(k) == v for k, v in facts.items())
         ]
 
-    def named(self, group: str, part: str) -> Figure:
-        """The one figure of a group with this in its name."""
-        (found,) = [figure for figure in self.find(group) if part in figure.name]
+    def some(self, group: str, **facts: object) -> list[Figure]:
+        """The same, of which there is at least one.
+
+        Raises:
+            NotMeasured: If there is none.
+        """
+        if not (found := self.find(group, **facts)):
+            raise NotMeasured(f"{group}: {facts}")
         return found
+
+    def named(self, group: str, part: str) -> Figure:
+        """The one figure of a group with this in its name.
+
+        Raises:
+            NotMeasured: If there is none.
+        """
+        found = [figure for figure in self.find(group) if part in figure.name]
+        if not found:
+            raise NotMeasured(f"{group}: {part}")
+        (figure,) = found
+        return figure
+
+    def parts(self, of: Iterable[Callable[["Run"], T]]) -> Iterator[T]:
+        """What these make of the run; at small sizes without those whose figures are left out."""
+        for part in of:
+            try:
+                made = part(self)
+            except NotMeasured:
+                if not self.sizes["quick"]:
+                    raise
+            else:
+                yield made
 
 
 def read_runs(raws: Sequence[Mapping[str, Any]]) -> Run:

@@ -74,10 +74,11 @@ def main(folder: str, readme: str, *raw_paths: str) -> None:
         _nights,
         _backfill,
         _labs,
+        _latency,
         _rest,
     )
     page = target / PAGE
-    parts = [section(run) for section in sections]
+    parts = [*run.parts(sections)]
     if page.exists() and LARGE_MARKS[0] in (before := page.read_text(encoding="utf-8")):
         large = before.split(LARGE_MARKS[0])[1].split(LARGE_MARKS[1])[0].strip()
     else:
@@ -271,7 +272,7 @@ days; those jobs go last and in smaller chunks.
 
 
 def _engines(run: Run) -> str:
-    figures = run.find("engines")
+    figures = run.some("engines")
     lines = [
         (
             figure.name,
@@ -454,9 +455,17 @@ processes.
 {ids_rate(pseudonyms.facts["ids"] / pseudonyms.seconds)}."""
 
 
-def _rest(run: Run) -> str:
-    latency = run.find("latency")[0]
+def _latency(run: Run) -> str:
+    (latency,) = run.some("latency")
     facts = latency.facts
+    return f"""## Latency
+
+From a planned day to its first outcome in a running system: {seconds(latency.seconds)} at the median, of
+which {seconds(facts["until_handed_out"])} pass until the sensor hands it out (it ticks every
+{facts["sensor_seconds"]} s) and {seconds(facts["after_that"])} after that."""
+
+
+def _rest(run: Run) -> str:
     others: list[Figure] = [
         *(
             figure
@@ -473,11 +482,7 @@ def _rest(run: Run) -> str:
             for figure in run.find(group)
         )
     ]
-    return f"""## Latency, publishing, profiles, the demo, the login, the Results page
-
-From a planned day to its first outcome in a running system: {seconds(latency.seconds)} at the median, of
-which {seconds(facts["until_handed_out"])} pass until the sensor hands it out (it ticks every
-{facts["sensor_seconds"]} s) and {seconds(facts["after_that"])} after that.
+    return f"""## Publishing, profiles, the demo, the login, the Results page
 
 {_table(("", "seconds"), [(figure.name, seconds(figure.seconds)) for figure in others])}"""
 
