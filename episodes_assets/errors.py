@@ -106,11 +106,23 @@ class WrongEnvironment(EpisodesError):
 
 
 class SchemaTooNew(EpisodesError):
-    """A database's schema is of a newer release than this process."""
+    """A database's schema is of a newer release, beside which this process may not go on."""
 
 
 class SchemaTooOld(EpisodesError):
     """A database's schema is of an older release than this process."""
+
+
+class OlderReleaseLives(EpisodesError):
+    """A process of an older release lives that needs what is to be removed."""
+
+
+class CannotDrain(EpisodesError):
+    """Dagster's queue cannot be held, so a code location cannot be drained."""
+
+
+class DrainTimedOut(EpisodesError):
+    """Runs of a code location have not ended in the time that they were given."""
 
 
 class HostNotAllowed(EpisodesError):

@@ -51,6 +51,10 @@ COMMANDS = {
         "Work jobs until SIGTERM or Ctrl-C, then finish the current batch and stop.",
     ),
     "webserver": ("serve:webserver", "Serve Dagster's web UI behind a login until Ctrl-C."),
+    "drain": (
+        "drain:drain",
+        ("Let the runs of a code location end and launch no more, so that its process can be replaced."),
+    ),
     "results": ("results:results", "Show what was published for a day, or write it all to a CSV file."),
     "explain": (
         "explain:explain",

@@ -1,10 +1,11 @@
-"""`episodes db`: set the databases up, change their stamps, and show their state; and the lake's with them.
+"""`episodes db`: set the databases up, finish upgrades, change stamps, show all that; and the lake's.
 
-The databases are set up and looked at in `postgres/provision/`. What concerns the lake is added here: `init`
-brings an older release's snapshots in, `stamp` changes the stamp of its tables too, and `status` shows where
-databases and lake contradict each other (`checks/consistency.py`). No SQL is here.
+The databases are set up, finished and looked at in `postgres/provision/`. What concerns the lake is added
+here: `init` brings an older release's snapshots in, `stamp` changes the stamp of its tables too, and
+`status` shows where databases and lake contradict each other (`checks/consistency.py`). No SQL is here.
 """
 
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Annotated
 
@@ -18,11 +19,15 @@ from episodes_assets.cli.console import err, escaped, out
 from episodes_assets.cli.context import announce_open_hosts, bring_in_older_snapshots
 from episodes_assets.errors import DatabasesDisagree, DatabaseUnreachable
 from episodes_assets.lake.opening import open_lake
+from episodes_assets.ledger.workers import read_older_workers
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns, resolve_dsns
+from episodes_assets.postgres.processes import read_older
+from episodes_assets.postgres.provision.finish import finish as finish_schemas
 from episodes_assets.postgres.provision.init import provision
-from episodes_assets.postgres.provision.status import read_status
+from episodes_assets.postgres.provision.schema import SchemaState
+from episodes_assets.postgres.provision.status import DatabaseStatus, read_status
 from episodes_assets.postgres.provision.targets import change_stamp
 from episodes_assets.results.verify import read_records
 from episodes_assets.settings import Settings, load_settings
@@ -54,6 +59,30 @@ def init() -> None:
     provision(settings, dsns, out.print)
     bring_in_older_snapshots(settings)
     out.print(f"All databases are ready for environment {settings.environment!r}.")
+
+
+@app.command()
+def finish() -> None:
+    """Remove from the schemas what only older releases need, once no process of them lives.
+
+    The last step of an upgrade: `episodes db init` only adds, so that processes of the release before go on.
+    From then on they are refused. While one of them lives it is named and nothing is changed. Safe to run
+    again. Needs EPISODES_ADMIN_DSN when DSNs are configured.
+    """
+    settings = load_settings()
+    dsns = resolve_dsns(settings)
+    announce_open_hosts(settings)
+    finish_schemas(settings, dsns, lambda versions: _older_processes(dsns, versions), out.print)
+
+
+def _older_processes(dsns: Dsns, versions: Mapping[Database, str]) -> list[str]:
+    """The living processes whose release does not know some versions of schemas, by database."""
+    with connect(dsns.require(Purpose.DAGSTER), read_only=True) as dagster:
+        found = [str(each) for each in read_older(dagster, versions)]
+    if Database.QUEUE in versions:
+        with connect(dsns.require(Purpose.QUEUE), read_only=True) as queue:
+            found += read_older_workers(queue, versions[Database.QUEUE])
+    return found
 
 
 @app.command()
@@ -129,12 +158,20 @@ def status() -> None:
         raise DatabaseUnreachable(
             f"{len(broken)} of {len(found)} databases cannot be read", "see the table above"
         )
-    seen = [each for each in found if each.schema_version]
-    newer = [each.database for each in seen if each.is_newer]
+    if _point_out(settings, [each for each in found if each.schema_version]):
+        _compare(settings, dsns)
+
+
+def _point_out(settings: Settings, seen: Sequence[DatabaseStatus]) -> bool:
+    """Print what is not as it should be of databases whose version is known; whether they may be compared."""
+    newer = [each.database for each in seen if each.is_newer and not each.lets_this_go_on]
+    ahead = [each.database for each in seen if each.lets_this_go_on]
     behind = [each.database for each in seen if not each.is_current and not each.is_newer]
     foreign = [each.database for each in seen if each.environment not in (None, settings.environment)]
     if newer:
         err.print(f"Set up by a newer release: {', '.join(newer)}. Upgrade this one.", style="yellow")
+    if ahead:
+        err.print(f"Of a newer release, beside which this one may go on: {', '.join(ahead)}.", style="yellow")
     if behind:
         err.print(
             f"Not set up by this release, or not to the end: {', '.join(behind)}. Run `episodes db init`.",
@@ -145,8 +182,18 @@ def status() -> None:
             f"Not of environment {settings.environment!r}, so not written to: {', '.join(foreign)}.",
             style="yellow",
         )
-    if not newer and not behind:
-        _compare(settings, dsns)
+    if unfinished := [each.database for each in seen if each.is_current and _is_unfinished(each)]:
+        err.print(
+            f"Kept as older releases need it: {', '.join(unfinished)}. When none of their processes lives any"
+            " more, run `episodes db finish`.",
+            style="yellow",
+        )
+    return not newer and not behind
+
+
+def _is_unfinished(found: DatabaseStatus) -> bool:
+    state = SchemaState(str(found.schema_version), found.finished or str(found.schema_version))
+    return bool(state.unfinished(found.database))
 
 
 def _compare(settings: Settings, dsns: Dsns) -> None:

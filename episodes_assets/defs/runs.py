@@ -38,7 +38,7 @@ def days_in_flight(instance: dg.DagsterInstance, now: dt.datetime) -> dict[dt.da
     days: dict[dt.date, str] = {}
     for record in instance.get_run_records(dg.RunsFilter(statuses=IN_PROGRESS)):
         covered = days_of_run(record.dagster_run)
-        if covered and not _is_silent(instance, record, now):
+        if covered and not is_silent(instance, record, now):
             days |= dict.fromkeys(covered, record.dagster_run.run_id)
     return days
 
@@ -53,7 +53,7 @@ def days_of_run(run: dg.DagsterRun) -> list[dt.date]:
     return []
 
 
-def _is_silent(instance: dg.DagsterInstance, record: dg.RunRecord, now: dt.datetime) -> bool:
+def is_silent(instance: dg.DagsterInstance, record: dg.RunRecord, now: dt.datetime) -> bool:
     """Whether a run that has a process has reported nothing for too long: no status change, no log line."""
     if record.dagster_run.status not in HAVE_A_PROCESS or now - record.update_timestamp <= LONGEST_SILENCE:
         return False

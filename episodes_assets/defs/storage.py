@@ -3,7 +3,8 @@
 `dagster.yaml` names this class, so that each of Dagster's commands works from a checkout without a variable
 to export first. The storage reads its DSN as SQLAlchemy does: always a URL, which names the driver as well.
 
-It records with each run and backfill who launched it, as `launches` says.
+It records with each run and backfill who launched it, as `launches` says, and that this process lives, as
+`postgres/processes.py` says.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Any
 import dagster as dg
 from dagster import get_dagster_logger
 from dagster._core.execution.backfill import PartitionBackfill
-from dagster._core.storage.tags import BACKFILL_ID_TAG
+from dagster._core.storage.tags import BACKFILL_ID_TAG, REPOSITORY_LABEL_TAG
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.run_storage import PostgresRunStorage
@@ -22,7 +23,7 @@ from sqlalchemy.dialects import plugins
 from sqlalchemy.engine import URL, CreateEnginePlugin, Engine
 
 from episodes_assets.defs.launches import LAUNCHED_BY, by_this_process, is_request, note, stamped
-from episodes_assets.postgres import session
+from episodes_assets.postgres import processes, session
 from episodes_assets.postgres.connect import connect_to_write
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.provision.status import ready_databases
@@ -36,7 +37,10 @@ class LaunchRecordingRunStorage(PostgresRunStorage):
     def add_run(self, dagster_run: dg.DagsterRun) -> dg.DagsterRun:
         """Add a run."""
         by = self._from_backfill(dagster_run.tags) or by_this_process(dagster_run.tags)
-        added = super().add_run(dagster_run.with_tags(stamped(dagster_run.tags, by)))
+        origin = dagster_run.remote_job_origin
+        # Dagster stores it beside the run; in its tags, it can be held in the queue by it (`draining`).
+        of = {REPOSITORY_LABEL_TAG: origin.repository_origin.get_label()} if origin else {}
+        added = super().add_run(dagster_run.with_tags({**stamped(dagster_run.tags, by), **of}))
         note(added.run_id)
         return added
 
@@ -80,7 +84,8 @@ class SessionSettingsPlugin(CreateEnginePlugin):
 def _pin(connection: Any, _record: object) -> None:  # noqa: ANN401  psycopg2 ships no types
     connection.set_client_encoding("UTF8")  # psycopg2 keeps the encoding itself as well
     with connection.cursor() as cursor:
-        cursor.execute(session.statement(SessionKind.DAGSTER))
+        name = {"application_name": processes.session_name()}
+        cursor.execute(session.statement(SessionKind.DAGSTER, name))
     if not connection.autocommit:
         connection.commit()
 
@@ -158,6 +163,6 @@ class EpisodesDagsterStorage(DagsterPostgresStorage):
         log = get_dagster_logger("episodes")
         settings = load_settings()
         dsn = ready_databases(settings, log.info).require(Purpose.DAGSTER)
-        with connect_to_write(dsn, Database.DAGSTER, settings.environment):
-            pass
+        with connect_to_write(dsn, Database.DAGSTER, settings.environment, autocommit=True) as connection:
+            processes.register(connection, settings.environment)
         return cls(inst_data=inst_data, postgres_url=to_sqlalchemy_url(dsn))

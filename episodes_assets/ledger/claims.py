@@ -401,4 +401,6 @@ class GuardedLedger:
         """
         cursor = await self.execute(self.connection.execute(admission.READ_ADMISSION))
         found = await cursor.fetchone()
-        admission.require_admission(found or (None, None), Database.QUEUE, self._environment, "the queue")
+        admission.require_admission(
+            found or admission.NOTHING_FOUND, Database.QUEUE, self._environment, "the queue"
+        )

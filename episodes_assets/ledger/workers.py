@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 
 from psycopg.rows import class_row
 
+from episodes_assets.postgres.admission import needed_version
 from episodes_assets.postgres.connect import AsyncConnection, Connection
+from episodes_assets.postgres.databases import Database
 
 # Workers send a heartbeat every 5 seconds; two may be lost.
 ALIVE_FOR = dt.timedelta(seconds=15)
@@ -92,6 +94,27 @@ def count_alive(connection: Connection) -> int:
     return int(row[0]) if row else 0
 
 
+def read_older_workers(connection: Connection, version: str) -> list[str]:
+    """The workers that are alive and whose release does not know a version of the queue's schema.
+
+    Args:
+        connection: To `queue`.
+        version: Of the schema.
+
+    Returns:
+        Each as a message names it.
+    """
+    found = connection.execute(
+        """
+        SELECT worker, release FROM ledger.workers
+        WHERE stopped_at IS NULL AND seen_at > now() - %s AND coalesce(knows, '') COLLATE "C" < %s
+        ORDER BY worker
+        """,
+        [ALIVE_FOR, version],
+    ).fetchall()
+    return [f"worker {worker} of release {release}" for worker, release in found]
+
+
 FORGET_AFTER = dt.timedelta(days=1)
 
 
@@ -159,11 +182,12 @@ class Activity:
 
 @dataclass(frozen=True)
 class WorkerName:
-    """What identifies a worker's process, and its release."""
+    """What identifies a worker's process, its release, and the schema of the queue that this was made for."""
 
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
     release: str = field(default_factory=lambda: importlib.metadata.version("episodes-assets"))
+    knows: str = field(default_factory=lambda: needed_version(Database.QUEUE))
 
     def __str__(self) -> str:
         return f"{self.host}-{self.pid}"
@@ -186,21 +210,24 @@ async def send_heartbeat(
     work = None if is_last else activity.work
     await connection.execute(
         """
-        INSERT INTO ledger.workers AS known (worker, host, pid, release, started_at, stopped_at,
-            plan_id, chunk, jobs, working_since, finished)
-        VALUES (%(worker)s, %(host)s, %(pid)s, %(release)s, now() - make_interval(secs => %(age)s),
+        INSERT INTO ledger.workers AS known (worker, host, pid, release, knows, started_at,
+            stopped_at, plan_id, chunk, jobs, working_since, finished)
+        VALUES (%(worker)s, %(host)s, %(pid)s, %(release)s, %(knows)s,
+            now() - make_interval(secs => %(age)s),
             CASE WHEN %(is_last)s THEN now() END, %(plan_id)s, %(chunk)s, %(jobs)s,
             now() - make_interval(secs => %(busy)s), %(finished)s)
         ON CONFLICT (worker) DO UPDATE SET host = excluded.host, pid = excluded.pid,
-            release = excluded.release, started_at = excluded.started_at, seen_at = now(),
-            stopped_at = excluded.stopped_at, plan_id = excluded.plan_id, chunk = excluded.chunk,
-            jobs = excluded.jobs, working_since = excluded.working_since, finished = excluded.finished
+            release = excluded.release, knows = excluded.knows,
+            started_at = excluded.started_at, seen_at = now(), stopped_at = excluded.stopped_at,
+            plan_id = excluded.plan_id, chunk = excluded.chunk, jobs = excluded.jobs,
+            working_since = excluded.working_since, finished = excluded.finished
         """,
         {
             "worker": str(name),
             "host": name.host,
             "pid": name.pid,
             "release": name.release,
+            "knows": name.knows,
             "age": now - activity.began,
             "is_last": is_last,
             "plan_id": work and work.plan_id,

@@ -1,11 +1,14 @@
 """Whether this process may write to a database: its environment and its schema version, in one statement.
 
 The stamp on each database is the environment it belongs to. A copy of a database carries it along, so a
-development process that is pointed at production by mistake, or at a restored copy of it, refuses to write.
-A process that is older or newer than the schema it meets would misread it or write what the other misreads,
-so each refuses the other. What version is needed follows from the names of the migration files: workers
-look at it often and load no Alembic. Changing a stamp is `provision/targets.py`, migrating
-`provision/init.py`.
+development process that is pointed at production by mistake, or at a restored copy of it, refuses to
+write. A process that is older or newer than the schema it meets would misread it or write what the other
+misreads, so each refuses the other; unless the schema itself says that the older one may go on beside it.
+A release is named by the newest version that it knows: with its version a schema keeps the oldest release
+that fits it, which its migrations declare, so that a process which knows nothing of those migrations can
+read whether it is within that window. What version is needed follows from the names of the migration
+files: workers look at it often and load no Alembic. Changing a stamp is `provision/targets.py`, migrating
+`provision/schema.py`.
 """
 
 from collections.abc import Sequence
@@ -50,7 +53,11 @@ def require_stamp(stamp: str | None, environment: str, described: str) -> None:
 
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-READ_VERSION = "SELECT version_num FROM public.episodes_schema_version"
+# Of the whole row as JSON: an older release has made the table without that column.
+READ_VERSION = (
+    "SELECT version_num, to_jsonb(episodes_schema_version) ->> 'oldest_beside'"
+    " FROM public.episodes_schema_version"
+)
 
 
 @cache
@@ -65,18 +72,31 @@ def needed_version(database: Database) -> str:
     return known_versions(database)[-1]
 
 
-def require_version(version: str | None, database: Database, described: str) -> None:
-    """Refuse a schema of another release.
+def may_go_on_beside(oldest_beside: str | None, database: Database) -> bool:
+    """Whether this release may work with a newer schema.
+
+    Args:
+        oldest_beside: The oldest release that may, as the schema says; None when it says none.
+        database: Whose schema it is.
+    """
+    return oldest_beside in known_versions(database)
+
+
+def require_version(
+    version: str | None, database: Database, described: str, oldest_beside: str | None = None
+) -> None:
+    """Refuse a schema of another release that this one does not fit.
 
     Args:
         version: What `READ_VERSION` returns; None when it returns no row.
         database: Which database it should be.
         described: How to name it in the message.
+        oldest_beside: The oldest release that may go on beside it; None for those alone that know it.
 
     Raises:
         NotProvisioned: If it has no version.
         SchemaTooOld: If it is of an older release.
-        SchemaTooNew: If it is of a newer release.
+        SchemaTooNew: If it is of a newer release, beside which this one may not go on.
         BadSetting: If it is another one of the four databases.
     """
     needed = needed_version(database)
@@ -92,13 +112,14 @@ def require_version(version: str | None, database: Database, described: str) -> 
         raise BadSetting(
             f"{described} is at {version}, so it is not the {database} database", "check the DSNs"
         )
-    raise SchemaTooNew(
-        f"{described} is at {version}, this release knows it up to {needed}", "upgrade this process"
-    )
+    if not may_go_on_beside(oldest_beside, database):
+        raise SchemaTooNew(
+            f"{described} is at {version}, this release knows it up to {needed}", "upgrade this process"
+        )
 
 
 def verify_version(connection: psycopg.Connection[Any], database: Database, described: str) -> None:
-    """Refuse a database whose schema is of another release.
+    """Refuse a database whose schema is of another release that this one does not fit.
 
     A role that may not see the version (the consumers') is not refused.
 
@@ -115,13 +136,19 @@ def verify_version(connection: psycopg.Connection[Any], database: Database, desc
     except psycopg.errors.InsufficientPrivilege:
         connection.rollback()
         return
-    require_version(None if row is None else str(row[0]), database, described)
+    version, oldest_beside = row or (None, None)
+    require_version(version, database, described, oldest_beside)
 
 
 READ_ADMISSION = (
     "SELECT (SELECT environment FROM public.environment_stamp),"
-    " (SELECT version_num FROM public.episodes_schema_version)"
+    " (SELECT version_num FROM public.episodes_schema_version),"
+    " (SELECT to_jsonb(episodes_schema_version) ->> 'oldest_beside' FROM public.episodes_schema_version)"
 )
+
+
+# The row of a database without stamp and schema.
+NOTHING_FOUND = (None, None, None)
 
 
 def require_admission(
@@ -139,12 +166,12 @@ def require_admission(
         NotProvisioned: If it has no stamp or no schema.
         WrongEnvironment: If it belongs to another environment.
         SchemaTooOld: If its schema is of an older release.
-        SchemaTooNew: If its schema is of a newer release.
+        SchemaTooNew: If its schema is of a newer release, beside which this one may not go on.
         BadSetting: If it is another one of the four databases.
     """
-    stamp, version = found
+    stamp, version, oldest_beside = found
     require_stamp(stamp, environment, described)
-    require_version(version, database, described)
+    require_version(version, database, described, oldest_beside)
 
 
 def verify_admission(
@@ -156,7 +183,7 @@ def verify_admission(
         NotProvisioned: If it has no stamp or no schema, or the role may not see them.
         WrongEnvironment: If it belongs to another environment.
         SchemaTooOld: If its schema is of an older release.
-        SchemaTooNew: If its schema is of a newer release.
+        SchemaTooNew: If its schema is of a newer release, beside which this one may not go on.
         BadSetting: If it is another one of the four databases.
     """
     try:
@@ -167,7 +194,7 @@ def verify_admission(
         raise NotProvisioned(
             f"{described} does not show its environment stamp to this role", "run `episodes db init`"
         ) from error
-    require_admission(row or (None, None), database, environment, described)
+    require_admission(row or NOTHING_FOUND, database, environment, described)
 
 
 def _without_stamp(database: Database, described: str) -> NotProvisioned:

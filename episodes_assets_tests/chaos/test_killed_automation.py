@@ -1,23 +1,18 @@
 """Sensor ticks and the daemon are killed; after the next tick all is as if nothing had happened."""
 
-import os
-import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
-import yaml
 
-from episodes_assets.cli.supervisor import program
 from episodes_assets_tests.chaos.conftest import Chaos
 from episodes_assets_tests.chaos.fingerprint import assert_same, fingerprint, forget_day
 from episodes_assets_tests.chaos.fleet import fleet
 from episodes_assets_tests.chaos.record import Promise
 from episodes_assets_tests.chaos.run_process import counted, killed_at, own_process
 from episodes_assets_tests.chaos.runs import run_days, tick
-from episodes_assets_tests.support.own_server import HOST, free_port
+from episodes_assets_tests.support.dagster_processes import code_server, daemon
 from episodes_assets_tests.support.system import System, day
 
 
@@ -114,39 +109,3 @@ def take_back(system: System) -> None:
 
 def published(system: System) -> int:
     return int(system.query("results", "SELECT count(*) FROM published.days")[0][0])
-
-
-@contextmanager
-def code_server(system: System) -> Iterator[str]:
-    """The code location as `episodes up` serves it; the path of a workspace that names it."""
-    port = free_port()
-    server = {"host": HOST, "port": port, "location_name": "episodes_assets"}
-    workspace = system.home / "workspace.yaml"
-    workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}), encoding="utf-8")
-    with quiet_process(
-        *program("dagster"), "api", "grpc", "--module-name", "episodes_assets.definitions",
-        "--host", HOST, "--port", str(port), "--location-name", "episodes_assets",
-    ):  # fmt: skip
-        yield str(workspace)
-
-
-@contextmanager
-def daemon(workspace: str) -> Iterator[subprocess.Popen[bytes]]:
-    with quiet_process(*program("dagster-daemon"), "run", "--workspace", workspace) as process:
-        yield process
-
-
-@contextmanager
-def quiet_process(*argv: str) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(
-        argv,
-        env=dict(os.environ),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(60)

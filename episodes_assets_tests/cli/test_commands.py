@@ -34,6 +34,8 @@ COMMANDS = [
     ("db", "init"),
     ("db", "status"),
     ("db", "stamp"),
+    ("db", "finish"),
+    ("drain",),
     ("input", "generate"),
     ("input", "load"),
     ("state", "export"),

@@ -15,7 +15,8 @@ from episodes_assets.accounts.sessions import Lifetimes, find_session, start_ses
 from episodes_assets.postgres.connect import connect, connect_to_write
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
-from episodes_assets.postgres.provision.init import downgrade, provision
+from episodes_assets.postgres.provision.init import provision
+from episodes_assets.postgres.provision.schema import downgrade
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets_tests.support.system import System
 
@@ -91,6 +92,7 @@ def test_what_was_planted_before_is_not_executed_by_an_upgrade(
     assert system.query("dagster", TABLES, ["public"]) == [
         ("environment_stamp",),
         ("episodes_schema_version",),
+        ("processes",),
     ]
 
 
@@ -117,7 +119,7 @@ def test_an_upgrade_keeps_dagsters_runs(
         assert len(instance.all_logs(run_id)) == before
         assert dg.materialize([one], instance=instance).success
         assert instance.get_latest_materialization_event(dg.AssetKey("one")) is not None
-    assert len(system.query("dagster", TABLES, ["public"])) == 2
+    assert len(system.query("dagster", TABLES, ["public"])) == 3
 
 
 def test_dagster_begins_from_nothing(system: System) -> None:
@@ -125,6 +127,7 @@ def test_dagster_begins_from_nothing(system: System) -> None:
     system.query("dagster", "DROP OWNED BY episodes_dagster")
     system.query("dagster", "GRANT CREATE, USAGE ON SCHEMA dagster TO episodes_dagster")
     system.query("dagster", "GRANT SELECT ON environment_stamp, episodes_schema_version TO episodes_dagster")
+    system.query("dagster", "GRANT SELECT, INSERT, UPDATE, DELETE ON processes TO episodes_dagster")
     assert system.query("dagster", TABLES, ["dagster"]) == []
     with dg.DagsterInstance.get() as instance:
         instance.upgrade()
@@ -143,6 +146,7 @@ def test_dagster_finds_its_schema_in_a_copy_that_lacks_the_settings_of_roles(sys
     assert system.query("dagster", TABLES, ["public"]) == [
         ("environment_stamp",),
         ("episodes_schema_version",),
+        ("processes",),
     ]
 
 

@@ -22,7 +22,7 @@ from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.postgres.provision import init as provision_init
-from episodes_assets.postgres.provision.init import downgrade
+from episodes_assets.postgres.provision.schema import downgrade
 from episodes_assets.postgres.provision.status import read_status
 from episodes_assets.results import state
 from episodes_assets.results.publish import publish_day

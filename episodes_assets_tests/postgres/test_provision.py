@@ -22,7 +22,8 @@ from episodes_assets.postgres.arrow import read_arrow
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns, resolve_dsns
-from episodes_assets.postgres.provision.init import begin_migrations, downgrade, provision, upgrade_within
+from episodes_assets.postgres.provision.init import provision
+from episodes_assets.postgres.provision.schema import begin_migrations, downgrade, upgrade_within
 from episodes_assets.postgres.provision.status import read_status
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.accounts.database import TABLES

@@ -15,7 +15,8 @@ from episodes_assets.ledger.progress import read_progress
 from episodes_assets.postgres.connect import AsyncConnection, connect
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
-from episodes_assets.postgres.provision.init import downgrade, provision
+from episodes_assets.postgres.provision.init import provision
+from episodes_assets.postgres.provision.schema import downgrade
 from episodes_assets.results import publications, publish
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.support.system import System, day

@@ -1,4 +1,4 @@
-"""A release and a schema of another age refuse each other; `db init` is whole, or seen not to be."""
+"""A release and a schema outside its window refuse each other; `db init` is whole, or seen not to be."""
 
 import itertools
 import signal
@@ -26,9 +26,9 @@ from episodes_assets.postgres import admission
 from episodes_assets.postgres.connect import connect_to_read, connect_to_write
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
-from episodes_assets.postgres.provision import init
+from episodes_assets.postgres.provision import init, schema
 from episodes_assets.postgres.provision import status as provision_status
-from episodes_assets.postgres.provision.init import downgrade
+from episodes_assets.postgres.provision.schema import downgrade
 from episodes_assets.postgres.provision.status import DatabaseStatus, read_status
 from episodes_assets.postgres.provision.targets import find_targets
 from episodes_assets.settings import Settings, load_settings
@@ -41,13 +41,18 @@ pytestmark = pytest.mark.process
 WRITERS = [purpose for purpose in Purpose if purpose not in (Purpose.INPUT, Purpose.CONSUMER)]
 
 
-def set_version(system: System, database: Database, version: str) -> None:
-    system.query(database, "UPDATE episodes_schema_version SET version_num = %s", [version])
+def set_version(system: System, database: Database, version: str, oldest_beside: str | None = None) -> None:
+    """Let a database be at a version, beside which releases since another one, or since that, may go on."""
+    system.query(
+        database,
+        "UPDATE episodes_schema_version SET version_num = %s, oldest_beside = %s",
+        [version, oldest_beside or version],
+    )
 
 
 @pytest.mark.parametrize("database", list(Database))
 def test_versions_are_those_of_alembic(database: Database) -> None:
-    scripts = ScriptDirectory.from_config(init._config(database))
+    scripts = ScriptDirectory.from_config(schema.config(database))
     newest_first = [script.revision for script in scripts.walk_revisions()]
     assert admission.known_versions(database) == tuple(reversed(newest_first))
     assert admission.needed_version(database) == scripts.get_current_head()
@@ -64,8 +69,9 @@ def test_versions_are_those_of_alembic(database: Database) -> None:
 )
 def test_a_version_is_required(version: str | None, error: type[EpisodesError], says: str) -> None:
     admission.require_version(admission.needed_version(Database.QUEUE), Database.QUEUE, "here")
-    with pytest.raises(error, match=says):
-        admission.require_version(version, Database.QUEUE, "here")
+    for oldest_beside in (None, "", "queue", "queue_9998", "results_0001"):
+        with pytest.raises(error, match=says):
+            admission.require_version(version, Database.QUEUE, "here", oldest_beside)
 
 
 def test_every_role_that_writes_is_told(system: System) -> None:
@@ -93,9 +99,12 @@ def test_every_role_that_writes_is_told(system: System) -> None:
         assert connection.execute("SELECT count(*) FROM published.days").fetchone() == (0,)
 
 
-def test_assets_sensors_commands_and_dagster_refuse_a_newer_schema(system: System) -> None:
+@pytest.mark.parametrize("oldest_beside", ["{}_9999", ""])
+def test_assets_sensors_commands_and_dagster_refuse_a_newer_schema(
+    system: System, oldest_beside: str
+) -> None:
     for database in (Database.QUEUE, Database.RESULTS, Database.DAGSTER):
-        set_version(system, database, f"{database}_9999")
+        set_version(system, database, f"{database}_9999", oldest_beside.format(database))
     for opened in (
         QueueDatabase(settings=system.settings).connect,
         QueueDatabase(settings=system.settings).connect_to_read,

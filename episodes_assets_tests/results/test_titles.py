@@ -15,7 +15,8 @@ from episodes_assets.planning.drop import validate_drop
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
-from episodes_assets.postgres.provision.init import downgrade, provision
+from episodes_assets.postgres.provision.init import provision
+from episodes_assets.postgres.provision.schema import downgrade
 from episodes_assets.results.titles import record_titles
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.support.drops import drop

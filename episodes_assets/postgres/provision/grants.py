@@ -88,6 +88,7 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
         _STAMP,
         "REVOKE CREATE ON SCHEMA public FROM {role}",
         "GRANT CREATE, USAGE ON SCHEMA dagster TO {role}",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON processes TO {role}",
     ),
     # No other role may see the schema: it has the hashes of passwords and tokens.
     Purpose.DASHBOARD: (

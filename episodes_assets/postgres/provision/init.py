@@ -1,26 +1,22 @@
 """`episodes db init`: roles, databases, migrations, rights, views and stamps; idempotent.
 
-Each database changes in one transaction, with a mark that it is finished (`status`) as its last statement,
-so that ending `db init` at any moment leaves no database that looks ready and is not. Alembic takes each
-one to the newest version, or back to an older one; consumers get a typed view for each algorithm, made from
-the columns it declares. Behind somebody who works in a database it gives up and says who that is. What each
-role may do is `grants`.
+Each database changes in one transaction, with a mark that it is finished (`status`) as its last
+statement, so that ending `db init` at any moment leaves no database that looks ready and is not.
+Migrating is `schema`; consumers get a typed view for each algorithm, made from the columns it declares.
+Behind somebody who works in a database it gives up and says who that is. What each role may do is
+`grants`.
 
-Two at once take turns at each database. Their lock is that of the database's comment, which only its owner
-may change; an advisory lock could be held by anybody who may connect. Before there is a database, and for
-roles that several databases share, there is no such lock: who meets the other there tries again.
+Two at once take turns at each database. Their lock is that of the database's comment, which only its
+owner may change; an advisory lock could be held by anybody who may connect. Before there is a database,
+and for roles that several databases share, there is no such lock: who meets the other there tries again.
 """
 
 import asyncio
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, LiteralString
 
 import psycopg
-import sqlalchemy
-from alembic import command
-from alembic.config import Config
 from pgqueuer.queries import Queries
 from psycopg import sql
 from psycopg.rows import dict_row
@@ -29,16 +25,16 @@ from episodes_assets.algorithms.declaration import VIEW_COLUMNS, Declaration
 from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.errors import NotProvisioned, SchemaTooOld
 from episodes_assets.postgres import admission
-from episodes_assets.postgres.admission import MIGRATIONS
 from episodes_assets.postgres.connect import Connection, connect, describe
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.postgres.locks import SCHEMA_LOCK_SECONDS, LockWatch, lock_settings
 from episodes_assets.postgres.provision import status
 from episodes_assets.postgres.provision.grants import connection_limit, grant
+from episodes_assets.postgres.provision.schema import begin_migrations, upgrade_within
 from episodes_assets.postgres.provision.status import Report
 from episodes_assets.postgres.provision.targets import Target, find_targets
-from episodes_assets.postgres.session import PUBLIC, SessionKind, pin_async
+from episodes_assets.postgres.session import SessionKind, pin_async
 from episodes_assets.settings import Settings
 
 
@@ -79,77 +75,6 @@ def create_views(admin: Connection, algorithms: Iterable[Declaration]) -> None:
             )
 
 
-_alembic_lock = threading.Lock()  # Alembic's context is global to the process
-
-
-@contextmanager
-def begin_migrations(admin: Connection, database: Database) -> Iterator[sqlalchemy.Connection]:
-    """A transaction for migrations and for whatever else is executed through `admin` meanwhile.
-
-    It commits when the block ends well, and leaves `admin` open. In Dagster's database the search path is
-    PostgreSQL's own catalog until `upgrade_within` has ended: a release that let Dagster's role make objects
-    in `public` may have left operators there, which an administrator would execute.
-    """
-    if database is Database.DAGSTER:
-        admin.execute("SET search_path = pg_catalog")
-        admin.commit()  # SQLAlchemy rolls back what it does when it first sees a connection
-    engine = sqlalchemy.create_engine(
-        "postgresql+psycopg://", creator=lambda: admin, poolclass=sqlalchemy.StaticPool
-    )
-    with engine.begin() as connection:
-        yield connection
-
-
-def upgrade_within(connection: sqlalchemy.Connection, database: Database) -> tuple[str | None, str | None]:
-    """Migrate a database to its newest version, in a transaction that the caller goes on with.
-
-    Returns:
-        The versions before and after; before is None for a database without any.
-
-    Raises:
-        psycopg.Error: If a migration fails.
-    """
-    before = _version(connection)
-    try:
-        with _alembic_lock:
-            command.upgrade(_config(database, connection), "head")
-    except sqlalchemy.exc.DBAPIError as error:
-        # The driver's own error, which the caller's connection explains.
-        raise (error.orig or error) from error
-    after = _version(connection)
-    if database is Database.DAGSTER:
-        connection.exec_driver_sql(f"SET search_path = {PUBLIC}")
-    return before, after
-
-
-def downgrade(database: Database, admin_dsn: str, version: str) -> None:
-    """Bring a database back to an older version."""
-    with (
-        connect(admin_dsn, is_ours=database is not Database.INPUT) as admin,
-        begin_migrations(admin, database) as connection,
-    ):
-        _version(connection)
-        with _alembic_lock:
-            command.downgrade(_config(database, connection), version)
-
-
-def _config(database: Database, connection: sqlalchemy.Connection | None = None) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    config.set_main_option("path_separator", "os")
-    config.set_main_option("version_locations", str(MIGRATIONS / database.value))
-    # In a transaction that has begun, Alembic does not commit.
-    config.attributes["connection"] = connection
-    return config
-
-
-def _version(connection: sqlalchemy.Connection) -> str | None:
-    if not sqlalchemy.inspect(connection).has_table("episodes_schema_version", schema="public"):
-        return None
-    found = connection.execute(sqlalchemy.text("SELECT version_num FROM public.episodes_schema_version"))
-    return found.scalar()
-
-
 # An upgrade of large tables takes its time, and another `db init` waits for it.
 _LOCK_SECONDS = 600.0
 _TRIES = 5
@@ -179,7 +104,7 @@ def provision(settings: Settings, dsns: Dsns, report: Report) -> None:
         _refuse_others(target, settings.environment)
     for target in targets:
         _create_database(target, report)
-        with _locked(target):
+        with locked(target):
             _refuse_others(target, settings.environment)
             _fill_with_retries(target, settings.environment, limits, report)
         if target.database is Database.DAGSTER and Purpose.DASHBOARD not in target.roles:
@@ -202,12 +127,14 @@ def _refuse_others(target: Target, environment: str) -> None:
         if stamp is not None:
             admission.require_stamp(stamp, environment, describe(target.admin_dsn))
         if version is not None and version[0] is not None:
+            found = admin.execute("SELECT version_num FROM public.episodes_schema_version").fetchone()
             with suppress(SchemaTooOld, NotProvisioned):
-                admission.verify_version(admin, target.database, describe(target.admin_dsn))
+                # Also one beside which this release may go on: it would put rights and views back.
+                admission.require_version(found and found[0], target.database, describe(target.admin_dsn))
 
 
 @contextmanager
-def _locked(target: Target) -> Iterator[None]:
+def locked(target: Target) -> Iterator[None]:
     """Hold a lock that excludes any other `db init` from the database."""
     if not target.is_ours:  # there rights are granted and nothing else
         yield

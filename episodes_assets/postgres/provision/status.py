@@ -79,6 +79,8 @@ class DatabaseStatus:
         schema_version: The migration it is at; None when it was never migrated or may not be seen.
         latest_version: The migration it should be at.
         environment: Its stamp; None when it has none or may not be seen.
+        oldest_beside: The oldest release that may go on beside that; None when the schema says none.
+        finished: The migration up to which `episodes db finish` has nothing left to remove; None as above.
         is_whole: Whether this release's `episodes db init` has finished with it.
         size_bytes: Its size on disk.
         error: Why nothing of this is known; None when it is.
@@ -90,6 +92,8 @@ class DatabaseStatus:
     schema_version: str | None = None
     latest_version: str = ""
     environment: str | None = None
+    oldest_beside: str | None = None
+    finished: str | None = None
     is_whole: bool = False
     size_bytes: int = 0
     error: str | None = None
@@ -103,6 +107,11 @@ class DatabaseStatus:
     def is_newer(self) -> bool:
         """Whether a newer release has set it up."""
         return self.schema_version is not None and self.schema_version not in known_versions(self.database)
+
+    @property
+    def lets_this_go_on(self) -> bool:
+        """Whether a newer release has set it up, beside which this one may go on."""
+        return self.is_newer and admission.may_go_on_beside(self.oldest_beside, self.database)
 
 
 def ready_databases(settings: Settings, report: Report) -> Dsns:
@@ -118,7 +127,9 @@ def ready_databases(settings: Settings, report: Report) -> Dsns:
         DatabaseUnreachable: If the embedded server does not start.
     """
     dsns = resolve_dsns(settings)
-    if dsns.is_embedded and not all(status.is_current for status in read_status(dsns)):
+    if dsns.is_embedded and not all(
+        status.is_current or status.lets_this_go_on for status in read_status(dsns)
+    ):
         from episodes_assets.postgres.provision.init import provision  # with Alembic and PgQueuer
 
         report(f"Setting up the embedded databases in {settings.home}")
@@ -144,11 +155,14 @@ def _read_one(database: Database, dsn: str) -> DatabaseStatus:
                 "SELECT current_setting('server_version'), pg_database_size(current_database())"
             ).fetchone() or ("", 0)
             may_see = _may_see(connection)
+            version, oldest_beside, finished = _schema(connection) if may_see else (None, None, None)
             return DatabaseStatus(
                 database=database,
                 where=where,
                 server_version=str(server),
-                schema_version=_schema_version(connection) if may_see else None,
+                schema_version=version,
+                oldest_beside=oldest_beside,
+                finished=finished,
                 latest_version=needed_version(database),
                 environment=admission.read_stamp(connection) if may_see else None,
                 is_whole=read_mark(connection) == expected_mark(database),
@@ -168,6 +182,10 @@ def _may_see(connection: Connection) -> bool:
     return bool(row and row[0])
 
 
-def _schema_version(connection: Connection) -> str | None:
-    row = connection.execute("SELECT version_num FROM public.episodes_schema_version").fetchone()
-    return None if row is None else str(row[0])
+def _schema(connection: Connection) -> tuple[str | None, str | None, str | None]:
+    """The version, the oldest release that may go on beside it, and up to where it is finished."""
+    found = connection.execute(
+        "SELECT version_num, to_jsonb(episodes_schema_version) ->> 'oldest_beside',"
+        " to_jsonb(episodes_schema_version) ->> 'finished' FROM public.episodes_schema_version"
+    ).fetchone()
+    return found or (None, None, None)

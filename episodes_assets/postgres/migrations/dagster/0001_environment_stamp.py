@@ -4,6 +4,7 @@ from alembic import op
 
 revision = "dagster_0001"
 down_revision = None
+oldest_beside = "dagster_0001"
 branch_labels = None
 depends_on = None
 

@@ -4,6 +4,7 @@ from alembic import op
 
 revision = "dagster_0002"
 down_revision = "dagster_0001"
+oldest_beside = "dagster_0002"
 branch_labels = None
 depends_on = None
 

@@ -4,6 +4,7 @@ from alembic import op
 
 revision = "dagster_0003"
 down_revision = "dagster_0002"
+oldest_beside = "dagster_0003"
 branch_labels = None
 depends_on = None
 

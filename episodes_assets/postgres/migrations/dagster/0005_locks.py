@@ -4,6 +4,7 @@ from alembic import op
 
 revision = "dagster_0005"
 down_revision = "dagster_0004"
+oldest_beside = "dagster_0005"
 branch_labels = None
 depends_on = None
 

@@ -4,6 +4,7 @@ from alembic import op
 
 revision = "input_0001"
 down_revision = None
+oldest_beside = "input_0001"
 branch_labels = None
 depends_on = None
 

@@ -4,6 +4,7 @@ from alembic import op
 
 revision = "input_0002"
 down_revision = "input_0001"
+oldest_beside = "input_0002"
 branch_labels = None
 depends_on = None
 

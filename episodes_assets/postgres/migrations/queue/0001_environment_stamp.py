@@ -4,6 +4,7 @@ from alembic import op
 
 revision = "queue_0001"
 down_revision = None
+oldest_beside = "queue_0001"
 branch_labels = None
 depends_on = None
 

@@ -4,6 +4,7 @@ from alembic import op
 
 revision = "queue_0002"
 down_revision = "queue_0001"
+oldest_beside = "queue_0002"
 branch_labels = None
 depends_on = None
 

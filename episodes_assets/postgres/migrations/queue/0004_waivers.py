@@ -4,6 +4,7 @@ from alembic import op
 
 revision = "queue_0004"
 down_revision = "queue_0003"
+oldest_beside = "queue_0004"
 branch_labels = None
 depends_on = None
 

@@ -4,6 +4,7 @@ from alembic import op
 
 revision = "queue_0006"
 down_revision = "queue_0005"
+oldest_beside = "queue_0006"
 branch_labels = None
 depends_on = None
 

@@ -4,6 +4,7 @@ from alembic import op
 
 revision = "queue_0007"
 down_revision = "queue_0006"
+oldest_beside = "queue_0007"
 branch_labels = None
 depends_on = None
 

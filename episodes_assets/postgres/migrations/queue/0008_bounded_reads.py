@@ -4,6 +4,7 @@ from alembic import op
 
 revision = "queue_0008"
 down_revision = "queue_0007"
+oldest_beside = "queue_0008"
 branch_labels = None
 depends_on = None
 

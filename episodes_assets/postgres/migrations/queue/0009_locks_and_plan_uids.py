@@ -7,6 +7,7 @@ from alembic import op
 
 revision = "queue_0009"
 down_revision = "queue_0008"
+oldest_beside = "queue_0009"
 branch_labels = None
 depends_on = None
 

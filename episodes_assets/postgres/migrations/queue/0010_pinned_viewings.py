@@ -4,6 +4,7 @@ from alembic import op
 
 revision = "queue_0010"
 down_revision = "queue_0009"
+oldest_beside = "queue_0010"
 branch_labels = None
 depends_on = None
 

@@ -4,6 +4,7 @@ from alembic import op
 
 revision = "queue_0011"
 down_revision = "queue_0010"
+oldest_beside = "queue_0011"
 branch_labels = None
 depends_on = None
 

@@ -4,6 +4,7 @@ from alembic import op
 
 revision = "queue_0012"
 down_revision = "queue_0011"
+oldest_beside = "queue_0012"
 branch_labels = None
 depends_on = None
 

@@ -4,6 +4,7 @@ from alembic import op
 
 revision = "queue_0013"
 down_revision = "queue_0012"
+oldest_beside = "queue_0013"
 branch_labels = None
 depends_on = None
 

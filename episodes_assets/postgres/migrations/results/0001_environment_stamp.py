@@ -4,6 +4,7 @@ from alembic import op
 
 revision = "results_0001"
 down_revision = None
+oldest_beside = "results_0001"
 branch_labels = None
 depends_on = None
 

@@ -4,6 +4,7 @@ from alembic import op
 
 revision = "results_0002"
 down_revision = "results_0001"
+oldest_beside = "results_0002"
 branch_labels = None
 depends_on = None
 

@@ -4,6 +4,7 @@ from alembic import op
 
 revision = "results_0003"
 down_revision = "results_0002"
+oldest_beside = "results_0003"
 branch_labels = None
 depends_on = None
 

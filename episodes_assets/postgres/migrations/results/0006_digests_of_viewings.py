@@ -4,6 +4,7 @@ from alembic import op
 
 revision = "results_0006"
 down_revision = "results_0005"
+oldest_beside = "results_0006"
 branch_labels = None
 depends_on = None
 

@@ -4,6 +4,7 @@ from alembic import op
 
 revision = "results_0007"
 down_revision = "results_0006"
+oldest_beside = "results_0007"
 branch_labels = None
 depends_on = None
 

@@ -4,6 +4,7 @@ from alembic import op
 
 revision = "results_0008"
 down_revision = "results_0007"
+oldest_beside = "results_0008"
 branch_labels = None
 depends_on = None
 

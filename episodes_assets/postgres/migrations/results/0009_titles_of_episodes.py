@@ -4,6 +4,7 @@ from alembic import op
 
 revision = "results_0009"
 down_revision = "results_0008"
+oldest_beside = "results_0009"
 branch_labels = None
 depends_on = None
 

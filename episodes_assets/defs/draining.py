@@ -1,0 +1,217 @@
+"""Draining a code location: its runs end, nothing of it begins, and the process can be replaced.
+
+What is drained is kept in Dagster's own key-value storage, which its daemon reads before it launches
+anything. So runs that people, schedules and sensors launch meanwhile wait in the queue, and those of
+other code locations do not. Dagster cannot be asked to hold its queue, which is why `dagster.yaml` names
+`DrainableRunCoordinator`. Sensors and schedules are switched off only when all runs have ended, for as
+long as it takes to replace the process: their ticks would fail meanwhile. What is shown while one waits
+is `cli/drain.py`.
+"""
+
+import datetime as dt
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
+from dagster._core.execution.stats import StepEventStatus
+from dagster._core.run_coordinator.queued_run_coordinator import QueuedRunCoordinator, RunQueueConfig
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, TickStatus
+from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
+
+from episodes_assets.accounts.identity import operating_system_user
+from episodes_assets.defs.runs import HAVE_A_PROCESS, days_of_run, is_silent
+from episodes_assets.errors import CannotDrain
+
+_KEY = "episodes/drained_code_locations"
+_HELD_KEY = "episodes/held_queue"
+_QUEUE_DAEMON = "QUEUED_RUN_COORDINATOR"
+# The daemon sends a heartbeat every 30 seconds.
+DAEMON_ALIVE_FOR = dt.timedelta(seconds=90)
+# A tick that has begun longer ago was killed: sensors and schedules answer within seconds.
+LONGEST_TICK = dt.timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Drain:
+    """A code location that is drained.
+
+    Attributes:
+        token: Identifies this drain.
+        by: Who asked for it.
+        since: When, as ISO 8601 has it.
+        switched_off: Its schedules and sensors that were switched off, by selector id, with what they were.
+    """
+
+    token: str
+    by: str
+    since: str
+    switched_off: dict[str, str]
+
+
+def read_drains(instance: dg.DagsterInstance) -> dict[str, Drain]:
+    """The drained code locations, by name."""
+    stored = instance.daemon_cursor_storage.get_cursor_values({_KEY}).get(_KEY) or "{}"
+    return {location: Drain(**each) for location, each in json.loads(stored).items()}
+
+
+def _write_drains(instance: dg.DagsterInstance, drains: dict[str, Drain]) -> None:
+    stored = json.dumps({location: asdict(each) for location, each in drains.items()})
+    instance.daemon_cursor_storage.set_cursor_values({_KEY: stored})
+
+
+class DrainableRunCoordinator(QueuedRunCoordinator):
+    """Dagster's queue of runs, which launches none of a code location that is drained."""
+
+    _held: str = ""
+    _acknowledged: str = ""
+
+    def get_run_queue_config(self) -> RunQueueConfig:
+        """The configuration of the queue now; the daemon asks before it chooses what to launch."""
+        config = super().get_run_queue_config()
+        drains = read_drains(self._instance)
+        self._held = " ".join(sorted(each.token for each in drains.values()))
+        limits: list[dict[str, Any]] = [
+            {"key": REPOSITORY_LABEL_TAG, "value": f"{SINGLETON_REPOSITORY_NAME}@{location}", "limit": 0}
+            for location in drains
+        ]
+        return config._replace(tag_concurrency_limits=[*config.tag_concurrency_limits, *limits])
+
+    @property
+    def dequeue_use_threads(self) -> bool:
+        """Whether runs are launched in threads.
+
+        The daemon, and nobody else, reads it in each round when it has chosen what to launch. Then all that
+        earlier rounds have chosen is launched, so it says which drains are in force.
+        """
+        if self._held != self._acknowledged:
+            self._instance.daemon_cursor_storage.set_cursor_values({_HELD_KEY: self._held})
+            self._acknowledged = self._held
+        return super().dequeue_use_threads
+
+
+def begin(instance: dg.DagsterInstance, location: str, now: dt.datetime) -> Drain:
+    """Have no run of a code location launched any more; one that is drained already stays so.
+
+    Raises:
+        CannotDrain: If Dagster's queue is not one that can be held.
+    """
+    if not isinstance(instance.run_coordinator, DrainableRunCoordinator):
+        raise CannotDrain(
+            "Dagster's queue cannot be held: its dagster.yaml is of an older release",
+            "copy this release's dagster.yaml to DAGSTER_HOME and start the daemon again",
+        )
+    drains = read_drains(instance)
+    if location not in drains:
+        since = now.isoformat(timespec="seconds")
+        drains[location] = Drain(uuid.uuid4().hex, operating_system_user(), since, {})
+        _write_drains(instance, drains)
+    return drains[location]
+
+
+def is_held(instance: dg.DagsterInstance, drain: Drain) -> bool:
+    """Whether the daemon has said that it launches nothing of a drained code location any more."""
+    held = instance.daemon_cursor_storage.get_cursor_values({_HELD_KEY}).get(_HELD_KEY) or ""
+    return drain.token in held.split()
+
+
+def daemon_lives(instance: dg.DagsterInstance, now: dt.datetime) -> bool:
+    """Whether a daemon launches runs; it may have ended within the last minute or so."""
+    heartbeat = instance.get_daemon_heartbeats().get(_QUEUE_DAEMON)
+    return heartbeat is not None and now.timestamp() - heartbeat.timestamp < DAEMON_ALIVE_FOR.total_seconds()
+
+
+@dataclass(frozen=True)
+class RunningRun:
+    """A run that has not ended.
+
+    Attributes:
+        run_id: Its id.
+        job: The job.
+        days: The days it works on.
+        steps: The steps that are running.
+    """
+
+    run_id: str
+    job: str
+    days: Sequence[dt.date]
+    steps: Sequence[str]
+
+    def __str__(self) -> str:
+        days = f" of {self.days[0]}" if self.days else ""
+        more = f" to {self.days[-1]}" if len(self.days) > 1 else ""
+        return f"{self.run_id[:8]} {self.job}{days}{more}: {', '.join(self.steps) or 'between two steps'}"
+
+
+def running(instance: dg.DagsterInstance, location: str, now: dt.datetime) -> list[RunningRun]:
+    """The runs that a code location executes; those of processes that were killed are left out."""
+    found = []
+    for record in instance.get_run_records(dg.RunsFilter(statuses=[*HAVE_A_PROCESS])):
+        run = record.dagster_run
+        origin = run.remote_job_origin
+        if origin is None or origin.location_name != location or is_silent(instance, record, now):
+            continue
+        steps = [
+            each.step_key
+            for each in instance.get_run_step_stats(run.run_id)
+            if each.status is StepEventStatus.IN_PROGRESS
+        ]
+        found.append(RunningRun(run.run_id, run.job_name, days_of_run(run), steps))
+    return found
+
+
+def queued(instance: dg.DagsterInstance, location: str) -> int:
+    """How many runs of a code location wait in the queue."""
+    found = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]))
+    return sum(
+        run.remote_job_origin is not None and run.remote_job_origin.location_name == location for run in found
+    )
+
+
+def _automation(instance: dg.DagsterInstance, location: str) -> list[InstigatorState]:
+    states = instance.all_instigator_state()
+    return [state for state in states if state.repository_selector.location_name == location]
+
+
+def switch_off_automation(instance: dg.DagsterInstance, location: str) -> None:
+    """Switch the schedules and sensors of a drained code location off, and keep which were on."""
+    drains = read_drains(instance)
+    on = {state.selector_id: state for state in _automation(instance, location) if state.is_running}
+    kept = drains[location].switched_off | {name: state.status.value for name, state in on.items()}
+    # First it is kept: what is switched off and not kept would stay off.
+    _write_drains(instance, {**drains, location: replace(drains[location], switched_off=kept)})
+    for state in on.values():
+        instance.update_instigator_state(state.with_status(InstigatorStatus.STOPPED))
+
+
+def ticks_in_progress(instance: dg.DagsterInstance, location: str, now: dt.datetime) -> list[str]:
+    """The schedules and sensors of a code location that it evaluates now."""
+    return [
+        state.instigator_name
+        for state in _automation(instance, location)
+        for tick in instance.get_ticks(
+            state.instigator_origin_id, state.selector_id, limit=1, statuses=[TickStatus.STARTED]
+        )
+        if now.timestamp() - tick.timestamp < LONGEST_TICK.total_seconds()
+    ]
+
+
+def resume(instance: dg.DagsterInstance, location: str) -> Drain | None:
+    """Let runs of a code location be launched again, and switch on what was switched off.
+
+    Returns:
+        The drain that has ended; None if there was none.
+    """
+    drains = read_drains(instance)
+    drain = drains.pop(location, None)
+    if drain is None:
+        return None
+    for state in _automation(instance, location):
+        before = drain.switched_off.get(state.selector_id)
+        if before is not None and not state.is_running:
+            instance.update_instigator_state(state.with_status(InstigatorStatus(before)))
+    _write_drains(instance, drains)
+    return drain

@@ -1,0 +1,218 @@
+"""A code location is drained: its runs wait in the queue, and what was on is on again afterwards."""
+
+import datetime as dt
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.remote_origin import (
+    GrpcServerCodeLocationOrigin,
+    RemoteInstigatorOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.run_coordinator.queued_run_coordinator import QueuedRunCoordinator
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    InstigatorType,
+    SensorInstigatorData,
+)
+from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
+from dagster._core.utils import make_new_run_id
+from dagster._daemon.types import DaemonHeartbeat
+from dagster._utils.tags import TagConcurrencyLimitsCounter
+
+from episodes_assets.cli.supervisor import episodes_argv
+from episodes_assets.defs import draining
+from episodes_assets.defs.draining import DrainableRunCoordinator
+from episodes_assets.errors import CannotDrain, DrainTimedOut
+from episodes_assets_tests.cli.invoke import output, refusal
+from episodes_assets_tests.support.system import System
+from episodes_assets_tests.support.workers import eventually
+
+pytestmark = pytest.mark.process
+OURS, OTHERS = "episodes_assets", "somebody_else's"
+
+
+def repository(location: str) -> RemoteRepositoryOrigin:
+    return RemoteRepositoryOrigin(
+        GrpcServerCodeLocationOrigin(host="localhost", port=1, location_name=location), "__repository__"
+    )
+
+
+def add_run(instance: dg.DagsterInstance, location: str, status: dg.DagsterRunStatus) -> dg.DagsterRun:
+    run = dg.DagsterRun(
+        job_name="publish_day",
+        run_id=make_new_run_id(),
+        status=status,
+        tags={"dagster/partition": "2018-03-01"},
+        remote_job_origin=RemoteJobOrigin(repository(location), "publish_day"),
+    )
+    return instance.run_storage.add_run(run)
+
+
+def add_sensor(
+    instance: dg.DagsterInstance, location: str, name: str, status: InstigatorStatus
+) -> InstigatorState:
+    origin = RemoteInstigatorOrigin(repository(location), name)
+    state = InstigatorState(origin, InstigatorType.SENSOR, status, SensorInstigatorData())
+    return instance.add_instigator_state(state)
+
+
+def status_of(instance: dg.DagsterInstance) -> dict[str, InstigatorStatus]:
+    return {each.instigator_name: each.status for each in instance.all_instigator_state()}
+
+
+def end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+    event = dg.DagsterEvent(dg.DagsterEventType.RUN_SUCCESS.value, run.job_name)
+    instance.report_dagster_event(event, run.run_id)
+
+
+def now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+def is_held_back(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Whether the daemon would leave a queued run in the queue, as it decides it."""
+    config = instance.get_concurrency_config().run_queue_config
+    assert config is not None
+    return TagConcurrencyLimitsCounter(list(config.tag_concurrency_limits or ()), []).is_blocked(run)
+
+
+def test_runs_of_a_drained_code_location_wait_and_no_others(system: System) -> None:
+    instance = system.dagster
+    assert isinstance(instance.run_coordinator, DrainableRunCoordinator)
+    config = instance.get_concurrency_config().run_queue_config
+    assert config is not None
+    assert config.max_concurrent_runs == 4
+    ours = add_run(instance, OURS, dg.DagsterRunStatus.QUEUED)
+    others = add_run(instance, OTHERS, dg.DagsterRunStatus.QUEUED)
+    assert ours.tags[REPOSITORY_LABEL_TAG] == f"__repository__@{OURS}"
+    assert not is_held_back(instance, ours)
+    drain = draining.begin(instance, OURS, now())
+    assert is_held_back(instance, ours)
+    assert not is_held_back(instance, others)
+    assert draining.queued(instance, OURS) == 1
+    # Twice is once.
+    assert draining.begin(instance, OURS, now()) == drain
+    assert draining.resume(instance, OURS) == drain
+    assert not is_held_back(instance, ours)
+    assert draining.resume(instance, OURS) is None
+
+
+def test_the_daemon_says_that_it_holds_the_queue(system: System) -> None:
+    """Which others who read the configuration, such as the web server, do not."""
+    instance = system.dagster
+    coordinator = instance.run_coordinator
+    assert isinstance(coordinator, QueuedRunCoordinator)
+    drain = draining.begin(instance, OURS, now())
+    assert not draining.is_held(instance, drain)
+    instance.get_concurrency_config()
+    assert not draining.is_held(instance, drain)
+    assert not coordinator.dequeue_use_threads  # as the daemon does before it launches what it has chosen
+    assert draining.is_held(instance, drain)
+    # A round that had chosen before another drain began says nothing of that one.
+    draining.resume(instance, OURS)
+    again = draining.begin(instance, OURS, now())
+    assert not coordinator.dequeue_use_threads
+    assert not draining.is_held(instance, again)
+
+
+def test_schedules_and_sensors_are_as_they_were(system: System) -> None:
+    instance = system.dagster
+    before = {
+        "declared": InstigatorStatus.DECLARED_IN_CODE,
+        "on": InstigatorStatus.RUNNING,
+        "off": InstigatorStatus.STOPPED,
+    }
+    for name, status in before.items():
+        add_sensor(instance, OURS, name, status)
+    add_sensor(instance, OTHERS, "other", InstigatorStatus.RUNNING)
+    draining.begin(instance, OURS, now())
+    draining.switch_off_automation(instance, OURS)
+    draining.switch_off_automation(instance, OURS)  # a second time changes nothing
+    off = dict.fromkeys(before, InstigatorStatus.STOPPED)
+    assert status_of(instance) == {**off, "other": InstigatorStatus.RUNNING}
+    draining.resume(instance, OURS)
+    assert status_of(instance) == {**before, "other": InstigatorStatus.RUNNING}
+
+
+def test_a_drain_waits_for_runs_and_gives_up_in_time(system: System) -> None:
+    instance = system.dagster
+    add_sensor(instance, OURS, "on", InstigatorStatus.RUNNING)
+    add_run(instance, OTHERS, dg.DagsterRunStatus.STARTED)
+    run = add_run(instance, OURS, dg.DagsterRunStatus.STARTED)
+    refused = refusal("drain", "--timeout", "0")
+    assert isinstance(refused, DrainTimedOut)
+    assert f"run {run.run_id[:8]} publish_day of 2018-03-01: between two steps" in refused.what
+    # All is as before.
+    assert draining.read_drains(instance) == {}
+    assert status_of(instance) == {"on": InstigatorStatus.RUNNING}
+    end(instance, run)
+    assert "It is safe to replace episodes_assets: none of its runs" in output("drain")[0]
+    assert status_of(instance) == {"on": InstigatorStatus.STOPPED}
+    assert "1 schedules and sensors are on as before" in output("drain", "--resume")[0]
+    assert status_of(instance) == {"on": InstigatorStatus.RUNNING}
+    assert "was not drained" in output("drain", "--resume")[0]
+
+
+def test_a_run_whose_process_was_killed_is_not_waited_for(system: System) -> None:
+    instance = system.dagster
+    run = add_run(instance, OURS, dg.DagsterRunStatus.STARTED)
+    assert [each.run_id for each in draining.running(instance, OURS, now())] == [run.run_id]
+    assert draining.running(instance, OURS, now() + dt.timedelta(hours=1)) == []
+
+
+def test_a_daemon_that_does_not_hold_the_queue_is_not_taken_for_one_that_does(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = system.dagster
+    heartbeat = DaemonHeartbeat(time.time(), "QUEUED_RUN_COORDINATOR", "a", [])
+    instance.add_daemon_heartbeat(heartbeat)
+    assert isinstance(refusal("drain", "--timeout", "0"), DrainTimedOut)
+    monkeypatch.setattr("episodes_assets.cli.drain.HOLD_SECONDS", 0.0)
+    assert isinstance(refusal("drain"), CannotDrain)
+    # One that has ended launches nothing.
+    instance.add_daemon_heartbeat(heartbeat._replace(timestamp=time.time() - 100))
+    output("drain")
+    output("drain", "--resume")
+
+
+def test_a_queue_of_an_older_configuration_is_not_drained(
+    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = Path(os.environ["DAGSTER_HOME"], "dagster.yaml").read_text()
+    kept, _, rest = text.partition("run_coordinator:")
+    (tmp_path / "dagster.yaml").write_text(kept + rest[rest.index("\n\n") :])
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    refused = refusal("drain")
+    assert isinstance(refused, CannotDrain)
+    assert "dagster.yaml to DAGSTER_HOME" in str(refused)
+
+
+def interrupted(system: System, arguments: Sequence[str], number: signal.Signals) -> tuple[int, str]:
+    """The exit code of a command that is interrupted while it waits, and what it said last."""
+    with subprocess.Popen(
+        episodes_argv(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        eventually(lambda: draining.read_drains(system.dagster) != {})
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+        return process.returncode, said
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_drain_is_undone(system: System, number: signal.Signals, code: int) -> None:
+    add_run(system.dagster, OURS, dg.DagsterRunStatus.STARTED)
+    ended, said = interrupted(system, ["drain"], number)
+    assert ended == code
+    assert "Runs of episodes_assets are launched as before." in said
+    assert "Traceback" not in said
+    assert draining.read_drains(system.dagster) == {}
