@@ -64,7 +64,8 @@ chaos: $(INSTALLED) ## Kill, stall and crash everything (45 minutes), into docs/
 	$(if $(ONLY),,$(BIN)/python -m episodes_assets_tests.chaos.report $(VENV)/chaos.json $(VENV)/promises.xml \
 		docs/promises.md)
 
-test-slow: $(INSTALLED) ## The slowest: ranges, repairs, upgrades, labs, 500,000 rows, chaos (half an hour)
+test-slow: $(INSTALLED) ## The slowest: ranges, repairs, upgrades, labs, several hosts, 500,000 rows, chaos (half an hour)
+	@sh scripts/install_iproute.sh
 	$(PYTHON_IN) pytest -n 2 -m slow
 
 lint: $(BENCH_INSTALLED) ## Formatter, linter, types, import directions, Dagster definitions

@@ -18,6 +18,7 @@ class Promise(StrEnum):
     STALL = "A worker cut off from the queue loses its jobs to others, and its late writes change nothing"
     TWO = "Two of anything at once end as one: no deadlock, no lost update, no traceback"
     LAKE = "A day whose taking is killed, cut off or out of room is taken again to the same bytes"
+    UPGRADE = "A day goes on while one process after the other is replaced by one of a newer release"
     ORDER = "In whatever order things happen and fail, each job of a current plan has at most one outcome"
 
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from episodes_assets.cli.supervisor import episodes_argv, program, worker_environment
+from episodes_assets_tests.chaos.conftest import Chaos
 from episodes_assets_tests.chaos.fingerprint import assert_same, fingerprint, forget_day, published_bytes
+from episodes_assets_tests.chaos.record import Promise
 from episodes_assets_tests.support.dagster_processes import (
     Logged,
     code_argv,
@@ -110,7 +112,7 @@ def goes_on(system: System) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_day_is_worked_while_all_processes_are_replaced(
-    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chaos: Chaos
 ) -> None:
     monkeypatch.setenv("EPISODES_CHUNK_JOBS", "4")
     monkeypatch.setenv("EPISODES_ADMIN_DSN", system.admin["queue"])
@@ -126,12 +128,14 @@ def test_a_day_is_worked_while_all_processes_are_replaced(
     logs = tmp_path / "logs"
     logs.mkdir()
     upgrade = Upgrade(system, logs)
+    attack = "databases, workers, code location, daemon and web server replaced while a day is worked"
     try:
-        _upgrade(system, upgrade, old, new, hurry)
-        assert published_bytes(system, DAY) == calm_bytes
-        assert_same(fingerprint(system), calm)
-        assert_nothing_was_refused(system, upgrade)
-        assert_finished(system, upgrade, old, new, versions)
+        with chaos.attack(Promise.UPGRADE, attack):
+            _upgrade(system, upgrade, old, new, hurry)
+            assert published_bytes(system, DAY) == calm_bytes
+            assert_same(fingerprint(system), calm)
+            assert_nothing_was_refused(system, upgrade)
+            assert_finished(system, upgrade, old, new, versions)
     except BaseException as error:
         for each in upgrade.started:
             error.add_note(f"--- {each.log.name}\n{each.output[-3_000:]}")

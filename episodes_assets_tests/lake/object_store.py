@@ -38,6 +38,11 @@ class ObjectStore:
         return int(self.address.rpartition(":")[2])
 
 
+def serve_argv(host: str, port: int) -> list[str]:
+    """The command line of a server."""
+    return [sys.executable, "-P", "-c", _MAIN, "-H", host, "-p", str(port)]
+
+
 @contextmanager
 def object_store() -> Iterator[ObjectStore]:
     """A server while the block lasts."""
@@ -46,7 +51,7 @@ def object_store() -> Iterator[ObjectStore]:
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
     process = subprocess.Popen(
-        [sys.executable, "-P", "-c", _MAIN, "-H", "127.0.0.1", "-p", str(port)],
+        serve_argv("127.0.0.1", port),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

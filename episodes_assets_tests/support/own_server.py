@@ -25,11 +25,13 @@ class OwnServer:
     programs: Programs
     port: int
     password: str
+    host: str = HOST
+    namespace: str = ""  # of the network that it listens in; this process's own without
 
     @property
     def address(self) -> str:
         """As a DSN has it."""
-        return f"{HOST}:{self.port}"
+        return f"{self.host}:{self.port}"
 
     @property
     def admin_dsn(self) -> str:
@@ -37,7 +39,7 @@ class OwnServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers; after `crash` it recovers first."""
-        options = f"-h {HOST} -p {self.port} -k {self.data}"
+        options = f"-h {self.host} -p {self.port} -k {self.data}"
         self._control("-o", options, "-l", str(self.data / "log"), "start")
 
     def crash(self) -> None:
@@ -55,23 +57,39 @@ class OwnServer:
         self._run("pg_ctl", "-w", "-D", str(self.data), *arguments)
 
     def _run(self, name: str, *arguments: str) -> None:
+        command, started_as = self.programs.argv(name, *arguments), self.programs.options
+        if self.namespace:  # which only root may enter, so the account is changed there
+            user, group = (
+                f"--{id_of}={started_as.pop(who)}" for id_of, who in (("setuid", "user"), ("setgid", "group"))
+            )
+            del started_as["extra_groups"]
+            command = ["nsenter", f"--net=/run/netns/{self.namespace}", user, group, *command]
         # No pipes: the server would hold them open.
         with tempfile.TemporaryFile("w+") as output:
             done = subprocess.run(
-                self.programs.argv(name, *arguments),
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 check=False,
-                **self.programs.options,
+                **started_as,
             )
             output.seek(0)
             assert done.returncode == 0, output.read()
 
 
 @contextmanager
-def own_server(on_disk: Path | None = None) -> Iterator[OwnServer]:
-    """Run a server while the block lasts, in a temporary folder or below one that every account can reach."""
+def own_server(
+    on_disk: Path | None = None, *, host: str = HOST, namespace: str = "", clients: str = ""
+) -> Iterator[OwnServer]:
+    """Run a server while the block lasts, in a temporary folder or below one that every account can reach.
+
+    Args:
+        on_disk: That folder.
+        host: The address that it listens on.
+        namespace: The network namespace that has it, if that is not this process's own.
+        clients: The network of those who may connect there, with a password, besides this machine.
+    """
     account = system_account() if os.geteuid() == 0 else None
     # Not in pytest's, which is closed to that account.
     folder = Path(tempfile.mkdtemp(prefix="own-server-", dir=on_disk))
@@ -81,8 +99,11 @@ def own_server(on_disk: Path | None = None) -> Iterator[OwnServer]:
     if account is not None:
         account.own(folder)
         account.own(password_file)
-    server = OwnServer(folder / "data", find_programs(account), free_port(), password)
+    server = OwnServer(folder / "data", find_programs(account), free_port(), password, host, namespace)
     server.initialize(password_file)
+    if clients:
+        with (server.data / "pg_hba.conf").open("a") as access:
+            access.write(f"host all all {clients} scram-sha-256\n")
     server.start()
     try:
         yield server
