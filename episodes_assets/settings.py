@@ -54,7 +54,7 @@ def _page(section: Section, used_by: str, default: str = "") -> dict[str, JsonVa
 
 
 _EMBEDDED = "embedded server"
-_ADMINISTRATION = "`episodes db init`, `db stamp`"
+_ADMINISTRATION = "`episodes db init`, `db finish`, `db stamp`"
 
 
 class Settings(BaseSettings):

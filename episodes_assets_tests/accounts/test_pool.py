@@ -141,11 +141,11 @@ def test_another_environments_database_is_refused(
 
 
 def test_a_newer_releases_database_is_refused(accounts: AccountsDatabase) -> None:
-    version = "UPDATE episodes_schema_version SET version_num = %s"
-    ((now,),) = accounts.query("SELECT version_num FROM episodes_schema_version")
-    accounts.query(version, ["dagster_9999"])
+    version = "UPDATE episodes_schema_version SET version_num = %s, oldest_beside = %s"
+    (now,) = accounts.query("SELECT version_num, oldest_beside FROM episodes_schema_version")
+    accounts.query(version, ["dagster_9999", "dagster_9998"])
     try:
         with pytest.raises(SchemaTooNew):
             AccountsPool(accounts.dsn, "development")
     finally:
-        accounts.query(version, [now])
+        accounts.query(version, now)

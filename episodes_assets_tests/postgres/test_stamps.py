@@ -91,7 +91,8 @@ def test_dagster_makes_no_table_in_a_database_that_is_not_its_own(
     system.query("dagster", "DROP OWNED BY episodes_dagster")
     system.query("dagster", "GRANT CREATE, USAGE ON SCHEMA dagster TO episodes_dagster")
     system.query("dagster", "GRANT SELECT ON environment_stamp, episodes_schema_version TO episodes_dagster")
-    ours = [("environment_stamp",), ("episodes_schema_version",)]
+    system.query("dagster", "GRANT SELECT, INSERT, UPDATE, DELETE ON processes TO episodes_dagster")
+    ours = [("environment_stamp",), ("episodes_schema_version",), ("processes",)]
     assert system.query("dagster", tables) == ours
     monkeypatch.setenv("EPISODES_ENVIRONMENT", "staging")
     with pytest.raises(WrongEnvironment, match="belongs to 'development'"):

@@ -107,6 +107,7 @@ def test_only_the_newest_release_sets_databases_up(
     assert steps == []
 
 
+@pytest.mark.long
 def test_a_window_is_recorded_with_the_version(
     system: System, embedded_settings: Settings, embedded_dsns: Dsns
 ) -> None:

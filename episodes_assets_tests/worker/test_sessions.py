@@ -113,11 +113,15 @@ def test_a_worker_connects_again_when_either_connection_is_cut(system: System) -
 
 @pytest.mark.slow
 def test_a_running_worker_leaves_a_queue_of_a_newer_release(system: System) -> None:
+    """When that is finished, and not while the worker's release may go on beside it."""
+    newer = "UPDATE episodes_schema_version SET version_num = 'queue_9999', oldest_beside = version_num"
+    finished = "UPDATE episodes_schema_version SET oldest_beside = 'queue_9999'"
     with ready_worker(system) as (process, lines):
+        system.query("queue", newer)
         hand_out(system, 1)
         wait_until_done(system)
         plan(system, 2)
-        system.query("queue", "UPDATE episodes_schema_version SET version_num = 'queue_9999'")
+        system.query("queue", finished)
         fan_out(system, 2)
         assert process.wait(60) == 1
     last = lines[-1]
