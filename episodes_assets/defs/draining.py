@@ -74,10 +74,7 @@ class DrainableRunCoordinator(QueuedRunCoordinator):
         config = super().get_run_queue_config()
         drains = read_drains(self._instance)
         self._held = " ".join(sorted(each.token for each in drains.values()))
-        limits: list[dict[str, Any]] = [
-            {"key": REPOSITORY_LABEL_TAG, "value": f"{SINGLETON_REPOSITORY_NAME}@{location}", "limit": 0}
-            for location in drains
-        ]
+        limits = [_launch_none(location) for location in drains]
         return config._replace(tag_concurrency_limits=[*config.tag_concurrency_limits, *limits])
 
     @property
@@ -91,6 +88,11 @@ class DrainableRunCoordinator(QueuedRunCoordinator):
             self._instance.daemon_cursor_storage.set_cursor_values({_HELD_KEY: self._held})
             self._acknowledged = self._held
         return super().dequeue_use_threads
+
+
+def _launch_none(location: str) -> dict[str, Any]:
+    """The limit of the queue by which no run of a code location is launched."""
+    return {"key": REPOSITORY_LABEL_TAG, "value": f"{SINGLETON_REPOSITORY_NAME}@{location}", "limit": 0}
 
 
 def begin(instance: dg.DagsterInstance, location: str, now: dt.datetime) -> Drain:
@@ -109,6 +111,13 @@ def begin(instance: dg.DagsterInstance, location: str, now: dt.datetime) -> Drai
         since = now.isoformat(timespec="seconds")
         drains[location] = Drain(uuid.uuid4().hex, operating_system_user(), since, {})
         _write_drains(instance, drains)
+    queue = instance.get_concurrency_config().run_queue_config
+    if queue is None or _launch_none(location) not in (queue.tag_concurrency_limits or ()):
+        resume(instance, location)
+        raise CannotDrain(
+            "Dagster's queue cannot be held: its dagster.yaml sets concurrency.runs.tag_concurrency_limits",
+            "set run_coordinator.config.tag_concurrency_limits instead, and start the daemon again",
+        )
     return drains[location]
 
 

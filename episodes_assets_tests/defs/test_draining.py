@@ -111,7 +111,8 @@ def test_the_daemon_says_that_it_holds_the_queue(system: System) -> None:
     instance = system.dagster
     coordinator = instance.run_coordinator
     assert isinstance(coordinator, QueuedRunCoordinator)
-    drain = draining.begin(instance, OURS, now())
+    with dg.DagsterInstance.get() as other:  # that of the command, which is a process of its own
+        drain = draining.begin(other, OURS, now())
     assert not draining.is_held(instance, drain)
     instance.get_concurrency_config()
     assert not draining.is_held(instance, drain)
@@ -119,7 +120,8 @@ def test_the_daemon_says_that_it_holds_the_queue(system: System) -> None:
     assert draining.is_held(instance, drain)
     # A round that had chosen before another drain began says nothing of that one.
     draining.resume(instance, OURS)
-    again = draining.begin(instance, OURS, now())
+    with dg.DagsterInstance.get() as other:
+        again = draining.begin(other, OURS, now())
     assert not coordinator.dequeue_use_threads
     assert not draining.is_held(instance, again)
 
@@ -194,6 +196,18 @@ def test_a_queue_of_an_older_configuration_is_not_drained(
     refused = refusal("drain")
     assert isinstance(refused, CannotDrain)
     assert "dagster.yaml to DAGSTER_HOME" in str(refused)
+
+
+def test_a_queue_whose_limits_are_set_elsewhere_is_not_drained(
+    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are taken instead of the coordinator's own, so the queue would not be held."""
+    text = Path(os.environ["DAGSTER_HOME"], "dagster.yaml").read_text()
+    limited = text.replace("  runs:\n", "  runs:\n    tag_concurrency_limits: [{key: a, limit: 1}]\n")
+    (tmp_path / "dagster.yaml").write_text(limited)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    assert "run_coordinator.config.tag_concurrency_limits instead" in str(refusal("drain"))
+    assert draining.read_drains(system.dagster) == {}
 
 
 def interrupted(system: System, arguments: Sequence[str], number: signal.Signals) -> tuple[int, str]:
