@@ -9,7 +9,7 @@ import pytest
 
 from episodes_assets.cli.supervisor import episodes_argv, program, worker_environment
 from episodes_assets_tests.chaos.conftest import Chaos
-from episodes_assets_tests.chaos.fingerprint import assert_same, fingerprint, forget_day, published_bytes
+from episodes_assets_tests.chaos.fingerprint import assert_same, fingerprint, forget_day
 from episodes_assets_tests.chaos.record import Promise
 from episodes_assets_tests.support.dagster_processes import (
     Logged,
@@ -103,6 +103,11 @@ def outcomes(system: System) -> int:
     return int(system.query("queue", "SELECT count(*) FROM ledger.outcomes")[0][0])
 
 
+def published_bytes(system: System) -> bytes:
+    """The published rows and checksums, without the columns that the newer release adds."""
+    return system.published().to_csv().encode()
+
+
 def goes_on(system: System) -> None:
     """Insist that jobs are being finished."""
     before = outcomes(system)
@@ -123,8 +128,9 @@ def test_a_day_is_worked_while_all_processes_are_replaced(
     system.generate(DAY, DAY, episodes=2_000)
     with system.workers(2):
         assert system.materialize(DAY).success
-    calm, calm_bytes = fingerprint(system), published_bytes(system, DAY)
+    calm, calm_bytes = fingerprint(system), published_bytes(system)
     forget_day(system, DAY)
+    system.query("queue", "DELETE FROM ledger.workers")
     logs = tmp_path / "logs"
     logs.mkdir()
     upgrade = Upgrade(system, logs)
@@ -132,7 +138,7 @@ def test_a_day_is_worked_while_all_processes_are_replaced(
     try:
         with chaos.attack(Promise.UPGRADE, attack):
             _upgrade(system, upgrade, old, new, hurry)
-            assert published_bytes(system, DAY) == calm_bytes
+            assert published_bytes(system) == calm_bytes
             assert_same(fingerprint(system), calm)
             assert_nothing_was_refused(system, upgrade)
             assert_finished(system, upgrade, old, new, versions)
