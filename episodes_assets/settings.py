@@ -157,6 +157,12 @@ class Settings(BaseSettings):
         description="The queue, a role that reads plans, jobs and outcomes: docs/lab.md.",
         json_schema_extra=_page(Section.DATABASES, "`episodes lab take`, `lab clone`", default=_EMBEDDED),
     )
+    scaler_dsn: SecretStr | None = Field(
+        default=None,
+        description="The queue, a role that reads how many jobs are left and nothing else, for what scales "
+        "the fleet: docs/deploy.md.",
+        json_schema_extra=_page(Section.DATABASES, "KEDA or another autoscaler", default=_EMBEDDED),
+    )
     results_dsn: SecretStr | None = Field(
         default=None,
         description="The results, the publisher's role.",
