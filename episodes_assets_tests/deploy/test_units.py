@@ -66,6 +66,11 @@ def test_only_what_calls_the_code_location_reaches_its_socket() -> None:
     assert f"--socket={server['socket']} " in command
     assert f"--location-name={server['location_name']}" in command
     assert "--empty-working-directory" in command
+    # Those that come after it find it listening.
+    assert f"until test -S {server['socket']};" in values("episodes-code.service", "ExecStartPost")[0]
+    for name in ("episodes-daemon.service", "episodes-webserver.service"):
+        assert "episodes-code.service" in values(name, "After")[0].split()
+        assert values(name, "Requires") == [], "it would end whenever the code location is started anew"
     folder = Path(server["socket"]).parent
     assert values("episodes-code.service", "RuntimeDirectory") == [folder.name]
     assert values("episodes-code.service", "RuntimeDirectoryMode") == ["0750"]
