@@ -75,7 +75,7 @@ test-slow: $(INSTALLED) ## The slowest: ranges, repairs, upgrades, labs, 500,000
 	$(PYTHON_IN) pytest -n 2 -m slow
 
 deploy-check: $(DEPLOY_INSTALLED) ## The chart, the Compose file and the systemd units of deploy/, without a cluster
-	$(PYTHON_IN) pytest -n 2 -m "not slow" episodes_assets_tests/deploy
+	$(PYTHON_IN) pytest -m "not slow" episodes_assets_tests/deploy
 
 lint: $(BENCH_INSTALLED) ## Formatter, linter, types, import directions, Dagster definitions
 	$(PYTHON_IN) ruff format --check .
