@@ -71,7 +71,8 @@ chaos: $(INSTALLED) ## Kill, stall and crash everything (45 minutes), into docs/
 	$(if $(ONLY),,$(BIN)/python -m episodes_assets_tests.chaos.report $(VENV)/chaos.json $(VENV)/promises.xml \
 		docs/promises.md)
 
-test-slow: $(INSTALLED) ## The slowest: ranges, repairs, upgrades, labs, 500,000 rows, chaos (half an hour)
+test-slow: $(INSTALLED) ## The slowest: ranges, repairs, upgrades, labs, 500,000 rows, chaos, wheel, image (forty minutes)
+	@sh scripts/install_buildah.sh
 	$(PYTHON_IN) pytest -n 2 -m slow
 
 deploy-check: $(DEPLOY_INSTALLED) ## The chart, the Compose file and the systemd units of deploy/, without a cluster

@@ -107,7 +107,8 @@ class Builder:
         inspected = json.loads(self._run("inspect", "--type=image", IMAGE).stdout)["OCIv1"]
         made = [each["created_by"] for each in inspected["history"] if not each.get("empty_layer")]
         kept = json.loads((self.folder / "storage" / f"{self.driver}-layers" / "layers.json").read_text())
-        sizes = {each["diff-digest"]: each["diff-size"] for each in kept}
+        # The layers that containers write to have none.
+        sizes = {each["diff-digest"]: each["diff-size"] for each in kept if "diff-digest" in each}
         return [
             Layer(by, sizes[digest] / 1e6)
             for by, digest in zip(made, inspected["rootfs"]["diff_ids"], strict=True)

@@ -70,13 +70,19 @@ def test_db_init_alone_has_the_administrator_and_only_as_long_as_it_takes(chart:
         hook = each["metadata"]["annotations"]
         assert hook["helm.sh/hook"] == "pre-install,pre-upgrade"
         assert hook["helm.sh/hook-delete-policy"] == "before-hook-creation,hook-succeeded"
-    weights = [
-        int(each["metadata"]["annotations"]["helm.sh/hook-weight"])
-        for each in (*chart.of("ServiceAccount"), holders[0], job)
-    ]
+    weights = [int(each["metadata"]["annotations"]["helm.sh/hook-weight"]) for each in (holders[0], job)]
     assert weights == sorted(weights)  # what the job needs is there before it
     assert chart.container("db-init")["args"] == ["episodes", "db", "init"]
     assert chart.pod("db-init")["restartPolicy"] == "Never"
+    # Everything else is made after the hook.
+    hooks = {
+        each["kind"] for each in chart.objects if "helm.sh/hook" in each["metadata"].get("annotations", {})
+    }
+    assert hooks == {"Secret", "Job"}
+    assert chart.pod("db-init")["serviceAccountName"] == "default"
+    (account,) = chart.of("ServiceAccount")
+    for component in NEEDS.keys() - {"scaler"}:
+        assert chart.pod(component)["serviceAccountName"] == account["metadata"]["name"]
 
 
 def test_no_secret_is_anywhere_else(chart: Rendered) -> None:

@@ -46,7 +46,18 @@ def image(builder: Builder, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield Containers(root, builder.configuration(), tmp_path_factory.mktemp("logs"))
 
 
-def test_it_is_small(builder: Builder) -> None:
+def test_the_image(
+    builder: Builder, image: Containers, databases: OwnServer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """In one test, so that it is built once however many processes run tests."""
+    _check_size(builder)
+    _check_programs(image)
+    _check_writing(image)
+    _check_demo(image)
+    _check_a_day(image, databases, tmp_path_factory)
+
+
+def _check_size(builder: Builder) -> None:
     layers = builder.layers()
     assert len(layers) == 4, layers  # Debian, Python, dependencies, the package
     print("\n".join(f"{layer.megabytes:6.1f} MB  {layer.made_by[:80]}" for layer in layers))
@@ -54,7 +65,7 @@ def test_it_is_small(builder: Builder) -> None:
     assert layers[-1].megabytes < 20, "a release that changes no dependency is a small download"
 
 
-def test_it_has_neither_a_compiler_nor_an_installer(image: Containers) -> None:
+def _check_programs(image: Containers) -> None:
     said = image.run(
         "tools",
         ["sh", "-c", "id -u; for name in gcc cc ld pip pip3 make; do command -v $name; done; echo end"],
@@ -63,14 +74,14 @@ def test_it_has_neither_a_compiler_nor_an_installer(image: Containers) -> None:
     assert said == "10001\nend\n"
 
 
-def test_it_writes_nowhere_but_where_it_may(image: Containers) -> None:
+def _check_writing(image: Containers) -> None:
     script = (
         "for d in / /opt/episodes /etc /usr /var; do touch $d/x 2>/dev/null && echo $d; done; touch /tmp/x"
     )
     assert image.run("writing", ["sh", "-c", script], {}) == ""
 
 
-def test_the_demo(image: Containers) -> None:
+def _check_demo(image: Containers) -> None:
     said = image.run("demo", ["episodes", "demo", "--days", "1", "--episodes", "60", "--workers", "1"], {})
     assert "2018-03-01" in said
 
@@ -82,9 +93,7 @@ def databases() -> Iterator[OwnServer]:
         yield server
 
 
-def test_a_day_with_each_process_in_a_container(
-    image: Containers, databases: OwnServer, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def _check_a_day(image: Containers, databases: OwnServer, tmp_path_factory: pytest.TempPathFactory) -> None:
     """As the Compose file starts them: its commands, variables and mounts; the ports are free ones."""
     lake, etc = tmp_path_factory.mktemp("lake"), tmp_path_factory.mktemp("etc")
     os.chown(lake, 10001, 10001)

@@ -115,7 +115,8 @@ capabilities:
 
 {{/* What a pod of any process begins with. Called with a dict: root, component, process, values. */}}
 {{- define "episodes.pod" -}}
-serviceAccountName: {{ include "episodes.fullname" .root }}
+{{- /* The hook runs before the release's own account is there. No process asks the cluster for anything. */}}
+serviceAccountName: {{ eq .component "db-init" | ternary "default" (include "episodes.fullname" .root) }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 securityContext: {{- include "episodes.podSecurity" . | nindent 2 }}
