@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 
 import httpx2
 import psycopg
@@ -106,9 +107,11 @@ def _check_a_day(image: Containers, databases: OwnServer, tmp_path_factory: pyte
     workspace = file["configs"]["workspace"]["content"].replace("4000", str(code))
     (etc / "workspace.yaml").write_text(workspace)
 
+    def moved(command: list[str]) -> list[str]:
+        return [part.replace("4000", str(code)).replace("3000", str(web)) for part in command]
+
     def service(name: str) -> Service:
-        given = file["services"][name]["command"]
-        command = [part.replace("4000", str(code)).replace("3000", str(web)) for part in given]
+        command = moved(file["services"][name]["command"])
         mounts = [Mount(etc / "hosts", "/etc/hosts")]
         for volume in file["services"][name].get("volumes", []):
             mounts.append(Mount(lake, "/lake", read_only=volume.endswith(":ro")))
@@ -140,9 +143,10 @@ def _check_a_day(image: Containers, databases: OwnServer, tmp_path_factory: pyte
             rows = consumer.execute("SELECT count(*) FROM published.results").fetchone()
         assert rows is not None
         assert rows[0] > 0, said
-        # The daemon's own check, which Compose and Kubernetes ask.
-        probe = file["services"]["daemon"]["healthcheck"]["test"][1:]
-        _eventually(lambda: _passes(image, probe, service("daemon")), running, image, 180)
+        for name in ("code-location", "daemon", "webserver"):
+            _, *probe = file["services"][name]["healthcheck"]["test"]
+            check = partial(_passes, image, moved(probe), service(name))
+            _eventually(check, running, image, 180)
         assert all(each() for each in running.values())
     # Told to end, the worker has finished and said so.
     assert "has stopped" in image.printed("worker")
