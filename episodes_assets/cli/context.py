@@ -22,14 +22,15 @@ from episodes_assets.postgres.hosts import SETTING, describe_open, require_allow
 from episodes_assets.postgres.provision import status
 from episodes_assets.postgres.provision.grants import check_input_role
 from episodes_assets.private_files import make_folder, open_file, try_lock
-from episodes_assets.settings import PROJECT_FOLDER, Settings
+from episodes_assets.settings import Settings, find_instance_file
 
 
 def prepare_dagster_home(settings: Settings) -> Path:
-    """Point DAGSTER_HOME at a folder in the home that has the project's dagster.yaml.
+    """Point DAGSTER_HOME at a folder in the home that has this release's dagster.yaml.
 
-    Nobody but this user may read it. A DAGSTER_HOME that is set already is respected. Events of a step
-    over many days are written in batches, which halves what Dagster's bookkeeping takes.
+    Nobody but this user may read it. A DAGSTER_HOME that is set already is respected, and so is a file that
+    somebody has put into that folder. Events of a step over many days are written in batches, which halves
+    what Dagster's bookkeeping takes.
     """
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
     if given := os.environ.get("DAGSTER_HOME"):
@@ -37,10 +38,12 @@ def prepare_dagster_home(settings: Settings) -> Path:
     folder = make_folder(settings.dagster_home.resolve())
     folder.chmod(0o700)  # the output of runs, which is kept there, may quote data
     link = folder / "dagster.yaml"
-    if not link.exists():
+    target = find_instance_file().resolve()
+    # A link may lead to another release, which was installed elsewhere.
+    if not link.exists() or (link.is_symlink() and link.resolve() != target):
         # By rename: another process may be doing the same.
         made = folder / f".dagster.yaml.{os.getpid()}"
-        made.symlink_to(PROJECT_FOLDER / "dagster.yaml")
+        made.symlink_to(target)
         made.replace(link)
     os.environ["DAGSTER_HOME"] = str(folder)
     return folder

@@ -5,7 +5,10 @@ It only puts together what other commands use: the input is `input/sample.py`, r
 """
 
 import datetime as dt
+import sys
 import time
+from os.path import relpath
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -64,9 +67,10 @@ def demo(
                     materialize_days(instance, dsns, day, day)
         out.print(day_table(settings, dsns, instance, wanted))
     err.print(f"{time.perf_counter() - began:.1f} s in all. To look around:")
-    err.print("  the web UI             .venv/bin/episodes up", style="bold")
-    err.print(f"  a day's results        .venv/bin/episodes results {wanted[-1]}", style="bold")
-    err.print(f"  the next day           .venv/bin/episodes demo --days {days + 1}", style="bold")
+    program = relpath(Path(sys.executable).with_name("episodes"))
+    err.print(f"  the web UI             {program} up", style="bold", soft_wrap=True)
+    err.print(f"  a day's results        {program} results {wanted[-1]}", style="bold", soft_wrap=True)
+    err.print(f"  the next day           {program} demo --days {days + 1}", style="bold", soft_wrap=True)
 
 
 def _ensure_input(settings: Settings, dsns: Dsns, days: list[dt.date], episodes: int) -> None:

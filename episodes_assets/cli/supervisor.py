@@ -262,7 +262,10 @@ def program(name: str) -> list[str]:
     """
     path = Path(sys.executable).parent / name
     if not path.exists():
-        raise ProcessFailed(f"{name} is not installed beside {sys.executable}", "run `make run`")
+        raise ProcessFailed(
+            f"{name} is not installed beside {sys.executable}",
+            "install the package again, with all that it depends on",
+        )
     return [sys.executable, str(path)]
 
 

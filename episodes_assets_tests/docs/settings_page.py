@@ -20,9 +20,9 @@ HEAD = """# Settings
 
 <!-- Written by `make docs` from episodes_assets/settings.py: change a setting and its description there. -->
 
-Each setting is a variable in the environment, or a line in the file `.env` in the checkout's folder. The
-environment goes before the file, and a variable that is empty counts as not set. What cannot be understood is
-refused in one line when a process starts.
+Each setting is a variable in the environment, or a line in the file `.env` in the checkout's folder; where a
+wheel was installed, in `~/.episodes`. The environment goes before the file, and a variable that is empty
+counts as not set. What cannot be understood is refused in one line when a process starts.
 
 With no DSN set, one embedded PostgreSQL 18 (unix socket only,
 [for one user of the machine](environments.md#the-embedded-server)) serves all four databases with the same

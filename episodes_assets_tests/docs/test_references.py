@@ -14,7 +14,7 @@ ROOTS = [
     PROJECT_FOLDER,
     *(PROJECT_FOLDER / package for package in ("episodes_assets", "episodes_assets_tests")),
 ]
-WHOLE = re.compile(r"(?:episodes_assets|episodes_assets_tests|benchmarks|docs|scripts)/[^\s`]*")
+WHOLE = re.compile(r"(?:episodes_assets|episodes_assets_tests|benchmarks|docs|scripts|deploy)/[^\s`]*")
 MODULE = re.compile(r"[\w/<>-]+/[\w<>-]+\.py")
 FILE = re.compile(r"(?:[\w-]+/)*[\w-]+\.py")
 MOST_FILES = 15  # more, and the journey of one row or request is spread over too many places

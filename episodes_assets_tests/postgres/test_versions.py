@@ -38,7 +38,7 @@ from episodes_assets_tests.support.system import System
 pytestmark = pytest.mark.process
 
 # All that may see a version: those who write, and those who take labs.
-WRITERS = [purpose for purpose in Purpose if purpose not in (Purpose.INPUT, Purpose.CONSUMER)]
+WRITERS = [p for p in Purpose if p not in (Purpose.INPUT, Purpose.SCALER, Purpose.CONSUMER)]
 
 
 def set_version(system: System, database: Database, version: str, oldest_beside: str | None = None) -> None:

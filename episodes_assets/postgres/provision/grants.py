@@ -166,6 +166,11 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
             " algorithm_seconds, finished_at) ON ledger.batches TO {role}"
         ),
     ),
+    # One number, which a program of other people polls: without the stamp, as it writes nowhere.
+    Purpose.SCALER: (
+        "GRANT USAGE ON SCHEMA ledger TO {role}",
+        "GRANT SELECT ON ledger.backlog TO {role}",
+    ),
     Purpose.RESULTS: (
         _STAMP,
         "GRANT USAGE ON SCHEMA state, published TO {role}",
@@ -194,7 +199,7 @@ _REVOKE_ALL = (
     "REVOKE ALL ON ALL ROUTINES IN SCHEMA {schemas} FROM {{role}}",
     "REVOKE ALL ON SCHEMA {schemas} FROM {{role}}",
 )
-_READERS = (Purpose.QUEUE_READER, Purpose.RESULTS_READER)
+_READERS = (Purpose.QUEUE_READER, Purpose.SCALER, Purpose.RESULTS_READER)
 _READ_ONLY = "default_transaction_read_only = on"
 _LOCK_TIMEOUT = f"lock_timeout = '{LOCK_SECONDS:.0f}s'"
 # The settings with which a role's session begins. It may change most of them: they prevent mistakes only.
@@ -211,6 +216,12 @@ _SETTINGS: dict[Purpose, tuple[str, ...]] = {
         _LOCK_TIMEOUT,
         "idle_in_transaction_session_timeout = '10min'",
         "statement_timeout = '10min'",
+    ),
+    Purpose.SCALER: (
+        _READ_ONLY,
+        "lock_timeout = '10s'",
+        "idle_in_transaction_session_timeout = '10s'",
+        "statement_timeout = '10s'",
     ),
     Purpose.RESULTS: (_LOCK_TIMEOUT,),
     # An explanation is read within a minute; what takes a lab asks for more.
@@ -229,6 +240,7 @@ _SETTINGS: dict[Purpose, tuple[str, ...]] = {
 # Only a superuser may set these, and no session of the role can change them.
 _LIMITS: dict[Purpose, tuple[str, ...]] = {
     Purpose.QUEUE_READER: ("temp_file_limit = '2GB'",),
+    Purpose.SCALER: ("temp_file_limit = '64MB'",),
     Purpose.RESULTS_READER: ("temp_file_limit = '2GB'",),
     Purpose.CONSUMER: ("temp_file_limit = '8GB'",),
 }
@@ -242,6 +254,7 @@ _CONNECTIONS: dict[Purpose, int] = {
     Purpose.QUEUE: 40,
     Purpose.WORKER: 70,
     Purpose.QUEUE_READER: 2,
+    Purpose.SCALER: 2,
     Purpose.RESULTS: 40,
     Purpose.RESULTS_READER: 10,
     Purpose.CONSUMER: 10,

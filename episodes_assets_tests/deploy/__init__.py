@@ -1,0 +1,1 @@
+"""Tests of the files in `deploy/`, the wheel and the image."""

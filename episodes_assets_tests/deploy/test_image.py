@@ -1,0 +1,195 @@
+"""The image: small, without a compiler, and each process runs in it, confined, with just its DSNs."""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+
+import httpx2
+import psycopg
+import pytest
+
+from episodes_assets.input.sample import generate_input
+from episodes_assets.postgres.databases import Purpose
+from episodes_assets_tests.deploy import compose, containers
+from episodes_assets_tests.deploy.containers import Builder, Containers, Mount
+from episodes_assets_tests.support.own_server import OwnServer, free_port, own_server
+from episodes_assets_tests.support.system import day
+
+MOST_MEGABYTES = 900
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.slow,
+    pytest.mark.timeout(3_600),
+    pytest.mark.skipif(containers.why_not() is not None, reason=containers.why_not() or ""),
+]
+Service = tuple[list[str], dict[str, str], list[Mount]]
+
+
+@pytest.fixture(scope="module")
+def builder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Builder]:
+    """The image, built."""
+    made = Builder.open(tmp_path_factory.mktemp("images"))
+    try:
+        made.make_base()
+        made.build()
+        yield made
+    finally:
+        made.remove()
+
+
+@pytest.fixture(scope="module")
+def image(builder: Builder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
+    """Its root file system, in which containers run."""
+    with builder.mounted() as root:
+        yield Containers(root, builder.configuration(), tmp_path_factory.mktemp("logs"))
+
+
+def test_the_image(
+    builder: Builder, image: Containers, databases: OwnServer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """In one test, so that it is built once however many processes run tests."""
+    _check_size(builder)
+    _check_programs(image)
+    _check_writing(image)
+    _check_demo(image)
+    _check_a_day(image, databases, tmp_path_factory)
+
+
+def _check_size(builder: Builder) -> None:
+    layers = builder.layers()
+    assert len(layers) == 4, layers  # Debian, Python, dependencies, the package
+    print("\n".join(f"{layer.megabytes:6.1f} MB  {layer.made_by[:80]}" for layer in layers))
+    assert sum(layer.megabytes for layer in layers) <= MOST_MEGABYTES
+    assert layers[-1].megabytes < 20, "a release that changes no dependency is a small download"
+
+
+def _check_programs(image: Containers) -> None:
+    said = image.run(
+        "tools",
+        ["sh", "-c", "id -u; for name in gcc cc ld pip pip3 make; do command -v $name; done; echo end"],
+        {},
+    )
+    assert said == "10001\nend\n"
+
+
+def _check_writing(image: Containers) -> None:
+    script = (
+        "for d in / /opt/episodes /etc /usr /var; do touch $d/x 2>/dev/null && echo $d; done; touch /tmp/x"
+    )
+    assert image.run("writing", ["sh", "-c", script], {}) == ""
+
+
+def _check_demo(image: Containers) -> None:
+    said = image.run("demo", ["episodes", "demo", "--days", "1", "--episodes", "60", "--workers", "1"], {})
+    assert "2018-03-01" in said
+
+
+@pytest.fixture(scope="module")
+def databases() -> Iterator[OwnServer]:
+    """A PostgreSQL on the loopback interface."""
+    with own_server() as server:
+        yield server
+
+
+def _check_a_day(image: Containers, databases: OwnServer, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """As the Compose file starts them: its commands, variables and mounts; the ports are free ones."""
+    lake, etc = tmp_path_factory.mktemp("lake"), tmp_path_factory.mktemp("etc")
+    os.chown(lake, 10001, 10001)
+    for folder in (*lake.parents[:2], *etc.parents[:2]):
+        folder.chmod(0o755)
+    etc.chmod(0o755)
+    web, code = free_port(), free_port()
+    file = compose.read(_variables(databases))
+    (etc / "hosts").write_text("127.0.0.1 localhost code-location\n")
+    workspace = file["configs"]["workspace"]["content"].replace("4000", str(code))
+    (etc / "workspace.yaml").write_text(workspace)
+
+    def moved(command: list[str]) -> list[str]:
+        return [part.replace("4000", str(code)).replace("3000", str(web)) for part in command]
+
+    def service(name: str) -> Service:
+        command = moved(file["services"][name]["command"])
+        mounts = [Mount(etc / "hosts", "/etc/hosts")]
+        for volume in file["services"][name].get("volumes", []):
+            mounts.append(Mount(lake, "/lake", read_only=volume.endswith(":ro")))
+        if "configs" in file["services"][name]:
+            mounts.append(Mount(etc / "workspace.yaml", "/etc/episodes/workspace.yaml"))
+        image.make_mount_points(mounts)
+        return command, {k: v for k, v in file["services"][name]["environment"].items() if v}, mounts
+
+    assert "All databases are ready" in image.run("db-init", *service("db-init"))
+    generate_input(
+        _dsn(databases, Purpose.INPUT_WRITER), episodes=60, seed=1, first=day(1), last=day(1),
+        history_days=3, report=lambda *_: None,
+    )  # fmt: skip
+    with ExitStack() as stack:
+
+        def start(name: str) -> Callable[[], bool]:
+            process = stack.enter_context(image.started(name, *service(name)))
+            return lambda: process.poll() is None
+
+        running = {"code-location": start("code-location")}
+        _eventually(lambda: _listens(code), running, image, 120)
+        for name in ("daemon", "webserver", "worker"):
+            running[name] = start(name)
+        _eventually(lambda: _is_well(web), running, image, 180)
+        _eventually(lambda: "is ready" in image.printed("worker"), running, image, 120)
+        _, variables, mounts = service("code-location")
+        said = image.run("run", ["episodes", "run", str(day(1)), "--workers", "0"], variables, mounts)
+        with psycopg.connect(_dsn(databases, Purpose.CONSUMER)) as consumer:
+            rows = consumer.execute("SELECT count(*) FROM published.results").fetchone()
+        assert rows is not None
+        assert rows[0] > 0, said
+        for name in ("code-location", "daemon", "webserver"):
+            _, *probe = file["services"][name]["healthcheck"]["test"]
+            check = partial(_passes, image, moved(probe), service(name))
+            _eventually(check, running, image, 180)
+        assert all(each() for each in running.values())
+    # Told to end, the worker has finished and said so.
+    assert "has stopped" in image.printed("worker")
+
+
+def _variables(server: OwnServer) -> dict[str, str]:
+    named = {purpose.setting: _dsn(server, purpose) for purpose in Purpose}
+    return compose.example() | named | {
+        "EPISODES_ADMIN_DSN": server.admin_dsn,
+        "EPISODES_LAKE_URL": "/lake",
+        "EPISODES_TRUSTED_PROXIES": "127.0.0.1",
+        "LAKE_ENDPOINT_URL": "",
+        "LAKE_REGION": "",
+    }  # fmt: skip
+
+
+def _dsn(server: OwnServer, purpose: Purpose) -> str:
+    return f"postgresql://{purpose.embedded_role}:secret-{purpose}@{server.address}/{purpose.database}"
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _is_well(port: int) -> bool:
+    try:
+        return httpx2.get(f"http://127.0.0.1:{port}/healthz", timeout=10).text == "ok"
+    except httpx2.HTTPError:
+        return False
+
+
+def _passes(image: Containers, command: list[str], service: Service) -> bool:
+    with image.started("probe", command, service[1], service[2]) as process:
+        return process.wait(120) == 0
+
+
+def _eventually(
+    check: Callable[[], bool], running: dict[str, Callable[[], bool]], image: Containers, seconds: float
+) -> None:
+    deadline = time.monotonic() + seconds
+    while not check():
+        ended = [name for name, runs in running.items() if not runs()]
+        assert not ended, image.printed(ended[0])[-5_000:]
+        assert time.monotonic() < deadline, {name: image.printed(name)[-2_000:] for name in running}
+        time.sleep(0.5)
