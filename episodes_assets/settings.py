@@ -27,6 +27,7 @@ from episodes_assets.errors import BadSetting
 # holds then. An empty variable would let `.env` supply it after all.
 WITHHELD = "withheld"
 
+LogFormat = Literal["text", "json"]
 PROJECT_FOLDER = Path(__file__).resolve().parent.parent
 PRODUCTION = "production"
 
@@ -86,6 +87,13 @@ class Settings(BaseSettings):
         description="Outside production, the hosts that DSNs and the lake's URL may name: `host`, "
         "`host:port`, `s3://bucket`, comma-separated: docs/environments.md.",
         json_schema_extra=_page(Section.PROCESS, "all"),
+    )
+
+    log_format: LogFormat = Field(
+        default="text",
+        description="What processes log in: `text` for people, `json` for machines, an object on each line: "
+        "docs/operations.md.",
+        json_schema_extra=_page(Section.PROCESS, "worker, web server, `episodes up`"),
     )
 
     dagster_dsn: SecretStr | None = Field(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import FloatRect, Locator, Page, expect
 
 from episodes_assets.accounts.identity import Role
 from episodes_assets.dashboard.auth.credentials import cookie_name
@@ -38,7 +38,7 @@ def served(system: System) -> Iterator[Dashboard]:
         yield dashboard
 
 
-def is_whole(page: Page, what: Locator) -> dict[str, float]:
+def is_whole(page: Page, what: Locator) -> FloatRect:
     """Insist that something is inside of the window and that nothing covers it; its place."""
     expect(what).to_be_visible()
     box, window = what.bounding_box(), page.viewport_size
@@ -49,7 +49,7 @@ def is_whole(page: Page, what: Locator) -> dict[str, float]:
     assert box["y"] >= 0
     assert box["y"] + box["height"] <= window["height"], (what, box, window)
     assert what.evaluate(_COVERED) == 0, (what, box, window)
-    return dict(box)
+    return box
 
 
 @pytest.mark.long
