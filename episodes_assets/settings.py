@@ -303,6 +303,13 @@ class Settings(BaseSettings):
         description="How long profiles are kept.",
         json_schema_extra=_page(Section.JOBS, "orchestrator"),
     )
+    run_log_days: int = Field(
+        default=90,
+        ge=1,
+        description="How long Dagster's event log keeps what runs did, step by step. Materialisations, "
+        "results of checks and the runs themselves stay: docs/operations.md.",
+        json_schema_extra=_page(Section.JOBS, "orchestrator"),
+    )
     published_by_hour: int = Field(
         default=8,
         ge=0,
