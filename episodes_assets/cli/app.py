@@ -58,7 +58,7 @@ COMMANDS = {
     ),
     "history": (
         "correct:history",
-        "Show a day's drops, its viewings, its tracked state, its plans, waivers, publications and repairs.",
+        "Show a day's drops, viewings, state, plans, waivers, publications, repairs and restore points.",
     ),
     "audit": (
         "accounts:audit",

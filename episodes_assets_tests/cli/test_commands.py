@@ -34,6 +34,7 @@ COMMANDS = [
     ("db", "init"),
     ("db", "status"),
     ("db", "stamp"),
+    ("db", "check"),
     ("input", "generate"),
     ("input", "load"),
     ("state", "export"),
