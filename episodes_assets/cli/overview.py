@@ -139,6 +139,7 @@ class Overview:
         self._width = max(map(len, names))
         self._days: Mapping[str, str] = {}
         self._told: dict[str, str] = {}
+        self._is_stopping = False
         self._lock = threading.RLock()
         has_screen = console.is_terminal and not is_verbose
         self._live = (
@@ -166,6 +167,12 @@ class Overview:
         """Print a line, above the screen where there is one."""
         with self._lock:
             self._console.print(line, style=style, soft_wrap=True)
+
+    def stop(self) -> None:
+        """Say that the processes are being stopped: what they warn of from now on is of no use."""
+        with self._lock:
+            self._is_stopping = True
+            self.say("Stopping ...")
 
     def take_line(self, name: str, line: str) -> None:
         """Take a line that a process has printed."""
@@ -209,6 +216,8 @@ class Overview:
     @property
     def attention(self) -> dict[str, str]:
         """All that needs attention now, by what it is about."""
+        if self._is_stopping:
+            return self._told
         since = time.monotonic() - WARNED_SECONDS
         warned = {
             name: f"{name} warns: {process.warning} (more in {self.log_of(name)})"

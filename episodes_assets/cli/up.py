@@ -132,7 +132,7 @@ def _run(
             _watch(group, stopping, ready, database, overview)
         finally:
             stopping.set()
-            overview.say("Stopping ...")
+            overview.stop()
             group.stop()
 
 

@@ -25,6 +25,8 @@ ORDER = (Database.DAGSTER, Database.RESULTS, Database.QUEUE)
 _REFUSALS = (
     psycopg.errors.InsufficientPrivilege,  # where no superuser has given the right to make them
     psycopg.errors.ObjectNotInPrerequisiteState,  # where the server writes too little of a log for that
+    psycopg.errors.FeatureNotSupported,  # where it only speaks PostgreSQL's protocol
+    psycopg.errors.UndefinedFunction,
 )
 
 

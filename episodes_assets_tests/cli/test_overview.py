@@ -54,14 +54,17 @@ def test_without_a_terminal_changes_are_lines_and_the_rest_is_in_the_logs() -> N
         it.take_line("worker-1", LOST)
         it.attend({"held": "3 held jobs"})
         it.attend({})
+        it.stop()
+        it.take_line("daemon", LOST)
     assert shown.text.splitlines() == [
         "The processes' logs are in /home/logs",
         "daemon is running",
         "Needs attention: worker-1 warns: lost the queue (no route) (more in /home/logs/worker-1.log)",
         "Needs attention: 3 held jobs",
         "Needs attention no more: 3 held jobs",
+        "Stopping ...",
     ]
-    assert len(shown.logged) == 1_002
+    assert len(shown.logged) == 1_003
 
 
 def test_a_warning_needs_attention_for_some_minutes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -534,6 +534,7 @@ def test_a_cluster_that_its_user_cannot_reach_is_refused(start: Start, open_fold
     shutil.rmtree(moved)
 
 
+@pytest.mark.long
 def test_the_log_of_a_running_server_is_rotated(start: Start, tmp_path: Path) -> None:
     server = start(tmp_path / "home")
     log = server.home / "logs" / "postgres.log"
