@@ -1,4 +1,4 @@
-"""Folders and files for their owner alone, whatever the umask, and locks between processes.
+"""Folders and files for their owner alone, whatever the umask, bounded logs, and locks between processes.
 
 Everything below the home is written with these. A lock names its holder: who waits for it says so, and gives
 up after a minute. A file that a user names (`results --csv`) is the user's: it follows the umask and is not
@@ -6,8 +6,11 @@ made here. Locks in a database are `postgres/locks.py`.
 """
 
 import fcntl
+import io
 import logging
 import os
+import shutil
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +21,9 @@ from episodes_assets.errors import LockTimeout
 
 log = logging.getLogger(__name__)
 
+# A log and its older parts take 50 MB at most.
+LOG_BYTES = 10_000_000
+OLDER_LOGS = 4
 TELL_SECONDS = 2.0
 LOCK_SECONDS = 60.0
 _POLL_SECONDS = 0.05
@@ -66,6 +72,86 @@ def write_file(path: Path, text: str) -> None:
     with open_file(part, "w") as file:
         file.write(text)
     part.replace(path)
+
+
+def older_log(path: Path, number: int) -> Path:
+    """Where an older part of a log is; number 1 is the newest of them."""
+    return path.with_name(f"{path.name}.{number}")
+
+
+def rotate_log(path: Path, *, is_held_open: bool = False) -> bool:
+    """Begin a log anew once it has `LOG_BYTES`; keep `OLDER_LOGS` older parts, `name.1` being the newest.
+
+    Of several processes that do so at once, one does it. Nothing happens while another one is at it.
+
+    Args:
+        path: The log.
+        is_held_open: Whether another program appends to it and does not open it again. Then it is copied and
+            emptied; what that program writes in between may be lost.
+
+    Returns:
+        Whether it was done.
+
+    Raises:
+        OSError: If it cannot be done, as on a full disk; then the log stays as it is.
+    """
+    if not path.exists() or path.stat().st_size < LOG_BYTES:
+        return False
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.stat().st_size < LOG_BYTES:  # another process was faster
+            return False
+        for number in range(OLDER_LOGS - 1, 0, -1):
+            with suppress(FileNotFoundError):
+                older_log(path, number).replace(older_log(path, number + 1))
+        if is_held_open:
+            with path.open("rb") as log, open(older_log(path, 1), "wb", opener=private_opener) as part:
+                shutil.copyfileobj(log, part)
+            os.truncate(path, 0)
+        else:
+            path.replace(older_log(path, 1))
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+class LogFile:
+    """A log with mode 0600 and of bounded size, to which several threads and processes may append lines.
+
+    It has no buffer: what a full disk refuses is lost, and does not fail again when it is closed.
+
+    Raises:
+        OSError: If it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._file = self._open()
+
+    def write(self, line: str) -> None:
+        """Append a line; nothing happens after `close`, nor while the disk is full.
+
+        Whoever writes the lines of a process must go on reading them, or the process would block.
+        """
+        with self._lock, suppress(ValueError, OSError):
+            # One that another process has rotated is full as well.
+            if os.fstat(self._file.fileno()).st_size >= LOG_BYTES:
+                rotate_log(self.path)
+                self._file.close()
+                self._file = self._open()
+            self._file.write(f"{line}\n".encode(errors="backslashreplace"))
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._file.close()
+
+    def _open(self) -> io.FileIO:
+        return open(self.path, "ab", buffering=0, opener=private_opener)
 
 
 @contextmanager

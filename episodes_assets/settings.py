@@ -29,6 +29,7 @@ WITHHELD = "withheld"
 
 PACKAGE_FOLDER = Path(__file__).resolve().parent
 PROJECT_FOLDER = PACKAGE_FOLDER.parent  # the checkout, or the folder into which a wheel was installed
+LogFormat = Literal["text", "json"]
 PRODUCTION = "production"
 
 
@@ -113,6 +114,13 @@ class Settings(BaseSettings):
         description="Outside production, the hosts that DSNs and the lake's URL may name: `host`, "
         "`host:port`, `s3://bucket`, comma-separated: docs/environments.md.",
         json_schema_extra=_page(Section.PROCESS, "all"),
+    )
+
+    log_format: LogFormat = Field(
+        default="text",
+        description="What processes log in: `text` for people, `json` for machines, an object on each line: "
+        "docs/operations.md.",
+        json_schema_extra=_page(Section.PROCESS, "worker, web server, `episodes up`"),
     )
 
     dagster_dsn: SecretStr | None = Field(
@@ -326,6 +334,13 @@ class Settings(BaseSettings):
         default=30,
         ge=1,
         description="How long profiles are kept.",
+        json_schema_extra=_page(Section.JOBS, "orchestrator"),
+    )
+    run_log_days: int = Field(
+        default=90,
+        ge=1,
+        description="How long Dagster's event log keeps what runs did, step by step. Materialisations, "
+        "results of checks and the runs themselves stay: docs/operations.md.",
         json_schema_extra=_page(Section.JOBS, "orchestrator"),
     )
     published_by_hour: int = Field(

@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 # The algorithm whose first job of an episode catches up from its premiere: planning goes by this number.
 REACH = 0
 # Each algorithm has a view in the schema `published`, beside these tables and behind these columns.
-RESERVED_NAMES = frozenset({"results", "days", "history", "repairs", "episodes"})
+RESERVED_NAMES = frozenset({"results", "days", "history", "repairs", "episodes", "restore_points"})
 VIEW_COLUMNS = ("day", "epid", "window_start", "window_end", "covered_from")
 
 _Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]

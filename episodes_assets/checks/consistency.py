@@ -1,8 +1,9 @@
 """Whether the databases and the lake agree with each other; after a restore of one of them they may not.
 
 `Records` has what each says of the others, and `compare` finds the contradictions: a pure comparison, which
-`episodes db status` shows. The records are read by `results/verify.py`. Whether the rows inside one of them
-are right, such as those behind a manifest, is for the asset checks in the other modules.
+`episodes db check` shows by day and `episodes db status` in short. The records are read by
+`results/verify.py`. Whether the rows inside one of them are right, such as those behind a manifest, is for
+the asset checks in the other modules.
 """
 
 import datetime as dt
@@ -16,7 +17,10 @@ from episodes_assets.days import ONE_DAY
 
 @dataclass(frozen=True)
 class RecordedPlan:
-    """A plan in the ledger; `is_current` unless it was superseded, `succeeded` jobs have an outcome."""
+    """A plan in the ledger; `is_current` unless it was superseded, `succeeded` jobs have an outcome.
+
+    It `is_done` when all of them have.
+    """
 
     plan_id: int
     plan_uid: uuid.UUID
@@ -28,6 +32,7 @@ class RecordedPlan:
     succeeded: int = 0
     viewings_version: int | None = None
     viewings_digest: str | None = None
+    is_done: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,11 +155,13 @@ class Disagreement:
         what: What, and of which days.
         hint: What to run.
         is_error: Whether something is missing; otherwise something is older than what it was made from.
+        days: The days; none where it is not about days.
     """
 
     what: str
     hint: str
     is_error: bool
+    days: Sequence[dt.date] = ()
 
     def __str__(self) -> str:
         return f"{self.what}: {self.hint}"
@@ -181,6 +188,7 @@ def _published_from_unknown_plans(records: Records) -> Iterator[Disagreement]:
             f"`queue` is older than `results`, or something else writes to it: {_repair(days)} plans and"
             " works them again from what was published",
             is_error=True,
+            days=days,
         )
 
 
@@ -192,6 +200,7 @@ def _lost_outcomes(records: Records) -> Iterator[Disagreement]:
             f"`queue` is older than `results`, or something else writes to it: {_repair(days)} works them"
             " again from what was published",
             is_error=True,
+            days=days,
         )
 
 
@@ -202,6 +211,7 @@ def _changed_versions(records: Records) -> Iterator[Disagreement]:
             f"something else writes to it; stop that, then {_repair(days)} works them again from what was"
             " published",
             is_error=True,
+            days=days,
         )
 
 
@@ -209,6 +219,18 @@ def _is_of(publication: RecordedPublication, plan: RecordedPlan | None) -> bool:
     if plan is None or (plan.day, plan.checksum) != (publication.day, publication.plan_checksum):
         return False
     return publication.plan_uid in (None, plan.plan_uid)
+
+
+def _unpublished_plans(records: Records) -> Iterator[Disagreement]:
+    done = {plan.day: plan.plan_id for plan in records.current_plans if plan.is_done}
+    days = [each.day for each in records.publications if done.get(each.day, 0) > each.plan_id]
+    if days:
+        yield Disagreement(
+            f"`queue` has worked a later plan than the one that {_count(days)} published from",
+            f"{_backfill(days)} publishes it, if the sensor publish_finished_days does not",
+            is_error=False,
+            days=days,
+        )
 
 
 def _numbers_to_be_skipped(records: Records) -> Iterator[Disagreement]:
@@ -235,6 +257,7 @@ def _missing_drops(records: Records) -> Iterator[Disagreement]:
             f"restore the lake from a backup ({snapshot_id} of {day} and the like); while a drop is in the"
             f" input, `episodes correct {day} --reason ...` takes it anew instead",
             is_error=True,
+            days=[day for day, _ in gone],
         )
 
 
@@ -249,6 +272,7 @@ def _older_drops(records: Records) -> Iterator[Disagreement]:
             f"there are newer drops than those that {_count(days)} made from",
             f"{_backfill(days)} uses them, if no run is at it",
             is_error=False,
+            days=days,
         )
 
 
@@ -265,6 +289,7 @@ def _missing_viewings(records: Records) -> Iterator[Disagreement]:
             "it is older than the databases, or another one: restore it, or let EPISODES_LAKE_URL name the"
             " one that was written to",
             is_error=True,
+            days=days,
         )
 
 
@@ -277,6 +302,7 @@ def _replaced_viewings(records: Records) -> Iterator[Disagreement]:
             " numbers",
             "restore that lake, or let EPISODES_LAKE_URL name it",
             is_error=True,
+            days=days,
         )
 
 
@@ -297,12 +323,14 @@ def _missing_state(records: Records) -> Iterator[Disagreement]:
             f"`results` is older than `queue`: {_backfill([min(missing) - ONE_DAY, max(missing)])} builds"
             " them anew from the lake",
             is_error=True,
+            days=missing,
         )
     if stale:
         yield Disagreement(
             f"the tracked episodes that {_count(stale)} planned from have changed since",
             f"{_backfill(stale)} plans them anew, if no run is at it",
             is_error=False,
+            days=stale,
         )
 
 
@@ -319,6 +347,7 @@ def _broken_chain(records: Records) -> Iterator[Disagreement]:
             f"the tracked episodes of {name_days(days)} were built on another day before",
             f"{_backfill([min(days), last])} builds them anew, if no run is at it",
             is_error=False,
+            days=days,
         )
 
 
@@ -331,12 +360,14 @@ def _dagsters_record(records: Records) -> Iterator[Disagreement]:
             f"`results` does not have {name_days(lost)}, which Dagster has recorded as published",
             f"`results` is older than `dagster`: {_backfill(lost)} publishes them again",
             is_error=True,
+            days=lost,
         )
     if unknown := sorted(published - set(records.recorded_by_dagster)):
         yield Disagreement(
             f"Dagster has no record of publishing {name_days(unknown)}",
             f"`dagster` is older than `results`, nothing is lost: {_backfill(unknown)} records them",
             is_error=False,
+            days=unknown,
         )
 
 
@@ -344,6 +375,7 @@ _LOOKS: Sequence[Callable[[Records], Iterator[Disagreement]]] = (
     _published_from_unknown_plans,
     _lost_outcomes,
     _changed_versions,
+    _unpublished_plans,
     _dagsters_record,
     _missing_state,
     _missing_drops,

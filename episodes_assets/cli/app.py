@@ -25,7 +25,7 @@ from episodes_assets.cli.console import (
     keep_unconfigured_logs_to_one_line,
 )
 from episodes_assets.errors import EpisodesError
-from episodes_assets.private_files import make_folder, open_file
+from episodes_assets.private_files import make_folder, open_file, rotate_log
 from episodes_assets.settings import load_settings
 from episodes_assets.signals import leaving_at_once
 
@@ -62,7 +62,7 @@ COMMANDS = {
     ),
     "history": (
         "correct:history",
-        "Show a day's drops, its viewings, its tracked state, its plans, waivers, publications and repairs.",
+        "Show a day's drops, viewings, state, plans, waivers, publications, repairs and restore points.",
     ),
     "audit": (
         "accounts:audit",
@@ -229,6 +229,7 @@ def keep_traceback(*, is_explained: bool = False) -> str:
     try:
         folder = make_folder(load_settings().home.resolve() / "logs")
         entry = f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M:%S} {' '.join(sys.argv)}\n{text}\n"
+        rotate_log(folder / LOG)
         with open_file(folder / LOG, "a") as log:
             log.write(entry.encode("utf-8", "backslashreplace").decode())
     except (OSError, EpisodesError):

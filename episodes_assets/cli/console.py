@@ -7,6 +7,8 @@ injection) and from characters that hide or reorder text. In a log every event i
 whatever was sent to it (log injection). What is printed is each command's to say.
 """
 
+import datetime as dt
+import json
 import logging
 import re
 import sys
@@ -21,6 +23,8 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
+
+from episodes_assets.settings import LogFormat
 
 # Wide enough for every table: a pipe or a log file has no width of its own.
 _PIPE_WIDTH = 140
@@ -123,10 +127,37 @@ class OneLine(logging.Formatter):
         return _indented(super().formatStack(stack_info))
 
 
-def log_to_stderr() -> None:
-    """Log warnings and errors, with the time of each."""
+class JsonLine(logging.Formatter):
+    """A log formatter for machines: each event is one JSON object on a line of its own, in ASCII.
+
+    `time` is UTC with milliseconds; `exception` and `stack` are there where the event has them.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of an event."""
+        event = {
+            "time": f"{dt.datetime.fromtimestamp(record.created, dt.UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "process": record.process,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            event["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            event["stack"] = record.stack_info
+        return json.dumps(event)
+
+
+def log_to_stderr(log_format: LogFormat) -> None:
+    """Log warnings and errors, with the time of each.
+
+    Args:
+        log_format: For people or for machines.
+    """
     handler = logging.StreamHandler()
-    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s"))
+    text = OneLine("%(asctime)s %(levelname)s %(message)s")
+    handler.setFormatter(JsonLine() if log_format == "json" else text)
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
 

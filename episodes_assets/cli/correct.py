@@ -46,6 +46,7 @@ from episodes_assets.results import state
 from episodes_assets.results.publications import PublishedDay, read_days, read_history
 from episodes_assets.results.recompute import read_published_coverage, require_computable
 from episodes_assets.results.repairs import Repair, read_repairs
+from episodes_assets.results.restore_points import read_restore_points
 from episodes_assets.results.state import TrackedDay
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets.user_files import require_standard_output
@@ -148,7 +149,7 @@ SHORT = 16  # characters of a checksum
 
 
 def history(day: Annotated[str, typer.Argument(help="The day, YYYY-MM-DD.")]) -> None:
-    """Show a day's drops, its viewings, its tracked state, its plans, waivers, publications and repairs.
+    """Show a day's drops, viewings, state, plans, waivers, publications, repairs and restore points.
 
     Plans and publications name the version of the lake's viewings that they were computed from.
 
@@ -170,12 +171,20 @@ def history(day: Annotated[str, typer.Argument(help="The day, YYYY-MM-DD.")]) ->
         is_stale = tracked is not None and state.built_on_another_past(results, tracked)
         publications = read_history(results, parsed)
         repairs = read_repairs(results, parsed)
+        points = read_restore_points(results, parsed)
     _print("drops", _drops(drops.versions(parsed), drops.find(parsed)))
     _print("viewings in the lake", _viewings(lake.viewings(), parsed))
     _print("tracked episodes", _tracked(tracked, is_stale=is_stale))
     _print("plans", _plans(plans, waivers))
     _print("publications", _publications(publications))
     _print("repairs", _repairs(repairs))
+    _print(
+        "restore points",
+        [
+            {"name": each.name, "made": _time(each.made_at), "in": ", ".join(each.databases)}
+            for each in points
+        ],
+    )
 
 
 def _repairs(repairs: Iterable[Repair]) -> list[dict[str, str]]:

@@ -1,10 +1,11 @@
 """`episodes db`: set the databases up, finish upgrades, change stamps, show all that; and the lake's.
 
 The databases are set up, finished and looked at in `postgres/provision/`. What concerns the lake is added
-here: `init` brings an older release's snapshots in, `stamp` changes the stamp of its tables too, and
-`status` shows where databases and lake contradict each other (`checks/consistency.py`). No SQL is here.
+here: `init` brings an older release's snapshots in, `stamp` changes the stamp of its tables too, and `check`
+and `status` show where databases and lake contradict each other (`checks/consistency.py`). No SQL is here.
 """
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Annotated
@@ -14,13 +15,14 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from episodes_assets.checks.consistency import compare
+from episodes_assets.checks.consistency import Disagreement, Records, compare
 from episodes_assets.cli.console import err, escaped, out
-from episodes_assets.cli.context import announce_open_hosts, bring_in_older_snapshots
+from episodes_assets.cli.context import announce_open_hosts, bring_in_older_snapshots, ready_databases
+from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import DatabasesDisagree, DatabaseUnreachable
 from episodes_assets.lake.opening import open_lake
 from episodes_assets.ledger.workers import read_older_workers
-from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.connect import connect, connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns, resolve_dsns
 from episodes_assets.postgres.processes import read_older
@@ -29,6 +31,7 @@ from episodes_assets.postgres.provision.init import provision
 from episodes_assets.postgres.provision.schema import SchemaState
 from episodes_assets.postgres.provision.status import DatabaseStatus, read_status
 from episodes_assets.postgres.provision.targets import change_stamp
+from episodes_assets.results.restore_points import find_newest_restore_point
 from episodes_assets.results.verify import read_records
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets.user_files import require_standard_output
@@ -128,8 +131,8 @@ def status() -> None:
     """Show each database: where it is, its versions, its size and its environment stamp.
 
     Databases that another environment's processes or another release's may write to are pointed out. Then
-    the databases and the lake are compared with each other, for what a restore of one of them leaves
-    behind; it fails if they contradict each other.
+    the databases and the lake are compared with each other, as `episodes db check` does; it fails if they
+    contradict each other.
     """
     require_standard_output()
     settings = load_settings()
@@ -196,6 +199,51 @@ def _is_unfinished(found: DatabaseStatus) -> bool:
     return bool(state.unfinished(found.database))
 
 
+@app.command()
+def check() -> None:
+    """Say of which days the databases, the lake and Dagster's records do not agree, and what to run.
+
+    That is what a restore of one of them to another moment leaves behind: plans, outcomes, tracked episodes,
+    published days, drops or viewings that one of them names and another one lacks or has otherwise. It
+    fails then; what is only older than what it was made from is told, and is no failure. Nothing is changed,
+    and days may be worked meanwhile. Needs EPISODES_QUEUE_DSN, EPISODES_RESULTS_DSN, EPISODES_DAGSTER_DSN and
+    the lake.
+
+    Example: episodes db check
+    """
+    require_standard_output()
+    settings = load_settings()
+    dsns = ready_databases(settings)
+    announce_open_hosts(settings)
+    records = _read_records(settings, dsns)
+    with connect_to_read(dsns.require(Purpose.RESULTS), Database.RESULTS) as results:
+        point = find_newest_restore_point(results)
+    found = compare(records)
+    for each in found:
+        out.print(each.what, style="bold red" if each.is_error else "yellow", soft_wrap=True)
+        if each.days:
+            out.print(f"  days: {_spans(each.days)}", soft_wrap=True)
+        out.print(f"  to do: {each.hint}", soft_wrap=True)
+    if point is not None:
+        where = ", ".join(point.databases)
+        out.print(
+            f"The newest restore point: {point.name}, made in {where} at {point.made_at:%Y-%m-%d %H:%M:%S %Z}"
+            f" after {point.day} was published.",
+            soft_wrap=True,
+        )
+    _conclude(records, found)
+
+
+def _spans(days: Sequence[dt.date]) -> str:
+    """Days, one after the other written as a span."""
+    ordered = sorted(set(days))
+    starts = [day for day in ordered if day - ONE_DAY not in ordered]
+    ends = [day for day in ordered if day + ONE_DAY not in ordered]
+    return ", ".join(
+        str(start) if start == end else f"{start} to {end}" for start, end in zip(starts, ends, strict=True)
+    )
+
+
 def _compare(settings: Settings, dsns: Dsns) -> None:
     """Print where the databases and the lake disagree.
 
@@ -204,6 +252,26 @@ def _compare(settings: Settings, dsns: Dsns) -> None:
     """
     if not {Purpose.QUEUE, Purpose.RESULTS} <= dsns.by_purpose.keys():
         return
+    records = _read_records(settings, dsns)
+    found = compare(records)
+    for each in found:
+        out.print(str(each), style="red" if each.is_error else "yellow", markup=False, soft_wrap=True)
+    _conclude(records, found)
+
+
+def _conclude(records: Records, found: Sequence[Disagreement]) -> None:
+    if any(each.is_error for each in found):
+        raise DatabasesDisagree(
+            "the databases and the lake contradict each other",
+            "do what is said above; docs/backup.md has more on restoring one of them",
+        )
+    if not found:
+        days = f"{len(records.publications):,} published days, {len(records.state):,} tracked days"
+        out.print(f"The databases and the lake agree ({days}).")
+
+
+def _read_records(settings: Settings, dsns: Dsns) -> Records:
+    """What the databases and the lake record; without Dagster's where this process has no DSN of it."""
     with (
         connect(dsns.require(Purpose.QUEUE), read_only=True, autocommit=True) as queue,
         connect(dsns.require(Purpose.RESULTS), read_only=True, autocommit=True) as results,
@@ -213,15 +281,4 @@ def _compare(settings: Settings, dsns: Dsns) -> None:
         if dsn := dsns.by_purpose.get(Purpose.DAGSTER):
             dagster = stack.enter_context(connect(dsn, read_only=True, autocommit=True))
         lake = open_lake(settings)
-        records = read_records(queue, results, lake.complete_drops(), lake.viewings(), dagster)
-    found = compare(records)
-    for each in found:
-        out.print(str(each), style="red" if each.is_error else "yellow", markup=False, soft_wrap=True)
-    if any(each.is_error for each in found):
-        raise DatabasesDisagree(
-            "the databases and the lake contradict each other",
-            "do what is said above; docs/environments.md has more on restoring one of them",
-        )
-    if not found:
-        days = f"{len(records.publications):,} published days, {len(records.state):,} tracked days"
-        out.print(f"The databases and the lake agree ({days}).")
+        return read_records(queue, results, lake.complete_drops(), lake.viewings(), dagster)

@@ -51,9 +51,9 @@ def webserver(
     from episodes_assets.dashboard.app import open_application
     from episodes_assets.dashboard.server import listening, serve
 
-    log_to_stderr()
-    logging.getLogger(audit.__name__).setLevel(logging.INFO)
     settings = load_settings()
+    log_to_stderr(settings.log_format)
+    logging.getLogger(audit.__name__).setLevel(logging.INFO)
     configuration = read_configuration(settings, host=host, port=port, is_read_only=read_only)
     dsns = ready_databases(settings)
     announce_open_hosts(settings)
@@ -84,11 +84,11 @@ def worker(
     from episodes_assets.worker.compute import TimeLimits
     from episodes_assets.worker.main import WorkerConfig, run_worker
 
-    log_to_stderr()
+    settings = load_settings()
+    log_to_stderr(settings.log_format)
     logging.getLogger("episodes_assets").setLevel(logging.INFO)
     # A held or retried message is logged by the ledger's side in one line.
     logging.getLogger("pgqueuer").setLevel(logging.DEBUG if verbose else logging.CRITICAL)
-    settings = load_settings()
     dsns = resolve_dsns(settings)
     if stop_with_parent is None:  # a parent has printed them itself
         announce_open_hosts(settings)

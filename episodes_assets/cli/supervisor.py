@@ -7,7 +7,6 @@ beside this Python. What is started is each command's to say.
 """
 
 import contextlib
-import io
 import os
 import signal
 import subprocess
@@ -28,7 +27,7 @@ from episodes_assets.errors import ProcessFailed
 from episodes_assets.failures import describe_exit
 from episodes_assets.postgres.databases import FLEET
 from episodes_assets.postgres.dsn import Dsns
-from episodes_assets.private_files import make_folder, private_opener
+from episodes_assets.private_files import LogFile, make_folder
 from episodes_assets.settings import Settings, with_settings
 
 STOP_SECONDS = 30.0
@@ -146,13 +145,14 @@ class Restarts:
         self._due.append((now + pause, child))
         return pause
 
-    def start_due(self) -> None:
-        """Start those whose pause is over."""
+    def start_due(self) -> list[str]:
+        """Start those whose pause is over; returns their names."""
         now = time.monotonic()
         due = [child for at, child in self._due if at <= now]
         self._due = [(at, child) for at, child in self._due if at > now]
         for child in due:
             self._group.start(child.name, child.argv, child.env)
+        return [child.name for child in due]
 
 
 def _kill_group(child: Child) -> None:
@@ -181,6 +181,24 @@ def worker_environment(settings: Settings, dsns: Dsns) -> dict[str, str]:
 
 
 @contextmanager
+def log_files(folder: Path, names: Sequence[str]) -> Iterator[LineSink]:
+    """Write the output of processes to logs in a folder, one for each, during the block.
+
+    Yields:
+        Takes their lines.
+    """
+    with contextlib.ExitStack() as stack:
+        files = {
+            name: stack.enter_context(contextlib.closing(LogFile(folder / f"{name}.log"))) for name in names
+        }
+
+        def write(name: str, line: str) -> None:
+            files[name].write(escaped(line))
+
+        yield write
+
+
+@contextmanager
 def temporary_workers(settings: Settings, dsns: Dsns, count: int) -> Iterator[None]:
     """Run worker processes of this command during the block; their logs go to the home.
 
@@ -191,21 +209,11 @@ def temporary_workers(settings: Settings, dsns: Dsns, count: int) -> Iterator[No
         yield
         return
     folder = make_folder(settings.home / "logs")
-    with contextlib.ExitStack() as stack:
-        files = {
-            f"worker-{number}": stack.enter_context(_append(folder / f"worker-{number}.log"))
-            for number in range(1, count + 1)
-        }
-
-        def to_file(name: str, line: str) -> None:
-            # The file may be closed when a stopped worker prints its last lines, or the disk may be full: the
-            # worker must not block.
-            with contextlib.suppress(ValueError, OSError):
-                files[name].write(f"{escaped(line)}\n".encode())
-
-        group = ProcessGroup(to_file)
+    names = [f"worker-{number}" for number in range(1, count + 1)]
+    with log_files(folder, names) as write, contextlib.ExitStack() as stack:
+        group = ProcessGroup(write)
         stack.callback(group.stop)
-        for name in files:
+        for name in names:
             group.start(name, worker_argv(), worker_environment(settings, dsns))
         ended = threading.Event()
         restarts = Restarts(group)
@@ -244,11 +252,6 @@ def _last_error(log: Path) -> str:
         if last.startswith("error: "):
             return f" ({last.removeprefix('error: ')})"
     return ""
-
-
-def _append(path: Path) -> io.FileIO:
-    """Without a buffer: what a full disk refuses is lost, and does not fail again when the file is closed."""
-    return open(path, "ab", buffering=0, opener=private_opener)
 
 
 def program(name: str) -> list[str]:

@@ -1,10 +1,12 @@
 """`episodes up`: the whole system until Ctrl-C.
 
-It starts and stops the processes. The socket and the workspace file by which they find the code location lie
-in a folder for this user alone. What each process does is in `serve`, `defs/` and `worker/`.
+It starts and stops the processes; what it shows of them is `overview`. The socket and the workspace file by
+which they find the code location lie in a folder for this user alone. What each process does is in `serve`,
+`defs/` and `worker/`.
 """
 
 import contextlib
+import datetime as dt
 import os
 import signal
 import socket
@@ -15,6 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -24,7 +27,7 @@ import yaml
 from rich.text import Text
 
 from episodes_assets.accounts.users import add_first_operator
-from episodes_assets.cli.console import child_line, out
+from episodes_assets.cli.console import block, out
 from episodes_assets.cli.context import (
     announce_open_hosts,
     only_system,
@@ -32,11 +35,13 @@ from episodes_assets.cli.context import (
     ready_databases,
     refuse_writable_input,
 )
+from episodes_assets.cli.overview import ENDED, Overview, read_attention
 from episodes_assets.cli.supervisor import (
     Child,
     ProcessGroup,
     Restarts,
     episodes_argv,
+    log_files,
     program,
     worker_argv,
     worker_environment,
@@ -47,7 +52,7 @@ from episodes_assets.postgres import embedded
 from episodes_assets.postgres.connect import connect_to_write
 from episodes_assets.postgres.databases import ORCHESTRATOR, WEBSERVER, Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
-from episodes_assets.private_files import write_file
+from episodes_assets.private_files import make_folder, write_file
 from episodes_assets.settings import PROJECT_FOLDER, Settings, load_settings
 from episodes_assets.user_files import require_standard_output
 
@@ -55,16 +60,25 @@ LOOPBACK = "127.0.0.1"
 WATCH_SECONDS = 1.0
 READY_SECONDS = 120.0
 LONGEST_SOCKET_PATH = 107
-_COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green")
+HEALTH_SECONDS = 5.0
+ATTENTION_SECONDS = 15.0
+RUNNING, GOOD = "is running", "green"
 
 
 def up(
     port: Annotated[int, typer.Option(min=1, max=65_535, help="Of the web UI.")] = 3000,
     workers: Annotated[int, typer.Option(min=0, max=64, help="Worker processes.")] = 2,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print all that the processes print.")
+    ] = False,
 ) -> None:
     """Run the whole system until Ctrl-C: databases, code location, daemon, web UI and workers.
 
-    Each line of output is prefixed with its process. The UI listens on this machine only and asks for a
+    The screen shows each process, the address and what needs attention; where the output is no terminal, a
+    line is printed for each change of these. All that the processes print is in a log for each in the home's
+    folder `logs`, which rotates; --verbose prints it as well, each line prefixed with its process.
+
+    The UI listens on this machine only and asks for a
     login; the first start makes an operator and prints the password, once. The daily
     schedule is off until you switch it on in the UI; the sensors are on. A process that ends is
     started again, the embedded PostgreSQL included, ever later if it ends as soon as it begins; but if the
@@ -81,22 +95,44 @@ def up(
         folder = prepare_dagster_home(settings)
         _require_free(port)
         if settings.password_login:
-            _announce_first_operator(settings, dsns)
-        _run(settings, dsns, folder, configuration, workers)
+            _announce_operator(settings, dsns)
+        _run(settings, dsns, folder, configuration, workers, is_verbose=verbose)
     out.print("All processes have stopped.")
 
 
-def _run(settings: Settings, dsns: Dsns, folder: Path, configuration: Configuration, workers: int) -> None:
+def _run(
+    settings: Settings,
+    dsns: Dsns,
+    folder: Path,
+    configuration: Configuration,
+    workers: int,
+    *,
+    is_verbose: bool,
+) -> None:
     stopping, ready = threading.Event(), threading.Event()
-    group = ProcessGroup(_PrefixedOutput(workers), die_with_us=True)
-    with _stopped_by_signals(stopping), private_socket_path() as code_socket:
+    names = ["code", "daemon", "ui", *(f"worker-{number}" for number in range(1, workers + 1))]
+    logs = make_folder(settings.home.resolve() / "logs")
+    with (
+        _stopped_by_signals(stopping),
+        private_socket_path() as code_socket,
+        log_files(logs, names) as write,
+        Overview(configuration.address, names, logs, write, is_verbose=is_verbose) as overview,
+    ):
+        group = ProcessGroup(overview.take_line, die_with_us=True)
         try:
-            _start(group, stopping, settings, dsns, folder, code_socket, configuration.port, workers)
-            threading.Thread(target=_announce, args=(configuration, stopping, ready), daemon=True).start()
+            _start(
+                group, stopping, settings, dsns, folder, code_socket, configuration.port, workers, overview
+            )
+            for look in (
+                partial(_watch_health, configuration, stopping, ready, overview),
+                partial(_watch_days, settings, dsns, stopping, overview),
+            ):
+                threading.Thread(target=look, daemon=True).start()
             database = embedded.start(settings.home) if dsns.is_embedded else None
-            _watch(group, stopping, ready, database)
+            _watch(group, stopping, ready, database, overview)
         finally:
-            out.print("Stopping ...")
+            stopping.set()
+            overview.stop()
             group.stop()
 
 
@@ -117,19 +153,22 @@ def private_socket_path() -> Iterator[Path]:
         yield path
 
 
-def _announce_first_operator(settings: Settings, dsns: Dsns) -> None:
+def _announce_operator(settings: Settings, dsns: Dsns) -> None:
     """Add the first operator where there is no user, and print the password, this once."""
     with connect_to_write(
         dsns.require(Purpose.DASHBOARD), Database.DAGSTER, settings.environment, autocommit=True
     ) as connection:
-        add_first_operator(connection, _show_first_operator)
+        if not add_first_operator(connection, _show_first_operator):
+            out.print(
+                "`episodes users list` shows who may sign in, `episodes users password NAME` sets a password."
+            )
 
 
 def _show_first_operator(name: str, password: str) -> None:
     out.print(
         Text.assemble(
             "Sign in as ", (name, "bold"), " with the password ", (password, "bold"),
-            " (shown this once; `episodes users` makes others)",
+            " (shown this once; `episodes users password ", name, "` sets another)",
         ),
         soft_wrap=True,
     )  # fmt: skip
@@ -144,6 +183,7 @@ def _start(
     code_socket: Path,
     port: int,
     workers: int,
+    overview: Overview,
 ) -> None:
     # Not in the home: Dagster's daemon reads the file again each minute, and would follow another system's.
     workspace = code_socket.with_name("workspace.yaml")
@@ -157,30 +197,42 @@ def _start(
     # No process holds a DSN that its work does not need.
     orchestrator = {**home, **dsns.environment(ORCHESTRATOR)}
     only_dagster = {**home, **dsns.environment([Purpose.DAGSTER])}
+    logging = ["--log-format", "json"] if settings.log_format == "json" else []
+    overview.change("code", "is starting")
     group.start(
         "code",
         [*program("dagster"), "api", "grpc", "--module-name", "episodes_assets.definitions",
          # Without it, modules of the current folder would come first.
          "--working-directory", str(PROJECT_FOLDER),
-         "--socket", str(code_socket), "--location-name", "episodes_assets"],
+         "--socket", str(code_socket), "--location-name", "episodes_assets", *logging],
         orchestrator,
     )  # fmt: skip
-    _wait_for_code(group, code_socket, stopping)
-    group.start("daemon", [*program("dagster-daemon"), "run", "--workspace", str(workspace)], only_dagster)
+    _wait_for_code(group, code_socket, stopping, overview)
+    overview.change("code", RUNNING, GOOD)
+    group.start(
+        "daemon",
+        [*program("dagster-daemon"), "run", "--workspace", str(workspace), *logging],
+        only_dagster,
+    )
+    overview.change("daemon", RUNNING, GOOD)
     group.start(
         "ui",
         episodes_argv("webserver", "--workspace", str(workspace), "--host", LOOPBACK, "--port", str(port)),
         {**home, **dsns.environment(WEBSERVER)},
     )
+    overview.change("ui", "is starting")
     for number in range(1, workers + 1):
         group.start(
             f"worker-{number}",
             worker_argv(),
             worker_environment(settings, dsns),
         )
+        overview.change(f"worker-{number}", RUNNING, GOOD)
 
 
-def _wait_for_code(group: ProcessGroup, code_socket: Path, stopping: threading.Event) -> None:
+def _wait_for_code(
+    group: ProcessGroup, code_socket: Path, stopping: threading.Event, overview: Overview
+) -> None:
     """Wait until the code location answers: without it, daemon and UI would log long errors.
 
     Raises:
@@ -193,10 +245,11 @@ def _wait_for_code(group: ProcessGroup, code_socket: Path, stopping: threading.E
             probe.connect(str(code_socket))
             return
         for child in group.forget_ended():
-            raise _explain_end(child)
+            raise _explain_end(child, overview)
         if time.monotonic() > deadline:
             raise ProcessFailed(
-                f"the code location did not answer within {READY_SECONDS:g} s", "read its lines above"
+                f"the code location did not answer within {READY_SECONDS:g} s",
+                f"read {overview.log_of('code')}",
             )
 
 
@@ -205,6 +258,7 @@ def _watch(
     stopping: threading.Event,
     ready: threading.Event,
     database: embedded.EmbeddedServer | None,
+    overview: Overview,
 ) -> None:
     """Restart processes that end, and an embedded PostgreSQL, until the system is stopped.
 
@@ -217,17 +271,26 @@ def _watch(
     restarts = Restarts(group)
     while not stopping.wait(WATCH_SECONDS):
         if database is not None and database.ensure_running():
-            out.print("The embedded PostgreSQL had ended; it has been started again")
+            overview.say("The embedded PostgreSQL had ended; it has been started again")
         for child in group.forget_ended():
             if not (ready.is_set() or child.name.startswith("worker-")):
-                raise _explain_end(child)
+                raise _explain_end(child, overview)
             pause = restarts.plan(child)
-            out.print(f"{child.name} ended with {child.process.returncode}; starting it again in {pause:g} s")
-        restarts.start_due()
+            overview.change(
+                child.name,
+                f"{ENDED} {child.process.returncode}; starting it again in {pause:g} s",
+                "bold red",
+            )
+        for name in restarts.start_due():
+            overview.change(name, RUNNING, GOOD)
 
 
-def _explain_end(child: Child) -> ProcessFailed:
-    return ProcessFailed(f"{child.name} ended with {child.process.returncode}", "read its lines above")
+def _explain_end(child: Child, overview: Overview) -> ProcessFailed:
+    """The error for a process without which nothing goes on; the last that it has said is printed."""
+    out.print(block(overview.last_lines(child.name)), soft_wrap=True)
+    return ProcessFailed(
+        f"{child.name} ended with {child.process.returncode}", f"read {overview.log_of(child.name)}"
+    )
 
 
 @contextlib.contextmanager
@@ -246,33 +309,33 @@ def _stopped_by_signals(stopping: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-class _PrefixedOutput:
-    """Prints lines with the name of their process, in a colour of its own on a terminal."""
-
-    def __init__(self, workers: int) -> None:
-        names = ["code", "daemon", "ui", *(f"worker-{n}" for n in range(1, workers + 1))]
-        self._styles = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(names)}
-        self._width = max(map(len, names))
-        self._lock = threading.Lock()
-
-    def __call__(self, name: str, line: str) -> None:
-        prefix = Text(f"{name:<{self._width}} | ", style=self._styles[name])
-        with self._lock:
-            out.print(prefix + child_line(line), soft_wrap=True)
-
-
-def _announce(configuration: Configuration, stopping: threading.Event, ready: threading.Event) -> None:
+def _watch_health(
+    configuration: Configuration, stopping: threading.Event, ready: threading.Event, overview: Overview
+) -> None:
+    """Say when the system is ready, and from then on, while it does not answer, that it does not."""
     began = time.monotonic()
     has_warned = False
-    while not stopping.wait(0.5):
+    while not stopping.wait(HEALTH_SECONDS if ready.is_set() else 0.5):
         if _is_healthy(configuration):
-            ready.set()
-            out.print(f"The UI is ready: {configuration.address}  (Ctrl-C stops everything)", style="bold")
-            return
-        if not has_warned and time.monotonic() - began > READY_SECONDS:
+            if not ready.is_set():
+                ready.set()
+                overview.say(
+                    f"The UI is ready: {configuration.address}  (Ctrl-C stops everything)", style="bold"
+                )
+            overview.change("ui", RUNNING, GOOD)
+        elif ready.is_set():
+            # Not while a process of it is being started again, which shows by itself.
+            overview.change("ui", f"is not well; the reason is in {overview.log_of('ui')}", "bold red")
+        elif not has_warned and time.monotonic() - began > READY_SECONDS:
             has_warned = True
             health = f"{configuration.address}/healthz"
-            out.print(f"Not ready after {READY_SECONDS:g} s: read the lines above, and {health}")
+            overview.say(f"Not ready after {READY_SECONDS:g} s: read {overview.log_of('ui')}, and {health}")
+
+
+def _watch_days(settings: Settings, dsns: Dsns, stopping: threading.Event, overview: Overview) -> None:
+    """Show what the databases say that needs attention."""
+    while not stopping.wait(ATTENTION_SECONDS):
+        overview.attend(read_attention(settings, dsns, dt.datetime.now(dt.UTC)))
 
 
 def _is_healthy(configuration: Configuration) -> bool:

@@ -4,6 +4,8 @@
 `schedules` and `sensors`.
 """
 
+import datetime as dt
+
 import dagster as dg
 from pydantic import Field
 
@@ -13,6 +15,7 @@ from episodes_assets.defs.partitions import daily
 from episodes_assets.defs.profiles import PROFILE_TAG
 from episodes_assets.defs.resources import QueueDatabase
 from episodes_assets.defs.steps import NO_OPTIONS, RunOptions, as_dagster_failure
+from episodes_assets.defs.storage import prune_run_events
 from episodes_assets.ledger import held
 from episodes_assets.ledger.held import cancel_day
 from episodes_assets.ledger.held import retry_held_jobs as retry
@@ -179,24 +182,29 @@ publish_day = dg.define_asset_job(
 
 
 @dg.op(
-    description="Delete old rows of PgQueuer's log of finished messages, old profiles, and workers that are "
-    "gone.",
+    description="Delete old rows of PgQueuer's log of finished messages, old profiles, old events of runs, "
+    "and workers that are gone.",
     config_schema=NO_OPTIONS,
 )
 def prune_message_log_op(
     context: dg.OpExecutionContext, queue_database: QueueDatabase, settings: dg.ResourceParam[Settings]
 ) -> None:
-    """Prune PgQueuer's log."""
+    """Prune the queue's and Dagster's logs."""
     with queue_database.connect() as connection:
         rows = prune(connection, settings.queue_log_days)
         workers = forget_dead_workers(connection)
         old = prune_profiles(connection, settings.profile_days)
-    context.log.info(f"{rows:,} log rows and {old:,} profiles deleted, {workers:,} workers forgotten")
+    before = dt.datetime.now(dt.UTC) - dt.timedelta(days=settings.run_log_days)
+    events = prune_run_events(context.instance, before)
+    context.log.info(
+        f"{rows:,} log rows, {old:,} profiles and {events:,} events of runs deleted,"
+        f" {workers:,} workers forgotten"
+    )
 
 
 @dg.job(
-    description="Keep PgQueuer's log of finished messages, profiles, and the list of workers from growing "
-    "for ever."
+    description="Keep PgQueuer's log of finished messages, profiles, Dagster's event log, and the list of "
+    "workers from growing for ever."
 )
 def prune_message_log() -> None:
     """Prune PgQueuer's log."""

@@ -48,7 +48,7 @@ class InputDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
         return dsn
 
 
-class _OwnDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
+class OwnDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
     """One of our own databases; a subclass says through which role."""
 
     settings: dg.ResourceDependency[Settings]
@@ -87,16 +87,22 @@ class _OwnDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
             yield connection
 
 
-class QueueDatabase(_OwnDatabase):
+class QueueDatabase(OwnDatabase):
     """The queue database, through the orchestrator's role."""
 
     _purpose: ClassVar[Purpose] = Purpose.QUEUE
 
 
-class ResultsDatabase(_OwnDatabase):
+class ResultsDatabase(OwnDatabase):
     """The results database, through the publisher's role."""
 
     _purpose: ClassVar[Purpose] = Purpose.RESULTS
+
+
+class DagsterDatabase(OwnDatabase):
+    """Dagster's own database, through its role; for restore points alone."""
+
+    _purpose: ClassVar[Purpose] = Purpose.DAGSTER
 
 
 class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -142,6 +148,7 @@ def build_resources(read_settings: Callable[[], Settings]) -> dict[str, Any]:
         "input_database": InputDatabase(settings=settings),
         "queue_database": QueueDatabase(settings=settings),
         "results_database": ResultsDatabase(settings=settings),
+        "dagster_database": DagsterDatabase(settings=settings),
         "lake": Lake(settings=settings),
         "io_manager": _nothing_stored,
     }

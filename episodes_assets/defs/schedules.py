@@ -115,7 +115,8 @@ nightly_pruning = dg.ScheduleDefinition(
     cron_schedule="30 3 * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="At 03:30 UTC, prune PgQueuer's log. On by default.",
+    description="At 03:30 UTC, prune PgQueuer's log, old profiles, and what old runs have logged. On by "
+    "default.",
 )
 
 SCHEDULES = (daily_plan, nightly_pruning)

@@ -4,15 +4,19 @@
 to export first. The storage reads its DSN as SQLAlchemy does: always a URL, which names the driver as well.
 
 It records with each run and backfill who launched it, as `launches` says, and that this process lives, as
-`postgres/processes.py` says.
+`postgres/processes.py` says; and old events of runs are pruned from it.
 """
 
+import datetime as dt
 from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
+import sqlalchemy
 from dagster import get_dagster_logger
 from dagster._core.execution.backfill import PartitionBackfill
+from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.tags import BACKFILL_ID_TAG, REPOSITORY_LABEL_TAG
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
@@ -116,6 +120,45 @@ def to_sqlalchemy_url(dsn: str) -> str:
         query={**parts, "plugin": _PLUGIN},
     )
     return url.render_as_string(hide_password=False)
+
+
+_PRUNED_AT_ONCE = 20_000
+
+
+def prune_run_events(instance: dg.DagsterInstance, before: dt.datetime) -> int:
+    """Delete what runs have logged step by step until a time; what the UI says of assets stays.
+
+    Materialisations and observations stay for ever, as do the runs themselves. The results of checks are kept
+    in a table of their own.
+
+    Args:
+        instance: Dagster's.
+        before: The time.
+
+    Returns:
+        How many events were deleted.
+    """
+    storage = instance.event_log_storage
+    if not isinstance(storage, SqlEventLogStorage):  # of a test, in memory
+        return 0
+    events = SqlEventLogStorageTable.c
+    until = before.astimezone(dt.UTC).replace(tzinfo=None)
+    later = sqlalchemy.select(events.id).where(events.timestamp >= until).order_by(events.id).limit(1)
+    bounds = sqlalchemy.select(sqlalchemy.func.min(events.id), sqlalchemy.func.max(events.id))
+    deleted = 0
+    with storage.index_connection() as connection:
+        first, last = connection.execute(bounds).one()
+        if first is None:
+            return 0
+        # By id, which has an index; the time has none.
+        end = connection.execute(later).scalar() or last + 1
+        for start in range(first, end, _PRUNED_AT_ONCE):
+            upto = min(start + _PRUNED_AT_ONCE, end)
+            pruned = SqlEventLogStorageTable.delete().where(
+                events.id >= start, events.id < upto, events.timestamp < until, events.asset_key.is_(None)
+            )
+            deleted += connection.execute(pruned).rowcount
+    return deleted
 
 
 class EpisodesDagsterStorage(DagsterPostgresStorage):

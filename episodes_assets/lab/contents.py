@@ -100,7 +100,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
     },
     "published.results": {"all": "made anew from the outcomes, and compared by their checksum"},
     "published.episodes": {"all": "dropped: titles are in the drops"},
-    **dict.fromkeys(("published.history", "published.repairs"), _ALL_DROPPED),
+    **dict.fromkeys(("published.history", "published.repairs", "published.restore_points"), _ALL_DROPPED),
 }  # fmt: skip
 NEVER_TAKEN = (
     "users, sessions, tokens, login attempts and the audit log",

@@ -349,7 +349,7 @@ def read_recorded_plans(queue: Connection) -> tuple[list[RecordedPlan], int]:
     plans = [
         replace(plan, succeeded=plan.succeeded - unfinished[plan.plan_id])
         if plan.plan_id in unfinished
-        else plan
+        else replace(plan, is_done=True)
         for plan in plans
     ]
     last = queue.execute(

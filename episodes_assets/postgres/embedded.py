@@ -61,7 +61,7 @@ from episodes_assets.postgres.cluster import (
     suits_a_socket,
 )
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.private_files import lock, make_folder, open_file, write_file
+from episodes_assets.private_files import lock, make_folder, open_file, rotate_log, write_file
 
 ADMINISTRATOR = "postgres"
 START_SECONDS = 120.0
@@ -102,7 +102,7 @@ class EmbeddedServer:
         return accepts_connections(self.socket_folder)
 
     def ensure_running(self) -> bool:
-        """Start it again if it is not running; DSNs that were handed out stay valid.
+        """Start it again if it is not running, and rotate its log; DSNs that were handed out stay valid.
 
         Returns:
             Whether it had to be started.
@@ -114,6 +114,8 @@ class EmbeddedServer:
         for process in _started:
             process.poll()
         if self.is_running():
+            with contextlib.suppress(OSError):
+                rotate_log(_log_of(self.home), is_held_open=True)
             return False
         with _explaining_errors(self.home), lock(self.home / "postgres.lock"):
             found = _bring_up(find_cluster(self.home), self._passwords, self.socket_folder)
@@ -335,6 +337,7 @@ def _run(cluster: Cluster, argv: Sequence[str], statement: str = "") -> None:
 def _appended_log(home: Path) -> IO[str]:
     log = _log_of(home)
     make_folder(log.parent)
+    rotate_log(log, is_held_open=True)
     return open_file(log, "a")
 
 

@@ -36,6 +36,7 @@ COMMANDS = [
     ("db", "stamp"),
     ("db", "finish"),
     ("drain",),
+    ("db", "check"),
     ("input", "generate"),
     ("input", "load"),
     ("state", "export"),

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from episodes_assets.cli import die_with_parent, supervisor, up
+from episodes_assets.cli.overview import Overview
 from episodes_assets.cli.supervisor import ProcessGroup, Restarts, temporary_workers
 from episodes_assets.dashboard.configuration import read_configuration
 from episodes_assets.errors import ProcessFailed
@@ -63,12 +64,19 @@ def test_workers_of_a_command_that_end_at_once_are_started_again(
     assert "worker-1 ended with 3; starting it again in 0.1 s. What it said:" in capfd.readouterr().err
 
 
-def test_a_code_location_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def overview(logs: Path, *names: str) -> Overview:
+    return Overview("http://here", names, logs, lambda *_: None, is_verbose=False)
+
+
+def test_a_code_location_that_does_not_answer_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(up, "READY_SECONDS", 0.1)
     with up.private_socket_path() as code_socket, socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(code_socket))  # and does not listen
-        with pytest.raises(ProcessFailed, match="the code location did not answer within"):
-            up._wait_for_code(ProcessGroup(lambda *_: None), code_socket, threading.Event())
+        group, shown = ProcessGroup(lambda *_: None), overview(tmp_path, "code")
+        with pytest.raises(ProcessFailed, match=f"did not answer within 0.1 s: read {tmp_path}/code.log"):
+            up._wait_for_code(group, code_socket, threading.Event(), shown)
 
 
 def test_a_system_that_is_ready_late_is_announced_all_the_same(
@@ -82,6 +90,7 @@ def test_a_system_that_is_ready_late_is_announced_all_the_same(
             self.end_headers()
 
     monkeypatch.setattr(up, "READY_SECONDS", 0.1)
+    monkeypatch.setattr(up, "HEALTH_SECONDS", 0.1)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Health)
     configuration = read_configuration(
         load_settings(home=tmp_path), host="127.0.0.1", port=server.server_port
@@ -89,18 +98,29 @@ def test_a_system_that_is_ready_late_is_announced_all_the_same(
     ready = threading.Event()
     with server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        announcing = threading.Thread(target=up._announce, args=(configuration, threading.Event(), ready))
-        announcing.start()
+        stopping, shown = threading.Event(), overview(tmp_path, "ui")
+        watching = threading.Thread(target=up._watch_health, args=(configuration, stopping, ready, shown))
+        watching.start()
         said, deadline = "", time.monotonic() + 30
         while "Not ready after 0.1 s" not in said:
             assert time.monotonic() < deadline
             assert not ready.is_set()
             said += capfd.readouterr().out
         is_well.set()
-        announcing.join(30)
+        assert ready.wait(30)
+        said = ""
+        while "ui is running" not in said:
+            assert time.monotonic() < deadline
+            said += capfd.readouterr().out
+        assert "The UI is ready" in said
+        # From then on as well.
+        is_well.clear()
+        while f"ui is not well; the reason is in {tmp_path}/ui.log" not in said:
+            assert time.monotonic() < deadline
+            said += capfd.readouterr().out
+        stopping.set()
+        watching.join(30)
         server.shutdown()
-    assert ready.is_set()
-    assert "The UI is ready" in capfd.readouterr().out
 
 
 STARTS_ONE = """

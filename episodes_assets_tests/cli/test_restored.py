@@ -139,6 +139,31 @@ def test_results_of_an_earlier_moment_are_seen_and_rebuilt(worked: System) -> No
 
 
 @pytest.mark.slow
+def test_results_of_a_moment_before_a_day_was_worked_again_are_seen(worked: System) -> None:
+    with restored(worked, "results"):
+        work(worked, 2, 2, rework=True)
+    told, _ = output("db", "check")
+    assert "`queue` has worked a later plan than the one that 2018-03-02 was published from" in told
+    work(worked, 2, 2)
+    assert AGREE in output("db", "check")[0]
+
+
+@pytest.mark.slow
+def test_dagster_of_an_earlier_moment_is_seen_and_told_of_the_days(worked: System) -> None:
+    with restored(worked, "dagster"):
+        work(worked, 3, 4)
+        published = worked.published().to_csv()
+    worked.dagster.dispose()
+    vars(worked).pop("dagster")
+    told, _ = output("db", "check")
+    assert "  days: 2018-03-03 to 2018-03-04\n" in told
+    assert "`episodes backfill 2018-03-03 2018-03-04` records them" in told
+    work(worked, 3, 4)
+    assert AGREE in output("db", "check")[0]
+    assert worked.published().to_csv() == published
+
+
+@pytest.mark.slow
 def test_a_newer_drop_is_told_and_a_lost_one_is_a_contradiction(worked: System) -> None:
     drop = worked.query("input", "SELECT min(epid) FROM episodes WHERE batch_date = %s", [day(1)])
     worked.query("input", "DELETE FROM episodes WHERE batch_date = %s AND epid = %s", [day(1), drop[0][0]])

@@ -147,8 +147,14 @@ def test_a_backfill_through_the_daemon_publishes_what_a_range_does(system: Syste
     text = log.read_text()
     assert "All processes have stopped." in text
     assert not code_socket.parent.exists()
+    # What the processes print is in their logs, and not on the screen.
+    assert len(text.splitlines()) < 25
     for name in ("code", "daemon", "ui", "worker-1", "worker-2"):
-        assert f"{name:<8} | " in text
+        assert f"{name} is running" in text
+        written = system.home / "logs" / f"{name}.log"
+        assert stat.S_IMODE(written.stat().st_mode) == 0o600
+        assert written.stat().st_size > 0
+    assert "fan_out skipped" in (system.home / "logs" / "daemon.log").read_text()
 
     # A rerun changes nothing, and worked again from nothing the days have the same rows.
     with system.workers(2):

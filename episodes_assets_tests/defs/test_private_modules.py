@@ -38,6 +38,8 @@ REASONS = {
     },
     "defs/storage.py": {
         "dagster._core.execution.backfill": "the type of what the run storage is given for a backfill",
+        "dagster._core.storage.event_log.schema": "the table of events, of which no public call deletes some",
+        "dagster._core.storage.event_log.sql_event_log": "whether events are stored in that table",
         "dagster._core.storage.tags": "the tag by which a backfill marks its runs",
         "dagster._serdes": "the type of what `dagster.yaml` configures a storage with",
         "dagster_postgres.run_storage": "the run storage that ours extends by a tag",

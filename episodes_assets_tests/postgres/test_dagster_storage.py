@@ -1,7 +1,11 @@
-"""The connections that Dagster's storage keeps."""
+"""The connections that Dagster's storage keeps, and which of its events it keeps."""
+
+import datetime as dt
 
 import dagster as dg
+import pytest
 
+from episodes_assets.defs.storage import prune_run_events
 from episodes_assets_tests.accounts.database import until
 from episodes_assets_tests.support.system import System
 
@@ -36,3 +40,38 @@ def test_connections_that_the_server_has_ended_are_made_anew(system: System) -> 
         assert dg.materialize([reported], instance=instance).success
         assert instance.get_run_by_id(run.run_id) is not None
         assert not {*ended} & {*system.query("dagster", SESSIONS)}
+
+
+@dg.asset_check(asset=reported)
+def is_reported() -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(passed=True, metadata={"seen": 3})
+
+
+@pytest.mark.long
+def test_old_events_of_runs_are_pruned_and_what_is_known_of_assets_stays(system: System) -> None:
+    before = dt.datetime.now(dt.UTC) - dt.timedelta(days=90)
+    checked = dg.AssetCheckKey(reported.key, "is_reported")
+    with dg.DagsterInstance.get() as instance:
+        assert prune_run_events(instance, before) == 0
+        old, new = (dg.materialize([reported, is_reported], instance=instance).run_id for _ in range(2))
+        system.query(
+            "dagster",
+            "UPDATE dagster.event_logs SET timestamp = timestamp - interval '91 days' WHERE run_id = %s",
+            [old],
+        )
+        logged = [len(instance.all_logs(run)) for run in (old, new)]
+        pruned = prune_run_events(instance, before)
+        kept = instance.all_logs(old)
+        assert {event.dagster_event_type for event in kept} == {
+            dg.DagsterEventType.ASSET_MATERIALIZATION,
+            dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
+        }
+        assert pruned == logged[0] - len(kept)
+        assert len(instance.all_logs(new)) == logged[1]
+        assert len(instance.fetch_materializations(reported.key, limit=9).records) == 2
+        run = instance.get_run_by_id(old)
+        assert run is not None
+        assert run.is_success
+        history = instance.event_log_storage.get_asset_check_execution_history(checked, limit=9)
+        assert [each.run_id for each in history] == [new, old]
+        assert prune_run_events(instance, before) == 0

@@ -19,6 +19,7 @@ import pytest
 
 from episodes_assets import private_files
 from episodes_assets.cli import up
+from episodes_assets.cli.overview import Overview
 from episodes_assets.cli.supervisor import ProcessGroup
 from episodes_assets.errors import DatabaseUnreachable, LockTimeout
 from episodes_assets.postgres import cluster as postgres_cluster
@@ -26,6 +27,7 @@ from episodes_assets.postgres import embedded
 from episodes_assets.postgres.cluster import Account, Cluster, Programs, find_cluster, programs_for_initdb
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.postgres.provision.status import ready_databases
+from episodes_assets.private_files import LOG_BYTES, older_log
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.support.other_user import do_as, needs_root, other_user, require_programs
 from episodes_assets_tests.support.system import throwaway
@@ -343,7 +345,10 @@ def watch(server: embedded.EmbeddedServer) -> tuple[threading.Thread, threading.
 
     def loop() -> None:
         try:
-            up._watch(ProcessGroup(lambda *_: None), stopping, threading.Event(), server)
+            overview = Overview(
+                "http://here", ["code"], server.home / "logs", lambda *_: None, is_verbose=False
+            )
+            up._watch(ProcessGroup(lambda *_: None), stopping, threading.Event(), server, overview)
         except DatabaseUnreachable as error:
             ended_with.append(error)
 
@@ -527,3 +532,17 @@ def test_a_cluster_that_its_user_cannot_reach_is_refused(start: Start, open_fold
         connection.execute("SELECT 1")
     postgres_cluster.stop_postmaster(moved / "data")
     shutil.rmtree(moved)
+
+
+@pytest.mark.long
+def test_the_log_of_a_running_server_is_rotated(start: Start, tmp_path: Path) -> None:
+    server = start(tmp_path / "home")
+    log = server.home / "logs" / "postgres.log"
+    with log.open("a") as file:
+        file.write("x" * LOG_BYTES)
+    assert not server.ensure_running()
+    assert older_log(log, 1).stat().st_size > LOG_BYTES
+    assert log.stat().st_size == 0
+    with admin(server) as connection:
+        connection.execute("DO $$ BEGIN RAISE LOG 'goes on'; END $$")
+    assert "goes on" in log.read_text()

@@ -34,7 +34,7 @@ TABLES = {
     ),
     "results": (
         "state.tracked_episodes", "state.tracked_days", "published.results", "published.days",
-        "published.history", "published.episodes",
+        "published.history", "published.episodes", "published.restore_points",
     ),
     "dagster": (
         "dashboard.users", "dashboard.sessions", "dashboard.service_tokens", "dashboard.login_attempts",
@@ -287,6 +287,11 @@ class GrowingTables:
                 f" SELECT date '{FINISHED_DAYS[0]}' + n - 1, 1, 1, 0, '', 'c', n, 'c', '1', '{{}}'"
                 f" FROM {plans}, generate_series(1, {times})",
             )
+        self.system.query(
+            "results",
+            "INSERT INTO published.restore_points (publication_id, name, day, databases)"
+            " SELECT publication_id, 'episodes', day, '{}' FROM published.history",
+        )
         self.system.query(
             "results",
             # Up to the day before the other one; nothing is tracked before that.

@@ -28,11 +28,17 @@ from episodes_assets.ledger.plans import (
     require_plan,
 )
 from episodes_assets.ledger.workers import Activity, WorkerName
+from episodes_assets.postgres.databases import Database
 from episodes_assets.profiling.engines import Sampling
 from episodes_assets.results import episode as results_episode
 from episodes_assets.results import publications, rows, state
 from episodes_assets.results.recompute import read_published_coverage
 from episodes_assets.results.repairs import RepairDecision, read_repairs, read_repairs_of_run
+from episodes_assets.results.restore_points import (
+    find_newest_restore_point,
+    make_restore_point,
+    read_restore_points,
+)
 from episodes_assets.results.rows import Order, Position, Selection
 from episodes_assets.results.verify import (
     find_damaged_state,
@@ -370,6 +376,14 @@ def cases(jobs: int) -> list[Case]:
             3,
             lambda to: publications.find_last_publication(to.results, THE_DAY),
         ),
+        Case(
+            "a restore point made",
+            "results",
+            6,
+            lambda to: make_restore_point(dict.fromkeys(Database, to.results), [THE_DAY]),
+        ),
+        Case("a day's restore points", "results", 3, lambda to: read_restore_points(to.results, THE_DAY)),
+        Case("the newest restore point", "results", 1, lambda to: find_newest_restore_point(to.results)),
         Case("a day's repairs", "results", 1, lambda to: read_repairs(to.results, THE_DAY)),
         Case("a run's repairs", "results", 1, lambda to: read_repairs_of_run(to.results, "run")),
         Case(

@@ -3,8 +3,9 @@
 Its statements are `results/publish.py`.
 """
 
+import contextlib
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -23,7 +24,7 @@ from episodes_assets.defs import tables
 from episodes_assets.defs.metadata import counts_by_day, days_table, image, links, table
 from episodes_assets.defs.partitions import daily, days_of, whole_range
 from episodes_assets.defs.profiles import profiled
-from episodes_assets.defs.resources import Lake, QueueDatabase, ResultsDatabase
+from episodes_assets.defs.resources import DagsterDatabase, Lake, OwnDatabase, QueueDatabase, ResultsDatabase
 from episodes_assets.defs.steps import (
     TEAM,
     Events,
@@ -37,8 +38,10 @@ from episodes_assets.errors import EpisodesError
 from episodes_assets.ledger import plans
 from episodes_assets.planning.throughput import MOST_POINTS
 from episodes_assets.postgres.connect import Connection
+from episodes_assets.postgres.databases import Database
 from episodes_assets.results import publications, publish
 from episodes_assets.results.publications import PublishedDay
+from episodes_assets.results.restore_points import make_restore_point
 from episodes_assets.results.rows import Order, Selection, read_page
 from episodes_assets.results.titles import record_titles
 from episodes_assets.results.verify import read_publication, read_publications
@@ -85,6 +88,7 @@ def published_results(
     context: dg.AssetExecutionContext,
     queue_database: QueueDatabase,
     results_database: ResultsDatabase,
+    dagster_database: DagsterDatabase,
     lake: Lake,
     settings: dg.ResourceParam[Settings],
 ) -> Events:
@@ -151,6 +155,34 @@ def published_results(
         },
         verdicts,
     )
+    # Dagster has recorded the materialisation when it asks for more.
+    databases = {
+        Database.DAGSTER: dagster_database,
+        Database.QUEUE: queue_database,
+        Database.RESULTS: results_database,
+    }
+    _make_restore_point(context, databases, [each.day for each in days])
+
+
+def _make_restore_point(
+    context: dg.AssetExecutionContext, databases: Mapping[Database, OwnDatabase], days: Sequence[dt.date]
+) -> None:
+    """Make a restore point; the days are published also where that is refused or does not succeed."""
+    try:
+        with contextlib.ExitStack() as stack:
+            servers = {name: stack.enter_context(each.connect()) for name, each in databases.items()}
+            made = make_restore_point(servers, days)
+    except EpisodesError as error:
+        context.log.warning(f"no restore point was made: {error}")
+        return
+    if made is None:
+        return
+    if made.databases:
+        context.log.info(f"restore point {made.name} in {', '.join(made.databases)}")
+    for database, reason in made.refused.items():
+        context.log.warning(
+            f"no restore point in {database}: {reason}; docs/backup.md says who may make them"
+        )
 
 
 def _record_titles(

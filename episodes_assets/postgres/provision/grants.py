@@ -176,7 +176,7 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
         "GRANT USAGE ON SCHEMA state, published TO {role}",
         "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA state, published TO {role}",
         # What was published and repaired stays on record.
-        "REVOKE UPDATE, DELETE ON published.history, published.repairs FROM {role}",
+        "REVOKE UPDATE, DELETE ON published.history, published.repairs, published.restore_points FROM {role}",
     ),
     # For explanations and labs. It sees the tracked state, which consumers do not.
     Purpose.RESULTS_READER: (
@@ -244,6 +244,9 @@ _LIMITS: dict[Purpose, tuple[str, ...]] = {
     Purpose.RESULTS_READER: ("temp_file_limit = '2GB'",),
     Purpose.CONSUMER: ("temp_file_limit = '8GB'",),
 }
+# Only a superuser may give it. All that a role can do with it is to write a name into the server's log.
+_MAKE_RESTORE_POINTS = "GRANT EXECUTE ON FUNCTION pg_catalog.pg_create_restore_point(text) TO {role}"
+_MARKERS = (Purpose.DAGSTER, Purpose.QUEUE, Purpose.RESULTS)
 # How much of the server's `max_connections` a role may have, in percent. Dagster's processes keep two each,
 # and their threads may need more at once. Roles that other teams use leave room for ours.
 _CONNECTIONS: dict[Purpose, int] = {
@@ -273,7 +276,8 @@ def rights(database: Database) -> dict[str, object]:
         for p in Purpose
         if p.database is database
     }
-    return {**given, "everybody": _NO_LARGE_OBJECTS}
+    markers = [p.value for p in _MARKERS if p.database is database]
+    return {**given, "everybody": _NO_LARGE_OBJECTS, "restore points": (_MAKE_RESTORE_POINTS, markers)}
 
 
 def _revocations(purpose: Purpose) -> tuple[str, ...]:
@@ -327,6 +331,8 @@ def grant(
         has_one_purpose = list(own.values()).count(role) == 1
         for statement in (*(_revocations(purpose) if has_one_purpose else ()), *_RIGHTS[purpose]):
             _run(admin, statement, names)
+        if is_superuser and purpose in _MARKERS:
+            _run(admin, _MAKE_RESTORE_POINTS, names)
         for setting in (*_SETTINGS[purpose], *(_LIMITS.get(purpose, ()) if is_superuser else ())):
             _run(admin, f"ALTER ROLE {{role}} IN DATABASE {{database}} SET {setting}", names)
 

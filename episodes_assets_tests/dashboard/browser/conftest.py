@@ -142,7 +142,7 @@ def _up(system: System, provider: Provider) -> Iterator[Running]:
     text = "".join(lines)
     assert "All processes have stopped." in text
     for name in PROCESSES:
-        assert f"{name:<8} | " in text
+        assert f"{name} is running" in text
 
 
 def _add_viewer(system: System) -> dict[str, str]:
