@@ -92,6 +92,16 @@ def count_alive(connection: Connection) -> int:
     return int(row[0]) if row else 0
 
 
+def count_by_release(connection: Connection) -> dict[str, int]:
+    """How many workers are alive, by the release that they run."""
+    rows = connection.execute(
+        "SELECT release, count(*) FROM ledger.workers"
+        " WHERE stopped_at IS NULL AND seen_at > now() - %s GROUP BY release ORDER BY count(*) DESC, release",
+        [ALIVE_FOR],
+    ).fetchall()
+    return {str(release): int(count) for release, count in rows}
+
+
 FORGET_AFTER = dt.timedelta(days=1)
 
 
