@@ -191,7 +191,8 @@ def _write_alerts(connection: Connection, decisions: Sequence[Decision], now: dt
             opened_at = coalesce(opened_at, CASE WHEN is_open THEN %(now)s END)
         FROM unnest(%(ids)s::bigint[], %(severities)s::text[], %(summaries)s::text[], %(details)s::text[],
             %(hints)s::text[], %(open)s::boolean[]) AS new (id, severity, summary, detail, hint, is_open)
-        WHERE alert_id = id
+        -- The second condition finds them by the key's index, whatever the planner does about the first.
+        WHERE alert_id = id AND alert_id = ANY (%(ids)s)
         """,
         {**_columns(still), "ids": [each.recorded.alert_id for each in still if each.recorded], "now": now},
     )

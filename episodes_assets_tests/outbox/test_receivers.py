@@ -1,22 +1,14 @@
 """Messages reach real mail and web servers that are down for a while: none is lost, and none comes twice."""
 
 import datetime as dt
-import json
 import logging
-import socket
 import ssl
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from email import message_from_bytes, policy
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from uuid import UUID
 
 import pytest
-from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+from aiosmtpd.smtp import AuthResult, LoginPassword
 
 from episodes_assets.alerts.conditions import Alert, Assessment, Kind, Severity
 from episodes_assets.alerts.lifecycle import LONGEST_PAUSE, ChannelName, Event
@@ -27,84 +19,18 @@ from episodes_assets.outbox.delivery import Budget, alert_people, deliver
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.support.certificates import certificate_for
+from episodes_assets_tests.support.receivers import (
+    HOST,
+    Mailbox,
+    Received,
+    free_port,
+    mail_server,
+    web_server,
+)
 
-HOST = "127.0.0.1"
 QUICK = Budget(seconds=20.0, timeout=5.0)
 KNOWN = {Kind.JOBS_HELD, Kind.DAYS_STALLED}
 SECRET = "xoxb-very-secret"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-@dataclass
-class Received:
-    """What a server accepted, and how it answers from now on."""
-
-    status: int = 200
-    messages: list[Any] = field(default_factory=list)
-    headers: list[dict[str, str]] = field(default_factory=list)
-    answers: bool = True
-
-
-@contextmanager
-def web_server(port: int, received: Received) -> Iterator[None]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            if received.status < 300:
-                received.messages.append(json.loads(body))
-                received.headers.append(dict(self.headers))
-            if not received.answers:  # accepted, and the answer is lost
-                self.close_connection = True
-                return
-            self.send_response(received.status)
-            self.send_header("Location", f"http://{HOST}:{port}/elsewhere")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        do_GET = do_POST  # noqa: N815
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            pass
-
-    server = ThreadingHTTPServer((HOST, port), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=[0.02], daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-@dataclass
-class Mailbox:
-    """Mails as a server took them; it can be told to refuse them for now."""
-
-    mails: list[Any] = field(default_factory=list)
-    logins: list[LoginPassword] = field(default_factory=list)
-    answer: str = "250 OK"
-
-    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
-        if self.answer.startswith("250"):
-            assert isinstance(envelope.content, bytes)
-            self.mails.append(message_from_bytes(envelope.content, policy=policy.default))
-        return self.answer
-
-
-@contextmanager
-def mail_server(port: int, mailbox: Mailbox, **options: Any) -> Iterator[None]:
-    server = Controller(mailbox, hostname=HOST, port=port, **options)
-    server.start()
-    try:
-        yield
-    finally:
-        server.stop()
 
 
 @dataclass
