@@ -140,7 +140,10 @@ def evaluate(
 
 
 def read_recorded(connection: Connection) -> list[Recorded]:
-    """All alerts that have not ended, with what each channel was told last."""
+    """All alerts that have not ended, with what each channel was told last.
+
+    Those of a kind that only another release knows are left to it.
+    """
     rows = connection.execute(
         """
         SELECT alerts.alert_id, key, kind, first_seen_at, opened_at, last.channel, last.event,
@@ -153,9 +156,9 @@ def read_recorded(connection: Connection) -> list[Recorded]:
                 ORDER BY message_id DESC LIMIT 1
             ) AS newest
         ) AS last ON true
-        WHERE resolved_at IS NULL ORDER BY alert_id
+        WHERE resolved_at IS NULL AND kind = ANY (%(kinds)s) ORDER BY alert_id
         """,
-        {"channels": list(ChannelName)},
+        {"channels": list(ChannelName), "kinds": list(Kind)},
     ).fetchall()
     found: dict[int, Recorded] = {}
     for alert_id, key, kind, first_seen_at, opened_at, channel, event, delivered_at in rows:

@@ -1,19 +1,25 @@
 """`episodes alerts`: what is open and what to do; each channel is tried with a message."""
 
 import datetime as dt
+import subprocess
+import time
 
+import psutil
 import pytest
 from typer.testing import CliRunner
 
 from episodes_assets.alerts.conditions import Alert, Assessment, Kind, Severity
 from episodes_assets.alerts.lifecycle import ChannelName
 from episodes_assets.cli.app import app
+from episodes_assets.cli.supervisor import episodes_argv
 from episodes_assets.outbox import records
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.cli.invoke import output, refusal
 from episodes_assets_tests.support.receivers import HOST, Received, free_port, web_server
-from episodes_assets_tests.support.system import System
+from episodes_assets_tests.support.system import System, day
+
+pytestmark = pytest.mark.process
 
 SECRET = "very-secret"
 
@@ -73,3 +79,63 @@ def test_a_host_that_is_not_allowed_gets_nothing(monkeypatch: pytest.MonkeyPatch
     refused = refusal("alerts", "test")
     assert "EPISODES_ALERT_WEBHOOK_URL -> hooks.example.com:443 denied" in refused.what
     assert SECRET not in str(refused)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(500)
+def test_a_whole_system_tells_of_held_jobs_and_of_a_daemon_that_dies(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sensor tells through the daemon, and the web server of the daemon: within two minutes."""
+    system.insert_drop(day(1), [(1, 0, "2018-02-01", "2018-02-01")])
+    system.plan(day(1))
+    system.hold_jobs("true")
+    webhook, port, log = Received(), free_port(), system.home / "up.log"
+    address = f"http://{HOST}:{port}"
+    for name, value in {
+        "ALLOWED_HOSTS": HOST,
+        "ALERT_WEBHOOK_URL": f"{address}/{SECRET}",
+        "DEAD_MAN_URL": f"{address}/alive",
+    }.items():
+        monkeypatch.setenv(f"EPISODES_{name}", value)
+    with web_server(port, webhook), log.open("w") as output:
+        up = subprocess.Popen(
+            episodes_argv("up", "--port", str(free_port()), "--workers", "0"),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        daemon: psutil.Process | None = None
+        try:
+            wait_for(webhook, "jobs_held", "opened", 120)
+            children = psutil.Process(up.pid).children()
+            daemon = next(each for each in children if "dagster-daemon" in " ".join(each.cmdline()))
+            deadline = time.monotonic() + 90
+            while not webhook.pings:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            # Dead as far as anybody can tell; `up` would start one that has ended again.
+            daemon.suspend()
+            began = time.monotonic()
+            wait_for(webhook, "daemon_silent", "opened", 150)
+            took = time.monotonic() - began
+            assert took <= 120, took
+            daemon.resume()
+            wait_for(webhook, "daemon_silent", "resolved", 90)
+        finally:
+            if daemon is not None:
+                daemon.resume()
+            up.terminate()
+            up.wait(60)
+    assert [(each["key"], each["event"]) for each in webhook.messages] == [
+        ("jobs_held", "opened"),
+        ("daemon_silent", "opened"),
+        ("daemon_silent", "resolved"),
+    ]
+    assert SECRET not in log.read_text()
+
+
+def wait_for(webhook: Received, key: str, event: str, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not any((each["key"], each["event"]) == (key, event) for each in webhook.messages):
+        assert time.monotonic() < deadline, webhook.messages
+        time.sleep(0.2)

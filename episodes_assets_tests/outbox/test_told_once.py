@@ -175,6 +175,15 @@ def test_a_message_that_is_being_sent_is_left_alone_until_its_lease_ends(queue: 
     assert records.claim_message(queue, [ChannelName.SLACK], BEGIN + 9 * LEASE, LEASE) is None
 
 
+def test_alerts_of_a_kind_that_another_release_knows_are_left_to_it(queue: Connection) -> None:
+    held = Assessment({alert(Kind.JOBS_HELD).key: alert(Kind.JOBS_HELD)}, {Kind.JOBS_HELD})
+    records.evaluate(queue, held, [ChannelName.SLACK], BEGIN, DAILY, "a test")
+    queue.execute("UPDATE alerts.alerts SET key = 'new_kind', kind = 'new_kind'")
+    assert records.evaluate(queue, Assessment({}, set(Kind)), [], BEGIN, DAILY, "a test") == []
+    (known,) = records.read_open_alerts(queue)  # people see it all the same
+    assert known.kind == "new_kind"
+
+
 def test_old_alerts_are_deleted_and_old_messages_given_up(queue: Connection) -> None:
     now = dt.datetime.now(dt.UTC)
     held = Assessment({alert(Kind.JOBS_HELD).key: alert(Kind.JOBS_HELD)}, {Kind.JOBS_HELD})
