@@ -240,8 +240,8 @@ def _alerts(observed: Observed) -> Iterator[Alert]:
         yield _alert(
             Kind.JOBS_HELD,
             "",
-            f"{jobs:,} jobs are held, so that {name_days([day.day for day in observed.held])} "
-            f"{'is' if len(observed.held) == 1 else 'are'} not published",
+            f"{'1 job is' if jobs == 1 else f'{jobs:,} jobs are'} held, so that "
+            f"{name_days([day.day for day in observed.held])} cannot be published",
             "see their errors on the Fleet page or by `episodes jobs status DAY`, then retry or waive them",
         )
     if observed.not_published:

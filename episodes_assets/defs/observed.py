@@ -39,6 +39,7 @@ FAILED_WITHIN = dt.timedelta(days=7)
 FAILED_LOOKED_AT, SUCCEEDED_LOOKED_AT, EVENTS_LOOKED_AT = 20, 500, 5
 # Ticks and runs are counted over these times.
 TICKS_WITHIN, RUNS_WITHIN = dt.timedelta(hours=1), dt.timedelta(days=1)
+SCHEDULED_WITHIN = dt.timedelta(days=2)
 MOST_COUNTED = 1_000
 # These two are observed in the databases themselves, which says more.
 _OBSERVED_OTHERWISE = {EACH_OPEN_DAY_PROGRESSES, YESTERDAY_IS_PUBLISHED}
@@ -70,7 +71,7 @@ def observe(
         stalled=stalled(queue, settings, now),
         held=[HeldDay(day.day, day.held) for day in read_progress(queue) if day.held and not day.is_open],
         not_published=not_published,
-        failed_ticks=failed_ticks(instance),
+        failed_ticks=failed_ticks(instance, now),
         results_away=results_away,
     )
 
@@ -186,13 +187,19 @@ def failed_checks(instance: dg.DagsterInstance, checks: Collection[dg.AssetCheck
     return found
 
 
-def failed_ticks(instance: dg.DagsterInstance) -> list[FailedTicks]:
-    """The sensors and schedules that are switched on and whose newest tick failed."""
+def failed_ticks(instance: dg.DagsterInstance, now: dt.datetime) -> list[FailedTicks]:
+    """The sensors and schedules that are switched on and whose newest tick failed.
+
+    Ticks of more than `TICKS_WITHIN` ago, of a schedule `SCHEDULED_WITHIN`, are not looked at: a sensor of
+    five seconds leaves more than a hundred thousand a week.
+    """
     found = []
     for state in switched_on(instance):
+        is_schedule = state.instigator_type is InstigatorType.SCHEDULE
         ticks = instance.get_ticks(
             state.instigator_origin_id,
             state.selector_id,
+            after=(now - (SCHEDULED_WITHIN if is_schedule else TICKS_WITHIN)).timestamp(),
             limit=FAILED_TICKS_OF_A_SENSOR,
             statuses=[TickStatus.SUCCESS, TickStatus.SKIPPED, TickStatus.FAILURE],
         )
@@ -204,7 +211,6 @@ def failed_ticks(instance: dg.DagsterInstance) -> list[FailedTicks]:
         if errors:
             known = failures.explain_recorded(errors[0]) if errors[0] else None
             defect = failures.name_recorded_defect(errors[0]) if errors[0] else "without an error on record"
-            is_schedule = state.instigator_type is InstigatorType.SCHEDULE
             found.append(
                 FailedTicks(state.instigator_name, is_schedule, len(errors), str(known) if known else defect)
             )

@@ -58,7 +58,12 @@ def test_what_was_not_observed_is_not_known() -> None:
             "the check c of a failed",
         ),
         ("stalled", {DAY: "stuck"}, "days_stalled", "no job is finished of 2018-03-01"),
-        ("held", [HeldDay(DAY, 1_200)], "jobs_held", "1,200 jobs are held, so that 2018-03-01 is not"),
+        (
+            "held",
+            [HeldDay(DAY, 1_200)],
+            "jobs_held",
+            "1,200 jobs are held, so that 2018-03-01 cannot be published",
+        ),
         ("not_published", "2018-03-01 is not", "day_not_published", "the day that is due is not published"),
         (
             "failed_ticks",

@@ -118,6 +118,7 @@ def test_a_whole_system_tells_of_held_jobs_and_of_a_daemon_that_dies(
             began = time.monotonic()
             wait_for(webhook, "daemon_silent", "opened", 150)
             took = time.monotonic() - began
+            print(f"told of after {took:.0f} s")
             assert took <= 120, took
             daemon.resume()
             wait_for(webhook, "daemon_silent", "resolved", 90)

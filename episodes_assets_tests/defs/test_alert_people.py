@@ -23,7 +23,7 @@ LONG_AGO = "2018-03-01 12:00+00"
 
 
 @pytest.fixture(scope="module")
-def system(server_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def shared(server_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     with (
         pytest.MonkeyPatch.context() as patch,
         fresh_system(server_home, tmp_path_factory.mktemp("alert_people") / "home", patch) as made,
@@ -50,8 +50,11 @@ def open_keys(system: System) -> list[str]:
     return [key for (key,) in rows]
 
 
-def test_a_day_without_a_drop_its_failed_run_and_its_success(system: System) -> None:
-    """A run that fails is open with its root cause, until its day is run with success."""
+@pytest.mark.long
+def test_failed_runs_and_stalled_and_held_jobs_and_a_database_that_is_away(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A run that fails is open with its root cause, until its day is run with success.
     assert tick(system) == "no alert is open; 0 messages sent"
     result = system.materialize(day(1), select=["input_episodes"])
     assert not result.success
@@ -66,16 +69,13 @@ def test_a_day_without_a_drop_its_failed_run_and_its_success(system: System) -> 
     assert tick(system) == "no alert is open; 0 messages sent"
     assert open_keys(system) == []
 
-
-def test_stalled_and_held_jobs_and_a_database_that_is_away(
-    system: System, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    # Its jobs make no progress, then they are held.
     system.query("queue", f"UPDATE ledger.plans SET fanned_out_at = '{LONG_AGO}', planned_at = '{LONG_AGO}'")
     system.query("queue", f"UPDATE ledger.chunks SET moved_at = '{LONG_AGO}'")
     assert "no job is finished of 2018-03-01" in tick(system)
     assert open_keys(system) == ["days_stalled"]
     system.hold_jobs("true")
-    assert "jobs are held, so that 2018-03-01 is not published" in tick(system)
+    assert "1 job is held, so that 2018-03-01 cannot be published" in tick(system)
     assert open_keys(system) == ["jobs_held"]
     # Where the results cannot be read, nothing is said of freshness; for a moment that is no alert.
     monkeypatch.setenv("EPISODES_RESULTS_DSN", "postgresql://u@127.0.0.1:9/x")
@@ -84,11 +84,10 @@ def test_stalled_and_held_jobs_and_a_database_that_is_away(
     assert open_keys(system) == ["jobs_held", "results_away"]
     system.query("queue", "UPDATE alerts.alerts SET first_seen_at = first_seen_at - interval '3 minutes'")
     assert "the database results cannot be read" in tick(system)
-    monkeypatch.undo()
 
 
-def test_failed_checks_by_their_newest_evaluation(system: System) -> None:
-    instance = system.dagster
+def test_failed_checks_by_their_newest_evaluation(shared: System) -> None:
+    instance = shared.dagster
     key = dg.AssetCheckKey(dg.AssetKey("input_episodes"), "drop_size_is_usual")
     other = dg.AssetCheckKey(dg.AssetKey("published_results"), "yesterday_is_published")
 
@@ -116,24 +115,24 @@ def test_failed_checks_by_their_newest_evaluation(system: System) -> None:
     assert found() == []
 
 
-def test_sensors_whose_ticks_fail(system: System) -> None:
-    instance = system.dagster
+def test_sensors_whose_ticks_fail(shared: System) -> None:
+    instance = shared.dagster
     sensor = switch_on(instance, "fan_out")
     at = now().timestamp()
     add_ticks(instance, sensor, [TickStatus.SKIPPED, TickStatus.FAILURE, TickStatus.FAILURE], at)
-    assert observed.failed_ticks(instance) == [FailedTicks("fan_out", False, 2, "ValueError: no")]  # noqa: FBT003
-    assert assess(Observed(failed_ticks=observed.failed_ticks(instance))).alerts == {}
+    assert observed.failed_ticks(instance, now()) == [FailedTicks("fan_out", False, 2, "ValueError: no")]  # noqa: FBT003
+    assert assess(Observed(failed_ticks=observed.failed_ticks(instance, now()))).alerts == {}
     add_ticks(instance, sensor, [TickStatus.FAILURE], at + 1)
-    assert "fan_out fails at each tick" in tick(system)
+    assert "fan_out fails at each tick" in tick(shared)
     add_ticks(instance, sensor, [TickStatus.STARTED], at + 2)  # one that is being evaluated says nothing
-    assert "fan_out fails at each tick" in tick(system)
+    assert "fan_out fails at each tick" in tick(shared)
     add_ticks(instance, sensor, [TickStatus.SKIPPED], at + 3)
-    assert observed.failed_ticks(instance) == []
+    assert observed.failed_ticks(instance, now()) == []
 
 
-def test_only_the_orchestrators_role_sees_alerts(system: System) -> None:
+def test_only_the_orchestrators_role_sees_alerts(shared: System) -> None:
     for purpose in (Purpose.WORKER, Purpose.QUEUE_READER):
-        with connect(system.dsn(purpose), autocommit=True) as connection:
+        with connect(shared.dsn(purpose), autocommit=True) as connection:
             (may,) = connection.execute("SELECT has_schema_privilege('alerts', 'USAGE')").fetchone() or (
                 None,
             )

@@ -98,7 +98,7 @@ def assess(look: Look) -> Assessment:
 
 @hypothesis.given(looks=st.lists(LOOKS, max_size=14))
 @hypothesis.settings(
-    max_examples=40,
+    max_examples=25,
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
 def test_each_alert_is_opened_once_and_resolved_once(queue: Connection, looks: list[Look]) -> None:
