@@ -42,11 +42,12 @@ ORDER ?= --randomly-dont-reorganize
 
 # Much of them is waiting, so four at a time.
 test: $(INSTALLED) ## The tests but the long ones (two and a half minutes); LONG=1: with them; ORDER=: in a random order
-	$(if $(LONG),@sh scripts/install_browser.sh)
+	$(if $(LONG),@sh scripts/install_browser.sh; sh scripts/install_prometheus.sh)
 	$(PYTHON_IN) pytest -n 4 $(ORDER) $(if $(LONG),-m "not slow")
 
 test-long: $(INSTALLED) ## The long ones: whole days, attacks, a working day in the browser (two minutes)
 	@sh scripts/install_browser.sh
+	@sh scripts/install_prometheus.sh
 	$(PYTHON_IN) pytest -n 4 $(ORDER) -m "long and not slow"
 
 # Whether they pass is for the others to say: some look closely at what processes open and print.
@@ -74,6 +75,7 @@ chaos: $(INSTALLED) ## Kill, stall and crash everything (45 minutes), into docs/
 test-slow: $(INSTALLED) ## The slowest: ranges, repairs, upgrades, labs, hosts, chaos, wheel, image (forty minutes)
 	@sh scripts/install_iproute.sh
 	@sh scripts/install_buildah.sh
+	@sh scripts/install_prometheus.sh
 	$(PYTHON_IN) pytest -n 2 -m slow
 
 deploy-check: $(DEPLOY_INSTALLED) ## The chart, the Compose file and the systemd units of deploy/, without a cluster

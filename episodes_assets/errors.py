@@ -347,3 +347,7 @@ class LabDiffers(EpisodesError):
 
 class SourceDisagrees(EpisodesError):
     """A day of the source cannot be taken: its records contradict each other, or it is being changed."""
+
+
+class AlertNotDelivered(EpisodesError):
+    """A message about an alert could not be delivered, and is tried again."""

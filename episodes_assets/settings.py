@@ -19,6 +19,7 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from episodes_assets.errors import BadSetting
@@ -66,6 +67,7 @@ class Section(StrEnum):
     LAKE = "The input and the lake"
     JOBS = "Jobs and days"
     DASHBOARD = "The dashboard"
+    ALERTS = "Alerts to people"
 
 
 def _page(section: Section, used_by: str, default: str = "") -> dict[str, JsonValue]:
@@ -80,6 +82,7 @@ def _page(section: Section, used_by: str, default: str = "") -> dict[str, JsonVa
 
 
 _EMBEDDED = "embedded server"
+_ALERTING = "orchestrator, web server, `episodes alerts`"
 _ADMINISTRATION = "`episodes db init`, `db finish`, `db stamp`"
 
 
@@ -439,6 +442,64 @@ class Settings(BaseSettings):
         json_schema_extra=_page(Section.DASHBOARD, "web server"),
     )
 
+    alert_email_to: str = Field(
+        default="",
+        description="E-mail addresses that get alerts, comma-separated; needs the two below.",
+        json_schema_extra=_page(Section.ALERTS, _ALERTING),
+    )
+    alert_email_from: str = Field(
+        default="",
+        description="The address that they come from.",
+        json_schema_extra=_page(Section.ALERTS, _ALERTING),
+    )
+    alert_smtp_url: SecretStr | None = Field(
+        default=None,
+        description="The mail server, `smtps://user:password@host:465` or `smtp://host:587`. With `smtp` TLS "
+        "is begun (STARTTLS) where the server offers it, and required where there is a password.",
+        json_schema_extra=_page(Section.ALERTS, _ALERTING),
+    )
+    alert_slack_url: SecretStr | None = Field(
+        default=None,
+        description="The URL of a Slack incoming webhook.",
+        json_schema_extra=_page(Section.ALERTS, _ALERTING),
+    )
+    alert_webhook_url: SecretStr | None = Field(
+        default=None,
+        description="An `http` or `https` URL to which each message is posted as JSON: docs/operations.md.",
+        json_schema_extra=_page(Section.ALERTS, _ALERTING),
+    )
+    alert_webhook_token: SecretStr | None = Field(
+        default=None,
+        description="Sent along as `Authorization: Bearer`.",
+        json_schema_extra=_page(Section.ALERTS, _ALERTING),
+    )
+    alert_reminder_hours: float = Field(
+        default=24.0,
+        ge=0.1,
+        le=24 * 30,
+        description="How long after the last message about an alert that is still open the next one comes.",
+        json_schema_extra=_page(Section.ALERTS, "orchestrator, web server"),
+    )
+    dashboard_url: str = Field(
+        default="",
+        description="Where people reach the dashboard, for the links in messages.",
+        json_schema_extra=_page(Section.ALERTS, _ALERTING),
+    )
+    daemon_silent_seconds: float = Field(
+        default=75.0,
+        ge=35,
+        le=3_600,
+        description="Without a heartbeat of Dagster's daemon, which sends one every 30 seconds, for so long, "
+        "the web server raises the alert that it is silent.",
+        json_schema_extra=_page(Section.ALERTS, "web server"),
+    )
+    dead_man_url: SecretStr | None = Field(
+        default=None,
+        description="An `http` or `https` URL that is asked (GET) once a minute while all is watched; "
+        "whoever is behind it raises an alert when that stops.",
+        json_schema_extra=_page(Section.ALERTS, "web server"),
+    )
+
     @field_validator("*", mode="before")
     @classmethod
     def _know_nothing_of_what_is_withheld(cls, value: object, info: ValidationInfo) -> object:
@@ -478,6 +539,12 @@ class Settings(BaseSettings):
     def dagster_home(self) -> Path:
         """Folder of Dagster's instance: its dagster.yaml, its compute logs."""
         return self.home / "dagster"
+
+
+def section_of(field: FieldInfo) -> Section | None:
+    """The heading of docs/settings.md below which a setting stands."""
+    extra = field.json_schema_extra
+    return Section(str(extra["section"])) if isinstance(extra, dict) else None
 
 
 def with_settings(environment: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, str]:

@@ -116,6 +116,7 @@ def test_what_is_on_by_default() -> None:
         "alert_of_stalls": on,
         "freshness": on,
         "report_progress": on,
+        "alert_people": on,
     }
     daily = defs.resolve_schedule_def("daily_plan")
     assert daily.default_status == dg.DefaultScheduleStatus.STOPPED

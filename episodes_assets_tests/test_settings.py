@@ -78,7 +78,8 @@ def test_every_setting_that_is_named_like_a_secret_is_one() -> None:
     named = {
         name
         for name, field in settings.Settings.model_fields.items()
-        if re.search("dsn|secret|password|token|credential", name) and field.annotation is not bool
+        if re.search("dsn|secret|password|token|credential|^(alert|dead_man)_.*url", name)
+        and field.annotation is not bool
     }
     withheld = Dsns({}, is_embedded=False).environment(())
     assert {f"EPISODES_{name.upper()}" for name in named} == set(withheld)

@@ -88,6 +88,10 @@ COMMANDS = {
     ),
     "state": ("state:state_app", "Export and import the accumulated tracked episodes."),
     "jobs": ("jobs:app", "See how far the fleet is; retry, waive or cancel jobs."),
+    "alerts": (
+        "alerts:app",
+        "See which alerts are open, since when, and what to do; test how people are told of them.",
+    ),
     "lab": (
         "lab:app",
         (

@@ -30,6 +30,8 @@ from episodes_assets.dashboard.dagster_ui import DagsterUi, open_dagster_ui
 from episodes_assets.dashboard.explain import ExplainSources, explain_routes
 from episodes_assets.dashboard.fleet import LIVE, fleet_routes
 from episodes_assets.dashboard.health import health_routes
+from episodes_assets.dashboard.metrics import Sources as MetricSources
+from episodes_assets.dashboard.metrics import SystemCollector
 from episodes_assets.dashboard.middleware import (
     MetricsMiddleware,
     NavigationStrip,
@@ -40,10 +42,11 @@ from episodes_assets.dashboard.pages import STATIC
 from episodes_assets.dashboard.profiles import profile_routes
 from episodes_assets.dashboard.results import results_routes
 from episodes_assets.dashboard.site import Metrics, Site, site_of
+from episodes_assets.dashboard.watch import DaemonWatch, WatchSettings
 from episodes_assets.errors import BadSetting
+from episodes_assets.lake.opening import open_lake
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.postgres.dsn import Dsns
-from episodes_assets.postgres.hosts import allowed_lake_url
 from episodes_assets.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -114,7 +117,7 @@ def open_application(
     """The application with its connections and code locations, which are closed at the end.
 
     Raises:
-        BadSetting: If a DSN it needs is not set, or nobody could sign in.
+        BadSetting: If a DSN it needs is not set, a way to alert people is not whole, or nobody could sign in.
         DatabaseUnreachable: If a database is away.
         NotProvisioned: If `episodes db init` has not been run.
         WrongEnvironment: If a database belongs to another environment.
@@ -124,11 +127,22 @@ def open_application(
         AccountsPool(dsns.require(Purpose.DASHBOARD), settings.environment) as pool,
         open_dagster_ui(workspace_file) as ui,
     ):
-        site = Site(configuration, AccountsAccess(pool), Metrics(queue_dsn), queue_dsn)
+        lake = open_lake(settings)
+        system = SystemCollector(
+            MetricSources(
+                queue_dsn=queue_dsn,
+                results_dsn=dsns.by_purpose.get(Purpose.RESULTS_READER)
+                or dsns.by_purpose.get(Purpose.CONSUMER),
+                lake=lake,
+                instance=ui.workspace.instance,
+                settings=settings,
+            )
+        )
+        site = Site(configuration, AccountsAccess(pool), Metrics(system), queue_dsn)
         sources = ExplainSources(
             queue_dsn=queue_dsn,
             results_dsn=dsns.by_purpose.get(Purpose.RESULTS_READER),
-            lake_url=allowed_lake_url(settings),
+            lake_url=lake.url,
             quarantine_limit=settings.quarantine_limit,
         )
         pages = [
@@ -137,7 +151,10 @@ def open_application(
             *explain_routes(sources),
             *results_routes(dsns.by_purpose.get(Purpose.CONSUMER)),
         ]
-        yield create_application(site, ui, oidc=_oidc(configuration, pool), pages=pages)
+        watch = DaemonWatch(ui.workspace, WatchSettings.of(settings, queue_dsn))
+        application = create_application(site, ui, oidc=_oidc(configuration, pool), pages=pages)
+        with watch.running():
+            yield application
 
 
 def _oidc(configuration: Configuration, pool: AccountsPool) -> OidcLogin | None:
@@ -151,8 +168,7 @@ def _oidc(configuration: Configuration, pool: AccountsPool) -> OidcLogin | None:
 def _show_metrics(request: Request) -> Response:
     """Everything counted, for anybody who is signed in or has a token: `Site.metrics` names no user.
 
-    It reveals how much the dashboard is used by which role, what was refused and why, and how many jobs
-    wait or run.
+    It reveals how much the dashboard is used by which role, what was refused and why, and how the system is.
     """
     return Response(site_of(request).metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 

@@ -45,6 +45,7 @@ from episodes_assets.ledger.progress import (
     read_throughput,
 )
 from episodes_assets.ledger.workers import Worker, read_workers
+from episodes_assets.outbox.records import OpenAlert, read_open_alerts
 from episodes_assets.postgres.connect import Connection, connect_to_read, connect_to_write
 from episodes_assets.postgres.databases import Database
 
@@ -78,6 +79,7 @@ class Fleet:
         throughput: Jobs a second over the last minutes.
         held: Some of the held jobs of each day.
         held_total: How many jobs are held, waived ones not counted.
+        alerts: What people are told of, the most urgent first.
     """
 
     now: dt.datetime
@@ -92,6 +94,7 @@ class Fleet:
     throughput: Sparkline
     held: Sequence[HeldJob]
     held_total: int
+    alerts: Sequence[OpenAlert]
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,7 @@ def read_fleet(queue_dsn: str) -> Fleet:
             throughput=draw(read_throughput(queue, bucket_seconds=BUCKET_SECONDS, buckets=BUCKETS)),
             held=_some_held(queue, [day.counts for day in unfinished]),
             held_total=sum(day.counts.held for day in unfinished),
+            alerts=read_open_alerts(queue),
         )
 
 

@@ -4,11 +4,10 @@ How it is configured is `configuration`.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from starlette.requests import HTTPConnection
 
@@ -16,20 +15,18 @@ from episodes_assets.accounts import audit
 from episodes_assets.accounts.identity import Identity
 from episodes_assets.accounts.pool import AWAY, AccountsAccess
 from episodes_assets.dashboard.configuration import Configuration
-from episodes_assets.errors import EpisodesError
-from episodes_assets.ledger import progress, workers
-from episodes_assets.postgres.connect import connect_to_read
-from episodes_assets.postgres.databases import Database
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-_BACKLOG = ("episodes_backlog_jobs", "Jobs waiting or running.")
-_WORKERS = ("episodes_workers_alive", "Workers that have lately said that they live.")
 
 
 class Metrics:
-    """The counters of one application. No label is ever taken from what a client sent."""
+    """The counters of one application. No label is ever taken from what a client sent.
 
-    def __init__(self, queue_dsn: str) -> None:
+    Args:
+        system: Collects the metrics of the system.
+    """
+
+    def __init__(self, system: Collector) -> None:
         self.registry = CollectorRegistry()
         self.logins = Counter(
             "episodes_logins", "Attempts to sign in.", ["way", "outcome"], registry=self.registry
@@ -50,33 +47,11 @@ class Metrics:
         self.refused = Counter(
             "episodes_requests_refused", "Requests refused.", ["reason"], registry=self.registry
         )
-        self.registry.register(_Fleet(queue_dsn))
+        self.registry.register(system)
 
     def text(self) -> bytes:
         """All of them, in Prometheus's text format."""
         return generate_latest(self.registry)
-
-
-class _Fleet(Collector):
-    """Gauges of the fleet, read from the queue at each scrape; absent while the queue does not answer."""
-
-    def __init__(self, queue_dsn: str) -> None:
-        self._dsn = queue_dsn
-
-    def describe(self) -> Iterator[GaugeMetricFamily]:
-        """The gauges without values, so that registering them does not query the queue."""
-        yield GaugeMetricFamily(*_BACKLOG)
-        yield GaugeMetricFamily(*_WORKERS)
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Called at each scrape."""
-        try:
-            with connect_to_read(self._dsn, Database.QUEUE) as connection:
-                jobs, alive = progress.backlog(connection), workers.count_alive(connection)
-        except EpisodesError:
-            return
-        yield GaugeMetricFamily(*_BACKLOG, value=jobs)
-        yield GaugeMetricFamily(*_WORKERS, value=alive)
 
 
 _LOG = logging.getLogger(__name__)

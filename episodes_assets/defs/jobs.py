@@ -22,6 +22,7 @@ from episodes_assets.ledger.held import retry_held_jobs as retry
 from episodes_assets.ledger.profiles import prune_profiles
 from episodes_assets.ledger.workers import forget_dead_workers
 from episodes_assets.ledger.workers import prune_message_log as prune
+from episodes_assets.outbox.records import prune_alerts
 from episodes_assets.settings import Settings
 
 _REWORK = {"episode_jobs": {"config": {"rework": True}}}
@@ -182,8 +183,8 @@ publish_day = dg.define_asset_job(
 
 
 @dg.op(
-    description="Delete old rows of PgQueuer's log of finished messages, old profiles, old events of runs, "
-    "and workers that are gone.",
+    description="Delete old rows of PgQueuer's log of finished messages, old profiles, old alerts, old "
+    "events of runs, and workers that are gone.",
     config_schema=NO_OPTIONS,
 )
 def prune_message_log_op(
@@ -194,17 +195,18 @@ def prune_message_log_op(
         rows = prune(connection, settings.queue_log_days)
         workers = forget_dead_workers(connection)
         old = prune_profiles(connection, settings.profile_days)
+        alerts = prune_alerts(connection)
     before = dt.datetime.now(dt.UTC) - dt.timedelta(days=settings.run_log_days)
     events = prune_run_events(context.instance, before)
     context.log.info(
-        f"{rows:,} log rows, {old:,} profiles and {events:,} events of runs deleted,"
+        f"{rows:,} log rows, {old:,} profiles, {alerts:,} alerts and {events:,} events of runs deleted,"
         f" {workers:,} workers forgotten"
     )
 
 
 @dg.job(
-    description="Keep PgQueuer's log of finished messages, profiles, Dagster's event log, and the list of "
-    "workers from growing for ever."
+    description="Keep PgQueuer's log of finished messages, profiles, alerts, Dagster's event log, and the "
+    "list of workers from growing for ever."
 )
 def prune_message_log() -> None:
     """Prune PgQueuer's log."""

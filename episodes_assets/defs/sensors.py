@@ -1,8 +1,8 @@
 """The sensors: thin around the decisions, and quiet when a database cannot be read.
 
 They hand planned days to the workers, publish finished ones, report progress while no run waits for the
-workers, and raise alerts: checks that fail, with what to do, and pass again when it is fixed. What they
-decide is `decisions`.
+workers, and raise alerts: checks that fail, with what to do, and pass again when it is fixed, and messages to
+people. What they decide is `decisions` and `alerts/`.
 """
 
 import datetime as dt
@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from episodes_assets.alerts.conditions import assess
+from episodes_assets.alerts.lifecycle import State
 from episodes_assets.defs.assets.job_outcomes import check_progress
 from episodes_assets.defs.assets.published_results import check_freshness
 from episodes_assets.defs.decisions import (
@@ -22,6 +24,7 @@ from episodes_assets.defs.decisions import (
     why_none_is_published,
 )
 from episodes_assets.defs.jobs import publish_day
+from episodes_assets.defs.observed import observe
 from episodes_assets.defs.progress import DAYS_REPORTED, counts_of, observations
 from episodes_assets.defs.resources import QueueDatabase, ResultsDatabase
 from episodes_assets.defs.runs import days_in_flight, failed_attempts
@@ -30,6 +33,10 @@ from episodes_assets.errors import EpisodesError
 from episodes_assets.ledger import progress
 from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.ledger.progress import read_progress
+from episodes_assets.outbox.channels import channels_of
+from episodes_assets.outbox.delivery import OF_A_TICK
+from episodes_assets.outbox.delivery import alert_people as tell
+from episodes_assets.outbox.records import Evaluator
 from episodes_assets.results import publications
 from episodes_assets.settings import Settings
 
@@ -198,4 +205,40 @@ def write_cursor(reported: dict[dt.date, Reported]) -> str:
     )
 
 
-SENSORS = (fan_out, publish_finished_days, alert_of_stalls, freshness, report_progress)
+ALERT_SECONDS = 29
+
+
+@dg.sensor(
+    minimum_interval_seconds=ALERT_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Finds out which alerts are open, and tells people by e-mail, Slack or a webhook, where the "
+    "settings name them: when one is opened, daily while it stays open, and when it has ended. Without them "
+    "alerts are on the Fleet page and in the metrics alone. On by default.",
+)
+def alert_people(
+    context: dg.SensorEvaluationContext,
+    queue_database: QueueDatabase,
+    results_database: ResultsDatabase,
+    settings: dg.ResourceParam[Settings],
+) -> dg.SkipReason:
+    """Decide from the current state alone; what was told before is in the outbox."""
+    checks = context.repository_def.asset_graph.asset_check_keys if context.repository_def else ()
+    try:
+        with queue_database.connect() as queue:
+            observed = observe(context.instance, checks, queue, results_database, settings, _now())
+            decisions, delivered = tell(
+                queue,
+                assess(observed),
+                channels_of(settings),
+                remind_after=dt.timedelta(hours=settings.alert_reminder_hours),
+                evaluator=Evaluator.SENSOR,
+                budget=OF_A_TICK,
+            )
+    except EpisodesError as error:
+        return dg.SkipReason(str(error))
+    alerts = [each.alert.summary for each in decisions if each.alert and each.state is State.OPEN]
+    said = "; ".join(alerts) if alerts else "no alert is open"
+    return dg.SkipReason("; ".join([said, f"{delivered.sent} messages sent", *delivered.problems]))
+
+
+SENSORS = (fan_out, publish_finished_days, alert_of_stalls, freshness, report_progress, alert_people)

@@ -88,6 +88,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         **dict.fromkeys(("starts", "is_held", "error", "traceback", "waiver_id"), _DROPPED),
     },
     **dict.fromkeys(("ledger.waivers", "ledger.workers", "ledger.profiles", "ledger.locks"), _ALL_DROPPED),
+    **dict.fromkeys(("alerts.alerts", "alerts.messages", "alerts.evaluations"), _ALL_DROPPED),
     "published.days": {
         **dict.fromkeys(
             (

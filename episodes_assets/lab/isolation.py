@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Mapping
 
 from episodes_assets.errors import ProcessFailed
-from episodes_assets.settings import WITHHELD, Section, Settings, with_settings
+from episodes_assets.settings import WITHHELD, Section, Settings, section_of, with_settings
 
 # Variables of libpq, of object stores, and of Dagster, which has a home of its own in a lab.
 _WITHHELD_PREFIXES = ("PG", "AWS_", "AZURE_", "GOOGLE_", "DAGSTER_")
@@ -21,8 +21,7 @@ _HOME = "home"
 
 def limits_jobs(setting: str) -> bool:
     """Whether a setting is a limit of jobs, which does not depend on where anything is."""
-    extra = Settings.model_fields[setting].json_schema_extra
-    return isinstance(extra, dict) and extra["section"] == Section.JOBS.value
+    return section_of(Settings.model_fields[setting]) is Section.JOBS
 
 
 def without_source(environment: Mapping[str, str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ import datetime as dt
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from psycopg.rows import class_row
 
@@ -270,6 +271,35 @@ class AlgorithmDuration:
     seconds: float
     median: float
     p95: float
+
+
+class FinishedBatch(NamedTuple):
+    """A batch as it is counted once.
+
+    Attributes:
+        plan_id: Its plan.
+        first_position: Of its jobs; with the plan it identifies the batch.
+        seconds: What computing it took, by algorithm.
+    """
+
+    plan_id: int
+    first_position: int
+    seconds: dict[int, float]
+
+
+def read_batches_since(connection: Connection, moment: dt.datetime) -> list[FinishedBatch]:
+    """The batches that were finished since a moment."""
+    rows = connection.execute(
+        """
+        SELECT plan_id, first_position, algorithm_ids, algorithm_seconds
+        FROM ledger.batches WHERE finished_at > %s
+        """,
+        [moment],
+    ).fetchall()
+    return [
+        FinishedBatch(plan_id, position, dict(zip(ids, seconds, strict=True)))
+        for plan_id, position, ids, seconds in rows
+    ]
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,16 @@ def read_older_workers(connection: Connection, version: str) -> list[str]:
     return [f"worker {worker} of release {release}" for worker, release in found]
 
 
+def count_by_release(connection: Connection) -> dict[str, int]:
+    """How many workers are alive, by the release that they run."""
+    rows = connection.execute(
+        "SELECT release, count(*) FROM ledger.workers"
+        " WHERE stopped_at IS NULL AND seen_at > now() - %s GROUP BY release ORDER BY count(*) DESC, release",
+        [ALIVE_FOR],
+    ).fetchall()
+    return {str(release): int(count) for release, count in rows}
+
+
 FORGET_AFTER = dt.timedelta(days=1)
 
 

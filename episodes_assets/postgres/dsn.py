@@ -14,11 +14,12 @@ from urllib.parse import urlencode
 
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
+from pydantic.fields import FieldInfo
 
 from episodes_assets.errors import BadSetting
 from episodes_assets.postgres import embedded, hosts
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.settings import WITHHELD, Settings, with_settings
+from episodes_assets.settings import WITHHELD, Section, Settings, section_of, with_settings
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,15 @@ class Dsns:
     def environment(self, purposes: Collection[Purpose]) -> dict[str, str]:
         """The environment variables that hand just these purposes to a child process.
 
-        All other DSNs are withheld from it, administrators' included, even if `.env` has them. All other
-        secrets are the dashboard's, and are withheld from every other process.
+        All other DSNs are withheld from it, administrators' included, even if `.env` has them. Secrets by
+        which people are alerted go to processes that decide about alerts, in the queue; all other secrets are
+        the dashboard's, and are withheld from every other process.
         """
-        secrets = [name for name, field in Settings.model_fields.items() if _is_secret(field.annotation)]
-        every = [name for name in secrets if name.endswith("_dsn") or Purpose.DASHBOARD not in purposes]
-        withheld = dict.fromkeys((f"EPISODES_{name.upper()}" for name in every), WITHHELD)
+        withheld = {
+            f"EPISODES_{name.upper()}": WITHHELD
+            for name, field in Settings.model_fields.items()
+            if _is_secret(field.annotation) and _owner(name, field) not in purposes
+        }
         return withheld | {
             purpose.setting: self.by_purpose[purpose] for purpose in purposes if purpose in self.by_purpose
         }
@@ -78,6 +82,13 @@ def _set_variables(names: Iterable[str], values: Mapping[str, str]) -> None:
             os.environ[name] = values[name]
         else:
             os.environ.pop(name, None)
+
+
+def _owner(secret: str, field: FieldInfo) -> Purpose | None:
+    """The purpose of the processes that a secret is for; of DSNs, none but that which is handed on."""
+    if secret.endswith("_dsn"):
+        return None
+    return Purpose.QUEUE if section_of(field) is Section.ALERTS else Purpose.DASHBOARD
 
 
 def _is_secret(annotation: object) -> bool:

@@ -146,6 +146,9 @@ _DEFAULT_PORT = "5432"
 _LEADING = {"host", "hostaddr", "port", "service"}
 _S3 = {"s3", "s3a"}
 _S3_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+# Where alerts are sent to: the names of the settings.
+_ALERTING = ("alert_smtp_url", "alert_slack_url", "alert_webhook_url", "dead_man_url")
+_PORTS = {"http": 80, "https": 443, "smtp": 25, "smtps": 465}
 _LOCAL = {"file", "local", "memory", "data"}
 # They work on what the rest of a chain names: `simplecache::s3://bucket/prefix`.
 _WRAPPERS = {"simplecache", "filecache", "blockcache", "cached", "dir", "zip", "tar"}
@@ -243,8 +246,7 @@ def hosts_of_url(setting: str, url: str) -> list[Host]:
 
 def _hosts_of_endpoint(setting: str, endpoint: str) -> Iterator[Host]:
     for host in _hosts_of_link(setting, endpoint, is_chained=False):
-        port = host.port or (80 if host.protocol == "http" else 443)
-        yield _host(setting, host.name, str(port))
+        yield _host(setting, host.name, str(host.port or _PORTS.get(host.protocol, 443)))
 
 
 def _hosts_of_link(setting: str, link: str, *, is_chained: bool) -> Iterator[Host]:
@@ -264,10 +266,10 @@ def _hosts_of_link(setting: str, link: str, *, is_chained: bool) -> Iterator[Hos
 
 
 def requested(settings: Settings) -> list[Request]:
-    """Every host that the settings lead to: those of databases first.
+    """Every host that the settings lead to: those of databases first, those of alerts last.
 
     Raises:
-        BadSetting: If a DSN, the snapshots' or the lake's URL cannot be read.
+        BadSetting: If a DSN, the snapshots' or the lake's URL, or one of alerts, cannot be read.
     """
     administrators = ["admin", *(f"{database.value}_admin" for database in Database)]
     found: list[Request] = []
@@ -278,6 +280,12 @@ def requested(settings: Settings) -> list[Request]:
             found += [Request(setting, host) for host in hosts_of_dsn(setting, secret.get_secret_value())]
     for setting, url in ((SNAPSHOTS, settings.snapshots), (LAKE, settings.lake)):
         found += [Request(setting, host) for host in hosts_of_url(setting, url)]
+    for name in _ALERTING:
+        if (secret := getattr(settings, name)) is not None:
+            setting = f"EPISODES_{name.upper()}"
+            found += [
+                Request(setting, host) for host in _hosts_of_endpoint(setting, secret.get_secret_value())
+            ]
     return found
 
 

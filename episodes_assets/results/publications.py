@@ -179,6 +179,12 @@ def published_plans(connection: Connection) -> dict[dt.date, PublishedFrom]:
     return {day: PublishedFrom(*rest) for day, *rest in rows.fetchall()}
 
 
+def newest_day(connection: Connection) -> dt.date | None:
+    """The newest published day; None if none is."""
+    row = connection.execute("SELECT max(day) FROM published.days").fetchone()
+    return row[0] if row else None
+
+
 def newest_plan(connection: Connection) -> int:
     """The greatest number of a plan that was ever published; 0 when none was."""
     row = connection.execute("SELECT max(plan_id) FROM published.history").fetchone()

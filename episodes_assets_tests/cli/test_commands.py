@@ -50,6 +50,8 @@ COMMANDS = [
     ),
     *(("tokens", each) for each in ("create", "list", "revoke")),
     ("audit",),
+    ("alerts",),
+    ("alerts", "test"),
     ("results",),
     ("explain",),
     *(("profile", each) for each in ("workers", "attach", "list", "show")),

@@ -24,8 +24,10 @@ from episodes_assets.dashboard.app import create_application
 from episodes_assets.dashboard.auth.credentials import cookie_name
 from episodes_assets.dashboard.configuration import Configuration, read_configuration
 from episodes_assets.dashboard.dagster_ui import DagsterUi, open_dagster_ui
+from episodes_assets.dashboard.metrics import Sources, SystemCollector
 from episodes_assets.dashboard.server import ConnectionLimits
 from episodes_assets.dashboard.site import Metrics, Site
+from episodes_assets.lake.opening import open_lake
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.support.system import System
@@ -95,7 +97,7 @@ class Dashboard:
         site = replace(
             self.site,
             configuration=replace(self.configuration, **changes),
-            metrics=Metrics(self.site.queue_dsn),
+            metrics=Metrics(metrics_of(self.system, self.ui)),
         )
         return replace(self, site=site, app=create_application(site, self.ui, pages=pages))
 
@@ -114,8 +116,21 @@ def serve_dashboard(system: System, workspace: Path | None = None) -> Iterator[D
             _add_users(connection)
         queue_dsn = system.dsn(Purpose.QUEUE)
         configuration = read_configuration(system.settings, host="127.0.0.1", port=3000)
-        site = Site(configuration, AccountsAccess(pool), Metrics(queue_dsn), queue_dsn)
+        site = Site(configuration, AccountsAccess(pool), Metrics(metrics_of(system, ui)), queue_dsn)
         yield Dashboard(system, pool, ui, site, create_application(site, ui))
+
+
+def metrics_of(system: System, ui: DagsterUi) -> SystemCollector:
+    """Collects from all that a system has."""
+    return SystemCollector(
+        Sources(
+            queue_dsn=system.dsn(Purpose.QUEUE),
+            results_dsn=system.dsn(Purpose.RESULTS_READER),
+            lake=open_lake(system.settings),
+            instance=ui.workspace.instance,
+            settings=system.settings,
+        )
+    )
 
 
 @contextmanager

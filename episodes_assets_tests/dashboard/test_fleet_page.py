@@ -1,6 +1,7 @@
 """The Fleet page on a real queue: what it shows to whom, and what its buttons do."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,13 @@ import pytest
 from starlette.testclient import TestClient
 
 from episodes_assets.accounts.identity import Role
+from episodes_assets.alerts.conditions import Alert, Assessment, Kind, Severity
+from episodes_assets.alerts.lifecycle import ChannelName
 from episodes_assets.dashboard.fleet import DAYS_SHOWN, HELD_ON_A_PAGE, HELD_SHOWN
 from episodes_assets.ledger import plans, progress
 from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.ledger.held import TRACEBACK_CHARACTERS, waive_held_jobs
+from episodes_assets.outbox import records
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.dashboard.html import Element, read
@@ -52,7 +56,24 @@ def counts(page: Element) -> dict[str, str]:
     return {each.one("dt").text: each.one("dd").text for each in found.all("div")}
 
 
-def test_an_empty_queue_teaches(system: System) -> None:
+def test_an_empty_queue_teaches_and_open_alerts_say_what_to_do(system: System, queue: Connection) -> None:
+    page = get(client(system), "/fleet")
+    assert "Alerts" not in page.text
+    alert = Alert(Kind.RUNS_FAILED, "DiskFull", Severity.ERROR, f"a run failed: {EVIL}", EVIL, "mend it")
+    for channels in ([ChannelName.SLACK], []):
+        records.evaluate(
+            queue,
+            Assessment({alert.key: alert}, {Kind.RUNS_FAILED}),
+            channels,
+            records.read_clock(queue),
+            timedelta(days=1),
+            records.Evaluator.SENSOR,
+        )
+    page = get(client(system), "/fleet/live")
+    assert f"a run failed: {EVIL}" in page.text
+    assert "What to do: mend it." in page.text
+    assert "1 message about it not delivered yet" in page.text
+    queue.execute("DELETE FROM alerts.alerts")
     page = get(client(system), "/fleet")
     assert "No day is in work. Materialise episode_jobs" in page.text
     assert "No worker is there" in page.text

@@ -121,7 +121,8 @@ def test_the_key_is_gone(whole: Bundle) -> None:
 def test_the_manifest_says_of_every_column_what_became_of_it(published: System, whole: Bundle) -> None:
     said = json.loads((whole.folder / "manifest.json").read_text())
     assert said["columns"] == {table: dict(columns) for table, columns in COLUMNS.items()}
-    for database, schema in (("queue", "ledger"), ("results", "state"), ("results", "published")):
+    schemas = (("queue", "ledger"), ("queue", "alerts"), ("results", "state"), ("results", "published"))
+    for database, schema in schemas:
         rows = published.query(
             database,
             "SELECT table_name, array_agg(column_name::text) FROM information_schema.columns"
@@ -130,7 +131,7 @@ def test_the_manifest_says_of_every_column_what_became_of_it(published: System, 
             [schema],
         )
         there = {f"{schema}.{table}": set(columns) for table, columns in rows}
-        named = {table: set(columns) for table, columns in COLUMNS.items() if table.startswith(schema)}
+        named = {table: set(columns) for table, columns in COLUMNS.items() if table.startswith(f"{schema}.")}
         assert named.keys() == there.keys()
         assert {table: each for table, each in named.items() if each not in ({"all"}, there[table])} == {}
     table_of = {"viewings": published.viewings, "episodes": published.drops.episodes,

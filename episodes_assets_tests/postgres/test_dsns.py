@@ -33,6 +33,17 @@ def test_only_the_dashboard_is_handed_secrets_that_are_no_dsn(
     assert given["EPISODES_ADMIN_DSN"] == WITHHELD
 
 
+@pytest.mark.parametrize(
+    ("purposes", "decides_on_alerts"), [(FLEET, False), (ORCHESTRATOR, True), ([], False), (WEBSERVER, True)]
+)
+def test_secrets_of_alerts_are_for_the_processes_that_decide_on_them(
+    purposes: list[Purpose], *, decides_on_alerts: bool
+) -> None:
+    given = Dsns({}, is_embedded=False).environment(purposes)
+    for name in ("SMTP_URL", "SLACK_URL", "WEBHOOK_URL", "WEBHOOK_TOKEN"):
+        assert given.get(f"EPISODES_ALERT_{name}") == (None if decides_on_alerts else WITHHELD)
+
+
 def test_children_inherit_what_was_handed_to_them_until_the_block_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -22,6 +22,7 @@ HELD = 50
 NEVER_MOVED, MOVED_FIRST = 5_003, 5_004
 WAITING_CHUNKS, WAITING_CHUNK_JOBS = 250, 4  # of each
 OLD_LOG_ROWS = 40
+OPEN_ALERTS, OLD_ALERTS = 20, 10
 PROFILES = 10  # that wait, of one run, long ago
 FIRST_FINISHED = 10_000
 FINISHED_DAYS = [dt.date(2010, 1, 1) + n * ONE_DAY for n in range(1, FINISHED_PLANS + 1)]
@@ -30,7 +31,7 @@ TABLES = {
     "queue": (
         "ledger.plans", "ledger.chunks", "ledger.jobs", "ledger.outcomes", "ledger.job_attempts",
         "ledger.batches", "ledger.waivers", "ledger.workers", "ledger.profiles", "public.pgqueuer",
-        "public.pgqueuer_log",
+        "public.pgqueuer_log", "alerts.alerts", "alerts.messages",
     ),
     "results": (
         "state.tracked_episodes", "state.tracked_days", "published.results", "published.days",
@@ -101,6 +102,7 @@ class GrowingTables:
             f" FROM generate_series(1, {self.jobs}) AS n,"
             f" LATERAL (SELECT now() - interval '29 days' * n / {self.jobs}) AS moment (at)",
         )
+        self._alerts()
         self._published_days()
         self._track(OTHER_DAY, first_epid=0, over_days=FINISHED_PLANS)
         self._publish(OTHER_PLAN, OTHER_DAY)
@@ -277,6 +279,37 @@ class GrowingTables:
             " ORDER BY n % 777, n",
         )
 
+    def _alerts(self) -> None:
+        """Alerts that have ended, with what was told of each; few are open, however many there were."""
+        ended = f"generate_series(1, {self.jobs // 10}) AS n"
+        columns = "key, kind, severity, summary, detail, hint, first_seen_at, seen_at, opened_at, resolved_at"
+        self.system.query(
+            "queue",
+            f"INSERT INTO alerts.alerts ({columns}) SELECT 'jobs_held', 'jobs_held', 'error', 's', 'd', 'h',"
+            f" at, at, at, at FROM {ended},"
+            f" LATERAL (SELECT now() - interval '80 days' * n / {self.jobs // 10}) AS moment (at)",
+        )
+        self.system.query(
+            "queue",
+            "INSERT INTO alerts.messages (alert_id, channel, event, summary, detail, created_at, not_before,"
+            " delivered_at) SELECT alert_id, channel, event, 's', 'd', opened_at, opened_at, opened_at"
+            " FROM alerts.alerts, unnest(ARRAY['email', 'slack', 'webhook']) AS channel,"
+            " unnest(ARRAY['opened', 'reminded', 'resolved']) AS event",
+        )
+        self.system.query(
+            "queue",
+            f"INSERT INTO alerts.alerts ({columns}) SELECT 'runs_failed:' || n, 'runs_failed', 'error', 's',"
+            f" 'd', 'h', now(), now(), now(), NULL FROM generate_series(1, {OPEN_ALERTS}) AS n"
+            " UNION ALL SELECT 'old', 'runs_failed', 'error', 's', 'd', 'h', at, at, at, at"
+            f" FROM generate_series(1, {OLD_ALERTS}), (SELECT now() - interval '99 days') AS moment (at)",
+        )
+        self.system.query(
+            "queue",
+            "INSERT INTO alerts.messages (alert_id, channel, event, summary, detail, created_at, not_before)"
+            " SELECT alert_id, channel, 'opened', 's', 'd', now(), now()"
+            " FROM alerts.alerts, unnest(ARRAY['email', 'slack']) AS channel WHERE resolved_at IS NULL",
+        )
+
     def _published_days(self) -> None:
         plans = f"generate_series(1, {FINISHED_PLANS}) AS n"
         for table, times in (("days", 1), ("history", 3)):
@@ -391,7 +424,7 @@ class GrowingTables:
 
 def database_of(statement: str) -> str:
     """Which database a statement is for."""
-    named = {"ledger.": "queue", "pgqueuer": "queue", "dashboard.": "dagster"}
+    named = {"ledger.": "queue", "pgqueuer": "queue", "alerts.": "queue", "dashboard.": "dagster"}
     plain = statement.replace('"', "")
     return next((database for word, database in named.items() if word in plain), "results")
 

@@ -28,6 +28,7 @@ from episodes_assets.ledger.plans import (
     require_plan,
 )
 from episodes_assets.ledger.workers import Activity, WorkerName
+from episodes_assets.outbox import records
 from episodes_assets.postgres.databases import Database
 from episodes_assets.profiling.engines import Sampling
 from episodes_assets.results import episode as results_episode
@@ -55,7 +56,9 @@ from episodes_assets_tests.query_plans.growing_tables import (
     FIRST_FINISHED,
     HELD,
     NEVER_MOVED,
+    OLD_ALERTS,
     OLD_LOG_ROWS,
+    OPEN_ALERTS,
     OPEN_CHUNKS,
     OTHER_DAY,
     OTHER_PLAN,
@@ -73,6 +76,7 @@ _MANY = 25
 _MANY_DAYS = [*FINISHED_DAYS[:_MANY], THE_DAY]
 _MANY_PLANS = [*range(FIRST_FINISHED + 1, FIRST_FINISHED + 1 + _MANY), NEVER_MOVED, THE_PLAN]
 _PASSWORD = "correct horse battery staple"
+_MINUTE = dt.timedelta(minutes=1)
 _SILENCE = dt.timedelta(seconds=30)
 _WHY = RepairDecision("why", "who", "run")
 _LIVES = Lifetimes(dt.timedelta(hours=12), dt.timedelta(hours=1))
@@ -190,6 +194,20 @@ def cases(jobs: int) -> list[Case]:
         Case("log pruned", "queue", OLD_LOG_ROWS, lambda to: workers.prune_message_log(to.queue, 7)),
         Case("workers forgotten", "queue", 40, lambda to: workers.forget_dead_workers(to.queue)),
         Case("profiles pruned", "queue", PROFILES, lambda to: profiles.prune_profiles(to.queue, 30)),
+        # Alerts to people: few are open, and two channels are to get a message of each.
+        Case("open alerts", "queue", 3 * OPEN_ALERTS, lambda to: records.read_open_alerts(to.queue)),
+        Case("the outbox in numbers", "queue", 3 * OPEN_ALERTS, lambda to: records.read_figures(to.queue)),
+        Case("alerts decided and told", "queue", 6 * OPEN_ALERTS, steps.tell_of_alerts),
+        Case("alerts pruned", "queue", OLD_ALERTS, lambda to: records.prune_alerts(to.queue)),
+        # For the metrics.
+        Case("workers by release", "queue", 40, lambda to: workers.count_by_release(to.queue)),
+        Case(
+            "batches since a minute ago",
+            "queue",
+            chunks,
+            lambda to: progress.read_batches_since(to.queue, records.read_clock(to.queue) - _MINUTE),
+        ),
+        Case("the newest published day", "results", 1, lambda to: publications.newest_day(to.results)),
         Case(
             "profiles asked for",
             "queue",

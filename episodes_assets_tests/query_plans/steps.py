@@ -13,6 +13,9 @@ import pytest
 from episodes_assets.accounts import audit, sessions, users
 from episodes_assets.accounts.identity import AuthMethod, Identity, Role
 from episodes_assets.accounts.sessions import Lifetimes
+from episodes_assets.alerts import conditions
+from episodes_assets.alerts.conditions import Alert, Assessment, Severity
+from episodes_assets.alerts.lifecycle import ChannelName
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import StateGap
 from episodes_assets.lake.drops import Drops
@@ -31,6 +34,7 @@ from episodes_assets.ledger.held import (
 )
 from episodes_assets.ledger.plans import record_plan
 from episodes_assets.ledger.profiles import Kind, Seen
+from episodes_assets.outbox import records
 from episodes_assets.postgres.arrow import bounded_session
 from episodes_assets.profiling.engines import Sampling
 from episodes_assets.results import copies as results_copies
@@ -124,6 +128,32 @@ async def take_profile(to: Open) -> None:
     claim = await profiles.claim_profile(to.worker, Kind.WORKER, "w7")
     assert claim is not None
     await profiles.store_as_worker(to.worker, claim, Seen(problem="x"))
+
+
+def tell_of_alerts(to: Open) -> None:
+    """One alert goes on, one is new, the others end; a message is sent, and another one refused."""
+    new = {each.key: each for each in map(_alert, ("5", "new"))}
+    channels = list(ChannelName)
+    now = records.read_clock(to.queue)
+    records.evaluate(
+        to.queue,
+        Assessment(new, set(conditions.Kind)),
+        channels,
+        now,
+        dt.timedelta(days=1),
+        records.Evaluator.SENSOR,
+    )
+    for is_delivered in (True, False):
+        message = records.claim_message(to.queue, channels, now, dt.timedelta(minutes=1))
+        assert message is not None
+        if is_delivered:
+            records.record_delivery(to.queue, message, now)
+        else:
+            records.record_failure(to.queue, message, "no", now)
+
+
+def _alert(subject: str) -> Alert:
+    return Alert(conditions.Kind.RUNS_FAILED, subject, Severity.ERROR, "s", "d", "h")
 
 
 def read_profile(to: Open) -> None:

@@ -10,6 +10,7 @@ PACKAGES = {
     r"\b(published|state)\.\w": ("results/", "postgres/provision/"),
     r"\b(ledger\.\w|pgqueuer)": ("ledger/", "postgres/provision/"),
     r"\bdashboard\.\w": ("accounts/", "postgres/provision/"),
+    r"\balerts\.\w": ("outbox/", "postgres/provision/"),
 }
 
 

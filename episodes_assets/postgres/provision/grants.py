@@ -122,6 +122,9 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
         ),
         "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}",
         "GRANT USAGE, SELECT ON SEQUENCE ledger.plans_plan_id_seq TO {role}",
+        # Alerts to people: the orchestrator and the web server decide on them; no other role sees them.
+        "GRANT USAGE ON SCHEMA alerts TO {role}",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA alerts TO {role}",
     ),
     Purpose.WORKER: (
         _STAMP,
@@ -192,7 +195,7 @@ _RIGHTS: dict[Purpose, tuple[str, ...]] = {
 }
 # Revoked first from a role that only reads, so that it keeps nothing that somebody else has granted. A role
 # that serves other purposes as well keeps its rights, since those purposes are granted rights to write.
-_SCHEMAS = {Database.QUEUE: "ledger, public", Database.RESULTS: "state, published, public"}
+_SCHEMAS = {Database.QUEUE: "ledger, alerts, public", Database.RESULTS: "state, published, public"}
 _REVOKE_ALL = (
     "REVOKE ALL ON ALL TABLES IN SCHEMA {schemas} FROM {{role}}",
     "REVOKE ALL ON ALL SEQUENCES IN SCHEMA {schemas} FROM {{role}}",

@@ -1,0 +1,129 @@
+"""Working the outbox: what is due is sent over its channel, within a bounded time, and tried again later.
+
+Delivery is at least once. A message is marked as delivered after its receiver has accepted it, so it is sent
+again if that answer is lost or this process is killed before it has noted it; then it has the same id
+(`Idempotency-Key`, `Message-ID`). Several processes may work the outbox at once: a message that is claimed is
+left alone by the others. What is due is `alerts/lifecycle.py`; how it is sent is `channels.py`.
+"""
+
+import datetime as dt
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from episodes_assets.alerts.conditions import Assessment
+from episodes_assets.alerts.lifecycle import Decision, Event, State, pause_after
+from episodes_assets.errors import AlertNotDelivered
+from episodes_assets.outbox import records
+from episodes_assets.outbox.channels import Channel
+from episodes_assets.outbox.records import Message
+from episodes_assets.postgres.connect import Connection
+
+_LOG = logging.getLogger(__name__)
+# Of an attempt that was begun and whose end nobody has noted. More than any attempt lasts: a mail needs about
+# six answers, each within the timeout.
+LEASE = dt.timedelta(minutes=3)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a pass over the outbox may take.
+
+    Attributes:
+        seconds: No message is begun later than this.
+        timeout: The longest wait for an answer, in seconds.
+    """
+
+    seconds: float
+    timeout: float
+
+
+# A sensor's tick keeps others waiting; the web server's watch has a thread of its own.
+OF_A_TICK = Budget(seconds=5.0, timeout=3.0)
+OF_THE_WATCH = Budget(seconds=30.0, timeout=10.0)
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What a pass over the outbox did.
+
+    Attributes:
+        sent: Messages that were accepted.
+        problems: Why others were not, one line each.
+    """
+
+    sent: int
+    problems: Sequence[str]
+
+
+def deliver(connection: Connection, channels: Sequence[Channel], budget: Budget) -> Delivered:
+    """Send what is due, the oldest first.
+
+    After a failure a channel is left alone until the next pass; a message that its receiver refuses for good
+    waits longer each time, and keeps back only what follows it about the same alert.
+
+    Args:
+        connection: To `queue`, in autocommit mode.
+        channels: Those that are configured.
+        budget: How long it may take.
+    """
+    usable = {channel.name: channel for channel in channels}
+    sent, problems = 0, []
+    deadline = time.monotonic() + budget.seconds
+    while usable and time.monotonic() < deadline:
+        message = records.claim_message(connection, list(usable), records.read_clock(connection), LEASE)
+        if message is None:
+            break
+        try:
+            usable[message.channel].send(message, budget.timeout)
+        except AlertNotDelivered as error:
+            _note_failure(connection, message, str(error))
+            problems.append(str(error))
+            del usable[message.channel]
+        else:
+            records.record_delivery(connection, message, records.read_clock(connection))
+            sent += 1
+    return Delivered(sent, problems)
+
+
+def _note_failure(connection: Connection, message: Message, problem: str) -> None:
+    _LOG.warning("the message that %s is %s is not delivered: %s", message.key, message.event, problem)
+    retry_at = records.read_clock(connection) + pause_after(message.attempts)
+    records.record_failure(connection, message, problem, retry_at)
+
+
+def alert_people(
+    connection: Connection,
+    assessment: Assessment,
+    channels: Sequence[Channel],
+    *,
+    remind_after: dt.timedelta,
+    evaluator: str,
+    budget: Budget,
+) -> tuple[list[Decision], Delivered]:
+    """Record which alerts are open, and send what is due.
+
+    Args:
+        connection: To `queue`, in autocommit mode.
+        assessment: The alerts that are open by what was observed.
+        channels: Those that are configured; with none, alerts are recorded all the same.
+        remind_after: How long after the last message a channel is told again.
+        evaluator: Who decides, one of `records.Evaluator`.
+        budget: How long sending may take.
+    """
+    names = [channel.name for channel in channels]
+    now = records.read_clock(connection)
+    decisions = records.evaluate(connection, assessment, names, now, remind_after, evaluator)
+    for each in decisions:
+        _log(each)
+    return decisions, deliver(connection, channels, budget)
+
+
+def _log(decision: Decision) -> None:
+    """Write what changes to this process's log, which has it also where no channel is configured."""
+    is_new = decision.recorded is None or decision.recorded.opened_at is None
+    if decision.state is State.OPEN and is_new and decision.alert is not None:
+        _LOG.warning("alert %s: %s", Event.OPENED, decision.alert.summary)
+    elif decision.state is State.RESOLVED and decision.recorded is not None:
+        _LOG.warning("alert %s: %s", Event.RESOLVED, decision.recorded.key)

@@ -1,0 +1,139 @@
+"""What the sensor `alert_people` observes on a real instance and real databases, and when that ends."""
+
+import datetime as dt
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.scheduler.instigation import TickStatus
+
+from episodes_assets.alerts.conditions import FailedTicks, Observed, assess
+from episodes_assets.definitions import build_defs
+from episodes_assets.defs import observed
+from episodes_assets.defs.sensors import alert_people
+from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.databases import Purpose
+from episodes_assets_tests.conftest import fresh_system
+from episodes_assets_tests.support.system import System, day
+from episodes_assets_tests.support.ticks import add_ticks, switch_on
+
+LONG_AGO = "2018-03-01 12:00+00"
+
+
+@pytest.fixture(scope="module")
+def shared(server_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        fresh_system(server_home, tmp_path_factory.mktemp("alert_people") / "home", patch) as made,
+    ):
+        yield made
+
+
+def now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+def tick(system: System) -> str:
+    defs = build_defs()
+    with dg.build_sensor_context(
+        system.dagster, resources=defs.resources, repository_def=defs.get_repository_def()
+    ) as context:
+        result = alert_people(context)
+    assert isinstance(result, dg.SkipReason)
+    return str(result.skip_message)
+
+
+def open_keys(system: System) -> list[str]:
+    rows = system.query("queue", "SELECT key FROM alerts.alerts WHERE resolved_at IS NULL ORDER BY key")
+    return [key for (key,) in rows]
+
+
+@pytest.mark.long
+def test_failed_runs_and_stalled_and_held_jobs_and_a_database_that_is_away(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A run that fails is open with its root cause, until its day is run with success.
+    assert tick(system) == "no alert is open; 0 messages sent"
+    result = system.materialize(day(1), select=["input_episodes"])
+    assert not result.success
+    (failed,) = observed.failed_runs(system.dagster, now())
+    assert failed.days == [day(1)]
+    assert failed.cause == "DropNotArrived"
+    assert "2018-03-01" in failed.message
+    assert "1 run of 2018-03-01 failed" in tick(system)
+    assert open_keys(system) == ["runs_failed:DropNotArrived"]
+    system.insert_drop(day(1), [(1, 0, "2018-02-01", "2018-02-01")])
+    system.plan(day(1))
+    assert tick(system) == "no alert is open; 0 messages sent"
+    assert open_keys(system) == []
+
+    # Its jobs make no progress, then they are held.
+    system.query("queue", f"UPDATE ledger.plans SET fanned_out_at = '{LONG_AGO}', planned_at = '{LONG_AGO}'")
+    system.query("queue", f"UPDATE ledger.chunks SET moved_at = '{LONG_AGO}'")
+    assert "no job is finished of 2018-03-01" in tick(system)
+    assert open_keys(system) == ["days_stalled"]
+    system.hold_jobs("true")
+    assert "1 job is held, so that 2018-03-01 cannot be published" in tick(system)
+    assert open_keys(system) == ["jobs_held"]
+    # Where the results cannot be read, nothing is said of freshness; for a moment that is no alert.
+    monkeypatch.setenv("EPISODES_RESULTS_DSN", "postgresql://u@127.0.0.1:9/x")
+    monkeypatch.setenv("EPISODES_ALLOWED_HOSTS", "127.0.0.1")
+    assert "results" not in tick(system)
+    assert open_keys(system) == ["jobs_held", "results_away"]
+    system.query("queue", "UPDATE alerts.alerts SET first_seen_at = first_seen_at - interval '3 minutes'")
+    assert "the database results cannot be read" in tick(system)
+
+
+def test_failed_checks_by_their_newest_evaluation(shared: System) -> None:
+    instance = shared.dagster
+    key = dg.AssetCheckKey(dg.AssetKey("input_episodes"), "drop_size_is_usual")
+    other = dg.AssetCheckKey(dg.AssetKey("published_results"), "yesterday_is_published")
+
+    def evaluate(check: dg.AssetCheckKey, *, passed: bool) -> None:
+        instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(
+                asset_key=check.asset_key,
+                check_name=check.name,
+                passed=passed,
+                severity=dg.AssetCheckSeverity.WARN,
+                description="half of what is usual",
+            )
+        )
+
+    def found() -> Any:
+        return observed.failed_checks(instance, [key, other])
+
+    assert found() == []
+    evaluate(other, passed=False)  # which the results say themselves
+    evaluate(key, passed=False)
+    (check,) = found()
+    assert (check.asset, check.check, check.is_error) == ("input_episodes", "drop_size_is_usual", False)
+    assert check.message == "half of what is usual"
+    evaluate(key, passed=True)
+    assert found() == []
+
+
+def test_sensors_whose_ticks_fail(shared: System) -> None:
+    instance = shared.dagster
+    sensor = switch_on(instance, "fan_out")
+    at = now().timestamp()
+    add_ticks(instance, sensor, [TickStatus.SKIPPED, TickStatus.FAILURE, TickStatus.FAILURE], at)
+    assert observed.failed_ticks(instance, now()) == [FailedTicks("fan_out", False, 2, "ValueError: no")]  # noqa: FBT003
+    assert assess(Observed(failed_ticks=observed.failed_ticks(instance, now()))).alerts == {}
+    add_ticks(instance, sensor, [TickStatus.FAILURE], at + 1)
+    assert "fan_out fails at each tick" in tick(shared)
+    add_ticks(instance, sensor, [TickStatus.STARTED], at + 2)  # one that is being evaluated says nothing
+    assert "fan_out fails at each tick" in tick(shared)
+    add_ticks(instance, sensor, [TickStatus.SKIPPED], at + 3)
+    assert observed.failed_ticks(instance, now()) == []
+
+
+def test_only_the_orchestrators_role_sees_alerts(shared: System) -> None:
+    for purpose in (Purpose.WORKER, Purpose.QUEUE_READER):
+        with connect(shared.dsn(purpose), autocommit=True) as connection:
+            (may,) = connection.execute("SELECT has_schema_privilege('alerts', 'USAGE')").fetchone() or (
+                None,
+            )
+            assert may is False

@@ -1,0 +1,220 @@
+"""Messages reach real mail and web servers that are down for a while: none is lost, and none comes twice."""
+
+import datetime as dt
+import logging
+import ssl
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import pytest
+from aiosmtpd.smtp import AuthResult, LoginPassword
+
+from episodes_assets.alerts.conditions import Alert, Assessment, Kind, Severity
+from episodes_assets.alerts.lifecycle import LONGEST_PAUSE, ChannelName, Event
+from episodes_assets.errors import AlertNotDelivered, BadSetting
+from episodes_assets.outbox import records
+from episodes_assets.outbox.channels import Channel, channels_of, ping
+from episodes_assets.outbox.delivery import Budget, alert_people, deliver
+from episodes_assets.postgres.connect import Connection
+from episodes_assets.settings import load_settings
+from episodes_assets_tests.support.certificates import certificate_for
+from episodes_assets_tests.support.receivers import (
+    HOST,
+    Mailbox,
+    Received,
+    free_port,
+    mail_server,
+    web_server,
+)
+
+QUICK = Budget(seconds=20.0, timeout=5.0)
+KNOWN = {Kind.JOBS_HELD, Kind.DAYS_STALLED}
+SECRET = "xoxb-very-secret"
+
+
+@dataclass
+class Ports:
+    mail: int = field(default_factory=free_port)
+    slack: int = field(default_factory=free_port)
+    webhook: int = field(default_factory=free_port)
+
+    def channels(self) -> list[Channel]:
+        return channels_of(
+            load_settings(
+                alert_smtp_url=f"smtp://{HOST}:{self.mail}",
+                alert_email_to="ada@example.com, bob@example.com",
+                alert_email_from="episodes@example.com",
+                alert_slack_url=f"http://{HOST}:{self.slack}/services/{SECRET}",
+                alert_webhook_url=f"http://{HOST}:{self.webhook}/hook?key={SECRET}",
+                alert_webhook_token=SECRET,
+                dashboard_url="https://episodes.example.com/",
+            )
+        )
+
+
+def assessment(*kinds: Kind) -> Assessment:
+    alerts = [Alert(kind, "", Severity.ERROR, f"<{kind}> & so", "more\nlines", "mend it") for kind in kinds]
+    return Assessment({alert.key: alert for alert in alerts}, KNOWN)
+
+
+def tell(queue: Connection, channels: list[Channel], *kinds: Kind) -> None:
+    alert_people(
+        queue,
+        assessment(*kinds),
+        channels,
+        remind_after=dt.timedelta(hours=24),
+        evaluator="a test",
+        budget=QUICK,
+    )
+
+
+def let_pauses_pass(queue: Connection) -> None:
+    queue.execute("UPDATE alerts.messages SET not_before = not_before - %s", [LONGEST_PAUSE])
+
+
+def test_servers_that_are_down_for_a_while_get_each_message_once(
+    queue: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    ports = Ports()
+    channels = ports.channels()
+    mailbox, slack, webhook = Mailbox(), Received(), Received()
+    # All are down: an alert is opened, another one too, and the first ends.
+    tell(queue, channels, Kind.JOBS_HELD)
+    tell(queue, channels, Kind.JOBS_HELD, Kind.DAYS_STALLED)
+    tell(queue, channels, Kind.DAYS_STALLED)
+    assert len(queue.execute("SELECT FROM alerts.messages WHERE delivered_at IS NULL").fetchall()) == 9
+    # They are back, but refuse for now.
+    mailbox.answer, slack.status, webhook.status = "451 later", 503, 302
+    with (
+        mail_server(ports.mail, mailbox),
+        web_server(ports.slack, slack),
+        web_server(ports.webhook, webhook),
+    ):
+        for _ in range(4):
+            let_pauses_pass(queue)
+            done = deliver(queue, channels, QUICK)
+            assert (done.sent, len(done.problems)) == (0, 3)
+        # Now they take them, one pass after another.
+        mailbox.answer, slack.status, webhook.status = "250 OK", 200, 204
+        for _ in range(3):
+            let_pauses_pass(queue)
+            deliver(queue, channels, QUICK)
+        tell(queue, channels, Kind.DAYS_STALLED)
+        tell(queue, channels)
+    subjects = [str(mail["Subject"]) for mail in mailbox.mails]
+    assert subjects == [
+        "[episodes development] ALERT: <jobs_held> & so",
+        "[episodes development] ALERT: <days_stalled> & so",
+        "[episodes development] RESOLVED: <jobs_held> & so",
+        "[episodes development] RESOLVED: <days_stalled> & so",
+    ]
+    assert len({mail["Message-ID"] for mail in mailbox.mails}) == 4
+    assert len({mail["References"] for mail in mailbox.mails}) == 2
+    assert mailbox.mails[0]["To"] == "ada@example.com, bob@example.com"
+    assert "What to do: mend it." in mailbox.mails[0].get_content()
+    assert "https://episodes.example.com/fleet" in mailbox.mails[0].get_content()
+    assert [(each["key"], each["event"]) for each in webhook.messages] == [
+        ("jobs_held", "opened"),
+        ("days_stalled", "opened"),
+        ("jobs_held", "resolved"),
+        ("days_stalled", "resolved"),
+    ]
+    assert [each["Idempotency-Key"] for each in webhook.headers] == [each["id"] for each in webhook.messages]
+    assert {each["Authorization"] for each in webhook.headers} == {f"Bearer {SECRET}"}
+    assert [each["text"].splitlines()[0] for each in slack.messages] == [
+        ":red_circle: *[episodes development] ALERT: &lt;jobs_held&gt; &amp; so*",
+        ":red_circle: *[episodes development] ALERT: &lt;days_stalled&gt; &amp; so*",
+        ":white_check_mark: *[episodes development] RESOLVED: &lt;jobs_held&gt; &amp; so*",
+        ":white_check_mark: *[episodes development] RESOLVED: &lt;days_stalled&gt; &amp; so*",
+    ]
+    assert queue.execute("SELECT FROM alerts.messages WHERE delivered_at IS NULL").fetchall() == []
+    assert SECRET not in caplog.text
+
+
+def test_a_message_whose_acceptance_was_lost_comes_again_with_the_same_id(queue: Connection) -> None:
+    ports, webhook = Ports(), Received(answers=False)
+    channels = [each for each in ports.channels() if each.name == "webhook"]
+    with web_server(ports.webhook, webhook):
+        tell(queue, channels, Kind.JOBS_HELD)
+        webhook.answers = True
+        let_pauses_pass(queue)
+        assert deliver(queue, channels, QUICK).sent == 1
+    first, second = webhook.messages
+    assert first == second
+    assert webhook.headers[0]["Idempotency-Key"] == webhook.headers[1]["Idempotency-Key"] == first["id"]
+
+
+def test_a_message_that_is_refused_for_good_keeps_back_no_other_alert(queue: Connection) -> None:
+    ports, webhook = Ports(), Received(status=400)
+    channels = [each for each in ports.channels() if each.name == "webhook"]
+    with web_server(ports.webhook, webhook):
+        tell(queue, channels, Kind.JOBS_HELD)
+        webhook.status = 200
+        tell(queue, channels, Kind.DAYS_STALLED)
+    assert [each["key"] for each in webhook.messages] == ["days_stalled"]
+
+
+def test_a_password_is_sent_over_tls_alone(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate, key = certificate_for(HOST, tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    mailbox, port = Mailbox(), free_port()
+
+    def take(_server: Any, _session: Any, _envelope: Any, _mechanism: str, login: Any) -> AuthResult:
+        mailbox.logins.append(login)
+        return AuthResult(success=True)
+
+    settings = load_settings(
+        alert_smtp_url=f"smtp://ada:p%40ss@{HOST}:{port}",
+        alert_email_to="ada@example.com",
+        alert_email_from="episodes@example.com",
+    )
+    (channel,) = channels_of(settings)
+    with mail_server(port, mailbox), pytest.raises(AlertNotDelivered, match="STARTTLS"):
+        channel.send(a_message(), 5)
+    assert (mailbox.mails, mailbox.logins) == ([], [])
+    options = {"authenticator": take, "auth_require_tls": True, "tls_context": context}
+    with mail_server(port, mailbox, **options):
+        channel.send(a_message(), 5)
+    assert mailbox.logins == [LoginPassword(b"ada", b"p@ss")]
+    assert len(mailbox.mails) == 1
+
+
+def a_message() -> records.Message:
+    now = dt.datetime(2018, 3, 1, tzinfo=dt.UTC)
+    return records.Message(
+        1, UUID(int=1), 1, "k", "k", "error", Event.OPENED, ChannelName.EMAIL, "s", "d", "h", now, now, 1
+    )
+
+
+def test_a_dead_mans_url_that_does_not_answer_is_named_by_its_host_alone() -> None:
+    with pytest.raises(AlertNotDelivered, match="did not answer") as refused:
+        ping(f"http://{HOST}:{free_port()}/{SECRET}", 2)
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"alert_smtp_url": "smtp://host"}, "alerts by e-mail need"),
+        ({"alert_email_to": "ada@example.com"}, "alerts by e-mail need"),
+        (
+            {"alert_smtp_url": "smtp://host", "alert_email_to": "ada", "alert_email_from": "a@b"},
+            "'ada' is no e-mail address",
+        ),
+        (
+            {"alert_smtp_url": "host:25", "alert_email_to": "a@b", "alert_email_from": "a@b"},
+            "EPISODES_ALERT_SMTP_URL is no smtp or smtps URL with a host",
+        ),
+        ({"alert_slack_url": "file:///etc/passwd"}, "EPISODES_ALERT_SLACK_URL is no http or https URL"),
+        ({"alert_webhook_url": SECRET}, "EPISODES_ALERT_WEBHOOK_URL is no http or https URL"),
+        ({"alert_webhook_url": "http://h:99999/"}, "EPISODES_ALERT_WEBHOOK_URL is no http or https URL"),
+    ],
+)
+def test_a_channel_that_is_not_whole_is_refused(settings: dict[str, str], said: str) -> None:
+    with pytest.raises(BadSetting, match=said) as refused:
+        channels_of(load_settings(**settings))
+    assert SECRET not in str(refused.value)
