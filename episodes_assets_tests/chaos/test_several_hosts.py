@@ -85,7 +85,7 @@ class Landscape:
             for _ in range(count):
                 host.start(episodes_argv("worker"), environment, log)
         try:
-            eventually(lambda: log.read_text().count("is ready") == count * len(started), 120)
+            eventually(lambda: log.read_text().count("is ready") == count * len(started), 300)
             yield
         finally:
             for host in started:

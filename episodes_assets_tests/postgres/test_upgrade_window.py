@@ -120,7 +120,7 @@ def test_a_window_is_recorded_with_the_version(
     assert system.query("queue", WINDOW) == [(newest, as_made[1], "queue_0009")]
 
 
-OLD, NEW = "queue_0013", "queue_0014"
+OLD, NEW = admission.known_versions(Database.QUEUE)[-2:]
 
 
 @pytest.fixture
