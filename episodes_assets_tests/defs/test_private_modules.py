@@ -33,8 +33,23 @@ REASONS = {
         "dagster._core.scheduler.instigation": "when a sensor was switched on, which no public call tells",
         "dagster._core.workspace.context": "the type of the workspace that the sensors are looked up in",
     },
+    "dashboard/watch.py": {
+        "dagster._core.workspace.context": "the type of the workspace that the sensors are looked up in",
+    },
+    "defs/draining.py": {
+        "dagster._core.definitions.repository_definition": "how the runs of a code location are labelled",
+        "dagster._core.execution.stats": "which step a run is in",
+        "dagster._core.run_coordinator.queued_run_coordinator": "the queue that ours extends by a limit",
+        "dagster._core.scheduler.instigation": "sensors and schedules, to switch them off and on",
+        "dagster._core.storage.tags": "the tag by which the queue tells code locations apart",
+    },
     "defs/launches.py": {
         "dagster._core.storage.tags": "the tags by which automation marks its runs",
+    },
+    "defs/observed.py": {
+        "dagster._core.definitions.run_request": "which ticks are of sensors and which of schedules",
+        "dagster._core.scheduler.instigation": "how the newest ticks of a sensor or schedule ended",
+        "dagster._core.storage.asset_check_execution_record": "how the newest evaluation of a check ended",
     },
     "defs/storage.py": {
         "dagster._core.execution.backfill": "the type of what the run storage is given for a backfill",

@@ -25,7 +25,7 @@ from episodes_assets_tests.cli.invoke import output, refusal
 from episodes_assets_tests.support.system import System
 
 WINDOW = "SELECT version_num, oldest_beside, finished FROM episodes_schema_version"
-WRITERS = [purpose for purpose in Purpose if purpose not in (Purpose.INPUT, Purpose.CONSUMER)]
+WRITERS = [p for p in Purpose if p not in (Purpose.INPUT, Purpose.SCALER, Purpose.CONSUMER)]
 
 
 @pytest.fixture
