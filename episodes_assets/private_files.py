@@ -95,12 +95,12 @@ def rotate_log(path: Path, *, is_held_open: bool = False) -> bool:
     Raises:
         OSError: If it cannot be done, as on a full disk; then the log stays as it is.
     """
-    if not path.exists() or path.stat().st_size < LOG_BYTES:
+    if not _is_full(path):
         return False
     descriptor = os.open(path.parent, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if path.stat().st_size < LOG_BYTES:  # another process was faster
+        if not _is_full(path):  # another process was faster
             return False
         for number in range(OLDER_LOGS - 1, 0, -1):
             with suppress(FileNotFoundError):
@@ -116,6 +116,14 @@ def rotate_log(path: Path, *, is_held_open: bool = False) -> bool:
     finally:
         os.close(descriptor)
     return True
+
+
+def _is_full(log: Path) -> bool:
+    """Whether it is to be rotated; for a moment there is none, while another process does that."""
+    try:
+        return log.stat().st_size >= LOG_BYTES
+    except FileNotFoundError:
+        return False
 
 
 class LogFile:

@@ -23,6 +23,7 @@ from episodes_assets.postgres.provision.schema import downgrade, migrations
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets_tests.cli.invoke import output, refusal
 from episodes_assets_tests.support.system import System
+from episodes_assets_tests.support.workers import eventually
 
 WINDOW = "SELECT version_num, oldest_beside, finished FROM episodes_schema_version"
 WRITERS = [p for p in Purpose if p not in (Purpose.INPUT, Purpose.SCALER, Purpose.CONSUMER)]
@@ -249,7 +250,7 @@ def test_processes_of_dagster_are_known_while_they_live(
             system.query("dagster", "UPDATE processes SET seen_at = now() - interval '1 day'")
             assert len(processes.read_older(connection, newer)) == 1
         # Without a session, as the code location is between two ticks, it lives for some seconds.
-        assert processes.read_older(connection, newer) == []
+        eventually(lambda: processes.read_older(connection, newer) == [])
         system.query("dagster", "UPDATE processes SET seen_at = now()")
         (found,) = processes.read_older(connection, newer)
         assert not found.is_connected
