@@ -115,17 +115,17 @@ def goes_on(system: System) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_day_is_worked_while_all_processes_are_replaced(
     system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chaos: Chaos
 ) -> None:
     monkeypatch.setenv("EPISODES_CHUNK_JOBS", "4")
     monkeypatch.setenv("EPISODES_ADMIN_DSN", system.admin["queue"])
     hurry = tmp_path / "hurry"
-    old = copy_release(tmp_path / "old", "0.1.0", hurry=hurry, slow_seconds=2)
-    new = copy_release(tmp_path / "new", "0.2.0", hurry=hurry, slow_seconds=2)
+    old = copy_release(tmp_path / "old", "0.1.0", hurry=hurry, slow_seconds=4)
+    new = copy_release(tmp_path / "new", "0.2.0", hurry=hurry, slow_seconds=4)
     versions = add_migrations(new)
-    system.generate(DAY, DAY, episodes=2_000)
+    system.generate(DAY, DAY, episodes=1_000)
     with system.workers(2):
         assert system.materialize(DAY).success
     calm, calm_bytes = fingerprint(system), published_bytes(system)
@@ -208,7 +208,7 @@ def _upgrade(system: System, upgrade: Upgrade, old: Release, new: Release, hurry
     # All of it was during the day.
     assert system.query("results", "SELECT count(*) FROM published.days") == [(0,)]
     hurry.touch()
-    eventually(lambda: system.query("results", "SELECT count(*) FROM published.days") == [(1,)], 240)
+    eventually(lambda: system.query("results", "SELECT count(*) FROM published.days") == [(1,)], 480)
     eventually(lambda: statuses(system, "publish_day") == ["SUCCESS"], 60)
 
 
