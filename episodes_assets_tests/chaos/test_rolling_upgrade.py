@@ -235,6 +235,9 @@ def assert_finished(
 ) -> None:
     """Nothing of the older release lives: what it needed goes, and it is refused from then on."""
 
+    # This process is of the older release as well, and has sessions with Dagster's database.
+    vars(system).pop("dagster").dispose()
+
     def finish() -> bool:
         done = upgrade.command(new, "db", "finish")
         return done.returncode == 0
