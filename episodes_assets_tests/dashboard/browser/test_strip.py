@@ -52,7 +52,7 @@ def is_whole(page: Page, what: Locator) -> FloatRect:
     return box
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_strip_and_the_launchpads_buttons_cover_each_other_nowhere(
     served: Dashboard, person: Callable[[], Page]
 ) -> None:
