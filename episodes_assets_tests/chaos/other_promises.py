@@ -130,6 +130,17 @@ TESTED = (
         ("lab.test_killed",),
     ),
     TestedPromise(
+        "Servers that are recovered to a restore point agree, and the days after it come again the same",
+        "a server that is lost, with a base backup and an archived log, by the runbook as it is written",
+        ("cli.test_backup_runbook",),
+    ),
+    TestedPromise(
+        "People are told of each alert when it opens and when it ends, and no message is lost",
+        "receivers that are down, refuse, or accept and do not answer; senders that are killed; a daemon "
+        "that stands still; databases that are away",
+        ("outbox.test_told_once", "outbox.test_receivers", "defs.test_alert_people", "dashboard.test_watch"),
+    ),
+    TestedPromise(
         "No statement depends on the planner's statistics",
         "50,000 and 500,000 rows under statistics of every kind",
         ("query_plans.test_bounded_queries",),
