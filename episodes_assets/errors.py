@@ -121,8 +121,16 @@ class CannotDrain(EpisodesError):
     """Dagster's queue cannot be held, so a code location cannot be drained."""
 
 
+class DrainEnded(EpisodesError):
+    """A drain that somebody waits for was ended by somebody else."""
+
+
 class DrainTimedOut(EpisodesError):
     """Runs of a code location have not ended in the time that they were given."""
+
+
+class UnknownCodeLocation(EpisodesError):
+    """A code location of which Dagster has no record."""
 
 
 class HostNotAllowed(EpisodesError):

@@ -43,6 +43,22 @@ def leaving_at_once() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def ending_on_hangup() -> Iterator[None]:
+    """End in order also when the terminal is lost, while the block lasts; what nohup starts goes on."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    ):
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, _exit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def say_interrupted() -> None:
     """The one word."""
     try:

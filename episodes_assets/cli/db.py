@@ -25,7 +25,7 @@ from episodes_assets.ledger.workers import read_older_workers
 from episodes_assets.postgres.connect import connect, connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns, resolve_dsns
-from episodes_assets.postgres.processes import read_older
+from episodes_assets.postgres.processes import read_drained, read_older
 from episodes_assets.postgres.provision.finish import finish as finish_schemas
 from episodes_assets.postgres.provision.init import provision
 from episodes_assets.postgres.provision.schema import SchemaState
@@ -79,9 +79,9 @@ def finish() -> None:
 
 
 def _older_processes(dsns: Dsns, versions: Mapping[Database, str]) -> list[str]:
-    """The living processes whose release does not know some versions of schemas, by database."""
+    """The living processes whose release does not know some versions of schemas, by database, or may not."""
     with connect(dsns.require(Purpose.DAGSTER), read_only=True) as dagster:
-        found = [str(each) for each in read_older(dagster, versions)]
+        found = [str(each) for each in read_older(dagster, versions)] + read_drained(dagster)
     if Database.QUEUE in versions:
         with connect(dsns.require(Purpose.QUEUE), read_only=True) as queue:
             found += read_older_workers(queue, versions[Database.QUEUE])

@@ -3,6 +3,7 @@
 It waits, and shows for what. How a code location is drained is `defs/draining.py`.
 """
 
+import contextlib
 import datetime as dt
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from episodes_assets.cli.context import announce_open_hosts, ready_databases
 from episodes_assets.cli.runs import open_instance
 from episodes_assets.errors import CannotDrain, DrainTimedOut
 from episodes_assets.settings import load_settings
+from episodes_assets.signals import ending_on_hangup
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -40,34 +42,42 @@ def drain(
 
     Runs that are launched or scheduled meanwhile wait in the queue. It shows what it waits for. When all runs
     have ended it switches the schedules and sensors off and says that it is safe: replace the process, then
-    run `episodes drain --resume`, which switches on again what was on. Ctrl-C and --timeout undo all of it.
-    Workers and runs of `episodes run` go on meanwhile.
+    run `episodes drain --resume`, which switches on again what was on. Ctrl-C, a lost terminal and --timeout
+    undo all of it, but no drain that was in force before. A run that has been silent for long is waited for
+    too: if its process was killed, end it in the UI. Workers and runs of `episodes run` go on meanwhile.
 
     Example: episodes drain --timeout 3600 && systemctl restart episodes-code && episodes drain --resume
     """
     settings = load_settings()
     dsns = ready_databases(settings)
     announce_open_hosts(settings)
-    with open_instance(settings, dsns) as instance:
+    with open_instance(settings, dsns) as instance, ending_on_hangup():
+        from episodes_assets.defs import draining
+
+        draining.require_known(instance, location)
         if resume:
             _resume(instance, location)
             return
+        token = draining.new_token()
         try:
-            _drain(instance, location, time.monotonic() + timeout if timeout is not None else None)
+            _drain(instance, location, token, time.monotonic() + timeout if timeout is not None else None)
         except BaseException:
-            from episodes_assets.defs import draining
-
-            draining.resume(instance, location)
-            err.print(f"Runs of {location} are launched as before.")
+            ended = draining.resume(instance, location, token)
+            with contextlib.suppress(OSError):  # nobody reads it any more
+                if ended is not None:
+                    err.print(f"Runs of {location} are launched as before.")
+                elif other := draining.read_drains(instance).get(location):
+                    err.print(f"{location} stays drained, as {other.by} asked for at {other.since}.")
             raise
 
 
-def _drain(instance: "dg.DagsterInstance", location: str, deadline: float | None) -> None:
+def _drain(instance: "dg.DagsterInstance", location: str, token: str, deadline: float | None) -> None:
     from episodes_assets.defs import draining
 
-    waiting = _Waiting(deadline)
-    begun = draining.begin(instance, location, _now())
-    out.print(f"No more runs of {location} are launched, since {begun.since}")
+    begun = draining.begin(instance, location, _now(), token)
+    waiting = _Waiting(deadline, lambda: draining.require_in_force(instance, begun))
+    by = "" if begun.token == token else f", as {begun.by} asked for"
+    out.print(f"No more runs of {location} are launched, since {begun.since}{by}")
 
     def not_held() -> Sequence[str]:
         if draining.is_held(instance, begun) or not draining.daemon_lives(instance, _now()):
@@ -81,9 +91,10 @@ def _drain(instance: "dg.DagsterInstance", location: str, deadline: float | None
 
     waiting.until_none(not_held)
     waiting.until_none(lambda: [f"run {each}" for each in draining.running(instance, location, _now())])
-    draining.switch_off_automation(instance, location)
+    draining.switch_off_automation(instance, begun)
     waiting.until_none(lambda: draining.ticks_in_progress(instance, location, _now()))
     queue = draining.queued(instance, location)
+    draining.require_in_force(instance, begun)
     out.print(
         f"It is safe to replace {location}: none of its runs is running, {queue:,} wait in the queue, and its"
         " schedules and sensors are off. Then: episodes drain --resume",
@@ -108,10 +119,12 @@ class _Waiting:
 
     Args:
         deadline: When to give up, by `time.monotonic`; None to wait as long as it takes.
+        check: Called before each look; raises if there is nothing to wait for any more.
     """
 
-    def __init__(self, deadline: float | None) -> None:
+    def __init__(self, deadline: float | None, check: Callable[[], object]) -> None:
         self._deadline = deadline
+        self._check = check
         self._began = time.monotonic()
 
     @property
@@ -126,7 +139,10 @@ class _Waiting:
             DrainTimedOut: At the deadline.
         """
         shown: Sequence[str] = ()
-        while left := look():
+        while True:
+            self._check()
+            if not (left := look()):
+                return
             if left != shown:
                 out.print(f"{_WAITS}{'; '.join(left)}", soft_wrap=True)
                 shown = left

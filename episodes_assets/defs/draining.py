@@ -10,6 +10,7 @@ is `cli/drain.py`.
 
 import datetime as dt
 import json
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,14 +20,21 @@ import dagster as dg
 from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
 from dagster._core.execution.stats import StepEventStatus
 from dagster._core.run_coordinator.queued_run_coordinator import QueuedRunCoordinator, RunQueueConfig
-from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, TickStatus
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    SensorInstigatorData,
+    TickStatus,
+)
 from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 
 from episodes_assets.accounts.identity import operating_system_user
-from episodes_assets.defs.runs import HAVE_A_PROCESS, days_of_run, is_silent
-from episodes_assets.errors import CannotDrain
+from episodes_assets.defs.runs import HAVE_A_PROCESS, days_of_run, silent_since
+from episodes_assets.errors import CannotDrain, DrainEnded, UnknownCodeLocation
+from episodes_assets.postgres.processes import DRAINS_KEY
 
-_KEY = "episodes/drained_code_locations"
+# As it is called in the workspace of `episodes up` and of `deploy/`.
+OURS = "episodes_assets"
 _HELD_KEY = "episodes/held_queue"
 _QUEUE_DAEMON = "QUEUED_RUN_COORDINATOR"
 # The daemon sends a heartbeat every 30 seconds.
@@ -40,12 +48,14 @@ class Drain:
     """A code location that is drained.
 
     Attributes:
+        location: The code location.
         token: Identifies this drain.
         by: Who asked for it.
         since: When, as ISO 8601 has it.
         switched_off: Its schedules and sensors that were switched off, by selector id, with what they were.
     """
 
+    location: str
     token: str
     by: str
     since: str
@@ -54,13 +64,15 @@ class Drain:
 
 def read_drains(instance: dg.DagsterInstance) -> dict[str, Drain]:
     """The drained code locations, by name."""
-    stored = instance.daemon_cursor_storage.get_cursor_values({_KEY}).get(_KEY) or "{}"
-    return {location: Drain(**each) for location, each in json.loads(stored).items()}
+    stored = instance.daemon_cursor_storage.get_cursor_values({DRAINS_KEY}).get(DRAINS_KEY) or "{}"
+    return {location: Drain(location=location, **each) for location, each in json.loads(stored).items()}
 
 
 def _write_drains(instance: dg.DagsterInstance, drains: dict[str, Drain]) -> None:
-    stored = json.dumps({location: asdict(each) for location, each in drains.items()})
-    instance.daemon_cursor_storage.set_cursor_values({_KEY: stored})
+    stored = {location: asdict(each) for location, each in drains.items()}
+    for each in stored.values():
+        del each["location"]  # it is the key
+    instance.daemon_cursor_storage.set_cursor_values({DRAINS_KEY: json.dumps(stored)})
 
 
 class DrainableRunCoordinator(QueuedRunCoordinator):
@@ -95,8 +107,38 @@ def _launch_none(location: str) -> dict[str, Any]:
     return {"key": REPOSITORY_LABEL_TAG, "value": f"{SINGLETON_REPOSITORY_NAME}@{location}", "limit": 0}
 
 
-def begin(instance: dg.DagsterInstance, location: str, now: dt.datetime) -> Drain:
+def require_known(instance: dg.DagsterInstance, location: str) -> None:
+    """Check that Dagster has a record of a code location: of a run, a schedule or a sensor.
+
+    Ours is known also before anything has been recorded of any.
+
+    Raises:
+        UnknownCodeLocation: If it has none.
+    """
+    known = {state.repository_selector.location_name for state in instance.all_instigator_state()}
+    for _, labels in instance.get_run_tags(tag_keys=[REPOSITORY_LABEL_TAG]):
+        known |= {label.partition("@")[2] for label in labels}
+    known |= {*read_drains(instance)}
+    if location not in (known or {OURS}):
+        raise UnknownCodeLocation(
+            f"Dagster has no record of a code location {location!r}",
+            f"name one of these with --location: {', '.join(sorted(known or {OURS}))}",
+        )
+
+
+def new_token() -> str:
+    """Identifies a drain, so that whoever has begun it can end it and no other one."""
+    return uuid.uuid4().hex
+
+
+def begin(instance: dg.DagsterInstance, location: str, now: dt.datetime, token: str | None = None) -> Drain:
     """Have no run of a code location launched any more; one that is drained already stays so.
+
+    Args:
+        instance: Dagster's.
+        location: The code location.
+        now: The time.
+        token: Identifies the drain if it is begun here; one that has begun keeps its own. Default: a new one.
 
     Raises:
         CannotDrain: If Dagster's queue is not one that can be held.
@@ -107,18 +149,34 @@ def begin(instance: dg.DagsterInstance, location: str, now: dt.datetime) -> Drai
             "copy this release's dagster.yaml to DAGSTER_HOME and start the daemon again",
         )
     drains = read_drains(instance)
+    token = token or new_token()
     if location not in drains:
         since = now.isoformat(timespec="seconds")
-        drains[location] = Drain(uuid.uuid4().hex, operating_system_user(), since, {})
+        drains[location] = Drain(location, token, operating_system_user(), since, {})
         _write_drains(instance, drains)
     queue = instance.get_concurrency_config().run_queue_config
     if queue is None or _launch_none(location) not in (queue.tag_concurrency_limits or ()):
-        resume(instance, location)
+        resume(instance, location, token)
         raise CannotDrain(
             "Dagster's queue cannot be held: its dagster.yaml sets concurrency.runs.tag_concurrency_limits",
             "set run_coordinator.config.tag_concurrency_limits instead, and start the daemon again",
         )
     return drains[location]
+
+
+def require_in_force(instance: dg.DagsterInstance, drain: Drain) -> Drain:
+    """A drain as it is now.
+
+    Raises:
+        DrainEnded: If it has ended, and perhaps another one has begun.
+    """
+    current = read_drains(instance).get(drain.location)
+    if current is None or current.token != drain.token:
+        raise DrainEnded(
+            f"the drain of {drain.location} since {drain.since} was ended by somebody else",
+            "agree with whoever ran `episodes drain --resume`, then run `episodes drain` again",
+        )
+    return current
 
 
 def is_held(instance: dg.DagsterInstance, drain: Drain) -> bool:
@@ -142,33 +200,47 @@ class RunningRun:
         job: The job.
         days: The days it works on.
         steps: The steps that are running.
+        silent_since: Since when it has reported nothing, if that is longer than usual.
     """
 
     run_id: str
     job: str
     days: Sequence[dt.date]
     steps: Sequence[str]
+    silent_since: dt.datetime | None
 
     def __str__(self) -> str:
         days = f" of {self.days[0]}" if self.days else ""
         more = f" to {self.days[-1]}" if len(self.days) > 1 else ""
-        return f"{self.run_id[:8]} {self.job}{days}{more}: {', '.join(self.steps) or 'between two steps'}"
+        silent = (
+            f" (has said nothing since {self.silent_since:%Y-%m-%d %H:%M} UTC; end it in the UI if its"
+            " process was killed)"
+            if self.silent_since
+            else ""
+        )
+        steps = ", ".join(self.steps) or "between two steps"
+        return f"{self.run_id[:8]} {self.job}{days}{more}: {steps}{silent}"
 
 
 def running(instance: dg.DagsterInstance, location: str, now: dt.datetime) -> list[RunningRun]:
-    """The runs that a code location executes; those of processes that were killed are left out."""
+    """The runs that a code location executes.
+
+    One whose process was killed is among them until its time limit: a step that waits for a lock is as
+    silent.
+    """
     found = []
     for record in instance.get_run_records(dg.RunsFilter(statuses=[*HAVE_A_PROCESS])):
         run = record.dagster_run
         origin = run.remote_job_origin
-        if origin is None or origin.location_name != location or is_silent(instance, record, now):
+        if origin is None or origin.location_name != location:
             continue
         steps = [
             each.step_key
             for each in instance.get_run_step_stats(run.run_id)
             if each.status is StepEventStatus.IN_PROGRESS
         ]
-        found.append(RunningRun(run.run_id, run.job_name, days_of_run(run), steps))
+        silent = silent_since(instance, record, now)
+        found.append(RunningRun(run.run_id, run.job_name, days_of_run(run), steps, silent))
     return found
 
 
@@ -185,13 +257,18 @@ def _automation(instance: dg.DagsterInstance, location: str) -> list[InstigatorS
     return [state for state in states if state.repository_selector.location_name == location]
 
 
-def switch_off_automation(instance: dg.DagsterInstance, location: str) -> None:
-    """Switch the schedules and sensors of a drained code location off, and keep which were on."""
-    drains = read_drains(instance)
+def switch_off_automation(instance: dg.DagsterInstance, drain: Drain) -> None:
+    """Switch the schedules and sensors of a drained code location off, and keep which were on.
+
+    Raises:
+        DrainEnded: If it is not drained any more.
+    """
+    location = drain.location
+    current = require_in_force(instance, drain)
     on = {state.selector_id: state for state in _automation(instance, location) if state.is_running}
-    kept = drains[location].switched_off | {name: state.status.value for name, state in on.items()}
+    kept = current.switched_off | {name: state.status.value for name, state in on.items()}
     # First it is kept: what is switched off and not kept would stay off.
-    _write_drains(instance, {**drains, location: replace(drains[location], switched_off=kept)})
+    _write_drains(instance, {**read_drains(instance), location: replace(current, switched_off=kept)})
     for state in on.values():
         instance.update_instigator_state(state.with_status(InstigatorStatus.STOPPED))
 
@@ -208,19 +285,38 @@ def ticks_in_progress(instance: dg.DagsterInstance, location: str, now: dt.datet
     ]
 
 
-def resume(instance: dg.DagsterInstance, location: str) -> Drain | None:
+def resume(instance: dg.DagsterInstance, location: str, token: str | None = None) -> Drain | None:
     """Let runs of a code location be launched again, and switch on what was switched off.
+
+    Args:
+        instance: Dagster's.
+        location: The code location.
+        token: Of the drain that is to end, so that one of somebody else goes on. Default: whichever it is.
 
     Returns:
         The drain that has ended; None if there was none.
     """
-    drains = read_drains(instance)
-    drain = drains.pop(location, None)
-    if drain is None:
+    drain = read_drains(instance).get(location)
+    if drain is None or token not in (None, drain.token):
         return None
     for state in _automation(instance, location):
         before = drain.switched_off.get(state.selector_id)
         if before is not None and not state.is_running:
-            instance.update_instigator_state(state.with_status(InstigatorStatus(before)))
+            instance.update_instigator_state(_switched_on(state, InstigatorStatus(before)))
+    # Read again, as drains of other code locations may have begun or ended meanwhile.
+    drains = read_drains(instance)
+    drains.pop(location, None)
     _write_drains(instance, drains)
     return drain
+
+
+def _switched_on(state: InstigatorState, status: InstigatorStatus) -> InstigatorState:
+    """A schedule or sensor that is switched on now.
+
+    As when it is switched on in the UI, a sensor begins now: else it would count as not evaluated since it
+    began the last time. A schedule keeps its beginning, so that what fell due meanwhile is launched.
+    """
+    data = state.instigator_data
+    if isinstance(data, SensorInstigatorData):
+        state = state.with_data(data.with_sensor_start_timestamp(time.time()))
+    return state.with_status(status)

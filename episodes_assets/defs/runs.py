@@ -55,10 +55,18 @@ def days_of_run(run: dg.DagsterRun) -> list[dt.date]:
 
 def is_silent(instance: dg.DagsterInstance, record: dg.RunRecord, now: dt.datetime) -> bool:
     """Whether a run that has a process has reported nothing for too long: no status change, no log line."""
-    if record.dagster_run.status not in HAVE_A_PROCESS or now - record.update_timestamp <= LONGEST_SILENCE:
-        return False
+    return silent_since(instance, record, now) is not None
+
+
+def silent_since(instance: dg.DagsterInstance, record: dg.RunRecord, now: dt.datetime) -> dt.datetime | None:
+    """Since when a run that has a process has reported nothing; None if that is not too long."""
+    latest = record.update_timestamp
+    if record.dagster_run.status not in HAVE_A_PROCESS or now - latest <= LONGEST_SILENCE:
+        return None
     newest = instance.get_records_for_run(record.dagster_run.run_id, limit=1, ascending=False).records
-    return not newest or now.timestamp() - newest[0].timestamp > LONGEST_SILENCE.total_seconds()
+    if newest:
+        latest = max(latest, dt.datetime.fromtimestamp(newest[0].timestamp, dt.UTC))
+    return latest if now - latest > LONGEST_SILENCE else None
 
 
 def failed_attempts(instance: dg.DagsterInstance, days: set[dt.date]) -> dict[dt.date, Failures]:

@@ -21,6 +21,10 @@ from episodes_assets.postgres.databases import Database
 
 # Workers send a heartbeat every 5 seconds; two may be lost.
 ALIVE_FOR = dt.timedelta(seconds=15)
+# Only the server's clock counts, and workers may write any time: a longer lead is no sign of life.
+_AHEAD = dt.timedelta(minutes=1)
+_IS_ALIVE = "stopped_at IS NULL AND seen_at > now() - %(alive_for)s AND seen_at < now() + %(ahead)s"
+_BOUNDS = {"alive_for": ALIVE_FOR, "ahead": _AHEAD}
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Worker:
         started_at: When it started.
         seen_at: When it sent its last heartbeat.
         stopped_at: When it recorded that it stops; None when it never did.
-        is_alive: Whether it has sent a heartbeat within `ALIVE_FOR` and has not stopped.
+        is_alive: Whether it has sent a heartbeat within `ALIVE_FOR`, not in the future, and has not stopped.
         day: The day of the jobs that it computes; None when it computes none, or their plan is gone.
         plan_id: Their plan.
         chunk: Their chunk.
@@ -69,19 +73,19 @@ def read_workers(connection: Connection, gone_for: dt.timedelta = dt.timedelta(0
     """
     with connection.cursor(row_factory=class_row(Worker)) as cursor:
         cursor.execute(
-            """
+            f"""
             SELECT * FROM (
                 SELECT worker AS name, host, pid, release, started_at, seen_at, stopped_at,
-                    stopped_at IS NULL AND seen_at > now() - %(alive_for)s AS is_alive,
+                    {_IS_ALIVE} AS is_alive,
                     day, workers.plan_id, chunk, workers.jobs, working_since, finished
                 FROM ledger.workers LEFT JOIN LATERAL (
                     SELECT day FROM ledger.plans WHERE plans.plan_id = workers.plan_id OFFSET 0
                 ) AS plan ON true
             ) AS told
-            WHERE is_alive OR seen_at > now() - %(gone_for)s
+            WHERE is_alive OR seen_at > now() - %(gone_for)s AND seen_at < now() + %(ahead)s
             ORDER BY is_alive DESC, working_since IS NULL, day, working_since, name
-            """,
-            {"alive_for": ALIVE_FOR, "gone_for": gone_for},
+            """,  # noqa: S608  literals alone
+            {**_BOUNDS, "gone_for": gone_for},
         )
         return cursor.fetchall()
 
@@ -89,7 +93,8 @@ def read_workers(connection: Connection, gone_for: dt.timedelta = dt.timedelta(0
 def count_alive(connection: Connection) -> int:
     """How many workers are alive."""
     row = connection.execute(
-        "SELECT count(*) FROM ledger.workers WHERE stopped_at IS NULL AND seen_at > now() - %s", [ALIVE_FOR]
+        f"SELECT count(*) FROM ledger.workers WHERE {_IS_ALIVE}",  # noqa: S608  literals alone
+        _BOUNDS,
     ).fetchone()
     return int(row[0]) if row else 0
 
@@ -105,12 +110,12 @@ def read_older_workers(connection: Connection, version: str) -> list[str]:
         Each as a message names it.
     """
     found = connection.execute(
-        """
+        f"""
         SELECT worker, release FROM ledger.workers
-        WHERE stopped_at IS NULL AND seen_at > now() - %s AND coalesce(knows, '') COLLATE "C" < %s
+        WHERE {_IS_ALIVE} AND coalesce(knows, '') COLLATE "C" < %(version)s
         ORDER BY worker
-        """,
-        [ALIVE_FOR, version],
+        """,  # noqa: S608  literals alone
+        {**_BOUNDS, "version": version},
     ).fetchall()
     return [f"worker {worker} of release {release}" for worker, release in found]
 
@@ -118,9 +123,9 @@ def read_older_workers(connection: Connection, version: str) -> list[str]:
 def count_by_release(connection: Connection) -> dict[str, int]:
     """How many workers are alive, by the release that they run."""
     rows = connection.execute(
-        "SELECT release, count(*) FROM ledger.workers"
-        " WHERE stopped_at IS NULL AND seen_at > now() - %s GROUP BY release ORDER BY count(*) DESC, release",
-        [ALIVE_FOR],
+        f"SELECT release, count(*) FROM ledger.workers WHERE {_IS_ALIVE}"  # noqa: S608  literals alone
+        " GROUP BY release ORDER BY count(*) DESC, release",
+        _BOUNDS,
     ).fetchall()
     return {str(release): int(count) for release, count in rows}
 
@@ -141,12 +146,14 @@ def prune_message_log(connection: Connection, keep_days: int) -> int:
 
 
 def forget_dead_workers(connection: Connection, silence: dt.timedelta = FORGET_AFTER) -> int:
-    """Delete the rows of workers that have sent no heartbeat for so long.
+    """Delete the rows of workers that have sent no heartbeat for so long, and rows from the future.
 
     Returns:
         How many workers are forgotten.
     """
-    return connection.execute("DELETE FROM ledger.workers WHERE seen_at < now() - %s", [silence]).rowcount
+    return connection.execute(
+        "DELETE FROM ledger.workers WHERE seen_at < now() - %s OR seen_at > now() + %s", [silence, _AHEAD]
+    ).rowcount
 
 
 @dataclass(frozen=True)

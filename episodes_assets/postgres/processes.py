@@ -9,10 +9,11 @@ older process keeps from being finished is asked by `episodes db finish`.
 """
 
 import datetime as dt
+import hashlib
 import importlib.metadata
 import json
 import os
-import re
+import secrets
 import socket
 import sys
 import time
@@ -30,9 +31,19 @@ from episodes_assets.postgres.databases import Database
 # Sensors tick every few seconds.
 ALIVE_FOR = dt.timedelta(seconds=30)
 _REGISTERED_FOR_SECONDS = 10.0
-_LONGEST_NAME = 63  # of a session
+# A clock that was put back leaves rows from the future; a longer lead is no sign of life.
+_AHEAD = dt.timedelta(minutes=1)
 _WORDS = 3
-_ODD = re.compile(r"[^\w.-]", re.ASCII)
+# A container's process has the number that one before it had, and perhaps its host's name.
+_STARTED = secrets.token_hex(4)
+# Where the drained code locations are, in Dagster's key-value storage (`defs/draining.py`).
+DRAINS_KEY = "episodes/drained_code_locations"
+# Only sessions of Dagster's role here: those of other roles and databases may have any name. To be put after
+# a row's `session`.
+_HAS_A_SESSION = """EXISTS (
+    SELECT FROM pg_stat_activity
+    WHERE application_name = session AND datname = current_database() AND usename = session_user
+)"""
 
 _registered: dict[tuple[int, str], float] = {}
 
@@ -63,8 +74,12 @@ class Process:
 
 
 def session_name() -> str:
-    """What this process calls its sessions with Dagster's database."""
-    return f"episodes {os.getpid()}@{_ODD.sub('-', socket.gethostname())}"[:_LONGEST_NAME]
+    """What this process calls its sessions with Dagster's database.
+
+    PostgreSQL cuts names off at 63 bytes, and names of hosts are as long; so theirs is a hash here.
+    """
+    host = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:12]
+    return f"episodes {os.getpid()}@{host}-{_STARTED}"
 
 
 def program(arguments: Sequence[str]) -> str:
@@ -96,17 +111,17 @@ def register(connection: Connection, environment: str) -> None:
     if time.monotonic() - _registered.get(key, -_REGISTERED_FOR_SECONDS) < _REGISTERED_FOR_SECONDS:
         return
     connection.execute(
-        """
+        f"""
         WITH forgotten AS (
             DELETE FROM public.processes
-            WHERE seen_at < now() - interval '30 days' AND session <> %(session)s
-                AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = session)
+            WHERE (seen_at < now() - interval '30 days' OR seen_at > now() + %(ahead)s)
+                AND session <> %(session)s AND NOT {_HAS_A_SESSION}
         )
         INSERT INTO public.processes (session, host, pid, program, release, knows)
         VALUES (%(session)s, %(host)s, %(pid)s, %(program)s, %(release)s, %(knows)s)
         ON CONFLICT (session) DO UPDATE SET host = excluded.host, pid = excluded.pid,
             program = excluded.program, release = excluded.release, knows = excluded.knows, seen_at = now()
-        """,
+        """,  # noqa: S608  literals alone
         {
             "session": session_name(),
             "host": socket.gethostname(),
@@ -114,6 +129,7 @@ def register(connection: Connection, environment: str) -> None:
             "program": program(sys.argv),
             "release": importlib.metadata.version("episodes-assets"),
             "knows": json.dumps({each: admission.needed_version(each) for each in Database}),
+            "ahead": _AHEAD,
         },
     )
     # Whoever closes the window looks at the rows afterwards: either this is refused, or it is seen.
@@ -130,19 +146,40 @@ def read_older(connection: Connection, versions: Mapping[Database, str]) -> list
     """
     with connection.cursor(row_factory=class_row(Process)) as cursor:
         cursor.execute(
-            """
+            f"""
             SELECT host, pid, program, release, is_connected, silent_for
             FROM public.processes CROSS JOIN LATERAL (
-                SELECT now() - seen_at AS silent_for, EXISTS (
-                    SELECT FROM pg_stat_activity WHERE application_name = session
-                ) AS is_connected
+                SELECT now() - seen_at AS silent_for, {_HAS_A_SESSION} AS is_connected
             ) AS life
-            WHERE (is_connected OR silent_for < %(alive_for)s) AND EXISTS (
+            WHERE (is_connected OR silent_for > -%(ahead)s AND silent_for < %(alive_for)s) AND EXISTS (
                 SELECT FROM jsonb_each_text(%(versions)s) AS needed
                 WHERE coalesce(knows ->> needed.key, '') COLLATE "C" < needed.value
             )
             ORDER BY program, host, pid
-            """,
-            {"alive_for": ALIVE_FOR, "versions": json.dumps(dict(versions))},
+            """,  # noqa: S608  literals alone
+            {"alive_for": ALIVE_FOR, "ahead": _AHEAD, "versions": json.dumps(dict(versions))},
         )
         return cursor.fetchall()
+
+
+def read_drained(connection: Connection) -> list[str]:
+    """The code locations that are drained, each as a message names it.
+
+    They do not open Dagster's storage meanwhile, so they are not among the living processes.
+
+    Args:
+        connection: To `dagster`.
+    """
+    found = connection.execute(
+        """
+        SELECT location, drain ->> 'since', drain ->> 'by'
+        FROM dagster.kvs CROSS JOIN LATERAL jsonb_each(kvs.value::jsonb) AS drains (location, drain)
+        WHERE kvs.key = %s ORDER BY location
+        """,
+        [DRAINS_KEY],
+    ).fetchall()
+    return [
+        f"code location {location}, drained since {since} by {by}, whose release is seen after"
+        " `episodes drain --resume`"
+        for location, since, by in found
+    ]

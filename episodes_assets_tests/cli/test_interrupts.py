@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM at any moment of a command are one word and an exit code, never a traceback."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -88,6 +89,18 @@ def test_a_background_job_is_not_interrupted(tmp_path: Path) -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     assert result.returncode == 0
+
+
+@pytest.mark.parametrize("before", [signal.SIG_DFL, signal.SIG_IGN])
+def test_a_lost_terminal_ends_in_order_but_not_under_nohup(before: signal.Handlers) -> None:
+    kept = signal.signal(signal.SIGHUP, before)
+    try:
+        with contextlib.suppress(SystemExit), signals.ending_on_hangup():
+            signal.raise_signal(signal.SIGHUP)
+            assert before is signal.SIG_IGN  # which was not reached otherwise
+        assert signal.getsignal(signal.SIGHUP) is before
+    finally:
+        signal.signal(signal.SIGHUP, kept)
 
 
 def test_a_request_to_terminate_counts_after_a_run_of_a_background_job() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -28,10 +29,13 @@ from dagster._core.utils import make_new_run_id
 from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.tags import TagConcurrencyLimitsCounter
 
+from episodes_assets.accounts.identity import operating_system_user
 from episodes_assets.cli.supervisor import episodes_argv
+from episodes_assets.dashboard.dagster_ui import open_dagster_ui
+from episodes_assets.dashboard.health import DaemonSilent, SensorTicks
 from episodes_assets.defs import draining
 from episodes_assets.defs.draining import DrainableRunCoordinator
-from episodes_assets.errors import CannotDrain, DrainTimedOut
+from episodes_assets.errors import CannotDrain, DrainEnded, DrainTimedOut, UnknownCodeLocation
 from episodes_assets_tests.cli.invoke import output, refusal
 from episodes_assets_tests.support.system import System
 from episodes_assets_tests.support.workers import eventually
@@ -101,6 +105,8 @@ def test_runs_of_a_drained_code_location_wait_and_no_others(system: System) -> N
     assert draining.queued(instance, OURS) == 1
     # Twice is once.
     assert draining.begin(instance, OURS, now()) == drain
+    assert draining.read_drains(instance) == {OURS: drain}
+    assert (drain.location, drain.by) == (OURS, operating_system_user())
     assert draining.resume(instance, OURS) == drain
     assert not is_held_back(instance, ours)
     assert draining.resume(instance, OURS) is None
@@ -136,13 +142,104 @@ def test_schedules_and_sensors_are_as_they_were(system: System) -> None:
     for name, status in before.items():
         add_sensor(instance, OURS, name, status)
     add_sensor(instance, OTHERS, "other", InstigatorStatus.RUNNING)
-    draining.begin(instance, OURS, now())
-    draining.switch_off_automation(instance, OURS)
-    draining.switch_off_automation(instance, OURS)  # a second time changes nothing
+    drain = draining.begin(instance, OURS, now())
+    draining.switch_off_automation(instance, drain)
+    draining.switch_off_automation(instance, drain)  # a second time changes nothing
     off = dict.fromkeys(before, InstigatorStatus.STOPPED)
     assert status_of(instance) == {**off, "other": InstigatorStatus.RUNNING}
     draining.resume(instance, OURS)
     assert status_of(instance) == {**before, "other": InstigatorStatus.RUNNING}
+
+
+def test_a_sensor_begins_anew_when_it_is_switched_on_again(system: System) -> None:
+    """It was not evaluated meanwhile, which is no reason to say that nobody evaluates it."""
+    instance = system.dagster
+    long_ago = SensorInstigatorData(cursor="kept", last_sensor_start_timestamp=time.time() - 3600)
+    instance.update_instigator_state(
+        add_sensor(instance, OURS, "on", InstigatorStatus.RUNNING).with_data(long_ago)
+    )
+    draining.switch_off_automation(instance, draining.begin(instance, OURS, now()))
+    resumed_at = time.time()
+    draining.resume(instance, OURS)
+    (state,) = instance.all_instigator_state()
+    assert isinstance(state.instigator_data, SensorInstigatorData)
+    assert state.instigator_data.cursor == "kept"
+    assert (state.instigator_data.last_sensor_start_timestamp or 0) >= resumed_at
+
+
+@pytest.mark.slow
+def test_the_daemon_is_not_called_silent_after_a_drain(system: System) -> None:
+    with open_dagster_ui(None) as ui:
+        instance = ui.workspace.instance
+        ticks = SensorTicks(ui.workspace)
+        ticks._since -= 1_000
+        instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), "SENSOR", "a daemon", []))
+        began = SensorInstigatorData(last_sensor_start_timestamp=time.time() - 1_000)
+        for _, state in [*ticks._running()]:
+            instance.add_instigator_state(state.with_data(began))
+        with pytest.raises(DaemonSilent):
+            ticks.require_recent()
+        (location,) = {each.repository_selector.location_name for each in instance.all_instigator_state()}
+        draining.switch_off_automation(instance, draining.begin(instance, location, now()))
+        ticks.require_recent()  # all are switched off
+        draining.resume(instance, location)
+        ticks.require_recent()
+
+
+def test_a_drain_that_fails_leaves_that_of_somebody_else(
+    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = system.dagster
+    add_sensor(instance, OURS, "on", InstigatorStatus.RUNNING)
+    output("drain")
+    before = draining.read_drains(instance)
+    assert before[OURS].switched_off
+    add_run(instance, OURS, dg.DagsterRunStatus.STARTED)
+    refusal("drain", "--timeout", "0")
+    limit_elsewhere(tmp_path, monkeypatch)
+    assert isinstance(refusal("drain"), CannotDrain)
+    assert draining.read_drains(instance) == before
+    assert status_of(instance) == {"on": InstigatorStatus.STOPPED}
+
+
+def test_a_drain_that_somebody_else_ends_is_not_called_safe(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At whatever moment: while it waits, or before the last word."""
+    instance = system.dagster
+    real = draining.queued
+
+    def resumed_meanwhile(*_: object) -> list[str]:
+        draining.resume(instance, OURS)
+        return []
+
+    def resumed_at_last(*arguments: Any) -> int:
+        draining.resume(instance, OURS)
+        draining.begin(instance, OURS, now())
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(draining, "running", resumed_meanwhile)
+        assert "was ended by somebody else" in str(refusal("drain"))
+    assert draining.read_drains(instance) == {}
+    with monkeypatch.context() as patch:
+        patch.setattr(draining, "queued", resumed_at_last)
+        assert isinstance(refusal("drain"), DrainEnded)
+    assert {*draining.read_drains(instance)} == {OURS}  # that one is not undone
+
+
+def test_a_code_location_that_nobody_knows_is_not_called_safe(system: System) -> None:
+    for options in ((), ("--resume",)):
+        refused = refusal("drain", "--location", "episode_assets", *options)
+        assert isinstance(refused, UnknownCodeLocation)
+        assert refused.hint.endswith(f"--location: {OURS}")
+    add_run(system.dagster, OTHERS, dg.DagsterRunStatus.SUCCESS)
+    assert refusal("drain").hint.endswith(f"--location: {OTHERS}")
+    add_sensor(system.dagster, OURS, "on", InstigatorStatus.RUNNING)
+    assert refusal("drain", "--location", "x").hint.endswith(f"{OURS}, {OTHERS}")
+    output("drain")
+    output("drain", "--location", OTHERS)
+    assert {*draining.read_drains(system.dagster)} == {OURS, OTHERS}
 
 
 def test_a_drain_waits_for_runs_and_gives_up_in_time(system: System) -> None:
@@ -164,11 +261,16 @@ def test_a_drain_waits_for_runs_and_gives_up_in_time(system: System) -> None:
     assert "was not drained" in output("drain", "--resume")[0]
 
 
-def test_a_run_whose_process_was_killed_is_not_waited_for(system: System) -> None:
+def test_a_silent_run_is_waited_for(system: System) -> None:
+    """It may wait for a lock; whether its process was killed, nobody can tell from here."""
     instance = system.dagster
-    run = add_run(instance, OURS, dg.DagsterRunStatus.STARTED)
-    assert [each.run_id for each in draining.running(instance, OURS, now())] == [run.run_id]
-    assert draining.running(instance, OURS, now() + dt.timedelta(hours=1)) == []
+    add_run(instance, OURS, dg.DagsterRunStatus.STARTED)
+    (found,) = draining.running(instance, OURS, now())
+    assert found.silent_since is None
+    (found,) = draining.running(instance, OURS, now() + dt.timedelta(minutes=20))
+    assert found.silent_since is not None
+    assert now() - found.silent_since < dt.timedelta(minutes=1)
+    assert f"(has said nothing since {found.silent_since:%Y-%m-%d %H:%M} UTC; end it in the UI" in str(found)
 
 
 def test_a_daemon_that_does_not_hold_the_queue_is_not_taken_for_one_that_does(
@@ -198,14 +300,18 @@ def test_a_queue_of_an_older_configuration_is_not_drained(
     assert "dagster.yaml to DAGSTER_HOME" in str(refused)
 
 
-def test_a_queue_whose_limits_are_set_elsewhere_is_not_drained(
-    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They are taken instead of the coordinator's own, so the queue would not be held."""
+def limit_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set limits that are taken instead of the coordinator's own, so that the queue cannot be held."""
     text = Path(os.environ["DAGSTER_HOME"], "dagster.yaml").read_text()
     limited = text.replace("  runs:\n", "  runs:\n    tag_concurrency_limits: [{key: a, limit: 1}]\n")
     (tmp_path / "dagster.yaml").write_text(limited)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+
+
+def test_a_queue_whose_limits_are_set_elsewhere_is_not_drained(
+    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_elsewhere(tmp_path, monkeypatch)
     assert "run_coordinator.config.tag_concurrency_limits instead" in str(refusal("drain"))
     assert draining.read_drains(system.dagster) == {}
 
@@ -222,7 +328,14 @@ def interrupted(system: System, arguments: Sequence[str], number: signal.Signals
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),  # answered as the next one
+        (signal.SIGHUP, 129),
+    ],
+)
 def test_an_interrupted_drain_is_undone(system: System, number: signal.Signals, code: int) -> None:
     add_run(system.dagster, OURS, dg.DagsterRunStatus.STARTED)
     ended, said = interrupted(system, ["drain"], number)

@@ -1,6 +1,8 @@
 """Releases of which one may go on beside the other: what a schema says, and when it is finished."""
 
 import asyncio
+import datetime as dt
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +12,11 @@ import psycopg
 import pytest
 from alembic import op
 
-from episodes_assets.errors import OlderReleaseLives, SchemaTooNew, SchemaTooOld
+from episodes_assets.defs import draining
+from episodes_assets.errors import LockHeld, OlderReleaseLives, SchemaTooNew, SchemaTooOld
 from episodes_assets.ledger.workers import Activity, WorkerName, send_heartbeat
 from episodes_assets.postgres import admission, processes
-from episodes_assets.postgres.connect import connect, connect_to_read, connect_to_write
+from episodes_assets.postgres.connect import Connection, connect, connect_to_read, connect_to_write
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.postgres.provision import init, schema
@@ -206,6 +209,43 @@ def test_a_failed_removal_changes_nothing(
     assert oldest(system) == OLD
 
 
+@pytest.mark.parametrize("fails", [1, 2])
+def test_a_window_that_cannot_be_closed_leaves_all_open(
+    system: System,
+    embedded_settings: Settings,
+    embedded_dsns: Dsns,
+    monkeypatch: pytest.MonkeyPatch,
+    unfinished: None,
+    fails: int,
+) -> None:
+    """Of the second database, when the first is closed; or the connection is lost just afterwards."""
+    closed: list[Database] = []
+    real = schema.close_window
+
+    def close(admin: Connection, database: Database, state: schema.SchemaState) -> None:
+        closed.append(database)
+        real(admin, database, state)
+        if len(closed) == fails:
+            admin.commit()
+            raise LockHeld("a lock", "wait")
+
+    made = schema.migrations
+    last = {each: each_made[-1] for each in Database if (each_made := made(each))}
+    kept = {
+        database: (*made(database)[:-1], replace(newest, finish=newest.finish or (lambda: None)))
+        for database, newest in last.items()
+    }
+    monkeypatch.setattr(schema, "migrations", kept.__getitem__)
+    monkeypatch.setattr(schema, "close_window", close)
+    before = admission.known_versions(Database.RESULTS)[-2]
+    system.query("results", "UPDATE episodes_schema_version SET finished = %s", [before])
+    windows = [system.query(each, WINDOW) for each in ("queue", "results")]
+    with pytest.raises(LockHeld):
+        finish(embedded_settings, embedded_dsns, lambda _: [], lambda _: None)
+    assert len(closed) == fails
+    assert [system.query(each, WINDOW) for each in ("queue", "results")] == windows
+
+
 def beat(system: System, name: WorkerName, *, is_last: bool = False) -> None:
     async def main() -> None:
         dsn = system.dsn(Purpose.WORKER)
@@ -229,6 +269,12 @@ def test_the_command_names_older_workers(system: System, monkeypatch: pytest.Mon
     beat(system, WorkerName("elsewhere", 9, "0.0.1", ""))
     assert "elsewhere-9" in str(refusal("db", "finish"))
     beat(system, WorkerName("elsewhere", 9, "0.0.1", ""), is_last=True)
+    # While it is drained, a code location is not seen, whatever its release.
+    with dg.DagsterInstance.get() as instance:
+        begun = draining.begin(instance, "episodes_assets", dt.datetime.now(dt.UTC))
+        said = f"code location episodes_assets, drained since {begun.since} by {begun.by}"
+        assert said in str(refusal("db", "finish"))
+        draining.resume(instance, "episodes_assets")
     assert f"queue: finished {NEW}" in output("db", "finish")[0]
 
 
@@ -249,12 +295,37 @@ def test_processes_of_dagster_are_known_while_they_live(
             # However long ago it has begun: its session is open.
             system.query("dagster", "UPDATE processes SET seen_at = now() - interval '1 day'")
             assert len(processes.read_older(connection, newer)) == 1
+            # What others call their sessions says nothing: another role's, or another database's.
+            system.query("dagster", "UPDATE processes SET session = 'theirs', seen_at = '2018-03-01'")
+            others = [system.admin["dagster"], system.admin["queue"], system.dsn(Purpose.WORKER)]
+            for other in others:
+                with psycopg.connect(other, application_name="theirs"):
+                    assert processes.read_older(connection, newer) == []
+            name = processes.session_name()
+            system.query("dagster", "UPDATE processes SET session = %s, seen_at = now()", [name])
         # Without a session, as the code location is between two ticks, it lives for some seconds.
+        system.query("dagster", "UPDATE processes SET seen_at = now() - interval '1 day'")
         eventually(lambda: processes.read_older(connection, newer) == [])
+        system.query("dagster", "UPDATE processes SET seen_at = now() + interval '1 day'")
+        assert processes.read_older(connection, newer) == []
         system.query("dagster", "UPDATE processes SET seen_at = now()")
         (found,) = processes.read_older(connection, newer)
         assert not found.is_connected
         assert "s ago)" in str(found)
+
+
+def test_sessions_of_two_processes_have_two_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL cuts a name off, and a container's process has the number of the one before it."""
+    names = set()
+    for host in ("a" * 60 + "1", "a" * 60 + "2"):
+        monkeypatch.setattr("socket.gethostname", lambda host=host: host)
+        for pid in (7, 4_194_303):
+            monkeypatch.setattr("os.getpid", lambda pid=pid: pid)
+            names.add(processes.session_name())
+            monkeypatch.setattr(processes, "_STARTED", secrets.token_hex(4))
+            names.add(processes.session_name())
+    assert len({each[:63] for each in names}) == 8
+    assert max(map(len, names)) <= 63
 
 
 @pytest.mark.parametrize(

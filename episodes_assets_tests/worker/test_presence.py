@@ -15,7 +15,9 @@ from episodes_assets.ledger.workers import (
     Worker,
     WorkerName,
     count_alive,
+    count_by_release,
     forget_dead_workers,
+    read_older_workers,
     read_workers,
     send_heartbeat,
 )
@@ -96,6 +98,21 @@ def test_workers_that_fell_silent_are_not_alive_and_are_forgotten(system: System
     assert [each.pid for each in workers(system)] == [8]
     say(system, Activity())
     assert {each.pid for each in workers(system)} == {7, 8}
+
+
+def test_a_row_from_the_future_is_no_sign_of_life(system: System) -> None:
+    """A clock was put back, or a worker wrote it: it would block `episodes db finish` until then."""
+    say(system, Activity())
+    system.query("queue", "UPDATE ledger.workers SET seen_at = now() + interval '30 seconds', knows = NULL")
+    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
+        assert len(read_older_workers(queue, "queue_9999")) == count_alive(queue) == 1
+        assert forget_dead_workers(queue) == 0
+        system.query("queue", "UPDATE ledger.workers SET seen_at = now() + interval '1 year'")
+        assert read_older_workers(queue, "queue_9999") == []
+        assert count_alive(queue) == 0
+        assert count_by_release(queue) == {}
+        assert read_workers(queue, dt.timedelta(minutes=5)) == []
+        assert forget_dead_workers(queue) == 1
 
 
 def keep_for(system: System, meanwhile: Callable[[], None], environment: str = "development") -> float:

@@ -54,11 +54,12 @@ def finish(settings: Settings, dsns: Dsns, find_older: FindOlder, report: Report
             target.database: state.unfinished(target.database)[-1].revision for target, state in pending
         }
         _require_none(find_older(versions))
-        for target, state in pending:
-            with target.connect() as admin:
-                schema.close_window(admin, target.database, state)
-        left = list(pending)
+        left: list[tuple[Target, SchemaState]] = []
         try:
+            for target, state in pending:
+                left.append((target, state))  # first: it may be closed although its connection fails
+                with target.connect() as admin:
+                    schema.close_window(admin, target.database, state)
             _require_none(find_older(versions))
             for target, state in pending:
                 with (
@@ -70,9 +71,14 @@ def finish(settings: Settings, dsns: Dsns, find_older: FindOlder, report: Report
                 removed = ", ".join(each.revision for each in state.unfinished(target.database))
                 report(f"{target.database}: finished {removed}")
         finally:
-            for target, state in left:
-                with target.connect() as admin:
-                    schema.open_window(admin, target.database, state)
+            with ExitStack() as opening:  # each, whatever becomes of the others
+                for target, state in left:
+                    opening.callback(_open_window, target, state)
+
+
+def _open_window(target: Target, state: SchemaState) -> None:
+    with target.connect() as admin:
+        schema.open_window(admin, target.database, state)
 
 
 def _state(target: Target, environment: str) -> SchemaState:
