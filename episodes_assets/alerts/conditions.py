@@ -8,7 +8,7 @@ read here.
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 
 NAMED = 5
@@ -159,6 +159,7 @@ class Observed:
 
     Attributes:
         failed_runs: Runs that failed and whose work is not done, the newest first.
+        failed_runs_are_all: Whether no others failed; if some did, no alert about runs ends.
         failed_checks: Asset checks whose newest evaluation failed.
         stalled: Of each day that makes no progress, what is stuck and what to do.
         held: Days with held jobs.
@@ -168,9 +169,11 @@ class Observed:
         daemon_silent: Why Dagster's daemon is taken to be dead; empty if it is not.
         dagster_away: Why the database `dagster` cannot be read; empty if it can.
         not_evaluated: For how long nothing but the web server has observed anything; empty if it has.
+        drained: Which code locations are drained, on purpose, so that their sensors do not run.
     """
 
     failed_runs: Sequence[FailedRun] | None = None
+    failed_runs_are_all: bool = True
     failed_checks: Sequence[FailedCheck] | None = None
     stalled: Mapping[dt.date, str] | None = None
     held: Sequence[HeldDay] | None = None
@@ -180,6 +183,7 @@ class Observed:
     daemon_silent: str | None = None
     dagster_away: str | None = None
     not_evaluated: str | None = None
+    drained: Sequence[str] = ()
 
 
 _KINDS: Mapping[str, Kind] = {
@@ -211,7 +215,9 @@ class Assessment:
 
 def assess(observed: Observed) -> Assessment:
     """Which alerts are open."""
-    known = {_KINDS[field.name] for field in fields(Observed) if getattr(observed, field.name) is not None}
+    known = {kind for name, kind in _KINDS.items() if getattr(observed, name) is not None}
+    if not observed.failed_runs_are_all:
+        known.discard(Kind.RUNS_FAILED)
     return Assessment({alert.key: alert for alert in _alerts(observed)}, known)
 
 
@@ -293,8 +299,15 @@ def _of_processes(observed: Observed) -> Iterator[Alert]:
         yield _alert(
             Kind.NOT_EVALUATED,
             "",
-            "alerts are not looked for: the sensor alert_people does not run",
-            "switch alert_people on under Automation, and see its newest tick there",
+            "alerts are not looked for: "
+            + (
+                f"{' and '.join(observed.drained)}"
+                if observed.drained
+                else "the sensor alert_people does not run"
+            ),
+            "end the drain by `episodes drain --resume` when the code location is replaced"
+            if observed.drained
+            else "switch alert_people on under Automation, and see its newest tick there",
             detail=observed.not_evaluated,
         )
 
@@ -332,11 +345,22 @@ def _alert(
     detail: str = "",
     severity: Severity = Severity.ERROR,
 ) -> Alert:
-    # A subject may be the name of an error of somebody's algorithm, and becomes a part of a key.
-    line = " ".join(summary.split())
+    # A subject may be the name of an error of somebody's algorithm, and becomes a part of a key. What is on
+    # record is compared with it, so it has to be the same there.
+    line = " ".join(storable(summary).split())
     return Alert(
-        kind, subject[:100], severity, _short(line, LONGEST_SUMMARY), _short(detail, LONGEST_DETAIL), hint
+        kind,
+        storable(subject)[:100],
+        severity,
+        _short(line, LONGEST_SUMMARY),
+        _short(storable(detail), LONGEST_DETAIL),
+        hint,
     )
+
+
+def storable(text: str) -> str:
+    """Without what PostgreSQL's `text` cannot hold; messages of errors are of anybody's making."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def _short(text: str, longest: int) -> str:

@@ -12,11 +12,13 @@ from uuid import UUID
 
 from psycopg.rows import class_row
 
-from episodes_assets.alerts.conditions import Assessment, Kind
+from episodes_assets.alerts.conditions import Assessment, Kind, storable
 from episodes_assets.alerts.lifecycle import ChannelName, Decision, Event, Recorded, State, Told, decide
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.postgres.locks import LEDGER, limit_transaction, lock_row
 
+# Of web servers of which one watches: a row among those that say who has looked when.
+_WATCHED_BY = "watched by "
 # Both processes that decide hold the lock for milliseconds.
 _LOCK_SECONDS = 10.0
 KEEP_ENDED = dt.timedelta(days=90)
@@ -44,7 +46,8 @@ class OpenAlert:
         opened_at: Since when.
         seen_at: When it was observed last.
         waiting: How many messages about it are not delivered.
-        problem: Why the last attempt to deliver one of them failed; None if none did.
+        problem: Why the last attempt to deliver one of them failed, or whom one that was delivered does not
+            reach; None if there is no such thing.
     """
 
     key: str
@@ -215,16 +218,11 @@ def _columns(decisions: Sequence[Decision]) -> dict[str, list[object]]:
     return {
         "kinds": [alert.kind for alert, _ in alerts],
         "severities": [alert.severity for alert, _ in alerts],
-        "summaries": [_storable(alert.summary) for alert, _ in alerts],
-        "details": [_storable(alert.detail) for alert, _ in alerts],
-        "hints": [_storable(alert.hint) for alert, _ in alerts],
+        "summaries": [storable(alert.summary) for alert, _ in alerts],
+        "details": [storable(alert.detail) for alert, _ in alerts],
+        "hints": [storable(alert.hint) for alert, _ in alerts],
         "open": [state is State.OPEN for _, state in alerts],
     }
-
-
-def _storable(text: str) -> str:
-    """Without what PostgreSQL's `text` cannot hold; messages of errors are of anybody's making."""
-    return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def _write_messages(
@@ -306,12 +304,12 @@ def claim_message(
     return found and replace(found, event=Event(found.event), channel=ChannelName(found.channel))
 
 
-def record_delivery(connection: Connection, message: Message, now: dt.datetime) -> None:
-    """Record that a message was delivered, whoever has taken it meanwhile."""
+def record_delivery(connection: Connection, message: Message, now: dt.datetime, problem: str = "") -> None:
+    """Record that a message was delivered, whoever has taken it meanwhile, and whom it does not reach."""
     connection.execute(
-        "UPDATE alerts.messages SET delivered_at = %s, problem = NULL"
+        "UPDATE alerts.messages SET delivered_at = %s, problem = %s"
         " WHERE message_id = %s AND delivered_at IS NULL",
-        [now, message.message_id],
+        [now, storable(problem) or None, message.message_id],
     )
 
 
@@ -320,7 +318,7 @@ def record_failure(connection: Connection, message: Message, problem: str, retry
     connection.execute(
         "UPDATE alerts.messages SET problem = %s, not_before = %s"
         " WHERE message_id = %s AND attempts = %s AND delivered_at IS NULL",
-        [_storable(problem), retry_at, message.message_id, message.attempts],
+        [storable(problem), retry_at, message.message_id, message.attempts],
     )
 
 
@@ -331,10 +329,10 @@ def read_open_alerts(connection: Connection) -> list[OpenAlert]:
             """
             SELECT key, kind, severity, summary, detail, hint, opened_at, seen_at, waiting, problem
             FROM alerts.alerts CROSS JOIN LATERAL (
-                SELECT count(*) AS waiting, max(problem) AS problem FROM (
-                    SELECT problem FROM alerts.messages
-                    WHERE messages.alert_id = alerts.alert_id AND delivered_at IS NULL OFFSET 0
-                ) AS undelivered
+                SELECT count(*) FILTER (WHERE delivered_at IS NULL) AS waiting, max(problem) AS problem FROM (
+                    SELECT delivered_at, problem FROM alerts.messages
+                    WHERE messages.alert_id = alerts.alert_id OFFSET 0
+                ) AS told
             ) AS messages
             WHERE resolved_at IS NULL AND opened_at IS NOT NULL
             ORDER BY severity, opened_at, alert_id
@@ -382,9 +380,48 @@ def read_evaluations(connection: Connection) -> dict[str, float]:
     """How many seconds ago each process has looked for alerts last."""
     rows = connection.execute(
         "SELECT evaluator, greatest(extract(epoch FROM clock_timestamp() - evaluated_at)::float8, 0)"
-        " FROM alerts.evaluations"
+        " FROM alerts.evaluations WHERE NOT starts_with(evaluator, %s)",
+        [_WATCHED_BY],
     ).fetchall()
     return {str(evaluator): float(seconds) for evaluator, seconds in rows}
+
+
+def take_watch(connection: Connection, holder: str, lease: dt.timedelta) -> bool:
+    """Take the watch of the daemon, or keep it: of several processes one has it.
+
+    Args:
+        connection: To `queue`, in autocommit mode.
+        holder: Who takes it.
+        lease: For how long whoever has it is left alone after having taken it last.
+
+    Returns:
+        Whether it is the holder's now.
+    """
+    with connection.transaction():
+        limit_transaction(connection, _LOCK_SECONDS)
+        lock_row(connection, LEDGER, "alerts")
+        connection.execute(
+            "DELETE FROM alerts.evaluations"
+            " WHERE starts_with(evaluator, %s) AND evaluated_at < clock_timestamp() - %s",
+            [_WATCHED_BY, lease],
+        )
+        row = connection.execute(
+            "SELECT FROM alerts.evaluations WHERE starts_with(evaluator, %s) AND evaluator <> %s",
+            [_WATCHED_BY, f"{_WATCHED_BY}{holder}"],
+        ).fetchone()
+        if row is not None:
+            return False
+        connection.execute(
+            "INSERT INTO alerts.evaluations (evaluator, evaluated_at) VALUES (%s, clock_timestamp())"
+            " ON CONFLICT (evaluator) DO UPDATE SET evaluated_at = excluded.evaluated_at",
+            [f"{_WATCHED_BY}{holder}"],
+        )
+    return True
+
+
+def give_watch_up(connection: Connection, holder: str) -> None:
+    """Let another process take the watch at once."""
+    connection.execute("DELETE FROM alerts.evaluations WHERE evaluator = %s", [f"{_WATCHED_BY}{holder}"])
 
 
 def prune_alerts(connection: Connection) -> int:
