@@ -50,12 +50,13 @@ def _show() -> None:
     table = Table("since", "alert", "what to do", "undelivered", box=None, pad_edge=False)
     for each in found:
         style = "bold red" if each.severity == Severity.ERROR else "yellow"
-        problem = f" ({escaped(each.problem)})" if each.problem else ""
+        waiting = [str(each.waiting)] if each.waiting else []
+        problem = [f"({escaped(each.problem)})"] if each.problem else []
         table.add_row(
             f"{each.opened_at.astimezone(dt.UTC):%Y-%m-%d %H:%M}",
             Text(escaped(each.summary), style=style),
             escaped(each.hint),
-            f"{each.waiting}{problem}" if each.waiting else "",
+            " ".join(waiting + problem),
         )
     out.print(table)
     for each in found:
@@ -102,12 +103,15 @@ def test() -> None:
             attempts=1,
         )
         try:
-            channel.send(message, TIMEOUT_SECONDS)
+            problem = channel.send(message, TIMEOUT_SECONDS)
         except AlertNotDelivered as error:
             has_failed = True
             out.print(f"failed: {escaped(str(error))}", style="bold red", soft_wrap=True)
         else:
             out.print(f"sent: {channel.name}")
+            if problem:
+                has_failed = True
+                out.print(f"failed: {escaped(problem)}", style="bold red", soft_wrap=True)
     if url is not None:
         try:
             ping(url, TIMEOUT_SECONDS)

@@ -1,20 +1,30 @@
 """The ways in which a message reaches people: e-mail, Slack, and a webhook for everything else.
 
 A channel sends one message, or says in one line why it could not. What a URL of a channel has beside its host
-may be a secret, and is in no message, error or log. When something is sent, and how often, is `delivery.py`.
+may be a secret, and so is a token: neither is in a message, error or log. An attempt has a deadline, whatever
+the other side does, and of its answer the status alone is read. When something is sent, and how often, is
+`delivery.py`.
 """
 
+import asyncio
 import datetime as dt
+import ipaddress
 import logging
+import re
 import smtplib
+import socket
 import ssl
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from email.message import EmailMessage
 from email.utils import format_datetime, parseaddr
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import httpx2
+from pydantic import SecretStr
 
 from episodes_assets.alerts.lifecycle import ChannelName, Event
 from episodes_assets.errors import AlertNotDelivered, BadSetting
@@ -34,6 +44,12 @@ _SLACK_SIGNS = {
 }
 _LONGEST_SLACK = 2_900
 _LONGEST_REASON = 200
+# Of the longest waits for an answer that an attempt may take altogether, a mail's about six answers too.
+ATTEMPT_TIMEOUTS = 3
+# What can be in a header and in a URL. A blank or an end of line is a slip, and errors would repeat it.
+_PRINTABLE = re.compile(r"[\x21-\x7e]+")
+# The texts of these name addresses, hosts and certificates, and nothing that was sent.
+_HARMLESS = (httpx2.ConnectError, httpx2.TimeoutException)
 
 
 class Channel(Protocol):
@@ -43,12 +59,15 @@ class Channel(Protocol):
     def name(self) -> ChannelName:
         """Which."""
 
-    def send(self, message: Message, timeout: float) -> None:
-        """Send a message.
+    def send(self, message: Message, timeout: float) -> str:
+        """Send a message, within `ATTEMPT_TIMEOUTS` times the timeout.
 
         Args:
             message: What to send.
             timeout: The longest wait, in seconds, for each answer of the other side.
+
+        Returns:
+            Whom it does not reach although it was accepted, and why, in one line; empty if it reaches all.
 
         Raises:
             AlertNotDelivered: If it was not accepted, or nobody knows whether it was.
@@ -94,7 +113,7 @@ class Webhook:
         self._environment = environment
         self._dashboard_url = dashboard_url
 
-    def send(self, message: Message, timeout: float) -> None:
+    def send(self, message: Message, timeout: float) -> str:
         """Post it."""
         body = {
             "id": str(message.message_uid),
@@ -113,6 +132,7 @@ class Webhook:
         }
         headers = {**self._headers, "Idempotency-Key": str(message.message_uid)}
         _post(self.name, self._url, body, headers, timeout)
+        return ""
 
 
 class Slack:
@@ -131,12 +151,13 @@ class Slack:
         self._environment = environment
         self._dashboard_url = dashboard_url
 
-    def send(self, message: Message, timeout: float) -> None:
+    def send(self, message: Message, timeout: float) -> str:
         """Post it."""
         head = _escaped_for_slack(subject_of(message, self._environment))
         text = _escaped_for_slack(text_of(message, self._dashboard_url))
         whole = f"{_SLACK_SIGNS[message.event]} *{head}*\n{text}"[:_LONGEST_SLACK]
         _post(self.name, self._url, {"text": whole}, {}, timeout)
+        return ""
 
 
 class Email:
@@ -161,23 +182,32 @@ class Email:
         self._environment = environment
         self._dashboard_url = dashboard_url
 
-    def send(self, message: Message, timeout: float) -> None:
+    def send(self, message: Message, timeout: float) -> str:
         """Send it to all recipients in one transaction."""
+        host = self._url.hostname
+        deadline = _Deadline(ATTEMPT_TIMEOUTS * timeout)
         try:
-            with self._connect(timeout) as server:
-                self._log_in(server)
-                server.send_message(self._compose(message), self._sender, self._recipients)
+            with deadline:
+                server = self._connect(timeout, deadline)
+                try:
+                    self._log_in(server)
+                    refused = server.send_message(self._compose(message), self._sender, self._recipients)
+                    # It is accepted now, whatever becomes of the farewell.
+                    with suppress(smtplib.SMTPException, OSError):
+                        server.quit()
+                finally:
+                    server.close()
         except (smtplib.SMTPException, OSError, ValueError) as error:
-            raise AlertNotDelivered(
-                f"{self.name}: {self._url.hostname} did not accept it ({_reason(error)})"
-            ) from error
+            said = "it took too long" if deadline.is_over else _reason_of_mail(error)
+            raise AlertNotDelivered(f"{self.name}: {host} did not accept it ({said})") from None
+        return f"{self.name}: {host} refused {_name_refused(refused)}" if refused else ""
 
-    def _connect(self, timeout: float) -> smtplib.SMTP:
+    def _connect(self, timeout: float, deadline: "_Deadline") -> smtplib.SMTP:
         host, scheme = self._url.hostname or "", self._url.scheme
         port = self._url.port or _PORTS[scheme]
         if scheme == "smtps":
-            return smtplib.SMTP_SSL(host, port, timeout=timeout, context=ssl.create_default_context())
-        return smtplib.SMTP(host, port, timeout=timeout)
+            return _SmtpsServer(host, port, deadline, timeout=timeout, context=ssl.create_default_context())
+        return _SmtpServer(host, port, deadline, timeout=timeout)
 
     def _log_in(self, server: smtplib.SMTP) -> None:
         server.ehlo_or_helo_if_needed()
@@ -202,17 +232,99 @@ class Email:
         return mail
 
 
+class _Deadline:
+    """Ends a conversation with a mail server, also one that sends a byte at a time.
+
+    Args:
+        seconds: How long the block may last.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.is_over = False
+        self._server: smtplib.SMTP | None = None
+        self._timer = threading.Timer(seconds, self._end)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        self._timer.start()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+
+    def watch(self, server: smtplib.SMTP) -> None:
+        """Whose conversation it is.
+
+        Raises:
+            SMTPServerDisconnected: If it is over already.
+        """
+        self._server = server
+        if self.is_over:
+            raise smtplib.SMTPServerDisconnected("it took too long")
+
+    def _end(self) -> None:
+        self.is_over = True
+        connection = getattr(self._server, "sock", None)
+        if isinstance(connection, socket.socket):
+            with suppress(OSError):
+                # Of the TLS connection too: whoever reads it learns that it has ended.
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+
+class _SmtpServer(smtplib.SMTP):
+    """A mail server with which a conversation has a deadline."""
+
+    def __init__(self, host: str, port: int, deadline: _Deadline, **options: Any) -> None:  # noqa: ANN401
+        self._deadline = deadline
+        super().__init__(host, port, **options)
+
+    def getreply(self) -> tuple[int, bytes]:
+        """The next answer; the first is read while it connects."""
+        self._deadline.watch(self)
+        return super().getreply()
+
+
+class _SmtpsServer(_SmtpServer, smtplib.SMTP_SSL):
+    """The same over TLS from the beginning."""
+
+
+def _reason_of_mail(error: Exception) -> str:
+    """Why a mail was not accepted, in one line without the password."""
+    match error:
+        case smtplib.SMTPRecipientsRefused():
+            return f"it refused {_name_refused(error.recipients)}"
+        case smtplib.SMTPAuthenticationError():
+            # Its text may repeat what it was sent.
+            return f"it refused the user and the password: {error.smtp_code}"
+        case smtplib.SMTPResponseException():
+            return f"{error.smtp_code} {_text_of_answer(error.smtp_error)}"
+        case smtplib.SMTPNotSupportedError() | smtplib.SMTPServerDisconnected():
+            return _in_one_line(str(error))
+        case OSError() if not isinstance(error, smtplib.SMTPException):
+            return _in_one_line(str(error)) or type(error).__name__
+    return type(error).__name__
+
+
+def _name_refused(refused: Mapping[str, tuple[int, bytes]]) -> str:
+    return _in_one_line(
+        ", ".join(f"{address} ({code} {_text_of_answer(said)})" for address, (code, said) in refused.items())
+    )
+
+
+def _text_of_answer(said: bytes | str) -> str:
+    return _in_one_line(said.decode(errors="replace") if isinstance(said, bytes) else said)
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join(text.split())[:_LONGEST_REASON]
+
+
 def _post(
     name: ChannelName, url: str, body: Mapping[str, Any], headers: Mapping[str, str], timeout: float
 ) -> None:
-    host = urlsplit(url).hostname
-    try:
-        # A redirect would lead to a host that nobody has allowed.
-        response = httpx2.post(url, json=body, headers=dict(headers), timeout=timeout, follow_redirects=False)
-    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
-        raise AlertNotDelivered(f"{name}: {host} did not answer ({_reason(error, url)})") from error
-    if not response.is_success:
-        raise AlertNotDelivered(f"{name}: {host} answered {response.status_code}")
+    _ask(f"{name}: ", "POST", url, timeout, json=body, headers=dict(headers))
 
 
 def ping(url: str, timeout: float) -> None:
@@ -221,21 +333,36 @@ def ping(url: str, timeout: float) -> None:
     Raises:
         AlertNotDelivered: If it does not answer with success.
     """
+    _ask("", "GET", url, timeout)
+
+
+def _ask(name: str, method: str, url: str, timeout: float, **request: Any) -> None:  # noqa: ANN401
+    """Send a request, and read the status of its answer and no more.
+
+    Raises:
+        AlertNotDelivered: If that is not a success.
+    """
     host = urlsplit(url).hostname
     try:
-        response = httpx2.get(url, timeout=timeout, follow_redirects=False)
+        status = asyncio.run(_status_of(method, url, timeout, **request))
+    except TimeoutError:
+        raise AlertNotDelivered(f"{name}{host} did not answer (it took too long)") from None
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
-        raise AlertNotDelivered(f"{host} did not answer ({_reason(error, url)})") from error
-    if not response.is_success:
-        raise AlertNotDelivered(f"{host} answered {response.status_code}")
+        said = _in_one_line(str(error)) if isinstance(error, _HARMLESS) else ""
+        raise AlertNotDelivered(f"{name}{host} did not answer ({said or type(error).__name__})") from None
+    if not 200 <= status < 300:
+        raise AlertNotDelivered(f"{name}{host} answered {status}")
 
 
-def _reason(error: Exception, url: str = "") -> str:
-    """Why, in one line without the URL."""
-    text = " ".join(str(error).split())
-    if url and (urlsplit(url).path.strip("/") or "\0") in text:
-        text = ""
-    return (text or type(error).__name__)[:_LONGEST_REASON]
+async def _status_of(method: str, url: str, timeout: float, **request: Any) -> int:  # noqa: ANN401
+    # Each wait is bounded by httpx2, and all of them together here.
+    async with asyncio.timeout(ATTEMPT_TIMEOUTS * timeout):
+        # A redirect would lead to a host that nobody has allowed.
+        async with (
+            httpx2.AsyncClient(timeout=timeout, follow_redirects=False) as client,
+            client.stream(method, url, **request) as response,
+        ):
+            return response.status_code
 
 
 def _escaped_for_slack(text: str) -> str:
@@ -253,12 +380,12 @@ def channels_of(settings: Settings) -> list[Channel]:
     if settings.alert_smtp_url or settings.alert_email_to:
         found.append(_email(settings))
     if settings.alert_slack_url:
-        url = _checked("alert_slack_url", settings.alert_slack_url.get_secret_value(), _HTTP)
+        url = _checked("alert_slack_url", settings.alert_slack_url, _HTTP, settings)
         found.append(Slack(url.geturl(), environment, link))
     if settings.alert_webhook_url:
-        url = _checked("alert_webhook_url", settings.alert_webhook_url.get_secret_value(), _HTTP)
+        url = _checked("alert_webhook_url", settings.alert_webhook_url, _HTTP, settings)
         token = settings.alert_webhook_token
-        secret = None if token is None else token.get_secret_value()
+        secret = None if token is None else _printable("alert_webhook_token", token)
         found.append(Webhook(url.geturl(), secret, environment, link))
     return found
 
@@ -271,7 +398,7 @@ def dead_man_url(settings: Settings) -> str | None:
     """
     if settings.dead_man_url is None:
         return None
-    return _checked("dead_man_url", settings.dead_man_url.get_secret_value(), _HTTP).geturl()
+    return _checked("dead_man_url", settings.dead_man_url, _HTTP, settings).geturl()
 
 
 def _email(settings: Settings) -> Email:
@@ -285,11 +412,23 @@ def _email(settings: Settings) -> Email:
     for address in (*recipients, settings.alert_email_from):
         if "@" not in parseaddr(address)[1] or not address.isascii() or "\n" in address:
             raise BadSetting(f"{address!r} is no e-mail address for alerts", "spell it name@example.com")
-    url = _checked("alert_smtp_url", settings.alert_smtp_url.get_secret_value(), _SMTP)
+    url = _checked("alert_smtp_url", settings.alert_smtp_url, _SMTP, settings)
     return Email(url, settings.alert_email_from, recipients, settings.environment, settings.dashboard_url)
 
 
-def _checked(setting: str, url: str, schemes: tuple[str, ...]) -> SplitResult:
+def _printable(setting: str, secret: SecretStr) -> str:
+    """A secret without the end of line that its file may have; nothing of it is repeated."""
+    text = secret.get_secret_value().strip()
+    if not _PRINTABLE.fullmatch(text):
+        raise BadSetting(
+            f"EPISODES_{setting.upper()} is empty, or has blanks, line ends or letters beyond ASCII in it",
+            "copy it again; in a URL, encode them with %",
+        )
+    return text
+
+
+def _checked(setting: str, secret: SecretStr, schemes: tuple[str, ...], settings: Settings) -> SplitResult:
+    url = _printable(setting, secret)
     try:
         parts = urlsplit(url)
         is_usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
@@ -301,4 +440,16 @@ def _checked(setting: str, url: str, schemes: tuple[str, ...]) -> SplitResult:
             f"EPISODES_{setting.upper()} is no {' or '.join(schemes)} URL with a host",
             f"spell it {schemes[-1]}://host/…",
         )
+    if settings.is_production and parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+        raise BadSetting(
+            f"EPISODES_{setting.upper()} is an http URL: in production its secrets would be sent unencrypted",
+            "use https",
+        )
     return parts
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

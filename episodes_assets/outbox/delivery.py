@@ -21,8 +21,8 @@ from episodes_assets.outbox.records import Message
 from episodes_assets.postgres.connect import Connection
 
 _LOG = logging.getLogger(__name__)
-# Of an attempt that was begun and whose end nobody has noted. More than any attempt lasts: a mail needs about
-# six answers, each within the timeout.
+# Of an attempt that was begun and whose end nobody has noted. Far more than any lasts:
+# `ATTEMPT_TIMEOUTS` times the timeout.
 LEASE = dt.timedelta(minutes=3)
 
 
@@ -50,7 +50,7 @@ class Delivered:
 
     Attributes:
         sent: Messages that were accepted.
-        problems: Why others were not, one line each.
+        problems: Why others were not, and whom those that were do not reach, one line each.
     """
 
     sent: int
@@ -76,14 +76,18 @@ def deliver(connection: Connection, channels: Sequence[Channel], budget: Budget)
         if message is None:
             break
         try:
-            usable[message.channel].send(message, budget.timeout)
+            problem = usable[message.channel].send(message, budget.timeout)
         except AlertNotDelivered as error:
             _note_failure(connection, message, str(error))
             problems.append(str(error))
             del usable[message.channel]
         else:
-            records.record_delivery(connection, message, records.read_clock(connection))
+            records.record_delivery(connection, message, records.read_clock(connection), problem)
             sent += 1
+            if problem:
+                # It is not sent again: those whom it reached would get it twice.
+                _LOG.warning("the message that %s is %s: %s", message.key, message.event, problem)
+                problems.append(problem)
     return Delivered(sent, problems)
 
 

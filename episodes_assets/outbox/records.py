@@ -44,7 +44,8 @@ class OpenAlert:
         opened_at: Since when.
         seen_at: When it was observed last.
         waiting: How many messages about it are not delivered.
-        problem: Why the last attempt to deliver one of them failed; None if none did.
+        problem: Why the last attempt to deliver one of them failed, or whom one that was delivered does not
+            reach; None if there is no such thing.
     """
 
     key: str
@@ -306,12 +307,12 @@ def claim_message(
     return found and replace(found, event=Event(found.event), channel=ChannelName(found.channel))
 
 
-def record_delivery(connection: Connection, message: Message, now: dt.datetime) -> None:
-    """Record that a message was delivered, whoever has taken it meanwhile."""
+def record_delivery(connection: Connection, message: Message, now: dt.datetime, problem: str = "") -> None:
+    """Record that a message was delivered, whoever has taken it meanwhile, and whom it does not reach."""
     connection.execute(
-        "UPDATE alerts.messages SET delivered_at = %s, problem = NULL"
+        "UPDATE alerts.messages SET delivered_at = %s, problem = %s"
         " WHERE message_id = %s AND delivered_at IS NULL",
-        [now, message.message_id],
+        [now, _storable(problem) or None, message.message_id],
     )
 
 
@@ -331,10 +332,10 @@ def read_open_alerts(connection: Connection) -> list[OpenAlert]:
             """
             SELECT key, kind, severity, summary, detail, hint, opened_at, seen_at, waiting, problem
             FROM alerts.alerts CROSS JOIN LATERAL (
-                SELECT count(*) AS waiting, max(problem) AS problem FROM (
-                    SELECT problem FROM alerts.messages
-                    WHERE messages.alert_id = alerts.alert_id AND delivered_at IS NULL OFFSET 0
-                ) AS undelivered
+                SELECT count(*) FILTER (WHERE delivered_at IS NULL) AS waiting, max(problem) AS problem FROM (
+                    SELECT delivered_at, problem FROM alerts.messages
+                    WHERE messages.alert_id = alerts.alert_id OFFSET 0
+                ) AS told
             ) AS messages
             WHERE resolved_at IS NULL AND opened_at IS NOT NULL
             ORDER BY severity, opened_at, alert_id

@@ -3,18 +3,22 @@
 import datetime as dt
 import logging
 import ssl
+import time
+import traceback
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 import pytest
 from aiosmtpd.smtp import AuthResult, LoginPassword
+from typer.testing import CliRunner
 
 from episodes_assets.alerts.conditions import Alert, Assessment, Kind, Severity
 from episodes_assets.alerts.lifecycle import LONGEST_PAUSE, ChannelName, Event
+from episodes_assets.cli import alerts
 from episodes_assets.errors import AlertNotDelivered, BadSetting
 from episodes_assets.outbox import records
-from episodes_assets.outbox.channels import Channel, channels_of, ping
+from episodes_assets.outbox.channels import Channel, Webhook, channels_of, dead_man_url, ping
 from episodes_assets.outbox.delivery import Budget, alert_people, deliver
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.settings import load_settings
@@ -23,6 +27,7 @@ from episodes_assets_tests.support.receivers import (
     HOST,
     Mailbox,
     Received,
+    dripping_server,
     free_port,
     mail_server,
     web_server,
@@ -194,6 +199,115 @@ def test_a_dead_mans_url_that_does_not_answer_is_named_by_its_host_alone() -> No
     with pytest.raises(AlertNotDelivered, match="did not answer") as refused:
         ping(f"http://{HOST}:{free_port()}/{SECRET}", 2)
     assert SECRET not in str(refused.value)
+
+
+def mail_channel(port: int) -> Channel:
+    (channel,) = channels_of(
+        load_settings(
+            alert_smtp_url=f"smtp://{HOST}:{port}",
+            alert_email_to="ada@example.com, bob@example.com",
+            alert_email_from="episodes@example.com",
+        )
+    )
+    return channel
+
+
+def test_a_recipient_that_is_refused_is_named_and_the_others_get_it_once(
+    queue: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    mailbox, port = Mailbox(refused={"bob@example.com"}), free_port()
+    refusal = f"email: {HOST} refused bob@example.com (550 no such mailbox)"
+    with mail_server(port, mailbox):
+        tell(queue, [mail_channel(port)], Kind.JOBS_HELD)
+        let_pauses_pass(queue)
+        tell(queue, [mail_channel(port)], Kind.JOBS_HELD)
+    assert len(mailbox.mails) == 1
+    (found,) = records.read_open_alerts(queue)
+    assert (found.waiting, found.problem) == (0, refusal)
+    assert refusal in caplog.text
+
+
+def test_the_test_of_alerts_fails_where_a_recipient_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    mailbox, port = Mailbox(refused={"bob@example.com"}), free_port()
+    monkeypatch.setenv("EPISODES_ALERT_SMTP_URL", f"smtp://{HOST}:{port}")
+    monkeypatch.setenv("EPISODES_ALERT_EMAIL_TO", "ada@example.com, bob@example.com")
+    monkeypatch.setenv("EPISODES_ALERT_EMAIL_FROM", "episodes@example.com")
+    monkeypatch.setenv("EPISODES_ALLOWED_HOSTS", HOST)
+    with mail_server(port, mailbox):
+        result = CliRunner().invoke(alerts.app, ["test"])
+    assert result.exit_code == 1
+    assert "failed: email: 127.0.0.1 refused bob@example.com (550 no such mailbox)" in result.output
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("webhook", b"HTTP/1.1 200 OK\r\nX-Drip: "),
+        ("email", b"220 "),
+    ],
+)
+def test_an_answer_that_drips_is_given_up(name: str, first: bytes) -> None:
+    port = free_port()
+    ports = Ports(mail=port, webhook=port)
+    (channel,) = [each for each in ports.channels() if each.name == name]
+    with dripping_server(port, first):
+        began = time.monotonic()
+        with pytest.raises(AlertNotDelivered, match="it took too long"):
+            channel.send(a_message(), 0.1)
+        assert time.monotonic() - began < 5
+
+
+def test_of_an_answer_the_status_alone_is_read() -> None:
+    ports = Ports()
+    (channel,) = [each for each in ports.channels() if each.name == "webhook"]
+    with dripping_server(ports.webhook, b"HTTP/1.1 200 OK\r\n\r\n"):
+        channel.send(a_message(), 1)
+
+
+@pytest.mark.parametrize("setting", ["alert_webhook_token", "alert_webhook_url", "alert_slack_url"])
+@pytest.mark.parametrize("ending", [" x", "\nx", "\x00", "é"])
+def test_a_secret_that_no_header_can_hold_is_refused_and_not_repeated(setting: str, ending: str) -> None:
+    url = f"http://{HOST}/{SECRET}"
+    settings = load_settings(
+        **{"alert_webhook_url": url, setting: f"{url if setting.endswith('url') else SECRET}{ending}"}
+    )
+    with pytest.raises(BadSetting, match=f"EPISODES_{setting.upper()}") as refused:
+        channels_of(settings)
+    assert SECRET not in str(refused.value)
+
+
+def test_the_end_of_line_of_a_secrets_file_is_no_part_of_it() -> None:
+    ports, webhook = Ports(), Received()
+    (channel,) = channels_of(
+        load_settings(
+            alert_webhook_url=f"http://{HOST}:{ports.webhook}/hook\n", alert_webhook_token=f"{SECRET}\n"
+        )
+    )
+    with web_server(ports.webhook, webhook):
+        channel.send(a_message(), 5)
+    assert webhook.headers[0]["Authorization"] == f"Bearer {SECRET}"
+
+
+def test_an_error_whose_text_may_hold_a_secret_is_named_by_its_type_alone() -> None:
+    port = free_port()
+    bad = Webhook(f"http://{HOST}:{port}/", f"{SECRET}\n", "development", "")
+    with web_server(port, Received()), pytest.raises(AlertNotDelivered, match="LocalProtocolError") as failed:
+        bad.send(a_message(), 2)
+    assert SECRET not in "".join(traceback.format_exception(failed.value))
+
+
+@pytest.mark.parametrize("setting", ["alert_slack_url", "alert_webhook_url", "dead_man_url"])
+def test_in_production_no_secret_is_sent_unencrypted(setting: str) -> None:
+    def use(url: str) -> None:
+        settings = load_settings(environment="production", **{setting: url})
+        channels_of(settings)
+        dead_man_url(settings)
+
+    use("https://hooks.example.com/x")
+    use("http://localhost:9000/x")
+    use("http://127.0.0.1:9000/x")
+    with pytest.raises(BadSetting, match=f"EPISODES_{setting.upper()} is an http URL"):
+        use("http://hooks.example.com/x")
 
 
 @pytest.mark.parametrize(

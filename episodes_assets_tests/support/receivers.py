@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -69,6 +69,33 @@ def web_server(port: int, received: Received) -> Iterator[None]:
         thread.join()
 
 
+@contextmanager
+def dripping_server(port: int, first: bytes) -> Iterator[None]:
+    """A server that says something, and then a byte at a time without an end."""
+    ended = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.sendall(first)
+            while not ended.wait(0.02):
+                connection.sendall(b"x")
+
+    with socket.create_server((HOST, port)) as listening:
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    threading.Thread(target=drip, args=[connection], daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        try:
+            yield
+        finally:
+            ended.set()
+            listening.shutdown(socket.SHUT_RDWR)
+
+
 @dataclass
 class Mailbox:
     """Mails as a server took them; it can be told to refuse them for now."""
@@ -76,6 +103,15 @@ class Mailbox:
     mails: list[Any] = field(default_factory=list)
     logins: list[LoginPassword] = field(default_factory=list)
     answer: str = "250 OK"
+    refused: set[str] = field(default_factory=set)
+
+    async def handle_RCPT(  # noqa: N802
+        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
+    ) -> str:
+        if address in self.refused:
+            return "550 no such mailbox"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
         if self.answer.startswith("250"):
