@@ -179,9 +179,19 @@ def name_defect(error: BaseException) -> str:
 
 def name_recorded_defect(info: Any) -> str:  # noqa: ANN401
     """The same of an error that Dagster has recorded as text."""
+    root = _recorded_root(info)
+    return reason_of(root.message) or str(root.cls_name)
+
+
+def name_recorded_class(info: Any) -> str:  # noqa: ANN401
+    """The class of the error at the root of one that Dagster has recorded: the same whatever it says."""
+    return str(_recorded_root(info).cls_name or "error")
+
+
+def _recorded_root(info: Any) -> Any:  # noqa: ANN401
     while info.cause is not None:
         info = info.cause
-    return reason_of(info.message) or str(info.cls_name)
+    return info
 
 
 def reason_of(text: str) -> str:

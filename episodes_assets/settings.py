@@ -32,6 +32,8 @@ PACKAGE_FOLDER = Path(__file__).resolve().parent
 PROJECT_FOLDER = PACKAGE_FOLDER.parent  # the checkout, or the folder into which a wheel was installed
 LogFormat = Literal["text", "json"]
 PRODUCTION = "production"
+# For so long a failed run counts, unless a later one has done its work: `defs/observed.py`.
+FAILED_RUNS_DAYS = 7
 
 
 def find_default_home() -> tuple[Path, Path]:
@@ -341,9 +343,11 @@ class Settings(BaseSettings):
     )
     run_log_days: int = Field(
         default=90,
-        ge=1,
-        description="How long Dagster's event log keeps what runs did, step by step. Materialisations, "
-        "results of checks and the runs themselves stay: docs/operations.md.",
+        # A day more than it is read for: what a step said is older than the end of its run.
+        ge=FAILED_RUNS_DAYS + 1,
+        description="How long Dagster's event log keeps what runs did, step by step. Alerts read there why "
+        "runs of the last seven days failed. Materialisations, results of checks and the runs "
+        "themselves stay: docs/operations.md.",
         json_schema_extra=_page(Section.JOBS, "orchestrator"),
     )
     published_by_hour: int = Field(

@@ -8,7 +8,7 @@ read here.
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 
 NAMED = 5
@@ -159,6 +159,7 @@ class Observed:
 
     Attributes:
         failed_runs: Runs that failed and whose work is not done, the newest first.
+        failed_runs_are_all: Whether no others failed; if some did, no alert about runs ends.
         failed_checks: Asset checks whose newest evaluation failed.
         stalled: Of each day that makes no progress, what is stuck and what to do.
         held: Days with held jobs.
@@ -171,6 +172,7 @@ class Observed:
     """
 
     failed_runs: Sequence[FailedRun] | None = None
+    failed_runs_are_all: bool = True
     failed_checks: Sequence[FailedCheck] | None = None
     stalled: Mapping[dt.date, str] | None = None
     held: Sequence[HeldDay] | None = None
@@ -211,7 +213,9 @@ class Assessment:
 
 def assess(observed: Observed) -> Assessment:
     """Which alerts are open."""
-    known = {_KINDS[field.name] for field in fields(Observed) if getattr(observed, field.name) is not None}
+    known = {kind for name, kind in _KINDS.items() if getattr(observed, name) is not None}
+    if not observed.failed_runs_are_all:
+        known.discard(Kind.RUNS_FAILED)
     return Assessment({alert.key: alert for alert in _alerts(observed)}, known)
 
 
@@ -332,11 +336,22 @@ def _alert(
     detail: str = "",
     severity: Severity = Severity.ERROR,
 ) -> Alert:
-    # A subject may be the name of an error of somebody's algorithm, and becomes a part of a key.
-    line = " ".join(summary.split())
+    # A subject may be the name of an error of somebody's algorithm, and becomes a part of a key. What is on
+    # record is compared with it, so it has to be the same there.
+    line = " ".join(storable(summary).split())
     return Alert(
-        kind, subject[:100], severity, _short(line, LONGEST_SUMMARY), _short(detail, LONGEST_DETAIL), hint
+        kind,
+        storable(subject)[:100],
+        severity,
+        _short(line, LONGEST_SUMMARY),
+        _short(storable(detail), LONGEST_DETAIL),
+        hint,
     )
+
+
+def storable(text: str) -> str:
+    """Without what PostgreSQL's `text` cannot hold; messages of errors are of anybody's making."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def _short(text: str, longest: int) -> str:

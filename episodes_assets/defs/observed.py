@@ -9,6 +9,7 @@ import datetime as dt
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.run_request import InstigatorType
@@ -28,15 +29,15 @@ from episodes_assets.checks.ledger import EACH_OPEN_DAY_PROGRESSES, stalled_days
 from episodes_assets.checks.results import YESTERDAY_IS_PUBLISHED
 from episodes_assets.defs.assets.published_results import check_freshness
 from episodes_assets.defs.resources import ResultsDatabase
-from episodes_assets.defs.runs import IN_PROGRESS, days_of_run
+from episodes_assets.defs.runs import IN_PROGRESS, PARTITION, RANGE_START, days_of_run
 from episodes_assets.errors import EpisodesError
 from episodes_assets.ledger.progress import open_days, read_progress
 from episodes_assets.postgres.connect import Connection
-from episodes_assets.settings import Settings
+from episodes_assets.settings import FAILED_RUNS_DAYS, Settings
 
 # A failed run whose days nobody runs again is forgotten after this time.
-FAILED_WITHIN = dt.timedelta(days=7)
-FAILED_LOOKED_AT, SUCCEEDED_LOOKED_AT, EVENTS_LOOKED_AT = 20, 500, 5
+FAILED_WITHIN = dt.timedelta(days=FAILED_RUNS_DAYS)
+FAILED_LOOKED_AT, EVENTS_LOOKED_AT = 20, 5
 # Ticks and runs are counted over these times.
 TICKS_WITHIN, RUNS_WITHIN = dt.timedelta(hours=1), dt.timedelta(days=1)
 SCHEDULED_WITHIN = dt.timedelta(days=2)
@@ -65,8 +66,10 @@ def observe(
         now: The time.
     """
     not_published, results_away = _look_at_results(results_database, settings, now)
+    failed, are_all = failed_runs(instance, now)
     return Observed(
-        failed_runs=failed_runs(instance, now),
+        failed_runs=failed,
+        failed_runs_are_all=are_all,
         failed_checks=failed_checks(instance, checks),
         stalled=stalled(queue, settings, now),
         held=[HeldDay(day.day, day.held) for day in read_progress(queue) if day.held and not day.is_open],
@@ -95,34 +98,54 @@ def _look_at_results(
     return "" if verdict.passed else verdict.message, ""
 
 
-def failed_runs(instance: dg.DagsterInstance, now: dt.datetime) -> list[FailedRun]:
+def failed_runs(instance: dg.DagsterInstance, now: dt.datetime) -> tuple[list[FailedRun], bool]:
     """Runs that failed within `FAILED_WITHIN` and whose work no later run has done, the newest first.
 
     The work of a run is its days; of one without days, its job.
+
+    Returns:
+        Of the newest `FAILED_LOOKED_AT` that failed, those whose work is not done; and whether no others
+        failed.
     """
     failed = instance.get_run_records(
         dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=now - FAILED_WITHIN),
-        limit=FAILED_LOOKED_AT,
+        limit=FAILED_LOOKED_AT + 1,
     )
-    if not failed:
-        return []
-    oldest = min(record.create_timestamp for record in failed)
-    succeeded = instance.get_run_records(
-        dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS], updated_after=oldest),
-        limit=SUCCEEDED_LOOKED_AT,
-    )
-    done: dict[object, dt.datetime] = {}
-    for record in succeeded:
-        for work in _work_of(record.dagster_run):
-            done[work] = max(done.get(work, record.create_timestamp), record.create_timestamp)
-    return [
-        _describe(instance, record.dagster_run)
-        for record in failed
-        if any(
-            done.get(work, record.create_timestamp) <= record.create_timestamp
-            for work in _work_of(record.dagster_run)
-        )
+    looked_at = failed[:FAILED_LOOKED_AT]
+    open_work = _open_work(instance, looked_at)
+    found = [
+        _describe(instance, each.dagster_run) for each in looked_at if open_work[each.dagster_run.run_id]
     ]
+    return found, len(failed) <= FAILED_LOOKED_AT
+
+
+def _open_work(instance: dg.DagsterInstance, failed: Sequence[dg.RunRecord]) -> dict[str, set[dt.date | str]]:
+    """Of each failed run, by its id, the work that no run has done which was created later.
+
+    Asked for by the work itself, so that however many other runs have succeeded since, none is missed.
+    """
+    open_work = {each.dagster_run.run_id: set(_work_of(each.dagster_run)) for each in failed}
+    if not failed:
+        return open_work
+    oldest = min(record.create_timestamp for record in failed)
+    days = sorted({work for each in open_work.values() for work in each if isinstance(work, dt.date)})
+    jobs = sorted({work for each in open_work.values() for work in each if isinstance(work, str)})
+    asked: list[dict[str, Any]] = [{"job_name": job} for job in jobs]
+    if days:
+        asked.append({"tags": {PARTITION: [day.isoformat() for day in days]}})
+        # A run of several days has no tag for each of them.
+        starts = {start for _, each in instance.get_run_tags([RANGE_START]) for start in each}
+        before = sorted(start for start in starts if start <= days[-1].isoformat())
+        asked.append({"tags": {RANGE_START: before}})
+    created = {each.dagster_run.run_id: each.create_timestamp for each in failed}
+    for wanted in asked:
+        since = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS], updated_after=oldest, **wanted)
+        for record in instance.get_run_records(since):
+            done = _work_of(record.dagster_run)
+            for run_id, work in open_work.items():
+                if record.create_timestamp > created[run_id]:
+                    work.difference_update(done)
+    return open_work
 
 
 def _work_of(run: dg.DagsterRun) -> Sequence[dt.date | str]:
@@ -152,7 +175,7 @@ def _root_cause(instance: dg.DagsterInstance, run_id: str) -> tuple[str, str]:
             return type(known).__name__, said or str(known)
         if error is not None:
             defect = failures.name_recorded_defect(error)
-            return defect.partition(":")[0] or "error", said or defect
+            return failures.name_recorded_class(error), said or defect
         if said:
             return "run failure", said
     return "run failure", "it ended without a reason on record; its process may have been killed"

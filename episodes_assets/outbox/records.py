@@ -12,7 +12,7 @@ from uuid import UUID
 
 from psycopg.rows import class_row
 
-from episodes_assets.alerts.conditions import Assessment, Kind
+from episodes_assets.alerts.conditions import Assessment, Kind, storable
 from episodes_assets.alerts.lifecycle import ChannelName, Decision, Event, Recorded, State, Told, decide
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.postgres.locks import LEDGER, limit_transaction, lock_row
@@ -216,16 +216,11 @@ def _columns(decisions: Sequence[Decision]) -> dict[str, list[object]]:
     return {
         "kinds": [alert.kind for alert, _ in alerts],
         "severities": [alert.severity for alert, _ in alerts],
-        "summaries": [_storable(alert.summary) for alert, _ in alerts],
-        "details": [_storable(alert.detail) for alert, _ in alerts],
-        "hints": [_storable(alert.hint) for alert, _ in alerts],
+        "summaries": [storable(alert.summary) for alert, _ in alerts],
+        "details": [storable(alert.detail) for alert, _ in alerts],
+        "hints": [storable(alert.hint) for alert, _ in alerts],
         "open": [state is State.OPEN for _, state in alerts],
     }
-
-
-def _storable(text: str) -> str:
-    """Without what PostgreSQL's `text` cannot hold; messages of errors are of anybody's making."""
-    return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def _write_messages(
@@ -312,7 +307,7 @@ def record_delivery(connection: Connection, message: Message, now: dt.datetime, 
     connection.execute(
         "UPDATE alerts.messages SET delivered_at = %s, problem = %s"
         " WHERE message_id = %s AND delivered_at IS NULL",
-        [now, _storable(problem) or None, message.message_id],
+        [now, storable(problem) or None, message.message_id],
     )
 
 
@@ -321,7 +316,7 @@ def record_failure(connection: Connection, message: Message, problem: str, retry
     connection.execute(
         "UPDATE alerts.messages SET problem = %s, not_before = %s"
         " WHERE message_id = %s AND attempts = %s AND delivered_at IS NULL",
-        [_storable(problem), retry_at, message.message_id, message.attempts],
+        [storable(problem), retry_at, message.message_id, message.attempts],
     )
 
 

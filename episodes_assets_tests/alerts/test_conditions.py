@@ -128,3 +128,13 @@ def test_a_sensor_that_failed_once_is_no_alert() -> None:
         assess(Observed(failed_ticks=[FailedTicks("s", is_schedule=False, in_a_row=2, message="x")])).alerts
         == {}
     )
+
+
+def test_while_more_runs_failed_than_are_looked_at_no_alert_about_them_ends() -> None:
+    assessment = assess(Observed(failed_runs=[], failed_runs_are_all=False, held=[]))
+    assert set(assessment.known) == {Kind.JOBS_HELD}
+
+
+def test_a_key_is_the_same_on_record() -> None:
+    (key,) = assess(Observed(failed_runs=[run(1, "Any\0\ud800", "a\0b")])).alerts
+    assert key == "runs_failed:Any?"

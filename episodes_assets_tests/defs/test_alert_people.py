@@ -58,7 +58,8 @@ def test_failed_runs_and_stalled_and_held_jobs_and_a_database_that_is_away(
     assert tick(system) == "no alert is open; 0 messages sent"
     result = system.materialize(day(1), select=["input_episodes"])
     assert not result.success
-    (failed,) = observed.failed_runs(system.dagster, now())
+    ((failed,), are_all) = observed.failed_runs(system.dagster, now())
+    assert are_all
     assert failed.days == [day(1)]
     assert failed.cause == "DropNotArrived"
     assert "2018-03-01" in failed.message
@@ -84,6 +85,59 @@ def test_failed_runs_and_stalled_and_held_jobs_and_a_database_that_is_away(
     assert open_keys(system) == ["jobs_held", "results_away"]
     system.query("queue", "UPDATE alerts.alerts SET first_seen_at = first_seen_at - interval '3 minutes'")
     assert "the database results cannot be read" in tick(system)
+
+
+@dg.op
+def fail() -> None:
+    raise ValueError("ERROR: the word \0\ud800 of today: 4711")
+
+
+@dg.op
+def succeed() -> None:
+    pass
+
+
+@dg.job
+def failing() -> None:
+    fail()
+
+
+@dg.job
+def succeeding() -> None:
+    succeed()
+
+
+def run_job(instance: dg.DagsterInstance, job: dg.JobDefinition, **tags: str) -> None:
+    job.execute_in_process(
+        instance=instance, raise_on_error=False, tags={f"dagster/{k}": v for k, v in tags.items()}
+    )
+
+
+def test_a_failed_runs_cause_is_a_class_and_its_work_is_done_by_a_later_run_of_it(
+    shared: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = shared.dagster
+    monkeypatch.setattr(observed, "FAILED_LOOKED_AT", 3)
+    for partition in ("2018-03-01", "2018-03-05", "2018-03-20"):
+        run_job(instance, failing, partition=partition)
+    found, are_all = observed.failed_runs(instance, now())
+    assert are_all
+    assert {run.cause for run in found} == {"ValueError"}
+    # Later runs of its own day, and of a range in which the day is; others are of no matter.
+    run_job(instance, succeeding, partition="2018-03-01")
+    start_and_end = {"asset_partition_range_start": "2018-03-03", "asset_partition_range_end": "2018-03-09"}
+    run_job(instance, succeeding, **start_and_end)
+    run_job(instance, succeeding, partition="2018-03-21")
+    found, are_all = observed.failed_runs(instance, now())
+    assert [list(run.days) for run in found] == [[dt.date(2018, 3, 20)]]
+    # Without days the work is the job. That more failed than are looked at is said.
+    run_job(instance, failing)
+    found, are_all = observed.failed_runs(instance, now())
+    assert (len(found), are_all) == (2, False)
+    assert "2018-03-20 failed: the word" in tick(shared)
+    assert open_keys(shared) == ["runs_failed:ValueError"]
+    assert "2018-03-20 failed: the word" in tick(shared)  # what is on record is found again
+    instance.wipe()
 
 
 def test_failed_checks_by_their_newest_evaluation(shared: System) -> None:
