@@ -169,6 +169,7 @@ class Observed:
         daemon_silent: Why Dagster's daemon is taken to be dead; empty if it is not.
         dagster_away: Why the database `dagster` cannot be read; empty if it can.
         not_evaluated: For how long nothing but the web server has observed anything; empty if it has.
+        drained: Which code locations are drained, on purpose, so that their sensors do not run.
     """
 
     failed_runs: Sequence[FailedRun] | None = None
@@ -182,6 +183,7 @@ class Observed:
     daemon_silent: str | None = None
     dagster_away: str | None = None
     not_evaluated: str | None = None
+    drained: Sequence[str] = ()
 
 
 _KINDS: Mapping[str, Kind] = {
@@ -297,8 +299,15 @@ def _of_processes(observed: Observed) -> Iterator[Alert]:
         yield _alert(
             Kind.NOT_EVALUATED,
             "",
-            "alerts are not looked for: the sensor alert_people does not run",
-            "switch alert_people on under Automation, and see its newest tick there",
+            "alerts are not looked for: "
+            + (
+                f"{' and '.join(observed.drained)}"
+                if observed.drained
+                else "the sensor alert_people does not run"
+            ),
+            "end the drain by `episodes drain --resume` when the code location is replaced"
+            if observed.drained
+            else "switch alert_people on under Automation, and see its newest tick there",
             detail=observed.not_evaluated,
         )
 

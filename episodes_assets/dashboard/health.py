@@ -43,8 +43,11 @@ class SensorTicks:
         self._workspace = workspace
         self._since = time.time()
 
-    def require_recent(self) -> None:
+    def require_recent(self) -> bool:
         """Check, if a daemon is expected: one has sent heartbeats to this instance, and sensors are on.
+
+        Returns:
+            False if it cannot be told yet: the newest tick is that old, and this process is younger.
 
         Raises:
             DaemonSilent: If the newest tick is older than six times the shortest interval of these sensors,
@@ -53,19 +56,25 @@ class SensorTicks:
         instance = self._workspace.instance
         running = list(self._running())
         if not running or not instance.get_daemon_heartbeats():
-            return
+            return True
         ticks = instance.get_batch_ticks([sensor.selector_id for sensor, _ in running], limit=1)
         newest = max(
-            self._since,
+            0.0,
             *(_switched_on_at(state) for _, state in running),
             *(tick.timestamp for each in ticks.values() for tick in each),
         )
         allowed = max(INTERVALS * min(sensor.min_interval_seconds for sensor, _ in running), LEAST_SECONDS)
-        if (silent := time.time() - newest) > allowed:
-            raise DaemonSilent(
-                f"no sensor was evaluated for {silent:.0f} s",
-                "see what dagster-daemon prints, and that it runs just once for this database",
-            )
+        now = time.time()
+        if now - newest <= allowed:
+            return True
+        # A daemon that is started together with this process has time for its first tick.
+        silent = now - max(newest, self._since)
+        if silent <= allowed:
+            return False
+        raise DaemonSilent(
+            f"no sensor was evaluated for {silent:.0f} s",
+            "see what dagster-daemon prints, and that it runs just once for this database",
+        )
 
     def _running(self) -> Iterator[tuple[RemoteSensor, InstigatorState]]:
         stored = {state.selector_id: state for state in self._workspace.instance.all_instigator_state()}

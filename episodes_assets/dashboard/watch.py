@@ -3,16 +3,18 @@
 The sensor `alert_people`, which looks for all other alerts, is evaluated by the daemon and falls silent with
 it. So the web server looks every few seconds whether the daemon sends heartbeats and evaluates sensors, and
 whether that sensor has looked lately. Nobody here watches the web server: while all is watched, it asks a
-dead man's URL once a minute, behind which somebody else raises an alert when that stops. Delivery is
-`outbox/`.
+dead man's URL once a minute, behind which somebody else raises an alert when that stops. Of several web
+servers one watches, until it ends: what another one cannot tell, or tells otherwise, ends no alert. Delivery
+is `outbox/`.
 """
 
 import datetime as dt
 import logging
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 
 import dagster as dg
@@ -20,11 +22,12 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 
 from episodes_assets.alerts.conditions import Observed, assess
 from episodes_assets.dashboard.health import DaemonSilent, SensorTicks
+from episodes_assets.defs.draining import read_drains
 from episodes_assets.defs.observed import heartbeat_ages
 from episodes_assets.errors import AlertNotDelivered, EpisodesError
 from episodes_assets.outbox.channels import Channel, channels_of, dead_man_url, ping
 from episodes_assets.outbox.delivery import OF_THE_WATCH, Budget, alert_people
-from episodes_assets.outbox.records import Evaluator, read_evaluations
+from episodes_assets.outbox.records import Evaluator, give_watch_up, read_evaluations, take_watch
 from episodes_assets.postgres.connect import Connection, connect_to_write
 from episodes_assets.postgres.databases import Database
 from episodes_assets.settings import Settings
@@ -34,6 +37,8 @@ LOOK_SECONDS = 5.0
 THREAD_SILENT_SECONDS = 300.0
 # The sensor looks every half minute.
 NOT_EVALUATED_SECONDS = 600.0
+# More than a look takes in which receivers are slow.
+WATCH_LEASE = dt.timedelta(seconds=90)
 PING_SECONDS, PING_TIMEOUT = 60.0, 10.0
 _LOG = logging.getLogger(__name__)
 
@@ -94,6 +99,8 @@ class DaemonWatch:
         self._settings = settings
         self._began = time.time()
         self._pinged: float | None = None
+        self._holder = uuid.uuid4().hex
+        self._is_watching = False
         self._stopping = threading.Event()
 
     @contextmanager
@@ -124,22 +131,40 @@ class DaemonWatch:
             if problem and problem != last:
                 _LOG.warning("the daemon cannot be watched: %s", problem)
             last = problem
+        if self._is_watching:
+            with suppress(Exception):  # then it is taken when the lease has ended
+                self._give_up()
+
+    def _give_up(self) -> None:
+        with self._connect() as queue:
+            give_watch_up(queue, self._holder)
+
+    def _connect(self) -> AbstractContextManager[Connection]:
+        return connect_to_write(
+            self._settings.queue_dsn, Database.QUEUE, self._settings.environment, autocommit=True
+        )
 
     def look(self) -> None:
         """Look once, record which alerts are open, send what is due, and ask the dead man's URL.
+
+        Nothing of this happens while another web server watches.
 
         Raises:
             EpisodesError: If the queue, where alerts are on record, cannot be used.
         """
         settings = self._settings
-        daemon_silent, dagster_away = self._look_at_daemon()
-        with connect_to_write(
-            settings.queue_dsn, Database.QUEUE, settings.environment, autocommit=True
-        ) as queue:
+        with self._connect() as queue:
+            self._is_watching = take_watch(queue, self._holder, WATCH_LEASE)
+            if not self._is_watching:
+                return
+            daemon_silent, dagster_away = self._look_at_daemon()
+            not_evaluated = self._look_at_sensor(queue, daemon_silent)
+            drained = self._name_drains() if not_evaluated else []
             observed = Observed(
                 daemon_silent=daemon_silent,
                 dagster_away=dagster_away,
-                not_evaluated=self._look_at_sensor(queue, daemon_silent),
+                not_evaluated=not_evaluated,
+                drained=drained,
             )
             alert_people(
                 queue,
@@ -149,8 +174,20 @@ class DaemonWatch:
                 evaluator=Evaluator.WEB_SERVER,
                 budget=settings.budget,
             )
-        if not (daemon_silent or dagster_away or observed.not_evaluated):
+        # What is unknown (None) is not well. A drain is somebody's purpose, and is told of.
+        if (daemon_silent, dagster_away) == ("", "") and (not_evaluated == "" or drained):
             self._ping()
+
+    def _name_drains(self) -> list[str]:
+        """The code locations that are drained."""
+        try:
+            drains = read_drains(self._instance)
+        except Exception:  # noqa: BLE001  Dagster's storage raises errors of several kinds
+            return []  # it has just been read, and is again in a few seconds
+        return [
+            f"the code location {location} is drained since {drain.since}"
+            for location, drain in sorted(drains.items())
+        ]
 
     def _look_at_daemon(self) -> tuple[str | None, str]:
         """Why the daemon is taken for dead, and why that cannot be told; empty if neither is so."""
@@ -161,32 +198,32 @@ class DaemonWatch:
         except Exception as error:  # noqa: BLE001  Dagster's storage raises errors of several kinds
             return None, " ".join(f"{type(error).__name__}: {error}".split())
 
-    def _why_silent(self, instance: dg.DagsterInstance) -> str:
+    def _why_silent(self, instance: dg.DagsterInstance) -> str | None:
+        """The same; None while this process is younger than the silence that would tell."""
         ages = heartbeat_ages(instance, dt.datetime.now(dt.UTC))
         if not ages:
             return ""  # no daemon has ever reported to this database: none is expected
         # One that is started together with this process has time for its first heartbeat.
         running = time.time() - self._began
-        newest = min(*ages.values(), running)
-        if newest > self._settings.daemon_silent_seconds:
-            return f"it has sent no heartbeat for {newest:.0f} s"
-        hanging = sorted(name for name, age in ages.items() if min(age, running) > THREAD_SILENT_SECONDS)
-        if hanging:
+        newest, longest = min(ages.values()), self._settings.daemon_silent_seconds
+        if newest > longest:
+            return f"it has sent no heartbeat for {newest:.0f} s" if running > longest else None
+        hanging = sorted(name for name, age in ages.items() if age > THREAD_SILENT_SECONDS)
+        if hanging and running > THREAD_SILENT_SECONDS:
             return (
                 f"its threads {', '.join(hanging)} have sent no heartbeat for {THREAD_SILENT_SECONDS:.0f} s"
             )
-        self._ticks.require_recent()
-        return ""
+        is_known = self._ticks.require_recent() and not hanging
+        return "" if is_known else None
 
     def _look_at_sensor(self, queue: Connection, daemon_silent: str | None) -> str | None:
         """For how long nobody but this process has looked for alerts; unknown while the daemon is silent."""
         if daemon_silent != "":
             return None
         ago = read_evaluations(queue).get(Evaluator.SENSOR)
-        if ago is None:
+        if ago is None or ago <= NOT_EVALUATED_SECONDS:
             return ""
-        silent = min(ago, time.time() - self._began)
-        return f"for {silent:.0f} s" if silent > NOT_EVALUATED_SECONDS else ""
+        return f"for {ago:.0f} s" if time.time() - self._began > NOT_EVALUATED_SECONDS else None
 
     def _ping(self) -> None:
         url, now = self._settings.dead_man_url, time.monotonic()

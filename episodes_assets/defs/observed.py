@@ -301,8 +301,13 @@ def read_instance_figures(instance: dg.DagsterInstance, now: dt.datetime) -> Ins
 
 
 def heartbeat_ages(instance: dg.DagsterInstance, now: dt.datetime) -> dict[str, float]:
-    """How many seconds ago each of the daemon's threads has sent a heartbeat; empty if none ever did."""
+    """How many seconds ago each of the daemon's threads has sent a heartbeat; empty if none ever did.
+
+    A thread that `dagster.yaml` does not ask for any more sends none, and its last one stays on record.
+    """
+    required = set(instance.get_required_daemon_types())
     return {
         name: max(now.timestamp() - heartbeat.timestamp, 0.0)
         for name, heartbeat in instance.get_daemon_heartbeats().items()
+        if name in required
     }

@@ -17,6 +17,8 @@ from episodes_assets.alerts.lifecycle import ChannelName, Decision, Event, Recor
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.postgres.locks import LEDGER, limit_transaction, lock_row
 
+# Of web servers of which one watches: a row among those that say who has looked when.
+_WATCHED_BY = "watched by "
 # Both processes that decide hold the lock for milliseconds.
 _LOCK_SECONDS = 10.0
 KEEP_ENDED = dt.timedelta(days=90)
@@ -378,9 +380,48 @@ def read_evaluations(connection: Connection) -> dict[str, float]:
     """How many seconds ago each process has looked for alerts last."""
     rows = connection.execute(
         "SELECT evaluator, greatest(extract(epoch FROM clock_timestamp() - evaluated_at)::float8, 0)"
-        " FROM alerts.evaluations"
+        " FROM alerts.evaluations WHERE NOT starts_with(evaluator, %s)",
+        [_WATCHED_BY],
     ).fetchall()
     return {str(evaluator): float(seconds) for evaluator, seconds in rows}
+
+
+def take_watch(connection: Connection, holder: str, lease: dt.timedelta) -> bool:
+    """Take the watch of the daemon, or keep it: of several processes one has it.
+
+    Args:
+        connection: To `queue`, in autocommit mode.
+        holder: Who takes it.
+        lease: For how long whoever has it is left alone after having taken it last.
+
+    Returns:
+        Whether it is the holder's now.
+    """
+    with connection.transaction():
+        limit_transaction(connection, _LOCK_SECONDS)
+        lock_row(connection, LEDGER, "alerts")
+        connection.execute(
+            "DELETE FROM alerts.evaluations"
+            " WHERE starts_with(evaluator, %s) AND evaluated_at < clock_timestamp() - %s",
+            [_WATCHED_BY, lease],
+        )
+        row = connection.execute(
+            "SELECT FROM alerts.evaluations WHERE starts_with(evaluator, %s) AND evaluator <> %s",
+            [_WATCHED_BY, f"{_WATCHED_BY}{holder}"],
+        ).fetchone()
+        if row is not None:
+            return False
+        connection.execute(
+            "INSERT INTO alerts.evaluations (evaluator, evaluated_at) VALUES (%s, clock_timestamp())"
+            " ON CONFLICT (evaluator) DO UPDATE SET evaluated_at = excluded.evaluated_at",
+            [f"{_WATCHED_BY}{holder}"],
+        )
+    return True
+
+
+def give_watch_up(connection: Connection, holder: str) -> None:
+    """Let another process take the watch at once."""
+    connection.execute("DELETE FROM alerts.evaluations WHERE evaluator = %s", [f"{_WATCHED_BY}{holder}"])
 
 
 def prune_alerts(connection: Connection) -> int:

@@ -13,8 +13,10 @@ from dagster._daemon.types import DaemonHeartbeat
 from episodes_assets.dashboard import watch
 from episodes_assets.dashboard.dagster_ui import DagsterUi, open_dagster_ui
 from episodes_assets.dashboard.watch import DaemonWatch, WatchSettings
+from episodes_assets.defs.draining import Drain
 from episodes_assets.errors import EpisodesError
 from episodes_assets.outbox import records
+from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.conftest import fresh_system
 from episodes_assets_tests.support.system import System
@@ -94,15 +96,75 @@ def test_a_daemon_that_falls_silent_and_comes_back(
 
 
 def test_a_daemon_that_was_silent_before_the_web_server_began_has_time_to_start(
-    system: System, ui: DagsterUi, watching: DaemonWatch
+    system: System, ui: DagsterUi, watching: DaemonWatch, pings: list[str]
 ) -> None:
     heartbeats(ui, SENSOR=10_000)
     watching._began = time.time() - 30
     watching.look()
-    assert open_alerts(system) == []
+    assert (open_alerts(system), pings) == ([], [])
     watching._began = time.time() - 80
     watching.look()
     assert [key for key, _ in open_alerts(system)] == ["daemon_silent"]
+    # A web server that begins now cannot tell, so it does not say that all is well.
+    watching._began = time.time()
+    watching.look()
+    heartbeats(ui, SENSOR=400, SCHEDULER=2)
+    watching.look()
+    assert [key for key, _ in open_alerts(system)] == ["daemon_silent"]
+    heartbeats(ui, SENSOR=2, SCHEDULER=2)
+    watching.look()
+    assert (open_alerts(system), len(pings)) == ([], 1)
+
+
+def test_a_thread_that_is_not_asked_for_any_more_hangs_nowhere(
+    system: System, ui: DagsterUi, watching: DaemonWatch, pings: list[str]
+) -> None:
+    heartbeats(ui, SENSOR=2, EVENT_LOG_CONSUMER=10_000)
+    watching.look()
+    assert (open_alerts(system), len(pings)) == ([], 1)
+
+
+def test_of_two_web_servers_one_watches(
+    system: System, ui: DagsterUi, watching: DaemonWatch, pings: list[str]
+) -> None:
+    other = DaemonWatch(ui.workspace, replace(watching._settings, daemon_silent_seconds=10_000))
+    other._began -= 100_000
+    heartbeats(ui, SENSOR=100)
+    watching.look()
+    other.look()  # it would say that all is well
+    assert ([key for key, _ in open_alerts(system)], pings) == (["daemon_silent"], [])
+    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
+        assert list(records.read_evaluations(queue)) == [records.Evaluator.WEB_SERVER]
+    # The first has ended without a word: the second takes over when its lease has ended.
+    system.query(
+        "queue", "UPDATE alerts.evaluations SET evaluated_at = evaluated_at - %s", [watch.WATCH_LEASE]
+    )
+    other.look()
+    assert (open_alerts(system), len(pings)) == ([], 1)
+    # One that is stopped in order lets another one watch at once.
+    other._give_up()
+    watching.look()
+    assert [key for key, _ in open_alerts(system)] == ["daemon_silent"]
+
+
+def test_a_drain_is_named_where_the_sensor_rests_for_it(
+    system: System, ui: DagsterUi, watching: DaemonWatch, pings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heartbeats(ui, SENSOR=2)
+    insert = "INSERT INTO alerts.evaluations VALUES (%s, now() - %s)"
+    system.query("queue", insert, [records.Evaluator.SENSOR, dt.timedelta(minutes=11)])
+    drain = Drain("t", "ada", "2018-03-01T12:00", {})
+    monkeypatch.setattr(watch, "read_drains", lambda _: {"episodes_assets": drain})
+    watching.look()
+    rows = system.query("queue", "SELECT key, summary, hint FROM alerts.alerts")
+    assert rows == [
+        (
+            "alerts_not_evaluated",
+            "alerts are not looked for: the code location episodes_assets is drained since 2018-03-01T12:00",
+            "end the drain by `episodes drain --resume` when the code location is replaced",
+        )
+    ]
+    assert len(pings) == 1
 
 
 def test_a_sensor_that_looks_no_more(
