@@ -149,8 +149,9 @@ class LogFile:
             # One that another process has rotated is full as well.
             if os.fstat(self._file.fileno()).st_size >= LOG_BYTES:
                 rotate_log(self.path)
-                self._file.close()
-                self._file = self._open()
+                # First the new one: if it cannot be opened now, it is tried again with the next line.
+                before, self._file = self._file, self._open()
+                before.close()
             self._file.write(f"{line}\n".encode(errors="backslashreplace"))
 
     def close(self) -> None:

@@ -39,6 +39,23 @@ def test_a_log_and_its_older_parts_stay_small_and_private(small: None, tmp_path:
         assert stat.S_IMODE(part.stat().st_mode) == 0o600
 
 
+def test_a_log_that_cannot_be_opened_for_a_moment_goes_on(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = LogFile(tmp_path / "code.log")
+    log.write("x" * 1_000)
+
+    def fail(_: LogFile) -> None:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LogFile, "_open", fail)
+        log.write("lost")
+    log.write("written")
+    log.close()
+    assert log.path.read_text() == "written\n"
+
+
 WRITES = """
 import sys
 from pathlib import Path

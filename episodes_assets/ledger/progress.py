@@ -6,6 +6,7 @@ expected ends are computed in `planning/throughput.py`. Counting row by row is `
 """
 
 import datetime as dt
+import math
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -273,6 +274,10 @@ class AlgorithmDuration:
     p95: float
 
 
+# Of the batches of some minutes, and of the algorithms of one: more than there ever are.
+MOST_BATCHES, MOST_ALGORITHMS = 20_000, 1_000
+
+
 class FinishedBatch(NamedTuple):
     """A batch as it is counted once.
 
@@ -288,17 +293,27 @@ class FinishedBatch(NamedTuple):
 
 
 def read_batches_since(connection: Connection, moment: dt.datetime) -> list[FinishedBatch]:
-    """The batches that were finished since a moment."""
+    """The batches that were finished since a moment, the newest first, at most `MOST_BATCHES`.
+
+    Workers write them. What none can have measured is left out, so that no row keeps the others from being
+    counted.
+    """
     rows = connection.execute(
         """
         SELECT plan_id, first_position, algorithm_ids, algorithm_seconds
-        FROM ledger.batches WHERE finished_at > %s
+        FROM ledger.batches
+        WHERE finished_at > %s AND finished_at <= now()
+            AND cardinality(algorithm_ids) = cardinality(algorithm_seconds)
+            AND cardinality(algorithm_ids) <= %s
+        ORDER BY finished_at DESC LIMIT %s
         """,
-        [moment],
+        [moment, MOST_ALGORITHMS, MOST_BATCHES],
     ).fetchall()
     return [
         FinishedBatch(plan_id, position, dict(zip(ids, seconds, strict=True)))
         for plan_id, position, ids, seconds in rows
+        if all(isinstance(each, int) for each in ids)
+        and all(isinstance(each, float) and 0 <= each < math.inf for each in seconds)
     ]
 
 

@@ -109,6 +109,20 @@ def test_a_batch_is_counted_once_from_when_the_process_began(dashboard: Dashboar
     assert value(values, "episodes_batch_seconds_count", algorithm="other") == 2
     assert value(values, "episodes_batch_seconds_bucket", algorithm="reach", le="0.25") == 2
     assert value(values, "episodes_batch_seconds_bucket", algorithm="reach", le="0.1") == 0
+    # Rows are workers' to write; one that nobody can have measured keeps nothing else from being shown.
+    for bad in (
+        "algorithm_seconds = '{0.2}'",
+        "algorithm_seconds = '{NULL,0.1}'",
+        "algorithm_seconds = '{NaN,0.1}'",
+        "algorithm_seconds = '{-1,0.1}', algorithm_ids = '{NULL,77}'",
+        "algorithm_seconds = '{{0.2,0.1}}', algorithm_ids = '{{0,77}}'",
+        "algorithm_seconds = '{0.2,0.1}', algorithm_ids = '{0,77}', finished_at = now() + interval '1 year'",
+    ):
+        system.query("queue", f"UPDATE ledger.batches SET {bad} WHERE first_position = 2")
+        make_stale(collector)
+        values = values_of(metrics_read.text().decode())
+        assert value(values, "episodes_source_up", source="queue") == 1, bad
+        assert value(values, "episodes_batch_seconds_sum", algorithm="reach") == pytest.approx(0.4), bad
 
 
 def make_stale(collector: SystemCollector) -> None:
