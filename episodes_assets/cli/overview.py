@@ -2,8 +2,8 @@
 
 On a terminal it is a screen that is drawn anew whenever something changes; anywhere else, and with all lines
 of the processes, a line is printed for each change. What a process logs as a warning or an error needs
-attention for some minutes; so do days with held jobs, days that make no progress, and a day that is late.
-The processes themselves are `up`'s.
+attention for some minutes; so do the alerts that are open, which are on record in the queue, and a database
+that is away. The processes themselves are `up`'s.
 """
 
 import datetime as dt
@@ -21,18 +21,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from episodes_assets.checks.ledger import each_open_day_progresses
-from episodes_assets.checks.results import due_day, yesterday_is_published
-from episodes_assets.checks.verdicts import name_days
 from episodes_assets.cli.console import PlainConsole, child_line, escaped, out
 from episodes_assets.cli.supervisor import LineSink
 from episodes_assets.errors import EpisodesError
-from episodes_assets.ledger.progress import open_days, read_progress
+from episodes_assets.outbox.records import read_open_alerts
 from episodes_assets.postgres.connect import connect_to_read
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.postgres.dsn import Dsns
-from episodes_assets.results.verify import read_publications
-from episodes_assets.settings import Settings
 
 WARNED_SECONDS = 300.0
 REFRESHES_PER_SECOND = 1.0
@@ -49,35 +44,25 @@ _WARNING = re.compile(
 _JSON_WARNING = re.compile(r'"level": *"(?:warning|error|critical)"', re.IGNORECASE)
 
 
-def read_attention(settings: Settings, dsns: Dsns, now: dt.datetime) -> dict[str, str]:
-    """What the databases say that somebody has to look at, each with what to do.
+def read_attention(dsns: Dsns) -> dict[str, str]:
+    """The alerts that are open, as people are told of them, or which database is away.
 
     Args:
-        settings: Say what a stall is, and when a day is late.
-        dsns: Of `queue` and `results`.
-        now: The time.
+        dsns: Of `queue`, where alerts are on record, and `results`.
 
     Returns:
-        Lines by what they are about.
+        Lines by what they are about, each with what to do.
     """
     found = {}
     try:
         with connect_to_read(dsns.require(Purpose.QUEUE), Purpose.QUEUE.database) as queue:
-            held = {day.day: day.held for day in read_progress(queue) if day.held}
-            progress = each_open_day_progresses(
-                open_days(queue, dt.timedelta(seconds=settings.heartbeat_seconds)),
-                now,
-                dt.timedelta(minutes=settings.stall_minutes),
-            )
-        with connect_to_read(dsns.require(Purpose.RESULTS), Purpose.RESULTS.database) as results:
-            due = due_day(now, settings.published_by_hour)
-            late = yesterday_is_published(due, settings.published_by_hour, read_publications(results, due))
+            for alert in read_open_alerts(queue):
+                untold = f" (nobody was told: {alert.problem})" if alert.waiting and alert.problem else ""
+                found[alert.key] = f"{alert.summary}: {alert.hint}{untold}"
+        with connect_to_read(dsns.require(Purpose.RESULTS), Purpose.RESULTS.database):
+            pass
     except EpisodesError as error:
-        return {"databases": str(error)}
-    if held:
-        jobs, days = sum(held.values()), sorted(held)
-        found["held"] = f"{jobs:,} held jobs of {name_days(days)}: see `episodes jobs status {days[0]}`"
-    found |= {verdict.check: verdict.message for verdict in (progress, late) if not verdict.passed}
+        found["databases"] = str(error)
     return found
 
 
@@ -137,7 +122,7 @@ class Overview:
         self._processes = {name: _Process() for name in names}
         self._styles = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(names)}
         self._width = max(map(len, names))
-        self._days: Mapping[str, str] = {}
+        self._alerts: Mapping[str, str] = {}
         self._told: dict[str, str] = {}
         self._is_stopping = False
         self._lock = threading.RLock()
@@ -207,10 +192,10 @@ class Overview:
             if not self._live:
                 self.say(f"{name} {state}", style)
 
-    def attend(self, days: Mapping[str, str]) -> None:
-        """Show what the databases say that needs attention, as `read_attention` found it."""
+    def attend(self, alerts: Mapping[str, str]) -> None:
+        """Show which alerts are open and which databases are away, as `read_attention` found it."""
         with self._lock:
-            self._days = dict(days)
+            self._alerts = dict(alerts)
             self._tell_attention()
 
     @property
@@ -224,7 +209,7 @@ class Overview:
             for name, process in self._processes.items()
             if process.warned > since
         }
-        return {**self._days, **warned}
+        return {**self._alerts, **warned}
 
     def _tell_attention(self) -> None:
         """Without a screen, print what has come to need attention, and what does not need it any more."""

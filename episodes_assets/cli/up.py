@@ -6,7 +6,7 @@ which they find the code location lie in a folder for this user alone. What each
 """
 
 import contextlib
-import datetime as dt
+import http.client
 import os
 import signal
 import socket
@@ -14,7 +14,6 @@ import ssl
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from functools import partial
@@ -125,7 +124,7 @@ def _run(
             )
             for look in (
                 partial(_watch_health, configuration, stopping, ready, overview),
-                partial(_watch_days, settings, dsns, stopping, overview),
+                partial(watch_alerts, dsns, stopping, overview),
             ):
                 threading.Thread(target=look, daemon=True).start()
             database = embedded.start(settings.home) if dsns.is_embedded else None
@@ -332,10 +331,15 @@ def _watch_health(
             overview.say(f"Not ready after {READY_SECONDS:g} s: read {overview.log_of('ui')}, and {health}")
 
 
-def _watch_days(settings: Settings, dsns: Dsns, stopping: threading.Event, overview: Overview) -> None:
-    """Show what the databases say that needs attention."""
+def watch_alerts(dsns: Dsns, stopping: threading.Event, overview: Overview) -> None:
+    """Show which alerts are open and which databases are away, until the system is stopped."""
     while not stopping.wait(ATTENTION_SECONDS):
-        overview.attend(read_attention(settings, dsns, dt.datetime.now(dt.UTC)))
+        try:
+            found = read_attention(dsns)
+        except Exception as error:  # noqa: BLE001  whatever it is, the next look may show more
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            found = {"databases": f"alerts cannot be read ({said})"}
+        overview.attend(found)
 
 
 def _is_healthy(configuration: Configuration) -> bool:
@@ -351,7 +355,7 @@ def _is_healthy(configuration: Configuration) -> bool:
             f"{configuration.address}/healthz", timeout=10, context=context
         ):
             return True
-    except (urllib.error.URLError, OSError):
+    except (http.client.HTTPException, OSError):
         return False
 
 

@@ -4,17 +4,21 @@ import datetime as dt
 import io
 import json
 import logging
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
-from episodes_assets.cli import overview
+from episodes_assets.alerts.conditions import Alert, Assessment, Kind, Severity
+from episodes_assets.cli import overview, up
 from episodes_assets.cli.console import JsonLine, PlainConsole
 from episodes_assets.cli.overview import Overview, read_attention, warning_in
+from episodes_assets.outbox import records
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.postgres.dsn import Dsns
-from episodes_assets_tests.support.plans import record
 from episodes_assets_tests.support.system import System
 
 NAMES = ("code", "daemon", "ui", "worker-1")
@@ -151,16 +155,40 @@ def test_a_log_for_machines_has_an_object_on_each_line() -> None:
     assert warning_in(line) == line
 
 
-def test_days_with_held_jobs_and_databases_that_are_away_need_attention(system: System) -> None:
-    now = dt.datetime.now(dt.UTC)
-    assert read_attention(system.settings, system.dsns, now) == {}
+def test_open_alerts_and_databases_that_are_away_need_attention(system: System) -> None:
+    assert read_attention(system.dsns) == {}
+    held, away = (Alert(kind, "", Severity.ERROR, f"{kind} is so", "", "mend it")
+                  for kind in (Kind.JOBS_HELD, Kind.RESULTS_AWAY))  # fmt: skip
     with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
-        record(queue, 1, 2, 3)
-    system.hold_jobs("position < 2")
-    found = read_attention(system.settings, system.dsns, now)
-    assert found["held"] == "2 held jobs of 2018-03-01: see `episodes jobs status 2018-03-01`"
-    later = read_attention(system.settings, system.dsns, now + dt.timedelta(days=1))
-    assert "2018-03-01" in later["each_open_day_progresses"]
+        assessment = Assessment({each.key: each for each in (held, away)}, set(Kind))
+        records.evaluate(queue, assessment, [], dt.datetime.now(dt.UTC), dt.timedelta(days=1), "a test")
+    # The other one is not open yet: it may be over in a moment.
+    assert read_attention(system.dsns) == {"jobs_held": "jobs_held is so: mend it"}
     nowhere = "postgresql://nobody@127.0.0.1:1/nowhere"
-    away = Dsns({**system.dsns.by_purpose, Purpose.RESULTS: nowhere}, is_embedded=False)
-    assert "127.0.0.1:1" in read_attention(system.settings, away, now)["databases"]
+    no_results = Dsns({**system.dsns.by_purpose, Purpose.RESULTS: nowhere}, is_embedded=False)
+    found = read_attention(no_results)
+    assert list(found) == ["jobs_held", "databases"]
+    assert "127.0.0.1:1" in found["databases"]
+
+
+def test_the_look_at_alerts_goes_on_whatever_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, stopping = Shown(is_terminal=False), threading.Event()
+    looks: Iterator[Exception | dict[str, str]] = iter(
+        [psycopg.errors.AdminShutdown("terminated"), {"jobs_held": "3 held jobs"}]
+    )
+
+    def read(_: Dsns) -> dict[str, str]:
+        found = next(looks, None)
+        if found is None:
+            stopping.set()
+            return {}
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(up, "read_attention", read)
+    monkeypatch.setattr(up, "ATTENTION_SECONDS", 0)
+    with shown.overview as it:
+        up.watch_alerts(Dsns({}, is_embedded=False), stopping, it)
+    assert "Needs attention: alerts cannot be read (AdminShutdown: terminated)" in shown.text
+    assert "Needs attention: 3 held jobs" in shown.text
