@@ -47,3 +47,8 @@ def example() -> dict[str, str]:
     """The variables of env.example."""
     lines = (FOLDER / "env.example").read_text(encoding="utf-8").splitlines()
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def workspace() -> dict[str, Any]:
+    """The workspace that lies beside the Compose file."""
+    return dict(yaml.safe_load((FOLDER / "workspace.yaml").read_text(encoding="utf-8")))

@@ -2,14 +2,15 @@
 
 import json
 from importlib.resources import files
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
-import yaml
 
 from episodes_assets.postgres.databases import FLEET, ORCHESTRATOR, WEBSERVER, Purpose
 from episodes_assets.settings import Settings
 from episodes_assets_tests.deploy import compose
+from episodes_assets_tests.deploy.variables import alert_settings
 
 NEEDS = {
     "code-location": ORCHESTRATOR,
@@ -53,10 +54,13 @@ def test_only_the_code_location_writes_to_the_lake(file: dict[str, Any]) -> None
         "db-init": "writer", "code-location": "writer",
         "webserver": "reader", "worker": "reader", "daemon": None,
     }  # fmt: skip
-    volumes = {name: service.get("volumes") for name, service in services.items()}
+    volumes = {
+        name: [each for each in service.get("volumes", []) if each.startswith("lake:")]
+        for name, service in services.items()
+    }
     assert volumes == {
         "db-init": ["lake:/lake"], "code-location": ["lake:/lake"],
-        "webserver": ["lake:/lake:ro"], "worker": ["lake:/lake:ro"], "daemon": None,
+        "webserver": ["lake:/lake:ro"], "worker": ["lake:/lake:ro"], "daemon": [],
     }  # fmt: skip
 
 
@@ -74,9 +78,68 @@ def test_who_may_call_whom(file: dict[str, Any]) -> None:
     services = file["services"]
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
     assert published == {"webserver": ["127.0.0.1:3000:3000"]}
-    assert file["networks"]["code"] == {"internal": True}
-    reaching = {name for name, service in services.items() if "code" in service["networks"]}
+    listening = {
+        name for name, service in services.items() if any("--host" in part for part in service["command"])
+    }
+    assert listening == {"webserver"}
+
+
+def test_only_what_calls_the_code_location_reaches_its_socket(file: dict[str, Any]) -> None:
+    (server,) = (each["grpc_server"] for each in compose.workspace()["load_from"])
+    socket = f"--socket={server['socket']}"
+    code = file["services"]["code-location"]
+    assert socket in code["command"]
+    assert f"--location-name={server['location_name']}" in code["command"]
+    assert "--empty-working-directory" in code["command"]
+    assert socket in code["healthcheck"]["test"]
+    folder = server["socket"].rpartition("/")[0]
+    reaching = {
+        name
+        for name, service in file["services"].items()
+        if f"code-socket:{folder}" in service.get("volumes", [])
+    }
     assert reaching == {"code-location", "daemon", "webserver"}
+    # Its folder is the processes' alone, also on the machine.
+    assert "mode=0700,uid=10001,gid=10001" in file["volumes"]["code-socket"]["driver_opts"]["o"]
+
+
+def test_daemon_and_web_server_know_the_code_location_by_the_same_name(file: dict[str, Any]) -> None:
+    """A sensor that is switched off in the UI is another than the daemon's where the names differ."""
+    for name in ("daemon", "webserver"):
+        service = file["services"][name]
+        (config,) = service["configs"]
+        assert f"--workspace={config['target']}" in service["command"]
+        # Compose refuses one with `content` for a container whose root file system is read-only.
+        assert file["configs"][config["source"]] == {"file": "workspace.yaml"}
+
+
+def test_only_the_machine_itself_is_a_proxy_of_the_web_server(file: dict[str, Any]) -> None:
+    """Whoever may set X-Forwarded-For chooses the address that failed logins are counted for."""
+    services = file["services"]
+    assert services["webserver"]["networks"] == ["web"]
+    assert [name for name, service in services.items() if "web" in service["networks"]] == ["webserver"]
+    (pool,) = file["networks"]["web"]["ipam"]["config"]
+    assert services["webserver"]["environment"]["EPISODES_TRUSTED_PROXIES"] == pool["gateway"]
+    assert ip_address(pool["gateway"]) in ip_network(pool["subnet"])
+    moved = compose.example() | {"WEB_SUBNET": "10.1.2.0/29", "WEB_GATEWAY": "10.1.2.1"}
+    file = compose.read(moved)
+    assert file["networks"]["web"]["ipam"]["config"] == [{"subnet": "10.1.2.0/29", "gateway": "10.1.2.1"}]
+    assert file["services"]["webserver"]["environment"]["EPISODES_TRUSTED_PROXIES"] == "10.1.2.1"
+
+
+def test_alerts_are_sent_by_code_location_and_web_server() -> None:
+    """Each setting of the alerts is theirs, and what is in .env for one reaches no other process."""
+    named = alert_settings()
+    services = compose.read(compose.example() | dict.fromkeys(named, "given"))["services"]
+    for name, service in services.items():
+        given = {key for key, value in service["environment"].items() if key in named and value == "given"}
+        assert given == (named if name in ("code-location", "webserver") else set()), name
+    assert named - {"EPISODES_ALERT_REMINDER_HOURS", "EPISODES_DAEMON_SILENT_SECONDS"} <= set(
+        compose.example()
+    )
+    # One that is empty counts as not set.
+    without = compose.read({**compose.example(), "EPISODES_DASHBOARD_URL": ""})["services"]["webserver"]
+    assert not any(without["environment"][name] for name in named)
 
 
 def test_nothing_starts_before_the_databases_are_ready(file: dict[str, Any]) -> None:
@@ -95,17 +158,6 @@ def test_a_worker_has_the_time_for_its_longest_batch(file: dict[str, Any]) -> No
     limit = float(worker["environment"]["EPISODES_BATCH_TIMEOUT_SECONDS"])
     assert limit == Settings.model_fields["batch_timeout_seconds"].default
     assert worker["stop_grace_period"] == f"{(limit + 60) / 60:.0f}m"
-
-
-def test_the_code_location_is_found_where_it_listens(file: dict[str, Any]) -> None:
-    workspace = yaml.safe_load(file["configs"]["workspace"]["content"])
-    assert workspace["load_from"] == [
-        {"grpc_server": {"host": "code-location", "port": 4000, "location_name": "episodes_assets"}}
-    ]
-    command = file["services"]["code-location"]["command"]
-    assert "--port=4000" in command
-    assert "--empty-working-directory" in command
-    assert file["services"]["daemon"]["command"][-2:] == ["--grpc-host=code-location", "--grpc-port=4000"]
 
 
 def test_every_setting_that_is_named_exists(file: dict[str, Any]) -> None:

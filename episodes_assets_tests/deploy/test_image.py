@@ -1,7 +1,6 @@
 """The image: small, without a compiler, and each process runs in it, confined, with just its DSNs."""
 
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -95,28 +94,27 @@ def databases() -> Iterator[OwnServer]:
 
 
 def _check_a_day(image: Containers, databases: OwnServer, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """As the Compose file starts them: its commands, variables and mounts; the ports are free ones."""
-    lake, etc = tmp_path_factory.mktemp("lake"), tmp_path_factory.mktemp("etc")
-    os.chown(lake, 10001, 10001)
-    for folder in (*lake.parents[:2], *etc.parents[:2]):
-        folder.chmod(0o755)
-    etc.chmod(0o755)
-    web, code = free_port(), free_port()
+    """As the Compose file starts them: its commands, variables and mounts; the port is a free one."""
+    volumes = {name: tmp_path_factory.mktemp(name) for name in ("lake", "code-socket")}
+    for folder in volumes.values():
+        os.chown(folder, 10001, 10001)
+        for above in folder.parents[:2]:
+            above.chmod(0o755)
+    web = free_port()
     file = compose.read(_variables(databases))
-    (etc / "hosts").write_text("127.0.0.1 localhost code-location\n")
-    workspace = file["configs"]["workspace"]["content"].replace("4000", str(code))
-    (etc / "workspace.yaml").write_text(workspace)
 
     def moved(command: list[str]) -> list[str]:
-        return [part.replace("4000", str(code)).replace("3000", str(web)) for part in command]
+        return [part.replace("3000", str(web)) for part in command]
 
     def service(name: str) -> Service:
         command = moved(file["services"][name]["command"])
-        mounts = [Mount(etc / "hosts", "/etc/hosts")]
+        mounts = []
         for volume in file["services"][name].get("volumes", []):
-            mounts.append(Mount(lake, "/lake", read_only=volume.endswith(":ro")))
-        if "configs" in file["services"][name]:
-            mounts.append(Mount(etc / "workspace.yaml", "/etc/episodes/workspace.yaml"))
+            source, target, *options = volume.split(":")
+            mounts.append(Mount(volumes[source], target, read_only=options == ["ro"]))
+        for config in file["services"][name].get("configs", []):
+            source = file["configs"][config["source"]]["file"]
+            mounts.append(Mount(compose.FOLDER / source, config["target"]))
         image.make_mount_points(mounts)
         return command, {k: v for k, v in file["services"][name]["environment"].items() if v}, mounts
 
@@ -132,7 +130,9 @@ def _check_a_day(image: Containers, databases: OwnServer, tmp_path_factory: pyte
             return lambda: process.poll() is None
 
         running = {"code-location": start("code-location")}
-        _eventually(lambda: _listens(code), running, image, 120)
+        _, *probe = file["services"]["code-location"]["healthcheck"]["test"]
+        healthy = partial(_passes, image, probe, service("code-location"))
+        _eventually(healthy, running, image, 120)
         for name in ("daemon", "webserver", "worker"):
             running[name] = start(name)
         _eventually(lambda: _is_well(web), running, image, 180)
@@ -157,7 +157,7 @@ def _variables(server: OwnServer) -> dict[str, str]:
     return compose.example() | named | {
         "EPISODES_ADMIN_DSN": server.admin_dsn,
         "EPISODES_LAKE_URL": "/lake",
-        "EPISODES_TRUSTED_PROXIES": "127.0.0.1",
+        "WEB_GATEWAY": "127.0.0.1",
         "LAKE_ENDPOINT_URL": "",
         "LAKE_REGION": "",
     }  # fmt: skip
@@ -165,11 +165,6 @@ def _variables(server: OwnServer) -> dict[str, str]:
 
 def _dsn(server: OwnServer, purpose: Purpose) -> str:
     return f"postgresql://{purpose.embedded_role}:secret-{purpose}@{server.address}/{purpose.database}"
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _is_well(port: int) -> bool:
