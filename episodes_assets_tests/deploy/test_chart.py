@@ -1,5 +1,7 @@
 """The Helm chart: each rendered value that matters, without a cluster."""
 
+import json
+import re
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ import yaml
 from episodes_assets.postgres.databases import FLEET, ORCHESTRATOR, WEBSERVER, Purpose
 from episodes_assets.settings import Settings
 from episodes_assets_tests.deploy.chart import CHART, HELM, VALUES, Rendered, changed, helm, render
+from episodes_assets_tests.deploy.variables import alert_settings, other_settings, secret_settings
 
 pytestmark = [
     pytest.mark.process,
@@ -43,8 +46,10 @@ def test_kubernetes_knows_every_field(chart: Rendered, version: str) -> None:
     kubernetes = pytest.importorskip(
         "kubernetes_validate", reason="`make deploy-check` installs kubernetes-validate"
     )
-    known = [each for each in chart.objects if each["kind"] not in OBJECTS_OF_OTHERS]
-    assert len(known) >= 20
+    more = render({**_with_alerts(ALERTS), "dbFinish": {"enabled": True}}).objects
+    objects = [*chart.objects, *(each for each in more if each not in chart.objects)]
+    known = [each for each in objects if each["kind"] not in OBJECTS_OF_OTHERS]
+    assert len(known) >= 24
     for each in known:
         kubernetes.validate(each, version, strict=True)
 
@@ -272,6 +277,7 @@ def test_tls_that_the_web_server_ends_itself() -> None:
         ("webserver.tls", {}, "passwords would travel in the clear"),
         ("webserver.hosts", [], "set webserver.hosts"),
         ("networkPolicy.databases.queue", [], "set networkPolicy.databases.queue"),
+        ("alerts", {"slackUrl": "https://slack.example/x"}, "set networkPolicy.alerts"),
         ("serviceMonitor.tokenSecret.name", "", "set serviceMonitor.tokenSecret.name"),
     ],
 )
@@ -334,6 +340,110 @@ def test_a_node_may_be_emptied_without_the_fleet_ending_at_once(chart: Rendered)
     assert budgets["prod-episodes-worker"]["maxUnavailable"] == "25%"
     two = render(changed("webserver.replicas", 2)).of("PodDisruptionBudget")
     assert {each["metadata"]["name"] for each in two} == {"prod-episodes-worker", "prod-episodes-webserver"}
+
+
+ALERTS = {
+    "emailTo": "ops@example.org",
+    "emailFrom": "episodes@example.org",
+    "smtpUrl": "smtps://user:password@mail.example:465",
+    "slackUrl": "https://slack.example/secret",
+    "webhookUrl": "https://hook.example/secret",
+    "webhookToken": "token",
+    "reminderHours": 12,
+    "dashboardUrl": "https://episodes.example",
+    "daemonSilentSeconds": 90,
+    "deadManUrl": "https://watch.example/secret",
+}
+RECEIVERS = [{"ipBlock": {"cidr": "10.9.3.0/24"}}]
+
+
+def _with_alerts(alerts: dict[str, Any]) -> dict[str, Any]:
+    values = changed("alerts", alerts)
+    values["networkPolicy"]["alerts"] = RECEIVERS
+    return values
+
+
+def _secrets(chart: Rendered) -> dict[str, list[str]]:
+    return {
+        component: [each["secretRef"]["name"] for each in pod["containers"][0]["envFrom"]]
+        for component, pod in chart.pods()
+    }
+
+
+def test_alerts_are_sent_by_code_location_and_web_server(chart: Rendered) -> None:
+    sending = render(_with_alerts(ALERTS))
+    assert set(sending.one("Secret", "prod-episodes-alerts")["stringData"]) == alert_settings()
+    holders = {name for name, secrets in _secrets(sending).items() if "prod-episodes-alerts" in secrets}
+    assert holders == {"code-location", "webserver"}
+    without = yaml.safe_dump([each for each in sending.objects if each["kind"] != "Secret"])
+    assert not any(str(each) in without for each in ALERTS.values() if "secret" in str(each))
+    policies = {
+        each["metadata"]["name"].removeprefix("prod-episodes-"): rule["ports"]
+        for each in sending.of("NetworkPolicy")
+        for rule in each["spec"]["egress"]
+        if rule["to"] == RECEIVERS
+    }
+    assert policies.keys() == {"code-location", "webserver"}
+    assert [each["port"] for each in policies["webserver"]] == [443, 465, 587]
+    # Pods are replaced when a value changes, and where there is none nothing is made.
+    later = render(_with_alerts({**ALERTS, "slackUrl": "https://slack.example/other"}))
+    for component in ("code-location", "webserver"):
+        kept, new = (
+            each.one("Deployment", f"prod-episodes-{component}")["spec"]["template"]["metadata"][
+                "annotations"
+            ]
+            for each in (sending, later)
+        )
+        assert kept["checksum/alerts"] != new["checksum/alerts"]
+    assert "alerts" not in yaml.safe_dump(chart.objects)
+
+
+def test_alerts_from_a_secret_that_others_keep() -> None:
+    chart = render(_with_alerts({"existingSecret": "vault"}))
+    assert not [each for each in chart.of("Secret") if each["metadata"]["name"] == "prod-episodes-alerts"]
+    assert {name for name, secrets in _secrets(chart).items() if "vault" in secrets} == {
+        "code-location", "webserver",
+    }  # fmt: skip
+
+
+def test_no_secret_is_taken_as_a_setting_of_every_process() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+    names = schema["properties"]["settings"]["propertyNames"]
+    refused = re.compile(names["not"]["pattern"])
+    assert {
+        name for name in secret_settings() | other_settings() if refused.search(name)
+    } == secret_settings()
+    done = helm("template", changed("settings", {"EPISODES_ALERT_SLACK_URL": "https://slack.example/x"}))
+    assert done.returncode != 0
+    assert "EPISODES_ALERT_SLACK_URL" in done.stderr
+
+
+def test_schemas_are_finished_when_that_is_asked_for(chart: Rendered) -> None:
+    assert "db-finish" not in dict(chart.pods())
+    finishing = render(changed("dbFinish.enabled", True))  # noqa: FBT003
+    assert finishing.container("db-finish")["args"] == ["episodes", "db", "finish"]
+    # After every process has been replaced; and the administrator's DSN is gone afterwards.
+    job, secret = (
+        finishing.one("Job", "prod-episodes-db-finish"),
+        finishing.one("Secret", "prod-episodes-db-finish"),
+    )
+    for each in (job, secret):
+        assert each["metadata"]["annotations"]["helm.sh/hook"] == "post-upgrade"
+        assert "hook-succeeded" in each["metadata"]["annotations"]["helm.sh/hook-delete-policy"]
+    assert secret["stringData"] == finishing.one("Secret", "prod-episodes-db-init")["stringData"]
+    egress = finishing.one("NetworkPolicy", "prod-episodes-db-finish")["spec"]["egress"]
+    assert {peer["ipBlock"]["cidr"] for peer in egress[0]["to"]} == set(ADDRESSES.values())
+    # No other object is changed by it, so no process is started anew.
+    rest = [each for each in finishing.objects if "db-finish" not in each["metadata"]["name"]]
+    assert rest == chart.objects
+
+
+def test_no_pod_fills_the_disk_of_its_node(chart: Rendered) -> None:
+    for component, pod in chart.pods():
+        given = {each["name"]: each["emptyDir"]["sizeLimit"] for each in pod["volumes"] if "emptyDir" in each}
+        assert given == {"home": "256Mi", "tmp": "2Gi"}, component
+    other = render(changed("emptyDirs", {"tmp": "8Gi"}))
+    assert {"name": "tmp", "emptyDir": {"sizeLimit": "8Gi"}} in other.pod("worker")["volumes"]
 
 
 ADDRESSES = {

@@ -37,6 +37,7 @@ daemon: [dagster]
 webserver: [dagster, dashboard, queue, resultsReader, consumer]
 worker: [worker]
 scaler: [scaler]
+# And `db finish`, which is the same work's end.
 dbInit: [dagster, dashboard, input, inputWriter, queue, worker, scaler, queueReader, results, resultsReader, consumer, admin]
 {{- end }}
 
@@ -71,6 +72,33 @@ stringData:
   {{- end }}
 {{- end }}
 
+{{/* The variables by which alerts reach people: of the code location and the web server. */}}
+{{- define "episodes.alertSettings" -}}
+{{- $names := dict
+  "emailTo" "EPISODES_ALERT_EMAIL_TO"
+  "emailFrom" "EPISODES_ALERT_EMAIL_FROM"
+  "smtpUrl" "EPISODES_ALERT_SMTP_URL"
+  "slackUrl" "EPISODES_ALERT_SLACK_URL"
+  "webhookUrl" "EPISODES_ALERT_WEBHOOK_URL"
+  "webhookToken" "EPISODES_ALERT_WEBHOOK_TOKEN"
+  "reminderHours" "EPISODES_ALERT_REMINDER_HOURS"
+  "dashboardUrl" "EPISODES_DASHBOARD_URL"
+  "daemonSilentSeconds" "EPISODES_DAEMON_SILENT_SECONDS"
+  "deadManUrl" "EPISODES_DEAD_MAN_URL" }}
+{{- range $name, $value := omit .Values.alerts "existingSecret" }}
+{{- if $value }}
+{{ index $names $name }}: {{ $value | toString | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The Secret that has them; nothing where nobody is told. */}}
+{{- define "episodes.alertSecret" -}}
+{{- $alerts := .Values.alerts }}
+{{- if $alerts.existingSecret }}{{ $alerts.existingSecret }}
+{{- else if include "episodes.alertSettings" . | trim }}{{ include "episodes.fullname" . }}-alerts{{ end }}
+{{- end }}
+
 {{/* Variables that are no secrets, of every process. */}}
 {{- define "episodes.settings" -}}
 - name: EPISODES_ENVIRONMENT
@@ -94,6 +122,12 @@ stringData:
 - secretRef:
     name: {{ . }}
 {{- end }}
+{{- if has .process (list "codeLocation" "webserver") }}
+{{- with include "episodes.alertSecret" .root }}
+- secretRef:
+    name: {{ . }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{- define "episodes.podSecurity" -}}
@@ -116,7 +150,7 @@ capabilities:
 {{/* What a pod of any process begins with. Called with a dict: root, component, process, values. */}}
 {{- define "episodes.pod" -}}
 {{- /* The hook runs before the release's own account is there. No process asks the cluster for anything. */}}
-serviceAccountName: {{ eq .component "db-init" | ternary "default" (include "episodes.fullname" .root) }}
+serviceAccountName: {{ hasPrefix "db-" .component | ternary "default" (include "episodes.fullname" .root) }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 securityContext: {{- include "episodes.podSecurity" . | nindent 2 }}
@@ -139,6 +173,9 @@ checksum/secret: {{ sha256sum $existing }}
 {{- else }}
 checksum/secret: {{ include "episodes.secret" . | sha256sum }}
 {{- end }}
+{{- if and (has .process (list "codeLocation" "webserver")) (include "episodes.alertSecret" .root) }}
+checksum/alerts: {{ print (include "episodes.alertSecret" .root) (include "episodes.alertSettings" .root) | sha256sum }}
+{{- end }}
 {{- end }}
 
 {{- define "episodes.mounts" -}}
@@ -160,9 +197,9 @@ checksum/secret: {{ include "episodes.secret" . | sha256sum }}
 
 {{- define "episodes.volumes" -}}
 - name: home
-  emptyDir: {}
+  emptyDir: {sizeLimit: {{ .root.Values.emptyDirs.home }}}
 - name: tmp
-  emptyDir: {}
+  emptyDir: {sizeLimit: {{ .root.Values.emptyDirs.tmp }}}
 {{- if and .lakeMode .root.Values.lake.existingClaim }}
 - name: lake
   persistentVolumeClaim:
