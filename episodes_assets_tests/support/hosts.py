@@ -6,9 +6,10 @@ host that is lost is cut off as by a pulled cable: nothing arrives any more, and
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,17 +78,17 @@ class Host:
             process.wait()
         self.processes.clear()
 
-    def stop(self) -> None:
-        """Ask its processes to end, and insist."""
-        for process in self.processes:
+    def stop(self, *processes: subprocess.Popen[bytes]) -> None:
+        """Ask processes that were started there to end, and insist; the others go on."""
+        for process in processes:
             process.terminate()
-        for process in self.processes:
+        for process in processes:
             try:
                 process.wait(30)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        self.processes.clear()
+        self.processes = [each for each in self.processes if each not in processes]
 
 
 def in_namespace(name: str) -> list[str]:
@@ -128,9 +129,18 @@ def hosts(routes: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Host]]:
         yield made
     finally:
         for host in made.values():
-            host.stop()
+            host.stop(*host.processes)
         for each in namespaces:
-            subprocess.run(["ip", "netns", "del", each], capture_output=True, check=False)
+            _remove(each)
+
+
+def _remove(namespace: str) -> None:
+    """Remove a namespace, if it was made, and its cables; a process that is left in it would keep it."""
+    left = subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True, check=False)
+    for pid in left.stdout.split():
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+    subprocess.run(["ip", "netns", "del", namespace], capture_output=True, check=False)
 
 
 def _connect(host: Host) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from episodes_assets.postgres.cluster import Programs, find_programs, system_account
+from episodes_assets.postgres.cluster import Account, Programs, find_programs, system_account
 
 HOST = "127.0.0.1"
 ADMINISTRATOR = "boss"
@@ -36,6 +36,11 @@ class OwnServer:
     @property
     def admin_dsn(self) -> str:
         return f"postgresql://{ADMINISTRATOR}:{self.password}@{self.address}/postgres"
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it runs, as its file says; also one that was not ready in time."""
+        return (self.data / "postmaster.pid").exists()
 
     def start(self) -> None:
         """Start it, and wait until it answers; after `crash` it recovers first."""
@@ -93,6 +98,19 @@ def own_server(
     account = system_account() if os.geteuid() == 0 else None
     # Not in pytest's, which is closed to that account.
     folder = Path(tempfile.mkdtemp(prefix="own-server-", dir=on_disk))
+    try:
+        server = _made(folder, account, host, namespace, clients)
+        try:
+            server.start()
+            yield server
+        finally:
+            if server.is_started:
+                server.stop()
+    finally:
+        shutil.rmtree(folder)
+
+
+def _made(folder: Path, account: Account | None, host: str, namespace: str, clients: str) -> OwnServer:
     password = secrets.token_hex(8)
     password_file = folder / "password"
     password_file.write_text(password)
@@ -104,12 +122,7 @@ def own_server(
     if clients:
         with (server.data / "pg_hba.conf").open("a") as access:
             access.write(f"host all all {clients} scram-sha-256\n")
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
-        shutil.rmtree(folder)
+    return server
 
 
 def free_port() -> int:
