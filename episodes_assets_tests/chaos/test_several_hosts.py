@@ -302,6 +302,7 @@ def assert_the_consumer_reads(landscape: Landscape) -> None:
     assert read.stdout.strip() == str(rows[0][0]), read.stderr
 
 
+@pytest.mark.long
 def test_nothing_is_left_of_hosts_after_a_failure(open_folder: Path) -> None:
     """No namespace with its cables, no process, no server: also of a process whose parent has ended."""
     networks: set[int] = set()

@@ -153,7 +153,7 @@ def test_a_drain_is_named_where_the_sensor_rests_for_it(
     heartbeats(ui, SENSOR=2)
     insert = "INSERT INTO alerts.evaluations VALUES (%s, now() - %s)"
     system.query("queue", insert, [records.Evaluator.SENSOR, dt.timedelta(minutes=11)])
-    drain = Drain("t", "ada", "2018-03-01T12:00", {})
+    drain = Drain("episodes_assets", "t", "ada", "2018-03-01T12:00", {})
     monkeypatch.setattr(watch, "read_drains", lambda _: {"episodes_assets": drain})
     watching.look()
     rows = system.query("queue", "SELECT key, summary, hint FROM alerts.alerts")
