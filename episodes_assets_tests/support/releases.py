@@ -47,7 +47,9 @@ def finish() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError
+    op.execute("DROP TABLE IF EXISTS public.kept_for_older_releases")
+    for table in {tables}:
+        op.execute(f"ALTER TABLE {{table}} DROP COLUMN of_the_newer")
 """
 _SLOW = """
 
