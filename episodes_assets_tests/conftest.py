@@ -52,10 +52,15 @@ def _no_settings_from_outside() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _ctrl_c_from_outside() -> None:
-    """Of a shell in the background, which ignores it, the processes of tests would inherit that."""
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+def _no_ignored_signals_from_outside() -> None:
+    """The processes of tests would inherit what a shell in the background or `nohup` ignores."""
+    for number, default in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGTERM, signal.SIG_DFL),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, default)
 
 
 @pytest.fixture(scope="session")
