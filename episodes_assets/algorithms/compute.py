@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from episodes_assets.algorithms.base import MAX_SECONDS_WATCHED, Algorithm, Metric
 from episodes_assets.algorithms.registry import AlgorithmError, load, summarize
-from episodes_assets.planning.row_ranges import row_numbers
+from episodes_assets.planning.viewings import row_numbers
 
 REAL_DECIMALS = 6
 

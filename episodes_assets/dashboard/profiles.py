@@ -21,8 +21,7 @@ from episodes_assets.ledger.profiles import ProfileRow
 from episodes_assets.postgres.connect import Connection, connect_to_read, connect_to_write
 from episodes_assets.postgres.databases import Database
 from episodes_assets.profiling.engines import Sampling
-from episodes_assets.profiling.flame_graph import flame_graph
-from episodes_assets.profiling.stacks import Profile
+from episodes_assets.profiling.stacks import Profile, flame_graph
 
 PROFILES_SHOWN = 100
 HOT_LINES_SHOWN = 30

@@ -29,8 +29,7 @@ from episodes_assets.failures import explain, name_defect
 from episodes_assets.ledger import profiles
 from episodes_assets.ledger.profiles import Claim, Kind, Seen
 from episodes_assets.profiling.engines import Recording, Sampling, record_self
-from episodes_assets.profiling.flame_graph import flame_graph
-from episodes_assets.profiling.stacks import Profile
+from episodes_assets.profiling.stacks import Profile, flame_graph
 from episodes_assets.settings import Settings
 
 # A run with this tag profiles its steps, whatever the tag's value.

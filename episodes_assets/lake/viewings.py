@@ -25,8 +25,14 @@ from episodes_assets.errors import DiskFull, LakeMismatch, LakeMissing, OutOfMem
 from episodes_assets.lake.day_file import ROW_GROUP_ROWS, Footer, FooterCache, LakeFile
 from episodes_assets.lake.tables import LakeTable
 from episodes_assets.lake.versions import TableVersion
-from episodes_assets.planning.row_ranges import row_numbers
-from episodes_assets.planning.viewings import COLUMNS, COUNTED, READ_COLUMNS, UNREADABLE, covered_since
+from episodes_assets.planning.viewings import (
+    COLUMNS,
+    COUNTED,
+    READ_COLUMNS,
+    UNREADABLE,
+    covered_since,
+    row_numbers,
+)
 
 NAME = "viewings"
 # By episode and time for readers; by all other columns so that equal viewings make equal files.

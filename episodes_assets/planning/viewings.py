@@ -1,13 +1,17 @@
 """The columns of a viewing, the mark of one that cannot be read, and since when viewings are complete.
 
-A contract between the input, the lake and the algorithms, and the pure rule for `covered_from`: a date with
-far fewer viewings than are usual covers nothing, so a few wrong times (outliers) do not extend what counts as
-complete. Reading viewings is `input/reading.py`, storing them `lake/viewings.py`.
+A contract between the input, the lake and the algorithms; the pure rule for `covered_from`: a date with far
+fewer viewings than are usual covers nothing, so a few wrong times (outliers) do not extend what counts as
+complete; and the numbers of the rows that ranges of them have, such as those of an episode. Reading viewings
+is `input/reading.py`, storing them `lake/viewings.py`.
 """
 
 import datetime as dt
 from collections.abc import Sequence
 from typing import LiteralString
+
+import numpy as np
+import numpy.typing as npt
 
 from episodes_assets.days import ONE_DAY
 
@@ -44,3 +48,14 @@ UNREADABLE: LiteralString = "completed_as_found"
 # What readers get of a viewing beside its episode and its date, which are known without reading them.
 READ_COLUMNS = ("viewer_id", "seconds_watched", "completed")
 COLUMNS = ("epid", "viewed_on", *READ_COLUMNS)
+
+
+def row_numbers(starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The numbers `starts[0]`, `starts[0] + 1` and so on, `counts[0]` of them, then those of the next.
+
+    Args:
+        starts: The first row of each range (int64).
+        counts: Its rows (int64), which may be none.
+    """
+    numbers: npt.NDArray[np.int64] = np.repeat(starts - (np.cumsum(counts) - counts), counts)
+    return numbers + np.arange(len(numbers))

@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from episodes_assets.profiling.flame_graph import WIDTH, flame_graph
 from episodes_assets.profiling.stacks import (
     MOST_BYTES,
     MOST_FRAMES,
     RARE,
+    WIDTH,
     Frame,
     Profile,
     Stack,
+    flame_graph,
     frame,
     parse_folded,
     unpack,

@@ -38,7 +38,7 @@ from episodes_assets.outbox import records
 from episodes_assets.postgres.arrow import bounded_session
 from episodes_assets.profiling.engines import Sampling
 from episodes_assets.results import copies as results_copies
-from episodes_assets.results import publications, publish, state, titles
+from episodes_assets.results import publications, publish, state
 from episodes_assets.results.provenance import read_provenance
 from episodes_assets.results.repairs import RepairDecision
 from episodes_assets.results.verify import (
@@ -257,11 +257,11 @@ def read_back(to: Open) -> None:
 
 def record_titles(to: Open) -> None:
     # Half of them are there, of an earlier day.
-    epids = titles._read_published(to.results, THE_DAY) + 7 * to.jobs // 4
+    epids = publish._read_published_episodes(to.results, THE_DAY) + 7 * to.jobs // 4
     named = pa.table({"epid": epids, **dict.fromkeys(("season", "episode"), pa.nulls(len(epids)))})
     for name in ("series", "title"):
         named = named.append_column(name, pa.array(["another"] * len(epids)))
-    titles._write(to.results, THE_DAY, named)
+    publish._write_titles(to.results, THE_DAY, named)
 
 
 def read_tracked(to: Open) -> None:

@@ -17,7 +17,7 @@ from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.postgres.provision.init import provision
 from episodes_assets.postgres.provision.schema import downgrade
-from episodes_assets.results.titles import record_titles
+from episodes_assets.results.publish import record_titles
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.support.drops import drop
 from episodes_assets_tests.support.published import put_day, reach
@@ -93,7 +93,7 @@ def test_recording_again_writes_nothing(system: System, results: Connection, dro
 def test_a_drop_of_several_parts_and_of_several_rows_for_an_episode(
     system: System, results: Connection, drops: Drops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("episodes_assets.results.titles._ROWS_AT_ONCE", 2)
+    monkeypatch.setattr("episodes_assets.results.publish._TITLES_AT_ONCE", 2)
     first = [{"epid": epid, "title": f"t{epid}"} for epid in (1, 2, 3)]
     second = [
         {"epid": epid, "algorithm_id": algorithm_id, "title": f"t{epid}"}

@@ -43,7 +43,6 @@ from episodes_assets.results import publications, publish
 from episodes_assets.results.publications import PublishedDay
 from episodes_assets.results.restore_points import make_restore_point
 from episodes_assets.results.rows import Order, Selection, read_page
-from episodes_assets.results.titles import record_titles
 from episodes_assets.results.verify import read_publication, read_publications
 from episodes_assets.settings import Settings
 
@@ -190,7 +189,7 @@ def _record_titles(
 ) -> None:
     """Keep what the published episodes are called; the days are published also where that is not known."""
     try:
-        record_titles(results, lake.drops(), [each.day for each in days])
+        publish.record_titles(results, lake.drops(), [each.day for each in days])
     except EpisodesError as error:
         context.log.warning(f"the titles of published episodes are not up to date: {error}")
 
