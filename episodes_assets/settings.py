@@ -6,9 +6,10 @@ No database is read here.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import (
     Field,
@@ -32,6 +33,7 @@ PACKAGE_FOLDER = Path(__file__).resolve().parent
 PROJECT_FOLDER = PACKAGE_FOLDER.parent  # the checkout, or the folder into which a wheel was installed
 LogFormat = Literal["text", "json"]
 PRODUCTION = "production"
+T = TypeVar("T")
 # For so long a failed run counts, unless a later one has done its work: `defs/observed.py`.
 FAILED_RUNS_DAYS = 7
 
@@ -54,12 +56,6 @@ def find_default_home() -> tuple[Path, Path]:
 DEFAULT_HOME, ENV_FILE = find_default_home()
 
 
-def find_instance_file() -> Path:
-    """This release's `dagster.yaml`: in the package where a wheel was installed, else the checkout's."""
-    packaged = PACKAGE_FOLDER / "dagster.yaml"
-    return packaged if packaged.is_file() else PROJECT_FOLDER / "dagster.yaml"
-
-
 class Section(StrEnum):
     """The headings of docs/settings.md, in their order."""
 
@@ -72,20 +68,48 @@ class Section(StrEnum):
     ALERTS = "Alerts to people"
 
 
-def _page(section: Section, used_by: str, default: str = "") -> dict[str, JsonValue]:
-    """What docs/settings.md says of a setting beside its description.
+@dataclass(frozen=True)
+class _Fields:
+    """Makes the fields of one section of docs/settings.md.
 
-    Args:
-        section: The heading below which it stands.
-        used_by: The processes and commands that read it.
-        default: What holds without it, where the field's own default does not say so.
+    Attributes:
+        section: The section.
+        used_by: The processes and commands that read them, where a field names no others.
+        shown: What holds without them, where their own defaults do not say so.
     """
-    return {"section": section.value, "used_by": used_by, "default": default}
+
+    section: Section
+    used_by: str = ""
+    shown: str = ""
+
+    def __call__(
+        self,
+        default: T,
+        description: str,
+        used_by: str = "",
+        *,
+        shown: str | None = None,
+        **options: Any,  # noqa: ANN401  bounds and the like, as pydantic's `Field` takes them
+    ) -> T:
+        """A field with its default and what the page says of it."""
+        page: dict[str, JsonValue] = {
+            "section": self.section.value,
+            "used_by": used_by or self.used_by,
+            "default": self.shown if shown is None else shown,
+        }
+        field: T = Field(default=default, description=description, json_schema_extra=page, **options)
+        return field
 
 
-_EMBEDDED = "embedded server"
-_ALERTING = "orchestrator, web server, `episodes alerts`"
-_ADMINISTRATION = "`episodes db init`, `db finish`, `db stamp`"
+_process = _Fields(Section.PROCESS, "all")
+_database = _Fields(Section.DATABASES, shown="embedded server")
+_administration = _Fields(
+    Section.ADMINISTRATION, "`episodes db init`, `db finish`, `db stamp`", shown="`EPISODES_ADMIN_DSN`"
+)
+_lake = _Fields(Section.LAKE, "orchestrator")
+_jobs = _Fields(Section.JOBS, "orchestrator")
+_dashboard = _Fields(Section.DASHBOARD, "web server")
+_alerts = _Fields(Section.ALERTS, "orchestrator, web server, `episodes alerts`")
 
 
 class Settings(BaseSettings):
@@ -99,409 +123,249 @@ class Settings(BaseSettings):
         frozen=True,
     )
 
-    home: Path = Field(
-        default=DEFAULT_HOME,
-        description="Folder of the embedded databases (as root, a link to them), their passwords, the lake "
-        "and the logs.",
-        json_schema_extra=_page(
-            Section.PROCESS, "all", default="`.episodes` in the checkout, or `~/.episodes`"
-        ),
+    home: Path = _process(
+        DEFAULT_HOME,
+        "Folder of the embedded databases (as root, a link to them), their passwords, the lake and the logs.",
+        shown="`.episodes` in the checkout, or `~/.episodes`",
     )
-    environment: str = Field(
-        default="development",
+    environment: str = _process(
+        "development",
+        "Name stamped on every database and on the lake; a process of another name may not write. "
+        "`production` is stricter: docs/environments.md.",
         pattern=r"^[a-z][a-z0-9_-]{0,30}$",
-        description="Name stamped on every database and on the lake; a process of another name may not "
-        "write. `production` is stricter: docs/environments.md.",
-        json_schema_extra=_page(Section.PROCESS, "all"),
     )
-    allowed_hosts: str = Field(
-        default="",
-        description="Outside production, the hosts that DSNs and the lake's URL may name: `host`, "
-        "`host:port`, `s3://bucket`, comma-separated: docs/environments.md.",
-        json_schema_extra=_page(Section.PROCESS, "all"),
+    allowed_hosts: str = _process(
+        "",
+        "Outside production, the hosts that DSNs and the lake's URL may name: `host`, `host:port`, "
+        "`s3://bucket`, comma-separated: docs/environments.md.",
     )
-
-    log_format: LogFormat = Field(
-        default="text",
-        description="What processes log in: `text` for people, `json` for machines, an object on each line: "
+    log_format: LogFormat = _process(
+        "text",
+        "What processes log in: `text` for people, `json` for machines, an object on each line: "
         "docs/operations.md.",
-        json_schema_extra=_page(Section.PROCESS, "worker, web server, `episodes up`"),
+        "worker, web server, `episodes up`",
     )
 
-    dagster_dsn: SecretStr | None = Field(
-        default=None,
-        description="Dagster's own storage.",
-        json_schema_extra=_page(Section.DATABASES, "orchestrator, web server", default=_EMBEDDED),
+    dagster_dsn: SecretStr | None = _database(None, "Dagster's own storage.", "orchestrator, web server")
+    dashboard_dsn: SecretStr | None = _database(
+        None,
+        "Users, sessions and the audit log, in the same database as Dagster's storage.",
+        "web server, `episodes users`, `tokens`, `audit`",
     )
-    dashboard_dsn: SecretStr | None = Field(
-        default=None,
-        description="Users, sessions and the audit log, in the same database as Dagster's storage.",
-        json_schema_extra=_page(
-            Section.DATABASES, "web server, `episodes users`, `tokens`, `audit`", default=_EMBEDDED
-        ),
+    input_dsn: SecretStr | None = _database(None, "The input, a role that can only read.", "orchestrator")
+    input_writer_dsn: SecretStr | None = _database(
+        None,
+        "The input, a role that writes. Leave it out where other systems fill the input: `db init` "
+        "then leaves its tables to them.",
+        "`episodes input`",
     )
-    input_dsn: SecretStr | None = Field(
-        default=None,
-        description="The input, a role that can only read.",
-        json_schema_extra=_page(Section.DATABASES, "orchestrator", default=_EMBEDDED),
+    queue_dsn: SecretStr | None = _database(
+        None,
+        "The queue, the orchestrator's role.",
+        "orchestrator, web server, `episodes jobs`, `explain`, `history`, `lake`",
     )
-    input_writer_dsn: SecretStr | None = Field(
-        default=None,
-        description="The input, a role that writes. Leave it out where other systems fill the input: "
-        "`db init` then leaves its tables to them.",
-        json_schema_extra=_page(Section.DATABASES, "`episodes input`", default=_EMBEDDED),
+    worker_dsn: SecretStr | None = _database(None, "The queue, the workers' role.", "worker")
+    queue_reader_dsn: SecretStr | None = _database(
+        None,
+        "The queue, a role that reads plans, jobs and outcomes: docs/lab.md.",
+        "`episodes lab take`, `lab clone`",
     )
-    queue_dsn: SecretStr | None = Field(
-        default=None,
-        description="The queue, the orchestrator's role.",
-        json_schema_extra=_page(
-            Section.DATABASES,
-            "orchestrator, web server, `episodes jobs`, `explain`, `history`, `lake`",
-            default=_EMBEDDED,
-        ),
+    scaler_dsn: SecretStr | None = _database(
+        None,
+        "The queue, a role that reads how many jobs are left and nothing else, for what scales the "
+        "fleet: docs/deploy.md.",
+        "KEDA or another autoscaler",
     )
-    worker_dsn: SecretStr | None = Field(
-        default=None,
-        description="The queue, the workers' role.",
-        json_schema_extra=_page(Section.DATABASES, "worker", default=_EMBEDDED),
+    results_dsn: SecretStr | None = _database(
+        None,
+        "The results, the publisher's role.",
+        "orchestrator, `episodes state`, `history`, `lake`, `explain` without the next one",
     )
-    queue_reader_dsn: SecretStr | None = Field(
-        default=None,
-        description="The queue, a role that reads plans, jobs and outcomes: docs/lab.md.",
-        json_schema_extra=_page(Section.DATABASES, "`episodes lab take`, `lab clone`", default=_EMBEDDED),
+    results_reader_dsn: SecretStr | None = _database(
+        None,
+        "The results, a role that reads the tracked state and what is published.",
+        "web server, for its page *Explain*; `episodes explain`, `lab take`, `lab clone`",
     )
-    scaler_dsn: SecretStr | None = Field(
-        default=None,
-        description="The queue, a role that reads how many jobs are left and nothing else, for what scales "
-        "the fleet: docs/deploy.md.",
-        json_schema_extra=_page(Section.DATABASES, "KEDA or another autoscaler", default=_EMBEDDED),
-    )
-    results_dsn: SecretStr | None = Field(
-        default=None,
-        description="The results, the publisher's role.",
-        json_schema_extra=_page(
-            Section.DATABASES,
-            "orchestrator, `episodes state`, `history`, `lake`, `explain` without the next one",
-            default=_EMBEDDED,
-        ),
-    )
-    results_reader_dsn: SecretStr | None = Field(
-        default=None,
-        description="The results, a role that reads the tracked state and what is published.",
-        json_schema_extra=_page(
-            Section.DATABASES,
-            "web server, for its page *Explain*; `episodes explain`, `lab take`, `lab clone`",
-            default=_EMBEDDED,
-        ),
-    )
-    consumer_dsn: SecretStr | None = Field(
-        default=None,
-        description="The results, a role that reads what is published.",
-        json_schema_extra=_page(
-            Section.DATABASES,
-            "web server, for its page *Results*; `episodes results`, consumers",
-            default=_EMBEDDED,
-        ),
+    consumer_dsn: SecretStr | None = _database(
+        None,
+        "The results, a role that reads what is published.",
+        "web server, for its page *Results*; `episodes results`, consumers",
     )
 
-    admin_dsn: SecretStr | None = Field(
-        default=None,
-        description="A role that may create roles and databases.",
-        json_schema_extra=_page(Section.ADMINISTRATION, _ADMINISTRATION),
+    admin_dsn: SecretStr | None = _administration(
+        None, "A role that may create roles and databases.", shown=""
     )
-    dagster_admin_dsn: SecretStr | None = Field(
-        default=None,
-        description="The same, where `dagster` has a server of its own.",
-        json_schema_extra=_page(Section.ADMINISTRATION, _ADMINISTRATION, default="`EPISODES_ADMIN_DSN`"),
+    dagster_admin_dsn: SecretStr | None = _administration(
+        None, "The same, where `dagster` has a server of its own."
     )
-    input_admin_dsn: SecretStr | None = Field(
-        default=None,
-        description="The same for `input`.",
-        json_schema_extra=_page(Section.ADMINISTRATION, _ADMINISTRATION, default="`EPISODES_ADMIN_DSN`"),
-    )
-    queue_admin_dsn: SecretStr | None = Field(
-        default=None,
-        description="The same for `queue`.",
-        json_schema_extra=_page(Section.ADMINISTRATION, _ADMINISTRATION, default="`EPISODES_ADMIN_DSN`"),
-    )
-    results_admin_dsn: SecretStr | None = Field(
-        default=None,
-        description="The same for `results`.",
-        json_schema_extra=_page(Section.ADMINISTRATION, _ADMINISTRATION, default="`EPISODES_ADMIN_DSN`"),
-    )
+    input_admin_dsn: SecretStr | None = _administration(None, "The same for `input`.")
+    queue_admin_dsn: SecretStr | None = _administration(None, "The same for `queue`.")
+    results_admin_dsn: SecretStr | None = _administration(None, "The same for `results`.")
 
-    lake_url: str = Field(
-        default="",
-        repr=False,  # such a URL may hold a key
-        description="Where drops and viewings are kept for ever: a folder, or a URL such as "
-        "`s3://bucket/prefix`, that workers reach as well: docs/lake.md.",
-        json_schema_extra=_page(
-            Section.LAKE,
-            "orchestrator, worker, web server, `episodes lake`, `explain`, `history`, `db`",
-            default="`lake` in the home",
-        ),
-    )
-    snapshots_url: str = Field(
-        default="",
+    lake_url: str = _lake(
+        "",
+        "Where drops and viewings are kept for ever: a folder, or a URL such as `s3://bucket/prefix`, "
+        "that workers reach as well: docs/lake.md.",
+        "orchestrator, worker, web server, `episodes lake`, `explain`, `history`, `db`",
+        shown="`lake` in the home",
         repr=False,
-        description="Where an older release kept snapshots, a folder or an fsspec URL (`s3://…` needs `s3fs` "
+    )
+    snapshots_url: str = _lake(
+        "",
+        "Where an older release kept snapshots, a folder or an fsspec URL (`s3://…` needs `s3fs` "
         "installed): `episodes db init` brings them into the lake: docs/lake.md.",
-        json_schema_extra=_page(
-            Section.LAKE, "orchestrator, `episodes lake`, `db`", default="`snapshots` in the home"
-        ),
+        "orchestrator, `episodes lake`, `db`",
+        shown="`snapshots` in the home",
+        repr=False,
     )
-    late_days: int = Field(
-        default=3,
-        ge=0,
-        le=366,
-        description="Days before a day whose viewings are looked at again, because some may arrive late.",
-        json_schema_extra=_page(Section.LAKE, "orchestrator"),
+    late_days: int = _lake(
+        3, "Days before a day whose viewings are looked at again, because some may arrive late.", ge=0, le=366
     )
-    quarantine_limit: float = Field(
-        default=0.25,
+    quarantine_limit: float = _lake(
+        0.25,
+        "Share of a drop refused above which nothing is built on it; 1 never stops.",
+        "orchestrator, web server, `episodes explain`",
         ge=0,
         le=1,
-        description="Share of a drop refused above which nothing is built on it; 1 never stops.",
-        json_schema_extra=_page(Section.LAKE, "orchestrator, web server, `episodes explain`"),
     )
 
-    chunk_jobs: int = Field(
-        default=2_000,
-        ge=1,
-        le=20_000,
-        description="Jobs in one queue message and one micro-batch; long windows get fewer.",
-        json_schema_extra=_page(Section.JOBS, "orchestrator"),
+    chunk_jobs: int = _jobs(
+        2_000, "Jobs in one queue message and one micro-batch; long windows get fewer.", ge=1, le=20_000
     )
-    max_starts: int = Field(
-        default=4,
-        ge=1,
-        le=50,
-        description="Starts after which a job without outcome is held: docs/job-states.md.",
-        json_schema_extra=_page(Section.JOBS, "worker"),
+    max_starts: int = _jobs(
+        4, "Starts after which a job without outcome is held: docs/job-states.md.", "worker", ge=1, le=50
     )
-    retry_seconds: float = Field(
-        default=2.0,
+    retry_seconds: float = _jobs(
+        2.0,
+        "Wait before the next start of a failed job, or of a step whose database went away (three "
+        "times); doubles each time.",
+        "orchestrator, worker",
         ge=0,
-        description="Wait before the next start of a failed job, or of a step whose database went away "
-        "(three times); doubles each time.",
-        json_schema_extra=_page(Section.JOBS, "orchestrator, worker"),
     )
-    batch_timeout_seconds: float = Field(
-        default=300.0,
-        gt=0,
-        description="Longest computation of jobs that run together; then they run one by one.",
-        json_schema_extra=_page(Section.JOBS, "worker"),
+    batch_timeout_seconds: float = _jobs(
+        300.0, "Longest computation of jobs that run together; then they run one by one.", "worker", gt=0
     )
-    job_timeout_seconds: float = Field(
-        default=60.0,
-        gt=0,
-        description="Longest computation of a job that runs alone.",
-        json_schema_extra=_page(Section.JOBS, "worker"),
+    job_timeout_seconds: float = _jobs(60.0, "Longest computation of a job that runs alone.", "worker", gt=0)
+    algorithm_timeout_seconds: dict[str, PositiveFloat] = _jobs(
+        {},
+        'The same for single algorithms, by their names, as JSON: `{"retention": 120}`.',
+        "worker",
+        shown="none",
     )
-    algorithm_timeout_seconds: dict[str, PositiveFloat] = Field(
-        default_factory=dict,
-        description='The same for single algorithms, by their names, as JSON: `{"retention": 120}`.',
-        json_schema_extra=_page(Section.JOBS, "worker"),
+    compute_memory_mb: int = _jobs(
+        4096, "What a worker's computation may allocate; beyond it a job fails alone.", "worker", ge=512
     )
-    compute_memory_mb: int = Field(
-        default=4096,
-        ge=512,
-        description="What a worker's computation may allocate; beyond it a job fails alone.",
-        json_schema_extra=_page(Section.JOBS, "worker"),
-    )
-    heartbeat_seconds: float = Field(
-        default=30.0,
+    heartbeat_seconds: float = _jobs(
+        30.0,
+        "Silence after which a worker's messages go to another.",
+        "orchestrator, worker, `episodes jobs`",
         ge=2,
-        description="Silence after which a worker's messages go to another.",
-        json_schema_extra=_page(Section.JOBS, "orchestrator, worker, `episodes jobs`"),
     )
-    stall_minutes: float = Field(
-        default=15.0,
+    stall_minutes: float = _jobs(
+        15.0,
+        "`job_outcomes` fails when no job of its days finishes for so long, unless the fleet is busy "
+        "with days before them.",
+        "orchestrator, `episodes jobs`",
         gt=0,
-        description="`job_outcomes` fails when no job of its days finishes for so long, unless the fleet is "
-        "busy with days before them.",
-        json_schema_extra=_page(Section.JOBS, "orchestrator, `episodes jobs`"),
     )
-    queue_log_days: int = Field(
-        default=7,
-        ge=1,
-        description="How long PgQueuer's log of finished messages is kept.",
-        json_schema_extra=_page(Section.JOBS, "orchestrator"),
-    )
-    slow_step_factor: float = Field(
-        default=5.0,
+    queue_log_days: int = _jobs(7, "How long PgQueuer's log of finished messages is kept.", ge=1)
+    slow_step_factor: float = _jobs(
+        5.0,
+        "A step that takes so many times what is usual, and a minute at least, is profiled by itself; "
+        "0: none: docs/profiling.md.",
         ge=0,
-        description="A step that takes so many times what is usual, and a minute at least, is profiled by "
-        "itself; 0: none: docs/profiling.md.",
-        json_schema_extra=_page(Section.JOBS, "orchestrator"),
     )
-    profile_days: int = Field(
-        default=30,
-        ge=1,
-        description="How long profiles are kept.",
-        json_schema_extra=_page(Section.JOBS, "orchestrator"),
-    )
-    run_log_days: int = Field(
-        default=90,
+    profile_days: int = _jobs(30, "How long profiles are kept.", ge=1)
+    run_log_days: int = _jobs(
+        90,
+        "How long Dagster's event log keeps what runs did, step by step. Alerts read there why runs "
+        "of the last seven days failed. Materialisations, results of checks and the runs themselves "
+        "stay: docs/operations.md.",
         # A day more than it is read for: what a step said is older than the end of its run.
         ge=FAILED_RUNS_DAYS + 1,
-        description="How long Dagster's event log keeps what runs did, step by step. Alerts read there why "
-        "runs of the last seven days failed. Materialisations, results of checks and the runs "
-        "themselves stay: docs/operations.md.",
-        json_schema_extra=_page(Section.JOBS, "orchestrator"),
     )
-    published_by_hour: int = Field(
-        default=8,
-        ge=0,
-        le=23,
-        description="Hour (UTC) by which a day is to be published after its end.",
-        json_schema_extra=_page(Section.JOBS, "orchestrator"),
+    published_by_hour: int = _jobs(
+        8, "Hour (UTC) by which a day is to be published after its end.", ge=0, le=23
     )
 
-    password_login: bool = Field(
-        default=True,
-        description="Whether passwords are accepted; `false` ends their sessions as well.",
-        json_schema_extra=_page(Section.DASHBOARD, "web server"),
+    password_login: bool = _dashboard(
+        default=True, description="Whether passwords are accepted; `false` ends their sessions as well."
     )
-    session_hours: float = Field(
-        default=12.0,
-        gt=0,
-        le=24 * 30,
-        description="After which a login ends, used or not.",
-        json_schema_extra=_page(Section.DASHBOARD, "web server"),
+    session_hours: float = _dashboard(12.0, "After which a login ends, used or not.", gt=0, le=24 * 30)
+    session_idle_minutes: float = _dashboard(
+        60.0, "After which a login ends that nobody used.", gt=0, le=60 * 24 * 30
     )
-    session_idle_minutes: float = Field(
-        default=60.0,
-        gt=0,
-        le=60 * 24 * 30,
-        description="After which a login ends that nobody used.",
-        json_schema_extra=_page(Section.DASHBOARD, "web server"),
+    dashboard_hosts: str = _dashboard(
+        "", "Names by which browsers may call the dashboard besides localhost, comma-separated."
     )
-    dashboard_hosts: str = Field(
-        default="",
-        description="Names by which browsers may call the dashboard besides localhost, comma-separated.",
-        json_schema_extra=_page(Section.DASHBOARD, "web server"),
+    tls_certificate: Path | None = _dashboard(
+        None, "PEM file of the certificate; with it and its key the dashboard may listen beyond this machine."
     )
-    tls_certificate: Path | None = Field(
-        default=None,
-        description="PEM file of the certificate; with it and its key the dashboard may listen beyond this "
-        "machine.",
-        json_schema_extra=_page(Section.DASHBOARD, "web server"),
+    tls_key: Path | None = _dashboard(None, "PEM file of the certificate's key.")
+    tls_ends_at_proxy: bool = _dashboard(
+        default=False, description="A proxy ends TLS; its `X-Forwarded-*` headers are trusted."
     )
-    tls_key: Path | None = Field(
-        default=None,
-        description="PEM file of the certificate's key.",
-        json_schema_extra=_page(Section.DASHBOARD, "web server"),
-    )
-    tls_ends_at_proxy: bool = Field(
-        default=False,
-        description="A proxy ends TLS; its `X-Forwarded-*` headers are trusted.",
-        json_schema_extra=_page(Section.DASHBOARD, "web server"),
-    )
-    trusted_proxies: str = Field(
-        default="127.0.0.1",
-        description="Addresses or networks of such proxies, comma-separated.",
-        json_schema_extra=_page(Section.DASHBOARD, "web server"),
-    )
-    openid_issuer: str = Field(
-        default="",
-        description="OpenID Connect provider people sign in through, such as `https://accounts.google.com`: "
+    trusted_proxies: str = _dashboard("127.0.0.1", "Addresses or networks of such proxies, comma-separated.")
+    openid_issuer: str = _dashboard(
+        "",
+        "OpenID Connect provider people sign in through, such as `https://accounts.google.com`: "
         "docs/dashboard.md.",
-        json_schema_extra=_page(Section.DASHBOARD, "web server"),
     )
-    openid_name: str = Field(
-        default="",
-        description="What the login page's button calls the provider.",
-        json_schema_extra=_page(Section.DASHBOARD, "web server", default="host of the issuer"),
+    openid_name: str = _dashboard(
+        "", "What the login page's button calls the provider.", shown="host of the issuer"
     )
-    openid_client_id: str = Field(
-        default="",
-        description="The dashboard's client id at the provider.",
-        json_schema_extra=_page(Section.DASHBOARD, "web server"),
+    openid_client_id: str = _dashboard("", "The dashboard's client id at the provider.")
+    openid_client_secret: SecretStr | None = _dashboard(
+        None, "The dashboard's client secret at the provider."
     )
-    openid_client_secret: SecretStr | None = Field(
-        default=None,
-        description="The dashboard's client secret at the provider.",
-        json_schema_extra=_page(Section.DASHBOARD, "web server"),
+    openid_operators: str = _dashboard(
+        "", "E-mail addresses that may change things, or `*@domain`, comma-separated."
     )
-    openid_operators: str = Field(
-        default="",
-        description="E-mail addresses that may change things, or `*@domain`, comma-separated.",
-        json_schema_extra=_page(Section.DASHBOARD, "web server"),
+    openid_viewers: str = _dashboard("", "E-mail addresses that may look, or `*@domain`, comma-separated.")
+    openid_domains: str = _dashboard(
+        "",
+        "E-mail domains of which everybody has the default role who is not listed, comma-separated; "
+        "needs that role.",
     )
-    openid_viewers: str = Field(
-        default="",
-        description="E-mail addresses that may look, or `*@domain`, comma-separated.",
-        json_schema_extra=_page(Section.DASHBOARD, "web server"),
-    )
-    openid_domains: str = Field(
-        default="",
-        description="E-mail domains of which everybody has the default role who is not listed, "
-        "comma-separated; needs that role.",
-        json_schema_extra=_page(Section.DASHBOARD, "web server"),
-    )
-    openid_default_role: Literal["viewer", "operator"] | None = Field(
-        default=None,
-        description="That role, `viewer` or `operator`; needs the domains.",
-        json_schema_extra=_page(Section.DASHBOARD, "web server"),
+    openid_default_role: Literal["viewer", "operator"] | None = _dashboard(
+        None, "That role, `viewer` or `operator`; needs the domains."
     )
 
-    alert_email_to: str = Field(
-        default="",
-        description="E-mail addresses that get alerts, comma-separated; needs the two below.",
-        json_schema_extra=_page(Section.ALERTS, _ALERTING),
+    alert_email_to: str = _alerts(
+        "", "E-mail addresses that get alerts, comma-separated; needs the two below."
     )
-    alert_email_from: str = Field(
-        default="",
-        description="The address that they come from.",
-        json_schema_extra=_page(Section.ALERTS, _ALERTING),
+    alert_email_from: str = _alerts("", "The address that they come from.")
+    alert_smtp_url: SecretStr | None = _alerts(
+        None,
+        "The mail server, `smtps://user:password@host:465` or `smtp://host:587`. With `smtp` TLS is "
+        "begun (STARTTLS) where the server offers it, and required where there is a password.",
     )
-    alert_smtp_url: SecretStr | None = Field(
-        default=None,
-        description="The mail server, `smtps://user:password@host:465` or `smtp://host:587`. With `smtp` TLS "
-        "is begun (STARTTLS) where the server offers it, and required where there is a password.",
-        json_schema_extra=_page(Section.ALERTS, _ALERTING),
+    alert_slack_url: SecretStr | None = _alerts(None, "The URL of a Slack incoming webhook.")
+    alert_webhook_url: SecretStr | None = _alerts(
+        None, "An `http` or `https` URL to which each message is posted as JSON: docs/operations.md."
     )
-    alert_slack_url: SecretStr | None = Field(
-        default=None,
-        description="The URL of a Slack incoming webhook.",
-        json_schema_extra=_page(Section.ALERTS, _ALERTING),
-    )
-    alert_webhook_url: SecretStr | None = Field(
-        default=None,
-        description="An `http` or `https` URL to which each message is posted as JSON: docs/operations.md.",
-        json_schema_extra=_page(Section.ALERTS, _ALERTING),
-    )
-    alert_webhook_token: SecretStr | None = Field(
-        default=None,
-        description="Sent along as `Authorization: Bearer`.",
-        json_schema_extra=_page(Section.ALERTS, _ALERTING),
-    )
-    alert_reminder_hours: float = Field(
-        default=24.0,
+    alert_webhook_token: SecretStr | None = _alerts(None, "Sent along as `Authorization: Bearer`.")
+    alert_reminder_hours: float = _alerts(
+        24.0,
+        "How long after the last message about an alert that is still open the next one comes.",
+        "orchestrator, web server",
         ge=0.1,
         le=24 * 30,
-        description="How long after the last message about an alert that is still open the next one comes.",
-        json_schema_extra=_page(Section.ALERTS, "orchestrator, web server"),
     )
-    dashboard_url: str = Field(
-        default="",
-        description="Where people reach the dashboard, for the links in messages.",
-        json_schema_extra=_page(Section.ALERTS, _ALERTING),
-    )
-    daemon_silent_seconds: float = Field(
-        default=75.0,
+    dashboard_url: str = _alerts("", "Where people reach the dashboard, for the links in messages.")
+    daemon_silent_seconds: float = _alerts(
+        75.0,
+        "Without a heartbeat of Dagster's daemon, which sends one every 30 seconds, for so long, the "
+        "web server raises the alert that it is silent.",
+        "web server",
         ge=35,
         le=3_600,
-        description="Without a heartbeat of Dagster's daemon, which sends one every 30 seconds, for so long, "
-        "the web server raises the alert that it is silent.",
-        json_schema_extra=_page(Section.ALERTS, "web server"),
     )
-    dead_man_url: SecretStr | None = Field(
-        default=None,
-        description="An `http` or `https` URL that is asked (GET) once a minute while all is watched; "
-        "whoever is behind it raises an alert when that stops.",
-        json_schema_extra=_page(Section.ALERTS, "web server"),
+    dead_man_url: SecretStr | None = _alerts(
+        None,
+        "An `http` or `https` URL that is asked (GET) once a minute while all is watched; whoever is "
+        "behind it raises an alert when that stops.",
+        "web server",
     )
 
     @field_validator("*", mode="before")

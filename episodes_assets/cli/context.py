@@ -22,7 +22,13 @@ from episodes_assets.postgres.hosts import SETTING, describe_open, require_allow
 from episodes_assets.postgres.provision import status
 from episodes_assets.postgres.provision.grants import check_input_role
 from episodes_assets.private_files import make_folder, open_file, try_lock
-from episodes_assets.settings import Settings, find_instance_file
+from episodes_assets.settings import PACKAGE_FOLDER, PROJECT_FOLDER, Settings
+
+
+def find_instance_file() -> Path:
+    """This release's `dagster.yaml`: in the package where a wheel was installed, else the checkout's."""
+    packaged = PACKAGE_FOLDER / "dagster.yaml"
+    return packaged if packaged.is_file() else PROJECT_FOLDER / "dagster.yaml"
 
 
 def prepare_dagster_home(settings: Settings) -> Path:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from episodes_assets.cli.context import prepare_dagster_home
-from episodes_assets.settings import PROJECT_FOLDER, find_instance_file, load_settings
+from episodes_assets.cli.context import find_instance_file, prepare_dagster_home
+from episodes_assets.settings import PROJECT_FOLDER, load_settings
 
 
 @pytest.fixture
