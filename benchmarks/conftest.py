@@ -26,7 +26,7 @@ from episodes_assets.postgres import embedded
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.provision.status import ready_databases
-from episodes_assets.results.state import import_state
+from episodes_assets.results.copies import import_state
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.support.system import System, throwaway
 

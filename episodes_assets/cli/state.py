@@ -1,7 +1,7 @@
 """`episodes state`: the accumulated tracked episodes, carried from one system to another as a file.
 
 The format of that file is defined here: CSV or Parquet with the columns `epid` and `tracked_on`. Reading a
-file exactly is `input/files.py`; the statements are in `results/state.py`.
+file exactly is `input/files.py`; the statements are in `results/copies.py`.
 """
 
 import datetime as dt
@@ -19,7 +19,8 @@ from episodes_assets.errors import StateGap
 from episodes_assets.input.files import BadRow, read_input_file
 from episodes_assets.postgres.connect import connect_to_read, connect_to_write
 from episodes_assets.postgres.databases import Database, Purpose
-from episodes_assets.results.state import export_state, import_state, only_writer, read_day
+from episodes_assets.results.copies import export_state, import_state
+from episodes_assets.results.state import only_writer, read_day
 from episodes_assets.settings import load_settings
 from episodes_assets.user_files import names_a_stream, user_path, written_whole
 

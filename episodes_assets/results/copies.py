@@ -1,20 +1,24 @@
-"""For labs: the tracked state and the manifests of days, read whole from one database and put into another.
+"""The tracked state carried from one system to another: exported, imported, and copied whole for a lab.
 
-Decisions and the names of those who made them are not read. Published rows are not copied: they are the
-outcomes of the plan, whose checksum the manifest has, and are published from those (`publish.py`).
+With it, for labs, the manifests of days; decisions and the names of those who made them are not read.
+Published rows are not copied: they are the outcomes of the plan, whose checksum the manifest has, and are
+published from those (`publish.py`). The format of an exported file is `cli/state.py`; what a day adds to a
+state is recorded by `state`.
 """
 
 import datetime as dt
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from episodes_assets.errors import StateGap
 from episodes_assets.ledger.plans import copy_rows
-from episodes_assets.postgres.arrow import RepeatableRead
+from episodes_assets.planning.episode_set import state_checksum
+from episodes_assets.postgres.arrow import RepeatableRead, read_arrow
 from episodes_assets.postgres.connect import Connection
-from episodes_assets.results.state import TRACKED, latest_day, unpack_tracked
+from episodes_assets.results.state import TRACKED, TrackedDay, latest_day, unpack_tracked, upsert_day
 
 _DAYS = """
     SELECT day, origin, newly_tracked, total, checksum, previous_checksum, snapshot_id, code_version
@@ -92,3 +96,55 @@ def put_state(results: Connection, episodes: pa.Table, days: pa.Table) -> bool:
         copy_rows(results, "COPY state.tracked_episodes ({columns}) FROM STDIN (FORMAT csv)", episodes)
         copy_rows(results, "COPY state.tracked_days ({columns}) FROM STDIN (FORMAT csv)", days)
     return True
+
+
+def import_state(
+    connection: Connection, state: pd.DataFrame, as_of: dt.date, code_version: str
+) -> TrackedDay:
+    """Begin a history with a state that was accumulated elsewhere.
+
+    Args:
+        connection: To `results`, while there is an `only_writer`.
+        state: `epid` (int64, distinct) and `tracked_on` (datetime64[s], up to `as_of`).
+        as_of: The day whose end it describes: the first day's yesterday.
+        code_version: Recorded with it.
+
+    Raises:
+        StateGap: If there is a history already.
+    """
+    state = state.sort_values("epid")
+    recorded = TrackedDay(
+        day=as_of,
+        origin="import",
+        newly_tracked=len(state),
+        total=len(state),
+        checksum=state_checksum("import", state["epid"].to_numpy(dtype=np.int64)),
+        previous_checksum=None,
+        snapshot_id=None,
+    )
+    with connection.transaction():
+        latest = latest_day(connection)
+        if latest is not None:
+            raise StateGap(
+                f"there is a tracked history already, up to {latest.day}",
+                "import into an empty results database",
+            )
+        with (
+            connection.cursor() as cursor,
+            cursor.copy("COPY state.tracked_episodes (epid, tracked_on) FROM STDIN (FORMAT csv)") as copy,
+        ):
+            copy.write(state[["epid", "tracked_on"]].to_csv(index=False, header=False))
+        upsert_day(connection, recorded, code_version)
+    return recorded
+
+
+def export_state(dsn: str, as_of: dt.date) -> pd.DataFrame:
+    """The state as of the end of a day: `epid` and `tracked_on` (datetime64[ms]), by epid."""
+    state = read_arrow(
+        dsn,
+        # As in `read_tracked`; sorted here, as the primary key would fetch the rows one by one.
+        "SELECT epid, tracked_on FROM state.tracked_episodes WHERE tracked_on + 0 <= {as_of}::date",
+        as_of=as_of,
+    )
+    frame: pd.DataFrame = state.sort_by("epid").to_pandas(date_as_object=False)
+    return frame

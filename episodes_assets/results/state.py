@@ -3,7 +3,7 @@
 Each day records the checksum of all that is tracked, and that of the day before on which it was built (a hash
 chain). Dagster does not check that yesterday was materialised when a self-dependent asset runs;
 `state_before` does, and it refuses a chain that is broken. Which episodes a day adds is decided in
-`planning/jobs.py`.
+`planning/jobs.py`; a state is carried from one system to another by `copies`.
 """
 
 import datetime as dt
@@ -14,7 +14,6 @@ from typing import Any, LiteralString
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 from psycopg.rows import class_row
 
@@ -327,7 +326,7 @@ def record_day(
             return recorded, False
         is_damaged = is_recorded or _is_damaged(connection, recorded)
         _replace_episodes(connection, day, newly_tracked, is_beginning=yesterday is None)
-        _upsert_day(connection, recorded, code_version)
+        upsert_day(connection, recorded, code_version)
         if repair and is_damaged:
             record_repair(connection, day, "tracked episodes", repair)
     return recorded, True
@@ -390,58 +389,6 @@ def _require_still(connection: Connection, yesterday: TrackedDay | None) -> None
         )
 
 
-def import_state(
-    connection: Connection, state: pd.DataFrame, as_of: dt.date, code_version: str
-) -> TrackedDay:
-    """Begin a history with a state that was accumulated elsewhere.
-
-    Args:
-        connection: To `results`, while there is an `only_writer`.
-        state: `epid` (int64, distinct) and `tracked_on` (datetime64[s], up to `as_of`).
-        as_of: The day whose end it describes: the first day's yesterday.
-        code_version: Recorded with it.
-
-    Raises:
-        StateGap: If there is a history already.
-    """
-    state = state.sort_values("epid")
-    recorded = TrackedDay(
-        day=as_of,
-        origin="import",
-        newly_tracked=len(state),
-        total=len(state),
-        checksum=state_checksum("import", state["epid"].to_numpy(dtype=np.int64)),
-        previous_checksum=None,
-        snapshot_id=None,
-    )
-    with connection.transaction():
-        latest = latest_day(connection)
-        if latest is not None:
-            raise StateGap(
-                f"there is a tracked history already, up to {latest.day}",
-                "import into an empty results database",
-            )
-        with (
-            connection.cursor() as cursor,
-            cursor.copy("COPY state.tracked_episodes (epid, tracked_on) FROM STDIN (FORMAT csv)") as copy,
-        ):
-            copy.write(state[["epid", "tracked_on"]].to_csv(index=False, header=False))
-        _upsert_day(connection, recorded, code_version)
-    return recorded
-
-
-def export_state(dsn: str, as_of: dt.date) -> pd.DataFrame:
-    """The state as of the end of a day: `epid` and `tracked_on` (datetime64[ms]), by epid."""
-    state = read_arrow(
-        dsn,
-        # As in `read_tracked`; sorted here, as the primary key would fetch the rows one by one.
-        "SELECT epid, tracked_on FROM state.tracked_episodes WHERE tracked_on + 0 <= {as_of}::date",
-        as_of=as_of,
-    )
-    frame: pd.DataFrame = state.sort_by("epid").to_pandas(date_as_object=False)
-    return frame
-
-
 def _replace_episodes(
     connection: Connection, day: dt.date, newly_tracked: EpisodeIds, *, is_beginning: bool
 ) -> None:
@@ -469,7 +416,14 @@ def _replace_episodes(
     )
 
 
-def _upsert_day(connection: Connection, recorded: TrackedDay, code_version: str) -> None:
+def upsert_day(connection: Connection, recorded: TrackedDay, code_version: str) -> None:
+    """Write the manifest of a day, in place of the one that it had; call it in a transaction.
+
+    Args:
+        connection: To `results`, while there is an `only_writer`.
+        recorded: The manifest.
+        code_version: Of the code that has made it.
+    """
     connection.execute(
         """
         INSERT INTO state.tracked_days (day, origin, newly_tracked, total, checksum,

@@ -9,7 +9,7 @@ import pytest
 from episodes_assets.defs.runs import days_of_run
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.results.state import import_state
+from episodes_assets.results.copies import import_state
 from episodes_assets_tests.defs.launchpad import Launchpad, opened_ui
 from episodes_assets_tests.support.system import System, day
 

@@ -10,11 +10,10 @@ import pytest
 from episodes_assets.errors import StateGap
 from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose
+from episodes_assets.results.copies import export_state, import_state
 from episodes_assets.results.repairs import RepairDecision, read_repairs
 from episodes_assets.results.state import (
     TrackedDay,
-    export_state,
-    import_state,
     read_tracked,
     record_day,
     state_before,
