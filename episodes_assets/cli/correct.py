@@ -22,10 +22,10 @@ from episodes_assets.cli.context import (
     refuse_writable_input,
     require_reachable,
 )
+from episodes_assets.cli.execution import materialize_days
 from episodes_assets.cli.runs import (
     AcceptLost,
     Workers,
-    materialize_days,
     open_instance,
     run_config,
     worker_count,

@@ -1,6 +1,6 @@
 """`episodes demo`: the main job on a new system with generated input.
 
-It only puts together what other commands use: the input is `input/sample.py`, running days `runs`, workers
+It only puts together what other commands use: the input is `input/sample.py`, a run `execution`, workers
 `supervisor`. It refuses configured DSNs, since it writes input: real input is `episodes input load`.
 """
 
@@ -15,8 +15,9 @@ import typer
 
 from episodes_assets.cli.console import err, out
 from episodes_assets.cli.context import ready_databases, writable_input
+from episodes_assets.cli.execution import materialize_days
 from episodes_assets.cli.results import day_table
-from episodes_assets.cli.runs import materialize_days, open_instance
+from episodes_assets.cli.runs import open_instance
 from episodes_assets.cli.supervisor import temporary_workers
 from episodes_assets.days import FIRST_DAY, ONE_DAY, days_between
 from episodes_assets.errors import BadSetting

@@ -11,7 +11,7 @@ import pytest
 from dagster._utils.interrupts import capture_interrupts
 
 from episodes_assets import signals
-from episodes_assets.cli import runs
+from episodes_assets.cli import execution
 from episodes_assets_tests.support.system import System, day
 
 pytestmark = pytest.mark.process
@@ -107,7 +107,7 @@ def test_a_request_to_terminate_counts_after_a_run_of_a_background_job() -> None
     """Dagster gives SIGTERM the handler of SIGINT, which there is none."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN), signal.getsignal(signal.SIGTERM)
     try:
-        with runs._interruptible(), capture_interrupts():
+        with execution._interruptible(), capture_interrupts():
             pass
         after = signal.getsignal(signal.SIGTERM)
     finally:
