@@ -23,13 +23,7 @@ from episodes_assets.cli.context import (
     require_reachable,
 )
 from episodes_assets.cli.execution import materialize_days
-from episodes_assets.cli.runs import (
-    AcceptLost,
-    Workers,
-    open_instance,
-    run_config,
-    worker_count,
-)
+from episodes_assets.cli.runs import AcceptLost, Workers, open_instance, run_config, worker_count
 from episodes_assets.cli.supervisor import temporary_workers
 from episodes_assets.days import ONE_DAY, days_between, parse_day
 from episodes_assets.errors import ReasonMissing, StateGap

@@ -1,8 +1,8 @@
 """What is on record of one episode on one day: plain data, as the databases and the lake say it.
 
 Each kind of record is read where it is stored: `lake/episode.py`, `ledger/episode.py`, `results/episode.py`.
-What follows from them is concluded in `causes`. Records that are gone are `Unknown`, with the reason: that is
-an answer like any other.
+What follows from them is concluded in `diagnosis`. Records that are gone are `Unknown`, with the reason: that
+is an answer like any other.
 """
 
 import datetime as dt

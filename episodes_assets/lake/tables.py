@@ -32,13 +32,7 @@ from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
-from episodes_assets.errors import (
-    LakeDamaged,
-    LakeMissing,
-    LakeOvertaken,
-    LakeReplaced,
-    WrongEnvironment,
-)
+from episodes_assets.errors import LakeDamaged, LakeMissing, LakeOvertaken, LakeReplaced, WrongEnvironment
 from episodes_assets.lake.day_file import LakeFile, sync
 from episodes_assets.lake.files import DAMAGED_HINT, TableFiles
 from episodes_assets.lake.versions import (

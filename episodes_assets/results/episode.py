@@ -11,7 +11,7 @@ from dataclasses import replace
 from psycopg.rows import class_row
 
 from episodes_assets.days import ONE_DAY
-from episodes_assets.explanation.causes import window_start
+from episodes_assets.explanation.diagnosis import window_start
 from episodes_assets.explanation.records import (
     PlanRecord,
     PublicationRecord,

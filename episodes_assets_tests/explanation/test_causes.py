@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from episodes_assets.errors import BadQuestion
-from episodes_assets.explanation.causes import Cause, decide, read_due
+from episodes_assets.explanation.causes import Cause
+from episodes_assets.explanation.diagnosis import decide, read_due
 from episodes_assets.explanation.explaining import explain, parse_algorithm, parse_epid
 from episodes_assets.explanation.records import (
     CatalogueRow,
