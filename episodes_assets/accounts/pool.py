@@ -13,15 +13,7 @@ from anyio import CapacityLimiter, to_thread
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from episodes_assets.errors import EpisodesError
-from episodes_assets.postgres import admission
-from episodes_assets.postgres.connect import (
-    CONNECT_TIMEOUT_SECONDS,
-    Connection,
-    cause_of,
-    connect_to_write,
-    describe,
-    unreachable,
-)
+from episodes_assets.postgres import admission, connect
 from episodes_assets.postgres.databases import Database
 from episodes_assets.postgres.locks import LockWatch, lock_settings
 from episodes_assets.postgres.session import SessionKind, pin
@@ -61,7 +53,7 @@ class AccountsPool:
         self._environment = environment
         self._refusal: Exception | None = None
         # The pool connects in threads of its own, where an error would only be logged; here it is raised.
-        with connect_to_write(dsn, Database.DAGSTER, environment):
+        with connect.connect_to_write(dsn, Database.DAGSTER, environment):
             pass
         self._pool = ConnectionPool(
             dsn,
@@ -72,7 +64,7 @@ class AccountsPool:
             reconnect_timeout=_RECONNECT_SECONDS,
             kwargs={
                 "autocommit": True,
-                "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+                "connect_timeout": connect.CONNECT_TIMEOUT_SECONDS,
                 "application_name": "episodes dashboard",
             },
             configure=self._admit,
@@ -93,7 +85,7 @@ class AccountsPool:
         self._pool.close()
 
     @contextmanager
-    def connection(self) -> Iterator[Connection]:
+    def connection(self) -> Iterator[connect.Connection]:
         """A connection for the block's exclusive use; each statement commits by itself.
 
         Raises:
@@ -107,27 +99,29 @@ class AccountsPool:
         except PoolTimeout as error:
             if isinstance(self._refusal, EpisodesError):
                 raise self._refusal from error
-            raise unreachable(self._dsn, self._refusal or error) from error
+            raise connect.unreachable(self._dsn, self._refusal or error) from error
         watch = LockWatch(self._dsn, connection)
         try:
             with watch:
                 yield connection
         except psycopg.Error as error:
             is_lock = isinstance(error, psycopg.errors.LockNotAvailable)
-            held = watch.explain(describe(self._dsn)) if is_lock else None
-            cause = held or cause_of(self._dsn, error, is_broken=connection.broken)
+            held = watch.explain(connect.describe(self._dsn)) if is_lock else None
+            cause = held or connect.cause_of(self._dsn, error, is_broken=connection.broken)
             if cause is None:
                 raise
             raise cause from error
         finally:
             self._pool.putconn(connection)
 
-    def _admit(self, connection: Connection) -> None:
+    def _admit(self, connection: connect.Connection) -> None:
         """Set up a new connection and check the database's stamp, as `connect_to_write` does."""
         self._refusal = None
         try:
             pin(connection, SessionKind.OURS, lock_settings(LOCK_SECONDS))
-            admission.verify_admission(connection, Database.DAGSTER, self._environment, describe(self._dsn))
+            admission.verify_admission(
+                connection, Database.DAGSTER, self._environment, connect.describe(self._dsn)
+            )
         except Exception as error:
             self._refusal = error
             raise
@@ -159,7 +153,7 @@ class AccountsAccess:
             connection.execute("SELECT 1")
 
     async def run(
-        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+        self, function: Callable[Concatenate[connect.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Call a function with a connection before its other arguments.
 

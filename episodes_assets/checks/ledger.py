@@ -12,16 +12,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from episodes_assets.checks.verdicts import (
-    HISTORY_DAYS,
-    LEAST_HISTORY,
-    NOT_ENOUGH,
-    Number,
-    Verdict,
-    count_is_usual,
-    repair_hint,
-    verdict_of_days,
-)
+from episodes_assets.checks import verdicts
 
 
 @dataclass(frozen=True)
@@ -120,10 +111,12 @@ def stalled_days(days: Sequence[OpenDay], now: dt.datetime, limit: dt.timedelta)
     return [day for day in days if day.is_stalled(now, limit)]
 
 
-def each_open_day_progresses(days: Sequence[OpenDay], now: dt.datetime, limit: dt.timedelta) -> Verdict:
+def each_open_day_progresses(
+    days: Sequence[OpenDay], now: dt.datetime, limit: dt.timedelta
+) -> verdicts.Verdict:
     """Whether no day with unfinished jobs is stalled; with the arguments of `stalled_days`."""
     stalled = stalled_days(days, now, limit)
-    return Verdict(
+    return verdicts.Verdict(
         EACH_OPEN_DAY_PROGRESSES,
         passed=not stalled,
         message="; ".join(day.describe() for day in stalled)
@@ -180,8 +173,8 @@ def usual_seconds(days: int, rows: int, history: Sequence[Planning]) -> float | 
     Returns:
         Seconds; None when fewer than `LEAST_HISTORY` steps cannot say.
     """
-    recent = history[:HISTORY_DAYS]
-    if len(recent) < LEAST_HISTORY:
+    recent = history[: verdicts.HISTORY_DAYS]
+    if len(recent) < verdicts.LEAST_HISTORY:
         return None
     return days * statistics.median(
         each.seconds / each.days * max(1.0, (rows / days) / max(each.rows / each.days, 1.0))
@@ -205,7 +198,7 @@ def describe_slow(limit: float, *, seconds: float, usual: float, is_running: boo
     )
 
 
-def planning_is_as_fast_as_usual(step: Planning, history: Sequence[Planning]) -> Verdict:
+def planning_is_as_fast_as_usual(step: Planning, history: Sequence[Planning]) -> verdicts.Verdict:
     """Whether a planning step took about what its history says; a warning if it was far slower.
 
     Args:
@@ -214,15 +207,19 @@ def planning_is_as_fast_as_usual(step: Planning, history: Sequence[Planning]) ->
     """
     usual = usual_seconds(step.days, step.rows, history)
     limit = slow_after(step.days, step.rows, history)
-    facts: dict[str, Number] = {"seconds": step.seconds, "days": step.days, "rows": step.rows}
+    facts: dict[str, verdicts.Number] = {"seconds": step.seconds, "days": step.days, "rows": step.rows}
     if usual is None or limit is None:
-        facts["history"] = NOT_ENOUGH
-        return Verdict(
-            PLANNING_IS_AS_FAST_AS_USUAL, passed=True, message=NOT_ENOUGH, facts=facts, is_error=False
+        facts["history"] = verdicts.NOT_ENOUGH
+        return verdicts.Verdict(
+            PLANNING_IS_AS_FAST_AS_USUAL,
+            passed=True,
+            message=verdicts.NOT_ENOUGH,
+            facts=facts,
+            is_error=False,
         )
     facts |= {"usual seconds": round(usual, 3), "slow after seconds": round(limit, 3)}
     is_slow = step.seconds > limit
-    return Verdict(
+    return verdicts.Verdict(
         PLANNING_IS_AS_FAST_AS_USUAL,
         passed=not is_slow,
         message=describe_slow(limit, seconds=step.seconds, usual=usual, is_running=False)
@@ -265,9 +262,9 @@ class LedgerDay:
         return not self.repeated and (self.stored, self.stored_checksum) == (self.due, self.checksum)
 
 
-def every_due_row_has_one_job(days: Sequence[LedgerDay]) -> Verdict:
+def every_due_row_has_one_job(days: Sequence[LedgerDay]) -> verdicts.Verdict:
     """Whether the jobs read back from the ledger are those that were planned."""
-    return verdict_of_days(
+    return verdicts.verdict_of_days(
         EVERY_DUE_ROW_HAS_ONE_JOB,
         [
             {
@@ -282,7 +279,7 @@ def every_due_row_has_one_job(days: Sequence[LedgerDay]) -> Verdict:
             if not each.is_exact
         ],
         fault="the ledger does not have exactly the jobs that are due",
-        hint=repair_hint("ledger", "queue"),
+        hint=verdicts.repair_hint("ledger", "queue"),
         facts={
             "due": sum(each.due for each in days),
             "in the ledger": sum(each.stored for each in days),
@@ -291,14 +288,14 @@ def every_due_row_has_one_job(days: Sequence[LedgerDay]) -> Verdict:
     )
 
 
-def job_count_is_usual(jobs: Mapping[dt.date, int], days: Sequence[dt.date]) -> Verdict:
+def job_count_is_usual(jobs: Mapping[dt.date, int], days: Sequence[dt.date]) -> verdicts.Verdict:
     """Whether each day has about as many jobs as those of the two weeks before it.
 
     Args:
         jobs: Jobs of the days, and of the days before them that are planned.
         days: The days to check, in order.
     """
-    return count_is_usual(
+    return verdicts.count_is_usual(
         JOB_COUNT_IS_USUAL,
         jobs,
         days,
@@ -345,9 +342,9 @@ class OutcomesDay:
         )
 
 
-def every_job_has_one_outcome(days: Sequence[OutcomesDay]) -> Verdict:
+def every_job_has_one_outcome(days: Sequence[OutcomesDay]) -> verdicts.Verdict:
     """Whether jobs = outcomes + waived jobs on each day, none twice, none of a superseded plan."""
-    return verdict_of_days(
+    return verdicts.verdict_of_days(
         EVERY_JOB_HAS_ONE_OUTCOME,
         [
             {
@@ -363,7 +360,7 @@ def every_job_has_one_outcome(days: Sequence[OutcomesDay]) -> Verdict:
             if not each.is_exact
         ],
         fault="jobs are not accounted for exactly once",
-        hint=repair_hint("ledger", "queue"),
+        hint=verdicts.repair_hint("ledger", "queue"),
         facts={
             "jobs": sum(each.jobs for each in days),
             "outcomes": sum(each.outcomes for each in days),

@@ -17,13 +17,7 @@ import typer
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
-from episodes_assets.cli.console import (
-    block,
-    err,
-    escaped,
-    install_exception_hooks,
-    keep_unconfigured_logs_to_one_line,
-)
+from episodes_assets.cli import console
 from episodes_assets.errors import EpisodesError
 from episodes_assets.private_files import make_folder, open_file, rotate_log
 from episodes_assets.settings import load_settings
@@ -192,8 +186,8 @@ def invoke() -> None:
     Raises:
         KeyboardInterrupt: If it was interrupted.
     """
-    install_exception_hooks()
-    keep_unconfigured_logs_to_one_line()
+    console.install_exception_hooks()
+    console.keep_unconfigured_logs_to_one_line()
     try:
         begin_apart(sys.argv[1:])
         app()
@@ -213,7 +207,7 @@ def invoke() -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    err.print(Text.assemble(("error:", "bold red"), f" {escaped(message)}"), soft_wrap=True)
+    console.err.print(Text.assemble(("error:", "bold red"), f" {console.escaped(message)}"), soft_wrap=True)
     sys.exit(1)
 
 
@@ -239,6 +233,6 @@ def keep_traceback(*, is_explained: bool = False) -> str:
     except (OSError, EpisodesError):
         if is_explained:
             return ""
-        err.print(block(text), soft_wrap=True)
+        console.err.print(console.block(text), soft_wrap=True)
         return "the traceback is above"
     return f"the traceback is in {folder / LOG}"

@@ -15,13 +15,8 @@ import typer
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from episodes_assets.cli import context
 from episodes_assets.cli.console import err, out
-from episodes_assets.cli.context import (
-    announce_open_hosts,
-    ready_databases,
-    refuse_writable_input,
-    require_reachable,
-)
 from episodes_assets.cli.execution import materialize_days
 from episodes_assets.cli.runs import AcceptLost, Workers, open_instance, run_config, worker_count
 from episodes_assets.cli.supervisor import temporary_workers
@@ -65,10 +60,10 @@ def correct(
     if not reason.strip():
         raise ReasonMissing("a correction needs a reason", "say what was wrong with the day's input")
     settings = load_settings()
-    dsns = ready_databases(settings)
-    announce_open_hosts(settings)
-    refuse_writable_input(settings, dsns)
-    require_reachable(dsns)
+    dsns = context.ready_databases(settings)
+    context.announce_open_hosts(settings)
+    context.refuse_writable_input(settings, dsns)
+    context.require_reachable(dsns)
     _require_computable(settings, dsns, first, _last_day_built_on(dsns, first))
     before = _published(dsns, first, first)
     with (
@@ -154,7 +149,7 @@ def history(day: Annotated[str, typer.Argument(help="The day, YYYY-MM-DD.")]) ->
     parsed = parse_day(day)
     require_standard_output()
     settings = load_settings()
-    dsns = ready_databases(settings)
+    dsns = context.ready_databases(settings)
     lake = open_lake(settings)
     drops = lake.complete_drops()
     with connect_to_read(dsns.require(Purpose.QUEUE), Database.QUEUE) as queue:

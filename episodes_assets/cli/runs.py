@@ -10,15 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from episodes_assets.cli import execution
+from episodes_assets.cli import context, execution
 from episodes_assets.cli.console import out
-from episodes_assets.cli.context import (
-    announce_open_hosts,
-    prepare_dagster_home,
-    ready_databases,
-    refuse_writable_input,
-    require_reachable,
-)
 from episodes_assets.cli.results import day_table, print_repairs
 from episodes_assets.cli.supervisor import temporary_workers
 from episodes_assets.days import days_between, parse_date, parse_day, parse_range
@@ -42,7 +35,7 @@ def open_instance(settings: Settings, dsns: Dsns) -> Iterator["dg.DagsterInstanc
     """
     with connect_to_write(dsns.require(Purpose.DAGSTER), Database.DAGSTER, settings.environment):
         pass
-    prepare_dagster_home(settings)
+    context.prepare_dagster_home(settings)
     import dagster as dg  # a second
 
     with dg.DagsterInstance.get() as instance:
@@ -252,10 +245,10 @@ def _materialize(
 ) -> None:
     start, end = (parse_day(first),) * 2 if first == last else parse_range(first, last)
     settings = load_settings()
-    dsns = ready_databases(settings)
-    announce_open_hosts(settings)
-    refuse_writable_input(settings, dsns)
-    require_reachable(dsns)
+    dsns = context.ready_databases(settings)
+    context.announce_open_hosts(settings)
+    context.refuse_writable_input(settings, dsns)
+    context.require_reachable(dsns)
     with (
         temporary_workers(settings, dsns, worker_count(workers, dsns)),
         open_instance(settings, dsns) as instance,

@@ -26,6 +26,7 @@ import yaml
 from rich.text import Text
 
 from episodes_assets.accounts.users import add_first_operator
+from episodes_assets.cli import supervisor
 from episodes_assets.cli.console import block, out
 from episodes_assets.cli.context import (
     announce_open_hosts,
@@ -35,16 +36,6 @@ from episodes_assets.cli.context import (
     refuse_writable_input,
 )
 from episodes_assets.cli.overview import ENDED, Overview, read_attention
-from episodes_assets.cli.supervisor import (
-    Child,
-    ProcessGroup,
-    Restarts,
-    episodes_argv,
-    log_files,
-    program,
-    worker_argv,
-    worker_environment,
-)
 from episodes_assets.dashboard.configuration import Configuration, read_configuration
 from episodes_assets.errors import ProcessFailed
 from episodes_assets.postgres import embedded
@@ -114,10 +105,10 @@ def _run(
     with (
         _stopped_by_signals(stopping),
         private_socket_path() as code_socket,
-        log_files(logs, names) as write,
+        supervisor.log_files(logs, names) as write,
         Overview(configuration.address, names, logs, write, is_verbose=is_verbose) as overview,
     ):
-        group = ProcessGroup(overview.take_line, die_with_us=True)
+        group = supervisor.ProcessGroup(overview.take_line, die_with_us=True)
         try:
             _start(
                 group, stopping, settings, dsns, folder, code_socket, configuration.port, workers, overview
@@ -174,7 +165,7 @@ def _show_first_operator(name: str, password: str) -> None:
 
 
 def _start(
-    group: ProcessGroup,
+    group: supervisor.ProcessGroup,
     stopping: threading.Event,
     settings: Settings,
     dsns: Dsns,
@@ -200,7 +191,7 @@ def _start(
     overview.change("code", "is starting")
     group.start(
         "code",
-        [*program("dagster"), "api", "grpc", "--module-name", "episodes_assets.definitions",
+        [*supervisor.program("dagster"), "api", "grpc", "--module-name", "episodes_assets.definitions",
          # Without it, modules of the current folder would come first.
          "--working-directory", str(PROJECT_FOLDER),
          "--socket", str(code_socket), "--location-name", "episodes_assets", *logging],
@@ -210,27 +201,29 @@ def _start(
     overview.change("code", RUNNING, GOOD)
     group.start(
         "daemon",
-        [*program("dagster-daemon"), "run", "--workspace", str(workspace), *logging],
+        [*supervisor.program("dagster-daemon"), "run", "--workspace", str(workspace), *logging],
         only_dagster,
     )
     overview.change("daemon", RUNNING, GOOD)
     group.start(
         "ui",
-        episodes_argv("webserver", "--workspace", str(workspace), "--host", LOOPBACK, "--port", str(port)),
+        supervisor.episodes_argv(
+            "webserver", "--workspace", str(workspace), "--host", LOOPBACK, "--port", str(port)
+        ),
         {**home, **dsns.environment(WEBSERVER)},
     )
     overview.change("ui", "is starting")
     for number in range(1, workers + 1):
         group.start(
             f"worker-{number}",
-            worker_argv(),
-            worker_environment(settings, dsns),
+            supervisor.worker_argv(),
+            supervisor.worker_environment(settings, dsns),
         )
         overview.change(f"worker-{number}", RUNNING, GOOD)
 
 
 def _wait_for_code(
-    group: ProcessGroup, code_socket: Path, stopping: threading.Event, overview: Overview
+    group: supervisor.ProcessGroup, code_socket: Path, stopping: threading.Event, overview: Overview
 ) -> None:
     """Wait until the code location answers: without it, daemon and UI would log long errors.
 
@@ -253,7 +246,7 @@ def _wait_for_code(
 
 
 def _watch(
-    group: ProcessGroup,
+    group: supervisor.ProcessGroup,
     stopping: threading.Event,
     ready: threading.Event,
     database: embedded.EmbeddedServer | None,
@@ -267,7 +260,7 @@ def _watch(
         ProcessFailed: If a process other than a worker ends before the system was ready.
         DatabaseUnreachable: If the PostgreSQL does not start again.
     """
-    restarts = Restarts(group)
+    restarts = supervisor.Restarts(group)
     while not stopping.wait(WATCH_SECONDS):
         if database is not None and database.ensure_running():
             overview.say("The embedded PostgreSQL had ended; it has been started again")
@@ -284,7 +277,7 @@ def _watch(
             overview.change(name, RUNNING, GOOD)
 
 
-def _explain_end(child: Child, overview: Overview) -> ProcessFailed:
+def _explain_end(child: supervisor.Child, overview: Overview) -> ProcessFailed:
     """The error for a process without which nothing goes on; the last that it has said is printed."""
     out.print(block(overview.last_lines(child.name)), soft_wrap=True)
     return ProcessFailed(

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 
 from episodes_assets.accounts.pool import AWAY, AccountsAccess, AccountsPool
 from episodes_assets.accounts.sessions import signing_key
+from episodes_assets.dashboard import middleware
 from episodes_assets.dashboard.auth import refusals
 from episodes_assets.dashboard.auth.gate import AuthGate, Routes
 from episodes_assets.dashboard.auth.login import OidcLogin, login_routes, logout_routes
@@ -32,12 +33,6 @@ from episodes_assets.dashboard.fleet import LIVE, fleet_routes
 from episodes_assets.dashboard.health import health_routes
 from episodes_assets.dashboard.metrics import Sources as MetricSources
 from episodes_assets.dashboard.metrics import SystemCollector
-from episodes_assets.dashboard.middleware import (
-    MetricsMiddleware,
-    NavigationStrip,
-    PolicyOfDagster,
-    SecurityHeaders,
-)
 from episodes_assets.dashboard.pages import STATIC
 from episodes_assets.dashboard.profiles import profile_routes
 from episodes_assets.dashboard.results import results_routes
@@ -93,7 +88,7 @@ def create_application(
             Route("/metrics", _show_metrics, methods=["GET"], name="metrics"),
             Mount(_STATIC_PATH, StaticFiles(directory=STATIC), name="dashboard-static"),
             *pages,
-            Mount("/", PolicyOfDagster(NavigationStrip(ui)), name="dagster"),
+            Mount("/", middleware.PolicyOfDagster(middleware.NavigationStrip(ui)), name="dagster"),
         ],
         middleware=[
             Middleware(
@@ -105,8 +100,8 @@ def create_application(
     )
     application.state.site = site
     # Outside of Starlette's own handling of errors, so that its answers count and have the headers too.
-    return MetricsMiddleware(
-        SecurityHeaders(application, is_secure=site.configuration.is_secure), site.metrics
+    return middleware.MetricsMiddleware(
+        middleware.SecurityHeaders(application, is_secure=site.configuration.is_secure), site.metrics
     )
 
 

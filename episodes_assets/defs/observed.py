@@ -17,14 +17,7 @@ from dagster._core.scheduler.instigation import InstigatorState, TickStatus
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from episodes_assets import failures
-from episodes_assets.alerts.conditions import (
-    FAILED_TICKS_OF_A_SENSOR,
-    FailedCheck,
-    FailedRun,
-    FailedTicks,
-    HeldDay,
-    Observed,
-)
+from episodes_assets.alerts import conditions
 from episodes_assets.checks.ledger import EACH_OPEN_DAY_PROGRESSES, stalled_days
 from episodes_assets.checks.results import YESTERDAY_IS_PUBLISHED
 from episodes_assets.defs.assets.published_results import check_freshness
@@ -54,7 +47,7 @@ def observe(
     results_database: ResultsDatabase,
     settings: Settings,
     now: dt.datetime,
-) -> Observed:
+) -> conditions.Observed:
     """What is observed of all but the daemon: the web server watches that.
 
     Args:
@@ -67,12 +60,16 @@ def observe(
     """
     not_published, results_away = _look_at_results(results_database, settings, now)
     failed, are_all = failed_runs(instance, now)
-    return Observed(
+    return conditions.Observed(
         failed_runs=failed,
         failed_runs_are_all=are_all,
         failed_checks=failed_checks(instance, checks),
         stalled=stalled(queue, settings, now),
-        held=[HeldDay(day.day, day.held) for day in read_progress(queue) if day.held and not day.is_open],
+        held=[
+            conditions.HeldDay(day.day, day.held)
+            for day in read_progress(queue)
+            if day.held and not day.is_open
+        ],
         not_published=not_published,
         failed_ticks=failed_ticks(instance, now),
         results_away=results_away,
@@ -98,7 +95,7 @@ def _look_at_results(
     return "" if verdict.passed else verdict.message, ""
 
 
-def failed_runs(instance: dg.DagsterInstance, now: dt.datetime) -> tuple[list[FailedRun], bool]:
+def failed_runs(instance: dg.DagsterInstance, now: dt.datetime) -> tuple[list[conditions.FailedRun], bool]:
     """Runs that failed within `FAILED_WITHIN` and whose work no later run has done, the newest first.
 
     The work of a run is its days; of one without days, its job.
@@ -152,9 +149,9 @@ def _work_of(run: dg.DagsterRun) -> Sequence[dt.date | str]:
     return days_of_run(run) or [run.job_name]
 
 
-def _describe(instance: dg.DagsterInstance, run: dg.DagsterRun) -> FailedRun:
+def _describe(instance: dg.DagsterInstance, run: dg.DagsterRun) -> conditions.FailedRun:
     cause, message = _root_cause(instance, run.run_id)
-    return FailedRun(run.run_id, run.job_name, days_of_run(run), cause, message)
+    return conditions.FailedRun(run.run_id, run.job_name, days_of_run(run), cause, message)
 
 
 def _root_cause(instance: dg.DagsterInstance, run_id: str) -> tuple[str, str]:
@@ -181,7 +178,9 @@ def _root_cause(instance: dg.DagsterInstance, run_id: str) -> tuple[str, str]:
     return "run failure", "it ended without a reason on record; its process may have been killed"
 
 
-def failed_checks(instance: dg.DagsterInstance, checks: Collection[dg.AssetCheckKey]) -> list[FailedCheck]:
+def failed_checks(
+    instance: dg.DagsterInstance, checks: Collection[dg.AssetCheckKey]
+) -> list[conditions.FailedCheck]:
     """The asset checks whose newest evaluation failed, by name."""
     wanted = [key for key in checks if key.name not in _OBSERVED_OTHERWISE]
     # One statement for each: all together would read all evaluations of years.
@@ -200,7 +199,7 @@ def failed_checks(instance: dg.DagsterInstance, checks: Collection[dg.AssetCheck
             if record.status is AssetCheckExecutionRecordStatus.FAILED and event is not None:
                 evaluation = event.asset_check_evaluation_data
                 found.append(
-                    FailedCheck(
+                    conditions.FailedCheck(
                         asset=key.asset_key.to_user_string(),
                         check=key.name,
                         is_error=evaluation.severity is dg.AssetCheckSeverity.ERROR,
@@ -210,7 +209,7 @@ def failed_checks(instance: dg.DagsterInstance, checks: Collection[dg.AssetCheck
     return found
 
 
-def failed_ticks(instance: dg.DagsterInstance, now: dt.datetime) -> list[FailedTicks]:
+def failed_ticks(instance: dg.DagsterInstance, now: dt.datetime) -> list[conditions.FailedTicks]:
     """The sensors and schedules that are switched on and whose newest tick failed.
 
     Ticks of more than `TICKS_WITHIN` ago, of a schedule `SCHEDULED_WITHIN`, are not looked at: a sensor of
@@ -223,7 +222,7 @@ def failed_ticks(instance: dg.DagsterInstance, now: dt.datetime) -> list[FailedT
             state.instigator_origin_id,
             state.selector_id,
             after=(now - (SCHEDULED_WITHIN if is_schedule else TICKS_WITHIN)).timestamp(),
-            limit=FAILED_TICKS_OF_A_SENSOR,
+            limit=conditions.FAILED_TICKS_OF_A_SENSOR,
             statuses=[TickStatus.SUCCESS, TickStatus.SKIPPED, TickStatus.FAILURE],
         )
         errors = []
@@ -235,7 +234,9 @@ def failed_ticks(instance: dg.DagsterInstance, now: dt.datetime) -> list[FailedT
             known = failures.explain_recorded(errors[0]) if errors[0] else None
             defect = failures.name_recorded_defect(errors[0]) if errors[0] else "without an error on record"
             found.append(
-                FailedTicks(state.instigator_name, is_schedule, len(errors), str(known) if known else defect)
+                conditions.FailedTicks(
+                    state.instigator_name, is_schedule, len(errors), str(known) if known else defect
+                )
             )
     return found
 

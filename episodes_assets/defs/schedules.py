@@ -10,13 +10,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from episodes_assets.days import ONE_DAY
-from episodes_assets.defs.decisions import (
-    DAYS_PLANNED_AT_ONCE,
-    days_to_plan,
-    days_without_plan,
-    newest_day_to_plan,
-    why_not_planned,
-)
+from episodes_assets.defs import decisions
 from episodes_assets.defs.jobs import plan_day, prune_message_log
 from episodes_assets.defs.resources import InputDatabase, Lake, QueueDatabase, ResultsDatabase
 from episodes_assets.defs.runs import RANGE_END, RANGE_START, days_in_flight, failed_plannings
@@ -32,8 +26,8 @@ from episodes_assets.results import state
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.STOPPED,
     description="Every five minutes, plans the days that ended an hour ago or longer and are not planned, in "
-    f"order, up to {DAYS_PLANNED_AT_ONCE} in one run, as far as their drops are there: at 01:00 UTC, the day "
-    "that has just ended, and with it all that were missed before. Off by default.",
+    f"order, up to {decisions.DAYS_PLANNED_AT_ONCE} in one run, as far as their drops are there: at 01:00 "
+    "UTC, the day that has just ended, and with it all that were missed before. Off by default.",
 )
 def daily_plan(
     context: dg.ScheduleEvaluationContext,
@@ -47,7 +41,7 @@ def daily_plan(
     Level-triggered: it is decided from the databases' state, and not from earlier ticks.
     """
     now = dt.datetime.now(dt.UTC)
-    newest = newest_day_to_plan(context.scheduled_execution_time)
+    newest = decisions.newest_day_to_plan(context.scheduled_execution_time)
     try:
         wanted = _days_without_plan(newest, queue_database, results_database)
         if not wanted:
@@ -56,13 +50,13 @@ def daily_plan(
         with_input |= days_with_drop(input_database.dsn, [day for day in wanted if day not in with_input])
         in_flight = days_in_flight(context.instance, now)
         failures = failed_plannings(context.instance, wanted, in_flight)
-        days = days_to_plan(wanted, with_input, in_flight, failures, now)
+        days = decisions.days_to_plan(wanted, with_input, in_flight, failures, now)
         waiting = wanted[len(days) :]
         reason = ""
         if waiting:
             has_input = waiting[0] in with_input
             missing = "" if has_input else drop_not_arrived(input_database.dsn, waiting[0]).what
-            reason = why_not_planned(waiting[0], missing, in_flight, failures)
+            reason = decisions.why_not_planned(waiting[0], missing, in_flight, failures)
     except EpisodesError as error:
         return dg.SkipReason(str(error))
     if waiting[1:]:
@@ -93,9 +87,9 @@ def _days_without_plan(
         while tracked and tracked.origin != "import" and tracked.day not in planned:
             unplanned.append(tracked.day)
             tracked = state.read_day(results, tracked.day - ONE_DAY)
-            if len(unplanned) == DAYS_PLANNED_AT_ONCE:
+            if len(unplanned) == decisions.DAYS_PLANNED_AT_ONCE:
                 break
-        wanted = days_without_plan(newest, latest.day if latest else None, unplanned)
+        wanted = decisions.days_without_plan(newest, latest.day if latest else None, unplanned)
         if wanted:
             state.state_before(results, wanted[0])
     return wanted

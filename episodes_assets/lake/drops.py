@@ -37,18 +37,8 @@ import pyarrow.parquet as pq
 
 from episodes_assets.checks.consistency import DayDrops
 from episodes_assets.errors import DropMissing, LakeDamaged, LakeMissing
+from episodes_assets.lake import drop_record
 from episodes_assets.lake.day_file import DayWriter, LakeFile
-from episodes_assets.lake.drop_record import (
-    EPISODES,
-    QUARANTINE,
-    RECORD,
-    RECORDS,
-    VIEWED_EPISODES,
-    Drop,
-    drops_of,
-    from_record,
-    to_record,
-)
 from episodes_assets.lake.files import DAMAGED_HINT
 from episodes_assets.lake.tables import LakeTable
 from episodes_assets.planning.drop import (
@@ -97,7 +87,7 @@ class DropWriter:
         self.quarantine.write_group(to_table(validated.quarantined, QUARANTINED))
         self._reasons.update(validated.reasons)
 
-    def finish(self, viewed: npt.NDArray[np.int64], rows_read: int) -> Drop:
+    def finish(self, viewed: npt.NDArray[np.int64], rows_read: int) -> drop_record.Drop:
         """Finish the files; they become the day's files by `Drops.commit`.
 
         Args:
@@ -126,7 +116,7 @@ class DropWriter:
 
     def finish_as(
         self, known: Mapping[str, Any], quarantine: LakeFile, viewed: LakeFile | None = None
-    ) -> Drop:
+    ) -> drop_record.Drop:
         """Finish the file of accepted rows with a record that is known already.
 
         Args:
@@ -136,8 +126,8 @@ class DropWriter:
         """
         files = {"quarantine": quarantine.to_record(), "viewed": viewed and viewed.to_record()}
         record = {**known, **files}
-        self.episodes.describe({RECORD: json.dumps(record)})
-        return from_record(self._day, record, self.episodes.finish())
+        self.episodes.describe({drop_record.RECORD: json.dumps(record)})
+        return drop_record.from_record(self._day, record, self.episodes.finish())
 
 
 class Drops:
@@ -151,10 +141,10 @@ class Drops:
 
     def __init__(self, lake_url: str) -> None:
         self.lake_url = lake_url
-        self.episodes = LakeTable(lake_url, EPISODES)
-        self.quarantine = LakeTable(lake_url, QUARANTINE)
-        self.viewed = LakeTable(lake_url, VIEWED_EPISODES)
-        self._cache: dict[LakeFile, Drop] = {}
+        self.episodes = LakeTable(lake_url, drop_record.EPISODES)
+        self.quarantine = LakeTable(lake_url, drop_record.QUARANTINE)
+        self.viewed = LakeTable(lake_url, drop_record.VIEWED_EPISODES)
+        self._cache: dict[LakeFile, drop_record.Drop] = {}
 
     @property
     def shown(self) -> str:
@@ -171,7 +161,7 @@ class Drops:
         newest = self.episodes.newest()
         return list(newest.files) if newest else []
 
-    def find(self, day: dt.date) -> Drop | None:
+    def find(self, day: dt.date) -> drop_record.Drop | None:
         """The day's drop, or None.
 
         Raises:
@@ -180,7 +170,7 @@ class Drops:
         """
         return self.find_all([day]).get(day)
 
-    def find_all(self, days: Collection[dt.date]) -> dict[dt.date, Drop]:
+    def find_all(self, days: Collection[dt.date]) -> dict[dt.date, drop_record.Drop]:
         """The drops of those of some days that have one; raises as `find`."""
         newest = self.episodes.newest()
         files = [newest.files[day] for day in days if day in newest.files] if newest else []
@@ -189,12 +179,12 @@ class Drops:
                 self._cache.update(zip(unread, pool.map(self.read_record, unread), strict=True))
         return {file.day: self._cache[file] for file in files}
 
-    def require(self, day: dt.date) -> Drop:
+    def require(self, day: dt.date) -> drop_record.Drop:
         """The day's drop; raises as `require_all`."""
         (drop,) = self.require_all([day])
         return drop
 
-    def require_all(self, days: Sequence[dt.date]) -> list[Drop]:
+    def require_all(self, days: Sequence[dt.date]) -> list[drop_record.Drop]:
         """The drops of some days, in their order.
 
         Raises:
@@ -210,19 +200,19 @@ class Drops:
                 )
         return [found[day] for day in days]
 
-    def history(self) -> list[Drop]:
+    def history(self) -> list[drop_record.Drop]:
         """All drops that were ever committed, in the order of their commits.
 
         Their files may be gone: `episodes lake vacuum` removes those that nothing names.
         """
-        return [drop for commit in self.episodes.commits() for drop in drops_of(commit)]
+        return [drop for commit in self.episodes.commits() for drop in drop_record.drops_of(commit)]
 
-    def versions(self, day: dt.date) -> list[Drop]:
+    def versions(self, day: dt.date) -> list[drop_record.Drop]:
         """All drops that were ever committed for the day, each once, in the order of their latest commits.
 
         `find` returns the current one.
         """
-        found: dict[str, Drop] = {}
+        found: dict[str, drop_record.Drop] = {}
         for drop in self.history():
             if drop.day == day:
                 found.pop(drop.snapshot_id, None)
@@ -252,7 +242,7 @@ class Drops:
         current = {day: ids.get(files[day]) for day in named if day in files}
         return {day: DayDrops(current.get(day), existing[day]) for day in named}
 
-    def count_rows(self, drops: Sequence[Drop]) -> list[tuple[int, int]]:
+    def count_rows(self, drops: Sequence[drop_record.Drop]) -> list[tuple[int, int]]:
         """The accepted and the refused rows in the files of some drops, by the files' own footers.
 
         Raises:
@@ -260,7 +250,7 @@ class Drops:
             SystemFailure: If the lake cannot be reached.
         """
 
-        def count(drop: Drop) -> tuple[int, int]:
+        def count(drop: drop_record.Drop) -> tuple[int, int]:
             with (
                 self.episodes.open(drop.episodes) as episodes,
                 self.quarantine.open(drop.quarantine) as quarantine,
@@ -287,7 +277,7 @@ class Drops:
         ):
             yield DropWriter(day, reason, episodes, quarantine)
 
-    def commit(self, drops: Sequence[Drop], environment: str) -> None:
+    def commit(self, drops: Sequence[drop_record.Drop], environment: str) -> None:
         """Make drops the current ones of their days, which are distinct: their accepted rows last.
 
         Raises:
@@ -303,7 +293,7 @@ class Drops:
         refused = [drop.quarantine for drop in drops]
         self.quarantine.commit(QUARANTINED, lambda _: refused, environment=environment, facts={})
         accepted = [drop.episodes for drop in drops]
-        facts = {RECORDS: json.dumps([to_record(drop) for drop in drops])}
+        facts = {drop_record.RECORDS: json.dumps([drop_record.to_record(drop) for drop in drops])}
         self.episodes.commit(ACCEPTED, lambda _: accepted, environment=environment, facts=facts)
         self._cache.update({drop.episodes: drop for drop in drops})
         self.settle([drop.day for drop in drops], environment)
@@ -322,7 +312,7 @@ class Drops:
         if missing_files(newest.files if newest else {}):
             self.quarantine.commit(QUARANTINED, missing_files, environment=environment, facts={})
 
-    def read_drop(self, drop: Drop, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+    def read_drop(self, drop: drop_record.Drop, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
         """The accepted rows in parts, ordered by epid, every episode in one part.
 
         Args:
@@ -345,7 +335,7 @@ class Drops:
             for part in whole_episodes(batches, DROP_PART_ROWS) if file.metadata.num_rows else [empty]:
                 yield to_frame(part).astype(exact)
 
-    def read_titles(self, drop: Drop, epids: npt.NDArray[np.int64]) -> pa.Table:
+    def read_titles(self, drop: drop_record.Drop, epids: npt.NDArray[np.int64]) -> pa.Table:
         """What the accepted rows of some episodes call them.
 
         Args:
@@ -371,7 +361,7 @@ class Drops:
         found = pa.concat_tables(parts)
         return found.filter(pa.array(np.diff(found["epid"].to_numpy(), prepend=-1) != 0))
 
-    def read_quarantine(self, drop: Drop) -> pd.DataFrame:
+    def read_quarantine(self, drop: drop_record.Drop) -> pd.DataFrame:
         """The refused rows with their `reasons`, and `as_found`: what could not be read, as JSON.
 
         Raises:
@@ -383,7 +373,7 @@ class Drops:
         rows = to_frame(table.select(SCHEMA.names))
         return rows.assign(**{name: table[name].to_pandas() for name in ("reasons", AS_FOUND)})
 
-    def first_refused(self, drop: Drop, limit: int) -> list[tuple[int, str]]:
+    def first_refused(self, drop: drop_record.Drop, limit: int) -> list[tuple[int, str]]:
         """The first refused rows by epid: their epids, and the rules that they broke.
 
         Args:
@@ -399,7 +389,7 @@ class Drops:
         rows = first.to_pylist() if first is not None else []
         return [(row["epid"], row["reasons"]) for row in rows if row["epid"] is not None]
 
-    def read_viewed(self, drop: Drop) -> npt.NDArray[np.int64]:
+    def read_viewed(self, drop: drop_record.Drop) -> npt.NDArray[np.int64]:
         """The ascending epids viewed on the day, by what a release before the lake had recorded.
 
         Raises:
@@ -421,7 +411,7 @@ class Drops:
         for table in self.tables:
             table.verify_environment(environment)
 
-    def read_record(self, file: LakeFile) -> Drop:
+    def read_record(self, file: LakeFile) -> drop_record.Drop:
         """The drop whose accepted rows are in a file, as the file itself says it.
 
         Raises:
@@ -429,9 +419,9 @@ class Drops:
             SystemFailure: If the lake cannot be reached.
         """
         with self.episodes.open(file) as opened:
-            found = (opened.metadata.metadata or {}).get(RECORD.encode())
+            found = (opened.metadata.metadata or {}).get(drop_record.RECORD.encode())
         try:
-            return from_record(file.day, json.loads(found or ""), file)
+            return drop_record.from_record(file.day, json.loads(found or ""), file)
         except (ValueError, TypeError, KeyError) as error:
             path = f"{self.episodes.shown}/{file.path}"
             raise LakeDamaged(f"{path} does not say what it was taken from", DAMAGED_HINT) from error

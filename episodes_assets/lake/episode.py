@@ -19,14 +19,7 @@ import pyarrow.parquet as pq
 
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import EpisodesError
-from episodes_assets.explanation.records import (
-    LOOKED_BACK_DAYS,
-    CatalogueRow,
-    DayOfDrops,
-    DropRecord,
-    RefusedRow,
-    Unknown,
-)
+from episodes_assets.explanation import records
 from episodes_assets.lake.day_file import LakeFile
 from episodes_assets.lake.drop_record import EPISODES, QUARANTINE, VIEWED_EPISODES, Drop, drops_of
 from episodes_assets.lake.tables import LakeTable
@@ -57,7 +50,7 @@ class EpisodeInLake:
         self._viewings = LakeTable(lake_url, VIEWINGS)
         self._drops: Mapping[str, Drop] = {}
 
-    def read_drops(self, day: dt.date, snapshot_id: str | None) -> DayOfDrops:
+    def read_drops(self, day: dt.date, snapshot_id: str | None) -> records.DayOfDrops:
         """The day's drops, and the episode's rows in one of them.
 
         What cannot be read is `Unknown`, whatever keeps it from being read.
@@ -74,47 +67,49 @@ class EpisodeInLake:
                 for drop in drops_of(commit, day)
             ]
         except EpisodesError as error:
-            return DayOfDrops(Unknown(error.what))
+            return records.DayOfDrops(records.Unknown(error.what))
         current = newest.files.get(day) if newest else None
         found = {drop.snapshot_id: _describe(drop, version) for version, drop in taken}
         self._drops = {drop.snapshot_id: drop for _, drop in taken}
         now = next((drop.snapshot_id for _, drop in taken if drop.episodes == current), None)
         wanted = snapshot_id or now
         if wanted is None:
-            return DayOfDrops(None)
+            return records.DayOfDrops(None)
         if wanted not in found:
-            return DayOfDrops(Unknown(f"the lake has no drop {wanted} of {day}"))
+            return records.DayOfDrops(records.Unknown(f"the lake has no drop {wanted} of {day}"))
         used = self._with_rows(found[wanted], self._drops[wanted])
-        is_there = isinstance(used.accepted, Unknown) or used.accepted or used.refused
-        return DayOfDrops(
+        is_there = isinstance(used.accepted, records.Unknown) or used.accepted or used.refused
+        return records.DayOfDrops(
             used, found.get(now) if now else None, None if is_there else self._last_seen(newest, day)
         )
 
-    def _with_rows(self, record: DropRecord, drop: Drop) -> DropRecord:
-        accepted: Sequence[CatalogueRow] | Unknown
-        refused: Sequence[RefusedRow] | Unknown
+    def _with_rows(self, record: records.DropRecord, drop: Drop) -> records.DropRecord:
+        accepted: Sequence[records.CatalogueRow] | records.Unknown
+        refused: Sequence[records.RefusedRow] | records.Unknown
         try:
             accepted = [
                 _row(each) for each in _rows_of(self._episodes, drop.episodes, self._epid, [*_ROW, "epid"])
             ]
         except EpisodesError as error:
-            accepted = Unknown(error.what)
+            accepted = records.Unknown(error.what)
         try:
             refused = list(self._refused(drop.quarantine))
         except EpisodesError as error:
-            refused = Unknown(error.what)
-        return DropRecord(**{**vars(record), "accepted": accepted, "refused": refused})
+            refused = records.Unknown(error.what)
+        return records.DropRecord(**{**vars(record), "accepted": accepted, "refused": refused})
 
-    def _refused(self, file: LakeFile) -> Iterator[RefusedRow]:
+    def _refused(self, file: LakeFile) -> Iterator[records.RefusedRow]:
         if not file.rows:
             return
         for said in _rows_of(self._quarantine, file, self._epid, _REFUSED):
-            yield RefusedRow(_row(said), _rules(said["reasons"]), said["as_found"] or "")
+            yield records.RefusedRow(_row(said), _rules(said["reasons"]), said["as_found"] or "")
         uncertain = 0
         for said in self._unreadable(file):
             if uncertain < _MOST_UNCERTAIN and _may_be(said["as_found"], self._epid):
                 uncertain += 1
-                yield RefusedRow(_row(said), _rules(said["reasons"]), said["as_found"], is_certain=False)
+                yield records.RefusedRow(
+                    _row(said), _rules(said["reasons"]), said["as_found"], is_certain=False
+                )
 
     def _unreadable(self, file: LakeFile) -> list[dict[str, Any]]:
         """Refused rows whose epid could not be read, in whose place something with its digits stands."""
@@ -129,7 +124,7 @@ class EpisodeInLake:
 
     def _last_seen(self, newest: TableVersion | None, day: dt.date) -> dt.date | None:
         """The last of the days just before whose drop, as it is now, has the episode."""
-        for number in range(1, LOOKED_BACK_DAYS + 1):
+        for number in range(1, records.LOOKED_BACK_DAYS + 1):
             before = day - number * ONE_DAY
             if newest is None or before not in newest.files:
                 continue
@@ -140,21 +135,21 @@ class EpisodeInLake:
                 continue
         return None
 
-    def was_listed_as_viewed(self, snapshot_id: str | None) -> bool | Unknown:
+    def was_listed_as_viewed(self, snapshot_id: str | None) -> bool | records.Unknown:
         """Whether a release before the lake recorded it as viewed, with a drop that was read before."""
         drop = self._drops.get(snapshot_id or "")
         if drop is None or drop.viewed is None:
-            return Unknown(
+            return records.Unknown(
                 "it names no version of the lake's viewings, and there is no list of what was viewed"
             )
         try:
             return bool(_rows_of(self._viewed, drop.viewed, self._epid, ["epid"]))
         except EpisodesError as error:
-            return Unknown(error.what)
+            return records.Unknown(error.what)
 
     def count_viewings(
         self, pinned: PinnedVersion, first: dt.date, last: dt.date
-    ) -> Mapping[dt.date, int] | Unknown:
+    ) -> Mapping[dt.date, int] | records.Unknown:
         """The episode's viewings by day; days without any are left out.
 
         Args:
@@ -169,17 +164,17 @@ class EpisodeInLake:
         try:
             version = self._viewings.at(*pinned, by="the plan")
             if last not in version.files:
-                return Unknown(f"the lake has no viewings of {last} in version {version.number}")
+                return records.Unknown(f"the lake has no viewings of {last} in version {version.number}")
             files = version.between(first, last)
             with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
                 found = dict(zip((file.day for file in files), pool.map(count, files), strict=True))
         except EpisodesError as error:
-            return Unknown(error.what)
+            return records.Unknown(error.what)
         return {day: rows for day, rows in found.items() if rows}
 
 
-def _describe(drop: Drop, version: int) -> DropRecord:
-    return DropRecord(
+def _describe(drop: Drop, version: int) -> records.DropRecord:
+    return records.DropRecord(
         snapshot_id=drop.snapshot_id,
         version=version,
         taken_at=dt.datetime.fromisoformat(drop.taken_at),
@@ -189,8 +184,8 @@ def _describe(drop: Drop, version: int) -> DropRecord:
     )
 
 
-def _row(said: Mapping[str, Any]) -> CatalogueRow:
-    return CatalogueRow(**{name: said[name] for name in _ROW})
+def _row(said: Mapping[str, Any]) -> records.CatalogueRow:
+    return records.CatalogueRow(**{name: said[name] for name in _ROW})
 
 
 def _rules(reasons: str) -> tuple[str, ...]:

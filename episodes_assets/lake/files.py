@@ -27,14 +27,7 @@ from deltalake.exceptions import DeltaError
 
 from episodes_assets import failures
 from episodes_assets.errors import BadSetting, EpisodesError, HostUnreachable, LakeDamaged
-from episodes_assets.lake.day_file import (
-    CheckedFile,
-    DayWriter,
-    LakeFile,
-    digest_of_footer,
-    read_footer,
-    sync,
-)
+from episodes_assets.lake import day_file
 from episodes_assets.postgres import hosts
 from episodes_assets.private_files import make_folder, private_opener
 
@@ -103,7 +96,7 @@ class TableFiles:
     @contextmanager
     def writer(
         self, day: dt.date, schema: pa.Schema, encodings: Mapping[str, str] | None = None
-    ) -> Iterator[DayWriter]:
+    ) -> Iterator[day_file.DayWriter]:
         """Write a day's file; what a failure leaves of it is removed, and no reader ever sees it.
 
         Args:
@@ -118,7 +111,7 @@ class TableFiles:
             # In the table's folder, to be renamed (atomic); for an object store elsewhere, to be uploaded.
             folder = make_folder(self._folder / f"day={day}") if self._folder else Path(elsewhere)
             part = folder / f"{uuid.uuid4().hex}{_PART}"
-            writer = DayWriter(day, part, schema, encodings or {}, self._put)
+            writer = day_file.DayWriter(day, part, schema, encodings or {}, self._put)
             try:
                 yield writer
             finally:
@@ -134,14 +127,14 @@ class TableFiles:
             is_there = target.exists()
             part.replace(target)
             if is_there:  # an older version may name it already; other files are synced before their commit
-                sync(target, target.parent)
+                day_file.sync(target, target.parent)
             return
         # Also if it is there: it may be cut, and vacuum compares the time at which it was written.
         with part.open("rb") as source, self._filesystem.open_output_stream(path) as stream:
             while block := source.read(1 << 23):
                 stream.write(block)
 
-    def adopt(self, source: Path, file: LakeFile) -> None:
+    def adopt(self, source: Path, file: day_file.LakeFile) -> None:
         """Put a copy of a file into its place that was written for another lake; no day's yet.
 
         Raises:
@@ -163,13 +156,13 @@ class TableFiles:
             finally:
                 part.unlink(missing_ok=True)
 
-    def _sync(self, folder: Path, files: Collection[LakeFile]) -> None:
+    def _sync(self, folder: Path, files: Collection[day_file.LakeFile]) -> None:
         """Flush files to disk, many at once."""
         paths = [folder / each.path for each in files]
         with ThreadPoolExecutor(_SYNCED_AT_ONCE) as pool:
-            list(pool.map(sync, paths))
-            list(pool.map(sync, {path.parent for path in paths}))
-        sync(folder)
+            list(pool.map(day_file.sync, paths))
+            list(pool.map(day_file.sync, {path.parent for path in paths}))
+        day_file.sync(folder)
 
     @contextmanager
     def _private(self) -> Iterator[None]:
@@ -185,7 +178,9 @@ class TableFiles:
                 os.umask(before)
 
     @contextmanager
-    def open(self, file: LakeFile, metadata: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:
+    def open(
+        self, file: day_file.LakeFile, metadata: pq.FileMetaData | None = None
+    ) -> Iterator[pq.ParquetFile]:
         """A day's file, whose footer and pages are checked against their checksums as they are read.
 
         Args:
@@ -202,7 +197,7 @@ class TableFiles:
                 if info.size != file.size:
                     said = "is gone" if info.type == pafs.FileType.NotFound else "was cut or changed"
                     raise LakeDamaged(f"{self.shown}/{file.path} {said}", DAMAGED_HINT)
-                with CheckedFile(
+                with day_file.CheckedFile(
                     file.path,
                     metadata=metadata or self._read_metadata(file),
                     filesystem=self._filesystem,
@@ -215,14 +210,14 @@ class TableFiles:
                     f"{self.shown}/{file.path} was changed ({failures.reason(error)})", DAMAGED_HINT
                 ) from error
 
-    def _read_metadata(self, file: LakeFile) -> pq.FileMetaData:
+    def _read_metadata(self, file: day_file.LakeFile) -> pq.FileMetaData:
         with self._filesystem.open_input_file(file.path) as opened:
-            footer = read_footer(opened, file.size)
-        if file.footer_digest and digest_of_footer(footer) != file.footer_digest:
+            footer = day_file.read_footer(opened, file.size)
+        if file.footer_digest and day_file.digest_of_footer(footer) != file.footer_digest:
             raise LakeDamaged(f"{self.shown}/{file.path} was changed (its footer differs)", DAMAGED_HINT)
         return pq.read_metadata(pa.BufferReader(footer))
 
-    def schema_of_file(self, file: LakeFile) -> pa.Schema:
+    def schema_of_file(self, file: day_file.LakeFile) -> pa.Schema:
         """The columns of a day's file.
 
         Raises:
@@ -232,7 +227,7 @@ class TableFiles:
         with self.open(file) as opened:
             return opened.schema_arrow
 
-    def is_whole(self, file: LakeFile) -> bool:
+    def is_whole(self, file: day_file.LakeFile) -> bool:
         """Whether a file's bytes are those that were written.
 
         Raises:
@@ -250,7 +245,7 @@ class TableFiles:
                     digest.update(block)
             return digest.hexdigest().startswith(file.digest)
 
-    def present(self, files: Sequence[LakeFile]) -> list[bool]:
+    def present(self, files: Sequence[day_file.LakeFile]) -> list[bool]:
         """Which of some files exist with their size."""
         with self._explaining_errors():
             found = self._filesystem.get_file_info([file.path for file in files])
@@ -277,7 +272,7 @@ class TableFiles:
             )
 
     @contextmanager
-    def _explaining_errors(self, file: LakeFile | None = None) -> Iterator[None]:
+    def _explaining_errors(self, file: day_file.LakeFile | None = None) -> Iterator[None]:
         """Turn errors of Delta, Arrow and the object store into ours."""
         where = f"{self.shown}/{file.path}" if file else self.shown
         try:

@@ -33,17 +33,9 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction
 
 from episodes_assets.errors import LakeDamaged, LakeMissing, LakeOvertaken, LakeReplaced, WrongEnvironment
+from episodes_assets.lake import versions
 from episodes_assets.lake.day_file import LakeFile, sync
 from episodes_assets.lake.files import DAMAGED_HINT, TableFiles
-from episodes_assets.lake.versions import (
-    COVERED,
-    DAYS,
-    DIGEST,
-    Commit,
-    TableVersion,
-    covered_from_text,
-    read_commit,
-)
 from episodes_assets.private_files import make_folder
 
 _MOST_COMMITS = 20
@@ -65,7 +57,7 @@ class LakeTable(TableFiles):
         super().__init__(lake_url, name)
         self._table: DeltaTable | None = None
         self._seen = (-1, b"")
-        self._versions: dict[int, TableVersion] = {}
+        self._versions: dict[int, versions.TableVersion] = {}
 
     @cached_property
     def _options(self) -> dict[str, str] | None:
@@ -110,7 +102,7 @@ class LakeTable(TableFiles):
         """The SHA-256 of the log's entry of a commit."""
         return hashlib.sha256(self._read_entry(number) or b"").digest()
 
-    def newest(self) -> TableVersion | None:
+    def newest(self) -> versions.TableVersion | None:
         """The newest version; None when the table was never written to.
 
         Raises:
@@ -121,7 +113,7 @@ class LakeTable(TableFiles):
             table = self._find()
             return None if table is None else self._describe(table)
 
-    def at(self, version: int, digest: str | None = None, by: str = "") -> TableVersion:
+    def at(self, version: int, digest: str | None = None, by: str = "") -> versions.TableVersion:
         """A version that a plan or a publication has recorded.
 
         Args:
@@ -149,7 +141,7 @@ class LakeTable(TableFiles):
             )
         return found
 
-    def _open(self, version: int, by: str) -> TableVersion:
+    def _open(self, version: int, by: str) -> versions.TableVersion:
         with self._explaining_errors():
             try:
                 return self._describe(DeltaTable(self._place.uri, version, self._options))
@@ -164,7 +156,7 @@ class LakeTable(TableFiles):
                     "see that EPISODES_LAKE_URL names the lake that was written to, or restore it",
                 ) from error
 
-    def _describe(self, table: DeltaTable) -> TableVersion:
+    def _describe(self, table: DeltaTable) -> versions.TableVersion:
         number = table.version()
         if number not in self._versions:
             # `pa.table` would ask first whether it is of pandas, and load that.
@@ -173,11 +165,11 @@ class LakeTable(TableFiles):
             rows = sorted(zip(*(actions[name].to_pylist() for name in names), strict=True))
             self._require_sound(number, rows)
             columns = pa.schema(table.schema().to_arrow())
-            version = TableVersion(
+            version = versions.TableVersion(
                 number,
                 pa.schema([field for field in columns if field.name != "day"]),
                 {day: LakeFile(day, path, count, size) for day, path, count, size in rows},
-                covered_from_text(table.metadata().configuration.get(COVERED)),
+                versions.covered_from_text(table.metadata().configuration.get(versions.COVERED)),
             )
             if self._recorded_digest(number) not in (None, version.digest):
                 raise LakeDamaged(
@@ -201,11 +193,11 @@ class LakeTable(TableFiles):
         recorded, digest = {}, None
         for commit in self.commits(min(wanted)) if wanted else ():
             # One that put no file, such as a change of the stamp, has the content of the one before.
-            digest = commit.facts.get(DIGEST, None if commit.days is None else digest)
+            digest = commit.facts.get(versions.DIGEST, None if commit.days is None else digest)
             recorded[commit.number] = digest
         return {number: recorded.get(number) or self.at(number).digest for number in sorted(wanted)}
 
-    def commits(self, first: int = 0) -> list[Commit]:
+    def commits(self, first: int = 0) -> list[versions.Commit]:
         """The commits of the table's history from one version on, in order.
 
         Raises:
@@ -216,7 +208,7 @@ class LakeTable(TableFiles):
             table = self._find()
             limit = 0 if table is None else table.version() - first + 1
             found = table.history(limit) if table is not None and limit > 0 else []
-        return [read_commit(each) for each in sorted(found, key=lambda each: int(each["version"]))]
+        return [versions.read_commit(each) for each in sorted(found, key=lambda each: int(each["version"]))]
 
     def _recorded_digest(self, number: int) -> str | None:
         """The digest that the log's entry of a version records; None where it changed no file.
@@ -228,7 +220,7 @@ class LakeTable(TableFiles):
             return None
         actions = [json.loads(line) for line in entry.splitlines()]
         said = [action["commitInfo"] for action in actions if "commitInfo" in action]
-        return said[0].get(DIGEST) if said else ""
+        return said[0].get(versions.DIGEST) if said else ""
 
     def _require_sound(self, number: int, rows: Collection[tuple[Any, ...]]) -> None:
         """Refuse inconsistent entries of the log, which Delta does not check."""
@@ -334,7 +326,7 @@ class LakeTable(TableFiles):
         *,
         environment: str,
         facts: Mapping[str, str],
-    ) -> TableVersion:
+    ) -> versions.TableVersion:
         """Replace the files of some days in one commit, on top of what others have committed meanwhile.
 
         Args:
@@ -363,7 +355,10 @@ class LakeTable(TableFiles):
                     return newest
                 try:
                     after = replace(newest, files={**newest.files, **{each.day: each for each in files}})
-                    own = {DIGEST: after.digest, DAYS: " ".join(str(each.day) for each in files)}
+                    own = {
+                        versions.DIGEST: after.digest,
+                        versions.DAYS: " ".join(str(each.day) for each in files),
+                    }
                     self._commit(table, newest.schema, files, {**facts, **own})
                 except CommitFailedError:
                     if self._load().version() == newest.number:  # no race: it cannot be written

@@ -22,38 +22,28 @@ from episodes_assets.checks.results import Rows
 from episodes_assets.errors import DayIncomplete, ManifestDamaged, OutcomesChanged
 from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.viewings import Viewings
+from episodes_assets.ledger import verify
 from episodes_assets.ledger.held import read_left_out
 from episodes_assets.ledger.plans import require_plan
-from episodes_assets.ledger.verify import (
-    PUBLISHED_COLUMNS,
-    copy_lines,
-    one_snapshot,
-    read_algorithm_versions,
-    read_lines,
-    stream_outcomes,
-)
 from episodes_assets.postgres import locks
 from episodes_assets.postgres.connect import Connection
+from episodes_assets.results import publications
 from episodes_assets.results.provenance import Provenance
-from episodes_assets.results.publications import (
-    COLUMNS,
-    NAMES,
-    Publication,
-    PublishedDay,
-    find_day,
-    find_last_publication,
-)
 from episodes_assets.results.repairs import RepairDecision, record_repair
 
 # The version of the code that makes published rows: another one may write the same outcomes differently.
 CODE_VERSION = "1"
 _TITLES_AT_ONCE = 50_000
 
-_VALUES = sql.SQL(", ").join(map(sql.Placeholder, NAMES))
-_EXCLUDED = sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(n)) for n in NAMES[1:])
+_VALUES = sql.SQL(", ").join(map(sql.Placeholder, publications.NAMES))
+_EXCLUDED = sql.SQL(", ").join(
+    sql.SQL("{0} = excluded.{0}").format(sql.Identifier(n)) for n in publications.NAMES[1:]
+)
 
 
-def record_publication(results: Connection, publication: Publication, *, rows_changed: bool) -> None:
+def record_publication(
+    results: Connection, publication: publications.Publication, *, rows_changed: bool
+) -> None:
     """Write a changed publication into the manifest and the history; call it in a transaction.
 
     Args:
@@ -73,16 +63,17 @@ def record_publication(results: Connection, publication: Publication, *, rows_ch
             ON CONFLICT (day) DO UPDATE SET {excluded},
                 published_at = CASE WHEN %(rows_changed)s THEN now() ELSE days.published_at END
             """
-        ).format(columns=COLUMNS, values=_VALUES, excluded=_EXCLUDED),
+        ).format(columns=publications.COLUMNS, values=_VALUES, excluded=_EXCLUDED),
         values,
     )
     results.execute(
-        sql.SQL("INSERT INTO published.history ({}) VALUES ({})").format(COLUMNS, _VALUES), values
+        sql.SQL("INSERT INTO published.history ({}) VALUES ({})").format(publications.COLUMNS, _VALUES),
+        values,
     )
 
 
 NO_ROWS = Rows(0, hashlib.sha256().hexdigest())
-_PUBLISHED_LINES = copy_lines(
+_PUBLISHED_LINES = verify.copy_lines(
     """
     SELECT day, epid, algorithm_id, window_start, window_end, covered_from, metrics
     FROM published.results WHERE day = ANY (%(which)s)
@@ -92,10 +83,10 @@ _PUBLISHED_LINES = copy_lines(
 
 def read_published(results: Connection, days: Sequence[dt.date]) -> dict[dt.date, Rows]:
     """The published rows of some days, counted, and their checksums; a day without any is left out."""
-    return read_lines(results, _PUBLISHED_LINES, days)
+    return verify.read_lines(results, _PUBLISHED_LINES, days)
 
 
-_RESULTS = f"COPY published.results ({PUBLISHED_COLUMNS}) FROM STDIN"
+_RESULTS = f"COPY published.results ({verify.PUBLISHED_COLUMNS}) FROM STDIN"
 
 
 def publish_day(
@@ -105,7 +96,7 @@ def publish_day(
     day: dt.date,
     code_version: str,
     repair: RepairDecision | None = None,
-) -> tuple[PublishedDay, bool]:
+) -> tuple[publications.PublishedDay, bool]:
     """Replace a day's results by the outcomes of its current plan, in one transaction.
 
     Jobs that a recorded decision left out have no row; the manifest says how many and why.
@@ -137,14 +128,14 @@ def publish_day(
             would stop a publication only within its own run, so it is checked here.
         OutcomesChanged: If the plan has other outcomes than those that it was published with.
     """
-    with results.transaction(), one_snapshot(queue):
+    with results.transaction(), verify.one_snapshot(queue):
         # Serialises the publications of a day.
         locks.lock_row(results, locks.RESULTS, f"publish {day}")
         # Read under the lock: it may have been replaced while another process published (TOCTOU).
         plan = require_plan(queue, day)
-        current = find_day(results, day)
+        current = publications.find_day(results, day)
         # From the history, which this role cannot change; the manifest may have been changed since.
-        before = find_last_publication(results, day)
+        before = publications.find_last_publication(results, day)
         if not repair:
             _require_undamaged(day, current, before)
         found = Provenance(plan, before)
@@ -157,7 +148,7 @@ def publish_day(
             # A first publication reads the outcomes only once, as it writes them.
             rows, checksum = 0, ""
         else:
-            rows, checksum = stream_outcomes(queue, plan, lambda _: None)
+            rows, checksum = verify.stream_outcomes(queue, plan, lambda _: None)
         if is_same and before and before.checksum != checksum:
             raise OutcomesChanged(
                 f"the outcomes of {day} are not those that its plan was published with",
@@ -173,14 +164,14 @@ def publish_day(
         if changed:
             results.execute("DELETE FROM published.results WHERE day = %s", [day])
             with results.cursor() as cursor, cursor.copy(_RESULTS) as copy:
-                rows, checksum = stream_outcomes(queue, plan, copy.write)
+                rows, checksum = verify.stream_outcomes(queue, plan, copy.write)
         if rows != plan.jobs - left_out:
             raise DayIncomplete(
                 f"{day} has outcomes for {rows:,} of its {plan.jobs:,} jobs"
                 f"{f', and {left_out:,} are left out by decision' if left_out else ''}",
                 f"see `episodes jobs status {day}`, then materialise job_outcomes",
             )
-        publication = Publication(
+        publication = publications.Publication(
             day=day,
             jobs=plan.jobs,
             rows=rows,
@@ -197,23 +188,25 @@ def publish_day(
             # The versions change only with the outcomes, that is with the plan or the rows.
             algorithm_versions=before.algorithm_versions
             if before and before.algorithm_versions and not (changed or repair) and found.is_from_plan
-            else read_algorithm_versions(queue, plan.plan_id),
+            else verify.read_algorithm_versions(queue, plan.plan_id),
         )
         if current is None or current.publication != publication:
             record_publication(results, publication, rows_changed=changed)
         if repair and damage:
             _record_damage(results, repair, damage, publication, before)
-        manifest = find_day(results, day)
+        manifest = publications.find_day(results, day)
     assert manifest is not None  # noqa: S101  just written
     return manifest, changed
 
 
-def _is_damaged(current: PublishedDay | None, before: PublishedDay | None) -> bool:
+def _is_damaged(current: publications.PublishedDay | None, before: publications.PublishedDay | None) -> bool:
     """Whether the manifest is not what was last published, by the history."""
     return (current and current.publication) != (before and before.publication)
 
 
-def _name_damage(stored: Rows, current: PublishedDay | None, before: PublishedDay | None) -> list[str]:
+def _name_damage(
+    stored: Rows, current: publications.PublishedDay | None, before: publications.PublishedDay | None
+) -> list[str]:
     """What of a published day differs from the history."""
     was = Rows(before.rows, before.checksum) if before else NO_ROWS
     found = {"published rows": stored != was, "manifest": _is_damaged(current, before)}
@@ -224,8 +217,8 @@ def _record_damage(
     results: Connection,
     repair: RepairDecision,
     damage: Sequence[str],
-    publication: Publication,
-    before: PublishedDay | None,
+    publication: publications.Publication,
+    before: publications.PublishedDay | None,
 ) -> None:
     """Record what was repaired, and whether the rows now differ from those published before."""
     what = " and ".join(damage)
@@ -234,7 +227,9 @@ def _record_damage(
     record_repair(results, publication.day, what, repair)
 
 
-def _require_undamaged(day: dt.date, current: PublishedDay | None, before: PublishedDay | None) -> None:
+def _require_undamaged(
+    day: dt.date, current: publications.PublishedDay | None, before: publications.PublishedDay | None
+) -> None:
     """Refuse a manifest that differs from the last publication in the history, to which it would be added."""
     if _is_damaged(current, before):
         raise ManifestDamaged(

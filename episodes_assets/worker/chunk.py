@@ -25,32 +25,15 @@ from episodes_assets.errors import EpisodesError, LakeMissing
 from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.ledger import claims
-from episodes_assets.ledger.claims import (
-    INFRASTRUCTURE,
-    Claim,
-    ClaimedJob,
-    ClaimLost,
-    GuardedLedger,
-    JobFailure,
-    Took,
-)
 from episodes_assets.ledger.dispatch import ChunkMessage
 from episodes_assets.ledger.workers import Activity, Work
-from episodes_assets.worker.compute import (
-    AlgorithmImports,
-    ComputationTooLong,
-    ComputeProcess,
-    JobWindows,
-    MicroBatch,
-    TimeLimits,
-    run_micro_batch,
-)
+from episodes_assets.worker import compute
 from episodes_assets.worker.profiler import Profiler
 
 
 def split_unavailable(
-    jobs: Sequence[ClaimedJob], failures: Mapping[int, JobFailure]
-) -> tuple[list[ClaimedJob], list[tuple[list[ClaimedJob], JobFailure]]]:
+    jobs: Sequence[claims.ClaimedJob], failures: Mapping[int, claims.JobFailure]
+) -> tuple[list[claims.ClaimedJob], list[tuple[list[claims.ClaimedJob], claims.JobFailure]]]:
     """Jobs that can start; and, with the reason, those of each algorithm that cannot be imported."""
     runnable = [job for job in jobs if job.algorithm_id not in failures]
     return runnable, [
@@ -59,7 +42,7 @@ def split_unavailable(
     ]
 
 
-def groups_to_start(starts: int, jobs: Sequence[ClaimedJob]) -> Iterator[Sequence[ClaimedJob]]:
+def groups_to_start(starts: int, jobs: Sequence[claims.ClaimedJob]) -> Iterator[Sequence[claims.ClaimedJob]]:
     """How to start a claim's jobs, given how often they were started together.
 
     A chunk that was started before and is open may hold a job that killed its worker. So it starts the
@@ -73,15 +56,15 @@ def groups_to_start(starts: int, jobs: Sequence[ClaimedJob]) -> Iterator[Sequenc
     yield from parts(jobs[len(fresh) :], 1)
 
 
-def parts(jobs: Sequence[ClaimedJob], size: int) -> Iterator[Sequence[ClaimedJob]]:
+def parts(jobs: Sequence[claims.ClaimedJob], size: int) -> Iterator[Sequence[claims.ClaimedJob]]:
     """Jobs in groups of at most `size`."""
     for begin in range(0, len(jobs), size):
         yield jobs[begin : begin + size]
 
 
-def job_windows(jobs: Sequence[ClaimedJob]) -> JobWindows:
+def job_windows(jobs: Sequence[claims.ClaimedJob]) -> compute.JobWindows:
     """The columns of jobs that a micro-batch needs."""
-    return JobWindows(
+    return compute.JobWindows(
         epid=np.array([job.epid for job in jobs], dtype=np.int64),
         algorithm_id=np.array([job.algorithm_id for job in jobs], dtype=np.int16),
         window_start=np.array([job.window_start for job in jobs], dtype="datetime64[D]"),
@@ -112,7 +95,7 @@ class ChunkRules:
 
     worker: str
     lake_url: str
-    limits: TimeLimits
+    limits: compute.TimeLimits
     max_starts: int
     retry_seconds: float
 
@@ -137,8 +120,8 @@ class ChunkRunner:
 
     def __init__(
         self,
-        ledger: GuardedLedger,
-        process: ComputeProcess,
+        ledger: claims.GuardedLedger,
+        process: compute.ComputeProcess,
         rules: ChunkRules,
         activity: Activity,
         stopping: asyncio.Event,
@@ -154,7 +137,7 @@ class ChunkRunner:
         self._stopping = stopping
         self._over = over
         self._compute_lock = asyncio.Lock()
-        self._imports = AlgorithmImports(process, rules.limits.batch)
+        self._imports = compute.AlgorithmImports(process, rules.limits.batch)
 
     async def run(self, message: ChunkMessage, attempts: int) -> None:
         """Work a message.
@@ -167,7 +150,7 @@ class ChunkRunner:
             RetryRequested: If jobs of the chunk are to be started again later.
             JobsWereHeld: If none is, and some are held.
         """
-        claim: Claim | None = None
+        claim: claims.Claim | None = None
         try:
             await self._require_admission()
             claim = await self._ledger.execute(
@@ -178,16 +161,16 @@ class ChunkRunner:
             async with self._compute_lock:
                 held, failed = await self._run_claimed(claim)
             await self._release(claim)
-        except ClaimLost:
+        except claims.ClaimLost:
             log.warning("plan %d chunk %d: the claim is gone", message.plan_id, message.chunk)
             return
         except _Stopping:
             await self._release(claim)
             raise RetryRequested(timedelta(0), "the worker stops") from None
-        except INFRASTRUCTURE as error:
+        except claims.INFRASTRUCTURE as error:
             reason = str(failures.explain(error, "the queue") or failures.name_defect(error))
             log.warning("plan %d chunk %d: %s; trying again", message.plan_id, message.chunk, reason)
-            with suppress(*INFRASTRUCTURE):  # the next claim replaces it anyway
+            with suppress(*claims.INFRASTRUCTURE):  # the next claim replaces it anyway
                 await self._release(claim)
             if self._ledger.connection.closed:
                 self._over.set()
@@ -222,18 +205,18 @@ class ChunkRunner:
     async def _require_admission(self) -> None:
         try:
             await self._ledger.require_admission()
-        except INFRASTRUCTURE:
+        except claims.INFRASTRUCTURE:
             raise
         except EpisodesError as error:
             self.refusal = error
             self._over.set()
             raise RetryRequested(timedelta(0), str(error)) from error
 
-    async def _release(self, claim: Claim | None) -> None:
+    async def _release(self, claim: claims.Claim | None) -> None:
         if claim is not None:
             await self._ledger.execute(claims.release_claim(self._ledger.connection, claim))
 
-    async def _run_claimed(self, claim: Claim) -> tuple[int, list[ClaimedJob]]:
+    async def _run_claimed(self, claim: claims.Claim) -> tuple[int, list[claims.ClaimedJob]]:
         """Run a claim's jobs; returns how many are held, and those that are to be started again."""
         held, failed = 0, []
         if self._stopping.is_set():
@@ -250,7 +233,12 @@ class ChunkRunner:
         return held, [job for job in failed if job.starts + 1 < self._rules.max_starts]
 
     async def _record(
-        self, claim: Claim, jobs: Sequence[ClaimedJob], failure: JobFailure, *, uncounted_starts: int = 0
+        self,
+        claim: claims.Claim,
+        jobs: Sequence[claims.ClaimedJob],
+        failure: claims.JobFailure,
+        *,
+        uncounted_starts: int = 0,
     ) -> int:
         held = await self._ledger.execute(
             claims.record_failures(
@@ -274,12 +262,12 @@ class ChunkRunner:
         return held
 
     async def _run_group(
-        self, claim: Claim, group: Sequence[ClaimedJob]
-    ) -> list[tuple[ClaimedJob, JobFailure]]:
+        self, claim: claims.Claim, group: Sequence[claims.ClaimedJob]
+    ) -> list[tuple[claims.ClaimedJob, claims.JobFailure]]:
         """Run jobs together; if that fails, by bisection, until the jobs that fail are alone."""
         if len(group) == 1 and group[0].starts >= self._rules.max_starts:
             error = f"started {group[0].starts} times without an end: it kills its worker"
-            return [(group[0], JobFailure(error, traceback=""))]
+            return [(group[0], claims.JobFailure(error, traceback=""))]
         failure = await self._start(claim, group)
         if failure is None:
             return []
@@ -295,7 +283,9 @@ class ChunkRunner:
             failures += await self._run_group(claim, part)
         return failures
 
-    async def _start(self, claim: Claim, jobs: Sequence[ClaimedJob]) -> JobFailure | None:
+    async def _start(
+        self, claim: claims.Claim, jobs: Sequence[claims.ClaimedJob]
+    ) -> claims.JobFailure | None:
         """Start jobs together; None when their outcomes are written."""
         if self._stopping.is_set():
             raise _Stopping
@@ -304,7 +294,9 @@ class ChunkRunner:
         async with self._profiler.batch(self._ledger, claim.day):
             return await self._start_counted(claim, jobs)
 
-    async def _start_counted(self, claim: Claim, jobs: Sequence[ClaimedJob]) -> JobFailure | None:
+    async def _start_counted(
+        self, claim: claims.Claim, jobs: Sequence[claims.ClaimedJob]
+    ) -> claims.JobFailure | None:
         await self._ledger.execute(claims.count_start(self._ledger.connection, claim, jobs))
         began = time.perf_counter()
         try:
@@ -312,19 +304,19 @@ class ChunkRunner:
             windows = job_windows(jobs)
             with self._activity.working(Work(claim.plan_id, claim.chunk, len(jobs))):
                 batch = await self._compute(limit, claim, windows)
-            took = Took(time.perf_counter() - began, batch.seconds_by_algorithm)
+            took = claims.Took(time.perf_counter() - began, batch.seconds_by_algorithm)
             await self._ledger.execute(
                 claims.write_outcomes(
                     self._ledger.connection, claim, jobs, batch.outcomes, self._rules.worker, took
                 )
             )
-        except ClaimLost:
+        except claims.ClaimLost:
             raise
-        except INFRASTRUCTURE:
+        except claims.INFRASTRUCTURE:
             await self._ledger.execute(claims.uncount_start(self._ledger.connection, claim, jobs))
             raise
         except AlgorithmFailed as error:
-            return JobFailure(error.reason, error.trace)
+            return claims.JobFailure(error.reason, error.trace)
         except Exception as error:
             if isinstance(error, psycopg.Error) and failures.explain(error) is not None:
                 # The ledger refuses the outcomes: no job is to blame.
@@ -332,12 +324,16 @@ class ChunkRunner:
                 raise
             message = _describe(error)
             trace = "".join(traceback.format_exception(error))
-            return JobFailure(message, trace, is_time_limit=isinstance(error, ComputationTooLong))
+            return claims.JobFailure(
+                message, trace, is_time_limit=isinstance(error, compute.ComputationTooLong)
+            )
         self._activity.finished += len(jobs)
         log.info("%s: %d jobs in %.2f s", claim.day, len(jobs), time.perf_counter() - began)
         return None
 
-    async def _compute(self, limit: float, claim: Claim, windows: JobWindows) -> MicroBatch:
+    async def _compute(
+        self, limit: float, claim: claims.Claim, windows: compute.JobWindows
+    ) -> compute.MicroBatch:
         lake, version = self._rules.lake_url, claim.viewings_version
         if version is None:
             raise LakeMissing(
@@ -346,8 +342,8 @@ class ChunkRunner:
             )
         pinned = PinnedVersion(version, claim.viewings_digest)
         try:
-            return await self._process.run(limit, run_micro_batch, lake, pinned, claim.day, windows)
-        except ComputationTooLong:
+            return await self._process.run(limit, compute.run_micro_batch, lake, pinned, claim.day, windows)
+        except compute.ComputationTooLong:
             # This raises if the lake does not answer: then no job has caused the delay.
             await asyncio.to_thread(Viewings(lake).newest)
             raise

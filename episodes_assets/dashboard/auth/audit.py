@@ -17,15 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.requests import HTTPConnection
 
 from episodes_assets.accounts.audit import fits, shortened
-from episodes_assets.dashboard.auth import refusals
-from episodes_assets.dashboard.auth.graphql import (
-    RUN_CONFIG,
-    Call,
-    GraphQLRequest,
-    named_runs,
-    names_environment,
-    parent_runs,
-)
+from episodes_assets.dashboard.auth import graphql, refusals
 from episodes_assets.dashboard.auth.refusals import Refusal
 from episodes_assets.days import ONE_DAY
 from episodes_assets.defs.launches import LAUNCHED_BY
@@ -53,7 +45,7 @@ def describe_address(connection: HTTPConnection) -> dict[str, object]:
     }
 
 
-def describe_briefly(query: GraphQLRequest | None, body: bytes) -> dict[str, object]:
+def describe_briefly(query: graphql.GraphQLRequest | None, body: bytes) -> dict[str, object]:
     """What identifies a request: its GraphQL operation and fields by name, cut, and its body's SHA-256."""
     described: dict[str, object] = {}
     if query is not None:
@@ -66,8 +58,8 @@ def describe_briefly(query: GraphQLRequest | None, body: bytes) -> dict[str, obj
 
 async def describe_whole(
     connection: HTTPConnection,
-    query: GraphQLRequest | None,
-    calls: Sequence[Call],
+    query: graphql.GraphQLRequest | None,
+    calls: Sequence[graphql.Call],
     body: bytes,
     instance: dg.DagsterInstance,
 ) -> dict[str, object] | Refusal:
@@ -88,18 +80,18 @@ async def describe_whole(
     detail = {**whole, **describe_briefly(query, body)}
     if not fits(detail):
         return refusals.TOO_MUCH
-    if ids := named_runs(calls):
+    if ids := graphql.named_runs(calls):
         try:
             known = await to_thread.run_sync(KnownRuns, instance, ids)
         except (DBAPIError, DagsterPostgresException):
             return refusals.AWAY
-        if known.name_environment(parent_runs(calls)):
+        if known.name_environment(graphql.parent_runs(calls)):
             return refusals.ENVIRONMENT
         detail |= known.describe()
     return detail if fits(detail) else refusals.TOO_MUCH
 
 
-def describe_calls(calls: Sequence[Call]) -> dict[str, object]:
+def describe_calls(calls: Sequence[graphql.Call]) -> dict[str, object]:
     """Each call of a GraphQL request with all its arguments."""
     return {"calls": [{"field": call.field, "arguments": _readable(call.arguments)} for call in calls]}
 
@@ -137,7 +129,7 @@ class KnownRuns:
                     "run": run.run_id,
                     "job": run.job_name,
                     "assets": sorted(key.to_user_string() for key in run.asset_selection or ()),
-                    RUN_CONFIG: _recorded(run.run_config),
+                    graphql.RUN_CONFIG: _recorded(run.run_config),
                     "tags": _shown_tags(run.tags),
                 }
                 for run in runs
@@ -148,7 +140,7 @@ class KnownRuns:
                     "job": each.job_name,
                     "assets": sorted(key.to_user_string() for key in each.asset_selection or ()),
                     "partitionNames": _readable(list(each.partition_names or ())),
-                    RUN_CONFIG: _recorded(each.run_config),
+                    graphql.RUN_CONFIG: _recorded(each.run_config),
                     "tags": _shown_tags(each.tags or {}),
                 }
                 for each in backfills
@@ -157,7 +149,7 @@ class KnownRuns:
 
     def name_environment(self, ids: Sequence[str]) -> bool:
         """Whether the configuration of any of these runs names an environment variable."""
-        return any(names_environment(self._configs.get(each)) for each in ids)
+        return any(graphql.names_environment(self._configs.get(each)) for each in ids)
 
     def describe(self) -> dict[str, object]:
         """What each is: job, assets, configuration, partitions, who launched it."""
@@ -181,7 +173,9 @@ def _readable(value: object) -> object:
     """A coerced argument as JSON; run configuration stays one text, exactly as it was sent."""
     if isinstance(value, Mapping):
         keys = sorted(value, key=lambda key: key in _LAST)
-        return {key: _as_text(value[key]) if key == RUN_CONFIG else _readable(value[key]) for key in keys}
+        return {
+            key: _as_text(value[key]) if key == graphql.RUN_CONFIG else _readable(value[key]) for key in keys
+        }
     if isinstance(value, list):
         return _with_ranges([_readable(each) for each in value])
     return value.value if isinstance(value, Enum) else value

@@ -22,14 +22,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from episodes_assets.accounts.pool import AWAY
-from episodes_assets.dashboard.auth import refusals
-from episodes_assets.dashboard.auth.audit import (
-    LONGEST_ANSWER,
-    describe_address,
-    describe_answer,
-    describe_briefly,
-    describe_whole,
-)
+from episodes_assets.dashboard.auth import audit, refusals
 from episodes_assets.dashboard.auth.credentials import Credential, identify
 from episodes_assets.dashboard.auth.csrf import SAFE_METHODS, is_same_origin
 from episodes_assets.dashboard.auth.graphql import (
@@ -191,7 +184,7 @@ class _Request:
 
     def brief(self) -> dict[str, object]:
         """What identifies it in an event that does not have its arguments."""
-        return {} if self.body is None else describe_briefly(self.query, self.body)
+        return {} if self.body is None else audit.describe_briefly(self.query, self.body)
 
 
 # Returns the request with what the step has found out, or a refusal, or None if the client is gone.
@@ -323,7 +316,7 @@ class AuthGate:
         """Record a change in the audit log before it happens."""
         if request.credential is None or not _is_recorded(request):
             return request
-        detail = await describe_whole(
+        detail = await audit.describe_whole(
             request.connection, request.query, request.calls, request.whole_body, self._instance
         )
         if isinstance(detail, Refusal):
@@ -361,7 +354,7 @@ class AuthGate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-            elif request.query is not None and len(answered) <= LONGEST_ANSWER:
+            elif request.query is not None and len(answered) <= audit.LONGEST_ANSWER:
                 answered.extend(message.get("body", b""))
             await send(message)
 
@@ -371,12 +364,12 @@ class AuthGate:
             finally:
                 detail: dict[str, object] = {"request": request.event}
                 if request.query is None:
-                    detail |= describe_address(request.connection)
+                    detail |= audit.describe_address(request.connection)
                 detail |= request.brief()
                 if launches.ids:
                     detail["launched"] = launches.ids
-                if 0 < len(answered) <= LONGEST_ANSWER:
-                    detail |= describe_answer(bytes(answered))
+                if 0 < len(answered) <= audit.LONGEST_ANSWER:
+                    detail |= audit.describe_answer(bytes(answered))
                 await self._site.record(
                     request.connection,
                     request.kind,
@@ -394,7 +387,7 @@ class AuthGate:
                 "request refused",
                 refused.reason,
                 who=request.credential.identity,
-                detail={**describe_address(request.connection), **request.brief()},
+                detail={**audit.describe_address(request.connection), **request.brief()},
             )
         if request.is_socket:
             await request.send({"type": "websocket.close", "code": 1008, "reason": refused.reason})

@@ -15,15 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from episodes_assets.accounts.audit import shortened
 from episodes_assets.accounts.identity import Identity
 from episodes_assets.accounts.pool import AWAY
+from episodes_assets.dashboard.auth import graphql
 from episodes_assets.dashboard.auth.credentials import identify
-from episodes_assets.dashboard.auth.graphql import (
-    LARGE_BYTES,
-    Unreadable,
-    json_object,
-    read_calls,
-    read_socket_payload,
-    takes_environment,
-)
 from episodes_assets.dashboard.site import Site
 
 _LOG = logging.getLogger(__name__)
@@ -98,7 +91,7 @@ class _Guard:
         """Why a message is not passed on, if it is not."""
         try:
             kind = await _read(message, self._site, self._identity)
-        except Unreadable as problem:
+        except graphql.Unreadable as problem:
             return str(problem)
         if kind == "start" and not await self._is_logged_in(is_use=True):
             return "signed out"
@@ -150,7 +143,7 @@ class _Guard:
 
 
 async def _read(message: Mapping[str, Any], site: Site, identity: Identity) -> str:
-    if len(message.get("text") or "") > LARGE_BYTES:
+    if len(message.get("text") or "") > graphql.LARGE_BYTES:
         return await to_thread.run_sync(_kind, message, site, identity)
     return _kind(message, site, identity)
 
@@ -163,20 +156,20 @@ def _kind(message: Mapping[str, Any], site: Site, identity: Identity) -> str:
     """
     text = message.get("text")
     if not isinstance(text, str):
-        raise Unreadable("a message that is not text")
-    content = json_object(text)
+        raise graphql.Unreadable("a message that is not text")
+    content = graphql.json_object(text)
     kind = content.get("type")
     if not isinstance(kind, str) or kind not in _KNOWN:
-        raise Unreadable("a message of no known type")
+        raise graphql.Unreadable("a message of no known type")
     # The key by which Dagster stores subscriptions.
     if not isinstance(content.get("id", "" if kind.startswith("connection") else None), str):
-        raise Unreadable("an id that is not text")
+        raise graphql.Unreadable("an id that is not text")
     if kind == "start":
-        query = read_socket_payload(content.get("payload"))
+        query = graphql.read_socket_payload(content.get("payload"))
         if query.has_mutation:
-            raise Unreadable("a mutation over a WebSocket")
-        if takes_environment(read_calls(query)):
-            raise Unreadable("run configuration that names an environment variable")
+            raise graphql.Unreadable("a mutation over a WebSocket")
+        if graphql.takes_environment(graphql.read_calls(query)):
+            raise graphql.Unreadable("run configuration that names an environment variable")
         picked = query.picked.kind.value if query.picked else "none"
         site.metrics.operations.labels(identity.role.value, picked).inc()
     return kind

@@ -19,28 +19,13 @@ from pydantic import Field
 from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.checks import ledger
 from episodes_assets.checks.lake import refuse_large_quarantine
-from episodes_assets.checks.ledger import (
-    Planning,
-    every_due_row_has_one_job,
-    job_count_is_usual,
-    planning_is_as_fast_as_usual,
-)
 from episodes_assets.checks.verdicts import HISTORY_DAYS
 from episodes_assets.days import ONE_DAY
-from episodes_assets.defs import tables
+from episodes_assets.defs import steps, tables
 from episodes_assets.defs.metadata import days_table, table
 from episodes_assets.defs.partitions import daily, days_of, whole_range
 from episodes_assets.defs.profiles import profiled
 from episodes_assets.defs.resources import Lake, QueueDatabase, ResultsDatabase
-from episodes_assets.defs.steps import (
-    TEAM,
-    Events,
-    RepairOptions,
-    Stopwatch,
-    as_dagster_failure,
-    conclude,
-    report_repairs,
-)
 from episodes_assets.errors import DayNotPlanned, LakeMissing, PlanOvertaken
 from episodes_assets.lake.drop_record import Drop
 from episodes_assets.lake.drops import Drops
@@ -51,15 +36,8 @@ from episodes_assets.ledger.verify import read_job_counts, read_ledger_days
 from episodes_assets.planning.episode_set import EpisodeSet
 from episodes_assets.planning.jobs import plan_checksum, plan_day
 from episodes_assets.postgres.connect import Connection
-from episodes_assets.results import publications, publish
+from episodes_assets.results import publications, publish, recompute
 from episodes_assets.results.provenance import Provenance, read_provenance
-from episodes_assets.results.recompute import (
-    PlanInputs,
-    read_plan_inputs,
-    read_published_coverage,
-    require_computable,
-    require_same_inputs,
-)
 from episodes_assets.results.repairs import RepairDecision, record_repair
 from episodes_assets.results.state import read_tracked, state_before
 from episodes_assets.settings import Settings
@@ -131,7 +109,7 @@ def warned_when_slow(
 CODE_VERSION = "1"
 
 
-class PlanOptions(RepairOptions):
+class PlanOptions(steps.RepairOptions):
     """How to plan the day. The default keeps what was worked."""
 
     rework: bool = Field(
@@ -153,7 +131,7 @@ class PlanOptions(RepairOptions):
     backfill_policy=whole_range,
     group_name="planning",
     kinds={"postgres", "pandas"},
-    owners=TEAM,
+    owners=steps.TEAM,
     code_version=CODE_VERSION,
     metadata=tables.JOBS.metadata,
     check_specs=CHECKS,
@@ -165,7 +143,7 @@ def episode_jobs(
     results_database: ResultsDatabase,
     lake: Lake,
     settings: dg.ResourceParam[Settings],
-) -> Events:
+) -> steps.Events:
     """The day's due rows as jobs in the ledger, each with the window it is to analyse.
 
     A pure function of the day's drop and viewings in the lake and yesterday's tracked episodes. Planning
@@ -174,7 +152,7 @@ def episode_jobs(
 
     To have a day's jobs worked again, launch `rework_days`.
     """
-    clock = Stopwatch()
+    clock = steps.Stopwatch()
     options = PlanOptions.read(context)
     history = read_history(context.instance)
     planned: list[plans.Plan] = []
@@ -183,7 +161,7 @@ def episode_jobs(
     by_algorithm = Counter({registry.name_of(algorithm_id): 0 for algorithm_id in sorted(registry.ids)})
     with (
         profiled(context, queue_database, settings),
-        as_dagster_failure(settings),
+        steps.as_dagster_failure(settings),
         results_database.connect_to_read() as state,
         queue_database.connect() as queue,
     ):
@@ -201,7 +179,7 @@ def episode_jobs(
             )
         rows = sum(drop.accepted_rows for drop in taken)
         with warned_when_slow(context, len(days), rows, history):
-            inputs_of_days = read_plan_inputs(state, days, taken)
+            inputs_of_days = recompute.read_plan_inputs(state, days, taken)
             tracked = read_tracked(results_database.dsn, yesterday)
             for day, drop, inputs in zip(days, taken, inputs_of_days, strict=True):
                 found = read_provenance(queue, state, day)
@@ -220,7 +198,7 @@ def episode_jobs(
                     above=publications.newest_plan(state),
                     rework=options.rework,
                     from_lake=True,
-                    recheck=partial(require_same_inputs, inputs, state, drops),
+                    recheck=partial(recompute.require_same_inputs, inputs, state, drops),
                     find_damage=partial(_find_damage, queue_database, state, found, inputs.day, repair),
                     before_new=partial(
                         _before_new,
@@ -233,14 +211,16 @@ def episode_jobs(
                 context.log.info(f"{day}: {plan.jobs:,} jobs{'' if changed else ' (unchanged)'}")
                 changes += changed
                 planned.append(plan)
-        report_repairs(context, state, repair)
-        step = Planning(len(days), rows, clock.seconds)
+        steps.report_repairs(context, state, repair)
+        step = ledger.Planning(len(days), rows, clock.seconds)
         verdicts = [
-            every_due_row_has_one_job(read_ledger_days(queue, queue_database.dsn, planned)),
-            job_count_is_usual(read_job_counts(queue, days[0] - HISTORY_DAYS * ONE_DAY, days[-1]), days),
-            planning_is_as_fast_as_usual(step, history),
+            ledger.every_due_row_has_one_job(read_ledger_days(queue, queue_database.dsn, planned)),
+            ledger.job_count_is_usual(
+                read_job_counts(queue, days[0] - HISTORY_DAYS * ONE_DAY, days[-1]), days
+            ),
+            ledger.planning_is_as_fast_as_usual(step, history),
         ]
-    yield from conclude(
+    yield from steps.conclude(
         {
             "jobs": sum(plan.jobs for plan in planned),
             "jobs by algorithm": table(
@@ -289,7 +269,7 @@ def _plan_day(
     viewings: Viewings,
     newest: TableVersion | None,
     found: Provenance,
-    inputs: PlanInputs,
+    inputs: recompute.PlanInputs,
     options: PlanOptions,
 ) -> _Planned:
     """A day's jobs, from the version of the lake that they are to be computed from.
@@ -324,7 +304,9 @@ def _plan_day(
     return plan_from(named or newest)
 
 
-def _version_as_planned(viewings: Viewings, found: Provenance, inputs: PlanInputs) -> TableVersion | None:
+def _version_as_planned(
+    viewings: Viewings, found: Provenance, inputs: recompute.PlanInputs
+) -> TableVersion | None:
     """The version of the lake that a day's plan names, if all else is as it was planned; None otherwise.
 
     So planning a day again changes nothing: late viewings take `rework`.
@@ -337,7 +319,7 @@ def _version_as_planned(viewings: Viewings, found: Provenance, inputs: PlanInput
     return viewings.at(plan.viewings_version, plan.viewings_digest, f"the plan of {inputs.day}")
 
 
-def _require_as_planned(viewings: Viewings, found: Provenance, inputs: PlanInputs) -> TableVersion:
+def _require_as_planned(viewings: Viewings, found: Provenance, inputs: recompute.PlanInputs) -> TableVersion:
     """The version of `_version_as_planned`.
 
     Raises:
@@ -409,7 +391,7 @@ def _record_repair(
 
 def _require_viewings(state: Connection, day: dt.date, version: TableVersion | None, shown: str) -> None:
     """Refuse a new plan whose jobs could not be computed, or would give less than is published."""
-    require_computable(read_published_coverage(state, day, day), version)
+    recompute.require_computable(recompute.read_published_coverage(state, day, day), version)
     if version is None:
         raise LakeMissing(f"{shown} is empty", f"materialise input_viewings of {day}")
     require_day(version, day, shown)

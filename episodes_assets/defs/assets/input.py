@@ -28,14 +28,7 @@ from episodes_assets.lake.drop_record import Drop
 from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.taking import LateViewings, TakenDay, Taking
 from episodes_assets.lake.viewings import Viewings
-from episodes_assets.results import state
-from episodes_assets.results.recompute import (
-    DAYS_COMPARED,
-    OutdatedDay,
-    read_outdated,
-    read_published_coverage,
-    require_computable,
-)
+from episodes_assets.results import recompute, state
 from episodes_assets.settings import Settings
 
 EPISODE_CHECKS = [
@@ -118,7 +111,7 @@ def check_viewings(
     viewings: Viewings,
     taken: Sequence[TakenDay],
     late: Sequence[LateViewings],
-    outdated: Sequence[OutdatedDay],
+    outdated: Sequence[recompute.OutdatedDay],
 ) -> list[Verdict]:
     """The verdicts on the viewings of a step's days, which are in order.
 
@@ -128,14 +121,7 @@ def check_viewings(
         late: Days before them whose viewings in the input were compared again.
         outdated: Published days that were computed from other viewings.
     """
-    rows = [
-        lake.ViewingsRows(
-            each.day,
-            each.viewings.rows,
-            viewings.count(each.viewings),
-        )
-        for each in taken
-    ]
+    rows = [lake.ViewingsRows(each.day, each.viewings.rows, viewings.count(each.viewings)) for each in taken]
     days = [each.day for each in taken]
     newest = viewings.newest()
     known = newest.between(days[0] - HISTORY_DAYS * ONE_DAY, days[-1]) if newest else []
@@ -300,8 +286,8 @@ def take_input(
         if options.refresh:
             # Everything that was built on the day has to be computed again afterwards.
             with results_database.connect_to_read() as results:
-                published = read_published_coverage(results, days[0], dt.date.max)
-            require_computable(published, viewings.newest())
+                published = recompute.read_published_coverage(results, days[0], dt.date.max)
+            recompute.require_computable(published, viewings.newest())
         earlier = _take_earlier(context, taking, days[0], options.viewings_since)
         taken: list[TakenDay] = []
         late: list[LateViewings] = []
@@ -333,7 +319,9 @@ def take_input(
             ) from missing
         episode_verdicts = check_episodes(drops, [each.drop for each in taken], settings.quarantine_limit)
         with results_database.connect_to_read() as results:
-            outdated = read_outdated(results, viewings, days[-1] + DAYS_COMPARED * ONE_DAY)
+            outdated = recompute.read_outdated(
+                results, viewings, days[-1] + recompute.DAYS_COMPARED * ONE_DAY
+            )
         viewing_verdicts = check_viewings(viewings, taken, late, outdated)
     seconds = clock.seconds
     yield from conclude_each(

@@ -14,29 +14,13 @@ import dagster as dg
 
 from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.checks import ledger
-from episodes_assets.checks.ledger import (
-    EACH_OPEN_DAY_PROGRESSES,
-    EVERY_JOB_HAS_ONE_OUTCOME,
-    OpenDay,
-    every_job_has_one_outcome,
-    stalled_days,
-)
 from episodes_assets.checks.verdicts import Verdict, name_days
-from episodes_assets.defs import tables
+from episodes_assets.defs import steps, tables
 from episodes_assets.defs.metadata import days_table, image, jobs_over_time, table
 from episodes_assets.defs.partitions import daily, days_of, whole_range
 from episodes_assets.defs.profiles import profiled
 from episodes_assets.defs.progress import FAILED_SHOWN, ProgressReports, failed_table
 from episodes_assets.defs.resources import QueueDatabase
-from episodes_assets.defs.steps import (
-    NO_OPTIONS,
-    TEAM,
-    Events,
-    Stopwatch,
-    as_dagster_failure,
-    check_result,
-    conclude,
-)
 from episodes_assets.errors import FleetStalled, JobsHeld, PlanDamaged
 from episodes_assets.ledger import held, plans
 from episodes_assets.ledger.dispatch import fan_out_day
@@ -58,16 +42,16 @@ from episodes_assets.settings import Settings
 
 @dg.asset_check(
     asset="job_outcomes",
-    name=EACH_OPEN_DAY_PROGRESSES,
+    name=ledger.EACH_OPEN_DAY_PROGRESSES,
     description="Of each day with unfinished jobs, some job was finished within EPISODES_STALL_MINUTES.",
-    config_schema=NO_OPTIONS,
+    config_schema=steps.NO_OPTIONS,
 )
 def each_open_day_progresses(
     queue_database: QueueDatabase, settings: dg.ResourceParam[Settings]
 ) -> dg.AssetCheckResult:
     """Look at all days with unfinished jobs."""
-    with as_dagster_failure(settings), queue_database.connect_to_read() as queue:
-        return check_result(check_progress(queue, settings))
+    with steps.as_dagster_failure(settings), queue_database.connect_to_read() as queue:
+        return steps.check_result(check_progress(queue, settings))
 
 
 def check_progress(queue: Connection, settings: Settings) -> Verdict:
@@ -80,7 +64,7 @@ def check_progress(queue: Connection, settings: Settings) -> Verdict:
 
 CHECKS = [
     dg.AssetCheckSpec(
-        EVERY_JOB_HAS_ONE_OUTCOME,
+        ledger.EVERY_JOB_HAS_ONE_OUTCOME,
         asset="job_outcomes",
         blocking=True,
         description="Each job of the plan is accounted for once: jobs = outcomes + waived jobs.",
@@ -155,15 +139,15 @@ HELD_SHOWN = 50
     backfill_policy=whole_range,
     group_name="fleet",
     kinds={"postgres"},
-    owners=TEAM,
+    owners=steps.TEAM,
     code_version=CODE_VERSION,
     metadata=tables.OUTCOMES.metadata,
     check_specs=CHECKS,
-    config_schema=NO_OPTIONS,
+    config_schema=steps.NO_OPTIONS,
 )
 def job_outcomes(
     context: dg.AssetExecutionContext, queue_database: QueueDatabase, settings: dg.ResourceParam[Settings]
-) -> Events:
+) -> steps.Events:
     """An outcome for each of the day's jobs, worked by the fleet.
 
     Makes sure the day is handed to the fleet, waits until every job is finished, and fails with the
@@ -172,10 +156,10 @@ def job_outcomes(
     When jobs are held, fix the cause and launch `retry_held_jobs`, or let the day be published without
     them by `waive_held_jobs`. To stop the work on a day, launch `cancel_jobs`.
     """
-    clock = Stopwatch()
+    clock = steps.Stopwatch()
     with (
         profiled(context, queue_database, settings, is_of_fleet=True),
-        as_dagster_failure(settings),
+        steps.as_dagster_failure(settings),
         queue_database.connect() as queue,
     ):
         days = days_of(context)
@@ -192,8 +176,8 @@ def job_outcomes(
         reports.report_failures(progress)
         _refuse_held(context, queue, progress)
         work = describe_work(queue, progress)
-        verdict = every_job_has_one_outcome(count_outcomes(queue, [day.plan_id for day in progress]))
-    yield from conclude(
+        verdict = ledger.every_job_has_one_outcome(count_outcomes(queue, [day.plan_id for day in progress]))
+    yield from steps.conclude(
         {
             "succeeded": sum(day.succeeded for day in progress),
             "left out": sum(day.waived for day in progress),
@@ -254,7 +238,7 @@ class StallClock:
     def __init__(
         self,
         limit: dt.timedelta,
-        find_stalled: Callable[[], Sequence[OpenDay]],
+        find_stalled: Callable[[], Sequence[ledger.OpenDay]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limit = limit
@@ -323,9 +307,9 @@ def _resend(context: dg.AssetExecutionContext, queue: Connection, days: Sequence
             context.log.warning(f"{day}: {messages:,} messages were lost and are sent again")
 
 
-def _find_stalled(queue: Connection, days: Sequence[dt.date], settings: Settings) -> list[OpenDay]:
+def _find_stalled(queue: Connection, days: Sequence[dt.date], settings: Settings) -> list[ledger.OpenDay]:
     found = open_days(queue, dt.timedelta(seconds=settings.heartbeat_seconds), days)
-    return stalled_days(found, dt.datetime.now(dt.UTC), dt.timedelta(minutes=settings.stall_minutes))
+    return ledger.stalled_days(found, dt.datetime.now(dt.UTC), dt.timedelta(minutes=settings.stall_minutes))
 
 
 def _refuse_held(context: dg.AssetExecutionContext, queue: Connection, progress: Sequence[Progress]) -> None:

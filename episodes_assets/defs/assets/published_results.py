@@ -20,20 +20,11 @@ from episodes_assets.checks.results import (
 )
 from episodes_assets.checks.verdicts import Verdict
 from episodes_assets.days import ONE_DAY
-from episodes_assets.defs import tables
+from episodes_assets.defs import steps, tables
 from episodes_assets.defs.metadata import counts_by_day, days_table, image, links, table
 from episodes_assets.defs.partitions import daily, days_of, whole_range
 from episodes_assets.defs.profiles import profiled
 from episodes_assets.defs.resources import DagsterDatabase, Lake, OwnDatabase, QueueDatabase, ResultsDatabase
-from episodes_assets.defs.steps import (
-    TEAM,
-    Events,
-    RepairOptions,
-    Stopwatch,
-    as_dagster_failure,
-    conclude,
-    report_repairs,
-)
 from episodes_assets.errors import EpisodesError
 from episodes_assets.ledger import plans
 from episodes_assets.planning.throughput import MOST_POINTS
@@ -77,11 +68,11 @@ TOP = 10
     backfill_policy=whole_range,
     group_name="results",
     kinds={"postgres"},
-    owners=TEAM,
+    owners=steps.TEAM,
     code_version=publish.CODE_VERSION,
     metadata=tables.RESULTS.metadata,
     check_specs=CHECKS,
-    config_schema=RepairOptions.config_schema(),
+    config_schema=steps.RepairOptions.config_schema(),
 )
 def published_results(
     context: dg.AssetExecutionContext,
@@ -90,7 +81,7 @@ def published_results(
     dagster_database: DagsterDatabase,
     lake: Lake,
     settings: dg.ResourceParam[Settings],
-) -> Events:
+) -> steps.Events:
     """The day's outcomes in the results database, replaced in one transaction.
 
     A reader sees the day as it was or as it is. Publishing the same outcomes again changes nothing.
@@ -98,13 +89,13 @@ def published_results(
     The sensor `publish_finished_days` publishes each day as soon as its jobs are done; materialise a day by
     hand only where that is switched off.
     """
-    clock = Stopwatch()
-    options = RepairOptions.read(context)
+    clock = steps.Stopwatch()
+    options = steps.RepairOptions.read(context)
     days: list[PublishedDay] = []
     changes = 0
     with (
         profiled(context, queue_database, settings),
-        as_dagster_failure(settings),
+        steps.as_dagster_failure(settings),
         queue_database.connect() as queue,
         results_database.connect() as results,
     ):
@@ -121,7 +112,7 @@ def published_results(
                 context.log.warning(f"{day}: without {manifest.left_out:,} failed jobs: {manifest.decision}")
             changes += changed
             days.append(manifest)
-        report_repairs(context, results, repair)
+        steps.report_repairs(context, results, repair)
         _record_titles(context, results, lake, days)
         shown = _show(results, days[-1].day)
         verdicts = [
@@ -129,7 +120,7 @@ def published_results(
             check_freshness(results, dt.datetime.now(dt.UTC), settings.published_by_hour),
         ]
     left_out = sum(day.left_out for day in days)
-    yield from conclude(
+    yield from steps.conclude(
         {
             "left out": left_out,
             **shown,

@@ -10,20 +10,11 @@ import dagster as dg
 from episodes_assets.checks.lake import refuse_large_quarantine
 from episodes_assets.checks.results import STATE_ONLY_GROWS, state_only_grows
 from episodes_assets.days import ONE_DAY
-from episodes_assets.defs import tables
+from episodes_assets.defs import steps, tables
 from episodes_assets.defs.metadata import days_table
 from episodes_assets.defs.partitions import daily, days_of, one_day_before, whole_range
 from episodes_assets.defs.profiles import profiled
 from episodes_assets.defs.resources import Lake, QueueDatabase, ResultsDatabase
-from episodes_assets.defs.steps import (
-    TEAM,
-    Events,
-    RepairOptions,
-    Stopwatch,
-    as_dagster_failure,
-    conclude,
-    report_repairs,
-)
 from episodes_assets.errors import StateGap
 from episodes_assets.planning.jobs import newly_tracked_of_day
 from episodes_assets.results import state
@@ -53,11 +44,11 @@ CODE_VERSION = "1"
     backfill_policy=whole_range,
     group_name="planning",
     kinds={"postgres", "pandas"},
-    owners=TEAM,
+    owners=steps.TEAM,
     code_version=CODE_VERSION,
     metadata=tables.TRACKED_EPISODES.metadata,
     check_specs=CHECKS,
-    config_schema=RepairOptions.config_schema(),
+    config_schema=steps.RepairOptions.config_schema(),
 )
 def tracked_episodes(
     context: dg.AssetExecutionContext,
@@ -65,7 +56,7 @@ def tracked_episodes(
     results_database: ResultsDatabase,
     lake: Lake,
     settings: dg.ResourceParam[Settings],
-) -> Events:
+) -> steps.Events:
     """All episodes tracked as of the day: yesterday's, and those of `reach` that have premiered.
 
     Stored once per episode with the day it was first tracked. A day refuses to build on a missing or
@@ -73,13 +64,13 @@ def tracked_episodes(
 
     After a day was corrected, launch `rework_days` for all days after it, which were built on the old one.
     """
-    clock = Stopwatch()
-    options = RepairOptions.read(context)
+    clock = steps.Stopwatch()
+    options = steps.RepairOptions.read(context)
     recorded: list[state.TrackedDay] = []
     changes = 0
     with (
         profiled(context, queue_database, settings),
-        as_dagster_failure(settings),
+        steps.as_dagster_failure(settings),
         results_database.connect() as connection,
         results_database.connect() as lock,
         state.only_writer(lock),
@@ -117,9 +108,9 @@ def tracked_episodes(
             before = before.plus(new)
             changes += changed
             recorded.append(yesterday)
-        report_repairs(context, connection, repair)
+        steps.report_repairs(context, connection, repair)
         verdict = state_only_grows(read_state_days(connection, results_database.dsn, days), days)
-    yield from conclude(
+    yield from steps.conclude(
         {
             "newly tracked": sum(day.newly_tracked for day in recorded),
             "tracked in all": recorded[-1].total,

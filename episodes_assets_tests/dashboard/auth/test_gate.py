@@ -12,7 +12,7 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from episodes_assets.accounts.identity import Role
-from episodes_assets.dashboard.auth import audit, gate
+from episodes_assets.dashboard.auth import audit, csrf, gate, graphql
 from episodes_assets.dashboard.configuration import read_configuration
 from episodes_assets_tests.dashboard.served import HOST, THIS_USER, Dashboard, serving
 
@@ -274,9 +274,9 @@ def test_requests_on_one_connection_are_each_looked_at(served: Dashboard, inner:
     ("module", "step", "path"),
     [
         (gate, "identify", DO), (gate, "identify", "/graphql"), (gate, "identify", "/login"),
-        (gate, "is_same_origin", DO), (gate, "read_body", DO), (gate, "read_body", "/login"),
-        (gate, "read_http", "/graphql"), (gate, "read_calls", "/graphql"), (gate, "describe_whole", DO),
-        (audit, "describe_request", DO), (audit, "describe_calls", "/graphql"),
+        (csrf, "is_same_origin", DO), (gate, "read_body", DO), (gate, "read_body", "/login"),
+        (graphql, "read_http", "/graphql"), (graphql, "read_calls", "/graphql"),
+        (audit, "describe_whole", DO), (audit, "describe_request", DO), (audit, "describe_calls", "/graphql"),
         (audit, "describe_briefly", DO),
     ],
 )  # fmt: skip
