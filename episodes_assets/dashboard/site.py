@@ -1,6 +1,8 @@
-"""What the dashboard's parts share while it runs: access to the accounts, and metrics for Prometheus.
+"""What the dashboard's parts share while it runs: the accounts, the audit log, counters of requests.
 
-How it is configured is `configuration`.
+`Site.record` writes to the audit log, and to this process's own log while that database is away. What
+the entry of a request says is `auth/audit.py`; the metrics of the system are `metrics`; how the dashboard is
+configured is `configuration`.
 """
 
 import logging

@@ -1,4 +1,7 @@
-"""The input database, read only: the drop in parts, a day of viewings, counts, how far back viewings reach.
+"""The input database, read only: a day as of one moment, which days have a drop, how far back viewings reach.
+
+A day is its drop, in parts that end between two episodes, and its viewings; they may also only be counted. A
+day without a drop gets the error that says which days beside it have one.
 
 A drop's next part is read ahead (prefetch) while one is worked on.
 
@@ -93,7 +96,7 @@ class DayReading:
         """The day's drop in parts, ordered by epid and algorithm, every episode in one part.
 
         Yields:
-            The columns of `drop_table.SCHEMA`, and `AS_FOUND`; nothing when there is no drop of that day.
+            The columns of `planning.drop.SCHEMA`, and `AS_FOUND`; nothing when there is no drop of that day.
         """
         with self._transaction.stream(_read_drop(self._columns), day=self.day) as batches:
             for part in whole_episodes(self._counted(batches), DROP_PART_ROWS):

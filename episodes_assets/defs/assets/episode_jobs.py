@@ -1,7 +1,9 @@
 """`episode_jobs`: the day's jobs, planned and written to the ledger; with its checks.
 
-A warning is raised while a slow step still runs. What is planned is `planning/jobs.py`, the ledger
-`ledger/plans.py`.
+Also when a plan is replaced: because an operator has the day worked again (`rework`, `as_planned`), or
+because something else has changed it (`repair`, which looks for damage first). A warning is raised while a
+slow step still runs. What is planned is `planning/jobs.py`; the statements are `ledger/plans.py`, and of
+repairs `results/repairs.py`; whether a plan's inputs are still the same is `results/recompute.py`.
 """
 
 import datetime as dt
