@@ -5,11 +5,9 @@ from typing import Any
 
 import dagster as dg
 
+from episodes_assets.defs import jobs, schedules, sensors
 from episodes_assets.defs.assets import ASSETS, CHECKS, EXTERNAL
-from episodes_assets.defs.jobs import JOBS
 from episodes_assets.defs.resources import build_resources
-from episodes_assets.defs.schedules import SCHEDULES
-from episodes_assets.defs.sensors import SENSORS
 from episodes_assets.settings import Settings, load_settings
 
 
@@ -27,9 +25,9 @@ def build_defs(
     return dg.Definitions(
         assets=[*ASSETS, *EXTERNAL],
         asset_checks=CHECKS,
-        jobs=JOBS,
-        schedules=SCHEDULES,
-        sensors=SENSORS,
+        jobs=jobs.JOBS,
+        schedules=schedules.SCHEDULES,
+        sensors=sensors.SENSORS,
         resources={**resources, **(resource_overrides or {})},
         # The five steps of a day wait for each other; a process for each would cost more than it does.
         executor=dg.in_process_executor,

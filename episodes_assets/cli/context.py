@@ -15,12 +15,10 @@ from pathlib import Path
 
 from episodes_assets.cli.console import err
 from episodes_assets.errors import AlreadyRunning, DatabaseUnreachable
-from episodes_assets.postgres.connect import connect_to_input, connect_to_read, connect_to_write
+from episodes_assets.postgres import connect, hosts
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
-from episodes_assets.postgres.hosts import SETTING, describe_open, require_allowed
-from episodes_assets.postgres.provision import status
-from episodes_assets.postgres.provision.grants import check_input_role
+from episodes_assets.postgres.provision import grants, status
 from episodes_assets.private_files import make_folder, open_file, try_lock
 from episodes_assets.settings import PACKAGE_FOLDER, PROJECT_FOLDER, Settings
 
@@ -96,14 +94,14 @@ def require_reachable(dsns: Dsns) -> None:
         SchemaTooNew: If the schema of one is of a newer release.
     """
     for purpose in (Purpose.QUEUE, Purpose.RESULTS):
-        with connect_to_read(dsns.require(purpose), purpose.database):
+        with connect.connect_to_read(dsns.require(purpose), purpose.database):
             pass
 
 
 def announce_open_hosts(settings: Settings) -> None:
     """Say, outside production, which hosts are open to this process, if any."""
-    if shown := describe_open(require_allowed(settings)):
-        err.print(f"Open by {SETTING}: {shown}", style="dim", soft_wrap=True)
+    if shown := hosts.describe_open(hosts.require_allowed(settings)):
+        err.print(f"Open by {hosts.SETTING}: {shown}", style="dim", soft_wrap=True)
 
 
 def refuse_writable_input(settings: Settings, dsns: Dsns) -> None:
@@ -118,9 +116,9 @@ def refuse_writable_input(settings: Settings, dsns: Dsns) -> None:
         return
     with (
         suppress(DatabaseUnreachable),
-        connect_to_input(dsns.require(Purpose.INPUT)) as connection,
+        connect.connect_to_input(dsns.require(Purpose.INPUT)) as connection,
     ):
-        check_input_role(
+        grants.check_input_role(
             connection,
             is_production=settings.is_production,
             warn=lambda line: err.print(f"warning: {line}", style="yellow", soft_wrap=True),
@@ -135,7 +133,7 @@ def writable_input(settings: Settings, dsns: Dsns) -> str:
         NotProvisioned: If it has no stamp: it may then belong to other systems.
     """
     dsn = dsns.require(Purpose.INPUT_WRITER)
-    with connect_to_write(dsn, Database.INPUT, settings.environment):
+    with connect.connect_to_write(dsn, Database.INPUT, settings.environment):
         pass
     return dsn
 

@@ -15,11 +15,10 @@ import typer
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from episodes_assets.cli import context
+from episodes_assets.cli import context, supervisor
 from episodes_assets.cli.console import err, out
 from episodes_assets.cli.execution import materialize_days
 from episodes_assets.cli.runs import AcceptLost, Workers, open_instance, run_config, worker_count
-from episodes_assets.cli.supervisor import temporary_workers
 from episodes_assets.days import ONE_DAY, days_between, parse_day
 from episodes_assets.errors import ReasonMissing, StateGap
 from episodes_assets.explanation.records import PlanRecord
@@ -31,11 +30,9 @@ from episodes_assets.ledger.held import Waiver, read_waivers
 from episodes_assets.postgres.connect import connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
-from episodes_assets.results import state
+from episodes_assets.results import recompute, restore_points, state
 from episodes_assets.results.publications import PublishedDay, read_days, read_history
-from episodes_assets.results.recompute import read_published_coverage, require_computable
 from episodes_assets.results.repairs import Repair, read_repairs
-from episodes_assets.results.restore_points import read_restore_points
 from episodes_assets.results.state import TrackedDay
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets.user_files import require_standard_output
@@ -67,7 +64,7 @@ def correct(
     _require_computable(settings, dsns, first, _last_day_built_on(dsns, first))
     before = _published(dsns, first, first)
     with (
-        temporary_workers(settings, dsns, worker_count(workers, dsns)),
+        supervisor.temporary_workers(settings, dsns, worker_count(workers, dsns)),
         open_instance(settings, dsns) as instance,
     ):
         config = run_config(
@@ -103,8 +100,8 @@ def _last_day_built_on(dsns: Dsns, day: dt.date) -> dt.date:
 def _require_computable(settings: Settings, dsns: Dsns, first: dt.date, last: dt.date) -> None:
     """Refuse days that a later step would refuse, before anything is changed."""
     with connect_to_read(dsns.require(Purpose.RESULTS), Database.RESULTS) as results:
-        published = read_published_coverage(results, first, last)
-    require_computable(published, open_lake(settings).viewings().newest())
+        published = recompute.read_published_coverage(results, first, last)
+    recompute.require_computable(published, open_lake(settings).viewings().newest())
 
 
 def _published(dsns: Dsns, first: dt.date, last: dt.date) -> dict[dt.date, PublishedDay]:
@@ -160,7 +157,7 @@ def history(day: Annotated[str, typer.Argument(help="The day, YYYY-MM-DD.")]) ->
         is_stale = tracked is not None and state.built_on_another_past(results, tracked)
         publications = read_history(results, parsed)
         repairs = read_repairs(results, parsed)
-        points = read_restore_points(results, parsed)
+        points = restore_points.read_restore_points(results, parsed)
     _print("drops", _drops(drops.versions(parsed), drops.find(parsed)))
     _print("viewings in the lake", _viewings(lake.viewings(), parsed))
     _print("tracked episodes", _tracked(tracked, is_stale=is_stale))

@@ -13,16 +13,14 @@ from typing import Annotated
 
 import typer
 
+from episodes_assets.cli import runs, supervisor
 from episodes_assets.cli.console import err, out
 from episodes_assets.cli.context import ready_databases, writable_input
 from episodes_assets.cli.execution import materialize_days
 from episodes_assets.cli.results import day_table
-from episodes_assets.cli.runs import open_instance
-from episodes_assets.cli.supervisor import temporary_workers
 from episodes_assets.days import FIRST_DAY, ONE_DAY, days_between
 from episodes_assets.errors import BadSetting
-from episodes_assets.input.reading import days_with_drop
-from episodes_assets.input.sample import generate_input
+from episodes_assets.input import reading, sample
 from episodes_assets.postgres.connect import connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
@@ -60,10 +58,10 @@ def demo(
     missing = [day for day in wanted if day not in published]
     if len(missing) < len(wanted):
         err.print(f"{len(wanted) - len(missing)} of {days} days are published already: reused")
-    with open_instance(settings, dsns) as instance:
+    with runs.open_instance(settings, dsns) as instance:
         if missing:
             err.print(f"Materialising {len(missing)} days with {workers} workers")
-            with temporary_workers(settings, dsns, workers):
+            with supervisor.temporary_workers(settings, dsns, workers):
                 for day in missing:
                     materialize_days(instance, dsns, day, day)
         out.print(day_table(settings, dsns, instance, wanted))
@@ -76,12 +74,12 @@ def demo(
 
 def _ensure_input(settings: Settings, dsns: Dsns, days: list[dt.date], episodes: int) -> None:
     """Generate the sample days that the input lacks."""
-    missing = sorted(set(days) - days_with_drop(dsns.require(Purpose.INPUT), days))
+    missing = sorted(set(days) - reading.days_with_drop(dsns.require(Purpose.INPUT), days))
     if not missing:
         err.print("The sample input is there already: reused")
         return
     err.print(f"Generating {len(missing)} days of sample input ({episodes:,} episodes)")
-    generate_input(
+    sample.generate_input(
         writable_input(settings, dsns),
         episodes=episodes,
         seed=SEED,

@@ -16,9 +16,8 @@ from episodes_assets.cli.context import ready_databases
 from episodes_assets.days import parse_date
 from episodes_assets.explanation import explaining
 from episodes_assets.explanation.explaining import Explanation, parse_algorithm, parse_epid
-from episodes_assets.postgres.connect import connect_to_read
+from episodes_assets.postgres import connect, hosts
 from episodes_assets.postgres.databases import Database, Purpose
-from episodes_assets.postgres.hosts import allowed_lake_url
 from episodes_assets.settings import load_settings
 from episodes_assets.user_files import require_standard_output
 
@@ -46,14 +45,14 @@ def explain(
     require_standard_output()
     settings = load_settings()
     dsns = ready_databases(settings)
-    lake_url = allowed_lake_url(settings)
+    lake_url = hosts.allowed_lake_url(settings)
     # What only reads, where this process has it.
     reader = Purpose.RESULTS_READER if Purpose.RESULTS_READER in dsns.by_purpose else Purpose.RESULTS
     from episodes_assets.results.episode import read_episode  # with Delta Lake
 
     with (
-        connect_to_read(dsns.require(Purpose.QUEUE), Database.QUEUE) as queue,
-        connect_to_read(dsns.require(reader), Database.RESULTS) as results,
+        connect.connect_to_read(dsns.require(Purpose.QUEUE), Database.QUEUE) as queue,
+        connect.connect_to_read(dsns.require(reader), Database.RESULTS) as results,
     ):
         records = read_episode(
             queue,

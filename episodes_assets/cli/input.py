@@ -16,9 +16,8 @@ from episodes_assets.cli.console import err, out
 from episodes_assets.cli.context import ready_databases, writable_input
 from episodes_assets.days import FIRST_DAY, ONE_DAY, parse_day
 from episodes_assets.errors import BadFile
+from episodes_assets.input import loading, sample
 from episodes_assets.input.files import read_input_file
-from episodes_assets.input.loading import EPISODES_SCHEMA, VIEWINGS_SCHEMA, replace_input
-from episodes_assets.input.sample import generate_input
 from episodes_assets.settings import load_settings
 from episodes_assets.user_files import user_path
 
@@ -62,7 +61,7 @@ def generate(
             totals[1] += viewings
             bar.update(task, advance=1, description=str(day))
 
-        generate_input(
+        sample.generate_input(
             dsn,
             episodes=episodes,
             seed=seed,
@@ -98,10 +97,10 @@ def load(
     """
     if not episodes and not viewings:
         raise BadFile("no file was given", "name --episodes FILE, --viewings FILE, or both")
-    drops, views = _read(episodes, EPISODES_SCHEMA), _read(viewings, VIEWINGS_SCHEMA)
+    drops, views = _read(episodes, loading.EPISODES_SCHEMA), _read(viewings, loading.VIEWINGS_SCHEMA)
     settings = load_settings()
     dsn = writable_input(settings, ready_databases(settings))
-    replace_input(
+    loading.replace_input(
         dsn,
         drops=drops,
         drop_days=[] if drops is None else drops["batch_date"].unique().to_pylist(),

@@ -16,9 +16,8 @@ from rich.table import Table
 from episodes_assets.cli.console import err, out
 from episodes_assets.cli.context import announce_open_hosts, ready_databases
 from episodes_assets.errors import LakeDamaged, LakeReplaced
-from episodes_assets.lake import upkeep
+from episodes_assets.lake import opening, upkeep
 from episodes_assets.lake.day_file import LakeFile
-from episodes_assets.lake.opening import open_lake
 from episodes_assets.lake.tables import LakeTable
 from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
@@ -47,7 +46,7 @@ def status() -> None:
     """
     require_standard_output()
     settings = _settings()
-    lake = open_lake(settings)
+    lake = opening.open_lake(settings)
     viewings = lake.viewings()
     missing = upkeep.missing_of(viewings, _read_references(ready_databases(settings)).viewings_versions)
     shown = Table(box=None)
@@ -97,7 +96,7 @@ def verify() -> None:
     """
     require_standard_output()
     settings = _settings()
-    lake = open_lake(settings)
+    lake = opening.open_lake(settings)
     viewings = lake.viewings()
     named = _read_references(ready_databases(settings))
     missing = upkeep.missing_of(viewings, named.viewings_versions)
@@ -142,7 +141,7 @@ def vacuum(
     """
     require_standard_output()
     settings = _settings()
-    lake = open_lake(settings)
+    lake = opening.open_lake(settings)
     viewings, drops = lake.viewings(), lake.complete_drops()
     named = _read_references(ready_databases(settings))
     files, size = 0, 0

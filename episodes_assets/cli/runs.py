@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from episodes_assets.cli import context, execution
+from episodes_assets.cli import context, execution, results, supervisor
 from episodes_assets.cli.console import out
-from episodes_assets.cli.results import day_table, print_repairs
-from episodes_assets.cli.supervisor import temporary_workers
 from episodes_assets.days import days_between, parse_date, parse_day, parse_range
 from episodes_assets.errors import BadRunConfig, ReasonMissing
 from episodes_assets.postgres.connect import connect_to_write
@@ -250,10 +248,10 @@ def _materialize(
     context.refuse_writable_input(settings, dsns)
     context.require_reachable(dsns)
     with (
-        temporary_workers(settings, dsns, worker_count(workers, dsns)),
+        supervisor.temporary_workers(settings, dsns, worker_count(workers, dsns)),
         open_instance(settings, dsns) as instance,
     ):
         run_id = execution.materialize_days(instance, dsns, start, end, config, is_profiled=profile)
-        out.print(day_table(settings, dsns, instance, list(days_between(start, end))))
+        out.print(results.day_table(settings, dsns, instance, list(days_between(start, end))))
         if repair:
-            print_repairs(dsns, run_id)
+            results.print_repairs(dsns, run_id)

@@ -14,9 +14,8 @@ from episodes_assets.accounts import audit
 from episodes_assets.cli.console import log_to_stderr, out
 from episodes_assets.cli.context import announce_open_hosts, prepare_dagster_home, ready_databases
 from episodes_assets.dashboard.configuration import read_configuration
+from episodes_assets.postgres import dsn, hosts
 from episodes_assets.postgres.databases import ORCHESTRATOR, Purpose
-from episodes_assets.postgres.dsn import resolve_dsns
-from episodes_assets.postgres.hosts import allowed_lake_url
 from episodes_assets.settings import load_settings
 
 
@@ -89,7 +88,7 @@ def worker(
     logging.getLogger("episodes_assets").setLevel(logging.INFO)
     # A held or retried message is logged by the ledger's side in one line.
     logging.getLogger("pgqueuer").setLevel(logging.DEBUG if verbose else logging.CRITICAL)
-    dsns = resolve_dsns(settings)
+    dsns = dsn.resolve_dsns(settings)
     if stop_with_parent is None:  # a parent has printed them itself
         announce_open_hosts(settings)
     # Algorithms run in a child process, which is handed no DSN.
@@ -97,7 +96,7 @@ def worker(
         run_worker(
             WorkerConfig(
                 queue_dsn=dsns.require(Purpose.WORKER),
-                lake_url=allowed_lake_url(settings),
+                lake_url=hosts.allowed_lake_url(settings),
                 environment=settings.environment,
                 max_starts=settings.max_starts,
                 retry_seconds=settings.retry_seconds,

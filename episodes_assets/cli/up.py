@@ -26,20 +26,12 @@ import yaml
 from rich.text import Text
 
 from episodes_assets.accounts.users import add_first_operator
-from episodes_assets.cli import supervisor
+from episodes_assets.cli import context, supervisor
 from episodes_assets.cli.console import block, out
-from episodes_assets.cli.context import (
-    announce_open_hosts,
-    only_system,
-    prepare_dagster_home,
-    ready_databases,
-    refuse_writable_input,
-)
 from episodes_assets.cli.overview import ENDED, Overview, read_attention
 from episodes_assets.dashboard.configuration import Configuration, read_configuration
 from episodes_assets.errors import ProcessFailed
-from episodes_assets.postgres import embedded
-from episodes_assets.postgres.connect import connect_to_write
+from episodes_assets.postgres import connect, embedded
 from episodes_assets.postgres.databases import ORCHESTRATOR, WEBSERVER, Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.private_files import make_folder, write_file
@@ -78,11 +70,11 @@ def up(
     require_standard_output()  # the first operator's password is shown there, once
     settings = load_settings()
     configuration = read_configuration(settings, host=LOOPBACK, port=port)
-    with only_system(settings.home, configuration.address):
-        dsns = ready_databases(settings)
-        announce_open_hosts(settings)
-        refuse_writable_input(settings, dsns)
-        folder = prepare_dagster_home(settings)
+    with context.only_system(settings.home, configuration.address):
+        dsns = context.ready_databases(settings)
+        context.announce_open_hosts(settings)
+        context.refuse_writable_input(settings, dsns)
+        folder = context.prepare_dagster_home(settings)
         _require_free(port)
         if settings.password_login:
             _announce_operator(settings, dsns)
@@ -145,7 +137,7 @@ def private_socket_path() -> Iterator[Path]:
 
 def _announce_operator(settings: Settings, dsns: Dsns) -> None:
     """Add the first operator where there is no user, and print the password, this once."""
-    with connect_to_write(
+    with connect.connect_to_write(
         dsns.require(Purpose.DASHBOARD), Database.DAGSTER, settings.environment, autocommit=True
     ) as connection:
         if not add_first_operator(connection, _show_first_operator):
@@ -337,15 +329,15 @@ def watch_alerts(dsns: Dsns, stopping: threading.Event, overview: Overview) -> N
 
 def _is_healthy(configuration: Configuration) -> bool:
     """Whether the dashboard's /healthz answers that it can serve."""
-    context = None
+    tls = None
     if configuration.certificate:
         # Its own certificate and no other, whatever name is in it and whoever signed it.
-        context = ssl.create_default_context(cafile=configuration.certificate)
-        context.check_hostname = False
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        tls = ssl.create_default_context(cafile=configuration.certificate)
+        tls.check_hostname = False
+        tls.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     try:
         with urllib.request.urlopen(  # noqa: S310
-            f"{configuration.address}/healthz", timeout=10, context=context
+            f"{configuration.address}/healthz", timeout=10, context=tls
         ):
             return True
     except (http.client.HTTPException, OSError):

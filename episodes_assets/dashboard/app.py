@@ -20,22 +20,17 @@ from starlette.types import ASGIApp
 
 from episodes_assets.accounts.pool import AWAY, AccountsAccess, AccountsPool
 from episodes_assets.accounts.sessions import signing_key
-from episodes_assets.dashboard import middleware
+from episodes_assets.dashboard import fleet, health, middleware, profiles, results
 from episodes_assets.dashboard.auth import refusals
 from episodes_assets.dashboard.auth.gate import AuthGate, Routes
 from episodes_assets.dashboard.auth.login import OidcLogin, login_routes, logout_routes
 from episodes_assets.dashboard.auth.oidc import oidc_login
-from episodes_assets.dashboard.auth.refusals import answer
 from episodes_assets.dashboard.configuration import Configuration
 from episodes_assets.dashboard.dagster_ui import DagsterUi, open_dagster_ui
 from episodes_assets.dashboard.explain import ExplainSources, explain_routes
-from episodes_assets.dashboard.fleet import LIVE, fleet_routes
-from episodes_assets.dashboard.health import health_routes
 from episodes_assets.dashboard.metrics import Sources as MetricSources
 from episodes_assets.dashboard.metrics import SystemCollector
 from episodes_assets.dashboard.pages import STATIC
-from episodes_assets.dashboard.profiles import profile_routes
-from episodes_assets.dashboard.results import results_routes
 from episodes_assets.dashboard.site import Metrics, Site, site_of
 from episodes_assets.dashboard.watch import DaemonWatch, WatchSettings
 from episodes_assets.errors import BadSetting
@@ -74,12 +69,12 @@ def create_application(
         public=[
             *login_routes(oidc),
             *(oidc.routes if oidc else ()),
-            *health_routes(site.accounts, ui),
+            *health.health_routes(site.accounts, ui),
             *(_file_route(name) for name in PUBLIC_FILES),
         ],
         for_all_roles=logout_routes(),
         graphql=ui.graphql_routes,
-        polled=[page for page in pages if isinstance(page, Route) and page.path == LIVE],
+        polled=[page for page in pages if isinstance(page, Route) and page.path == fleet.LIVE],
     )
     application = Starlette(
         routes=[
@@ -141,10 +136,10 @@ def open_application(
             quarantine_limit=settings.quarantine_limit,
         )
         pages = [
-            *fleet_routes(queue_dsn, settings.environment),
-            *profile_routes(queue_dsn, settings.environment),
+            *fleet.fleet_routes(queue_dsn, settings.environment),
+            *profiles.profile_routes(queue_dsn, settings.environment),
             *explain_routes(sources),
-            *results_routes(dsns.by_purpose.get(Purpose.CONSUMER)),
+            *results.results_routes(dsns.by_purpose.get(Purpose.CONSUMER)),
         ]
         watch = DaemonWatch(ui.workspace, WatchSettings.of(settings, queue_dsn))
         application = create_application(site, ui, oidc=_oidc(configuration, pool), pages=pages)
@@ -171,7 +166,7 @@ def _show_metrics(request: Request) -> Response:
 async def _show_away(request: Request, error: Exception) -> Response:
     """The response where a database became unreachable while a request was handled."""
     _LOG.warning("%s: %s", request.url.path, error)
-    return answer(refusals.AWAY, request)
+    return refusals.answer(refusals.AWAY, request)
 
 
 def _file_route(name: str) -> Route:

@@ -16,34 +16,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from episodes_assets import errors
 from episodes_assets.dashboard import pages
 from episodes_assets.dashboard.pages import Endpoint, Sparkline, draw, explaining_errors, page
 from episodes_assets.days import parse_date
-from episodes_assets.errors import (
-    BadDay,
-    DayNotPlanned,
-    EpisodesError,
-    JobNotHeld,
-    NothingToCancel,
-    ReasonMissing,
-)
-from episodes_assets.ledger.held import (
-    HeldJob,
-    SharedError,
-    cancel_day,
-    read_held,
-    read_shared_errors,
-    retry_held_job,
-    retry_held_jobs,
-)
+from episodes_assets.ledger import held as held_jobs
+from episodes_assets.ledger import progress as ledger_progress
 from episodes_assets.ledger.messages import read_message_figures
-from episodes_assets.ledger.progress import (
-    DayProgress,
-    Progress,
-    read_fleet_progress,
-    read_progress,
-    read_throughput,
-)
 from episodes_assets.ledger.workers import Worker, read_workers
 from episodes_assets.outbox.records import OpenAlert, read_open_alerts
 from episodes_assets.postgres.connect import Connection, connect_to_read, connect_to_write
@@ -83,16 +62,16 @@ class Fleet:
     """
 
     now: dt.datetime
-    days: Sequence[DayProgress]
+    days: Sequence[ledger_progress.DayProgress]
     more_days: int
-    finished: Sequence[Progress]
+    finished: Sequence[ledger_progress.Progress]
     jobs_per_second: float
     ends_at: dt.datetime | None
     workers: Sequence[Worker]
     alive: int
     more_workers: int
     throughput: Sparkline
-    held: Sequence[HeldJob]
+    held: Sequence[held_jobs.HeldJob]
     held_total: int
     alerts: Sequence[OpenAlert]
 
@@ -109,9 +88,9 @@ class HeldPage:
         is_first: Whether these are the first.
     """
 
-    counts: Progress
-    errors: Sequence[SharedError]
-    jobs: Sequence[HeldJob]
+    counts: ledger_progress.Progress
+    errors: Sequence[held_jobs.SharedError]
+    jobs: Sequence[held_jobs.HeldJob]
     next_after: int | None
     is_first: bool
 
@@ -124,7 +103,7 @@ def read_fleet(queue_dsn: str) -> Fleet:
         NotProvisioned: If it has no schema.
     """
     with connect_to_read(queue_dsn, Database.QUEUE) as queue:
-        progress = read_fleet_progress(queue)
+        progress = ledger_progress.read_fleet_progress(queue)
         unfinished = [day for day in progress.days if not day.counts.is_done]
         shown = unfinished[:DAYS_SHOWN]
         done = sorted((day.counts for day in progress.days if day.counts.is_done), key=lambda d: d.plan_id)
@@ -139,19 +118,21 @@ def read_fleet(queue_dsn: str) -> Fleet:
             workers=workers[:WORKERS_SHOWN],
             alive=sum(worker.is_alive for worker in workers),
             more_workers=max(len(workers) - WORKERS_SHOWN, 0),
-            throughput=draw(read_throughput(queue, bucket_seconds=BUCKET_SECONDS, buckets=BUCKETS)),
+            throughput=draw(
+                ledger_progress.read_throughput(queue, bucket_seconds=BUCKET_SECONDS, buckets=BUCKETS)
+            ),
             held=_some_held(queue, [day.counts for day in unfinished]),
             held_total=sum(day.counts.held for day in unfinished),
             alerts=read_open_alerts(queue),
         )
 
 
-def _some_held(queue: Connection, days: Sequence[Progress]) -> list[HeldJob]:
+def _some_held(queue: Connection, days: Sequence[ledger_progress.Progress]) -> list[held_jobs.HeldJob]:
     plans = [day.plan_id for day in days if day.held][:HELD_SHOWN]
-    return read_held(queue, plans, each=HELD_OF_EACH_DAY, most=HELD_SHOWN) if plans else []
+    return held_jobs.read_held(queue, plans, each=HELD_OF_EACH_DAY, most=HELD_SHOWN) if plans else []
 
 
-def read_day(queue_dsn: str, day: dt.date) -> Progress:
+def read_day(queue_dsn: str, day: dt.date) -> ledger_progress.Progress:
     """How far a day is.
 
     Raises:
@@ -171,28 +152,34 @@ def read_held_page(queue_dsn: str, day: dt.date, after: int) -> HeldPage:
     """
     with connect_to_read(queue_dsn, Database.QUEUE) as queue:
         counts = _require_progress(queue, day)
-        found = read_held(queue, [counts.plan_id], each=HELD_ON_A_PAGE + 1, after=after)
+        found = held_jobs.read_held(queue, [counts.plan_id], each=HELD_ON_A_PAGE + 1, after=after)
         jobs = found[:HELD_ON_A_PAGE]
         return HeldPage(
             counts=counts,
-            errors=read_shared_errors(queue, counts.plan_id, ERRORS_SHOWN),
+            errors=held_jobs.read_shared_errors(queue, counts.plan_id, ERRORS_SHOWN),
             jobs=jobs,
             next_after=jobs[-1].position if len(found) > len(jobs) else None,
             is_first=after < 0,
         )
 
 
-def _require_progress(queue: Connection, day: dt.date) -> Progress:
-    for progress in read_progress(queue, [day]):
+def _require_progress(queue: Connection, day: dt.date) -> ledger_progress.Progress:
+    for progress in ledger_progress.read_progress(queue, [day]):
         return progress
-    raise DayNotPlanned(f"{day} has no planned jobs", f"materialise episode_jobs of {day}")
+    raise errors.DayNotPlanned(f"{day} has no planned jobs", f"materialise episode_jobs of {day}")
 
 
 _LOG = logging.getLogger(__name__)
 LIVE = "/fleet/live"
 SEE_OTHER = 303
 LONGEST_REASON = 500
-_STATUS = {BadDay: 404, DayNotPlanned: 404, JobNotHeld: 404, ReasonMissing: 400, NothingToCancel: 409}
+_STATUS = {
+    errors.BadDay: 404,
+    errors.DayNotPlanned: 404,
+    errors.JobNotHeld: 404,
+    errors.ReasonMissing: 400,
+    errors.NothingToCancel: 409,
+}
 _BIGINT, _SMALLINT = 2**63, 2**15
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -258,14 +245,14 @@ class _FleetPages:
         async with request.form(max_files=0, max_fields=5) as form:
             reason = str(form.get("reason", ""))[:LONGEST_REASON]
 
-        cancelled = await self._change(cancel_day, day, reason=reason, cancelled_by=by)
+        cancelled = await self._change(held_jobs.cancel_day, day, reason=reason, cancelled_by=by)
         _LOG.info("%s cancelled %d jobs of %s", by, cancelled, day)
         return _back("cancelled", day, cancelled)
 
     async def retry_day(self, request: Request) -> Response:
         day = _day(request)
 
-        released = await self._change(retry_held_jobs, day)
+        released = await self._change(held_jobs.retry_held_jobs, day)
         _LOG.info("%s lets %d held jobs of %s be tried again", request.user.name, released, day)
         return _back("retried", day, released)
 
@@ -274,7 +261,7 @@ class _FleetPages:
         epid = _number(request.path_params["epid"], _BIGINT)
         algorithm_id = _number(request.path_params["algorithm_id"], _SMALLINT)
 
-        await self._change(retry_held_job, day, epid, algorithm_id)
+        await self._change(held_jobs.retry_held_job, day, epid, algorithm_id)
         _LOG.info(
             "%s lets epid %d of %s be tried again for algorithm %d",
             request.user.name,
@@ -296,7 +283,7 @@ class _FleetPages:
         return await run_in_threadpool(work)
 
 
-def _show_problem(request: Request, error: EpisodesError, status: int) -> Response:
+def _show_problem(request: Request, error: errors.EpisodesError, status: int) -> Response:
     if request.url.path == LIVE:
         return PlainTextResponse(str(error), status)
     return page(request, "fleet_problem.html", status=status, error=error)
@@ -310,7 +297,7 @@ def _number(text: str, limit: int) -> int:
     """A whole number within the range of the database's type."""
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdigit() and len(digits) < 20 and int(digits) < limit):
-        raise JobNotHeld(f"{text!r} names no job", "follow a link of the Fleet page")
+        raise errors.JobNotHeld(f"{text!r} names no job", "follow a link of the Fleet page")
     return int(text)
 
 
@@ -324,7 +311,7 @@ def _notice(request: Request) -> str:
     query = request.query_params
     try:
         day, jobs = parse_date(query.get("day", "")), pages.jobs(_number(query.get("jobs", ""), 2**31))
-    except EpisodesError:
+    except errors.EpisodesError:
         return ""
     return {
         "retried": f"Back with the fleet: {jobs} of {day}.",

@@ -33,8 +33,7 @@ from episodes_assets.ledger.messages import read_message_figures
 from episodes_assets.outbox.records import read_clock, read_figures
 from episodes_assets.postgres.connect import Connection, connect_to_read
 from episodes_assets.postgres.databases import Database
-from episodes_assets.results.publications import newest_day
-from episodes_assets.results.recompute import read_outdated
+from episodes_assets.results import publications, recompute
 from episodes_assets.settings import Settings
 
 STATEMENT_SECONDS = 5
@@ -288,7 +287,7 @@ def _by_release(releases: Mapping[str, int]) -> Labels:
 
 def _read_results(dsn: str) -> Sequence[Metric]:
     def read(results: Connection) -> Sequence[Metric]:
-        newest = newest_day(results)
+        newest = publications.newest_day(results)
         if newest is None:
             return []
         ended = dt.datetime.combine(newest + ONE_DAY, dt.time(), dt.UTC)
@@ -379,7 +378,7 @@ def _read_late_viewings(results_dsn: str, viewings: Viewings) -> Sequence[Metric
     today = dt.datetime.now(dt.UTC).date()
 
     def read(results: Connection) -> Sequence[Metric]:
-        outdated = read_outdated(results, viewings, today)
+        outdated = recompute.read_outdated(results, viewings, today)
         return [
             _gauge(
                 "episodes_late_viewings_days",

@@ -10,14 +10,11 @@ import dagster as dg
 from pydantic import Field
 
 from episodes_assets.days import parse_date
-from episodes_assets.defs.launches import launched_by
-from episodes_assets.defs.partitions import daily
+from episodes_assets.defs import launches, partitions, storage
 from episodes_assets.defs.profiles import PROFILE_TAG
 from episodes_assets.defs.resources import QueueDatabase
 from episodes_assets.defs.steps import NO_OPTIONS, RunOptions, as_dagster_failure
-from episodes_assets.defs.storage import prune_run_events
 from episodes_assets.ledger import held
-from episodes_assets.ledger.held import cancel_day
 from episodes_assets.ledger.held import retry_held_jobs as retry
 from episodes_assets.ledger.profiles import prune_profiles
 from episodes_assets.ledger.workers import forget_dead_workers
@@ -90,12 +87,14 @@ def waive_held_jobs_op(
     options = WaiverOptions.read(context)
     day = parse_date(context.partition_key)
     with as_dagster_failure(settings), queue_database.connect() as queue:
-        waiver = held.waive_held_jobs(queue, day, reason=options.reason, decided_by=launched_by(context.run))
+        waiver = held.waive_held_jobs(
+            queue, day, reason=options.reason, decided_by=launches.launched_by(context.run)
+        )
     context.log.info(f"{day} is published without {waiver.jobs:,} held jobs")
 
 
 @dg.job(
-    partitions_def=daily,
+    partitions_def=partitions.daily,
     config={"ops": {"waive_held_jobs_op": {"config": {"reason": ""}}}},
     description="Let a day be published without the jobs that are held now. In the *Launchpad* pick the day, "
     "say why under `reason`: without it the run is refused. The decision is recorded with the name you are "
@@ -122,7 +121,7 @@ def retry_held_jobs_op(
 
 
 @dg.job(
-    partitions_def=daily,
+    partitions_def=partitions.daily,
     description="Give a day's held jobs another round, waived ones as well. In the *Launchpad* pick the day; "
     "there is nothing to fill in. When they have succeeded, the "
     "day is published with them.",
@@ -151,12 +150,14 @@ def cancel_jobs_op(
     options = CancellationOptions.read(context)
     day = parse_date(context.partition_key)
     with as_dagster_failure(settings), queue_database.connect() as queue:
-        cancelled = cancel_day(queue, day, reason=options.reason, cancelled_by=launched_by(context.run))
+        cancelled = held.cancel_day(
+            queue, day, reason=options.reason, cancelled_by=launches.launched_by(context.run)
+        )
     context.log.info(f"{cancelled:,} unfinished jobs of {day} are held")
 
 
 @dg.job(
-    partitions_def=daily,
+    partitions_def=partitions.daily,
     config={"ops": {"cancel_jobs_op": {"config": {"reason": ""}}}},
     description="Stop working a day: say why under `reason`; the name you are signed in as is recorded. What "
     "is not finished is held, so that the day is not published; `retry_held_jobs` lets it go on where it "
@@ -197,7 +198,7 @@ def prune_message_log_op(
         old = prune_profiles(connection, settings.profile_days)
         alerts = prune_alerts(connection)
     before = dt.datetime.now(dt.UTC) - dt.timedelta(days=settings.run_log_days)
-    events = prune_run_events(context.instance, before)
+    events = storage.prune_run_events(context.instance, before)
     context.log.info(
         f"{rows:,} log rows, {old:,} profiles, {alerts:,} alerts and {events:,} events of runs deleted,"
         f" {workers:,} workers forgotten"

@@ -20,9 +20,8 @@ from typing import Any
 
 import dagster as dg
 
-from episodes_assets.defs.launches import launched_by
+from episodes_assets.defs import launches, partitions
 from episodes_assets.defs.metadata import image, table
-from episodes_assets.defs.partitions import days_of
 from episodes_assets.defs.resources import QueueDatabase
 from episodes_assets.errors import ProfilerUnavailable
 from episodes_assets.failures import explain, name_defect
@@ -109,7 +108,7 @@ def profiled(
     """
     taken = (_FleetProfile if is_of_fleet else _OwnProfile)(context, queue_database)
     if PROFILE_TAG in context.run.tags:
-        taken.begin(_Asked(launched_by(context.run)))
+        taken.begin(_Asked(launches.launched_by(context.run)))
     else:
         # A thread that waits; whether the step is slow is looked up no sooner than it may be.
         threading.Thread(target=taken.watch, args=(settings.slow_step_factor,), daemon=True).start()
@@ -146,7 +145,7 @@ class _StepProfile(ABC):
         self._context = context
         self._queue = queue_database
         self._assets = sorted(context.selected_asset_keys)
-        self._days = days_of(context)
+        self._days = partitions.days_of(context)
         self._began = time.monotonic()
         self._lock = threading.Lock()
         self._ended = threading.Event()

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 import dagster as dg
 
 from episodes_assets.days import ONE_DAY
-from episodes_assets.defs import decisions
+from episodes_assets.defs import decisions, runs
 from episodes_assets.defs.jobs import plan_day, prune_message_log
 from episodes_assets.defs.resources import InputDatabase, Lake, QueueDatabase, ResultsDatabase
-from episodes_assets.defs.runs import RANGE_END, RANGE_START, days_in_flight, failed_plannings
 from episodes_assets.errors import EpisodesError
 from episodes_assets.input.reading import days_with_drop, drop_not_arrived
 from episodes_assets.ledger import progress
@@ -48,8 +47,8 @@ def daily_plan(
             return dg.SkipReason(f"each day up to {newest} is planned")
         with_input = {*wanted} & {*lake.drops().days()}
         with_input |= days_with_drop(input_database.dsn, [day for day in wanted if day not in with_input])
-        in_flight = days_in_flight(context.instance, now)
-        failures = failed_plannings(context.instance, wanted, in_flight)
+        in_flight = runs.days_in_flight(context.instance, now)
+        failures = runs.failed_plannings(context.instance, wanted, in_flight)
         days = decisions.days_to_plan(wanted, with_input, in_flight, failures, now)
         waiting = wanted[len(days) :]
         reason = ""
@@ -100,7 +99,7 @@ def _request(days: Sequence[dt.date]) -> dg.RunRequest:
     first, last = days[0].isoformat(), days[-1].isoformat()
     if first == last:
         return dg.RunRequest(partition_key=first)
-    return dg.RunRequest(tags={RANGE_START: first, RANGE_END: last})
+    return dg.RunRequest(tags={runs.RANGE_START: first, runs.RANGE_END: last})
 
 
 nightly_pruning = dg.ScheduleDefinition(

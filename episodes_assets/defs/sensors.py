@@ -13,28 +13,15 @@ import dagster as dg
 
 from episodes_assets.alerts.conditions import assess
 from episodes_assets.alerts.lifecycle import State
-from episodes_assets.defs.assets.job_outcomes import check_progress
-from episodes_assets.defs.assets.published_results import check_freshness
-from episodes_assets.defs.decisions import (
-    Reported,
-    days_to_fan_out,
-    days_to_publish,
-    days_to_report,
-    wants_publication,
-    why_none_is_published,
-)
-from episodes_assets.defs.jobs import publish_day
+from episodes_assets.defs import decisions, jobs, runs, steps
+from episodes_assets.defs.assets import job_outcomes, published_results
 from episodes_assets.defs.observed import observe
 from episodes_assets.defs.progress import DAYS_REPORTED, counts_of, observations
 from episodes_assets.defs.resources import QueueDatabase, ResultsDatabase
-from episodes_assets.defs.runs import days_in_flight, failed_attempts
-from episodes_assets.defs.steps import check_evaluation
 from episodes_assets.errors import EpisodesError
-from episodes_assets.ledger import progress
-from episodes_assets.ledger.dispatch import fan_out_day
+from episodes_assets.ledger import dispatch, progress
 from episodes_assets.ledger.progress import read_progress
-from episodes_assets.outbox.channels import channels_of
-from episodes_assets.outbox.delivery import OF_A_TICK
+from episodes_assets.outbox import channels, delivery
 from episodes_assets.outbox.delivery import alert_people as tell
 from episodes_assets.outbox.records import Evaluator
 from episodes_assets.results import publications
@@ -56,14 +43,14 @@ def alert_of_stalls(
     """Report once when the set of stalled days changes."""
     try:
         with queue_database.connect_to_read() as queue:
-            verdict = check_progress(queue, settings)
+            verdict = job_outcomes.check_progress(queue, settings)
     except EpisodesError as error:
         return dg.SkipReason(str(error))
     names = ", ".join(str(row["day"]) for row in verdict.offending)
     if names == (context.cursor or ""):
         return dg.SkipReason(f"still stalled: {names}" if names else "each open day makes progress")
     (context.log.info if verdict.passed else context.log.error)(verdict.message)
-    return dg.SensorResult(asset_events=[check_evaluation(verdict, "job_outcomes")], cursor=names)
+    return dg.SensorResult(asset_events=[steps.check_evaluation(verdict, "job_outcomes")], cursor=names)
 
 
 @dg.sensor(
@@ -85,13 +72,13 @@ def freshness(
     now = _now()
     try:
         with results_database.connect_to_read() as results:
-            verdict = check_freshness(results, now, settings.published_by_hour)
+            verdict = published_results.check_freshness(results, now, settings.published_by_hour)
     except EpisodesError as error:
         return dg.SkipReason(str(error))
     said = f"{now:%Y-%m-%d %H} {verdict.passed} {verdict.message}"
     if said == context.cursor:
         return dg.SkipReason(verdict.message)
-    return dg.SensorResult(asset_events=[check_evaluation(verdict, "published_results")], cursor=said)
+    return dg.SensorResult(asset_events=[steps.check_evaluation(verdict, "published_results")], cursor=said)
 
 
 def _now() -> dt.datetime:
@@ -112,7 +99,9 @@ def fan_out(queue_database: QueueDatabase) -> dg.SkipReason:
     """Hand out each planned day; a tick that does nothing else needs no run."""
     try:
         with queue_database.connect() as queue:
-            sent = [fan_out_day(queue, day) for day in days_to_fan_out(read_progress(queue))]
+            sent = [
+                dispatch.fan_out_day(queue, day) for day in decisions.days_to_fan_out(read_progress(queue))
+            ]
     except EpisodesError as error:
         return dg.SkipReason(str(error))
     done = [f"{each.day}: {each.jobs:,} jobs in {each.messages:,} messages" for each in sent if each.messages]
@@ -120,7 +109,7 @@ def fan_out(queue_database: QueueDatabase) -> dg.SkipReason:
 
 
 @dg.sensor(
-    job=publish_day,
+    job=jobs.publish_day,
     minimum_interval_seconds=SENSOR_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Collects and publishes each day whose jobs are all done, or waived by a recorded decision. "
@@ -140,15 +129,15 @@ def publish_finished_days(
     except EpisodesError as error:
         yield dg.SkipReason(str(error))
         return
-    open_days = [day for day in progress if wants_publication(day, plans.get(day.day))]
+    open_days = [day for day in progress if decisions.wants_publication(day, plans.get(day.day))]
     now = dt.datetime.now(dt.UTC)
-    in_flight = days_in_flight(context.instance, now) if open_days else {}
-    failures = failed_attempts(context.instance, {day.day for day in open_days})
-    days = days_to_publish(open_days, plans, in_flight, failures, now, DAYS_PER_TICK)
+    in_flight = runs.days_in_flight(context.instance, now) if open_days else {}
+    failures = runs.failed_attempts(context.instance, {day.day for day in open_days})
+    days = decisions.days_to_publish(open_days, plans, in_flight, failures, now, DAYS_PER_TICK)
     for day in days:
         yield dg.RunRequest(partition_key=day.isoformat())
     if not days:
-        yield dg.SkipReason(why_none_is_published(open_days, plans, in_flight, failures))
+        yield dg.SkipReason(decisions.why_none_is_published(open_days, plans, in_flight, failures))
 
 
 # Dagster's daemon evaluates sensors every 5 seconds.
@@ -172,8 +161,8 @@ def report_progress(
             counts = {day.day: counts_of(day) for day in progress.read_progress(queue) if _is_worked(day)}
             if not counts and not reported:
                 return dg.SkipReason("the fleet has no day to work on")
-            in_flight = days_in_flight(context.instance, now)
-            days, reported = days_to_report(counts, reported, in_flight, now, DAYS_REPORTED)
+            in_flight = runs.days_in_flight(context.instance, now)
+            days, reported = decisions.days_to_report(counts, reported, in_flight, now, DAYS_REPORTED)
             events = observations(queue, days) if days else []
     except EpisodesError as error:
         return dg.SkipReason(str(error))
@@ -185,17 +174,17 @@ def _is_worked(day: progress.Progress) -> bool:
     return day.is_fanned_out and not day.is_done
 
 
-def read_cursor(cursor: str | None) -> dict[dt.date, Reported]:
+def read_cursor(cursor: str | None) -> dict[dt.date, decisions.Reported]:
     """Parse the cursor that `write_cursor` made."""
     return {
-        dt.date.fromisoformat(day): Reported(
+        dt.date.fromisoformat(day): decisions.Reported(
             tuple(counts), dt.datetime.fromisoformat(first), dt.datetime.fromisoformat(last)
         )
         for day, (counts, first, last) in json.loads(cursor or "{}").items()
     }
 
 
-def write_cursor(reported: dict[dt.date, Reported]) -> str:
+def write_cursor(reported: dict[dt.date, decisions.Reported]) -> str:
     """The cursor: what was reported of each day that is still worked, as JSON."""
     return json.dumps(
         {
@@ -226,17 +215,17 @@ def alert_people(
     try:
         with queue_database.connect() as queue:
             observed = observe(context.instance, checks, queue, results_database, settings, _now())
-            decisions, delivered = tell(
+            decided, delivered = tell(
                 queue,
                 assess(observed),
-                channels_of(settings),
+                channels.channels_of(settings),
                 remind_after=dt.timedelta(hours=settings.alert_reminder_hours),
                 evaluator=Evaluator.SENSOR,
-                budget=OF_A_TICK,
+                budget=delivery.OF_A_TICK,
             )
     except EpisodesError as error:
         return dg.SkipReason(str(error))
-    alerts = [each.alert.summary for each in decisions if each.alert and each.state is State.OPEN]
+    alerts = [each.alert.summary for each in decided if each.alert and each.state is State.OPEN]
     said = "; ".join(alerts) if alerts else "no alert is open"
     return dg.SkipReason("; ".join([said, f"{delivered.sent} messages sent", *delivered.problems]))
 

@@ -27,8 +27,7 @@ from sqlalchemy.dialects import plugins
 from sqlalchemy.engine import URL, CreateEnginePlugin, Engine
 
 from episodes_assets.defs.launches import LAUNCHED_BY, by_this_process, is_request, note, stamped
-from episodes_assets.postgres import processes, session
-from episodes_assets.postgres.connect import connect_to_write
+from episodes_assets.postgres import connect, processes, session
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.provision.status import ready_databases
 from episodes_assets.postgres.session import SessionKind
@@ -206,6 +205,8 @@ class EpisodesDagsterStorage(DagsterPostgresStorage):
         log = get_dagster_logger("episodes")
         settings = load_settings()
         dsn = ready_databases(settings, log.info).require(Purpose.DAGSTER)
-        with connect_to_write(dsn, Database.DAGSTER, settings.environment, autocommit=True) as connection:
+        with connect.connect_to_write(
+            dsn, Database.DAGSTER, settings.environment, autocommit=True
+        ) as connection:
             processes.register(connection, settings.environment)
         return cls(inst_data=inst_data, postgres_url=to_sqlalchemy_url(dsn))

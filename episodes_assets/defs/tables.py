@@ -16,8 +16,7 @@ import pyarrow as pa
 
 from episodes_assets.algorithms.declaration import VIEW_COLUMNS, Declaration
 from episodes_assets.lake.viewings import schema_of
-from episodes_assets.planning.drop import ACCEPTED, AS_FOUND, QUARANTINED
-from episodes_assets.planning.viewings import UNREADABLE
+from episodes_assets.planning import drop, viewings
 from episodes_assets.postgres.databases import Database
 
 
@@ -92,14 +91,14 @@ _DROP = {
     "premier_date": "When the episode premiered; algorithm `reach` catches up from there.",
     "start_date": "From when on the row is due.",
 }
-EPISODES = _lake_table("episodes", ACCEPTED, _DROP, {"epid", "algorithm_id", "start_date"})
+EPISODES = _lake_table("episodes", drop.ACCEPTED, _DROP, {"epid", "algorithm_id", "start_date"})
 QUARANTINE = _lake_table(
     "quarantine",
-    QUARANTINED,
+    drop.QUARANTINED,
     {
         **_DROP,
         "reasons": "The rules that the row broke, comma-separated; docs/bad-input.md explains each.",
-        AS_FOUND: "What could not be read, by column, as a JSON object.",
+        drop.AS_FOUND: "What could not be read, by column, as a JSON object.",
     },
     {"reasons"},
 )
@@ -112,7 +111,7 @@ VIEWINGS = _lake_table(
         "viewed_at": "When, to the microsecond.",
         "seconds_watched": "Seconds, as the input has them; algorithms get 0 to 86,400.",
         "completed": "Whether it was watched to the end; missing where the input's value cannot be read.",
-        UNREADABLE: "The input's value of `completed`, if it cannot be read.",
+        viewings.UNREADABLE: "The input's value of `completed`, if it cannot be read.",
     },
     {"viewed_at"},
 )

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from psycopg.rows import class_row
 
 from episodes_assets.errors import JobNotHeld, NothingToCancel, NothingToWaive, ReasonMissing
-from episodes_assets.ledger.dispatch import fan_out_day
-from episodes_assets.ledger.plans import lock_plan
+from episodes_assets.ledger import dispatch, plans
 from episodes_assets.postgres.connect import Connection
 
 # An algorithm's errors may have any length; the end of a traceback matters most.
@@ -161,7 +160,7 @@ def waive_held_jobs(connection: Connection, day: dt.date, *, reason: str, decide
         raise ReasonMissing("a waiver needs a name", "say who decided it")
     with connection.transaction():
         # The lock keeps jobs from being held or released between the two statements.
-        plan = lock_plan(connection, day, with_chunks=True)
+        plan = plans.lock_plan(connection, day, with_chunks=True)
         row = connection.execute(
             """
             INSERT INTO ledger.waivers (plan_id, jobs, reason, decided_by)
@@ -236,7 +235,7 @@ def cancel_day(connection: Connection, day: dt.date, *, reason: str, cancelled_b
     if not cancelled_by:
         raise ReasonMissing("cancelling needs a name", "say who decided it")
     with connection.transaction():
-        plan_id = lock_plan(connection, day, with_chunks=True).plan_id
+        plan_id = plans.lock_plan(connection, day, with_chunks=True).plan_id
         cancelled = _hold_open_jobs(connection, plan_id, f"by {cancelled_by}", reason)
         if not cancelled:
             raise NothingToCancel(
@@ -314,7 +313,7 @@ def retry_held_jobs(connection: Connection, day: dt.date) -> int:
         DayNotPlanned: If the day has no plan.
     """
     with connection.transaction():
-        plan_id = lock_plan(connection, day, with_chunks=True).plan_id
+        plan_id = plans.lock_plan(connection, day, with_chunks=True).plan_id
         released = connection.execute(
             "DELETE FROM ledger.job_attempts WHERE plan_id = %s AND is_held", [plan_id]
         ).rowcount
@@ -323,7 +322,7 @@ def retry_held_jobs(connection: Connection, day: dt.date) -> int:
             "UPDATE ledger.chunks SET held = 0, starts = 0, moved_at = now() WHERE plan_id = %s AND held > 0",
             [plan_id],
         )
-        fan_out_day(connection, day)
+        dispatch.fan_out_day(connection, day)
     return released
 
 
@@ -341,7 +340,7 @@ def retry_held_job(connection: Connection, day: dt.date, epid: int, algorithm_id
         JobNotHeld: If no such job of the day is held.
     """
     with connection.transaction():
-        plan_id = lock_plan(connection, day, with_chunks=True).plan_id
+        plan_id = plans.lock_plan(connection, day, with_chunks=True).plan_id
         released = connection.execute(
             """
             DELETE FROM ledger.job_attempts
@@ -367,7 +366,7 @@ def retry_held_job(connection: Connection, day: dt.date, epid: int, algorithm_id
             """,
             {"plan_id": plan_id, "position": released[0]},
         )
-        fan_out_day(connection, day)
+        dispatch.fan_out_day(connection, day)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pandera.errors import SchemaErrors
 
-from episodes_assets.algorithms.declaration import REACH
-from episodes_assets.algorithms.registry import get_registry
+from episodes_assets.algorithms import declaration, registry
 
 EARLIEST_DATE = pd.Timestamp("1900-01-01")
 LATEST_DATE = pd.Timestamp("2199-12-31")
@@ -53,7 +52,7 @@ def _is_plausible(dates: pd.Series) -> pd.Series:
 
 
 def _reach_has_premiere(drop: pd.DataFrame) -> pd.Series:
-    return drop["premier_date"].notna() | (drop["algorithm_id"] != REACH).fillna(value=True)
+    return drop["premier_date"].notna() | (drop["algorithm_id"] != declaration.REACH).fillna(value=True)
 
 
 def _is_first_of_equals(drop: pd.DataFrame) -> pd.Series:
@@ -105,7 +104,7 @@ _SCHEMA = pandera.DataFrameSchema(
             nullable=True,
             checks=[
                 _rule("algorithm_id_missing", lambda s: s.notna()),
-                _rule("algorithm_id_unknown", lambda s: s.isna() | s.isin(get_registry().ids)),
+                _rule("algorithm_id_unknown", lambda s: s.isna() | s.isin(registry.get_registry().ids)),
             ],
         ),
         "premier_date": pandera.Column(

@@ -30,19 +30,7 @@ from typing import Protocol
 
 from episodes_assets.errors import ProfilerUnavailable
 from episodes_assets.failures import describe_exit
-from episodes_assets.profiling.stacks import (
-    MOST_BYTES,
-    MOST_FRAMES,
-    MOST_TEXT_BYTES,
-    RARE,
-    Frame,
-    Profile,
-    Stack,
-    frame,
-    parse_folded,
-    shortened,
-    unpack,
-)
+from episodes_assets.profiling import stacks
 
 DEFAULT_RATE = 100
 MOST_RATE = 1_000
@@ -88,7 +76,7 @@ class Recording(Protocol):
 
     engine: Engine
 
-    def stop(self) -> Profile:
+    def stop(self) -> stacks.Profile:
         """End it; what was seen until then.
 
         Raises:
@@ -209,7 +197,7 @@ class PySpyRecording:
         ready = multiprocessing.connection.wait([self._process.stdout.fileno()], _ATTACH_SECONDS)
         return self._process.stdout.readline(_LONGEST_REASON).decode("utf-8", "replace") if ready else ""
 
-    def stop(self) -> Profile:
+    def stop(self) -> stacks.Profile:
         """End it; what was seen until then.
 
         Raises:
@@ -220,7 +208,7 @@ class PySpyRecording:
         try:
             self._process.send_signal(signal.SIGINT)
             text = self._read()
-            if len(text) < MOST_TEXT_BYTES:
+            if len(text) < stacks.MOST_TEXT_BYTES:
                 self._process.wait()
         finally:
             deadline.cancel()
@@ -230,11 +218,11 @@ class PySpyRecording:
             raise ProfilerUnavailable(
                 f"py-spy {describe_exit(self._process.returncode)}", "take another profile"
             )
-        return parse_folded(text.decode("utf-8", "replace").split("\n"), self._rate, import_roots())
+        return stacks.parse_folded(text.decode("utf-8", "replace").split("\n"), self._rate, import_roots())
 
     def _read(self) -> bytes:
         parts = bytearray()
-        while len(parts) < MOST_TEXT_BYTES and (part := self._output.read(1 << 20)):
+        while len(parts) < stacks.MOST_TEXT_BYTES and (part := self._output.read(1 << 20)):
             parts += part
         return bytes(parts)
 
@@ -291,27 +279,27 @@ class Sampler:
             if due > end:
                 return
 
-    def stop(self) -> Profile:
+    def stop(self) -> stacks.Profile:
         """End it; what was seen until then."""
         self._stopped.set()
         self._thread.join()
         roots = import_roots()
-        known: dict[tuple[str, str, int], Frame] = {}
-        stacks: Counter[Stack] = Counter()
+        known: dict[tuple[str, str, int], stacks.Frame] = {}
+        seen: Counter[stacks.Stack] = Counter()
         for names, count in self._seen.items():
             for each in names:
                 if each not in known:
-                    known[each] = frame(*each, roots)
-            stacks[shortened([known[each] for each in names])] += count
-        return Profile(self._sampling.rate, stacks)
+                    known[each] = stacks.frame(*each, roots)
+            seen[stacks.shortened([known[each] for each in names])] += count
+        return stacks.Profile(self._sampling.rate, seen)
 
 
-_RARE = ((RARE.function, RARE.file, RARE.line),)
+_RARE = ((stacks.RARE.function, stacks.RARE.file, stacks.RARE.line),)
 
 
 def _names(innermost: FrameType | None) -> tuple[tuple[str, str, int], ...]:
     found: list[tuple[str, str, int]] = []
-    while innermost is not None and len(found) <= MOST_FRAMES:
+    while innermost is not None and len(found) <= stacks.MOST_FRAMES:
         code = innermost.f_code
         found.append((code.co_qualname, code.co_filename, innermost.f_lineno or 0))
         innermost = innermost.f_back
@@ -327,7 +315,7 @@ def serve_sampler(requests: multiprocessing.connection.Connection) -> None:
     with suppress(EOFError, OSError):
         while True:
             asked = requests.recv_bytes(100)
-            seen = sampler.stop() if sampler is not None else Profile(1, {})
+            seen = sampler.stop() if sampler is not None else stacks.Profile(1, {})
             sampler = None
             if asked == _STOP:
                 requests.send_bytes(seen.pack())
@@ -366,7 +354,7 @@ class RemoteSampler:
             lock.release()
             raise _gone() from error
 
-    def stop(self) -> Profile:
+    def stop(self) -> stacks.Profile:
         """End it; what was seen until then.
 
         Raises:
@@ -375,7 +363,7 @@ class RemoteSampler:
         try:
             self._requests.send_bytes(_STOP)
             if self._requests.poll(_STOP_SECONDS):
-                return unpack(self._requests.recv_bytes(2 * MOST_BYTES), self._rate)
+                return stacks.unpack(self._requests.recv_bytes(2 * stacks.MOST_BYTES), self._rate)
         except (OSError, EOFError) as error:
             raise _gone() from error
         finally:

@@ -22,9 +22,7 @@ from episodes_assets.checks.results import Rows
 from episodes_assets.errors import DayIncomplete, ManifestDamaged, OutcomesChanged
 from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.viewings import Viewings
-from episodes_assets.ledger import verify
-from episodes_assets.ledger.held import read_left_out
-from episodes_assets.ledger.plans import require_plan
+from episodes_assets.ledger import held, plans, verify
 from episodes_assets.postgres import locks
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.results import publications
@@ -132,14 +130,14 @@ def publish_day(
         # Serialises the publications of a day.
         locks.lock_row(results, locks.RESULTS, f"publish {day}")
         # Read under the lock: it may have been replaced while another process published (TOCTOU).
-        plan = require_plan(queue, day)
+        plan = plans.require_plan(queue, day)
         current = publications.find_day(results, day)
         # From the history, which this role cannot change; the manifest may have been changed since.
         before = publications.find_last_publication(results, day)
         if not repair:
             _require_undamaged(day, current, before)
         found = Provenance(plan, before)
-        left_out, decision = read_left_out(queue, plan.plan_id)
+        left_out, decision = held.read_left_out(queue, plan.plan_id)
         found.require_publishable(viewings, left_out)
         is_same = found.is_same_publication(left_out, decision, code_version)
         if is_same and not repair and before is not None:

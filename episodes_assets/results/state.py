@@ -20,10 +20,8 @@ from psycopg.rows import class_row
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import StateGap
 from episodes_assets.planning.episode_set import EpisodeIds, TrackedEpisodes, state_checksum
-from episodes_assets.postgres import locks
-from episodes_assets.postgres.arrow import read_arrow
+from episodes_assets.postgres import arrow, locks
 from episodes_assets.postgres.connect import Connection
-from episodes_assets.postgres.locks import limit_transaction
 from episodes_assets.results.repairs import RepairDecision, record_repair
 
 _NONE: EpisodeIds = np.array([], dtype=np.int64)
@@ -68,7 +66,7 @@ def only_writer(lock: Connection) -> Iterator[None]:
             block lasts, and each day is one of its own.
     """
     with lock.transaction():
-        limit_transaction(lock, _WRITER_LOCK_SECONDS)
+        locks.limit_transaction(lock, _WRITER_LOCK_SECONDS)
         lock.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
         locks.lock_row(lock, locks.RESULTS, "state")
         yield
@@ -185,7 +183,7 @@ def read_tracked(dsn: str, until: TrackedDay | None) -> TrackedEpisodes:
     Raises:
         StateGap: If they do not have the checksums in the manifests of their days.
     """
-    epids, tracked_on = unpack_tracked(read_arrow(dsn, TRACKED, until=until.day if until else None))
+    epids, tracked_on = unpack_tracked(arrow.read_arrow(dsn, TRACKED, until=until.day if until else None))
     if until is not None:
         _require_chain(dsn, epids, tracked_on, until.day)
     return TrackedEpisodes(epids, tracked_on)
@@ -218,7 +216,7 @@ def _require_chain(
         tracked_on: The day of each, datetime64[D].
         until: The last day.
     """
-    manifest = read_arrow(
+    manifest = arrow.read_arrow(
         dsn,
         "SELECT day, origin, previous_checksum, checksum FROM state.tracked_days"
         " WHERE day <= {until}::date ORDER BY day",

@@ -29,10 +29,8 @@ from episodes_assets.ledger.claims import GuardedLedger
 from episodes_assets.ledger.dispatch import ENTRYPOINT, ChunkMessage
 from episodes_assets.ledger.messages import OwnMessages
 from episodes_assets.ledger.workers import Activity, WorkerName, send_heartbeat
-from episodes_assets.postgres import session
-from episodes_assets.postgres.connect import connect_to_write
+from episodes_assets.postgres import connect, dsn, session
 from episodes_assets.postgres.databases import Database
-from episodes_assets.postgres.dsn import to_asyncpg_url
 from episodes_assets.postgres.locks import LockWatch
 from episodes_assets.postgres.session import SessionKind, pin_async
 from episodes_assets.worker.chunk import ChunkRules, ChunkRunner
@@ -183,7 +181,7 @@ class Sessions:
                 await asyncio.wait_for(stopping.wait(), pause)
 
     def _require_admission(self) -> None:
-        with connect_to_write(self.queue_dsn, Database.QUEUE, self.environment):
+        with connect.connect_to_write(self.queue_dsn, Database.QUEUE, self.environment):
             pass
 
     async def _work_once(self, stopping: asyncio.Event) -> None:
@@ -221,7 +219,7 @@ class Sessions:
         # PgQueuer's driver for psycopg holds the connection for up to a second while it waits for a notice,
         # and every dequeue waits meanwhile (5,204 jobs in 5.4 s instead of 1.9 s).
         messages = await asyncpg.connect(
-            to_asyncpg_url(self.queue_dsn),
+            dsn.to_asyncpg_url(self.queue_dsn),
             timeout=SESSION_CONNECT_SECONDS,
             command_timeout=self.heartbeat_seconds,
             server_settings={"application_name": "episodes messages"},
@@ -280,7 +278,7 @@ def run_worker(config: WorkerConfig) -> None:
         SchemaTooNew: If the queue's schema is of a newer release.
         LakeDamaged: If the lake cannot be read.
     """
-    with connect_to_write(config.queue_dsn, Database.QUEUE, config.environment):
+    with connect.connect_to_write(config.queue_dsn, Database.QUEUE, config.environment):
         pass
     Viewings(config.lake_url).newest()
     asyncio.run(_work(config))

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from episodes_assets.defs.assets import episode_jobs, job_outcomes, published_results
+from episodes_assets.defs.assets import episode_jobs
 from episodes_assets.ledger import plans
+from episodes_assets.ledger import verify as ledger_verify
 from episodes_assets.planning.jobs import plan_day
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.results import state
+from episodes_assets.results import verify as results_verify
 from episodes_assets_tests.support.days import PLANNING
 from episodes_assets_tests.support.plans import NO_DIGEST, jobs_of
 from episodes_assets_tests.support.system import System, day, failure
@@ -84,9 +86,9 @@ def test_nor_one_from_before_yesterdays_episodes_changed(
 @pytest.mark.parametrize(
     ("asset", "module", "reading"),
     [
-        ("episode_jobs", episode_jobs, "read_ledger_days"),
-        ("job_outcomes", job_outcomes, "count_outcomes"),
-        ("published_results", published_results, "read_publication"),
+        ("episode_jobs", ledger_verify, "read_ledger_days"),
+        ("job_outcomes", ledger_verify, "count_outcomes"),
+        ("published_results", results_verify, "read_publication"),
     ],
 )
 def test_who_loses_is_told_that_another_run_goes_on(

@@ -22,19 +22,8 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from episodes_assets.accounts.pool import AWAY
-from episodes_assets.dashboard.auth import audit, refusals
+from episodes_assets.dashboard.auth import audit, csrf, graphql, graphql_socket, refusals
 from episodes_assets.dashboard.auth.credentials import Credential, identify
-from episodes_assets.dashboard.auth.csrf import SAFE_METHODS, is_same_origin
-from episodes_assets.dashboard.auth.graphql import (
-    LARGE_BYTES,
-    Call,
-    GraphQLRequest,
-    Unreadable,
-    read_calls,
-    read_http,
-    takes_environment,
-)
-from episodes_assets.dashboard.auth.graphql_socket import guard_socket
 from episodes_assets.dashboard.auth.refusals import Refusal, answer
 from episodes_assets.dashboard.site import Site
 from episodes_assets.defs.launches import launching_as
@@ -136,8 +125,8 @@ class _Request:
     is_use: bool
     credential: Credential | None = None
     body: bytes | None = None
-    query: GraphQLRequest | None = None
-    calls: Sequence[Call] = ()
+    query: graphql.GraphQLRequest | None = None
+    calls: Sequence[graphql.Call] = ()
     event: str | None = None
 
     @classmethod
@@ -164,7 +153,7 @@ class _Request:
     @property
     def is_safe(self) -> bool:
         """Whether its method is a safe one (RFC 9110); GraphQL by GET could change something all the same."""
-        return not self.is_socket and self.scope["method"] in SAFE_METHODS
+        return not self.is_socket and self.scope["method"] in csrf.SAFE_METHODS
 
     @property
     def may_change(self) -> bool:
@@ -255,7 +244,9 @@ class AuthGate:
         if (
             not request.is_safe
             and is_forgeable
-            and not is_same_origin(request.connection.headers, is_secure=self._site.configuration.is_secure)
+            and not csrf.is_same_origin(
+                request.connection.headers, is_secure=self._site.configuration.is_secure
+            )
         ):
             return refusals.CROSS_SITE
         if request.is_socket or request.is_public or request.may_change or _viewer_may(request):
@@ -283,8 +274,8 @@ class AuthGate:
             return request
         http, body = Request(request.scope), request.whole_body
         try:
-            query = await _call(body, read_http, http.method, http.headers, http.query_params, body)
-        except Unreadable as problem:
+            query = await _call(body, graphql.read_http, http.method, http.headers, http.query_params, body)
+        except graphql.Unreadable as problem:
             return refusals.unreadable(str(problem))
         return replace(request, query=query)
 
@@ -303,7 +294,7 @@ class AuthGate:
             return request
         try:
             calls, has_environment = await _call(request.whole_body, _calls_of, query)
-        except Unreadable as problem:
+        except graphql.Unreadable as problem:
             return refusals.unreadable(str(problem))
         if has_environment:
             return refusals.ENVIRONMENT
@@ -340,7 +331,9 @@ class AuthGate:
         scope, receive, send, credential = request.scope, request.receive, request.send, request.credential
         if request.is_socket:
             assert credential is not None  # noqa: S101  no WebSocket is public
-            await guard_socket(self._app, self._site, credential.identity, scope, receive, send)
+            await graphql_socket.guard_socket(
+                self._app, self._site, credential.identity, scope, receive, send
+            )
             return
         if request.body is not None:
             receive = replaying(request.body, receive)
@@ -414,13 +407,13 @@ def _is_recorded(request: _Request) -> bool:
     return not (request.is_socket or request.is_safe or request.is_public or request.is_for_all_roles)
 
 
-def _calls_of(query: GraphQLRequest) -> tuple[list[Call], bool]:
-    calls = read_calls(query)
-    return calls, takes_environment(calls)
+def _calls_of(query: graphql.GraphQLRequest) -> tuple[list[graphql.Call], bool]:
+    calls = graphql.read_calls(query)
+    return calls, graphql.takes_environment(calls)
 
 
 async def _call(body: bytes, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a function whose time grows with the body: in a thread if that is large, so as not to block."""
-    if len(body) > LARGE_BYTES:
+    if len(body) > graphql.LARGE_BYTES:
         return await to_thread.run_sync(partial(function, *args, **kwargs))
     return function(*args, **kwargs)

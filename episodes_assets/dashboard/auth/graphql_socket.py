@@ -12,11 +12,9 @@ from anyio import to_thread
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from episodes_assets.accounts.audit import shortened
+from episodes_assets.accounts import audit, pool
 from episodes_assets.accounts.identity import Identity
-from episodes_assets.accounts.pool import AWAY
-from episodes_assets.dashboard.auth import graphql
-from episodes_assets.dashboard.auth.credentials import identify
+from episodes_assets.dashboard.auth import credentials, graphql
 from episodes_assets.dashboard.site import Site
 
 _LOG = logging.getLogger(__name__)
@@ -51,7 +49,10 @@ async def guard_socket(
             await app(scope, guard.receive, guard.send)
         except Exception as error:  # noqa: BLE001  whatever Dagster raises for an odd message
             _LOG.error(
-                "%s's socket: %s: %s", identity.name, type(error).__name__, shortened(str(error), _LONGEST)
+                "%s's socket: %s: %s",
+                identity.name,
+                type(error).__name__,
+                audit.shortened(str(error), _LONGEST),
             )
             await guard.fail()
         tasks.cancel_scope.cancel()
@@ -119,10 +120,10 @@ class _Guard:
 
     async def _is_logged_in(self, *, is_use: bool) -> bool:
         try:
-            credential = await identify(
+            credential = await credentials.identify(
                 self._connection, self._site.accounts, self._site.configuration, is_use=is_use
             )
-        except AWAY:
+        except pool.AWAY:
             return False  # the browser opens the socket again
         return credential is not None and credential.identity == self._identity
 

@@ -18,8 +18,7 @@ from starlette.routing import BaseRoute, Route
 
 from episodes_assets.accounts import sessions, throttle, users
 from episodes_assets.accounts.identity import AuthMethod, Identity
-from episodes_assets.dashboard.auth.credentials import cookie_name, session_client, session_token
-from episodes_assets.dashboard.auth.csrf import safe_next
+from episodes_assets.dashboard.auth import credentials, csrf
 from episodes_assets.dashboard.pages import page
 from episodes_assets.dashboard.site import address_of, site_of
 from episodes_assets.postgres.connect import Connection
@@ -71,17 +70,17 @@ async def sign_in(request: Request, identity: Identity, next_page: str | None) -
     """
     site = site_of(request)
     configuration = site.configuration
-    before = session_token(request, is_secure=configuration.is_secure)
-    client = session_client(request, configuration)
+    before = credentials.session_token(request, is_secure=configuration.is_secure)
+    client = credentials.session_client(request, configuration)
     if before is not None:
         await site.accounts.run(sessions.end_session, before, client=client)
     token = await site.accounts.run(sessions.start_session, identity, configuration.lifetimes, client=client)
     await site.accounts.run(sessions.purge_sessions)
     site.metrics.logins.labels(identity.method.value, "accepted").inc()
     await site.record(request, "login", "accepted", who=identity)
-    response = RedirectResponse(safe_next(next_page), status_code=SEE_OTHER)
+    response = RedirectResponse(csrf.safe_next(next_page), status_code=SEE_OTHER)
     response.set_cookie(
-        cookie_name(is_secure=configuration.is_secure),
+        credentials.cookie_name(is_secure=configuration.is_secure),
         token,
         max_age=int(configuration.lifetimes.absolute.total_seconds()),
         path="/",
@@ -96,14 +95,18 @@ async def sign_out(request: Request) -> Response:
     """End the session of a request, and show the login page."""
     site = site_of(request)
     is_secure = site.configuration.is_secure
-    token = session_token(request, is_secure=is_secure)
+    token = credentials.session_token(request, is_secure=is_secure)
     if token is not None:
-        client = session_client(request, site.configuration)
+        client = credentials.session_client(request, site.configuration)
         await site.accounts.run(sessions.end_session, token, client=client)
     await site.record(request, "logout", "done", who=request.user)
     response = RedirectResponse("/login", status_code=SEE_OTHER)
     response.delete_cookie(
-        cookie_name(is_secure=is_secure), path="/", secure=is_secure, httponly=True, samesite="lax"
+        credentials.cookie_name(is_secure=is_secure),
+        path="/",
+        secure=is_secure,
+        httponly=True,
+        samesite="lax",
     )
     return response
 
@@ -159,7 +162,7 @@ class _Login:
 
     async def show(self, request: Request) -> Response:
         """Show the form; redirect who is logged in already."""
-        wanted = safe_next(request.query_params.get("next"))
+        wanted = csrf.safe_next(request.query_params.get("next"))
         if isinstance(request.user, Identity):
             return RedirectResponse(wanted, status_code=SEE_OTHER)
         problem = sentence_of(request.query_params.get("refused"))
@@ -170,7 +173,7 @@ class _Login:
         site = site_of(request)
         async with request.form(max_files=0, max_fields=10) as form:
             name, password, wanted = (_text(form.get(key)) for key in ("name", "password", "next"))
-        wanted = safe_next(wanted)
+        wanted = csrf.safe_next(wanted)
         if not site.configuration.password_login:
             return self._form(request, wanted, status=403, problem="Passwords are not accepted here.")
         if self._limiter.statistics().tasks_waiting >= _MOST_WAITING:

@@ -23,18 +23,14 @@ from episodes_assets.checks import ledger
 from episodes_assets.checks.lake import refuse_large_quarantine
 from episodes_assets.checks.verdicts import HISTORY_DAYS
 from episodes_assets.days import ONE_DAY
-from episodes_assets.defs import steps, tables
-from episodes_assets.defs.metadata import days_table, table
-from episodes_assets.defs.partitions import daily, days_of, whole_range
-from episodes_assets.defs.profiles import profiled
+from episodes_assets.defs import metadata, partitions, profiles, steps, tables
 from episodes_assets.defs.resources import Lake, QueueDatabase, ResultsDatabase
 from episodes_assets.errors import DayNotPlanned, LakeMissing, PlanOvertaken
 from episodes_assets.lake.drop_record import Drop
 from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.versions import TableVersion
 from episodes_assets.lake.viewings import Viewings, require_day
-from episodes_assets.ledger import plans
-from episodes_assets.ledger.verify import read_job_counts, read_ledger_days
+from episodes_assets.ledger import plans, verify
 from episodes_assets.planning.episode_set import EpisodeSet
 from episodes_assets.planning.jobs import plan_checksum, plan_day
 from episodes_assets.postgres.connect import Connection
@@ -129,8 +125,8 @@ class PlanOptions(steps.RepairOptions):
     # Of the day itself: it holds what was tracked before the day as well, and `one_day_before` would have
     # backfills ask for a day too many.
     deps=["input_episodes", "input_viewings", "tracked_episodes"],
-    partitions_def=daily,
-    backfill_policy=whole_range,
+    partitions_def=partitions.daily,
+    backfill_policy=partitions.whole_range,
     group_name="planning",
     kinds={"postgres", "pandas"},
     owners=steps.TEAM,
@@ -162,12 +158,12 @@ def episode_jobs(
     registry = get_registry()
     by_algorithm = Counter({registry.name_of(algorithm_id): 0 for algorithm_id in sorted(registry.ids)})
     with (
-        profiled(context, queue_database, settings),
+        profiles.profiled(context, queue_database, settings),
         steps.as_dagster_failure(settings),
         results_database.connect_to_read() as state,
         queue_database.connect() as queue,
     ):
-        days = days_of(context)
+        days = partitions.days_of(context)
         repair = options.decision(context)
         drops = lake.drops()
         taken = drops.require_all(days)
@@ -216,20 +212,20 @@ def episode_jobs(
         steps.report_repairs(context, state, repair)
         step = ledger.Planning(len(days), rows, clock.seconds)
         verdicts = [
-            ledger.every_due_row_has_one_job(read_ledger_days(queue, queue_database.dsn, planned)),
+            ledger.every_due_row_has_one_job(verify.read_ledger_days(queue, queue_database.dsn, planned)),
             ledger.job_count_is_usual(
-                read_job_counts(queue, days[0] - HISTORY_DAYS * ONE_DAY, days[-1]), days
+                verify.read_job_counts(queue, days[0] - HISTORY_DAYS * ONE_DAY, days[-1]), days
             ),
             ledger.planning_is_as_fast_as_usual(step, history),
         ]
     yield from steps.conclude(
         {
             "jobs": sum(plan.jobs for plan in planned),
-            "jobs by algorithm": table(
+            "jobs by algorithm": metadata.table(
                 [{"algorithm": name, "jobs": jobs} for name, jobs in by_algorithm.items()]
             ),
             "days changed": changes,
-            **days_table(
+            **metadata.days_table(
                 context,
                 [{"day": str(plan.day), "jobs": plan.jobs, "plan": plan.checksum[:16]} for plan in planned],
                 row_counts=[plan.jobs for plan in planned],

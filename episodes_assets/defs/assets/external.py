@@ -9,8 +9,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from episodes_assets.algorithms.registry import get_registry
-from episodes_assets.defs.steps import TEAM
-from episodes_assets.defs.tables import view_of
+from episodes_assets.defs import steps, tables
 from episodes_assets.postgres.databases import Database
 
 SOURCE_SYSTEMS = ["team:source-systems"]
@@ -66,6 +65,6 @@ def consumers_views() -> Iterator[dg.AssetSpec]:
             "`episodes db init` makes it.",
             group_name="consumers",
             kinds={"postgres", "view"},
-            owners=TEAM,
-            metadata={**view_of(algorithm).metadata, "algorithm version": algorithm.version},
+            owners=steps.TEAM,
+            metadata={**tables.view_of(algorithm).metadata, "algorithm version": algorithm.version},
         )

@@ -15,11 +15,8 @@ from pydantic import Field
 from episodes_assets.checks import lake
 from episodes_assets.checks.verdicts import HISTORY_DAYS, Verdict
 from episodes_assets.days import ONE_DAY, parse_date
-from episodes_assets.defs import tables
+from episodes_assets.defs import metadata, partitions, profiles, tables
 from episodes_assets.defs.assets import external
-from episodes_assets.defs.metadata import counts_by_day, days_table, image, links, place, table
-from episodes_assets.defs.partitions import daily, days_of, whole_range
-from episodes_assets.defs.profiles import profiled
 from episodes_assets.defs.resources import InputDatabase, Lake, QueueDatabase, ResultsDatabase
 from episodes_assets.defs.steps import TEAM, Events, RunOptions, Stopwatch, as_dagster_failure, conclude_each
 from episodes_assets.errors import BadRunConfig, DropGone, DropNotArrived, ReasonMissing
@@ -164,8 +161,10 @@ def describe_viewings(
         "viewings that arrived late": sum(each.difference.new for each in late if each.was_taken),
         "viewings accepted as lost": sum(each.difference.gone for each in taken if each.is_as_read),
         "viewings of earlier days": earlier,
-        "viewings by day": image(counts_by_day({file.day: file.rows for file in before}), "viewings by day"),
-        **days_table(
+        "viewings by day": metadata.image(
+            metadata.counts_by_day({file.day: file.rows for file in before}), "viewings by day"
+        ),
+        **metadata.days_table(
             context,
             [
                 {
@@ -181,7 +180,7 @@ def describe_viewings(
             asset="input_viewings",
         ),
         "lake version": newest.number if newest else 0,
-        **place(viewings.shown),
+        **metadata.place(viewings.shown),
     }
 
 
@@ -247,8 +246,8 @@ class InputOptions(RunOptions):
             metadata=tables.VIEWINGS.metadata,
         ),
     ],
-    partitions_def=daily,
-    backfill_policy=whole_range,
+    partitions_def=partitions.daily,
+    backfill_policy=partitions.whole_range,
     check_specs=[*EPISODE_CHECKS, *VIEWING_CHECKS],
     config_schema=InputOptions.config_schema(),
 )
@@ -269,10 +268,10 @@ def take_input(
     clock = Stopwatch()
     options = InputOptions.read(context)
     with (
-        profiled(context, queue_database, settings),
+        profiles.profiled(context, queue_database, settings),
         as_dagster_failure(settings, options.arrival_retries),
     ):
-        days = days_of(context)
+        days = partitions.days_of(context)
         drops, viewings = lake.drops(), lake.viewings()
         _require_reason(options, days, drops)
         if options.accept_lost_viewings and not options.refresh:
@@ -373,11 +372,11 @@ def _of_episodes(
         "catalogue rows": sum(each.drop_rows for each in found),
         "quarantined": sum(each.quarantined_rows for each in found),
         "quarantine reasons": _reasons_table(found),
-        "quarantined rows": links(
+        "quarantined rows": metadata.links(
             (f"{epid}: {reasons}", f"/explain/{found[-1].day}/{epid}")
             for epid, reasons in drops.first_refused(found[-1], REFUSED_SHOWN)
         ),
-        **days_table(
+        **metadata.days_table(
             context,
             [
                 {
@@ -394,7 +393,7 @@ def _of_episodes(
             asset="input_episodes",
         ),
         "days kept before": sum(each.is_reused for each in taken),
-        **place(drops.episodes.shown),
+        **metadata.place(drops.episodes.shown),
     }
 
 
@@ -441,4 +440,4 @@ def _reasons_table(drops: Sequence[Drop]) -> dg.TableMetadataValue:
     for drop in drops:
         counts.update(drop.reasons)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return table([{"reason": reason, "rows": count} for reason, count in ordered])
+    return metadata.table([{"reason": reason, "rows": count} for reason, count in ordered])

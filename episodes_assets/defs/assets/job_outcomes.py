@@ -15,27 +15,14 @@ import dagster as dg
 from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.checks import ledger
 from episodes_assets.checks.verdicts import Verdict, name_days
-from episodes_assets.defs import steps, tables
+from episodes_assets.defs import partitions, profiles, steps, tables
 from episodes_assets.defs.metadata import days_table, image, jobs_over_time, table
-from episodes_assets.defs.partitions import daily, days_of, whole_range
-from episodes_assets.defs.profiles import profiled
 from episodes_assets.defs.progress import FAILED_SHOWN, ProgressReports, failed_table
 from episodes_assets.defs.resources import QueueDatabase
 from episodes_assets.errors import FleetStalled, JobsHeld, PlanDamaged
-from episodes_assets.ledger import held, plans
-from episodes_assets.ledger.dispatch import fan_out_day
+from episodes_assets.ledger import dispatch, held, plans, verify
+from episodes_assets.ledger import progress as ledger_progress
 from episodes_assets.ledger.held import read_held
-from episodes_assets.ledger.progress import (
-    AlgorithmDuration,
-    Progress,
-    SlowBatch,
-    durations_by_algorithm,
-    finished_over_time,
-    open_days,
-    read_progress,
-    slowest_batches,
-)
-from episodes_assets.ledger.verify import count_outcomes, one_snapshot
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.settings import Settings
 
@@ -56,7 +43,7 @@ def each_open_day_progresses(
 
 def check_progress(queue: Connection, settings: Settings) -> Verdict:
     """The verdict of `each_open_day_progresses` on all days, as the settings define a stall."""
-    found = open_days(queue, dt.timedelta(seconds=settings.heartbeat_seconds))
+    found = ledger_progress.open_days(queue, dt.timedelta(seconds=settings.heartbeat_seconds))
     return ledger.each_open_day_progresses(
         found, dt.datetime.now(dt.UTC), dt.timedelta(minutes=settings.stall_minutes)
     )
@@ -75,7 +62,7 @@ CHECKS = [
 SLOWEST_SHOWN = 10
 
 
-def describe_work(connection: Connection, progress: Sequence[Progress]) -> dict[str, Any]:
+def describe_work(connection: Connection, progress: Sequence[ledger_progress.Progress]) -> dict[str, Any]:
     """Metadata of bounded size, however many days and jobs there were.
 
     Plans that were worked before durations were kept have no plot, and none in the tables.
@@ -86,21 +73,21 @@ def describe_work(connection: Connection, progress: Sequence[Progress]) -> dict[
     """
     plans = [day.plan_id for day in progress]
     metadata: dict[str, Any] = {}
-    if points := finished_over_time(connection, plans):
+    if points := ledger_progress.finished_over_time(connection, plans):
         metadata["jobs over time"] = image(
             jobs_over_time(points, sum(day.jobs for day in progress)), "jobs finished over time"
         )
-    if by_algorithm := durations_by_algorithm(connection, plans):
+    if by_algorithm := ledger_progress.durations_by_algorithm(connection, plans):
         metadata["durations by algorithm"] = table([_duration(each) for each in by_algorithm])
         metadata["slowest jobs"] = table(
-            [_slow(each) for each in slowest_batches(connection, plans, SLOWEST_SHOWN)]
+            [_slow(each) for each in ledger_progress.slowest_batches(connection, plans, SLOWEST_SHOWN)]
         )
     if failed := [day.plan_id for day in progress if day.failed]:
         metadata["failed jobs"] = failed_table(held.read_held_first(connection, failed, FAILED_SHOWN))
     return metadata
 
 
-def _duration(each: AlgorithmDuration) -> dict[str, Any]:
+def _duration(each: ledger_progress.AlgorithmDuration) -> dict[str, Any]:
     return {
         "algorithm": get_registry().name_of(each.algorithm_id),
         "jobs": each.jobs,
@@ -112,7 +99,7 @@ def _duration(each: AlgorithmDuration) -> dict[str, Any]:
     }
 
 
-def _slow(each: SlowBatch) -> dict[str, Any]:
+def _slow(each: ledger_progress.SlowBatch) -> dict[str, Any]:
     is_alone = each.epid is not None and each.algorithm_id is not None
     return {
         "day": str(each.day),
@@ -135,8 +122,8 @@ HELD_SHOWN = 50
 
 @dg.asset(
     deps=["episode_jobs"],
-    partitions_def=daily,
-    backfill_policy=whole_range,
+    partitions_def=partitions.daily,
+    backfill_policy=partitions.whole_range,
     group_name="fleet",
     kinds={"postgres"},
     owners=steps.TEAM,
@@ -158,15 +145,15 @@ def job_outcomes(
     """
     clock = steps.Stopwatch()
     with (
-        profiled(context, queue_database, settings, is_of_fleet=True),
+        profiles.profiled(context, queue_database, settings, is_of_fleet=True),
         steps.as_dagster_failure(settings),
         queue_database.connect() as queue,
     ):
-        days = days_of(context)
+        days = partitions.days_of(context)
         for day in days:
             plans.require_plan(queue, day)
         for day in days:
-            sent = fan_out_day(queue, day)
+            sent = dispatch.fan_out_day(queue, day)
             context.log.info(f"{day}: {sent.jobs:,} jobs, {sent.messages:,} messages enqueued")
         reports = ProgressReports(context, queue)
         progress = _wait(context, queue, days, settings, reports)
@@ -176,7 +163,9 @@ def job_outcomes(
         reports.report_failures(progress)
         _refuse_held(context, queue, progress)
         work = describe_work(queue, progress)
-        verdict = ledger.every_job_has_one_outcome(count_outcomes(queue, [day.plan_id for day in progress]))
+        verdict = ledger.every_job_has_one_outcome(
+            verify.count_outcomes(queue, [day.plan_id for day in progress])
+        )
     yield from steps.conclude(
         {
             "succeeded": sum(day.succeeded for day in progress),
@@ -276,7 +265,7 @@ def _wait(
     days: Sequence[dt.date],
     settings: Settings,
     reports: ProgressReports,
-) -> list[Progress]:
+) -> list[ledger_progress.Progress]:
     """Wait until no job of the days is open, and return their progress.
 
     Raises:
@@ -287,7 +276,7 @@ def _wait(
         dt.timedelta(minutes=settings.stall_minutes), lambda: _find_stalled(queue, days, settings)
     )
     while True:
-        progress = read_progress(queue, days)
+        progress = ledger_progress.read_progress(queue, days)
         open_ones = [day.day for day in progress if day.is_open]
         finished = sum(day.succeeded + day.failed for day in progress)
         if report_due.is_due() or not open_ones:
@@ -303,23 +292,25 @@ def _wait(
 
 def _resend(context: dg.AssetExecutionContext, queue: Connection, days: Sequence[dt.date]) -> None:
     for day in days:
-        if messages := fan_out_day(queue, day).messages:
+        if messages := dispatch.fan_out_day(queue, day).messages:
             context.log.warning(f"{day}: {messages:,} messages were lost and are sent again")
 
 
 def _find_stalled(queue: Connection, days: Sequence[dt.date], settings: Settings) -> list[ledger.OpenDay]:
-    found = open_days(queue, dt.timedelta(seconds=settings.heartbeat_seconds), days)
+    found = ledger_progress.open_days(queue, dt.timedelta(seconds=settings.heartbeat_seconds), days)
     return ledger.stalled_days(found, dt.datetime.now(dt.UTC), dt.timedelta(minutes=settings.stall_minutes))
 
 
-def _refuse_held(context: dg.AssetExecutionContext, queue: Connection, progress: Sequence[Progress]) -> None:
+def _refuse_held(
+    context: dg.AssetExecutionContext, queue: Connection, progress: Sequence[ledger_progress.Progress]
+) -> None:
     days = [day.day for day in progress if day.held]
     if not days:
         return
     plan_ids = [day.plan_id for day in progress if day.held]
-    with one_snapshot(queue):
+    with verify.one_snapshot(queue):
         held = read_held(queue, plan_ids, each=HELD_SHOWN, most=HELD_SHOWN, is_waived=False)
-        counted = [day for day in read_progress(queue, days) if day.held]
+        counted = [day for day in ledger_progress.read_progress(queue, days) if day.held]
     for job in held:
         context.log.error(
             f"{job.day} epid {job.epid} algorithm {job.algorithm_id}: {job.error} (after {job.starts} starts)"

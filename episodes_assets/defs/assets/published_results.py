@@ -20,21 +20,16 @@ from episodes_assets.checks.results import (
 )
 from episodes_assets.checks.verdicts import Verdict
 from episodes_assets.days import ONE_DAY
-from episodes_assets.defs import steps, tables
-from episodes_assets.defs.metadata import counts_by_day, days_table, image, links, table
-from episodes_assets.defs.partitions import daily, days_of, whole_range
-from episodes_assets.defs.profiles import profiled
+from episodes_assets.defs import metadata, partitions, profiles, steps, tables
 from episodes_assets.defs.resources import DagsterDatabase, Lake, OwnDatabase, QueueDatabase, ResultsDatabase
 from episodes_assets.errors import EpisodesError
 from episodes_assets.ledger import plans
 from episodes_assets.planning.throughput import MOST_POINTS
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.postgres.databases import Database
-from episodes_assets.results import publications, publish
+from episodes_assets.results import publications, publish, restore_points, verify
 from episodes_assets.results.publications import PublishedDay
-from episodes_assets.results.restore_points import make_restore_point
 from episodes_assets.results.rows import Order, Selection, read_page
-from episodes_assets.results.verify import read_publication, read_publications
 from episodes_assets.settings import Settings
 
 CHECKS = [
@@ -56,7 +51,7 @@ CHECKS = [
 def check_freshness(results: Connection, now: dt.datetime, hour: int) -> Verdict:
     """The verdict of `yesterday_is_published` at a time."""
     due = due_day(now, hour)
-    return yesterday_is_published(due, hour, read_publications(results, due))
+    return yesterday_is_published(due, hour, verify.read_publications(results, due))
 
 
 TOP = 10
@@ -64,8 +59,8 @@ TOP = 10
 
 @dg.asset(
     deps=["job_outcomes"],
-    partitions_def=daily,
-    backfill_policy=whole_range,
+    partitions_def=partitions.daily,
+    backfill_policy=partitions.whole_range,
     group_name="results",
     kinds={"postgres"},
     owners=steps.TEAM,
@@ -94,16 +89,16 @@ def published_results(
     days: list[PublishedDay] = []
     changes = 0
     with (
-        profiled(context, queue_database, settings),
+        profiles.profiled(context, queue_database, settings),
         steps.as_dagster_failure(settings),
         queue_database.connect() as queue,
         results_database.connect() as results,
     ):
         repair = options.decision(context)
         viewings = lake.viewings()
-        for day in days_of(context):
+        for day in partitions.days_of(context):
             plans.require_plan(queue, day)
-        for day in days_of(context):
+        for day in partitions.days_of(context):
             manifest, changed = publish.publish_day(
                 queue, results, viewings, day, publish.CODE_VERSION, repair
             )
@@ -116,7 +111,7 @@ def published_results(
         _record_titles(context, results, lake, days)
         shown = _show(results, days[-1].day)
         verdicts = [
-            published_rows_are_the_outcomes(read_publication(queue, results, days)),
+            published_rows_are_the_outcomes(verify.read_publication(queue, results, days)),
             check_freshness(results, dt.datetime.now(dt.UTC), settings.published_by_hour),
         ]
     left_out = sum(day.left_out for day in days)
@@ -125,7 +120,7 @@ def published_results(
             "left out": left_out,
             **shown,
             "days changed": changes,
-            **days_table(
+            **metadata.days_table(
                 context,
                 [
                     {
@@ -161,7 +156,7 @@ def _make_restore_point(
     try:
         with contextlib.ExitStack() as stack:
             servers = {name: stack.enter_context(each.connect()) for name, each in databases.items()}
-            made = make_restore_point(servers, days)
+            made = restore_points.make_restore_point(servers, days)
     except EpisodesError as error:
         context.log.warning(f"no restore point was made: {error}")
         return
@@ -189,7 +184,9 @@ def _show(results: Connection, day: dt.date) -> dict[str, Any]:
     """The day's first episodes by the first metric of the first algorithm, and how many rows days have."""
     before = publications.read_days(results, day - MOST_POINTS * ONE_DAY, day)
     shown: dict[str, Any] = {
-        "rows by day": image(counts_by_day({each.day: each.rows for each in before}), "rows by day")
+        "rows by day": metadata.image(
+            metadata.counts_by_day({each.day: each.rows for each in before}), "rows by day"
+        )
     }
     algorithm = next(iter(get_registry().by_id.values()), None)
     if algorithm is None:
@@ -201,7 +198,7 @@ def _show(results: Connection, day: dt.date) -> dict[str, Any]:
         for row in read_page(results, selection, order, TOP).rows
     ]
     return {
-        f"top {TOP} by {metric}": table(top),
-        "all rows": links([(f"{algorithm.name} of {day}", f"/results/{day}/{algorithm.name}")]),
+        f"top {TOP} by {metric}": metadata.table(top),
+        "all rows": metadata.links([(f"{algorithm.name} of {day}", f"/results/{day}/{algorithm.name}")]),
         **shown,
     }

@@ -10,15 +10,11 @@ import dagster as dg
 from episodes_assets.checks.lake import refuse_large_quarantine
 from episodes_assets.checks.results import STATE_ONLY_GROWS, state_only_grows
 from episodes_assets.days import ONE_DAY
-from episodes_assets.defs import steps, tables
-from episodes_assets.defs.metadata import days_table
-from episodes_assets.defs.partitions import daily, days_of, one_day_before, whole_range
-from episodes_assets.defs.profiles import profiled
+from episodes_assets.defs import metadata, partitions, profiles, steps, tables
 from episodes_assets.defs.resources import Lake, QueueDatabase, ResultsDatabase
 from episodes_assets.errors import StateGap
 from episodes_assets.planning.jobs import newly_tracked_of_day
-from episodes_assets.results import state
-from episodes_assets.results.verify import find_damaged_state, read_state_days
+from episodes_assets.results import state, verify
 from episodes_assets.settings import Settings
 
 CHECKS = [
@@ -38,10 +34,10 @@ CODE_VERSION = "1"
 @dg.asset(
     deps=[
         "input_episodes",
-        dg.AssetDep("tracked_episodes", partition_mapping=one_day_before),
+        dg.AssetDep("tracked_episodes", partition_mapping=partitions.one_day_before),
     ],
-    partitions_def=daily,
-    backfill_policy=whole_range,
+    partitions_def=partitions.daily,
+    backfill_policy=partitions.whole_range,
     group_name="planning",
     kinds={"postgres", "pandas"},
     owners=steps.TEAM,
@@ -69,13 +65,13 @@ def tracked_episodes(
     recorded: list[state.TrackedDay] = []
     changes = 0
     with (
-        profiled(context, queue_database, settings),
+        profiles.profiled(context, queue_database, settings),
         steps.as_dagster_failure(settings),
         results_database.connect() as connection,
         results_database.connect() as lock,
         state.only_writer(lock),
     ):
-        days = days_of(context)
+        days = partitions.days_of(context)
         repair = options.decision(context)
         drops = lake.drops()
         taken = drops.require_all(days)
@@ -85,7 +81,7 @@ def tracked_episodes(
         tracked = state.read_tracked(results_database.dsn, yesterday)
         if repair and yesterday:
             _refuse_damaged_past(
-                find_damaged_state(connection, results_database.dsn, yesterday.day), days[-1]
+                verify.find_damaged_state(connection, results_database.dsn, yesterday.day), days[-1]
             )
         before = tracked.as_of(days[0] - ONE_DAY)
         for day, drop in zip(days, taken, strict=True):
@@ -109,7 +105,7 @@ def tracked_episodes(
             changes += changed
             recorded.append(yesterday)
         steps.report_repairs(context, connection, repair)
-        verdict = state_only_grows(read_state_days(connection, results_database.dsn, days), days)
+        verdict = state_only_grows(verify.read_state_days(connection, results_database.dsn, days), days)
     yield from steps.conclude(
         {
             "newly tracked": sum(day.newly_tracked for day in recorded),
@@ -117,7 +113,7 @@ def tracked_episodes(
             "origin": recorded[0].origin,
             "checksum": recorded[-1].checksum,
             "days changed": changes,
-            **days_table(
+            **metadata.days_table(
                 context,
                 [
                     {
