@@ -144,6 +144,15 @@ def test_a_stuck_queue_delays_the_end_by_a_moment_only(
         assert keep_for(system, lambda: eventually(waits_for_a_lock)) < 5
 
 
+def end_sessions(system: System) -> list[tuple[bool]]:
+    """End the sessions by which signs of life are given; whether each could be ended."""
+    return system.query(
+        "queue",
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name = 'episodes presence'",
+    )
+
+
 def test_signs_of_life_come_again_after_the_connection_was_cut(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,12 +160,7 @@ def test_signs_of_life_come_again_after_the_connection_was_cut(
 
     def cut() -> None:
         eventually(lambda: len(workers(system)) == 1)
-        killed = system.query(
-            "queue",
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND application_name = 'episodes presence'",
-        )
-        assert killed == [(True,)]
+        assert end_sessions(system) == [(True,)]
         system.query("queue", "DELETE FROM ledger.workers")
         eventually(lambda: len(workers(system)) == 1)
 
@@ -164,18 +168,11 @@ def test_signs_of_life_come_again_after_the_connection_was_cut(
 
 
 def test_a_goodbye_is_said_though_the_session_has_ended(system: System) -> None:
-    name = system.query("queue", "SELECT current_database()")[0][0]
-    system.query("queue", f"ALTER DATABASE {name} SET idle_session_timeout = '100ms'")
-
-    def wait_until_it_has_ended() -> None:
+    def end_the_session() -> None:
         eventually(lambda: len(workers(system)) == 1)
-        connected = (
-            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
-            " AND application_name = 'episodes presence'"
-        )
-        eventually(lambda: system.query("queue", connected) == [])
+        assert end_sessions(system) == [(True,)]
 
-    keep_for(system, wait_until_it_has_ended)
+    keep_for(system, end_the_session)
     assert workers(system) == []
     (gone,) = workers(system, dt.timedelta(minutes=5))
     assert gone.stopped_at is not None
