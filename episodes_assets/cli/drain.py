@@ -16,7 +16,7 @@ from episodes_assets.cli.context import announce_open_hosts, ready_databases
 from episodes_assets.cli.runs import open_instance
 from episodes_assets.errors import CannotDrain, DrainTimedOut
 from episodes_assets.settings import load_settings
-from episodes_assets.signals import ending_on_hangup
+from episodes_assets.signals import SignalsHeldBack, holding_signals_back
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -51,7 +51,7 @@ def drain(
     settings = load_settings()
     dsns = ready_databases(settings)
     announce_open_hosts(settings)
-    with open_instance(settings, dsns) as instance, ending_on_hangup():
+    with open_instance(settings, dsns) as instance, holding_signals_back() as signals:
         from episodes_assets.defs import draining
 
         draining.require_known(instance, location)
@@ -60,7 +60,8 @@ def drain(
             return
         token = draining.new_token()
         try:
-            _drain(instance, location, token, time.monotonic() + timeout if timeout is not None else None)
+            deadline = time.monotonic() + timeout if timeout is not None else None
+            _drain(instance, location, token, deadline, signals)
         except BaseException:
             ended = draining.resume(instance, location, token)
             with contextlib.suppress(OSError):  # nobody reads it any more
@@ -71,11 +72,22 @@ def drain(
             raise
 
 
-def _drain(instance: "dg.DagsterInstance", location: str, token: str, deadline: float | None) -> None:
+def _drain(
+    instance: "dg.DagsterInstance",
+    location: str,
+    token: str,
+    deadline: float | None,
+    signals: SignalsHeldBack,
+) -> None:
     from episodes_assets.defs import draining
 
     begun = draining.begin(instance, location, _now(), token)
-    waiting = _Waiting(deadline, lambda: draining.require_in_force(instance, begun))
+
+    def check() -> None:
+        signals.raise_any()
+        draining.require_in_force(instance, begun)
+
+    waiting = _Waiting(deadline, check)
     by = "" if begun.token == token else f", as {begun.by} asked for"
     out.print(f"No more runs of {location} are launched, since {begun.since}{by}")
 
@@ -94,7 +106,7 @@ def _drain(instance: "dg.DagsterInstance", location: str, token: str, deadline: 
     draining.switch_off_automation(instance, begun)
     waiting.until_none(lambda: draining.ticks_in_progress(instance, location, _now()))
     queue = draining.queued(instance, location)
-    draining.require_in_force(instance, begun)
+    check()
     out.print(
         f"It is safe to replace {location}: none of its runs is running, {queue:,} wait in the queue, and its"
         " schedules and sensors are off. Then: episodes drain --resume",

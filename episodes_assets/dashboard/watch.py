@@ -14,10 +14,11 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 import dagster as dg
+import psycopg
 from dagster._core.workspace.context import WorkspaceProcessContext
 
 from episodes_assets.alerts.conditions import Observed, assess
@@ -27,7 +28,13 @@ from episodes_assets.defs.observed import heartbeat_ages
 from episodes_assets.errors import AlertNotDelivered, EpisodesError
 from episodes_assets.outbox.channels import Channel, channels_of, dead_man_url, ping
 from episodes_assets.outbox.delivery import OF_THE_WATCH, Budget, alert_people
-from episodes_assets.outbox.records import Evaluator, give_watch_up, read_evaluations, take_watch
+from episodes_assets.outbox.records import (
+    Evaluator,
+    give_watch_up,
+    name_session,
+    read_evaluations,
+    take_watch,
+)
 from episodes_assets.postgres.connect import Connection, connect_to_write
 from episodes_assets.postgres.databases import Database
 from episodes_assets.settings import Settings
@@ -37,8 +44,10 @@ LOOK_SECONDS = 5.0
 THREAD_SILENT_SECONDS = 300.0
 # The sensor looks every half minute.
 NOT_EVALUATED_SECONDS = 600.0
-# More than a look takes in which receivers are slow.
-WATCH_LEASE = dt.timedelta(seconds=90)
+# More than a look takes in which receivers and the dead man's URL are slow, a minute and a half. Who was
+# killed is succeeded at the next look of another one, as its session has ended; this is for one that hangs,
+# or whose machine went away.
+WATCH_LEASE = dt.timedelta(minutes=3)
 PING_SECONDS, PING_TIMEOUT = 60.0, 10.0
 _LOG = logging.getLogger(__name__)
 
@@ -101,6 +110,8 @@ class DaemonWatch:
         self._pinged: float | None = None
         self._holder = uuid.uuid4().hex
         self._is_watching = False
+        self._presence: Connection | None = None
+        self._keeping = ExitStack()
         self._stopping = threading.Event()
 
     @contextmanager
@@ -131,13 +142,27 @@ class DaemonWatch:
             if problem and problem != last:
                 _LOG.warning("the daemon cannot be watched: %s", problem)
             last = problem
-        if self._is_watching:
-            with suppress(Exception):  # then it is taken when the lease has ended
-                self._give_up()
+        with suppress(Exception):  # it ends with the process
+            self._give_up()
 
     def _give_up(self) -> None:
-        with self._connect() as queue:
-            give_watch_up(queue, self._holder)
+        """Let another web server watch at once."""
+        with self._keeping:
+            if self._is_watching:
+                with self._connect() as queue:
+                    give_watch_up(queue, self._holder)
+        self._presence = None
+
+    def _show_presence(self) -> None:
+        """Have a session open by whose end others see that this process has ended."""
+        if self._presence is not None:
+            with suppress(psycopg.Error):
+                self._presence.execute("SELECT 1")
+                return
+            with suppress(EpisodesError, psycopg.Error):  # of the session that is lost
+                self._keeping.close()
+        self._presence = self._keeping.enter_context(self._connect())
+        name_session(self._presence, self._holder)
 
     def _connect(self) -> AbstractContextManager[Connection]:
         return connect_to_write(
@@ -153,6 +178,7 @@ class DaemonWatch:
             EpisodesError: If the queue, where alerts are on record, cannot be used.
         """
         settings = self._settings
+        self._show_presence()
         with self._connect() as queue:
             self._is_watching = take_watch(queue, self._holder, WATCH_LEASE)
             if not self._is_watching:

@@ -12,11 +12,13 @@ import datetime as dt
 import json
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import dagster as dg
+import sqlalchemy
 from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
 from dagster._core.execution.stats import StepEventStatus
 from dagster._core.run_coordinator.queued_run_coordinator import QueuedRunCoordinator, RunQueueConfig
@@ -26,7 +28,9 @@ from dagster._core.scheduler.instigation import (
     SensorInstigatorData,
     TickStatus,
 )
+from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
+from psycopg2.errorcodes import LOCK_NOT_AVAILABLE
 
 from episodes_assets.accounts.identity import operating_system_user
 from episodes_assets.defs.runs import HAVE_A_PROCESS, days_of_run, silent_since
@@ -36,6 +40,10 @@ from episodes_assets.postgres.processes import DRAINS_KEY
 # As it is called in the workspace of `episodes up` and of `deploy/`.
 OURS = "episodes_assets"
 _HELD_KEY = "episodes/held_queue"
+# A row that is locked by whoever changes what is drained; its value is of no importance.
+_LOCK_KEY = "episodes/changing_drains"
+# All is read and written within milliseconds; many sensors are switched within seconds.
+_LOCK_SECONDS = 30
 _QUEUE_DAEMON = "QUEUED_RUN_COORDINATOR"
 # The daemon sends a heartbeat every 30 seconds.
 DAEMON_ALIVE_FOR = dt.timedelta(seconds=90)
@@ -73,6 +81,41 @@ def _write_drains(instance: dg.DagsterInstance, drains: dict[str, Drain]) -> Non
     for each in stored.values():
         del each["location"]  # it is the key
     instance.daemon_cursor_storage.set_cursor_values({DRAINS_KEY: json.dumps(stored)})
+
+
+@contextmanager
+def _changing_drains(instance: dg.DagsterInstance) -> Iterator[None]:
+    """Let nobody else change what is drained, or switch schedules and sensors for it, while the block lasts.
+
+    A row is locked beside what is written, so that each step of the block is kept at once: a process that is
+    killed inside leaves what can be resumed.
+
+    Raises:
+        CannotDrain: If somebody else does not come to an end with it.
+    """
+    storage = instance.run_storage
+    if not isinstance(storage, SqlRunStorage):  # of a test, in memory
+        yield
+        return
+    with storage.connect() as connection:
+        connection.execution_options(isolation_level="READ COMMITTED")
+        with connection.begin():
+            try:
+                for statement in (
+                    f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'",
+                    "SET LOCAL idle_in_transaction_session_timeout = 0",
+                    "INSERT INTO kvs (key, value) VALUES (:key, '') ON CONFLICT (key) DO NOTHING",
+                    "SELECT id FROM kvs WHERE key = :key FOR UPDATE",
+                ):
+                    connection.execute(sqlalchemy.text(statement), {"key": _LOCK_KEY})
+            except sqlalchemy.exc.OperationalError as error:
+                if getattr(error.orig, "pgcode", None) != LOCK_NOT_AVAILABLE:
+                    raise
+                raise CannotDrain(
+                    f"another `episodes drain` has been changing what is drained for {_LOCK_SECONDS} s",
+                    "see whether it stands still, end it if so, and run this again",
+                ) from error
+            yield
 
 
 class DrainableRunCoordinator(QueuedRunCoordinator):
@@ -141,19 +184,20 @@ def begin(instance: dg.DagsterInstance, location: str, now: dt.datetime, token: 
         token: Identifies the drain if it is begun here; one that has begun keeps its own. Default: a new one.
 
     Raises:
-        CannotDrain: If Dagster's queue is not one that can be held.
+        CannotDrain: If Dagster's queue is not one that can be held, or somebody else changes what is drained.
     """
     if not isinstance(instance.run_coordinator, DrainableRunCoordinator):
         raise CannotDrain(
             "Dagster's queue cannot be held: its dagster.yaml is of an older release",
             "copy this release's dagster.yaml to DAGSTER_HOME and start the daemon again",
         )
-    drains = read_drains(instance)
     token = token or new_token()
-    if location not in drains:
-        since = now.isoformat(timespec="seconds")
-        drains[location] = Drain(location, token, operating_system_user(), since, {})
-        _write_drains(instance, drains)
+    with _changing_drains(instance):
+        drains = read_drains(instance)
+        if location not in drains:
+            since = now.isoformat(timespec="seconds")
+            drains[location] = Drain(location, token, operating_system_user(), since, {})
+            _write_drains(instance, drains)
     queue = instance.get_concurrency_config().run_queue_config
     if queue is None or _launch_none(location) not in (queue.tag_concurrency_limits or ()):
         resume(instance, location, token)
@@ -264,13 +308,14 @@ def switch_off_automation(instance: dg.DagsterInstance, drain: Drain) -> None:
         DrainEnded: If it is not drained any more.
     """
     location = drain.location
-    current = require_in_force(instance, drain)
-    on = {state.selector_id: state for state in _automation(instance, location) if state.is_running}
-    kept = current.switched_off | {name: state.status.value for name, state in on.items()}
-    # First it is kept: what is switched off and not kept would stay off.
-    _write_drains(instance, {**read_drains(instance), location: replace(current, switched_off=kept)})
-    for state in on.values():
-        instance.update_instigator_state(state.with_status(InstigatorStatus.STOPPED))
+    with _changing_drains(instance):
+        current = require_in_force(instance, drain)
+        on = {state.selector_id: state for state in _automation(instance, location) if state.is_running}
+        kept = current.switched_off | {name: state.status.value for name, state in on.items()}
+        # First it is kept: what is switched off and not kept would stay off.
+        _write_drains(instance, {**read_drains(instance), location: replace(current, switched_off=kept)})
+        for state in on.values():
+            instance.update_instigator_state(state.with_status(InstigatorStatus.STOPPED))
 
 
 def ticks_in_progress(instance: dg.DagsterInstance, location: str, now: dt.datetime) -> list[str]:
@@ -296,17 +341,17 @@ def resume(instance: dg.DagsterInstance, location: str, token: str | None = None
     Returns:
         The drain that has ended; None if there was none.
     """
-    drain = read_drains(instance).get(location)
-    if drain is None or token not in (None, drain.token):
-        return None
-    for state in _automation(instance, location):
-        before = drain.switched_off.get(state.selector_id)
-        if before is not None and not state.is_running:
-            instance.update_instigator_state(_switched_on(state, InstigatorStatus(before)))
-    # Read again, as drains of other code locations may have begun or ended meanwhile.
-    drains = read_drains(instance)
-    drains.pop(location, None)
-    _write_drains(instance, drains)
+    with _changing_drains(instance):
+        drains = read_drains(instance)
+        drain = drains.pop(location, None)
+        if drain is None or token not in (None, drain.token):
+            return None
+        for state in _automation(instance, location):
+            before = drain.switched_off.get(state.selector_id)
+            if before is not None and not state.is_running:
+                instance.update_instigator_state(_switched_on(state, InstigatorStatus(before)))
+        # At last: if this is interrupted, what is still off can be switched on again.
+        _write_drains(instance, drains)
     return drain
 
 

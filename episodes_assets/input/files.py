@@ -189,7 +189,9 @@ def _read_csv(path: Path, data: bytes, schema: pa.Schema) -> _Source:
         raise _refusal(f"{path} ends with {filling}", "get the file again, or remove them if it is complete")
     text = read_csv_text(
         data,
-        check_header=lambda names: _check_columns(path, names, schema),
+        check_header=lambda names: _check_columns(
+            f"{path}, line 1: the header", names, schema, ", separated by commas"
+        ),
         is_text=lambda name: schema.field(name).type == pa.string(),
     )
     last = text.columns.column_names[-1]
@@ -209,7 +211,7 @@ def _read_parquet(path: Path, data: bytes, schema: pa.Schema) -> _Source:
             "get each by itself; all can be loaded at once",
         )
     file = _open_parquet(data, page_checksum_verification=True)
-    _check_columns(path, file.schema_arrow.names, schema)
+    _check_columns(f"{path}: the file", file.schema_arrow.names, schema)
     table = _exact_int96(path, file, data)
     return _Source(table, lambda row: f"row {row + 1}")
 
@@ -263,20 +265,21 @@ def _exact_int96(path: Path, file: pq.ParquetFile, data: bytes) -> pa.Table:
     return table
 
 
-def _check_columns(path: Path, found: list[str], schema: pa.Schema) -> None:
+def _check_columns(where: str, found: list[str], schema: pa.Schema, how: str = "") -> None:
     missing = [name for name in schema.names if name not in found]
     unknown = [name for name in found if name not in schema.names]
     repeated = sorted({name for name in found if found.count(name) > 1})
     problems = [
         f"{what} {', '.join(map(_short.repr, names))}"
-        for what, names in (("lacks", missing), ("has unknown", unknown), ("repeats", repeated))
+        for what, names in (
+            ("lacks column", missing),
+            ("has unknown column", unknown),
+            ("repeats column", repeated),
+        )
         if names
     ]
     if problems:
-        raise _refusal(
-            f"{path}, line 1: the header {' and '.join(problems)}",
-            f"the columns are {', '.join(schema.names)}, separated by commas",
-        )
+        raise _refusal(f"{where} {' and '.join(problems)}", f"the columns are {', '.join(schema.names)}{how}")
 
 
 def _refusal(what: str, hint: str) -> BadFile:

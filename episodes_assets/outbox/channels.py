@@ -16,6 +16,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from email.message import EmailMessage
 from email.utils import format_datetime, parseaddr
@@ -261,6 +262,14 @@ class _Deadline:
             SMTPServerDisconnected: If it is over already.
         """
         self._server = server
+        self.require_time()
+
+    def require_time(self) -> None:
+        """Check that there is time left.
+
+        Raises:
+            SMTPServerDisconnected: If there is none.
+        """
         if self.is_over:
             raise smtplib.SMTPServerDisconnected("it took too long")
 
@@ -274,11 +283,26 @@ class _Deadline:
 
 
 class _SmtpServer(smtplib.SMTP):
-    """A mail server with which a conversation has a deadline."""
+    """A mail server with which a conversation has a deadline, its name's resolution included."""
 
     def __init__(self, host: str, port: int, deadline: _Deadline, **options: Any) -> None:  # noqa: ANN401
         self._deadline = deadline
         super().__init__(host, port, **options)
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        """A connection to the first of the host's addresses that accepts one; over TLS its name counts."""
+        try:
+            found = _look_up(host, port, type=socket.SOCK_STREAM).result(timeout)
+        except TimeoutError:
+            raise TimeoutError("the resolution of its name took too long") from None
+        failed: OSError | None = None
+        for *_, address in found:
+            self._deadline.require_time()
+            try:
+                return super()._get_socket(str(address[0]), port, timeout)  # type: ignore[misc]
+            except OSError as error:
+                failed = error
+        raise failed or OSError("its name has no address")
 
     def getreply(self) -> tuple[int, bytes]:
         """The next answer; the first is read while it connects."""
@@ -288,6 +312,38 @@ class _SmtpServer(smtplib.SMTP):
 
 class _SmtpsServer(_SmtpServer, smtplib.SMTP_SSL):
     """The same over TLS from the beginning."""
+
+
+def _look_up(*what: Any, **options: Any) -> "Future[list[Any]]":  # noqa: ANN401  as `getaddrinfo` has them
+    """Resolve a host's name in a thread that nobody has to wait for.
+
+    How long it takes is the resolver's to say, often more than half a minute, and nothing can end it. The
+    threads of an executor would keep whoever gives up: the event loop waits for them, and so does the end
+    of the process.
+
+    Returns:
+        What `socket.getaddrinfo` answers.
+    """
+    found: Future[list[Any]] = Future()
+    # Begun, so that whoever gives up cannot cancel it: a cancelled one could not take the answer.
+    found.set_running_or_notify_cancel()
+
+    def resolve() -> None:
+        try:
+            found.set_result(socket.getaddrinfo(*what, **options))
+        except Exception as error:  # noqa: BLE001  it is raised where the answer is waited for
+            found.set_exception(error)
+
+    threading.Thread(target=resolve, name="name resolution", daemon=True).start()
+    return found
+
+
+class _EventLoop(asyncio.SelectorEventLoop):
+    """One that does not wait for the resolution of a name that is given up."""
+
+    async def getaddrinfo(self, *what: Any, **options: Any) -> list[Any]:  # noqa: ANN401
+        """Resolve a name; cancelled, it ends at once."""
+        return await asyncio.wrap_future(_look_up(*what, **options), loop=self)
 
 
 def _reason_of_mail(error: Exception) -> str:
@@ -344,7 +400,8 @@ def _ask(name: str, method: str, url: str, timeout: float, **request: Any) -> No
     """
     host = urlsplit(url).hostname
     try:
-        status = asyncio.run(_status_of(method, url, timeout, **request))
+        with asyncio.Runner(loop_factory=_EventLoop) as runner:
+            status = runner.run(_status_of(method, url, timeout, **request))
     except TimeoutError:
         raise AlertNotDelivered(f"{name}{host} did not answer (it took too long)") from None
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:

@@ -81,6 +81,12 @@ def deliver(connection: Connection, channels: Sequence[Channel], budget: Budget)
             _note_failure(connection, message, str(error))
             problems.append(str(error))
             del usable[message.channel]
+        except Exception as error:  # noqa: BLE001
+            # A defect, such as a text that a channel cannot express. Raised, it would end each pass at this
+            # message, the oldest, and no other one would ever be sent. Its text may repeat a secret.
+            problem = f"{message.channel}: the message cannot be sent ({type(error).__name__})"
+            _note_failure(connection, message, problem)
+            problems.append(problem)
         else:
             records.record_delivery(connection, message, records.read_clock(connection), problem)
             sent += 1

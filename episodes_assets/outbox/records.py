@@ -17,7 +17,8 @@ from episodes_assets.alerts.lifecycle import ChannelName, Decision, Event, Recor
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.postgres.locks import LEDGER, limit_transaction, lock_row
 
-# Of web servers of which one watches: a row among those that say who has looked when.
+# Of web servers of which one watches: a row among those that say who has looked when, and the name of a
+# session that it keeps open meanwhile.
 _WATCHED_BY = "watched by "
 # Both processes that decide hold the lock for milliseconds.
 _LOCK_SECONDS = 10.0
@@ -386,13 +387,25 @@ def read_evaluations(connection: Connection) -> dict[str, float]:
     return {str(evaluator): float(seconds) for evaluator, seconds in rows}
 
 
+def name_session(connection: Connection, holder: str) -> None:
+    """Let a session tell others that whoever may take the watch of the daemon lives.
+
+    However a process ends, its sessions end with it, where its machine goes on.
+
+    Args:
+        connection: To `queue`; it is kept open for as long as the process may have the watch.
+        holder: Who.
+    """
+    connection.execute("SELECT set_config('application_name', %s, false)", [f"{_WATCHED_BY}{holder}"])
+
+
 def take_watch(connection: Connection, holder: str, lease: dt.timedelta) -> bool:
     """Take the watch of the daemon, or keep it: of several processes one has it.
 
     Args:
         connection: To `queue`, in autocommit mode.
-        holder: Who takes it.
-        lease: For how long whoever has it is left alone after having taken it last.
+        holder: Who takes it. It has a session of its name (`name_session`).
+        lease: For how long whoever has it is left alone after having taken it last, while it has a session.
 
     Returns:
         Whether it is the holder's now.
@@ -401,8 +414,15 @@ def take_watch(connection: Connection, holder: str, lease: dt.timedelta) -> bool
         limit_transaction(connection, _LOCK_SECONDS)
         lock_row(connection, LEDGER, "alerts")
         connection.execute(
-            "DELETE FROM alerts.evaluations"
-            " WHERE starts_with(evaluator, %s) AND evaluated_at < clock_timestamp() - %s",
+            """
+            DELETE FROM alerts.evaluations
+            WHERE starts_with(evaluator, %s) AND (evaluated_at < clock_timestamp() - %s OR NOT EXISTS (
+                -- Only those of the same role: others may have any name.
+                SELECT FROM pg_stat_activity
+                WHERE application_name = evaluator AND datname = current_database()
+                    AND usename = session_user
+            ))
+            """,
             [_WATCHED_BY, lease],
         )
         row = connection.execute(

@@ -136,8 +136,9 @@ TESTED = (
     ),
     TestedPromise(
         "People are told of each alert when it opens and when it ends, and no message is lost",
-        "receivers that are down, refuse, or accept and do not answer; senders that are killed; a daemon "
-        "that stands still; databases that are away",
+        "receivers that are down, refuse, accept and do not answer, or answer a byte at a time; names that "
+        "are not resolved; senders that are killed; a daemon that stands still; a second web server that "
+        "sees otherwise, a first one that is killed or hangs; databases that are away",
         ("outbox.test_told_once", "outbox.test_receivers", "defs.test_alert_people", "dashboard.test_watch"),
     ),
     TestedPromise(

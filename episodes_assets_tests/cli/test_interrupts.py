@@ -95,12 +95,32 @@ def test_a_background_job_is_not_interrupted(tmp_path: Path) -> None:
 def test_a_lost_terminal_ends_in_order_but_not_under_nohup(before: signal.Handlers) -> None:
     kept = signal.signal(signal.SIGHUP, before)
     try:
-        with contextlib.suppress(SystemExit), signals.ending_on_hangup():
+        with contextlib.suppress(SystemExit), signals.holding_signals_back() as held:
             signal.raise_signal(signal.SIGHUP)
+            held.raise_any()
             assert before is signal.SIG_IGN  # which was not reached otherwise
         assert signal.getsignal(signal.SIGHUP) is before
     finally:
         signal.signal(signal.SIGHUP, kept)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_undoes_its_work_is_not_interrupted_again_but_can_be_ended(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    with signals.holding_signals_back() as held:
+        held.raise_any()
+        signal.raise_signal(number)
+        signal.raise_signal(number)  # it is being undone
+        assert (ended, "in 10 seconds" in capfd.readouterr().err) == ([], True)
+        with pytest.raises(BaseException) as raised:  # noqa: PT011  one of two, which have no common class
+            held.raise_any()
+        assert (raised.type is KeyboardInterrupt) is (number == signal.SIGINT)
+        monkeypatch.setattr(signals, "HELD_BACK_SECONDS", -1.0)
+        signal.raise_signal(number)
+    assert ended == [128 + number]
 
 
 def test_a_request_to_terminate_counts_after_a_run_of_a_background_job() -> None:

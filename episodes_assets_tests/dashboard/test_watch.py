@@ -135,7 +135,7 @@ def test_of_two_web_servers_one_watches(
     assert ([key for key, _ in open_alerts(system)], pings) == (["daemon_silent"], [])
     with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
         assert list(records.read_evaluations(queue)) == [records.Evaluator.WEB_SERVER]
-    # The first has ended without a word: the second takes over when its lease has ended.
+    # The first hangs: the second takes over when its lease has ended.
     system.query(
         "queue", "UPDATE alerts.evaluations SET evaluated_at = evaluated_at - %s", [watch.WATCH_LEASE]
     )
@@ -145,6 +145,28 @@ def test_of_two_web_servers_one_watches(
     other._give_up()
     watching.look()
     assert [key for key, _ in open_alerts(system)] == ["daemon_silent"]
+
+
+def test_a_web_server_that_is_killed_is_succeeded_at_once(
+    system: System, ui: DagsterUi, watching: DaemonWatch, pings: list[str]
+) -> None:
+    """Its sessions end with it, whatever has ended it."""
+    other = DaemonWatch(ui.workspace, watching._settings)
+    heartbeats(ui)
+    watching.look()
+    other.look()
+    assert len(pings) == 1
+    end = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = %s"
+    assert system.query("queue", end, [f"watched by {watching._holder}"]) == [(True,)]
+    other.look()
+    assert len(pings) == 2
+    # It was the network alone: it has a session again, and waits.
+    watching._pinged = None
+    watching.look()
+    assert len(pings) == 2
+    other._give_up()
+    watching.look()
+    assert len(pings) == 3
 
 
 def test_a_drain_is_named_where_the_sensor_rests_for_it(

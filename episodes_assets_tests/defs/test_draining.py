@@ -4,12 +4,15 @@ import datetime as dt
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psycopg
 import pytest
 from dagster._core.remote_origin import (
     GrpcServerCodeLocationOrigin,
@@ -28,14 +31,18 @@ from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 from dagster._core.utils import make_new_run_id
 from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.tags import TagConcurrencyLimitsCounter
+from typer.testing import CliRunner
 
+from episodes_assets import signals
 from episodes_assets.accounts.identity import operating_system_user
+from episodes_assets.cli.app import app
 from episodes_assets.cli.supervisor import episodes_argv
 from episodes_assets.dashboard.dagster_ui import open_dagster_ui
 from episodes_assets.dashboard.health import DaemonSilent, SensorTicks
 from episodes_assets.defs import draining
 from episodes_assets.defs.draining import DrainableRunCoordinator
 from episodes_assets.errors import CannotDrain, DrainEnded, DrainTimedOut, UnknownCodeLocation
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.cli.invoke import output, refusal
 from episodes_assets_tests.support.system import System
 from episodes_assets_tests.support.workers import eventually
@@ -343,3 +350,94 @@ def test_an_interrupted_drain_is_undone(system: System, number: signal.Signals, 
     assert "Runs of episodes_assets are launched as before." in said
     assert "Traceback" not in said
     assert draining.read_drains(system.dagster) == {}
+
+
+def test_a_drain_that_is_interrupted_again_while_it_is_undone_is_undone_all_the_same(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = system.dagster
+    add_sensor(instance, OURS, "on", InstigatorStatus.RUNNING)
+    switched_on = draining._switched_on
+    monkeypatch.setattr(signals, "HELD_BACK_SECONDS", 1000.0)
+
+    def wait(*_: object) -> list[str]:
+        signal.raise_signal(signal.SIGINT)
+        return ["a sensor"]
+
+    def interrupted_again(*arguments: Any) -> InstigatorState:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGHUP)
+        return switched_on(*arguments)
+
+    monkeypatch.setattr(draining, "ticks_in_progress", wait)
+    monkeypatch.setattr(draining, "_switched_on", interrupted_again)
+    result = CliRunner().invoke(app, ["drain"])
+    assert result.exit_code == 130
+    assert draining.read_drains(instance) == {}
+    assert status_of(instance) == {"on": InstigatorStatus.RUNNING}
+
+
+def test_drains_of_two_code_locations_at_once_do_not_undo_each_other(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one begins and ends between the first one's reading and its writing."""
+    instance = system.dagster
+    add_sensor(instance, OTHERS, "on", InstigatorStatus.RUNNING)
+    write = draining._write_drains
+
+    with ThreadPoolExecutor(1) as pool:
+        others: list[Future[draining.Drain]] = []
+
+        def write_late(given: dg.DagsterInstance, drains: dict[str, draining.Drain]) -> None:
+            if threading.current_thread() is threading.main_thread():
+                others.append(pool.submit(draining.begin, instance, OTHERS, now()))
+                # It has either begun, or waits for this one.
+                eventually(lambda: others[0].done() or is_waiting(system))
+            write(given, drains)
+
+        monkeypatch.setattr(draining, "_write_drains", write_late)
+        draining.begin(instance, OURS, now())
+        others[0].result()
+    assert {*draining.read_drains(instance)} == {OURS, OTHERS}
+
+
+def is_waiting(system: System) -> bool:
+    """Whether a session of Dagster's database waits for a lock."""
+    waiting = (
+        "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    return bool(system.query("dagster", waiting))
+
+
+def test_what_a_drain_switches_off_is_on_again_if_it_is_ended_meanwhile(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = system.dagster
+    add_sensor(instance, OURS, "on", InstigatorStatus.RUNNING)
+    drain = draining.begin(instance, OURS, now())
+    write = draining._write_drains
+
+    with ThreadPoolExecutor(1) as pool:
+        resumed: list[Future[draining.Drain | None]] = []
+
+        def write_early(given: dg.DagsterInstance, drains: dict[str, draining.Drain]) -> None:
+            write(given, drains)
+            if threading.current_thread() is threading.main_thread():
+                resumed.append(pool.submit(draining.resume, instance, OURS))
+                eventually(lambda: resumed[0].done() or is_waiting(system))
+
+        monkeypatch.setattr(draining, "_write_drains", write_early)
+        draining.switch_off_automation(instance, drain)
+        assert resumed[0].result() is not None
+    assert status_of(instance) == {"on": InstigatorStatus.RUNNING}
+    assert draining.read_drains(instance) == {}
+
+
+def test_who_keeps_drains_from_being_changed_is_told(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draining, "_LOCK_SECONDS", 1)
+    output("drain", "--resume")
+    with psycopg.connect(system.dsn(Purpose.DAGSTER)) as other:
+        other.execute("SELECT FROM kvs FOR UPDATE")
+        refused = refusal("drain", "--resume")
+    assert isinstance(refused, CannotDrain)
+    assert "another `episodes drain`" in refused.what

@@ -41,6 +41,7 @@ REASONS = {
         "dagster._core.execution.stats": "which step a run is in",
         "dagster._core.run_coordinator.queued_run_coordinator": "the queue that ours extends by a limit",
         "dagster._core.scheduler.instigation": "sensors and schedules, to switch them off and on",
+        "dagster._core.storage.runs.sql_run_storage": "its connections, to lock a row by which drains wait",
         "dagster._core.storage.tags": "the tag by which the queue tells code locations apart",
     },
     "defs/launches.py": {

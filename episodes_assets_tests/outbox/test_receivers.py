@@ -2,10 +2,16 @@
 
 import datetime as dt
 import logging
+import socket
 import ssl
+import threading
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from email.errors import HeaderParseError
+from email.message import EmailMessage
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +24,7 @@ from episodes_assets.alerts.lifecycle import LONGEST_PAUSE, ChannelName, Event
 from episodes_assets.cli import alerts
 from episodes_assets.errors import AlertNotDelivered, BadSetting
 from episodes_assets.outbox import records
-from episodes_assets.outbox.channels import Channel, Webhook, channels_of, dead_man_url, ping
+from episodes_assets.outbox.channels import Channel, Email, Webhook, channels_of, dead_man_url, ping
 from episodes_assets.outbox.delivery import Budget, alert_people, deliver
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.settings import load_settings
@@ -161,6 +167,27 @@ def test_a_message_that_is_refused_for_good_keeps_back_no_other_alert(queue: Con
     assert [each["key"] for each in webhook.messages] == ["days_stalled"]
 
 
+def test_a_message_that_a_channel_cannot_express_keeps_back_no_other_one(
+    queue: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mailbox, port = Mailbox(), free_port()
+    compose = Email._compose
+
+    def fail_for_one(channel: Email, message: records.Message) -> EmailMessage:
+        if message.kind == Kind.JOBS_HELD:
+            raise HeaderParseError(SECRET)
+        return compose(channel, message)
+
+    monkeypatch.setattr(Email, "_compose", fail_for_one)
+    with mail_server(port, mailbox):
+        tell(queue, [mail_channel(port)], Kind.JOBS_HELD, Kind.DAYS_STALLED)
+    assert [mail["Subject"] for mail in mailbox.mails] == [
+        f"[episodes development] ALERT: <{Kind.DAYS_STALLED}> & so"
+    ]
+    held, _ = sorted(records.read_open_alerts(queue), key=lambda each: each.kind != Kind.JOBS_HELD)
+    assert (held.waiting, held.problem) == (1, "email: the message cannot be sent (HeaderParseError)")
+
+
 def test_a_password_is_sent_over_tls_alone(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     certificate, key = certificate_for(HOST, tmp_path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -201,10 +228,10 @@ def test_a_dead_mans_url_that_does_not_answer_is_named_by_its_host_alone() -> No
     assert SECRET not in str(refused.value)
 
 
-def mail_channel(port: int) -> Channel:
+def mail_channel(port: int, host: str = HOST) -> Channel:
     (channel,) = channels_of(
         load_settings(
-            alert_smtp_url=f"smtp://{HOST}:{port}",
+            alert_smtp_url=f"smtp://{host}:{port}",
             alert_email_to="ada@example.com, bob@example.com",
             alert_email_from="episodes@example.com",
         )
@@ -255,6 +282,51 @@ def test_an_answer_that_drips_is_given_up(name: str, first: bytes) -> None:
         with pytest.raises(AlertNotDelivered, match="it took too long"):
             channel.send(a_message(), 0.1)
         assert time.monotonic() - began < 5
+
+
+SLOW = "slow.example.com"
+
+
+@pytest.fixture
+def slow_resolution(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A resolver of names that answers long after everybody has given up, or at the test's end."""
+    resolve, ended = socket.getaddrinfo, threading.Event()
+
+    def slow(host: Any, *rest: Any, **options: Any) -> Any:
+        if host in {SLOW, SLOW.encode()}:
+            ended.wait(10)
+            host = HOST
+        return resolve(host, *rest, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    yield
+    ended.set()
+
+
+@pytest.mark.usefixtures("slow_resolution")
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("name", ["webhook", "slack", "email", "dead man"])
+def test_a_name_that_is_not_resolved_is_given_up(name: str) -> None:
+    settings = load_settings(
+        alert_smtp_url=f"smtp://{SLOW}",
+        alert_email_to="ada@example.com",
+        alert_email_from="episodes@example.com",
+        alert_slack_url=f"http://{SLOW}/",
+        alert_webhook_url=f"http://{SLOW}/",
+    )
+    channels = {str(each.name): each for each in channels_of(settings)}
+    send = partial(channels[name].send, a_message()) if name in channels else partial(ping, f"http://{SLOW}/")
+    began = time.monotonic()
+    with pytest.raises(AlertNotDelivered, match=r"took too long|ConnectTimeout"):
+        send(0.1)
+    assert time.monotonic() - began < 5
+
+
+def test_a_mail_server_is_found_by_its_name() -> None:
+    mailbox, port = Mailbox(), free_port()
+    with mail_server(port, mailbox):
+        mail_channel(port, host="localhost").send(a_message(), 5)
+    assert len(mailbox.mails) == 1
 
 
 def test_of_an_answer_the_status_alone_is_read() -> None:
