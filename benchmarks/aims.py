@@ -79,7 +79,7 @@ def read_aims(run: Run) -> Iterator[Aim]:
     """All aims of a run."""
     parts = (
         _start_dates, _planning, _fan_out, _long_windows, _short_windows, _fleet, _latency, _lake,
-        _publishing, _results, _nights, _backfill, _labs, _pseudonyms, _profiling, _start_up,
+        _publishing, _results, _explaining, _nights, _backfill, _labs, _pseudonyms, _profiling, _start_up,
     )  # fmt: skip
     for aims in run.parts(map(_at_once, parts)):
         yield from aims
@@ -241,6 +241,11 @@ def _pseudonyms(run: Run) -> Iterator[Aim]:
 def _results(run: Run) -> Iterator[Aim]:
     for page in run.some("the Results page"):
         yield at_most(f"Results: {page.name}", 0.3, page.seconds, seconds)
+
+
+def _explaining(run: Run) -> Iterator[Aim]:
+    for figure in run.some("explaining"):
+        yield at_most(figure.name, 1, figure.seconds, seconds)
 
 
 def _start_up(run: Run) -> Iterator[Aim]:

@@ -478,11 +478,12 @@ def _rest(run: Run) -> str:
                 "the login",
                 "the Results page",
                 "a download",
+                "explaining",
             )
             for figure in run.find(group)
         )
     ]
-    return f"""## Publishing, profiles, the demo, the login, the Results page
+    return f"""## Publishing, profiles, the demo, the login, the Results page, explaining a row
 
 {_table(("", "seconds"), [(figure.name, seconds(figure.seconds)) for figure in others])}"""
 

@@ -12,6 +12,7 @@ import pytest
 from benchmarks import inputs
 from benchmarks.assets_process import FINISHING, PLANNING
 from benchmarks.conftest import Measure, forget_all
+from benchmarks.processes import run_explain
 from benchmarks.sizes import Sizes
 from episodes_assets.days import FIRST_DAY, ONE_DAY
 from episodes_assets.input.loading import replace_input
@@ -102,3 +103,13 @@ def test_to_published_results(
             warm=False,
         )
     assert system.query("results", "SELECT count(*), sum(rows) FROM published.days")[0][0] == len(days)
+
+
+def test_explaining_a_row_of_many_days(
+    measure: Measure, system: System, sizes: Sizes, many_days: list[dt.date]
+) -> None:
+    """With all that is on record of each day: lake, state, plan and jobs."""
+    days = many_days[: sizes.published_days]
+    ((epid,),) = system.query("results", "SELECT max(epid) FROM published.reach WHERE day = %s", [days[-1]])
+    name = f"`episodes explain`, {len(days)} days with lake, state and plans"
+    measure("explaining", name, lambda: run_explain(days[-1], epid, "reach"))

@@ -1,5 +1,7 @@
 """The Results page over a long history: every kind of page, asked of days that nobody has just looked at.
 
+One row of it is explained as well, by the command.
+
 The rows are made by PostgreSQL itself. A day has half of its rows of `reach` and half of the other
 algorithms, of other episodes than the days beside it, out of a catalogue of as many as a full drop has.
 """
@@ -16,6 +18,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from benchmarks.conftest import Measure, forget_days
+from benchmarks.processes import run_explain
 from benchmarks.sizes import Sizes
 from episodes_assets.accounts.identity import Role
 from episodes_assets.dashboard.results import results_routes
@@ -127,3 +130,9 @@ def test_a_download(measure: Measure, history: list[dt.date], browser: TestClien
         return {"seconds": time.perf_counter() - began, "bytes": len(answer.content)}
 
     measure("a download", f"half of a day's rows as {form}", timed)
+
+
+def test_explaining_a_row_of_many_rows(measure: Measure, history: list[dt.date], sizes: Sizes) -> None:
+    day, place = history[-1], (len(history) - 1) % (sizes.drop_rows // sizes.jobs)
+    name = f"`episodes explain`, {sizes.jobs:,} rows on each of {len(history):,} days"
+    measure("explaining", name, lambda: run_explain(day, 1_000_000 + 7 * place, "reach"))

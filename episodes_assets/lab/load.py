@@ -28,6 +28,7 @@ from episodes_assets.lake.versions import COVERED, PinnedVersion, covered_to_tex
 from episodes_assets.ledger.copies import PlanRecord, PlanRows, put_plan
 from episodes_assets.planning.episode_set import EpisodeSet
 from episodes_assets.planning.jobs import newly_tracked_of_day
+from episodes_assets.postgres import embedded
 from episodes_assets.postgres.connect import Connection, connect_to_write
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
@@ -89,8 +90,12 @@ def load(bundle: Bundle, lab: Lab, report: Report, say: Callable[[str], None]) -
         versions = loading.load_viewings()
         snapshot_ids = loading.load_drops()
         report("setting up its databases", 0, 1)
+        # A lab that is lost while it is loaded is loaded again, so only the whole has to reach the disk.
+        embedded.sync_later(lab.home)
         dsns = status.ready_databases(settings, say)
         loading.load_databases(dsns, versions, snapshot_ids)
+        report("flushing its databases to disk", 0, 1)
+        embedded.sync_now(lab.home)
         lab.mark_loaded()
 
 

@@ -10,6 +10,10 @@ where its path is short and plain enough. Otherwise it is one made by `mkdtemp`:
 temporary folder's sticky bit keeps others from replacing it. It is not in `XDG_RUNTIME_DIR`, which services
 lack, and which vanishes at logout while the server still runs.
 
+What can be loaded again need not be flushed to disk at each commit: after `sync_later` the server leaves that
+to the system until `sync_now`. A process that is killed in between loses nothing; if the machine fails, the
+next start deletes the databases, since they may be damaged.
+
 Where the data lie and which programs run is `cluster`; databases and roles are made in `provision/`, for this
 server as for any other.
 """
@@ -71,13 +75,17 @@ _ORPHANS_SECONDS = 30.0
 _REMAINS = ("pre-existing shared memory block", 'lock file "postmaster.pid" already exists')
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
-# PostgreSQL's defaults are for the smallest machines. Nothing here makes it less durable.
+# PostgreSQL's defaults are for the smallest machines. Nothing of it makes it less durable.
 _SETTINGS = {
     "shared_buffers": "1GB",
     "max_wal_size": "4GB",
     "random_page_cost": "1.1",  # no spinning disks
     "max_connections": "300",
 }
+# A commit still goes to the system (synchronous_commit), so that a server that is killed has lost nothing.
+_UNSYNCED_SETTINGS = {"fsync": "off", "full_page_writes": "off"}
+_UNSYNCED_FILE = "postgres.unsynced"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _SETTINGS_FILE = "episodes.conf"
 _ACCESS_FILE = "pg_hba.conf"
 
@@ -151,6 +159,51 @@ def start(home: Path) -> EmbeddedServer:
     return EmbeddedServer(home, socket_folder, passwords)
 
 
+def sync_later(home: Path) -> None:
+    """Let the server of a home flush nothing to disk until `sync_now`; for what can be loaded again.
+
+    To be called before the server starts; one that runs already goes on as it is. Idempotent.
+
+    Raises:
+        DatabaseUnreachable: If there is a cluster that cannot be used from here.
+        LockTimeout: If another process takes too long to start or stop the server.
+    """
+    home = home.resolve()
+    with _explaining_errors(home):
+        make_folder(home)
+        with lock(home / "postgres.lock"):
+            cluster = find_cluster(home)
+            if find_running(cluster.data) is None:
+                _delete_if_damaged(cluster)
+            with open_file(home / _UNSYNCED_FILE, "w") as file:
+                file.write(_boot())
+                file.flush()
+                os.fsync(file.fileno())
+            _sync_folder(home)  # before there are data that could be taken for durable ones
+
+
+def sync_now(home: Path) -> None:
+    """Flush the databases of a home to disk, and stop the server; from its next start on it is durable.
+
+    Does nothing for a home for which `sync_later` was not called.
+
+    Raises:
+        DatabaseUnreachable: If that fails.
+        LockTimeout: If another process takes too long to start or stop the server.
+    """
+    home = home.resolve()
+    with _explaining_errors(home), lock(home / "postgres.lock"):
+        if not (home / _UNSYNCED_FILE).exists():
+            return
+        cluster = find_cluster(home)
+        stop_postmaster(cluster.data)
+        with programs_for_initdb(cluster.programs) as programs:
+            _run(cluster, programs.argv("initdb", "--sync-only", "-D", str(cluster.data)))
+        (home / _UNSYNCED_FILE).unlink()
+        _sync_folder(home)
+    start.cache_clear()  # so that it is started again, should this process need it
+
+
 def discard(home: Path) -> bool:
     """Stop the server of a home that no process uses, and delete its databases.
 
@@ -175,7 +228,30 @@ def discard(home: Path) -> bool:
             shutil.rmtree(folder)
         if place.is_symlink():
             place.unlink()
+        (home / _UNSYNCED_FILE).unlink(missing_ok=True)
     return True
+
+
+def _delete_if_damaged(cluster: Cluster) -> None:
+    """Delete databases that were not flushed to disk when the machine failed or was restarted."""
+    mark = cluster.home / _UNSYNCED_FILE
+    if mark.exists() and mark.read_text(encoding="utf-8") != _boot() and cluster.data.exists():
+        shutil.rmtree(cluster.data)
+
+
+def _boot() -> str:
+    """What tells one start of this machine from the others."""
+    if _BOOT_ID.exists():
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    return f"{psutil.boot_time():.0f}"
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -250,9 +326,12 @@ def _bring_up(cluster: Cluster, passwords: Mapping[str, str], wanted: Path | Non
         running = None
     if running is None:
         socket_folder = wanted or socket_folder_of_killed(cluster.data) or _choose_socket_folder(cluster)
+        _delete_if_damaged(cluster)
         _ensure_folder_of_socket(cluster, socket_folder)
-        _initialise(cluster)
-        _put(cluster, _SETTINGS_FILE, "".join(f"{name} = '{value}'\n" for name, value in _SETTINGS.items()))
+        is_synced_later = (cluster.home / _UNSYNCED_FILE).exists()
+        _initialise(cluster, *(["--no-sync"] if is_synced_later else []))
+        settings = {**_SETTINGS, **(_UNSYNCED_SETTINGS if is_synced_later else {})}
+        _put(cluster, _SETTINGS_FILE, "".join(f"{name} = '{value}'\n" for name, value in settings.items()))
         if not _has(cluster, _ACCESS_FILE, access):
             _set_passwords(cluster, passwords)
             _put(cluster, _ACCESS_FILE, access)
@@ -286,7 +365,7 @@ def _refuse_while_used(cluster: Cluster) -> None:
         )
 
 
-def _initialise(cluster: Cluster) -> None:
+def _initialise(cluster: Cluster, *more_options: str) -> None:
     """Make the cluster, atomically by a rename at the end.
 
     Its locale is PostgreSQL's own: the same on every machine, whichever ones that machine has generated.
@@ -301,7 +380,7 @@ def _initialise(cluster: Cluster) -> None:
     with programs_for_initdb(cluster.programs) as programs:
         locale = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--encoding=UTF8")
         options = (f"--username={ADMINISTRATOR}", "--auth=reject", "--no-instructions")
-        _run(cluster, programs.argv("initdb", "-D", str(part), *locale, *options))
+        _run(cluster, programs.argv("initdb", "-D", str(part), *locale, *options, *more_options))
     with (part / "postgresql.conf").open("a", encoding="utf-8") as main:
         main.write(f"include_if_exists = '{_SETTINGS_FILE}'\n")
     part.rename(cluster.data)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import LiteralString
 
 import psutil
 import psycopg
@@ -328,6 +329,48 @@ def test_a_killed_servers_process_id_may_belong_to_another_process(start: Start,
             file.write_text("\n".join([str(other.pid), *lines[1:]]) + "\n")
         assert server.ensure_running()
         other.kill()
+
+
+def shown(server: embedded.EmbeddedServer, query: LiteralString) -> object:
+    with admin(server) as connection:
+        found = connection.execute(query).fetchone()
+        return found and found[0]
+
+
+def test_what_is_synced_later_is_there_and_durable_afterwards(start: Start, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    embedded.sync_later(home)
+    server = start(home)
+    assert shown(server, "SHOW fsync") == "off"
+    with admin(server) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 1")
+    embedded.sync_now(home)
+    assert not server.is_running()
+    again = start(home)
+    assert (shown(again, "SHOW fsync"), shown(again, "SHOW full_page_writes")) == ("on", "on")
+    assert shown(again, "SELECT count(*) FROM kept") == 1
+    embedded.sync_now(home)  # of a durable one, nothing is done
+    assert again.is_running()
+
+
+@pytest.mark.slow
+def test_databases_that_were_not_synced_when_the_machine_failed_are_made_anew(
+    start: Start, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    embedded.sync_later(home)
+    server = start(home)
+    with admin(server) as connection:
+        connection.execute("CREATE TABLE lost AS SELECT 1")
+    os.kill(pid(home), signal.SIGKILL)
+    eventually(lambda: not server.is_running())
+    assert server.ensure_running()  # the process alone has failed
+    assert shown(server, "SELECT count(*) FROM lost") == 1
+    os.kill(pid(home), signal.SIGKILL)
+    eventually(lambda: not server.is_running())
+    (home / "postgres.unsynced").write_text("another start of the machine")
+    assert server.ensure_running()
+    assert shown(server, "SELECT to_regclass('lost')") is None
 
 
 @pytest.mark.slow
