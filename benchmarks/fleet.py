@@ -1,6 +1,7 @@
 """Real worker processes for measurements, and how long they take for a day."""
 
 import datetime as dt
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import psutil
 
 from benchmarks import inputs
 from benchmarks.assets_process import peak_memory
+from benchmarks.processes import are_forked, forked_workers
 from episodes_assets.cli.supervisor import ProcessGroup, episodes_argv, worker_environment
 from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.ledger.progress import read_progress
@@ -23,6 +25,11 @@ POLL_SECONDS = 0.01
 @contextmanager
 def running_workers(system: System, count: int) -> Iterator[None]:
     """Workers that are ready when the block begins."""
+    environment = worker_environment(system.settings, system.dsns)
+    if are_forked():
+        with forked_workers({**os.environ, **environment}, count):
+            yield
+        return
     ready = threading.Semaphore(0)
 
     def watch(name: str, line: str) -> None:
@@ -32,7 +39,6 @@ def running_workers(system: System, count: int) -> Iterator[None]:
     group = ProcessGroup(watch)
     try:
         for number in range(count):
-            environment = worker_environment(system.settings, system.dsns)
             group.start(f"worker-{number}", episodes_argv("worker"), environment)
         for _ in range(count):
             if not ready.acquire(timeout=60):

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from episodes_assets.definitions import build_defs
+from episodes_assets.definitions import defs
 from episodes_assets_tests.support.system import System, failure
 
 
@@ -47,7 +47,6 @@ def run_days(
 
 def tick(sensor: str) -> list[str]:
     """Evaluate a sensor once; the partition keys it requests runs for."""
-    defs = build_defs()
     with (
         dg.DagsterInstance.get() as instance,
         dg.build_sensor_context(

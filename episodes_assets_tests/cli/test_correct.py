@@ -8,7 +8,7 @@ import pytest
 from episodes_assets.cli import correct as correct_module
 from episodes_assets.cli.correct import correct, history
 from episodes_assets.cli.runs import backfill, run, run_config
-from episodes_assets.definitions import build_defs
+from episodes_assets.definitions import defs
 from episodes_assets.defs.assets import ASSETS
 from episodes_assets.errors import BadRunConfig, ReasonMissing, StateGap
 from episodes_assets.postgres.connect import connect
@@ -49,7 +49,7 @@ def shown_of(capsys: pytest.CaptureFixture[str], number: int) -> str:
 
 def launchpad(name: str) -> dict[str, Any]:
     """The configuration that a job's launchpad shows for day 2."""
-    config = build_defs().resolve_job_def(name).get_run_config_for_partition_key(str(day(2)))
+    config = defs.resolve_job_def(name).get_run_config_for_partition_key(str(day(2)))
     return dict(config["ops"])
 
 
@@ -69,12 +69,8 @@ def test_a_correction_reaches_every_later_day(system: System, capsys: pytest.Cap
         config["take_input"]["config"]["reason"] = "an episode was [missing]"
         config["take_input"]["config"]["accept_lost_viewings"] = True  # they were changed
         with dg.DagsterInstance.get() as instance:
-            launched = (
-                build_defs()
-                .resolve_job_def("correct_day")
-                .execute_in_process(
-                    instance=instance, partition_key=str(day(2)), run_config={"ops": config, **QUIET}
-                )
+            launched = defs.resolve_job_def("correct_day").execute_in_process(
+                instance=instance, partition_key=str(day(2)), run_config={"ops": config, **QUIET}
             )
         assert launched.success
         assert "stale: yesterday has changed since" in shown_of(capsys, 3)
@@ -116,7 +112,7 @@ def test_the_launchpad_does_what_the_command_does() -> None:
     del repairing["take_input"], repairing["episode_jobs"]["config"]["rework"]
     assert launchpad("repair_days") == repairing
     for name in ("correct_day", "rework_days", "repair_days"):
-        job = build_defs().resolve_job_def(name)
+        job = defs.resolve_job_def(name)
         assert job.backfill_policy == dg.BackfillPolicy.single_run()
         keys = {spec.key for asset in ASSETS for spec in asset.specs}
         assert set(job.asset_layer.executable_asset_keys) == keys

@@ -20,7 +20,7 @@ from dagster._daemon.backfill import execute_backfill_iteration
 from dagster._scheduler.scheduler import launch_scheduled_runs
 from dagster_graphql.test.utils import execute_dagster_graphql
 
-from episodes_assets.definitions import build_defs
+from episodes_assets.definitions import defs
 from episodes_assets_tests.support.system import failure
 
 LOCATION, REPOSITORY, ASSET_JOB = "episodes", "__repository__", "__ASSET_JOB"
@@ -174,7 +174,6 @@ class Launchpad:
         assert run.status is dg.DagsterRunStatus.QUEUED  # no daemon takes it; it is worked here
         self._instance.delete_run(run.run_id)
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-        defs = build_defs()
         found = (
             defs.resolve_implicit_global_asset_job_def()
             if run.job_name == ASSET_JOB

@@ -10,7 +10,7 @@ import pytest
 from dagster._core.scheduler.instigation import TickStatus
 
 from episodes_assets.alerts.conditions import FailedTicks, Observed, assess
-from episodes_assets.definitions import build_defs
+from episodes_assets.definitions import defs
 from episodes_assets.defs import observed
 from episodes_assets.defs.sensors import alert_people
 from episodes_assets.postgres.connect import connect
@@ -36,7 +36,6 @@ def now() -> dt.datetime:
 
 
 def tick(system: System) -> str:
-    defs = build_defs()
     with dg.build_sensor_context(
         system.dagster, resources=defs.resources, repository_def=defs.get_repository_def()
     ) as context:

@@ -6,7 +6,7 @@ import time
 import dagster as dg
 import pytest
 
-from episodes_assets.definitions import build_defs
+from episodes_assets.definitions import defs
 from episodes_assets.defs.runs import days_in_flight
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.support.runs import QUIET, execute, tick
@@ -18,7 +18,6 @@ pytestmark = pytest.mark.process
 def test_the_whole_chain(system: System) -> None:
     system.generate(day(1), day(1))
     with dg.DagsterInstance.get() as instance, system.workers():
-        defs = build_defs()
         with dg.build_schedule_context(
             instance=instance,
             scheduled_execution_time=dt.datetime(2018, 3, 2, 1, tzinfo=dt.UTC),
@@ -42,7 +41,7 @@ def test_the_whole_chain(system: System) -> None:
 
 def test_days_of_running_runs_are_left_alone(system: System) -> None:
     with dg.DagsterInstance.get() as instance:
-        job = build_defs().resolve_implicit_global_asset_job_def()
+        job = defs.resolve_implicit_global_asset_job_def()
         for tags in (
             {"dagster/partition": "2018-03-09"},
             {
@@ -59,7 +58,7 @@ def test_a_run_that_was_killed_keeps_its_days_for_minutes_only(system: System) -
     status = dg.DagsterRunStatus
     in_an_hour = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
     with dg.DagsterInstance.get() as instance:
-        job = build_defs().resolve_implicit_global_asset_job_def()
+        job = defs.resolve_implicit_global_asset_job_def()
         running, queued, told = (
             instance.create_run_for_job(job, status=status, tags={"dagster/partition": str(day(number))})
             for number, status in enumerate((status.STARTED, status.NOT_STARTED, status.STARTED), 1)
@@ -99,7 +98,7 @@ def test_the_log_of_messages_and_old_profiles_are_pruned(system: System) -> None
             [str(days), days],
         )
     with dg.DagsterInstance.get() as instance:
-        job = build_defs().resolve_job_def("prune_message_log")
+        job = defs.resolve_job_def("prune_message_log")
         assert job.execute_in_process(instance=instance, run_config=QUIET).success
     assert system.query("queue", "SELECT count(*) FROM pgqueuer_log") == [(2,)]
     assert system.query("queue", "SELECT requested_by FROM ledger.profiles") == [("29",)]
@@ -110,7 +109,6 @@ def test_an_unreachable_database_is_a_skip_and_not_an_error(
 ) -> None:
     monkeypatch.setenv("EPISODES_ALLOWED_HOSTS", "127.0.0.1")
     monkeypatch.setenv(Purpose.QUEUE.setting, "postgresql://x@127.0.0.1:1/queue")
-    defs = build_defs()
     with dg.build_sensor_context(resources=defs.resources) as context:
         skipped = defs.resolve_sensor_def("fan_out").evaluate_tick(context)
     assert "cannot reach x@127.0.0.1:1/queue" in (skipped.skip_message or "")

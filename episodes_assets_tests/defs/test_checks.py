@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from episodes_assets.checks import ledger as checks_ledger
-from episodes_assets.definitions import build_defs
+from episodes_assets.definitions import defs
 from episodes_assets.defs import sensors
 from episodes_assets.input import reading
 from episodes_assets.ledger import plans
@@ -293,9 +293,7 @@ def test_yesterday_is_looked_for_by_the_daemon(system: System, monkeypatch: pyte
         monkeypatch.setattr(sensors, "_now", lambda: dt.datetime.fromisoformat(now))
         with (
             dg.DagsterInstance.get() as instance,
-            dg.build_sensor_context(
-                instance=instance, cursor=cursor, resources=build_defs().resources
-            ) as context,
+            dg.build_sensor_context(instance=instance, cursor=cursor, resources=defs.resources) as context,
         ):
             data = sensors.freshness.evaluate_tick(context)
         evaluations = [each for each in data.asset_events if isinstance(each, dg.AssetCheckEvaluation)]

@@ -3,7 +3,7 @@
 import dagster as dg
 import pytest
 
-from episodes_assets.definitions import build_defs
+from episodes_assets.definitions import defs
 from episodes_assets.defs.assets import ASSETS, EXTERNAL
 from episodes_assets.defs.resources import build_resources
 from episodes_assets.settings import load_settings
@@ -25,7 +25,6 @@ _STALE = """
 
 def selected(job: str | None) -> set[dg.AssetKey]:
     """The assets that a job works on; without a name, the one behind *Materialize*."""
-    defs = build_defs()
     found = defs.resolve_job_def(job) if job else defs.resolve_implicit_global_asset_job_def()
     return {*found.asset_layer.selected_asset_keys}
 

@@ -11,7 +11,7 @@ import pytest
 from episodes_assets.accounts.identity import operating_system_user
 from episodes_assets.cli import jobs
 from episodes_assets.cli.correct import history
-from episodes_assets.definitions import build_defs
+from episodes_assets.definitions import defs
 from episodes_assets.defs.launches import LAUNCHED_BY, launched_by
 from episodes_assets.errors import NothingToWaive, ReasonMissing
 from episodes_assets.ledger import held, plans
@@ -104,7 +104,7 @@ def test_a_run_names_the_user_of_its_process_whatever_its_tags(
 ) -> None:
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.setenv(name, "the-auditor")
-    job = build_defs().resolve_job_def("prune_message_log")
+    job = defs.resolve_job_def("prune_message_log")
     forged = {LAUNCHED_BY: "the-auditor"}
     with dg.DagsterInstance.get() as instance:
         for tags, added in (

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from episodes_assets.definitions import build_defs
+from episodes_assets.definitions import defs
 from episodes_assets.defs import profiles as step_profiles
 from episodes_assets.defs.assets import tracked_episodes
 from episodes_assets.defs.profiles import BY_ITSELF, PROFILE_TAG, Duration, slow_after
@@ -38,7 +38,6 @@ def queue(system: System) -> Iterator[Connection]:
 def run(
     assets: tuple[str, ...] = TRACKING, tags: Mapping[str, str] | None = None, job: str = ""
 ) -> dg.ExecuteInProcessResult:
-    defs = build_defs()
     found = defs.resolve_job_def(job) if job else defs.resolve_implicit_global_asset_job_def()
     with dg.DagsterInstance.get() as instance:
         result = found.execute_in_process(

@@ -6,7 +6,7 @@ from dataclasses import replace
 import dagster as dg
 import pytest
 
-from episodes_assets.definitions import build_defs
+from episodes_assets.definitions import defs
 from episodes_assets.defs import progress
 from episodes_assets.defs.sensors import read_cursor, report_progress, write_cursor
 from episodes_assets.ledger.dispatch import fan_out_day
@@ -80,7 +80,7 @@ def test_the_sensor_reports_days_that_no_run_waits_for(system: System) -> None:
         nonlocal cursor
         with (
             dg.DagsterInstance.get() as instance,
-            dg.build_sensor_context(instance, cursor=cursor, resources=build_defs().resources) as context,
+            dg.build_sensor_context(instance, cursor=cursor, resources=defs.resources) as context,
         ):
             result = report_progress(context)
         if isinstance(result, dg.SkipReason):

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from episodes_assets.cli.runs import run_config
-from episodes_assets.definitions import build_defs
+from episodes_assets.definitions import defs
 from episodes_assets_tests.support.repairs import WHY, launch_repair, publish_three_days, repairs, stored
 from episodes_assets_tests.support.runs import QUIET
 from episodes_assets_tests.support.system import System, day, failure
@@ -242,18 +242,14 @@ def test_a_state_that_was_damaged_earlier_names_the_days_to_repair(worked: Syste
             assert command in failure(result)
         with worked.workers():
             with dg.DagsterInstance.get() as instance:
-                repaired = (
-                    build_defs()
-                    .resolve_job_def("repair_days")
-                    .execute_in_process(
-                        instance=instance,
-                        tags={
-                            "dagster/asset_partition_range_start": str(day(1)),
-                            "dagster/asset_partition_range_end": str(day(2)),
-                        },
-                        run_config={**run_config(repair=True, reason=WHY), **QUIET},
-                        raise_on_error=False,
-                    )
+                repaired = defs.resolve_job_def("repair_days").execute_in_process(
+                    instance=instance,
+                    tags={
+                        "dagster/asset_partition_range_start": str(day(1)),
+                        "dagster/asset_partition_range_end": str(day(2)),
+                    },
+                    run_config={**run_config(repair=True, reason=WHY), **QUIET},
+                    raise_on_error=False,
                 )
             assert repaired.success, failure(repaired)
         assert stored(worked) == before
@@ -288,19 +284,15 @@ def test_changed_outcomes_are_not_published_by_a_repair_of_the_last_step_alone(w
     before = stored(worked)
     worked.query("queue", DAMAGES["an outcome changed"].statement)
     with dg.DagsterInstance.get() as instance:
-        result = (
-            build_defs()
-            .resolve_implicit_global_asset_job_def()
-            .execute_in_process(
-                instance=instance,
-                partition_key=str(day(2)),
-                asset_selection=[dg.AssetKey("published_results")],
-                run_config={
-                    "ops": {"published_results": {"config": {"repair": True, "reason": WHY}}},
-                    **QUIET,
-                },
-                raise_on_error=False,
-            )
+        result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
+            instance=instance,
+            partition_key=str(day(2)),
+            asset_selection=[dg.AssetKey("published_results")],
+            run_config={
+                "ops": {"published_results": {"config": {"repair": True, "reason": WHY}}},
+                **QUIET,
+            },
+            raise_on_error=False,
         )
     assert COMMAND in failure(result)
     assert stored(worked) == before

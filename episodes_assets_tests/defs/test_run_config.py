@@ -7,13 +7,13 @@ import dagster as dg
 import pytest
 from dagster._config import ConfigTypeKind
 
-from episodes_assets.definitions import build_defs
+from episodes_assets.definitions import build_defs, defs
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.defs.launchpad import ASSET_JOB, LOCATION, REPOSITORY, opened_ui
 from episodes_assets_tests.support.runs import run
 from episodes_assets_tests.support.system import System, day, failure
 
-JOBS = {job.name: job for job in build_defs().get_repository_def().get_all_jobs()}
+JOBS = {job.name: job for job in defs.get_repository_def().get_all_jobs()}
 PLAIN = {"String", "Bool", "Int", "Float"}
 # Dagster ignores the configuration of steps and resources that a job over assets does not have.
 IGNORED = {(ASSET_JOB, ("ops", "*")), (ASSET_JOB, ("resources", "*"))}
@@ -72,7 +72,7 @@ def test_no_resource_takes_any_configuration(name: str) -> None:
     assert [path for path, _ in fields_of_job(name) if path[0] == "resources"] == []
     schema: Any = JOBS[name].run_config_schema.run_config_schema_type
     resources = schema.fields["resources"].config_type.fields
-    assert set(resources) == set(build_defs().resources or {})
+    assert set(resources) == set(defs.resources or {})
     for resource in resources:
         with pytest.raises(dg.DagsterInvalidConfigError, match="unexpected config entr"):
             dg.validate_run_config(JOBS[name], nested(("resources", resource, "config", "url"), "/tmp"))

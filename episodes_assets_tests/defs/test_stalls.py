@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from episodes_assets.checks.ledger import OpenDay, each_open_day_progresses, stalled_days
-from episodes_assets.definitions import build_defs
+from episodes_assets.definitions import defs
 from episodes_assets.defs.assets.job_outcomes import Every, StallClock
 from episodes_assets.defs.sensors import alert_of_stalls
 from episodes_assets.errors import FleetStalled
@@ -45,8 +45,8 @@ def test_an_alert_is_raised_once_and_taken_back(system: System) -> None:
             with dg.build_sensor_context(
                 instance=instance,
                 cursor=cursor,
-                resources=build_defs().resources,
-                repository_def=build_defs().get_repository_def(),
+                resources=defs.resources,
+                repository_def=defs.get_repository_def(),
             ) as context:
                 result = alert_of_stalls(context)
             if isinstance(result, dg.SensorResult):

@@ -48,7 +48,7 @@ def episodes(values: set[int]) -> EpisodeSet:
     return EpisodeSet.of(ids(values))
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(rows, id_sets | st.sets(epids), id_sets | st.sets(epids))
 def test_it_agrees_with_the_reference(
     values: list[tuple[Any, ...]], viewed: set[int], tracked: set[int]

@@ -1,8 +1,9 @@
 """The SQL statements that stand in the package's modules."""
 
 import ast
+import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,8 +45,13 @@ class Written:
         return re.search(".*?".join(parts), executed, re.DOTALL) is not None
 
 
-def written_statements() -> Iterator[Written]:
+@functools.cache
+def written_statements() -> Sequence[Written]:
     """All of them, but for migrations, which run once."""
+    return tuple(_written())
+
+
+def _written() -> Iterator[Written]:
     for path in sorted(PACKAGE.rglob("*.py")):
         if "migrations" in path.parts:
             continue

@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from episodes_assets.definitions import build_defs
+from episodes_assets.definitions import defs
 from episodes_assets_tests.support.runs import QUIET
 from episodes_assets_tests.support.system import System, day, failure
 
@@ -29,7 +29,7 @@ def repairs(system: System) -> list[tuple[Any, ...]]:
 
 def launch_repair(reason: str, number: int = 2) -> dg.ExecuteInProcessResult:
     """Launch the job as its launchpad does, with its reason filled in."""
-    job = build_defs().resolve_job_def("repair_days")
+    job = defs.resolve_job_def("repair_days")
     config: dict[str, Any] = dict(job.get_run_config_for_partition_key(str(day(number))))
     config["ops"]["tracked_episodes"]["config"]["reason"] = reason
     with dg.DagsterInstance.get() as instance:
