@@ -299,9 +299,11 @@ class _SmtpServer(smtplib.SMTP):
         for *_, address in found:
             self._deadline.require_time()
             try:
-                return super()._get_socket(str(address[0]), port, timeout)  # type: ignore[misc]
+                connected: socket.socket = super()._get_socket(str(address[0]), port, timeout)  # type: ignore[misc]
             except OSError as error:
                 failed = error
+            else:
+                return connected
         raise failed or OSError("its name has no address")
 
     def getreply(self) -> tuple[int, bytes]:
