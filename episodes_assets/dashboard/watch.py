@@ -26,7 +26,8 @@ from episodes_assets.dashboard.health import DaemonSilent, SensorTicks
 from episodes_assets.defs.draining import read_drains
 from episodes_assets.defs.observed import heartbeat_ages
 from episodes_assets.errors import AlertNotDelivered, EpisodesError
-from episodes_assets.outbox.channels import Channel, channels_of, dead_man_url, ping
+from episodes_assets.outbox.channels import Channel, ping
+from episodes_assets.outbox.configuration import channels_of, dead_man_url
 from episodes_assets.outbox.delivery import OF_THE_WATCH, Budget, alert_people
 from episodes_assets.outbox.records import (
     Evaluator,

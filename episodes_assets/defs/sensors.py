@@ -21,7 +21,7 @@ from episodes_assets.defs.resources import QueueDatabase, ResultsDatabase
 from episodes_assets.errors import EpisodesError
 from episodes_assets.ledger import dispatch, progress
 from episodes_assets.ledger.progress import read_progress
-from episodes_assets.outbox import channels, delivery
+from episodes_assets.outbox import configuration, delivery
 from episodes_assets.outbox.delivery import alert_people as tell
 from episodes_assets.outbox.records import Evaluator
 from episodes_assets.results import publications
@@ -218,7 +218,7 @@ def alert_people(
             decided, delivered = tell(
                 queue,
                 assess(observed),
-                channels.channels_of(settings),
+                configuration.channels_of(settings),
                 remind_after=dt.timedelta(hours=settings.alert_reminder_hours),
                 evaluator=Evaluator.SENSOR,
                 budget=delivery.OF_A_TICK,

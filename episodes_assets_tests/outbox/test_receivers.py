@@ -24,8 +24,10 @@ from episodes_assets.alerts.lifecycle import LONGEST_PAUSE, ChannelName, Event
 from episodes_assets.cli import alerts
 from episodes_assets.errors import AlertNotDelivered, BadSetting
 from episodes_assets.outbox import records
-from episodes_assets.outbox.channels import Channel, Email, Webhook, channels_of, dead_man_url, ping
+from episodes_assets.outbox.channels import Channel, Webhook, ping
+from episodes_assets.outbox.configuration import channels_of, dead_man_url
 from episodes_assets.outbox.delivery import Budget, alert_people, deliver
+from episodes_assets.outbox.mail import Email
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.support.certificates import certificate_for
@@ -320,6 +322,26 @@ def test_a_name_that_is_not_resolved_is_given_up(name: str) -> None:
     with pytest.raises(AlertNotDelivered, match=r"took too long|ConnectTimeout"):
         send(0.1)
     assert time.monotonic() - began < 5
+
+
+def test_the_own_name_is_given_up_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+
+    def slow(_host: str = "") -> str:
+        if threading.current_thread().name in {"MainThread", "name resolution"}:  # the server asks as well
+            ended.wait(10)
+        return "late.example.com"
+
+    monkeypatch.setattr(socket, "getfqdn", slow)
+    mailbox, port = Mailbox(), free_port()
+    try:
+        with mail_server(port, mailbox):
+            began = time.monotonic()
+            mail_channel(port).send(a_message(), 0.5)
+            assert time.monotonic() - began < 5
+    finally:
+        ended.set()
+    assert len(mailbox.mails) == 1
 
 
 def test_a_mail_server_is_found_by_its_name() -> None:
