@@ -215,6 +215,7 @@ def check() -> None:
     settings = load_settings()
     dsns = ready_databases(settings)
     announce_open_hosts(settings)
+    dsns.require(Purpose.DAGSTER)  # without it, what Dagster knows of days would count as agreeing
     records = _read_records(settings, dsns)
     with connect_to_read(dsns.require(Purpose.RESULTS), Database.RESULTS) as results:
         point = find_newest_restore_point(results)
@@ -271,14 +272,19 @@ def _conclude(records: Records, found: Sequence[Disagreement]) -> None:
 
 
 def _read_records(settings: Settings, dsns: Dsns) -> Records:
-    """What the databases and the lake record; without Dagster's where this process has no DSN of it."""
+    """What the databases and the lake record; without Dagster's where this process has no DSN of it.
+
+    Raises:
+        SchemaTooOld: If one has the schema of an older release, as after a restore to before an upgrade.
+        SchemaTooNew: If one has that of a newer release.
+    """
     with (
-        connect(dsns.require(Purpose.QUEUE), read_only=True, autocommit=True) as queue,
-        connect(dsns.require(Purpose.RESULTS), read_only=True, autocommit=True) as results,
+        connect_to_read(dsns.require(Purpose.QUEUE), Database.QUEUE) as queue,
+        connect_to_read(dsns.require(Purpose.RESULTS), Database.RESULTS) as results,
         ExitStack() as stack,
     ):
         dagster = None
         if dsn := dsns.by_purpose.get(Purpose.DAGSTER):
-            dagster = stack.enter_context(connect(dsn, read_only=True, autocommit=True))
+            dagster = stack.enter_context(connect_to_read(dsn, Database.DAGSTER))
         lake = open_lake(settings)
         return read_records(queue, results, lake.complete_drops(), lake.viewings(), dagster)

@@ -13,14 +13,14 @@ from psycopg import sql
 from typer.testing import CliRunner
 
 from episodes_assets.cli.app import app
-from episodes_assets.errors import DatabasesDisagree, LedgerBehind
+from episodes_assets.errors import DatabasesDisagree, LedgerBehind, SchemaTooOld
 from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.ledger.held import waive_held_jobs
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.results import publications, publish
 from episodes_assets.results.verify import read_records
-from episodes_assets_tests.cli.invoke import output
+from episodes_assets_tests.cli.invoke import output, refusal
 from episodes_assets_tests.support.days import PLANNING
 from episodes_assets_tests.support.system import System, day, failure
 
@@ -210,6 +210,24 @@ def test_years_of_days_are_compared_quickly(system: System) -> None:
     assert time.monotonic() - began < 10
     assert (len(records.plans), len(records.publications), len(records.drops)) == (days,) * 3
     assert replace(records, drops={}).named_drops == records.named_drops
+
+
+def test_a_database_of_before_an_upgrade_is_not_compared(system: System) -> None:
+    for database in ("queue", "dagster"):
+        ((version,),) = system.query(database, "SELECT version_num FROM episodes_schema_version")
+        system.query(database, "UPDATE episodes_schema_version SET version_num = %s", [f"{database}_0001"])
+        refused = refusal("db", "check")
+        assert isinstance(refused, SchemaTooOld)
+        assert f"is at {database}_0001" in str(refused)
+        assert "run `episodes db init`" in str(refused)
+        system.query(database, "UPDATE episodes_schema_version SET version_num = %s", [version])
+
+
+def test_without_dagsters_records_nothing_is_said_to_agree(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(Purpose.DAGSTER.setting)
+    assert f"{Purpose.DAGSTER.setting} is not set" in str(refusal("db", "check"))
 
 
 def test_without_a_dsn_nothing_is_compared(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
