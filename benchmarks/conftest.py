@@ -71,9 +71,10 @@ def sizes(request: pytest.FixtureRequest) -> Sizes:
 def system(tmp_path_factory: pytest.TempPathFactory, sizes: Sizes) -> System:
     for name in [name for name in os.environ if name.startswith(("EPISODES_", "DAGSTER_"))]:
         del os.environ[name]
-    if sizes.quick:
-        fork_processes()
     home = throwaway(tmp_path_factory.mktemp("bench"))
+    if sizes.quick:  # nobody reads the figures
+        fork_processes()
+        embedded.sync_later(home)
     os.environ["EPISODES_HOME"] = str(home)
     settings = load_settings()
     dsns = ready_databases(settings, lambda _: None)
