@@ -18,8 +18,8 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from episodes_assets.cli.context import prepare_dagster_home
-from episodes_assets.postgres import embedded
-from episodes_assets.postgres.cluster import find_cluster, stop_postmaster
+from episodes_assets.postgres import embedded, postmaster
+from episodes_assets.postgres.cluster import find_cluster
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns, resolve_dsns
 from episodes_assets.postgres.provision.init import provision
@@ -95,7 +95,7 @@ def _make_quick(server: embedded.EmbeddedServer) -> None:
     with psycopg.connect(administrator, autocommit=True) as admin:
         for name, value in settings.items():
             admin.execute(sql.SQL("ALTER SYSTEM SET {} = {}").format(sql.Identifier(name), value))
-    stop_postmaster(find_cluster(server.home).data)
+    postmaster.stop(find_cluster(server.home).data)
     server.ensure_running()
     password = conninfo_to_dict(administrator)["password"]
     with psycopg.connect(administrator, autocommit=True) as admin:

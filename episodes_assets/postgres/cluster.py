@@ -1,4 +1,4 @@
-"""The cluster of an embedded server: where it lies, what runs it, and its `postmaster.pid`.
+"""The cluster of an embedded server: where it lies, and which programs run it, as whom.
 
 It is `postgres` in the home, run by whoever runs the command. Where this process is root, which PostgreSQL
 refuses to be, it is a link to a folder below `SYSTEM_FOLDER`, whose data belong to a system user, made once
@@ -11,10 +11,9 @@ its own code hands paths to a shell, opens every folder above the data to everyb
 and locks in the machine's temporary folder. Root's servers run from a copy below `SYSTEM_FOLDER`, because
 an environment in a private folder, such as root's home, stays closed to the system user.
 
-Starting, holding and releasing a server is `embedded`.
+The running process is `postmaster`; starting, holding and releasing a server is `embedded`.
 """
 
-import contextlib
 import importlib.metadata
 import importlib.util
 import logging
@@ -22,18 +21,13 @@ import os
 import pwd
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from episodes_assets.errors import DatabaseUnreachable, ProcessFailed
 from episodes_assets.private_files import lock, write_file
@@ -298,96 +292,3 @@ def _warn_of_orphans(home: Path) -> None:
                 file.parent,
                 home,
             )
-
-
-PORT = 5432
-LONGEST_SOCKET_PATH = 107
-STOP_SECONDS = 60.0
-POLL_SECONDS = 0.05
-_PID_FILE = "postmaster.pid"
-# In a DSN, drivers read a comma as a list and differ in what they make of other characters.
-_PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
-
-
-@dataclass(frozen=True)
-class Postmaster:
-    """A live server as its `postmaster.pid` describes it."""
-
-    pid: int
-    socket_folder: Path
-    is_ready: bool
-
-
-def suits_a_socket(folder: Path) -> bool:
-    """Whether a socket's path in the folder is short and plain enough for every driver."""
-    path = _socket_in(folder)
-    return len(path) <= LONGEST_SOCKET_PATH and _PLAIN.fullmatch(path) is not None
-
-
-def _socket_in(folder: Path) -> str:
-    return str(folder / f".s.PGSQL.{PORT}")
-
-
-def find_running(data: Path) -> Postmaster | None:
-    """The process that serves a data folder, if one does."""
-    try:
-        lines = (data / _PID_FILE).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-        pid = int(lines[0])
-        command = psutil.Process(pid).cmdline()  # empty for a zombie
-    except (FileNotFoundError, ValueError, IndexError, psutil.Error):
-        return None
-    if str(data) not in command:
-        return None
-    folder = Path(lines[4]) if len(lines) > 4 else data
-    return Postmaster(pid, folder, is_ready=len(lines) > 7 and lines[7].strip() == "ready")
-
-
-def socket_folder_of_killed(data: Path) -> Path | None:
-    """Where the socket of a server lay that was killed; DSNs that were handed out still name that folder."""
-    try:
-        folder = Path((data / _PID_FILE).read_text(encoding="utf-8").splitlines()[4])
-    except (FileNotFoundError, ValueError, IndexError):
-        return None
-    return folder if suits_a_socket(folder) else None
-
-
-def remove_stale_pid_file(data: Path, socket_folder: Path) -> None:
-    """Remove a killed server's pid file and socket lock, if the id is a zombie's or another program's.
-
-    PostgreSQL takes any process of its user with that id for a running server: after a restart of a
-    container, in which ids begin again, or as long as the killed process is a zombie.
-    """
-    with contextlib.suppress(FileNotFoundError, ValueError, IndexError, psutil.Error):
-        file = data / _PID_FILE
-        process = psutil.Process(int(file.read_text(encoding="utf-8", errors="replace").splitlines()[0]))
-        if process.status() == psutil.STATUS_ZOMBIE or "postgres" not in process.name():
-            file.unlink()
-            Path(f"{_socket_in(socket_folder)}.lock").unlink()
-
-
-def accepts_connections(socket_folder: Path) -> bool:
-    """Whether a server accepts connections there; it may not be ready yet."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(_socket_in(socket_folder))
-        except (TimeoutError, BlockingIOError):
-            return True  # busy
-        except OSError:
-            return False
-    return True
-
-
-def stop_postmaster(data: Path) -> None:
-    """End the server's sessions and the server; at once, without a checkpoint, when it takes too long."""
-    for number in (signal.SIGINT, signal.SIGQUIT):
-        running = find_running(data)
-        if running is None:
-            return
-        os.kill(running.pid, number)
-        deadline = time.monotonic() + STOP_SECONDS
-        while find_running(data) is not None and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
-        if running.socket_folder != data:
-            with contextlib.suppress(OSError):
-                running.socket_folder.rmdir()

@@ -14,8 +14,8 @@ What can be loaded again need not be flushed to disk at each commit: after `sync
 to the system until `sync_now`. A process that is killed in between loses nothing; if the machine fails, the
 next start deletes the databases, since they may be damaged.
 
-Where the data lie and which programs run is `cluster`; databases and roles are made in `provision/`, for this
-server as for any other.
+Where the data lie and which programs run is `cluster`; its process, its socket's folder and its log are
+`postmaster`; databases and roles are made in `provision/`, for this server as for any other.
 """
 
 import atexit
@@ -28,11 +28,8 @@ import os
 import re
 import secrets
 import shutil
-import stat
 import subprocess
-import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -42,37 +39,16 @@ import psutil
 
 from episodes_assets.errors import (
     DatabaseUnreachable,
-    EpisodesError,
-    FileMissing,
-    HostUnreachable,
     LockTimeout,
-    TimedOut,
 )
-from episodes_assets.failures import explain, explain_server_log
-from episodes_assets.postgres.cluster import (
-    LONGEST_SOCKET_PATH,
-    POLL_SECONDS,
-    PORT,
-    Cluster,
-    Postmaster,
-    accepts_connections,
-    find_cluster,
-    find_running,
-    programs_for_initdb,
-    remove_stale_pid_file,
-    socket_folder_of_killed,
-    stop_postmaster,
-    suits_a_socket,
-)
+from episodes_assets.failures import explain
+from episodes_assets.postgres import postmaster
+from episodes_assets.postgres.cluster import Cluster, find_cluster, programs_for_initdb
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.private_files import lock, make_folder, open_file, rotate_log, write_file
 
 ADMINISTRATOR = "postgres"
-START_SECONDS = 120.0
 
-# How long the processes of a killed server may take to notice that it is gone.
-_ORPHANS_SECONDS = 30.0
-_REMAINS = ("pre-existing shared memory block", 'lock file "postmaster.pid" already exists')
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 # PostgreSQL's defaults are for the smallest machines. Nothing of it makes it less durable.
@@ -83,13 +59,18 @@ _SETTINGS = {
     "max_connections": "300",
 }
 # A commit still goes to the system (synchronous_commit), so that a server that is killed has lost nothing.
-_UNSYNCED_SETTINGS = {"fsync": "off", "full_page_writes": "off"}
+# All that it writes is to be flushed in the end, so nothing is kept of the log that recovery does not need.
+_UNSYNCED_SETTINGS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "wal_recycle": "off",
+    "wal_init_zero": "off",
+    "min_wal_size": "32MB",
+}
 _UNSYNCED_FILE = "postgres.unsynced"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _SETTINGS_FILE = "episodes.conf"
 _ACCESS_FILE = "pg_hba.conf"
-
-_started: list[subprocess.Popen[bytes]] = []  # polled, so that ended ones do not stay zombies
 
 
 @dataclass(frozen=True)
@@ -103,11 +84,11 @@ class EmbeddedServer:
     def dsn(self, role: str, database: str) -> str:
         """A libpq URL with the role's password."""
         host = quote(str(self.socket_folder), safe="/")
-        return f"postgresql://{role}:{self._passwords[role]}@/{database}?host={host}&port={PORT}"
+        return f"postgresql://{role}:{self._passwords[role]}@/{database}?host={host}&port={postmaster.PORT}"
 
     def is_running(self) -> bool:
         """Whether it accepts connections; cheap enough to be called every second."""
-        return accepts_connections(self.socket_folder)
+        return postmaster.accepts_connections(self.socket_folder)
 
     def ensure_running(self) -> bool:
         """Start it again if it is not running, and rotate its log; DSNs that were handed out stay valid.
@@ -119,11 +100,10 @@ class EmbeddedServer:
             DatabaseUnreachable: If it does not start.
             LockTimeout: If another process takes too long to start or stop it.
         """
-        for process in _started:
-            process.poll()
+        postmaster.reap()
         if self.is_running():
             with contextlib.suppress(OSError):
-                rotate_log(_log_of(self.home), is_held_open=True)
+                rotate_log(postmaster.log_of(self.home), is_held_open=True)
             return False
         with _explaining_errors(self.home), lock(self.home / "postgres.lock"):
             found = _bring_up(find_cluster(self.home), self._passwords, self.socket_folder)
@@ -173,7 +153,7 @@ def sync_later(home: Path) -> None:
         make_folder(home)
         with lock(home / "postgres.lock"):
             cluster = find_cluster(home)
-            if find_running(cluster.data) is None:
+            if postmaster.find_running(cluster.data) is None:
                 _delete_if_damaged(cluster)
             with open_file(home / _UNSYNCED_FILE, "w") as file:
                 file.write(_boot())
@@ -196,9 +176,9 @@ def sync_now(home: Path) -> None:
         if not (home / _UNSYNCED_FILE).exists():
             return
         cluster = find_cluster(home)
-        stop_postmaster(cluster.data)
+        postmaster.stop(cluster.data)
         with programs_for_initdb(cluster.programs) as programs:
-            _run(cluster, programs.argv("initdb", "--sync-only", "-D", str(cluster.data)))
+            postmaster.run_program(cluster, programs.argv("initdb", "--sync-only", "-D", str(cluster.data)))
         (home / _UNSYNCED_FILE).unlink()
         _sync_folder(home)
     start.cache_clear()  # so that it is started again, should this process need it
@@ -223,7 +203,7 @@ def discard(home: Path) -> bool:
             return False
         # Where the data are is not asked of the cluster: of one half deleted, it may not know any more.
         folder = place.readlink() if place.is_symlink() else place
-        stop_postmaster(folder / "data" if place.is_symlink() else place)
+        postmaster.stop(folder / "data" if place.is_symlink() else place)
         if folder.exists():
             shutil.rmtree(folder)
         if place.is_symlink():
@@ -260,29 +240,7 @@ def _explaining_errors(home: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, UnicodeError, json.JSONDecodeError, subprocess.SubprocessError, psutil.Error) as error:
-        raise _did_not_start(
-            home, str(error), explain(error, f"the embedded PostgreSQL in {home}")
-        ) from error
-
-
-def _name(home: Path) -> str:
-    return f"the embedded PostgreSQL in {home}"
-
-
-def _did_not_start(home: Path, reason: str, cause: EpisodesError | None = None) -> EpisodesError:
-    """The error for a server that did not start: its cause if one is known that says more, as a full disk."""
-    if cause is not None and not isinstance(cause, HostUnreachable | FileMissing | TimedOut):
-        return cause
-    log = _log_of(home)
-    read = f"read {log}, or " if log.exists() else ""
-    return DatabaseUnreachable(
-        f"{_name(home)} did not start ({reason})",
-        f"{read}point EPISODES_HOME at another folder",
-    )
-
-
-def _log_of(home: Path) -> Path:
-    return home / "logs" / "postgres.log"
+        raise postmaster.did_not_start(home, str(error), explain(error, postmaster.name_of(home))) from error
 
 
 def _open_holders(home: Path) -> IO[str]:
@@ -313,21 +271,25 @@ def _bring_up(cluster: Cluster, passwords: Mapping[str, str], wanted: Path | Non
         The socket's folder.
     """
     access = _access_rules(passwords)
-    running = find_running(cluster.data)
+    running = postmaster.find_running(cluster.data)
     if running is not None:
-        running = _wait_until_ready(cluster)
+        running = postmaster.wait_until_ready(cluster)
     if running is not None and not _has(cluster, _ACCESS_FILE, access):
         _refuse_while_used(cluster)
-        stop_postmaster(cluster.data)
+        postmaster.stop(cluster.data)
         running = None
-    if running is not None and not accepts_connections(running.socket_folder):
+    if running is not None and not postmaster.accepts_connections(running.socket_folder):
         wanted = running.socket_folder  # somebody has removed its socket
-        stop_postmaster(cluster.data)
+        postmaster.stop(cluster.data)
         running = None
     if running is None:
-        socket_folder = wanted or socket_folder_of_killed(cluster.data) or _choose_socket_folder(cluster)
+        socket_folder = (
+            wanted
+            or postmaster.socket_folder_of_killed(cluster.data)
+            or postmaster.choose_socket_folder(cluster)
+        )
         _delete_if_damaged(cluster)
-        _ensure_folder_of_socket(cluster, socket_folder)
+        postmaster.ensure_socket_folder(cluster, socket_folder)
         is_synced_later = (cluster.home / _UNSYNCED_FILE).exists()
         _initialise(cluster, *(["--no-sync"] if is_synced_later else []))
         settings = {**_SETTINGS, **(_UNSYNCED_SETTINGS if is_synced_later else {})}
@@ -335,8 +297,8 @@ def _bring_up(cluster: Cluster, passwords: Mapping[str, str], wanted: Path | Non
         if not _has(cluster, _ACCESS_FILE, access):
             _set_passwords(cluster, passwords)
             _put(cluster, _ACCESS_FILE, access)
-        running = _launch(cluster, socket_folder)
-    _require_private(cluster, running.socket_folder)
+        running = postmaster.launch(cluster, socket_folder)
+    postmaster.require_private(cluster, running.socket_folder)
     return running.socket_folder
 
 
@@ -380,7 +342,9 @@ def _initialise(cluster: Cluster, *more_options: str) -> None:
     with programs_for_initdb(cluster.programs) as programs:
         locale = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--encoding=UTF8")
         options = (f"--username={ADMINISTRATOR}", "--auth=reject", "--no-instructions")
-        _run(cluster, programs.argv("initdb", "-D", str(part), *locale, *options, *more_options))
+        postmaster.run_program(
+            cluster, programs.argv("initdb", "-D", str(part), *locale, *options, *more_options)
+        )
     with (part / "postgresql.conf").open("a", encoding="utf-8") as main:
         main.write(f"include_if_exists = '{_SETTINGS_FILE}'\n")
     part.rename(cluster.data)
@@ -394,37 +358,7 @@ def _set_passwords(cluster: Cluster, passwords: Mapping[str, str]) -> None:
         f" THEN ALTER ROLE {role} PASSWORD '{password}'; END IF; END$$\n"
         for role, password in passwords.items()
     ]
-    _run(cluster, [*argv, "postgres"], "".join(statements))
-
-
-def _run(cluster: Cluster, argv: Sequence[str], statement: str = "") -> None:
-    with _appended_log(cluster.home) as log:
-        before = log.tell()
-        done = subprocess.run(
-            argv,
-            input=statement.encode(),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            timeout=START_SECONDS,
-            check=False,
-            **cluster.programs.options,
-        )
-    if done.returncode != 0:
-        raise _did_not_start(cluster.home, *_last_output(cluster.home, before))
-
-
-def _appended_log(home: Path) -> IO[str]:
-    log = _log_of(home)
-    make_folder(log.parent)
-    rotate_log(log, is_held_open=True)
-    return open_file(log, "a")
-
-
-def _last_output(home: Path, since: int) -> tuple[str, EpisodesError | None]:
-    """The last output of a program that failed, and the line of it that is the cause."""
-    output = _log_of(home).read_bytes()[since:].decode(errors="replace")
-    last = [line.strip() for line in output.splitlines() if line.strip()][-3:]
-    return "; ".join(last) or "it printed nothing", explain_server_log(output, _name(home))
+    postmaster.run_program(cluster, [*argv, "postgres"], "".join(statements))
 
 
 def _has(cluster: Cluster, name: str, text: str) -> bool:
@@ -444,87 +378,6 @@ def _put(cluster: Cluster, name: str, text: str) -> None:
     part.replace(cluster.data / name)
 
 
-def _choose_socket_folder(cluster: Cluster) -> Path:
-    if suits_a_socket(cluster.data):
-        return cluster.data
-    folder = Path(tempfile.mkdtemp(prefix="episodes-")).resolve()
-    cluster.own(folder)
-    if not suits_a_socket(folder):
-        folder.rmdir()
-        raise DatabaseUnreachable(
-            f"neither {cluster.data} nor {folder} can hold a socket: a path has at most {LONGEST_SOCKET_PATH}"
-            " bytes with the socket's name, and only letters, digits and . / + - _",
-            "set TMPDIR to a folder with such a path",
-        )
-    return folder
-
-
-def _ensure_folder_of_socket(cluster: Cluster, folder: Path) -> None:
-    """Make the socket's folder again if it was removed from the temporary folder, and require it private."""
-    if folder != cluster.data and not folder.exists():
-        folder.mkdir(mode=0o700)
-        cluster.own(folder)
-    if folder.exists():
-        _require_private(cluster, folder)
-
-
-def _require_private(cluster: Cluster, folder: Path) -> None:
-    """Refuse a folder in which others can write: a socket made there could receive what we send."""
-    found = folder.lstat()
-    account = cluster.programs.account
-    owner = os.geteuid() if account is None else account.uid
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner or found.st_mode & 0o027:
-        raise DatabaseUnreachable(
-            f"{folder}, the folder of the embedded PostgreSQL's socket, is not private",
-            f"see who has changed it; it must belong to user {owner} and have mode 0700",
-        )
-
-
-def _launch(cluster: Cluster, socket_folder: Path) -> Postmaster:
-    """Start the server and wait until it is ready; processes of a killed one may need a moment to end."""
-    settings = {
-        "listen_addresses": "",
-        "port": str(PORT),
-        "unix_socket_directories": str(socket_folder),
-        "unix_socket_permissions": "0700",
-    }
-    options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-    deadline = time.monotonic() + _ORPHANS_SECONDS
-    while True:
-        remove_stale_pid_file(cluster.data, socket_folder)
-        with _appended_log(cluster.home) as log:
-            before = log.tell()
-            process = subprocess.Popen(
-                cluster.programs.argv("postgres", "-D", str(cluster.data), *options),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                **cluster.programs.options,
-            )
-        _started.append(process)
-        ready = _wait_until_ready(cluster, process)
-        if ready is not None:
-            return ready
-        reason, cause = _last_output(cluster.home, before)
-        if not any(each in reason for each in _REMAINS) or time.monotonic() > deadline:
-            raise _did_not_start(cluster.home, reason, cause)
-        time.sleep(POLL_SECONDS)
-
-
-def _wait_until_ready(cluster: Cluster, process: subprocess.Popen[bytes] | None = None) -> Postmaster | None:
-    """The server once it accepts connections; None if it, or the process that was started, has ended."""
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        found = find_running(cluster.data)
-        if found is not None and found.is_ready and (process is None or process.pid == found.pid):
-            return found
-        if (found is None) if process is None else (process.poll() is not None):
-            return None
-        time.sleep(POLL_SECONDS)
-    raise _did_not_start(cluster.home, f"it is still starting after {START_SECONDS:g} s; try again")
-
-
 def _release(cluster: Cluster, holders: IO[str], holder: int) -> None:
     """Called at exit: stop the server if no other process holds it."""
     if os.getpid() != holder:  # a fork of it
@@ -533,4 +386,4 @@ def _release(cluster: Cluster, holders: IO[str], holder: int) -> None:
         if cluster.home.exists():
             stack.enter_context(lock(cluster.home / "postgres.lock"))
         fcntl.flock(holders, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        stop_postmaster(cluster.data)
+        postmaster.stop(cluster.data)

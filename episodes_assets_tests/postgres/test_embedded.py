@@ -24,7 +24,7 @@ from episodes_assets.cli.overview import Overview
 from episodes_assets.cli.supervisor import ProcessGroup
 from episodes_assets.errors import DatabaseUnreachable, LockTimeout
 from episodes_assets.postgres import cluster as postgres_cluster
-from episodes_assets.postgres import embedded
+from episodes_assets.postgres import embedded, postmaster
 from episodes_assets.postgres.cluster import Account, Cluster, Programs, find_cluster, programs_for_initdb
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.postgres.provision.status import ready_databases
@@ -61,7 +61,7 @@ def start() -> Iterator[Start]:
     yield started
     for home in homes:
         if home.exists():
-            postgres_cluster.stop_postmaster(find_cluster(home.resolve()).data)
+            postmaster.stop(find_cluster(home.resolve()).data)
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def cluster(home: Path) -> Cluster:
 
 
 def pid(home: Path) -> int:
-    running = postgres_cluster.find_running(cluster(home).data)
+    running = postmaster.find_running(cluster(home).data)
     assert running is not None
     return running.pid
 
@@ -139,7 +139,7 @@ def test_another_user_of_the_machine_does_not_get_in(name: str, open_folder: Pat
                 with pytest.raises(PermissionError):
                     do_as(eve, (home / private).read_text)
         finally:
-            postgres_cluster.stop_postmaster(home / "postgres")
+            postmaster.stop(home / "postgres")
 
 
 @pytest.mark.slow
@@ -172,7 +172,7 @@ def test_a_home_that_is_made_again_begins_with_a_new_cluster(
     home = tmp_path / "home"
     start(home)
     first = cluster(home).data
-    postgres_cluster.stop_postmaster(first)
+    postmaster.stop(first)
     shutil.rmtree(home)
     embedded.start.cache_clear()
     with admin(start(home)) as connection:
@@ -187,7 +187,7 @@ def test_a_home_that_is_made_again_begins_with_a_new_cluster(
 def test_a_home_that_was_moved_keeps_its_cluster_and_a_copy_gets_none(start: Start, tmp_path: Path) -> None:
     start(tmp_path / "home")
     data = cluster(tmp_path / "home").data
-    postgres_cluster.stop_postmaster(data)
+    postmaster.stop(data)
     shutil.copytree(tmp_path / "home", tmp_path / "copy", symlinks=True)
     with pytest.raises(DatabaseUnreachable, match="is a copy of"):
         embedded.start(tmp_path / "copy")
@@ -236,7 +236,7 @@ def test_paths_that_a_shell_or_a_driver_would_misread(name: str, start: Start, t
     server = start(home)
     with psycopg.connect(server.dsn(embedded.ADMINISTRATOR, "postgres")) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
-    assert postgres_cluster.suits_a_socket(server.socket_folder)
+    assert postmaster.suits_a_socket(server.socket_folder)
 
 
 @pytest.mark.slow
@@ -262,7 +262,7 @@ def test_programs_below_a_path_that_initdb_would_misread(open_folder: Path) -> N
 def test_no_folder_for_a_socket_is_told_before_anything_starts(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_cluster, "LONGEST_SOCKET_PATH", 10)
+    monkeypatch.setattr(postmaster, "LONGEST_SOCKET_PATH", 10)
     with pytest.raises(DatabaseUnreachable, match="set TMPDIR to a folder with such a path"):
         start(tmp_path / "home")
     assert not cluster(tmp_path / "home").data.exists()
@@ -453,7 +453,7 @@ def test_a_first_start_that_fails_says_why_and_names_a_log_that_is_there(tmp_pat
     # What was begun is not taken for a cluster.
     with admin(embedded.start(home)) as connection:
         connection.execute("SELECT 1")
-    postgres_cluster.stop_postmaster(cluster(home).data)
+    postmaster.stop(cluster(home).data)
 
 
 def hold(home: Path) -> "subprocess.Popen[str]":
@@ -476,7 +476,7 @@ def test_the_last_process_stops_the_server(tmp_path: Path) -> None:
     assert serving.is_running()
     last.communicate()
     assert last.returncode == 0
-    assert postgres_cluster.find_running(cluster(home).data) is None
+    assert postmaster.find_running(cluster(home).data) is None
 
 
 def initialise_as_before(home: Path, account: Account | None) -> Cluster:
@@ -542,9 +542,7 @@ def test_a_home_that_the_release_before_still_uses_is_left_alone(start: Start, o
     argv = found.programs.argv("postgres", "-D", str(found.data), *options)
     with subprocess.Popen(argv, stderr=subprocess.DEVNULL, **found.programs.options) as before:
         eventually(
-            lambda: (
-                psutil.Process(before.pid).is_running() and postgres_cluster.accepts_connections(found.data)
-            )
+            lambda: psutil.Process(before.pid).is_running() and postmaster.accepts_connections(found.data)
         )
         (found.data / ".handle_pids.json").write_text(json.dumps([os.getpid()]))
         with pytest.raises(DatabaseUnreachable, match=rf"an older release still uses .*{os.getpid()}"):
@@ -573,7 +571,7 @@ def test_a_cluster_that_its_user_cannot_reach_is_refused(start: Start, open_fold
     (home / "postgres").symlink_to(moved)
     with admin(start(home)) as connection:
         connection.execute("SELECT 1")
-    postgres_cluster.stop_postmaster(moved / "data")
+    postmaster.stop(moved / "data")
     shutil.rmtree(moved)
 
 

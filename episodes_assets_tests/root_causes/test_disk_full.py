@@ -21,7 +21,7 @@ from episodes_assets.errors import DiskFull
 from episodes_assets.failures import explain_connection, explain_server_log
 from episodes_assets.lake import viewings as lake_viewings
 from episodes_assets.lake.viewings import Viewings
-from episodes_assets.postgres import cluster, embedded
+from episodes_assets.postgres import cluster, embedded, postmaster
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
@@ -121,7 +121,7 @@ def test_the_disk_of_the_embedded_server(disk: NewDisk, tmp_path: Path) -> None:
         server = embedded.start(home)
         with connect(server.dsn(embedded.ADMINISTRATOR, "postgres")) as connection:
             connection.execute("SELECT 1")
-        cluster.stop_postmaster(cluster.find_cluster(home).data)
+        postmaster.stop(cluster.find_cluster(home).data)
 
 
 def assert_no_room(home: Path) -> None:
