@@ -1,4 +1,4 @@
-# `make run` shows the system; `make test` proves it. Both set up what they need.
+# `make run` shows the system, `make test` tests it. Both set up what they need.
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV := .venv
@@ -45,7 +45,7 @@ $(ALL_INSTALLED): pyproject.toml constraints.txt scripts/install_helm.py | $(BIN
 
 install: $(ALL_INSTALLED) programs ## Everything that the other targets need; with `-j2` Debian's programs come meanwhile
 
-# After Python's own module, for which apt may be asked as well: it works for one at a time.
+# After the environment, which apt may be asked for as well: one of it can run at a time.
 programs: | $(BIN)/pip
 	@sh scripts/install_browser.sh
 	@sh scripts/install_prometheus.sh
@@ -66,7 +66,7 @@ test: $(INSTALLED) $(if $(LONG),$(DEPLOY_INSTALLED) programs) ## The tests but t
 test-long: $(INSTALLED) programs ## The long ones: whole days, attacks, a working day in the browser (two minutes)
 	$(PYTHON_IN) pytest -n 4 $(ORDER) -m "long and not slow"
 
-# Whether they pass is for the others to say: some look closely at what processes open and print.
+# Its exit code is ignored: under coverage some tests fail, as they look at what processes open and print.
 coverage: $(INSTALLED) ## How much of the code all tests run, in all processes (an hour)
 	@sh scripts/install_browser.sh
 	@rm -rf $(VENV)/coverage

@@ -136,8 +136,8 @@ class Settings(BaseSettings):
     )
     allowed_hosts: str = _process(
         "",
-        "Outside production, the hosts that DSNs and the lake's URL may name: `host`, `host:port`, "
-        "`s3://bucket`, comma-separated: docs/environments.md.",
+        "Outside production, the hosts that DSNs, the lake's URL and those of alerts may name: `host`, "
+        "`host:port`, `s3://bucket`, comma-separated: docs/environments.md.",
     )
     log_format: LogFormat = _process(
         "text",
@@ -146,7 +146,9 @@ class Settings(BaseSettings):
         "worker, web server, `episodes up`",
     )
 
-    dagster_dsn: SecretStr | None = _database(None, "Dagster's own storage.", "orchestrator, web server")
+    dagster_dsn: SecretStr | None = _database(
+        None, "Dagster's own storage.", "orchestrator, web server, `episodes drain`, `db`"
+    )
     dashboard_dsn: SecretStr | None = _database(
         None,
         "Users, sessions and the audit log, in the same database as Dagster's storage.",
@@ -162,7 +164,7 @@ class Settings(BaseSettings):
     queue_dsn: SecretStr | None = _database(
         None,
         "The queue, the orchestrator's role.",
-        "orchestrator, web server, `episodes jobs`, `explain`, `history`, `lake`",
+        "orchestrator, web server, `episodes jobs`, `explain`, `history`, `lake`, `alerts`, `profile`, `db`",
     )
     worker_dsn: SecretStr | None = _database(None, "The queue, the workers' role.", "worker")
     queue_reader_dsn: SecretStr | None = _database(
@@ -179,12 +181,12 @@ class Settings(BaseSettings):
     results_dsn: SecretStr | None = _database(
         None,
         "The results, the publisher's role.",
-        "orchestrator, `episodes state`, `history`, `lake`, `explain` without the next one",
+        "orchestrator, `episodes state`, `history`, `lake`, `db`, `explain` without the next one",
     )
     results_reader_dsn: SecretStr | None = _database(
         None,
         "The results, a role that reads the tracked state and what is published.",
-        "web server, for its page *Explain*; `episodes explain`, `lab take`, `lab clone`",
+        "web server, for its page *Explain* and `/metrics`; `episodes explain`, `lab take`, `lab clone`",
     )
     consumer_dsn: SecretStr | None = _database(
         None,

@@ -324,7 +324,7 @@ def _of_runs(runs: Sequence[FailedRun]) -> Iterator[Alert]:
             Kind.RUNS_FAILED,
             cause,
             f"{len(failed)} run{'s' if len(failed) > 1 else ''}{of} failed: {failed[0].message}",
-            "mend what the line says and run the days again; runs that automation started are tried again by "
+            "fix what the line says and run the days again; runs that automation started are tried again by "
             "themselves",
             detail="\n".join(f"run {run.run_id} of {run.job}: {run.message}" for run in failed[:NAMED]),
         )

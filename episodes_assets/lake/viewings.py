@@ -402,6 +402,7 @@ def _require_readable(viewings: pa.Table) -> pa.Table:
         raise ViewingUnreadable(
             f"viewings.completed of epid {viewings['epid'][row]} at {viewings['viewed_at'][row]} holds"
             f" {found[row].as_py()[:_SHOWN_CHARACTERS]!r}, which is neither true nor false",
-            "have it corrected in the input, then run `episodes run DAY --refresh --reason WHY` for its day",
+            "have it corrected in the input, then run `episodes correct DAY --reason WHY "
+            "--accept-lost-viewings` for its day",
         )
     return viewings.select(list(READ_COLUMNS))

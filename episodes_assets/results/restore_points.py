@@ -3,10 +3,11 @@
 A restore point is a name in a server's write-ahead log, at which a recovery from a base backup and archived
 log can stop. One is made after each publication, in every database of ours, once Dagster has recorded the
 publication as well: so databases on several servers that are restored to the points of one name agree with
-each other. How to restore is docs/backup.md.
+each other, but for what happens in the milliseconds between the points, which `episodes db check` tells. How
+to restore is docs/backup.md.
 
-The points are made in an order such that, of what happens meanwhile, no database has what was made from
-something that another one lacks: first where publications are recorded, last what they are made from.
+The points are made in an order such that no day is published from a plan that another server lacks: first
+where publications are recorded, last what they are made from.
 """
 
 import datetime as dt

@@ -14,6 +14,7 @@ from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import resolve_dsns
 from episodes_assets.postgres.provision.init import provision
+from episodes_assets.private_files import open_file
 from episodes_assets.results.restore_points import read_restore_points
 from episodes_assets.settings import PROJECT_FOLDER, load_settings
 from episodes_assets_tests.cli.invoke import output
@@ -72,8 +73,15 @@ def test_the_system_is_put_back_to_a_published_day_and_goes_on(
             "ARCHIVE": str(place / "archive"),
             "BACKUP": str(place / "backup"),
             "NIGHT": "monday",
-            "ADMIN_DSN": server.admin_dsn,
+            # Without the password, as everybody sees the arguments of commands.
+            "ADMIN_DSN": server.admin_dsn.replace(f":{server.password}@", "@"),
+            "PGPASSFILE": str(place / "pgpass"),
         }
+        assert server.password not in variables["ADMIN_DSN"]
+        with open_file(place / "pgpass", "x") as passwords:
+            passwords.write(f"*:*:*:{ADMINISTRATOR}:{server.password}\n")
+        if server.programs.account is not None:
+            server.programs.account.own(place / "pgpass")
         for name in ("ARCHIVE", "BACKUP"):
             Path(variables[name]).mkdir()
             if server.programs.account is not None:

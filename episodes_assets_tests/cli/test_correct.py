@@ -11,6 +11,7 @@ from episodes_assets.cli.runs import backfill, run, run_config
 from episodes_assets.definitions import defs
 from episodes_assets.defs.assets import ASSETS
 from episodes_assets.errors import BadRunConfig, ReasonMissing, StateGap
+from episodes_assets.ledger.held import read_held
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.results import publications, state
@@ -176,3 +177,29 @@ def test_a_day_that_is_tracked_meanwhile_is_corrected_as_well(
         assert latest
         assert latest.day == day(3)
         assert not state.built_on_another_past(results, latest)
+
+
+@pytest.mark.slow
+def test_a_viewing_that_could_not_be_read_is_put_right_as_its_error_says(system: System) -> None:
+    fill(system)
+    system.query("input", "ALTER TABLE viewings DROP COLUMN completed, ADD COLUMN completed text")
+    of_day = [day(2), day(3)]
+    system.query(
+        "input",
+        "UPDATE viewings SET completed = 'perhaps' WHERE epid = 2 AND viewed_at >= %s AND viewed_at < %s",
+        of_day,
+    )
+    with system.workers():
+        assert not system.materialize(day(1), day(2)).success
+        with connect(system.dsn(Purpose.QUEUE), read_only=True) as queue:
+            query = "SELECT plan_id FROM ledger.plans WHERE day = %s AND superseded_at IS NULL"
+            ((plan_id,),) = queue.execute(query, [day(2)])
+            held = read_held(queue, [plan_id], each=10)
+        assert {each.epid for each in held} == {2}
+        assert all(
+            "`episodes correct DAY --reason WHY --accept-lost-viewings`" in each.error for each in held
+        )
+        system.query("input", "UPDATE viewings SET completed = 't' WHERE completed = 'perhaps'")
+        correct(str(day(2)), reason="it was no truth value", workers=0, accept_lost_viewings=True)
+    published = system.published()
+    assert {*published.query("day == @day(2)")["epid"]} == {1, 2, 3, 4, 5}
