@@ -10,7 +10,7 @@ import dagster as dg
 from pydantic import Field
 
 from episodes_assets.days import parse_date
-from episodes_assets.defs import launches, partitions, storage
+from episodes_assets.defs import launches, partitions
 from episodes_assets.defs.profiles import PROFILE_TAG
 from episodes_assets.defs.resources import QueueDatabase
 from episodes_assets.defs.steps import NO_OPTIONS, RunOptions, as_dagster_failure
@@ -198,6 +198,8 @@ def prune_message_log_op(
         old = prune_profiles(connection, settings.profile_days)
         alerts = prune_alerts(connection)
     before = dt.datetime.now(dt.UTC) - dt.timedelta(days=settings.run_log_days)
+    from episodes_assets.defs import storage  # half a second to import, for this job alone
+
     events = storage.prune_run_events(context.instance, before)
     context.log.info(
         f"{rows:,} log rows, {old:,} profiles, {alerts:,} alerts and {events:,} events of runs deleted,"

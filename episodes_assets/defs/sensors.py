@@ -21,7 +21,7 @@ from episodes_assets.defs.resources import QueueDatabase, ResultsDatabase
 from episodes_assets.errors import EpisodesError
 from episodes_assets.ledger import dispatch, progress
 from episodes_assets.ledger.progress import read_progress
-from episodes_assets.outbox import configuration, delivery
+from episodes_assets.outbox import delivery
 from episodes_assets.outbox.delivery import alert_people as tell
 from episodes_assets.outbox.records import Evaluator
 from episodes_assets.results import publications
@@ -211,6 +211,8 @@ def alert_people(
     settings: dg.ResourceParam[Settings],
 ) -> dg.SkipReason:
     """Decide from the current state alone; what was told before is in the outbox."""
+    from episodes_assets.outbox.configuration import channels_of  # with an HTTP client, for this sensor alone
+
     checks = context.repository_def.asset_graph.asset_check_keys if context.repository_def else ()
     try:
         with queue_database.connect() as queue:
@@ -218,7 +220,7 @@ def alert_people(
             decided, delivered = tell(
                 queue,
                 assess(observed),
-                configuration.channels_of(settings),
+                channels_of(settings),
                 remind_after=dt.timedelta(hours=settings.alert_reminder_hours),
                 evaluator=Evaluator.SENSOR,
                 budget=delivery.OF_A_TICK,

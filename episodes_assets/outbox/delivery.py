@@ -11,14 +11,17 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from episodes_assets.alerts.conditions import Assessment
 from episodes_assets.alerts.lifecycle import Decision, Event, State, pause_after
 from episodes_assets.errors import AlertNotDelivered
 from episodes_assets.outbox import records
-from episodes_assets.outbox.channels import Channel
 from episodes_assets.outbox.records import Message
 from episodes_assets.postgres.connect import Connection
+
+if TYPE_CHECKING:
+    from episodes_assets.outbox.channels import Channel
 
 _LOG = logging.getLogger(__name__)
 # Of an attempt that was begun and whose end nobody has noted. Far more than any lasts:
@@ -57,7 +60,7 @@ class Delivered:
     problems: Sequence[str]
 
 
-def deliver(connection: Connection, channels: Sequence[Channel], budget: Budget) -> Delivered:
+def deliver(connection: Connection, channels: Sequence["Channel"], budget: Budget) -> Delivered:
     """Send what is due, the oldest first.
 
     After a failure a channel is left alone until the next pass; a message that its receiver refuses for good
@@ -106,7 +109,7 @@ def _note_failure(connection: Connection, message: Message, problem: str) -> Non
 def alert_people(
     connection: Connection,
     assessment: Assessment,
-    channels: Sequence[Channel],
+    channels: Sequence["Channel"],
     *,
     remind_after: dt.timedelta,
     evaluator: str,
