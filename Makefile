@@ -49,6 +49,7 @@ install: $(ALL_INSTALLED) programs ## Everything that the other targets need; wi
 programs: | $(BIN)/pip
 	@sh scripts/install_browser.sh
 	@sh scripts/install_prometheus.sh
+	@sh scripts/install_systemd.sh
 
 run: $(INSTALLED) ## Set everything up, track a week of sample episodes, show what was published
 	$(PYTHON_IN) episodes_assets demo
@@ -95,6 +96,7 @@ test-slow: $(INSTALLED) ## The slowest: ranges, repairs, upgrades, labs, hosts, 
 	$(PYTHON_IN) pytest -n 2 -m slow
 
 deploy-check: $(DEPLOY_INSTALLED) ## The chart, the Compose file and the systemd units of deploy/, without a cluster
+	@sh scripts/install_systemd.sh
 	$(PYTHON_IN) pytest -m "not slow" episodes_assets_tests/deploy
 
 lint: $(BENCH_INSTALLED) ## Formatter, linter, types, import directions, Dagster definitions

@@ -52,3 +52,9 @@ def example() -> dict[str, str]:
 def workspace() -> dict[str, Any]:
     """The workspace that lies beside the Compose file."""
     return dict(yaml.safe_load((FOLDER / "workspace.yaml").read_text(encoding="utf-8")))
+
+
+def volume_targets(file: Mapping[str, Any]) -> dict[str, str]:
+    """Where the services of a Compose file mount each volume."""
+    mounted = [volume.split(":") for each in file["services"].values() for volume in each.get("volumes", [])]
+    return {source: target for source, target, *_ in mounted}

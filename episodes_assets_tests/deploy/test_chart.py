@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from episodes_assets.postgres.databases import FLEET, ORCHESTRATOR, WEBSERVER, Purpose
-from episodes_assets.settings import Settings
+from episodes_assets.settings import PROJECT_FOLDER, Settings
 from episodes_assets_tests.deploy.chart import CHART, HELM, VALUES, Rendered, changed, helm, render
 from episodes_assets_tests.deploy.variables import alert_settings, other_settings, secret_settings
 
@@ -26,6 +26,7 @@ NEEDS = {
     "scaler": (Purpose.SCALER,),
 }
 OBJECTS_OF_OTHERS = {"ScaledObject", "TriggerAuthentication", "ServiceMonitor"}
+PROMETHEUS = PROJECT_FOLDER / "deploy" / "prometheus"
 OLDEST, NEWEST = "1.27", "1.34"
 
 
@@ -204,6 +205,16 @@ def test_settings_reach_every_process() -> None:
     assert {chart.variables(component)["EPISODES_LATE_DAYS"] for component, _ in chart.pods()} == {"5"}
 
 
+@pytest.mark.parametrize(("log_format", "of_dagster"), [("text", "colored"), ("json", "json")])
+def test_dagsters_own_programs_log_in_the_same_format(log_format: str, of_dagster: str) -> None:
+    chart = render(changed("settings", {"EPISODES_LOG_FORMAT": log_format}))
+    told = {
+        component for component, pod in chart.pods()
+        if f"--log-format={of_dagster}" in pod["containers"][0]["args"]
+    }  # fmt: skip
+    assert told == {"code-location", "daemon"}
+
+
 def test_the_code_location_is_found_where_it_listens(chart: Rendered) -> None:
     workspace = yaml.safe_load(chart.one("ConfigMap", "prod-episodes-workspace")["data"]["workspace.yaml"])
     (server,) = (each["grpc_server"] for each in workspace["load_from"])
@@ -271,12 +282,16 @@ def test_tls_that_the_web_server_ends_itself() -> None:
     [
         ("image.repository", "", "set image.repository"),
         ("lake.url", "", "set lake.url"),
+        ("lake.url", "/lake", "set lake.existingClaim"),
+        ("lake.existingClaim", "lake", "set lake.url to a folder"),
         ("dsns.worker", "", "set dsns.worker, or existingSecrets.worker"),
         ("dsns.admin", "", "set dsns.admin, or existingSecrets.dbInit"),
         ("dsns.scaler", "", "set dsns.scaler"),
         ("webserver.tls", {}, "passwords would travel in the clear"),
         ("webserver.hosts", [], "set webserver.hosts"),
         ("networkPolicy.databases.queue", [], "set networkPolicy.databases.queue"),
+        ("networkPolicy.clients", [], "set networkPolicy.clients"),
+        ("networkPolicy.lake", [], "set networkPolicy.lake"),
         ("alerts", {"slackUrl": "https://slack.example/x"}, "set networkPolicy.alerts"),
         ("serviceMonitor.tokenSecret.name", "", "set serviceMonitor.tokenSecret.name"),
     ],
@@ -285,6 +300,25 @@ def test_what_is_missing_is_said(path: str, value: Any, said: str) -> None:
     done = helm("template", changed(path, value))
     assert done.returncode != 0
     assert said in done.stderr
+
+
+def test_an_openid_provider_that_the_web_server_may_not_call_is_refused() -> None:
+    values = changed("settings", {"EPISODES_OPENID_ISSUER": "https://accounts.example"})
+    values["networkPolicy"]["openid"] = []
+    done = helm("template", values)
+    assert done.returncode != 0
+    assert "set networkPolicy.openid" in done.stderr
+
+
+def test_a_lake_in_a_volume_and_no_provider_need_no_addresses() -> None:
+    values = changed("lake", {"url": "/lake", "existingClaim": "lake"})
+    values["networkPolicy"] |= {"lake": [], "openid": []}
+    assert {
+        port["port"]
+        for each in render(values).of("NetworkPolicy")
+        for rule in each["spec"]["egress"]
+        for port in rule["ports"]
+    } == {53, 4000, 5432}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -332,6 +366,21 @@ def test_prometheus_asks_with_a_token(chart: Rendered) -> None:
     }
     service = chart.one("Service", "prod-episodes-webserver")
     assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    # The rules ask for it by this name.
+    (scraped,) = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"]
+    assert service["metadata"]["labels"][monitor["spec"]["jobLabel"]] == scraped["job_name"]
+
+
+def test_the_rules_reach_prometheus_as_they_are(chart: Rendered) -> None:
+    assert chart.of("PrometheusRule") == []
+    values = changed("prometheusRule", {"enabled": True, "labels": {"release": "prometheus"}})
+    (rule,) = render(values).of("PrometheusRule")
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+    text = (PROMETHEUS / "episodes.rules.yml").read_text(encoding="utf-8")
+    assert rule["spec"] == yaml.safe_load(text)
+    asked = set(re.findall(r'job="(\w+)"', text))
+    (scraped,) = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"]
+    assert asked == {scraped["job_name"]}
 
 
 def test_a_node_may_be_emptied_without_the_fleet_ending_at_once(chart: Rendered) -> None:
@@ -484,6 +533,18 @@ def test_who_may_call_whom(chart: Rendered) -> None:
     assert code["ports"] == [{"port": 4000, "protocol": "TCP"}]
     (web,) = callers["prod-episodes-webserver"]
     assert web["from"] == VALUES["networkPolicy"]["clients"]
+    # And who may call the code location, which refuses all others as well.
+    reaching = {
+        name.removeprefix("prod-episodes-"): rule["to"]
+        for name, spec in policies.items()
+        for rule in spec["egress"]
+        if {"port": 4000, "protocol": "TCP"} in rule["ports"]
+    }
+    assert reaching.keys() == {"daemon", "webserver"}
+    for peers in reaching.values():
+        assert [each["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for each in peers] == [
+            "code-location"
+        ]
     # Every pod of the release is meant by the first, and by one of its own.
     labels = [
         each["spec"]["template"]["metadata"]["labels"] for each in [*chart.of("Deployment"), *chart.of("Job")]

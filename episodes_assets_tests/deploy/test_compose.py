@@ -1,6 +1,8 @@
 """The Compose file: what each service is handed, and how it is confined."""
 
 import json
+import re
+from collections import Counter
 from importlib.resources import files
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -8,9 +10,9 @@ from typing import Any
 import pytest
 
 from episodes_assets.postgres.databases import FLEET, ORCHESTRATOR, WEBSERVER, Purpose
-from episodes_assets.settings import Settings
+from episodes_assets.settings import PROJECT_FOLDER, Settings, load_settings
 from episodes_assets_tests.deploy import compose
-from episodes_assets_tests.deploy.variables import alert_settings
+from episodes_assets_tests.deploy.variables import alert_settings, other_settings, secret_settings
 
 NEEDS = {
     "code-location": ORCHESTRATOR,
@@ -18,6 +20,14 @@ NEEDS = {
     "webserver": WEBSERVER,
     "worker": FLEET,
     "db-init": tuple(Purpose),
+}
+# The image says the first; the others are of TLS, which a proxy on the machine ends.
+FIXED = {
+    "EPISODES_HOME",
+    "EPISODES_TLS_CERTIFICATE",
+    "EPISODES_TLS_KEY",
+    "EPISODES_TLS_ENDS_AT_PROXY",
+    "EPISODES_TRUSTED_PROXIES",
 }
 
 
@@ -37,23 +47,57 @@ def test_composes_schema_knows_every_field(file: dict[str, Any]) -> None:
 def test_each_service_is_handed_just_its_dsns(file: dict[str, Any]) -> None:
     for service, purposes in NEEDS.items():
         given = {name for name in file["services"][service]["environment"] if name.endswith("_DSN")}
-        administrator = {"EPISODES_ADMIN_DSN"} if service == "db-init" else set()
-        assert given == {purpose.setting for purpose in purposes} | administrator, service
-    # All of env.example's would reach a service that reads the file.
-    assert all("env_file" not in service for service in file["services"].values())
+        administrators = {name for name in secret_settings() if name.endswith("ADMIN_DSN")}
+        more = administrators if service == "db-init" else set()
+        assert given == {purpose.setting for purpose in purposes} | more, service
+
+
+def test_every_setting_of_the_example_reaches_who_uses_it() -> None:
+    every = other_settings() | secret_settings()
+    services = compose.read(compose.example() | dict.fromkeys(every, "given"))["services"]
+    reached = {
+        name
+        for service in services.values()
+        for name, value in service["environment"].items()
+        if value == "given"
+    }
+    assert every - reached == FIXED
+    # In one place, so that what is changed there holds for all.
+    named = re.findall(r"^ +(EPISODES_\w+): ", compose.FILE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [name for name, times in Counter(named).items() if times > 1 and name in other_settings()] == []
+
+
+def test_what_is_left_empty_counts_as_not_set(file: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    for service in file["services"].values():
+        for name, value in service["environment"].items():
+            monkeypatch.setenv(name, value)
+    settings = load_settings(_env_file=None)
+    empty = {name for service in file["services"].values() for name, value in service["environment"].items()
+             if not value}  # fmt: skip
+    assert len(empty) > 20
+    for name in empty:
+        field = name.removeprefix("EPISODES_").lower()
+        default = Settings.model_fields[field].get_default(call_default_factory=True)
+        assert getattr(settings, field) == default, name
 
 
 def test_only_the_code_location_writes_to_the_lake(file: dict[str, Any]) -> None:
-    variables = compose.example() | {
-        "LAKE_WRITER_ACCESS_KEY_ID": "writer",
-        "LAKE_READER_ACCESS_KEY_ID": "reader",
+    services = file["services"]
+    # How an object store lets in. All of env.example's would reach a service that reads .env.
+    read = {
+        name: [(each["path"], each["required"]) for each in service.get("env_file", [])]
+        for name, service in services.items()
     }
-    services = compose.read(variables)["services"]
-    keys = {name: service["environment"].get("AWS_ACCESS_KEY_ID") for name, service in services.items()}
-    assert keys == {
-        "db-init": "writer", "code-location": "writer",
-        "webserver": "reader", "worker": "reader", "daemon": None,
+    writer, reader = ("lake-writer.env", False), ("lake-reader.env", False)
+    assert read == {
+        "db-init": [writer], "code-location": [writer],
+        "webserver": [reader], "worker": [reader], "daemon": [],
     }  # fmt: skip
+    # Tools of object stores take a variable that is empty as set, so none may be handed on from .env.
+    handed = {name for service in services.values() for name in service["environment"]}
+    assert {name for name in handed if not name.startswith("EPISODES_")} == set()
+    ignored = (PROJECT_FOLDER / ".gitignore").read_text(encoding="utf-8").splitlines()
+    assert {f"/deploy/compose/{name}" for name, _ in (writer, reader)} <= set(ignored)
     volumes = {
         name: [each for each in service.get("volumes", []) if each.startswith("lake:")]
         for name, service in services.items()
@@ -158,6 +202,13 @@ def test_a_worker_has_the_time_for_its_longest_batch(file: dict[str, Any]) -> No
     limit = float(worker["environment"]["EPISODES_BATCH_TIMEOUT_SECONDS"])
     assert limit == Settings.model_fields["batch_timeout_seconds"].default
     assert worker["stop_grace_period"] == f"{(limit + 60) / 60:.0f}m"
+
+
+@pytest.mark.parametrize("log_format", ["colored", "json"])
+def test_dagsters_own_programs_log_in_the_same_format(log_format: str) -> None:
+    services = compose.read(compose.example() | {"DAGSTER_LOG_FORMAT": log_format})["services"]
+    told = {name for name, each in services.items() if f"--log-format={log_format}" in each["command"]}
+    assert told == {"code-location", "daemon"}
 
 
 def test_every_setting_that_is_named_exists(file: dict[str, Any]) -> None:

@@ -66,5 +66,14 @@ def test_systemd_run_gives_what_the_unit_gives(page: str) -> None:
         assert all(option in line for option in ("--pty", "--pipe", "--wait"))
 
 
+def test_units_have_their_lake_in_an_object_store() -> None:
+    """What a process makes in a folder is for its owner alone, and each unit has a user of its own."""
+    words = " ".join(PAGE.split())
+    condition = "where all processes run as one user (the containers of the chart and of Compose), "
+    assert f"{condition}a folder that all machines mount" in words
+    assert "ReadWritePaths" not in PAGE
+    assert not any("ReadWritePaths" in unit.read_text(encoding="utf-8") for unit in UNITS.glob("*.service"))
+
+
 def test_backups_are_looked_for_where_they_are_described() -> None:
     assert re.search(r"Back it up\s+\(\[backup\.md\]\(backup\.md\)\)", PAGE)

@@ -1,10 +1,12 @@
 """The image: small, without a compiler, and each process runs in it, confined, with just its DSNs."""
 
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 
 import httpx2
 import psycopg
@@ -95,13 +97,15 @@ def databases() -> Iterator[OwnServer]:
 
 def _check_a_day(image: Containers, databases: OwnServer, tmp_path_factory: pytest.TempPathFactory) -> None:
     """As the Compose file starts them: its commands, variables and mounts; the port is a free one."""
-    volumes = {name: tmp_path_factory.mktemp(name) for name in ("lake", "code-socket")}
-    for folder in volumes.values():
-        os.chown(folder, 10001, 10001)
-        for above in folder.parents[:2]:
-            above.chmod(0o755)
     web = free_port()
     file = compose.read(_variables(databases))
+    volumes: dict[str, Path] = {}
+    for name, target in compose.volume_targets(file).items():
+        volumes[name] = tmp_path_factory.mktemp(name)
+        options = ((file["volumes"][name] or {}).get("driver_opts") or {}).get("o", "")
+        _prepare_volume(volumes[name], options, image.root / target.lstrip("/"))
+        for above in volumes[name].parents[:2]:
+            above.chmod(0o755)
 
     def moved(command: list[str]) -> list[str]:
         return [part.replace("3000", str(web)) for part in command]
@@ -116,7 +120,7 @@ def _check_a_day(image: Containers, databases: OwnServer, tmp_path_factory: pyte
             source = file["configs"][config["source"]]["file"]
             mounts.append(Mount(compose.FOLDER / source, config["target"]))
         image.make_mount_points(mounts)
-        return command, {k: v for k, v in file["services"][name]["environment"].items() if v}, mounts
+        return command, dict(file["services"][name]["environment"]), mounts
 
     assert "All databases are ready" in image.run("db-init", *service("db-init"))
     generate_input(
@@ -158,9 +162,23 @@ def _variables(server: OwnServer) -> dict[str, str]:
         "EPISODES_ADMIN_DSN": server.admin_dsn,
         "EPISODES_LAKE_URL": "/lake",
         "WEB_GATEWAY": "127.0.0.1",
-        "LAKE_ENDPOINT_URL": "",
-        "LAKE_REGION": "",
     }  # fmt: skip
+
+
+def _prepare_volume(volume: Path, options: str, mounted_over: Path) -> None:
+    """Give a new volume the owner and the mode that Docker gives it.
+
+    Those of its options, or else of the image's folder that it is mounted over, or else root's.
+    """
+    given = dict(each.split("=") for each in options.split(",") if "=" in each)
+    uid, gid, mode = 0, 0, 0o755
+    if "uid" in given:
+        uid, gid, mode = int(given["uid"]), int(given["gid"]), int(given["mode"], 8)
+    elif mounted_over.is_dir():
+        folder = mounted_over.stat()
+        uid, gid, mode = folder.st_uid, folder.st_gid, stat.S_IMODE(folder.st_mode)
+    os.chown(volume, uid, gid)
+    volume.chmod(mode)
 
 
 def _dsn(server: OwnServer, purpose: Purpose) -> str:

@@ -78,6 +78,22 @@ def test_only_what_calls_the_code_location_reaches_its_socket() -> None:
     assert members == ["episodes-daemon.service", "episodes-webserver.service"]
 
 
+def test_a_proxy_on_the_machine_ends_tls() -> None:
+    """Without the setting, cookies travel over any connection and all clients have the proxy's address."""
+    name = "episodes-webserver.service"
+    assert "EPISODES_TLS_ENDS_AT_PROXY=true" in values(name, "Environment")
+    assert "--host=127.0.0.1 " in values(name, "ExecStart")[0]
+    assert Settings.model_fields["trusted_proxies"].default == "127.0.0.1"
+
+
+def test_dagsters_own_programs_are_told_what_to_log_in() -> None:
+    """systemd lets files of variables go before what a unit says of itself."""
+    told = [name for name in NAMES if "--log-format=${DAGSTER_LOG_FORMAT}" in values(name, "ExecStart")[0]]
+    assert told == ["episodes-code.service", "episodes-daemon.service"]
+    for name in told:
+        assert "DAGSTER_LOG_FORMAT=colored" in values(name, "Environment")
+
+
 def test_a_worker_has_the_time_for_its_longest_batch() -> None:
     name = "episodes-worker@.service"
     limit = Settings.model_fields["batch_timeout_seconds"].default

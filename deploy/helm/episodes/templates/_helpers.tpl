@@ -109,7 +109,19 @@ stringData:
 {{- end }}
 {{- end }}
 
+{{/* An argument of Dagster's own programs, which do not know EPISODES_LOG_FORMAT. */}}
+{{- define "episodes.logFormat" -}}
+--log-format={{ eq (get .Values.settings "EPISODES_LOG_FORMAT" | toString) "json" | ternary "json" "colored" }}
+{{- end }}
+
 {{- define "episodes.lakeUrl" -}}
+{{- $lake := .Values.lake }}
+{{- if and (hasPrefix "/" $lake.url) (not $lake.existingClaim) }}
+{{- fail "set lake.existingClaim: lake.url is a folder" }}
+{{- end }}
+{{- if and $lake.existingClaim $lake.url (not (hasPrefix "/" $lake.url)) }}
+{{- fail "set lake.url to a folder: lake.existingClaim is mounted there" }}
+{{- end }}
 - name: EPISODES_LAKE_URL
   value: {{ required "set lake.url" .Values.lake.url | quote }}
 {{- end }}
