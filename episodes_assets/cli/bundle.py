@@ -6,6 +6,7 @@ labs that are loaded are in `lab.py`, what all of them do is in `episodes_assets
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,7 @@ from rich.table import Table
 
 from episodes_assets.cli.console import out, shown_progress
 from episodes_assets.cli.context import announce_open_hosts
-from episodes_assets.cli.supervisor import episodes_argv, run_to_end
+from episodes_assets.cli.supervisor import episodes_argv, started_ahead
 from episodes_assets.days import parse_day
 from episodes_assets.errors import BadLab, NotProvisioned
 from episodes_assets.lab import labs
@@ -64,6 +65,7 @@ WithoutState = Annotated[
         help="Leave the accumulated state out: the lab's history begins with its first day.",
     ),
 ]
+WhenTold = Annotated[bool, typer.Option("--when-told", hidden=True)]
 NewName = Annotated[str, typer.Option(help="What to call the lab: small letters, digits, - and _.")]
 
 
@@ -115,6 +117,7 @@ def load(
     folder: Annotated[Path, typer.Argument(parser=user_path, metavar="DIR", help="A complete bundle.")],
     name: NewName,
     without_state: WithoutState = False,
+    when_told: WhenTold = False,
 ) -> None:
     """Load a bundle into a lab: a home of its own with an embedded PostgreSQL and a lake, stamped lab-NAME.
 
@@ -129,6 +132,8 @@ def load(
     from episodes_assets.lab.load import load as load_bundle
     from episodes_assets.lab.load import require_whole
 
+    if when_told and not sys.stdin.readline():  # `clone` has taken no bundle
+        raise typer.Exit(1)
     settings = load_settings()
     labs.require_name(name)
     bundle = open_bundle(folder)
@@ -164,8 +169,9 @@ def clone(
 ) -> None:
     """Take days and load them into a lab: `lab take` and `lab load` in one.
 
-    Loading is a process of its own that is given nothing of the source. The bundle between the two is removed
-    afterwards, unless --to names a folder for it. If it is interrupted, the same command resumes.
+    Loading is a process of its own that is given nothing of the source; it starts at once and begins when all
+    is taken. The bundle between the two is removed afterwards, unless --to names a folder for it. If it is
+    interrupted, the same command resumes.
 
     Example: episodes lab clone 2018-03-07 --name march
     """
@@ -181,10 +187,11 @@ def clone(
         keep_viewer_ids=keep_viewer_ids,
         max_rows=max_rows,
     )
-    _take(settings, request, folder, resumes=True)
     options = ["--without-state"] if without_state else []
-    argv = episodes_argv("lab", "load", str(folder.resolve()), "--name", name, *options)
-    run_to_end(argv, without_source(os.environ))
+    argv = episodes_argv("lab", "load", str(folder.resolve()), "--name", name, "--when-told", *options)
+    with started_ahead(argv, without_source(os.environ)) as go_on:
+        _take(settings, request, folder, resumes=True)
+        go_on()
     if to is None:
         shutil.rmtree(folder)
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -297,5 +297,48 @@ def run_to_end(
                 process.terminate()
             if not is_stopped_by_hand or process.wait() != 0:
                 raise
-    if process.returncode:
-        raise typer.Exit(process.returncode if process.returncode > 0 else 128 - process.returncode)
+    _require_success(process.returncode)
+
+
+@contextmanager
+def started_ahead(argv: Sequence[str], environment: Mapping[str, str]) -> Iterator[Callable[[], None]]:
+    """Start a process as `run_to_end` does, which imports what it needs and waits for a line to go on.
+
+    Args:
+        argv: Its command line. It reads a line of its standard input, and ends if there is none.
+        environment: Its environment.
+
+    Yields:
+        Lets it go on, until it ends.
+
+    Raises:
+        typer.Exit: With its exit code, if it failed; it has printed why.
+        KeyboardInterrupt: If it was interrupted.
+    """
+    command = [*die_with_parent.argv(os.getpid()), *argv]
+    with subprocess.Popen(
+        command, env=dict(environment), start_new_session=True, stdin=subprocess.PIPE, bufsize=0
+    ) as process:
+        assert process.stdin is not None  # noqa: S101  it is a pipe
+        line = process.stdin
+
+        def go_on() -> None:
+            with contextlib.suppress(BrokenPipeError):  # it has ended, and has printed why
+                line.write(b"\n")
+            try:
+                process.wait()
+            except BaseException:
+                with contextlib.suppress(ProcessLookupError):
+                    process.terminate()
+                raise
+
+        try:
+            yield go_on
+        finally:
+            line.close()
+    _require_success(process.returncode)
+
+
+def _require_success(code: int) -> None:
+    if code:
+        raise typer.Exit(code if code > 0 else 128 - code)

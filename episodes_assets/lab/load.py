@@ -206,20 +206,22 @@ class _Loading:
         ):
             self._report("tracked episodes", 0, 1)
             recorded = self._bundle.read("state/tracked_days.parquet")
-            put = self._put_state if self._lab.has_state else self._begin_state
-            checksums = put(results, recorded, snapshot_ids)
+            if self._lab.has_state:
+                checksums = self._put_state(recorded, snapshot_ids)
+            else:
+                checksums = self._begin_state(results, recorded, snapshot_ids)
             for number, day in enumerate(self._days):
                 self._report("plans, jobs and outcomes", number, len(self._days))
                 self._put_plan(queue, day, versions, snapshot_ids[day], checksums.get(day - ONE_DAY))
             self._publish(queue, results)
 
-    def _put_state(
-        self, results: Connection, recorded: pa.Table, snapshot_ids: Mapping[dt.date, str]
-    ) -> dict[dt.date, str]:
+    def _put_state(self, recorded: pa.Table, snapshot_ids: Mapping[dt.date, str]) -> dict[dt.date, str]:
         """Put the source's state into the lab; returns its checksums by day."""
         ids = [snapshot_ids.get(day) for day in recorded["day"].to_pylist()]
         days = recorded.append_column("snapshot_id", pa.array(ids, pa.string()))
-        put_state(results, self._bundle.read("state/tracked_episodes.parquet"), days)
+        owner = embedded.start(self._lab.home).dsn(embedded.ADMINISTRATOR, Database.RESULTS)
+        with connect_to_write(owner, Database.RESULTS, self._lab.environment, autocommit=True) as results:
+            put_state(results, self._bundle.read("state/tracked_episodes.parquet"), days)
         return dict(zip(days["day"].to_pylist(), days["checksum"].to_pylist(), strict=True))
 
     def _begin_state(

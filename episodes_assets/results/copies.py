@@ -7,11 +7,14 @@ state is recorded by `state`.
 """
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import LiteralString
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from psycopg import sql
 
 from episodes_assets.errors import StateGap
 from episodes_assets.ledger.plans import copy_rows
@@ -23,6 +26,12 @@ from episodes_assets.results.state import TRACKED, TrackedDay, latest_day, unpac
 _DAYS = """
     SELECT day, origin, newly_tracked, total, checksum, previous_checksum, snapshot_id, code_version
     FROM state.tracked_days WHERE day <= {until}::date ORDER BY day
+"""
+_INDEXES = """
+    SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid), conname,
+        pg_get_constraintdef(pg_constraint.oid)
+    FROM pg_index LEFT JOIN pg_constraint ON conindid = indexrelid AND contype IN ('p', 'u')
+    WHERE indrelid = %(table)s::regclass ORDER BY 1
 """
 _TOTAL = "SELECT total FROM state.tracked_days WHERE day <= {until}::date ORDER BY day DESC LIMIT 1"
 _PUBLISHED = """
@@ -71,8 +80,10 @@ def read_publications(results: RepeatableRead, days: Sequence[dt.date]) -> pa.Ta
 def put_state(results: Connection, episodes: pa.Table, days: pa.Table) -> bool:
     """Begin a history with all of another one, in one transaction.
 
+    Rows that are all added at once are indexed afterwards, in less than half the time.
+
     Args:
-        results: To `results` in autocommit mode, as the publisher.
+        results: To `results` in autocommit mode, as the owner of its tables.
         episodes: As `read_state` gives them.
         days: As `read_state` gives them.
 
@@ -93,9 +104,32 @@ def put_state(results: Connection, episodes: pa.Table, days: pa.Table) -> bool:
                 f"there is a tracked history already, up to {latest.day}",
                 "load into a lab of another name",
             )
-        copy_rows(results, "COPY state.tracked_episodes ({columns}) FROM STDIN (FORMAT csv)", episodes)
+        with _indexed_afterwards(results, "state.tracked_episodes"):
+            copy_rows(results, "COPY state.tracked_episodes ({columns}) FROM STDIN (FORMAT csv)", episodes)
         copy_rows(results, "COPY state.tracked_days ({columns}) FROM STDIN (FORMAT csv)", days)
     return True
+
+
+@contextmanager
+def _indexed_afterwards(results: Connection, table: LiteralString) -> Iterator[None]:
+    """Drop the indexes of a table, and make them again as they were when the block ends."""
+    indexes = results.execute(_INDEXES, {"table": table}).fetchall()
+    name = sql.SQL(table)
+    for index, _, constraint, _ in indexes:
+        results.execute(
+            sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(name, sql.Identifier(constraint))
+            if constraint
+            else sql.SQL("DROP INDEX {}").format(sql.SQL(index))
+        )
+    yield
+    for _, definition, constraint, constraint_definition in indexes:
+        results.execute(
+            sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} {}").format(
+                name, sql.Identifier(constraint), sql.SQL(constraint_definition)
+            )
+            if constraint
+            else sql.SQL(definition)
+        )
 
 
 def import_state(

@@ -58,6 +58,17 @@ def ask(lab: Lab, database: str, statement: str) -> list[Any]:
 
 
 SAME = {
+    "indexes of the state": (
+        "results",
+        "SELECT indexdef FROM pg_indexes WHERE schemaname = 'state' ORDER BY 1",
+    ),
+    "constraints of the state": (
+        "results",
+        (
+            "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint"
+            " WHERE conrelid = 'state.tracked_episodes'::regclass ORDER BY 1"
+        ),
+    ),
     "tracked episodes": ("results", "SELECT epid, tracked_on FROM state.tracked_episodes ORDER BY 1"),
     "tracked days": (
         "results",
