@@ -35,12 +35,8 @@ ASSETS = ("input_episodes", "tracked_episodes", "episode_jobs", "job_outcomes", 
 _TRANSFERS = ("drop", "viewings", "state", "jobs_in")
 # A figure whose slowest run is more than so many times its fastest is explained.
 WIDE = 1.5
-_BUSY = "other work ran beside for some minutes; what runs no code of ours took longer as well"
 _COLLECTED = "Python's garbage collector takes 0.3 s among a million objects, and falls into some runs only"
 SPREAD_REASONS: Mapping[str, str] = {
-    "engines: ": _BUSY,
-    "the fleet: ": _BUSY,
-    "publishing: ": _BUSY,
     "start dates: whole columns": "less than 2 ms, of which other work on the machine is a large part",
     "start dates: row-wise set": _COLLECTED,
 }
