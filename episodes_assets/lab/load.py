@@ -7,7 +7,6 @@ from the outcomes, by the code that publishes everywhere, and must have the chec
 
 import datetime as dt
 from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -85,16 +84,16 @@ def load(bundle: Bundle, lab: Lab, report: Report, say: Callable[[str], None]) -
         DatabaseUnreachable: If the lab's PostgreSQL does not start.
         SystemFailure: If there is no room, or something cannot be written.
     """
-    # While its databases are set up, which is mostly waiting for their server, its lake is loaded.
-    with lab.lock_loading(), ThreadPoolExecutor(1, thread_name_prefix="databases") as meanwhile:
-        # A lab that is lost while it is loaded is loaded again, so only the whole has to reach the disk.
-        embedded.sync_later(lab.home)
-        databases = meanwhile.submit(status.ready_databases, lab.settings(), say)
+    settings = lab.settings()
+    with lab.lock_loading():
         loading = _Loading(bundle, lab, report)
         versions = loading.load_viewings()
         snapshot_ids = loading.load_drops()
         report("setting up its databases", 0, 1)
-        loading.load_databases(databases.result(), versions, snapshot_ids)
+        # A lab that is lost while it is loaded is loaded again, so only the whole has to reach the disk.
+        embedded.sync_later(lab.home)
+        dsns = status.ready_databases(settings, say)
+        loading.load_databases(dsns, versions, snapshot_ids)
         report("flushing its databases to disk", 0, 1)
         embedded.sync_now(lab.home)
         lab.mark_loaded()
