@@ -1,6 +1,7 @@
 """The processes of a command: started again when they end, gone when it is."""
 
 import asyncio
+import io
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ import psutil
 import pytest
 
 from episodes_assets.cli import die_with_parent, supervisor, up
+from episodes_assets.cli.console import PlainConsole
 from episodes_assets.cli.overview import Overview
 from episodes_assets.cli.supervisor import ProcessGroup, Restarts, temporary_workers
 from episodes_assets.dashboard.configuration import read_configuration
@@ -23,6 +25,7 @@ from episodes_assets.postgres.databases import Purpose
 from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.settings import load_settings
 from episodes_assets.worker import main
+from episodes_assets_tests.support.workers import eventually
 
 pytestmark = pytest.mark.process
 
@@ -80,7 +83,7 @@ def test_a_code_location_that_does_not_answer_is_given_up(
 
 
 def test_a_system_that_is_ready_late_is_announced_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     is_well = threading.Event()
 
@@ -98,26 +101,20 @@ def test_a_system_that_is_ready_late_is_announced_all_the_same(
     ready = threading.Event()
     with server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        stopping, shown = threading.Event(), overview(tmp_path, "ui")
+        stopping, shown, said = threading.Event(), overview(tmp_path, "ui"), io.StringIO()
+        # What pytest captures is lost where it is written while it is read.
+        monkeypatch.setattr(shown, "_console", PlainConsole(file=said))
         watching = threading.Thread(target=up._watch_health, args=(configuration, stopping, ready, shown))
         watching.start()
-        said, deadline = "", time.monotonic() + 30
-        while "Not ready after 0.1 s" not in said:
-            assert time.monotonic() < deadline
-            assert not ready.is_set()
-            said += capfd.readouterr().out
+        eventually(lambda: "Not ready after 0.1 s" in said.getvalue())
+        assert not ready.is_set()
         is_well.set()
         assert ready.wait(30)
-        said = ""
-        while "ui is running" not in said:
-            assert time.monotonic() < deadline
-            said += capfd.readouterr().out
-        assert "The UI is ready" in said
+        eventually(lambda: "ui is running" in said.getvalue())
+        assert "The UI is ready" in said.getvalue()
         # From then on as well.
         is_well.clear()
-        while f"ui is not well; the reason is in {tmp_path}/ui.log" not in said:
-            assert time.monotonic() < deadline
-            said += capfd.readouterr().out
+        eventually(lambda: f"ui is not well; the reason is in {tmp_path}/ui.log" in said.getvalue())
         stopping.set()
         watching.join(30)
         server.shutdown()
