@@ -83,17 +83,19 @@ def test_a_day_and_its_rerun(system: System) -> None:
 
 
 @pytest.mark.long
-def test_a_day_is_published_also_where_nobody_knows_its_titles_any_more(system: System) -> None:
+def test_a_day_is_published_also_where_its_titles_and_a_restore_point_cannot_be_had(system: System) -> None:
     system.insert_drop(day(1), [(epid, 0, "2018-02-01", "2018-02-01") for epid in range(1, 4)])
     system.plan(day(1))
     system.finish_jobs()
     (file,) = Path(system.settings.lake).glob("episodes/day=*/*.parquet")
     file.unlink()
+    system.query("queue", "REVOKE EXECUTE ON FUNCTION pg_create_restore_point FROM episodes_orchestrator")
     result = system.materialize(day(1), select=["published_results"])
     assert result.success, failure(result)
     assert len(system.published()) == 3
     said = [entry.user_message for entry in system.dagster.all_logs(result.run_id)]
     assert any("the titles of published episodes are not up to date: " in each for each in said)
+    assert any("no restore point in queue: permission denied" in each for each in said)
     (materialized,) = result.asset_materializations_for_node("published_results")
     top = materialized.metadata["top 10 by views"]
     assert isinstance(top, dg.TableMetadataValue)
