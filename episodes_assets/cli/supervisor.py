@@ -291,10 +291,8 @@ def run_to_end(
     command = [*die_with_parent.argv(os.getpid()), *argv]
     with subprocess.Popen(command, env=dict(environment), start_new_session=True) as process:
         try:
-            process.wait()
+            _wait_for(process)
         except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
             if not is_stopped_by_hand or process.wait() != 0:
                 raise
     _require_success(process.returncode)
@@ -325,18 +323,23 @@ def started_ahead(argv: Sequence[str], environment: Mapping[str, str]) -> Iterat
         def go_on() -> None:
             with contextlib.suppress(BrokenPipeError):  # it has ended, and has printed why
                 line.write(b"\n")
-            try:
-                process.wait()
-            except BaseException:
-                with contextlib.suppress(ProcessLookupError):
-                    process.terminate()
-                raise
+            _wait_for(process)
 
         try:
             yield go_on
         finally:
             line.close()
     _require_success(process.returncode)
+
+
+def _wait_for(process: subprocess.Popen[bytes]) -> None:
+    """Wait until a process ends; it is terminated when this one is interrupted meanwhile."""
+    try:
+        process.wait()
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        raise
 
 
 def _require_success(code: int) -> None:

@@ -51,7 +51,7 @@ ADMINISTRATOR = "postgres"
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
-# PostgreSQL's defaults are for the smallest machines. Nothing of it makes it less durable.
+# PostgreSQL's defaults are for the smallest machines. None of these makes it less durable.
 _SETTINGS = {
     "shared_buffers": "1GB",
     "max_wal_size": "4GB",

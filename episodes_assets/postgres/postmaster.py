@@ -28,11 +28,11 @@ from episodes_assets.private_files import make_folder, open_file, rotate_log
 PORT = 5432
 LONGEST_SOCKET_PATH = 107
 STOP_SECONDS = 60.0
+START_SECONDS = 120.0
 POLL_SECONDS = 0.05
 _PID_FILE = "postmaster.pid"
 # In a DSN, drivers read a comma as a list and differ in what they make of other characters.
 _PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
-START_SECONDS = 120.0
 
 # How long the processes of a killed server may take to notice that it is gone.
 _ORPHANS_SECONDS = 30.0
