@@ -1,14 +1,12 @@
-"""Digests of the content of rows, and the checksum of rows as they are published.
+"""Digests of the content of rows.
 
 Files of the same rows differ from release to release, and a database has no files to compare. So a bundle
 records the digests of its content, and a lab that was loaded from it is compared by them (`verify.py`).
 """
 
-import datetime as dt
 import hashlib
 from collections.abc import Iterable
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -72,35 +70,3 @@ def digest_of(tables: Iterable[pa.Table | pa.RecordBatch], schema: pa.Schema) ->
     for table in tables:
         digest.add(table)
     return digest.rows, digest.hexdigest()
-
-
-def published_checksum(jobs: pa.Table, outcomes: pa.Table, day: dt.date) -> tuple[int, str]:
-    """How many rows a day publishes, and their checksum, as PostgreSQL would copy them out.
-
-    The same as `ledger/verify.py` computes from the ledger and from published rows, so that it can be
-    compared with a source's manifest; here also for a part of a plan's jobs.
-
-    Args:
-        jobs: `position`, `epid`, `algorithm_id` and `window_start`, by position.
-        outcomes: `position`, `covered_from` and `metrics` (text), of some of the jobs, by position.
-        day: The plan's day.
-    """
-    own = np.searchsorted(jobs["position"].to_numpy(), outcomes["position"].to_numpy())
-    order = np.lexsort((jobs["algorithm_id"].to_numpy()[own], jobs["epid"].to_numpy()[own]))
-    rows = jobs.take(pa.array(own[order]))
-    metrics, covered = (outcomes[name].take(pa.array(order)) for name in ("metrics", "covered_from"))
-    date = pa.scalar(day.isoformat())
-    lines = pc.binary_join_element_wise(
-        date,
-        rows["epid"].cast(pa.string()),
-        rows["algorithm_id"].cast(pa.string()),
-        rows["window_start"].cast(pa.string()),
-        date,
-        pc.fill_null(covered.cast(pa.string()), "\\N"),
-        pc.replace_substring(metrics.cast(pa.string()), "\\", "\\\\"),
-        "\t",
-    )
-    digest = hashlib.sha256()
-    for line in lines.to_pylist():
-        digest.update(f"{line}\n".encode())
-    return len(rows), digest.hexdigest()

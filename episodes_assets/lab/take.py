@@ -37,7 +37,7 @@ from episodes_assets.lab.contents import (
     planned_to_record,
     viewings_name,
 )
-from episodes_assets.lab.digests import digest_of, published_checksum
+from episodes_assets.lab.digests import digest_of
 from episodes_assets.lab.pseudonyms import Pseudonyms
 from episodes_assets.lab.request import TakeRequest
 from episodes_assets.lab.sampling import Ints
@@ -48,6 +48,7 @@ from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.tables import LakeTable
 from episodes_assets.lake.viewings import NAME, Viewings, covered_from
 from episodes_assets.ledger import copies
+from episodes_assets.ledger.verify import published_checksum
 from episodes_assets.planning.drop import ACCEPTED, QUARANTINED
 from episodes_assets.planning.viewings import UNREADABLE
 from episodes_assets.postgres.arrow import RepeatableRead

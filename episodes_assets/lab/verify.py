@@ -23,7 +23,7 @@ from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import EpisodesError
 from episodes_assets.failures import explain, name_defect
 from episodes_assets.lab.contents import digest_of_file, jobs_checksum, lake_file_from_record, viewings_name
-from episodes_assets.lab.digests import digest_of, published_checksum
+from episodes_assets.lab.digests import digest_of
 from episodes_assets.lab.labs import Lab
 from episodes_assets.lab.take import Report
 from episodes_assets.lake.drop_record import EPISODES, QUARANTINE
@@ -34,6 +34,7 @@ from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.ledger import copies
 from episodes_assets.ledger.copies import PlanRows
+from episodes_assets.ledger.verify import published_checksum
 from episodes_assets.planning.episode_set import EpisodeSet, TrackedEpisodes, state_checksum
 from episodes_assets.planning.jobs import newly_tracked_of_day, plan_checksum, plan_day
 from episodes_assets.postgres.arrow import RepeatableRead, bounded_session

@@ -14,6 +14,7 @@ from operator import itemgetter
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from psycopg.rows import class_row
 
 from episodes_assets.algorithms.registry import get_registry
@@ -169,7 +170,7 @@ def copy_lines(rows: str) -> str:
     """The statement that copies rows out as published: in COPY's text format, by day, episode and algorithm.
 
     A day's checksum is taken of these lines, whether they come from the outcomes in the ledger or from what
-    is published. So they are built here alone.
+    is published. Of rows that no database has, `published_checksum` builds the same lines.
 
     Args:
         rows: A query whose columns are called `PUBLISHED_COLUMNS`.
@@ -197,6 +198,7 @@ PLAN_LINES = copy_lines(
     """
 )
 _BLOCK_BYTES = 1 << 18
+_LINES_AT_ONCE = 1 << 16
 _DAY = itemgetter(slice(10))  # YYYY-MM-DD
 
 
@@ -230,6 +232,37 @@ def read_lines(connection: Connection, statement: str, which: Sequence[object]) 
                 digest.update(line)
             found[dt.date.fromisoformat(day.decode())] = Rows(rows, digest.hexdigest())
     return found
+
+
+def published_checksum(jobs: pa.Table, outcomes: pa.Table, day: dt.date) -> tuple[int, str]:
+    """How many rows outcomes would be published as, and the checksum of their lines: those of `copy_lines`.
+
+    So a part of a plan, or a plan in files, can be compared with what is published.
+
+    Args:
+        jobs: `position`, `epid`, `algorithm_id` and `window_start`, by position.
+        outcomes: `position`, `covered_from` and `metrics` (text), of some of the jobs, by position.
+        day: The plan's day.
+    """
+    own = np.searchsorted(jobs["position"].to_numpy(), outcomes["position"].to_numpy())
+    order = np.lexsort((jobs["algorithm_id"].to_numpy()[own], jobs["epid"].to_numpy()[own]))
+    rows = jobs.take(pa.array(own[order]))
+    metrics, covered = (outcomes[name].take(pa.array(order)) for name in ("metrics", "covered_from"))
+    date = pa.scalar(day.isoformat())
+    lines = pc.binary_join_element_wise(
+        date,
+        rows["epid"].cast(pa.string()),
+        rows["algorithm_id"].cast(pa.string()),
+        rows["window_start"].cast(pa.string()),
+        date,
+        pc.fill_null(covered.cast(pa.string()), "\\N"),
+        pc.binary_join_element_wise(pc.replace_substring(metrics.cast(pa.string()), "\\", "\\\\"), "\n", ""),
+        "\t",
+    )
+    digest = hashlib.sha256()
+    for begin in range(0, len(lines), _LINES_AT_ONCE):
+        digest.update("".join(lines[begin : begin + _LINES_AT_ONCE].to_pylist()).encode())
+    return len(rows), digest.hexdigest()
 
 
 @contextmanager
