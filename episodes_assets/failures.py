@@ -200,7 +200,12 @@ def reason_of(text: str) -> str:
     told = [line for line in lines if line and not line.startswith(_NOISE)]
     severe = [found[1] for line in told if (found := _SEVERE.search(line))]
     line = (severe or [_PREFIX.sub("", told[0]) if told else ""])[0]
-    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}…"
+    return shorten(line, _LONGEST_REASON)
+
+
+def shorten(text: str, longest: int) -> str:
+    """A text for a message, of at most so many characters; one that was cut ends with an ellipsis."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def describe_exit(code: int) -> str:

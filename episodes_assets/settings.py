@@ -365,8 +365,8 @@ class Settings(BaseSettings):
     )
     dead_man_url: SecretStr | None = _alerts(
         None,
-        "An `http` or `https` URL that is asked (GET) once a minute while all is watched; whoever is "
-        "behind it raises an alert when that stops.",
+        "The ping URL (`http` or `https`, GET) of an external monitor that alerts when pings stop (dead man's "
+        "switch); it is pinged once a minute while all is watched.",
         "web server",
     )
 

@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from episodes_assets import failures
+
 NAMED = 5
 LONGEST_SUMMARY = 300
 LONGEST_DETAIL = 4_000
@@ -352,8 +354,8 @@ def _alert(
         kind,
         storable(subject)[:100],
         severity,
-        _short(line, LONGEST_SUMMARY),
-        _short(storable(detail), LONGEST_DETAIL),
+        failures.shorten(line, LONGEST_SUMMARY),
+        failures.shorten(storable(detail), LONGEST_DETAIL),
         hint,
     )
 
@@ -361,7 +363,3 @@ def _alert(
 def storable(text: str) -> str:
     """Without what PostgreSQL's `text` cannot hold; messages of errors are of anybody's making."""
     return text.replace("\0", "").encode("utf-8", "replace").decode()
-
-
-def _short(text: str, longest: int) -> str:
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"

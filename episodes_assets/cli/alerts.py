@@ -1,4 +1,4 @@
-"""`episodes alerts`: the alerts that are open, and a test of the ways in which people are told of them.
+"""`episodes alerts`: lists the alerts that are open, and sends a test message over each channel.
 
 When an alert is open is decided in `alerts/`; the sensor `alert_people` and the web server tell of it.
 """
@@ -69,7 +69,7 @@ def _show() -> None:
 
 @app.command()
 def test() -> None:
-    """Send a test message over each configured channel, and ask the dead man's URL once.
+    """Send a test message over each configured channel, and ping the dead man's switch once.
 
     Needs the EPISODES_ALERT_* settings alone, no database. Nothing is put on record.
 
@@ -118,8 +118,8 @@ def test() -> None:
             ping(url, TIMEOUT_SECONDS)
         except AlertNotDelivered as error:
             has_failed = True
-            out.print(f"failed: dead man's URL: {escaped(str(error))}", style="bold red", soft_wrap=True)
+            out.print(f"failed: dead man's switch: {escaped(str(error))}", style="bold red", soft_wrap=True)
         else:
-            out.print("asked: the dead man's URL")
+            out.print("pinged: the dead man's switch")
     if has_failed:
         raise typer.Exit(1)

@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
 
@@ -23,6 +24,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from episodes_assets import failures
 from episodes_assets.algorithms.declaration import Declaration
 from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.dashboard.downloads import FORMATS, Format
@@ -50,7 +52,6 @@ _TIMEOUTS = (
     " set_config('idle_in_transaction_session_timeout', '60s', false)"
 )
 
-SEE_OTHER = 303
 _STATUS = {BadDay: 400, BadQuestion: 400, NotPublished: 404}
 _POSITION = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?)?~(-?[0-9]+)", re.ASCII)
 _FOLLOW = "follow a link of the page"
@@ -155,7 +156,7 @@ class _ResultsPages:
         if day is None:
             return _page(request, nothing=True)
         asked = Asked(day, algorithm, _search(request), _usual_order(algorithm))
-        return RedirectResponse(asked.address(), SEE_OTHER)
+        return RedirectResponse(asked.address(), HTTPStatus.SEE_OTHER)
 
     async def show(self, request: Request) -> Response:
         asked = _read(request)
@@ -307,11 +308,13 @@ def _read(request: Request) -> Asked:
     columns = (EPID, *algorithm.columns)
     if order.column not in columns:
         raise BadQuestion(
-            f"{_cut(order.column)!r} is not a column of {algorithm.name}",
+            f"{failures.shorten(order.column, LONGEST_SEARCH)!r} is not a column of {algorithm.name}",
             f"sort by one of {', '.join(columns)}",
         )
     if query.get("order", "desc") not in ("asc", "desc"):
-        raise BadQuestion(f"{_cut(query['order'])!r} is not an order", "choose asc or desc")
+        raise BadQuestion(
+            f"{failures.shorten(query['order'], LONGEST_SEARCH)!r} is not an order", "choose asc or desc"
+        )
     after = query.get("after", "")
     return Asked(
         parse_date(path["day"]), algorithm, _search(request), order, _position(after) if after else None
@@ -362,16 +365,12 @@ def _position(text: str) -> Position:
     """
     found = _POSITION.fullmatch(text) if len(text) <= _LONGEST_POSITION else None
     if found is None:
-        raise BadQuestion(f"{_cut(text)!r} is not where a page begins", _FOLLOW)
+        raise BadQuestion(f"{failures.shorten(text, LONGEST_SEARCH)!r} is not where a page begins", _FOLLOW)
     return Position(None if found[1] is None else Decimal(found[1]), parse_epid(found[2]))
 
 
 def _write_position(position: Position) -> str:
     return f"{'' if position.value is None else f'{position.value:f}'}~{position.epid}"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST_SEARCH else f"{text[:LONGEST_SEARCH]}…"
 
 
 def _page(request: Request, *, status: int = 200, **context: Any) -> Response:  # noqa: ANN401

@@ -2,10 +2,9 @@
 
 The sensor `alert_people`, which looks for all other alerts, is evaluated by the daemon and falls silent with
 it. So the web server looks every few seconds whether the daemon sends heartbeats and evaluates sensors, and
-whether that sensor has looked lately. Nobody here watches the web server: while all is watched, it asks a
-dead man's URL once a minute, behind which somebody else raises an alert when that stops. Of several web
-servers one watches, until it ends: what another one cannot tell, or tells otherwise, ends no alert. Delivery
-is `outbox/`.
+whether that sensor has looked lately. Nobody here watches the web server: while all is watched, it pings a
+dead man's switch once a minute, an external monitor that alerts when pings stop. Of several web servers one
+watches, until it ends: what another one cannot tell, or tells otherwise, ends no alert. Delivery is `outbox/`.
 """
 
 import datetime as dt
@@ -45,7 +44,7 @@ LOOK_SECONDS = 5.0
 THREAD_SILENT_SECONDS = 300.0
 # The sensor looks every half minute.
 NOT_EVALUATED_SECONDS = 600.0
-# More than a look takes in which receivers and the dead man's URL are slow, a minute and a half. Who was
+# More than a look takes in which receivers and the dead man's switch are slow, a minute and a half. Who was
 # killed is succeeded at the next look of another one, as its session has ended; this is for one that hangs,
 # or whose machine went away.
 WATCH_LEASE = dt.timedelta(minutes=3)
@@ -136,7 +135,7 @@ class DaemonWatch:
             except EpisodesError as error:
                 problem = str(error)
             except Exception as error:  # noqa: BLE001
-                # Whatever it is, the watch goes on, and the dead man's URL is not asked.
+                # Whatever it is, the watch goes on, and the dead man's switch is not pinged.
                 problem = f"{type(error).__name__}: {error}"
                 if problem != last:
                     _LOG.exception("the daemon cannot be watched")
@@ -171,7 +170,7 @@ class DaemonWatch:
         )
 
     def look(self) -> None:
-        """Look once, record which alerts are open, send what is due, and ask the dead man's URL.
+        """Look once, record which alerts are open, send what is due, and ping the dead man's switch.
 
         Nothing of this happens while another web server watches.
 
@@ -259,7 +258,7 @@ class DaemonWatch:
         try:
             ping(url, PING_TIMEOUT)
         except AlertNotDelivered as error:
-            _LOG.warning("the dead man's URL was not reached: %s", error)
+            _LOG.warning("the dead man's switch was not reached: %s", error)
             self._pinged = now - PING_SECONDS / 2  # sooner again, but not at each look
         else:
             self._pinged = now

@@ -1,9 +1,9 @@
-"""The ways in which a message reaches people: what each promises, its words, and those over HTTP.
+"""Channels, by which a message reaches people: what all of them have in common, and those over HTTP.
 
-These are Slack and a webhook for everything else; e-mail is `mail.py`. A channel sends one message, or says
-in one line why it could not. What a URL of a channel has beside its host may be a secret, and so is a token:
-neither is in a message, error or log. An attempt has a deadline, whatever the other side or the resolver of
-its name does, and of an answer over HTTP the status alone is read.
+Over HTTP there are Slack and a webhook for everything else; e-mail is `mail.py`. A channel sends one message,
+or says in one line why it could not. What a URL of a channel has beside its host may be a secret, and so is a
+token: neither is in a message, error or log. An attempt has a deadline, whatever the other side or the
+resolver of its name does, and of an answer over HTTP the status alone is read.
 
 When something is sent, and how often, is `delivery.py`; which channels there are, `configuration.py`.
 """
@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from episodes_assets import failures
 from episodes_assets.alerts.lifecycle import ChannelName, Event
 from episodes_assets.errors import AlertNotDelivered
 from episodes_assets.outbox.records import Message
@@ -190,7 +191,7 @@ class _EventLoop(asyncio.SelectorEventLoop):
 
 def in_one_line(text: str) -> str:
     """A reason without line ends, and not longer than a line."""
-    return " ".join(text.split())[:_LONGEST_REASON]
+    return failures.shorten(" ".join(text.split()), _LONGEST_REASON)
 
 
 def _post(
@@ -200,7 +201,7 @@ def _post(
 
 
 def ping(url: str, timeout: float) -> None:
-    """Ask a dead man's URL, so that whoever is behind it knows that this system is watched.
+    """Ping a dead man's switch, which alerts when pings stop: this system is watched.
 
     Raises:
         AlertNotDelivered: If it does not answer with success.

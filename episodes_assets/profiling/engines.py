@@ -290,7 +290,7 @@ class Sampler:
             for each in names:
                 if each not in known:
                     known[each] = stacks.frame(*each, roots)
-            seen[stacks.shortened([known[each] for each in names])] += count
+            seen[stacks.within_most_frames([known[each] for each in names])] += count
         return stacks.Profile(self._sampling.rate, seen)
 
 

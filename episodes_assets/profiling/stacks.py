@@ -273,7 +273,7 @@ def parse_folded(lines: Iterable[str], rate: int, roots: Sequence[str] = ()) -> 
         names = text.split(";")
         frames = [_parse_frame(name, roots) for name in names if not name.startswith("thread (")]
         if frames:
-            stacks[shortened(frames)] += int(count)
+            stacks[within_most_frames(frames)] += int(count)
     return Profile(rate, stacks)
 
 
@@ -300,7 +300,7 @@ def _clean(name: str) -> str:
     return _UNSAFE.sub("_", name[:_LONGEST_NAME]).strip() or "_"
 
 
-def shortened(frames: Sequence[Frame]) -> Stack:
+def within_most_frames(frames: Sequence[Frame]) -> Stack:
     """A stack, of which the outermost frames are left out if there are too many, as in a deep recursion."""
     return tuple(frames) if len(frames) <= MOST_FRAMES else (CUT, *frames[1 - MOST_FRAMES :])
 

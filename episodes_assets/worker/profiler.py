@@ -1,9 +1,8 @@
-"""Profiles of a worker's computations, as the worker's own queue asks for them.
+"""Takes profiles that the queue database requests: of the next micro-batches, or of what runs now.
 
-The compute process is profiled, and never the worker itself, whose event loop would only wait. Asked for are
-either its next micro-batches or, while something hangs, whatever it does now. No failure of a profile touches
-a job: what goes wrong is stored in its place, or else logged. The statements are `ledger/profiles.py`, the
-engines `profiling/engines.py`.
+The second is for a micro-batch that hangs. The compute process is profiled, and never the worker itself,
+whose event loop would only wait. No failure of a profile touches a job: what goes wrong is stored in its
+place, or else logged. The statements are `ledger/profiles.py`, the engines `profiling/engines.py`.
 """
 
 import asyncio
@@ -14,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from episodes_assets.errors import EpisodesError
-from episodes_assets.failures import name_defect
+from episodes_assets.failures import name_defect, shorten
 from episodes_assets.ledger import profiles
 from episodes_assets.ledger.claims import GuardedLedger
 from episodes_assets.ledger.profiles import Claim, Kind, Seen
@@ -134,5 +133,4 @@ async def _end(recording: Recording | Exception, *, is_all: bool = False) -> See
 
 
 def _describe(error: Exception) -> str:
-    text = str(error) if isinstance(error, EpisodesError) else name_defect(error)
-    return text[:_LONGEST_PROBLEM]
+    return shorten(str(error) if isinstance(error, EpisodesError) else name_defect(error), _LONGEST_PROBLEM)

@@ -28,7 +28,7 @@ def test_what_is_open_and_who_has_looked(system: System) -> None:
     shown, _ = output("alerts")
     assert shown == "No alert is open. Looked last: nobody ever has.\n"
     alert = Alert(
-        Kind.CHECK_FAILED, "a.c", Severity.WARNING, "the check c failed", "first\nsecond", "mend it"
+        Kind.CHECK_FAILED, "a.c", Severity.WARNING, "the check c failed", "first\nsecond", "repair it"
     )
     with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
         now = records.read_clock(queue)
@@ -46,7 +46,7 @@ def test_what_is_open_and_who_has_looked(system: System) -> None:
                 assert f"{now.astimezone(dt.UTC):%Y-%m-%d %H:%M}" in shown
                 for said in (
                     "the check c failed",
-                    "mend it",
+                    "repair it",
                     "check_failed:a.c:",
                     "  second",
                     "alert_people",
@@ -64,7 +64,7 @@ def test_each_channel_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EPISODES_DEAD_MAN_URL", f"http://{HOST}:{port}/{SECRET}")
     with web_server(port, webhook), web_server(slack_port, slack):
         shown, _ = output("alerts", "test")
-        assert shown.splitlines() == ["sent: webhook", "asked: the dead man's URL"]
+        assert shown.splitlines() == ["sent: webhook", "pinged: the dead man's switch"]
         assert (webhook.messages[0]["kind"], webhook.pings) == ("test", 1)
         monkeypatch.setenv("EPISODES_ALERT_SLACK_URL", f"http://{HOST}:{slack_port}/{SECRET}")
         result = CliRunner().invoke(app, ["alerts", "test"])

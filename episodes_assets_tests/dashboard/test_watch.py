@@ -1,4 +1,4 @@
-"""The web server tells of a silent daemon by itself, and asks the dead man's URL while all is watched."""
+"""The web server tells of a silent daemon by itself, and pings the dead man's switch while all is watched."""
 
 import datetime as dt
 import time
