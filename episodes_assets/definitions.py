@@ -1,4 +1,4 @@
-"""The code location: the sum of what the modules of `defs/` list."""
+"""The code location: `build_defs()` puts together what the modules of `defs/` list."""
 
 from collections.abc import Mapping
 from typing import Any

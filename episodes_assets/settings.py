@@ -365,8 +365,8 @@ class Settings(BaseSettings):
     )
     dead_man_url: SecretStr | None = _alerts(
         None,
-        "The ping URL (`http` or `https`, GET) of an external monitor that alerts when pings stop (dead man's "
-        "switch); it is pinged once a minute while all is watched.",
+        "The ping URL (`http` or `https`, GET) of an external monitor that alerts when pings stop (dead "
+        "man's switch); it is pinged once a minute while all is watched.",
         "web server",
     )
 

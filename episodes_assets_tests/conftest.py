@@ -1,4 +1,4 @@
-"""Fixtures: an embedded server for the session, databases of its own for each test."""
+"""Fixtures: an embedded server for the session, databases of its own for each test, connections to them."""
 
 import gc
 import itertools
@@ -18,8 +18,10 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from episodes_assets.cli.context import prepare_dagster_home
+from episodes_assets.lake.drops import Drops
 from episodes_assets.postgres import embedded, postmaster
 from episodes_assets.postgres.cluster import find_cluster
+from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns, resolve_dsns
 from episodes_assets.postgres.provision.init import provision
@@ -108,6 +110,26 @@ def system(server_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """Four fresh databases, a home, and the environment that names them."""
     with fresh_system(server_home, tmp_path / "home", monkeypatch) as made:
         yield made
+
+
+@pytest.fixture
+def queue(system: System) -> Iterator[Connection]:
+    """The system's queue, as the orchestrator."""
+    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def results(system: System) -> Iterator[Connection]:
+    """The system's results, as the publisher."""
+    with connect(system.dsn(Purpose.RESULTS), autocommit=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def drops(tmp_path: Path) -> Drops:
+    """The drops of a lake in which there is nothing yet."""
+    return Drops(str(tmp_path / "lake"))
 
 
 @contextmanager

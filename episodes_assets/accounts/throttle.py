@@ -80,7 +80,7 @@ KNOWN_FOR_DAYS = 30
 _NEVER = Attempts(0, 0.0)
 
 
-def try_again_after(connection: Connection, name: str, address: str) -> float:
+def begin_attempt(connection: Connection, name: str, address: str) -> float:
     """Count an attempt as failed, or say how many seconds to wait; 0 if the password may be checked now.
 
     After 0 the attempt must end with `record_success` or `record_failure`.

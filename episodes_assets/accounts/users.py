@@ -275,7 +275,7 @@ def known_name(connection: Connection, name: str) -> str | None:
 def log_in(connection: Connection, name: str, password: str) -> Identity | None:
     """Check a name and a password; None if they are wrong or the user is disabled.
 
-    Each case takes the same time. `throttle.try_again_after` must be called before.
+    Each case takes the same time. `throttle.begin_attempt` must be called before.
     """
     name = identity.fold(name)
     found = connection.execute(

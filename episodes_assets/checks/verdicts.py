@@ -157,7 +157,7 @@ def count_is_usual(
         for day, band in checked.items()
         if not band.holds(counts[day])
     ]
-    facts: dict[str, Number] = {what: counts[days[-1]], "days judged": len(checked)}
+    facts: dict[str, Number] = {what: counts[days[-1]], "days compared": len(checked)}
     last = bands[days[-1]]
     if last is None:
         facts["history"] = NOT_ENOUGH

@@ -1,9 +1,11 @@
-"""Child processes of a command: started, watched, started again with backoff, gone when it ends.
+"""Child processes of a command: started, restarted with backoff, stopped with the command.
 
 A child is started again with the same arguments and environment, so on the same socket and port. It takes no
 modules from the current folder, and it does not outlive the command, even one that SIGKILL ends: workers
 watch their parent, the kernel ends other programs (`die_with_parent`). The programs are those installed
-beside this Python. What is started is each command's to say.
+beside this Python. Which processes a command starts is said in its own module. Here are also the command
+line, the environment and the log of a worker, workers that last as long as a block, and programs that are run
+to their end.
 """
 
 import contextlib

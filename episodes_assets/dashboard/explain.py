@@ -7,6 +7,7 @@ the answer is found and worded in `explanation/`, as for `episodes explain`.
 
 import datetime as dt
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -21,7 +22,6 @@ from episodes_assets.postgres.connect import connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.results.episode import read_episode
 
-SEE_OTHER = 303
 _STATUS = {BadDay: 400, BadQuestion: 400, BadSetting: 503}
 
 
@@ -96,7 +96,9 @@ class _ExplainPages:
         typed = {name: request.query_params.get(name, "").strip() for name in ("day", "epid")}
         if not all(typed.values()):
             return page(request, "explain.html", typed=typed, found=[], problem=None)
-        return RedirectResponse(f"/explain/{parse_date(typed['day'])}/{parse_epid(typed['epid'])}", SEE_OTHER)
+        return RedirectResponse(
+            f"/explain/{parse_date(typed['day'])}/{parse_epid(typed['epid'])}", HTTPStatus.SEE_OTHER
+        )
 
     async def show(self, request: Request) -> Response:
         typed = request.path_params

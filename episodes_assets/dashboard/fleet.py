@@ -8,6 +8,7 @@ import datetime as dt
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlencode
 
@@ -171,7 +172,6 @@ def _require_progress(queue: Connection, day: dt.date) -> ledger_progress.Progre
 
 _LOG = logging.getLogger(__name__)
 LIVE = "/fleet/live"
-SEE_OTHER = 303
 LONGEST_REASON = 500
 _STATUS = {
     errors.BadDay: 404,
@@ -303,7 +303,9 @@ def _number(text: str, limit: int) -> int:
 
 def _back(done: str, day: dt.date, jobs: int) -> Response:
     """Redirect to the page, so that a reload repeats nothing (post/redirect/get)."""
-    return RedirectResponse("/fleet?" + urlencode({"done": done, "day": day, "jobs": jobs}), SEE_OTHER)
+    return RedirectResponse(
+        "/fleet?" + urlencode({"done": done, "day": day, "jobs": jobs}), HTTPStatus.SEE_OTHER
+    )
 
 
 def _notice(request: Request) -> str:

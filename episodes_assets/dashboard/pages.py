@@ -1,6 +1,6 @@
 """Our own pages: templates, what all of them are given, times and numbers as they show them, small plots.
 
-What a page shows is its own module's.
+What a page shows is decided in the module of that page.
 """
 
 import datetime as dt

@@ -7,6 +7,7 @@ profile shows is found by `profiling/`; names in it come from whatever code was 
 
 import json
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -29,7 +30,6 @@ BOXES_SHOWN = 3_000
 BATCHES = 3
 ATTACHED = Sampling(seconds=30)
 OF_A_BATCH = Sampling(seconds=60)
-_SEE_OTHER = 303
 _STATUS = {ProfileMissing: 404, ProfilerUnavailable: 409}
 _BIGINT = 2**63
 
@@ -103,14 +103,14 @@ class _ProfilePages:
         await self._change(
             lambda queue: profiles.request_batches(queue, BATCHES, OF_A_BATCH, requested_by=by)
         )
-        return RedirectResponse("/profiles", _SEE_OTHER)
+        return RedirectResponse("/profiles", HTTPStatus.SEE_OTHER)
 
     async def ask_for_worker(self, request: Request) -> Response:
         worker, by = request.path_params["worker"], request.user.recorded_name
         number = await self._change(
             lambda queue: profiles.request_worker(queue, worker, ATTACHED, requested_by=by)
         )
-        return RedirectResponse(f"/profiles/{number}", _SEE_OTHER)
+        return RedirectResponse(f"/profiles/{number}", HTTPStatus.SEE_OTHER)
 
     def _read(self, number: int) -> tuple[ProfileRow, Profile | None]:
         with connect_to_read(self._queue_dsn, Database.QUEUE) as queue:

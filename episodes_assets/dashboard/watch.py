@@ -4,7 +4,8 @@ The sensor `alert_people`, which looks for all other alerts, is evaluated by the
 it. So the web server looks every few seconds whether the daemon sends heartbeats and evaluates sensors, and
 whether that sensor has looked lately. Nobody here watches the web server: while all is watched, it pings a
 dead man's switch once a minute, an external monitor that alerts when pings stop. Of several web servers one
-watches, until it ends: what another one cannot tell, or tells otherwise, ends no alert. Delivery is `outbox/`.
+watches, until it ends: what another one cannot tell, or tells otherwise, ends no alert. Delivery is in
+`outbox/`.
 """
 
 import datetime as dt

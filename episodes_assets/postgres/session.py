@@ -18,8 +18,8 @@ index of which only the first column fits. In the databases that are ours:
 - A table is read by an index, so a day is read without the days beside it. A statement names the wanted
   rows on both sides of a join, and one index alone fits what it names. A condition that would let a partial
   index fit as well stands outside, with the rest in a subquery that is `MATERIALIZED` or has `OFFSET 0`.
-- So does `max`, or an order with a limit, where another index begins with that column: a walk of that index
-  would pass all other days.
+- `max`, or an order with a limit, also stands outside, where another index begins with that column: a walk of
+  that index would pass all other days.
 - Each execution is planned anew: a generic plan could be kept from when a table was empty.
 
 The tests in `query_plans/` execute every statement on growing tables under statistics of all kinds. Tables

@@ -3,7 +3,7 @@
 What is found damaged is decided where it is stored: `state`, `publish`, and `provenance` for the database
 `queue`. Its repair is put on record here, which consumers may read. The publisher can only add to it. A
 damaged plan is a row of another database than this, so its repair is recorded just before; a step that fails
-in between and is retried records the same one again, so a run has each but once.
+in between and is retried records the same one again, which changes nothing: a run has one record of each.
 """
 
 import datetime as dt

@@ -20,7 +20,7 @@ def test_no_table_holds_a_secret(accounts: AccountsDatabase, connection: Connect
     session = sessions.start_session(connection, identity, Lifetimes(day, day))
     token = sessions.create_token(connection, "ci", Role.VIEWER, None)
     # A password typed where the name belongs.
-    throttle.try_again_after(connection, GOOD, "10.0.0.1")
+    throttle.begin_attempt(connection, GOOD, "10.0.0.1")
     throttle.record_failure(connection, GOOD, "10.0.0.1")
     audit.record(connection, who="ada", method=None, what="x", detail={}, address="", outcome="x")
     signing_key(connection)

@@ -28,7 +28,7 @@ def fail(connection: Connection, name: str, address: str, times: int = 1) -> int
     """Guess wrongly so often; how many guesses were let through."""
     passed = 0
     for _ in range(times):
-        if throttle.try_again_after(connection, name, address) == 0:
+        if throttle.begin_attempt(connection, name, address) == 0:
             throttle.record_failure(connection, name, address)
             passed += 1
     return passed
@@ -37,11 +37,11 @@ def fail(connection: Connection, name: str, address: str, times: int = 1) -> int
 def wait_for(connection: Connection, name: str, address: str) -> float:
     """The wait, without an attempt that counts."""
     with connection.transaction(force_rollback=True):
-        return throttle.try_again_after(connection, name, address)
+        return throttle.begin_attempt(connection, name, address)
 
 
 def succeed(connection: Connection, name: str, address: str) -> None:
-    assert throttle.try_again_after(connection, name, address) == 0
+    assert throttle.begin_attempt(connection, name, address) == 0
     throttle.record_success(connection, name, address)
 
 
@@ -52,7 +52,7 @@ def test_many_guesses_at_once_get_no_further_than_one_after_the_other(accounts: 
         with accounts.connect() as connection:
             together.wait()
             # Another address each time, and the name spelt otherwise.
-            return throttle.try_again_after(connection, " Ada"[number % 2 :], f"10.0.0.{number}")
+            return throttle.begin_attempt(connection, " Ada"[number % 2 :], f"10.0.0.{number}")
 
     with ThreadPoolExecutor(16) as pool:
         waits = list(pool.map(guess, range(16)))
@@ -67,7 +67,7 @@ def test_many_names_from_an_address_at_once(accounts: AccountsDatabase) -> None:
         with accounts.connect() as connection:
             together.wait()
             names = (f"name{number}_{n}" for n in range(4))
-            return sum(throttle.try_again_after(connection, name, "10.0.0.1") == 0 for name in names)
+            return sum(throttle.begin_attempt(connection, name, "10.0.0.1") == 0 for name in names)
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(guess, range(8))) == FREE_OF_AN_ADDRESS
@@ -100,7 +100,7 @@ def test_the_wait_begins_when_the_guess_is_known_to_be_wrong(
     accounts: AccountsDatabase, connection: Connection
 ) -> None:
     fail(connection, "ada", "10.0.0.1", FREE - 1)
-    assert throttle.try_again_after(connection, "ada", "10.0.0.1") == 0
+    assert throttle.begin_attempt(connection, "ada", "10.0.0.1") == 0
     accounts.age("login_attempts", 60)  # so long it took
     throttle.record_failure(connection, "ada", "10.0.0.1")
     assert wait_for(connection, "ada", "10.0.0.1") > 0
@@ -108,8 +108,8 @@ def test_the_wait_begins_when_the_guess_is_known_to_be_wrong(
 
 def test_an_attempt_that_is_never_finished_counts(connection: Connection) -> None:
     for _ in range(FREE):
-        assert throttle.try_again_after(connection, "ada", "10.0.0.1") == 0
-    assert throttle.try_again_after(connection, "ada", "10.0.0.1") > 0
+        assert throttle.begin_attempt(connection, "ada", "10.0.0.1") == 0
+    assert throttle.begin_attempt(connection, "ada", "10.0.0.1") > 0
 
 
 def test_a_success_forgets_the_names_failures_but_not_the_addresss(connection: Connection) -> None:

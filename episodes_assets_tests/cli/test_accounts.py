@@ -160,9 +160,9 @@ def test_users_are_changed(connection: Connection) -> None:
     assert sessions.find_session(connection, session, DAY) is None
     assert "disabled" in output("users", "list")[0]
     for _ in range(throttle.OF_A_NAME.free):
-        throttle.try_again_after(connection, "eve", "10.0.0.1")
+        throttle.begin_attempt(connection, "eve", "10.0.0.1")
     output("users", "enable", "eve")
-    assert throttle.try_again_after(connection, "eve", "10.0.0.1") == 0
+    assert throttle.begin_attempt(connection, "eve", "10.0.0.1") == 0
     session = sessions.start_session(connection, eve, DAY)
     assert "1 sessions of eve have ended" in output("users", "logout", "eve")[1]
     assert sessions.find_session(connection, session, DAY) is None

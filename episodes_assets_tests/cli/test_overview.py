@@ -157,13 +157,13 @@ def test_a_log_for_machines_has_an_object_on_each_line() -> None:
 
 def test_open_alerts_and_databases_that_are_away_need_attention(system: System) -> None:
     assert read_attention(system.dsns) == {}
-    held, away = (Alert(kind, "", Severity.ERROR, f"{kind} is so", "", "mend it")
+    held, away = (Alert(kind, "", Severity.ERROR, f"{kind} is so", "", "repair it")
                   for kind in (Kind.JOBS_HELD, Kind.RESULTS_AWAY))  # fmt: skip
     with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
         assessment = Assessment({each.key: each for each in (held, away)}, set(Kind))
         records.evaluate(queue, assessment, [], dt.datetime.now(dt.UTC), dt.timedelta(days=1), "a test")
     # The other one is not open yet: it may be over in a moment.
-    assert read_attention(system.dsns) == {"jobs_held": "jobs_held is so: mend it"}
+    assert read_attention(system.dsns) == {"jobs_held": "jobs_held is so: repair it"}
     nowhere = "postgresql://nobody@127.0.0.1:1/nowhere"
     no_results = Dsns({**system.dsns.by_purpose, Purpose.RESULTS: nowhere}, is_embedded=False)
     found = read_attention(no_results)

@@ -1,6 +1,5 @@
 """The Fleet page on a real queue: what it shows to whom, and what its buttons do."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,8 +16,7 @@ from episodes_assets.ledger import plans, progress
 from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.ledger.held import TRACEBACK_CHARACTERS, waive_held_jobs
 from episodes_assets.outbox import records
-from episodes_assets.postgres.connect import Connection, connect
-from episodes_assets.postgres.databases import Purpose
+from episodes_assets.postgres.connect import Connection
 from episodes_assets_tests.dashboard.html import Element, read
 from episodes_assets_tests.support.fleet_page import client, get
 from episodes_assets_tests.support.plans import NO_DIGEST, jobs_of, record
@@ -31,12 +29,6 @@ pytestmark = pytest.mark.process
 RAISES = 90
 POISONED = pd.Timestamp("2018-02-13")
 EVIL = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>"
-
-
-@pytest.fixture
-def queue(system: System) -> Iterator[Connection]:
-    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as opened:
-        yield opened
 
 
 def press(browser: TestClient, path: str, **form: str) -> Element:
@@ -59,7 +51,7 @@ def counts(page: Element) -> dict[str, str]:
 def test_an_empty_queue_teaches_and_open_alerts_say_what_to_do(system: System, queue: Connection) -> None:
     page = get(client(system), "/fleet")
     assert "Alerts" not in page.text
-    alert = Alert(Kind.RUNS_FAILED, "DiskFull", Severity.ERROR, f"a run failed: {EVIL}", EVIL, "mend it")
+    alert = Alert(Kind.RUNS_FAILED, "DiskFull", Severity.ERROR, f"a run failed: {EVIL}", EVIL, "repair it")
     for channels in ([ChannelName.SLACK], []):
         records.evaluate(
             queue,
@@ -71,7 +63,7 @@ def test_an_empty_queue_teaches_and_open_alerts_say_what_to_do(system: System, q
         )
     page = get(client(system), "/fleet/live")
     assert f"a run failed: {EVIL}" in page.text
-    assert "What to do: mend it." in page.text
+    assert "What to do: repair it." in page.text
     assert "1 message about it not delivered yet" in page.text
     queue.execute("DELETE FROM alerts.alerts")
     page = get(client(system), "/fleet")

@@ -3,7 +3,6 @@
 import os
 import pwd
 import socket
-from collections.abc import Iterator
 
 import dagster as dg
 import pytest
@@ -23,12 +22,6 @@ from episodes_assets.results import publications
 from episodes_assets_tests.support.plans import record
 from episodes_assets_tests.support.runs import execute, run, tick
 from episodes_assets_tests.support.system import System, day, failure
-
-
-@pytest.fixture
-def queue(system: System) -> Iterator[Connection]:
-    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as opened:
-        yield opened
 
 
 @pytest.mark.long

@@ -19,7 +19,7 @@ REASONS = {
         "dagster_postgres.utils": "what its storage raises when the database is away",
     },
     "dashboard/auth/graphql.py": {
-        "dagster_graphql.schema": "requests are judged by the schema that executes them",
+        "dagster_graphql.schema": "requests are checked by the schema that executes them",
         "dagster_shared.yaml_utils": "a run's configuration is read as Dagster reads it",
     },
     "dashboard/dagster_ui.py": {

@@ -1,7 +1,7 @@
 """Steps are profiled where their run asks for it and where they are slow, and none fails for a profile."""
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -15,8 +15,7 @@ from episodes_assets.errors import ProfilerUnavailable
 from episodes_assets.ledger import profiles
 from episodes_assets.ledger.profiles import ProfileRow, State
 from episodes_assets.planning.jobs import newly_tracked_of_day
-from episodes_assets.postgres.connect import Connection, connect
-from episodes_assets.postgres.databases import Purpose
+from episodes_assets.postgres.connect import Connection
 from episodes_assets.profiling.engines import Engine
 from episodes_assets.profiling.stacks import Profile
 from episodes_assets_tests.cli.invoke import output
@@ -27,12 +26,6 @@ from episodes_assets_tests.support.system import System, day, failure
 pytestmark = pytest.mark.process
 
 TRACKING = ("input_episodes", "input_viewings", "tracked_episodes")
-
-
-@pytest.fixture
-def queue(system: System) -> Iterator[Connection]:
-    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as opened:
-        yield opened
 
 
 def run(

@@ -3,7 +3,7 @@
 import asyncio
 import datetime as dt
 import shutil
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,8 +17,7 @@ from episodes_assets.ledger import claims
 from episodes_assets.ledger.claims import Claim, JobFailure
 from episodes_assets.ledger.dispatch import ChunkMessage, fan_out_day
 from episodes_assets.ledger.held import cancel_day, retry_held_job, retry_held_jobs, waive_held_jobs
-from episodes_assets.postgres.connect import AsyncConnection, Connection, connect
-from episodes_assets.postgres.databases import Purpose
+from episodes_assets.postgres.connect import AsyncConnection, Connection
 from episodes_assets_tests.support.explained import PREMIERE, START, explained, records_of, said, watch
 from episodes_assets_tests.support.older_release import become_older
 from episodes_assets_tests.support.publishing import publish
@@ -174,12 +173,6 @@ def test_days_that_are_not_planned(worked: System) -> None:
     assert explained(worked, day(6), 1).hint == "run `episodes run 2018-03-06`"
     assert said(explained(worked, day(6), 1), "catalogue") == "the lake has no drop of 2018-03-06"
     assert "accepted: a title" in said(explained(worked, day(4), 1), "catalogue")
-
-
-@pytest.fixture
-def queue(system: System) -> Iterator[Connection]:
-    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as opened:
-        yield opened
 
 
 def claimed(system: System, plan_id: int, then: Callable[[AsyncConnection, Claim], Awaitable[Any]]) -> None:

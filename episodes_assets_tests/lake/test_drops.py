@@ -25,11 +25,6 @@ from episodes_assets_tests.support.lake_drops import DAY, read, take, write
 NEXT = dt.date(2018, 3, 2)
 
 
-@pytest.fixture
-def drops(tmp_path: Path) -> Drops:
-    return Drops(str(tmp_path / "lake"))
-
-
 def path_of(drops: Drops, table: LakeTable, of: Drop) -> Path:
     file = of.episodes if table.name == "episodes" else of.quarantine
     return Path(drops.lake_url, table.name, file.path)

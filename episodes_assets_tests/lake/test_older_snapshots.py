@@ -35,11 +35,6 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "snapshots"
 
 
-@pytest.fixture
-def drops(tmp_path: Path) -> Drops:
-    return Drops(str(tmp_path / "lake"))
-
-
 def bring_in(root: Path, drops: Drops) -> tuple[int, list[str]]:
     said: list[str] = []
     brought = OlderSnapshots(str(root)).bring_in(Drops(drops.lake_url), "development", said.append)

@@ -1,6 +1,5 @@
 """Cancelling a day: nothing more is written, everything is said, and a retry goes on where it was."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -14,18 +13,11 @@ from episodes_assets.ledger.claims import ClaimLost
 from episodes_assets.ledger.dispatch import ChunkMessage, fan_out_day
 from episodes_assets.ledger.held import cancel_day, retry_held_job, retry_held_jobs
 from episodes_assets.ledger.progress import backlog, read_progress
-from episodes_assets.postgres.connect import AsyncConnection, Connection, connect
-from episodes_assets.postgres.databases import Purpose
+from episodes_assets.postgres.connect import AsyncConnection, Connection
 from episodes_assets_tests.support.plans import record
 from episodes_assets_tests.support.runs import run
 from episodes_assets_tests.support.system import System, day, failure
 from episodes_assets_tests.support.workers import run_async, states
-
-
-@pytest.fixture
-def queue(system: System) -> Iterator[Connection]:
-    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as opened:
-        yield opened
 
 
 def cancel(queue: Connection, reason: str = "a wrong drop") -> int:

@@ -1,21 +1,12 @@
 """Reading held and waived jobs: which of them, in which order, and how much of them."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from episodes_assets.ledger import held, plans
 from episodes_assets.ledger.held import TRACEBACK_CHARACTERS, HeldJob, read_held, read_held_first
-from episodes_assets.postgres.connect import Connection, connect
-from episodes_assets.postgres.databases import Purpose
+from episodes_assets.postgres.connect import Connection
 from episodes_assets_tests.support.plans import NO_DIGEST, jobs_of
 from episodes_assets_tests.support.system import System, day
-
-
-@pytest.fixture
-def queue(system: System) -> Iterator[Connection]:
-    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as opened:
-        yield opened
 
 
 def epids(jobs: list[HeldJob]) -> list[int]:

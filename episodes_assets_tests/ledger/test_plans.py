@@ -1,6 +1,5 @@
 """Plans: the same one changes nothing, another supersedes; progress adds up."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
@@ -18,12 +17,6 @@ from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.support.plans import NO_DIGEST, jobs_of, record
 from episodes_assets_tests.support.system import System, day
-
-
-@pytest.fixture
-def queue(system: System) -> Iterator[Connection]:
-    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as opened:
-        yield opened
 
 
 def test_the_same_plan_keeps_what_was_done_of_it(system: System, queue: Connection) -> None:

@@ -1,7 +1,6 @@
 """Profiles in the queue: asked for within bounds, taken once under a claim, given up in time, pruned."""
 
 import datetime as dt
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -11,8 +10,7 @@ from episodes_assets.errors import ProfileMissing, ProfilerUnavailable
 from episodes_assets.ledger import profiles
 from episodes_assets.ledger.profiles import Kind, Seen, State
 from episodes_assets.ledger.workers import Activity, WorkerName, read_workers, send_heartbeat
-from episodes_assets.postgres.connect import AsyncConnection, Connection, connect
-from episodes_assets.postgres.databases import Purpose
+from episodes_assets.postgres.connect import AsyncConnection, Connection
 from episodes_assets.profiling.engines import Sampling
 from episodes_assets.profiling.stacks import Frame, Profile
 from episodes_assets_tests.support.system import System, day
@@ -20,12 +18,6 @@ from episodes_assets_tests.support.workers import run_async
 
 PROFILE = Profile(100, {(Frame("main", "a.py", 1), Frame("<script>", "b.py", 2)): 250})
 SEEN = Seen("py-spy", PROFILE.pack(), PROFILE.samples)
-
-
-@pytest.fixture
-def queue(system: System) -> Iterator[Connection]:
-    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as opened:
-        yield opened
 
 
 def ask(queue: Connection, batches: int = 1, **more: Any) -> list[int]:

@@ -67,7 +67,7 @@ class Ports:
 
 
 def assessment(*kinds: Kind) -> Assessment:
-    alerts = [Alert(kind, "", Severity.ERROR, f"<{kind}> & so", "more\nlines", "mend it") for kind in kinds]
+    alerts = [Alert(kind, "", Severity.ERROR, f"<{kind}> & so", "more\nlines", "repair it") for kind in kinds]
     return Assessment({alert.key: alert for alert in alerts}, KNOWN)
 
 
@@ -126,7 +126,7 @@ def test_servers_that_are_down_for_a_while_get_each_message_once(
     assert len({mail["Message-ID"] for mail in mailbox.mails}) == 4
     assert len({mail["References"] for mail in mailbox.mails}) == 2
     assert mailbox.mails[0]["To"] == "ada@example.com, bob@example.com"
-    assert "What to do: mend it." in mailbox.mails[0].get_content()
+    assert "What to do: repair it." in mailbox.mails[0].get_content()
     assert "https://episodes.example.com/fleet" in mailbox.mails[0].get_content()
     assert [(each["key"], each["event"]) for each in webhook.messages] == [
         ("jobs_held", "opened"),

@@ -23,7 +23,7 @@ WEB_SERVER_S = (Kind.DAEMON_SILENT,)
 
 
 def alert(kind: Kind) -> Alert:
-    return Alert(kind, "", Severity.ERROR, f"{kind} is so", "", "mend it")
+    return Alert(kind, "", Severity.ERROR, f"{kind} is so", "", "repair it")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A second server, which is reached as production's is: by TCP, with passwords."""
+"""The session's embedded server by its settings, and a second one, reached by TCP with passwords."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,8 +7,21 @@ import pytest
 
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.postgres.dsn import Dsns, resolve_dsns
-from episodes_assets.settings import load_settings
+from episodes_assets.settings import Settings, load_settings
 from episodes_assets_tests.support.own_server import OwnServer, own_server
+from episodes_assets_tests.support.system import System
+
+
+@pytest.fixture
+def embedded_settings(server_home: Path) -> Settings:
+    """Settings of the home of the session's server, without DSNs."""
+    return load_settings(home=server_home, **{f"{p}_dsn": None for p in Purpose})
+
+
+@pytest.fixture
+def embedded_dsns(system: System) -> Dsns:
+    """The system's DSNs, as if they were those of a home."""
+    return Dsns(system.dsns.by_purpose, is_embedded=True)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.postgres.provision.init import provision
 from episodes_assets.postgres.provision.schema import downgrade
-from episodes_assets.settings import Settings, load_settings
+from episodes_assets.settings import Settings
 from episodes_assets_tests.support.system import System
 
 pytestmark = pytest.mark.process
@@ -52,16 +52,6 @@ def dashboard_works(system: System) -> bool:
     with connect_to_write(dsn, Database.DAGSTER, "development", autocommit=True) as connection:
         token = start_session(connection, ada, LIFETIMES)
         return find_session(connection, token, LIFETIMES) == ada
-
-
-@pytest.fixture
-def embedded_settings(server_home: Path, system: System) -> Settings:
-    return load_settings(home=server_home, **{f"{p}_dsn": None for p in Purpose})
-
-
-@pytest.fixture
-def embedded_dsns(system: System) -> Dsns:
-    return Dsns(system.dsns.by_purpose, is_embedded=True)
 
 
 def test_dagster_can_put_nothing_where_others_look(system: System) -> None:

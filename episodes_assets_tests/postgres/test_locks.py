@@ -208,11 +208,6 @@ def test_what_waits_a_while_and_gets_its_lock_goes_on(
 
 
 @pytest.fixture
-def embedded_settings(server_home: Path) -> Settings:
-    return load_settings(home=server_home, **{f"{p}_dsn": None for p in Purpose})
-
-
-@pytest.fixture
 def init(system: System, embedded_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Init:
     """`db init` of the system's databases, which waits some seconds for locks."""
     dsns = Dsns(system.dsns.by_purpose, is_embedded=True)

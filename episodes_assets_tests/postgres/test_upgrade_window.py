@@ -5,7 +5,6 @@ import datetime as dt
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import dagster as dg
 import psycopg
@@ -23,23 +22,13 @@ from episodes_assets.postgres.provision import init, schema
 from episodes_assets.postgres.provision import status as provision_status
 from episodes_assets.postgres.provision.finish import finish
 from episodes_assets.postgres.provision.schema import downgrade, migrations
-from episodes_assets.settings import Settings, load_settings
+from episodes_assets.settings import Settings
 from episodes_assets_tests.cli.invoke import output, refusal
 from episodes_assets_tests.support.system import System
 from episodes_assets_tests.support.workers import eventually
 
 WINDOW = "SELECT version_num, oldest_beside, finished FROM episodes_schema_version"
 WRITERS = [p for p in Purpose if p not in (Purpose.INPUT, Purpose.SCALER, Purpose.CONSUMER)]
-
-
-@pytest.fixture
-def embedded_settings(server_home: Path) -> Settings:
-    return load_settings(home=server_home, **{f"{p}_dsn": None for p in Purpose})
-
-
-@pytest.fixture
-def embedded_dsns(system: System) -> Dsns:
-    return Dsns(system.dsns.by_purpose, is_embedded=True)
 
 
 @pytest.mark.parametrize("database", list(Database))

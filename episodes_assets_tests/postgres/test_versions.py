@@ -31,7 +31,7 @@ from episodes_assets.postgres.provision import status as provision_status
 from episodes_assets.postgres.provision.schema import downgrade
 from episodes_assets.postgres.provision.status import DatabaseStatus, read_status
 from episodes_assets.postgres.provision.targets import find_targets
-from episodes_assets.settings import Settings, load_settings
+from episodes_assets.settings import Settings
 from episodes_assets_tests.cli.invoke import output, refusal
 from episodes_assets_tests.support.system import System
 
@@ -119,16 +119,6 @@ def test_assets_sensors_commands_and_dagster_refuse_a_newer_schema(
     shown, warned = output("db", "status")
     assert "queue_9999" in shown
     assert "Set up by a newer release: dagster, queue, results" in warned
-
-
-@pytest.fixture
-def embedded_settings(server_home: Path) -> Settings:
-    return load_settings(home=server_home, **{f"{p}_dsn": None for p in Purpose})
-
-
-@pytest.fixture
-def embedded_dsns(system: System) -> Dsns:
-    return Dsns(system.dsns.by_purpose, is_embedded=True)
 
 
 def status_of(system: System, database: Database) -> DatabaseStatus:

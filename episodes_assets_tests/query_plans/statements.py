@@ -500,7 +500,7 @@ def cases(jobs: int) -> list[Case]:
         Case("old sessions purged", "dagster", jobs, lambda to: sessions.purge_sessions(to.accounts)),
         Case("a token found", "dagster", 1, lambda to: sessions.find_token(to.accounts, "episodes_t")),
         Case("a token revoked", "dagster", 1, lambda to: sessions.revoke_token(to.accounts, "new1")),
-        Case("an attempt", "dagster", 3, lambda to: throttle.try_again_after(to.accounts, "a", "10.0.0.1")),
+        Case("an attempt", "dagster", 3, lambda to: throttle.begin_attempt(to.accounts, "a", "10.0.0.1")),
         Case("a failure", "dagster", 3, lambda to: throttle.record_failure(to.accounts, "a", "10.0.0.1")),
         Case("a success", "dagster", 4, lambda to: throttle.record_success(to.accounts, "a", "10.0.0.1")),
         Case("failures forgotten", "dagster", 3, lambda to: throttle.forget_failures(to.accounts, "a")),

@@ -1,7 +1,6 @@
 """Publishing: all of a day or nothing of it, once however often."""
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -20,18 +19,6 @@ from episodes_assets.results.provenance import Provenance, read_provenance
 from episodes_assets.results.repairs import RepairDecision, read_repairs
 from episodes_assets_tests.support.plans import record
 from episodes_assets_tests.support.system import System, day
-
-
-@pytest.fixture
-def queue(system: System) -> Iterator[Connection]:
-    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as opened:
-        yield opened
-
-
-@pytest.fixture
-def results(system: System) -> Iterator[Connection]:
-    with connect(system.dsn(Purpose.RESULTS), autocommit=True) as opened:
-        yield opened
 
 
 def test_a_day_with_an_open_job_is_not_published(

@@ -1,7 +1,7 @@
 """What published episodes are called: as the last published day says, whatever was published when."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from episodes_assets.errors import LakeDamaged
 from episodes_assets.lake.drops import Drops
 from episodes_assets.planning.drop import validate_drop
-from episodes_assets.postgres.connect import Connection, connect
+from episodes_assets.postgres.connect import Connection
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.postgres.provision.init import provision
@@ -22,17 +22,6 @@ from episodes_assets.settings import load_settings
 from episodes_assets_tests.support.drops import drop
 from episodes_assets_tests.support.published import put_day, reach
 from episodes_assets_tests.support.system import System, day
-
-
-@pytest.fixture
-def results(system: System) -> Iterator[Connection]:
-    with connect(system.dsn(Purpose.RESULTS), autocommit=True) as opened:
-        yield opened
-
-
-@pytest.fixture
-def drops(tmp_path: Path) -> Drops:
-    return Drops(str(tmp_path / "lake"))
 
 
 def take(drops: Drops, number: int, *parts: Sequence[dict[str, Any]]) -> None:

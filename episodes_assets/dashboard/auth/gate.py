@@ -383,7 +383,9 @@ class AuthGate:
                 detail={**audit.describe_address(request.connection), **request.brief()},
             )
         if request.is_socket:
-            await request.send({"type": "websocket.close", "code": 1008, "reason": refused.reason})
+            await request.send(
+                {"type": "websocket.close", "code": graphql_socket.POLICY_VIOLATION, "reason": refused.reason}
+            )
             return
         await answer(refused, request.connection)(request.scope, request.receive, request.send)
 

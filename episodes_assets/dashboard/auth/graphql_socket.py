@@ -1,6 +1,7 @@
-"""GraphQL over a WebSocket: each message is checked before Dagster gets it, and the login every half minute.
+"""GraphQL over a WebSocket: each message is checked before Dagster gets it.
 
-What a message asks for is read in `graphql`.
+Mutations are refused for every role, and so is run configuration that names an environment variable. The
+login is checked again at each operation and every 30 seconds. What a message asks for is read in `graphql`.
 """
 
 import logging

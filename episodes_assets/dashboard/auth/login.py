@@ -1,5 +1,8 @@
 """The login page, and beginning and ending a session, by whichever method somebody has authenticated.
 
+An attempt is counted before its password is compared (rate limit), few passwords are hashed at once, and each
+login begins a new session (session fixation).
+
 It also says why a login through an OpenID Connect provider failed. The protocol itself is `oidc`, passwords
 are checked by `accounts/users.py`, and where a login may lead is decided in `csrf` (open redirects).
 """
@@ -9,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from http import HTTPStatus
 
 from anyio import CapacityLimiter
 from starlette.datastructures import UploadFile
@@ -52,9 +56,6 @@ def sentence_of(refused: str | None) -> str | None:
     return _SENTENCES[OidcRefusal(refused)]
 
 
-SEE_OTHER = 303
-
-
 async def sign_in(request: Request, identity: Identity, next_page: str | None) -> Response:
     """Begin a session of an authenticated identity, and redirect to the page that was wanted.
 
@@ -78,7 +79,7 @@ async def sign_in(request: Request, identity: Identity, next_page: str | None) -
     await site.accounts.run(sessions.purge_sessions)
     site.metrics.logins.labels(identity.method.value, "accepted").inc()
     await site.record(request, "login", "accepted", who=identity)
-    response = RedirectResponse(csrf.safe_next(next_page), status_code=SEE_OTHER)
+    response = RedirectResponse(csrf.safe_next(next_page), status_code=HTTPStatus.SEE_OTHER)
     response.set_cookie(
         credentials.cookie_name(is_secure=configuration.is_secure),
         token,
@@ -100,7 +101,7 @@ async def sign_out(request: Request) -> Response:
         client = credentials.session_client(request, site.configuration)
         await site.accounts.run(sessions.end_session, token, client=client)
     await site.record(request, "logout", "done", who=request.user)
-    response = RedirectResponse("/login", status_code=SEE_OTHER)
+    response = RedirectResponse("/login", status_code=HTTPStatus.SEE_OTHER)
     response.delete_cookie(
         credentials.cookie_name(is_secure=is_secure),
         path="/",
@@ -164,7 +165,7 @@ class _Login:
         """Show the form; redirect who is logged in already."""
         wanted = csrf.safe_next(request.query_params.get("next"))
         if isinstance(request.user, Identity):
-            return RedirectResponse(wanted, status_code=SEE_OTHER)
+            return RedirectResponse(wanted, status_code=HTTPStatus.SEE_OTHER)
         problem = sentence_of(request.query_params.get("refused"))
         return self._form(request, wanted, problem=problem or "")
 
@@ -245,7 +246,7 @@ class _RecordedWaits:
 
 def _try(connection: Connection, name: str, password: str, address: str) -> Identity | float:
     """The identity that logs in; or the seconds to wait, 0 where name or password is wrong."""
-    wait = throttle.try_again_after(connection, name, address)
+    wait = throttle.begin_attempt(connection, name, address)
     if wait > 0:
         return wait
     identity = users.log_in(connection, name, password)

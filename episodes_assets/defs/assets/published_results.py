@@ -1,6 +1,7 @@
-"""`published_results`: the day as consumers see it; with its checks.
+"""`published_results`: the day as consumers see it; with its checks, restore point, titles and top ten.
 
-Its statements are `results/publish.py`.
+Publishing itself is `results/publish.py`, restore points `results/restore_points.py`, what the
+materialisation shows of the rows `results/rows.py`.
 """
 
 import contextlib

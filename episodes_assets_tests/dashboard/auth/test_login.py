@@ -190,7 +190,7 @@ def test_a_wait_is_on_record_once_however_often_somebody_tries(
     dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wait = iter([30.0, 29.9, 29.8, 90.0, 29.7])
-    monkeypatch.setattr(throttle, "try_again_after", lambda *_: next(wait))
+    monkeypatch.setattr(throttle, "begin_attempt", lambda *_: next(wait))
     served = dashboard.again()
     before, recorded = len(dashboard.events("login")), []
     for number in range(5):
