@@ -32,8 +32,7 @@ from episodes_assets.dashboard.pages import Endpoint, explaining_errors, page, p
 from episodes_assets.days import ONE_DAY, parse_date
 from episodes_assets.errors import BadDay, BadQuestion, BadSetting, EpisodesError, LimitReached, NotPublished
 from episodes_assets.explanation.explaining import parse_algorithm, parse_epid
-from episodes_assets.ledger.verify import one_snapshot
-from episodes_assets.postgres.connect import Connection, connect_to_read
+from episodes_assets.postgres.connect import Connection, connect_to_read, one_snapshot
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.results import rows
 from episodes_assets.results.publications import Neighbours, PublishedDay, find_day, find_neighbours

@@ -23,7 +23,7 @@ from episodes_assets.checks.ledger import LedgerDay, OutcomesDay
 from episodes_assets.checks.results import Rows
 from episodes_assets.ledger.plans import Plan, require_current
 from episodes_assets.planning.jobs import plan_checksum
-from episodes_assets.postgres.connect import Connection
+from episodes_assets.postgres.connect import Connection, one_snapshot
 
 _JOBS = """
     SELECT plan_id, epid, algorithm_id, window_start FROM ledger.jobs
@@ -200,15 +200,6 @@ PLAN_LINES = copy_lines(
 _BLOCK_BYTES = 1 << 18
 _LINES_AT_ONCE = 1 << 16
 _DAY = itemgetter(slice(10))  # YYYY-MM-DD
-
-
-@contextmanager
-def one_snapshot(queue: Connection) -> Iterator[None]:
-    """Run the block's reads in one read-only transaction of the isolation level repeatable read."""
-    with queue.transaction():
-        queue.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        queue.execute("SET LOCAL datestyle = 'ISO'")  # in which COPY writes dates
-        yield
 
 
 def read_lines(connection: Connection, statement: str, which: Sequence[object]) -> dict[dt.date, Rows]:

@@ -138,6 +138,18 @@ def connect_to_input(dsn: str) -> Iterator[Connection]:
         yield connection
 
 
+@contextmanager
+def one_snapshot(connection: Connection) -> Iterator[None]:
+    """Run the block's reads in one read-only transaction of the isolation level repeatable read.
+
+    They all see what others have committed when the first of them begins.
+    """
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        connection.execute("SET LOCAL datestyle = 'ISO'")  # in which COPY writes dates
+        yield
+
+
 def _open(dsn: str, *, lock_seconds: float, is_ours: bool) -> Connection:
     parts = _parse(dsn)
     try:

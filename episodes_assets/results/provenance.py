@@ -15,8 +15,8 @@ from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.ledger.held import read_left_out
 from episodes_assets.ledger.plans import Plan, find_plan
-from episodes_assets.ledger.verify import describe_damage, one_snapshot, stream_outcomes
-from episodes_assets.postgres.connect import Connection
+from episodes_assets.ledger.verify import describe_damage, stream_outcomes
+from episodes_assets.postgres.connect import Connection, one_snapshot
 from episodes_assets.results.publications import PublishedDay, find_last_publication
 from episodes_assets.results.state import repair_command
 

@@ -24,7 +24,7 @@ from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.ledger import held, plans, verify
 from episodes_assets.postgres import locks
-from episodes_assets.postgres.connect import Connection
+from episodes_assets.postgres.connect import Connection, one_snapshot
 from episodes_assets.results import publications
 from episodes_assets.results.provenance import Provenance
 from episodes_assets.results.repairs import RepairDecision, record_repair
@@ -126,7 +126,7 @@ def publish_day(
             would stop a publication only within its own run, so it is checked here.
         OutcomesChanged: If the plan has other outcomes than those that it was published with.
     """
-    with results.transaction(), verify.one_snapshot(queue):
+    with results.transaction(), one_snapshot(queue):
         # Serialises the publications of a day.
         locks.lock_row(results, locks.RESULTS, f"publish {day}")
         # Read under the lock: it may have been replaced while another process published (TOCTOU).

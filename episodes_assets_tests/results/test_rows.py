@@ -9,8 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from episodes_assets.ledger.verify import one_snapshot
-from episodes_assets.postgres.connect import Connection, connect_to_read
+from episodes_assets.postgres.connect import Connection, connect_to_read, one_snapshot
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.results import rows
 from episodes_assets.results.rows import EPID, Order, Position, Selection

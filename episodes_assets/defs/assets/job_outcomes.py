@@ -23,7 +23,7 @@ from episodes_assets.errors import FleetStalled, JobsHeld, PlanDamaged
 from episodes_assets.ledger import dispatch, held, plans, verify
 from episodes_assets.ledger import progress as ledger_progress
 from episodes_assets.ledger.held import read_held
-from episodes_assets.postgres.connect import Connection
+from episodes_assets.postgres.connect import Connection, one_snapshot
 from episodes_assets.settings import Settings
 
 
@@ -308,7 +308,7 @@ def _refuse_held(
     if not days:
         return
     plan_ids = [day.plan_id for day in progress if day.held]
-    with verify.one_snapshot(queue):
+    with one_snapshot(queue):
         held = read_held(queue, plan_ids, each=HELD_SHOWN, most=HELD_SHOWN, is_waived=False)
         counted = [day for day in ledger_progress.read_progress(queue, days) if day.held]
     for job in held:
