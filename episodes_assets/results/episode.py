@@ -26,7 +26,7 @@ from episodes_assets.explanation.records import (
 from episodes_assets.lake.episode import EpisodeInLake
 from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.ledger.episode import read_jobs, read_open_jobs, read_plans
-from episodes_assets.postgres.connect import Connection
+from episodes_assets.postgres.connect import Connection, one_snapshot
 from episodes_assets.results.publications import PublishedDay, find_day, read_history
 from episodes_assets.results.repairs import read_repairs
 
@@ -87,12 +87,11 @@ def read_episode(
 ) -> Records:
     """All that is on record of an episode on a day.
 
-    What is published is read before the plan it came from, and that before the lake: a run that goes on
-    meanwhile adds to the latter first.
+    What is published is of one moment, what the ledger has of another, and the tracked state of a third.
 
     Args:
-        queue: To `queue`.
-        results: To `results`, as a role that may read the tracked state.
+        queue: To `queue`, in no transaction.
+        results: To `results`, in no transaction, as a role that may read the tracked state.
         lake_url: The lake, on a host that may be reached.
         day: Any date.
         epid: Any id, whether an episode has it or not.
@@ -103,13 +102,27 @@ def read_episode(
         DatabaseUnreachable: If a database cannot be reached. What the lake does not tell is `Unknown`
         instead.
     """
-    published = read_published_rows(results, day, epid)
-    manifest = find_day(results, day)
-    publications = read_history(results, day)
-    plans = read_plans(queue, day)
-    plan = next((each for each in plans if each.superseded_at is None), None)
-    jobs = read_jobs(queue, plan.plan_id, epid) if plan else []
-    tracked = find_tracked(results, epid)
+    # A run writes the lake, then the tracked state, then the plan, and last what is published, each in a
+    # transaction of its own. They are read in the opposite order: what is found was made from something that
+    # is read after it, and that stays. What a run writes between two reads then looks as it was the moment
+    # before its last transaction, for instance computed and not published yet. Read in the run's order, a day
+    # that is planned anew and published meanwhile would seem to be published from a plan that nobody knows.
+    # One transaction for all of `results` would not do either: a plan could be newer than the tracked state
+    # that it is compared with, and seem to be made from other records.
+    with one_snapshot(results):
+        published = read_published_rows(results, day, epid)
+        manifest = find_day(results, day)
+        publications = read_history(results, day)
+        repairs = read_repairs(results, day)
+    with one_snapshot(queue):
+        plans = read_plans(queue, day)
+        plan = next((each for each in plans if each.superseded_at is None), None)
+        jobs = read_jobs(queue, plan.plan_id, epid) if plan else []
+        open_jobs = read_open_jobs(queue, day)
+    with one_snapshot(results):
+        tracked = find_tracked(results, epid)
+        state = read_state(results, day)
+    # Outside of all transactions: an object store may take its time.
     lake = EpisodeInLake(lake_url, epid)
     made_from = plan or manifest
     records = Records(
@@ -119,16 +132,15 @@ def read_episode(
         quarantine_limit=quarantine_limit,
         drops=lake.read_drops(day, made_from.snapshot_id if made_from else None),
         tracked=tracked,
-        state=read_state(results, day),
+        state=state,
         plans=plans,
         jobs=jobs,
-        open_jobs=read_open_jobs(queue, day),
+        open_jobs=open_jobs,
         manifest=_publication(manifest) if manifest else None,
         publications=[_publication(each) for each in publications],
         published=published,
         repairs=[
-            RepairRecord(each.what, each.reason, each.repaired_by, each.repaired_at)
-            for each in read_repairs(results, day)
+            RepairRecord(each.what, each.reason, each.repaired_by, each.repaired_at) for each in repairs
         ],
     )
     return replace(records, viewings=_read_viewings(records, lake, made_from)) if made_from else records
