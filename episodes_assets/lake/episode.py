@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -34,6 +34,13 @@ _FILES_AT_ONCE = 8
 _MORE_THAN_ANY = 2**63
 
 
+class _Taken(NamedTuple):
+    """A drop, and the version of the table `episodes` with which it became the day's."""
+
+    drop: Drop
+    version: int
+
+
 class EpisodeInLake:
     """One episode in the tables of a lake.
 
@@ -48,7 +55,7 @@ class EpisodeInLake:
         self._quarantine = LakeTable(lake_url, QUARANTINE)
         self._viewed = LakeTable(lake_url, VIEWED_EPISODES)
         self._viewings = LakeTable(lake_url, VIEWINGS)
-        self._drops: Mapping[str, Drop] = {}
+        self._used: Drop | None = None
 
     def read_drops(self, day: dt.date, snapshot_id: str | None) -> records.DayOfDrops:
         """The day's drops, and the episode's rows in one of them.
@@ -61,27 +68,42 @@ class EpisodeInLake:
         """
         try:
             newest = self._episodes.newest()
-            taken = [
-                (commit.number, drop)
-                for commit in (self._episodes.commits() if newest and day in newest.files else ())
-                for drop in drops_of(commit, day)
-            ]
+            current = newest.files.get(day) if newest else None
+            now, wanted = self._find_drops(current, snapshot_id) if current else (None, None)
         except EpisodesError as error:
             return records.DayOfDrops(records.Unknown(error.what))
-        current = newest.files.get(day) if newest else None
-        found = {drop.snapshot_id: _describe(drop, version) for version, drop in taken}
-        self._drops = {drop.snapshot_id: drop for _, drop in taken}
-        now = next((drop.snapshot_id for _, drop in taken if drop.episodes == current), None)
-        wanted = snapshot_id or now
         if wanted is None:
-            return records.DayOfDrops(None)
-        if wanted not in found:
-            return records.DayOfDrops(records.Unknown(f"the lake has no drop {wanted} of {day}"))
-        used = self._with_rows(found[wanted], self._drops[wanted])
+            gone = records.Unknown(f"the lake has no drop {snapshot_id} of {day}") if snapshot_id else None
+            return records.DayOfDrops(gone)
+        self._used = wanted.drop
+        used = self._with_rows(_describe(*wanted), wanted.drop)
         is_there = isinstance(used.accepted, records.Unknown) or used.accepted or used.refused
         return records.DayOfDrops(
-            used, found.get(now) if now else None, None if is_there else self._last_seen(newest, day)
+            used, _describe(*now) if now else None, None if is_there else self._last_seen(newest, day)
         )
+
+    def _find_drops(self, current: LakeFile, snapshot_id: str | None) -> tuple[_Taken | None, _Taken | None]:
+        """The drop that is the day's now, and the one that is asked for.
+
+        The log is read back to where both were committed; all of it for a drop that was never there.
+
+        Args:
+            current: The day's file as it is now.
+            snapshot_id: The drop that is asked for; None for the one that is the day's now.
+        """
+        now: _Taken | None = None
+        wanted: _Taken | None = None
+        for commit in self._episodes.latest_commits():
+            for drop in drops_of(commit, current.day):
+                taken = _Taken(drop, commit.number)
+                if now is None and drop.episodes == current:
+                    now = taken
+                is_wanted = taken is now if snapshot_id is None else drop.snapshot_id == snapshot_id
+                if wanted is None and is_wanted:
+                    wanted = taken
+            if now and wanted:
+                break
+        return now, wanted
 
     def _with_rows(self, record: records.DropRecord, drop: Drop) -> records.DropRecord:
         accepted: Sequence[records.CatalogueRow] | records.Unknown
@@ -137,8 +159,8 @@ class EpisodeInLake:
 
     def was_listed_as_viewed(self, snapshot_id: str | None) -> bool | records.Unknown:
         """Whether a release before the lake recorded it as viewed, with a drop that was read before."""
-        drop = self._drops.get(snapshot_id or "")
-        if drop is None or drop.viewed is None:
+        drop = self._used
+        if drop is None or drop.snapshot_id != snapshot_id or drop.viewed is None:
             return records.Unknown(
                 "it names no version of the lake's viewings, and there is no list of what was viewed"
             )

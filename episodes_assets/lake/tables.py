@@ -21,7 +21,8 @@ import datetime as dt
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -40,6 +41,7 @@ from episodes_assets.private_files import make_folder
 
 _MOST_COMMITS = 20
 _MOST_VERSIONS = 64
+_ENTRIES_READ, _ENTRIES_AT_ONCE = 32, 8
 STAMP = "episodes.environment"
 _KEPT_FOR_EVER = {
     "delta.enableExpiredLogCleanup": "false",
@@ -171,7 +173,9 @@ class LakeTable(TableFiles):
                 {day: LakeFile(day, path, count, size) for day, path, count, size in rows},
                 versions.covered_from_text(table.metadata().configuration.get(versions.COVERED)),
             )
-            if self._recorded_digest(number) not in (None, version.digest):
+            said = self._commit_info(number)
+            # One that changed no file records no digest.
+            if said is not None and (not said or said.get(versions.DIGEST, version.digest) != version.digest):
                 raise LakeDamaged(
                     f"{self.shown}: version {number} is not what its log's entry says that it is",
                     DAMAGED_HINT,
@@ -210,17 +214,41 @@ class LakeTable(TableFiles):
             found = table.history(limit) if table is not None and limit > 0 else []
         return [versions.read_commit(each) for each in sorted(found, key=lambda each: int(each["version"]))]
 
-    def _recorded_digest(self, number: int) -> str | None:
-        """The digest that the log's entry of a version records; None where it changed no file.
+    def latest_commits(self) -> Iterator[versions.Commit]:
+        """The commits of the table's history, the latest first.
+
+        Of the log no more is read than what is asked for, some entries at a time.
+
+        Raises:
+            LakeDamaged: If Delta's log cannot be read.
+            SystemFailure: If the lake cannot be reached.
+        """
+        with self._explaining_errors():
+            table = self._find()
+        upto = -1 if table is None else table.version()
+        while upto >= 0:
+            numbers = range(upto, max(upto - _ENTRIES_READ, -1), -1)
+            with self._explaining_errors(), ThreadPoolExecutor(_ENTRIES_AT_ONCE) as pool:
+                entries = list(pool.map(self._commit_info, numbers))
+            for number, said in zip(numbers, entries, strict=True):
+                if said:
+                    yield versions.read_commit({**said, "version": number})
+            upto = numbers[-1] - 1
+
+    def _commit_info(self, number: int) -> Mapping[str, Any] | None:
+        """What the log's entry of a commit says of it; None if there is no entry, or only in a checkpoint.
 
         Empty for an entry that was emptied, as by a crash of the machine: Delta reads it without an error.
         """
         entry = self._read_entry(number)
-        if entry is None:  # it is in a checkpoint
+        if entry is None:
             return None
-        actions = [json.loads(line) for line in entry.splitlines()]
-        said = [action["commitInfo"] for action in actions if "commitInfo" in action]
-        return said[0].get(versions.DIGEST) if said else ""
+        try:
+            actions = [json.loads(line) for line in entry.splitlines()]
+        except ValueError as error:
+            said = f"{self.shown}: its log's entry of version {number} cannot be read"
+            raise LakeDamaged(said, DAMAGED_HINT) from error
+        return next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
 
     def _require_sound(self, number: int, rows: Collection[tuple[Any, ...]]) -> None:
         """Refuse inconsistent entries of the log, which Delta does not check."""

@@ -1,8 +1,8 @@
 """What `results` has of one episode on one day; and all that is on record of it, put together.
 
 For whoever asks why a row of the results is what it is: `explanation/` concludes from these records. Each
-read is bounded by one day and one episode, however long the history is. It loads neither pandas nor pandera,
-and no statement here writes.
+statement is bounded by one day and one episode, however long the history is. It loads neither pandas nor
+pandera, and no statement here writes.
 """
 
 import datetime as dt

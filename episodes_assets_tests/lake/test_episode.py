@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from deltalake import DeltaTable
 
 from episodes_assets.explanation.records import DropRecord, Unknown
+from episodes_assets.lake import tables
 from episodes_assets.lake.day_file import ROW_GROUP_ROWS, LakeFile
 from episodes_assets.lake.drop_record import Drop
 from episodes_assets.lake.drops import Drops
@@ -102,6 +104,31 @@ def test_the_drop_that_is_asked_for_and_the_one_that_is_the_days_now(url: str) -
     unknown = EpisodeInLake(url, 1).read_drops(FIRST, "another").used
     assert unknown == Unknown(f"the lake has no drop another of {FIRST}")
     assert EpisodeInLake(url, 1).read_drops(FIRST + ONE_DAY, None).used is None
+
+
+def test_the_log_is_read_back_to_the_drop_and_no_further(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    drops = Drops(url)
+    days = [FIRST + number * ONE_DAY for number in range(6)]
+    made = [taken(drops, day, drop({"epid": 1})) for day in days]
+    entries: set[int] = set()
+    whole = LakeTable._read_entry
+
+    def counting(table: LakeTable, number: int) -> bytes | None:
+        entries.add(number)
+        return whole(table, number)
+
+    monkeypatch.setattr(LakeTable, "_read_entry", counting)
+    monkeypatch.setattr(tables, "_ENTRIES_READ", 2)
+    monkeypatch.delattr(DeltaTable, "history")  # it reads all of a log, or up to its end
+    for number, expected in ((5, {5, 6}), (4, {5, 6}), (1, {1, 2, 3, 4, 5, 6}), (2, {3, 4, 5, 6})):
+        entries.clear()
+        found = used(url, 1, days[number], made[number].snapshot_id)
+        assert (found.snapshot_id, found.version) == (made[number].snapshot_id, number + 1)
+        assert entries == expected
+        assert used(url, 1, days[number]) == found
+    entries.clear()
+    assert isinstance(EpisodeInLake(url, 1).read_drops(days[5], "another").used, Unknown)
+    assert entries == {0, 1, 2, 3, 4, 5, 6}
 
 
 def test_a_file_that_is_gone_or_changed_is_said_to_be(url: str) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from episodes_assets.errors import HostNotAllowed, HostUnreachable, LakeDamaged
+from episodes_assets.explanation.records import DropRecord
 from episodes_assets.lake.drops import Drops
+from episodes_assets.lake.episode import EpisodeInLake
 from episodes_assets.lake.older_snapshots import OlderSnapshots
 from episodes_assets.lake.opening import open_lake
 from episodes_assets.lake.viewings import Viewings
@@ -66,6 +68,11 @@ def test_drops_and_their_damage(url: str, server: str) -> None:
     assert (reader.find(FIRST), reader.versions(FIRST)) == (second, [first, second])
     assert [drop_rows(reader, each)["epid"].tolist() for each in (first, second)] == [[1], [1, 2]]
     assert reader.read_quarantine(second)["reasons"].tolist() == ["epid_negative"]
+    found = EpisodeInLake(url, -1).read_drops(FIRST, first.snapshot_id)
+    assert isinstance(found.used, DropRecord)
+    assert found.newest is not None
+    assert (found.used.version, found.newest.version) == (1, 2)
+    assert [each.rules for each in found.used.refused] == [("epid_negative",)]  # type: ignore[union-attr]
     path = f"{server}/lake/{url.removeprefix('s3://lake/')}/episodes/{first.episodes.path}"
     with urllib.request.urlopen(urllib.request.Request(path, method="DELETE"), timeout=5):
         pass
