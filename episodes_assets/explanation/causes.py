@@ -147,7 +147,7 @@ class Cause(Enum):
         ),
         answer=(
             "no record names the episode: it is neither in the day's drop nor in those of the "
-            f"{LOOKED_BACK_DAYS} days before, and was never tracked"
+            f"{LOOKED_BACK_DAYS} days before, and was never tracked{{more}}"
         ),
         hint="see that the id is the right one",
     )
@@ -155,14 +155,14 @@ class Cause(Enum):
         label="not in the day's drop",
         is_there=False,
         when="the day's drop lacks the episode, which an earlier drop had or which is tracked",
-        answer="the day's drop does not have the episode{seen}",
+        answer="the day's drop does not have the episode{seen}{more}",
         hint="ask whoever fills the catalogue; `episodes correct {day} --reason WHY` takes the drop again",
     )
     NOT_ASKED_FOR = _Told(
         label="the catalogue does not ask for it",
         is_there=False,
         when="the day's drop has the episode, for other algorithms only",
-        answer="the day's drop has the episode and does not ask for {algorithm}",
+        answer="the day's drop has the episode and does not ask for {algorithm}{more}",
     )
     QUARANTINED = _Told(
         label="refused by validation",

@@ -80,6 +80,7 @@ class Facts:
             else f"with {state.first}",
             "quarantined": f"{drop.quarantined:,} of {drop.rows:,}" if isinstance(drop, DropRecord) else "",
             "seen": _seen(records),
+            "more": f"; {_more_refused(drop)}" if isinstance(drop, DropRecord) and drop.more_refused else "",
             "rules": ", ".join(dict.fromkeys(rule for each in refused for rule in each.rules)),
             "window_start": str(due.window_start) if due else "",
             "error": (job.error or "") if job else "",
@@ -131,6 +132,8 @@ class Facts:
             yield f"accepted: {_row(row)}"
         for each in refused:
             yield _refused(each, has_accepted=bool(accepted))
+        if drop.more_refused:
+            yield _more_refused(drop)
         if accepted or refused or isinstance(drop.accepted, Unknown):
             return
         if others:
@@ -308,6 +311,10 @@ def _refused(refused: RefusedRow, *, has_accepted: bool) -> str:
     found = f"; as found: {refused.as_found}" if refused.as_found else ""
     unsure = "" if refused.is_certain else "perhaps of this episode, "
     return f"{unsure}refused: {rules}{lost}: {_row(refused.row)}{found}"
+
+
+def _more_refused(drop: DropRecord) -> str:
+    return f"besides, {_count(drop.more_refused, 'refused row')} may be of it: too many to look at"
 
 
 def _tracked(records: Records) -> str:

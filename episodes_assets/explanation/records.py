@@ -80,6 +80,7 @@ class DropRecord:
         quarantined: How many of them were refused.
         accepted: Rows of the episode that were accepted.
         refused: Rows of the episode that were refused.
+        more_refused: How many refused rows may be of the episode besides: too many to look at, or to tell.
     """
 
     snapshot_id: str
@@ -90,6 +91,7 @@ class DropRecord:
     quarantined: int
     accepted: Sequence[CatalogueRow] | Unknown = ()
     refused: Sequence[RefusedRow] | Unknown = ()
+    more_refused: int = 0
 
 
 @dataclass(frozen=True)

@@ -91,13 +91,20 @@ class CheckedFile(pq.ParquetFile):  # type: ignore[misc]
         """As Arrow's method; raises ArrowInvalid when rows are missing."""
         return self._checked(range(self.num_row_groups), super().read(*args, **kwargs))
 
-    def iter_batches(self, *args: Any, **kwargs: Any) -> Iterator[pa.RecordBatch]:  # noqa: ANN401
-        """As Arrow's method, for all row groups; raises ArrowInvalid at the end when rows are missing."""
+    def iter_batches(
+        self,
+        batch_size: int = 1 << 16,
+        row_groups: Sequence[int] | None = None,
+        *args: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Iterator[pa.RecordBatch]:
+        """As Arrow's method; raises ArrowInvalid at the end when rows are missing."""
+        wanted = range(self.num_row_groups) if row_groups is None else row_groups
         rows = 0
-        for batch in super().iter_batches(*args, **kwargs):
+        for batch in super().iter_batches(batch_size, wanted, *args, **kwargs):
             rows += batch.num_rows
             yield batch
-        self._require_rows(range(self.num_row_groups), rows)
+        self._require_rows(wanted, rows)
 
     def _checked(self, row_groups: Sequence[int], table: pa.Table) -> pa.Table:
         self._require_rows(row_groups, table.num_rows)

@@ -1,15 +1,18 @@
 """What the lake has of one episode: its rows in a day's drops, the refused ones, its viewings day by day.
 
 For whoever asks why a row of the results is what it is (`explanation/`). Of a file only the row groups are
-read that may have the episode. It does without `drops.py`, which reads whole drops: pandas and pandera take
-longer to load than the answer to find.
+read that may have the episode, some rows at a time; of very many refused rows not all are looked at. It does
+without `drops.py`, which reads whole drops: pandas and pandera take longer to load than the answer to find.
 """
 
 import datetime as dt
 import json
+import struct
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
@@ -20,7 +23,7 @@ import pyarrow.parquet as pq
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import EpisodesError
 from episodes_assets.explanation import records
-from episodes_assets.lake.day_file import LakeFile
+from episodes_assets.lake.day_file import ROW_GROUP_ROWS, LakeFile
 from episodes_assets.lake.drop_record import EPISODES, QUARANTINE, VIEWED_EPISODES, Drop, drops_of
 from episodes_assets.lake.tables import LakeTable
 from episodes_assets.lake.versions import PinnedVersion, TableVersion
@@ -28,7 +31,13 @@ from episodes_assets.lake.viewings import NAME as VIEWINGS
 
 _ROW = ("algorithm_id", "premier_date", "start_date", "series", "season", "episode", "title")
 _REFUSED = (*_ROW, "epid", "reasons", "as_found")
-# Rows whose epid could not be read may be many, and those that look like one id are few.
+# A catalogue that has become useless may be refused as a whole, with one id in all of its rows or with none
+# that can be read. Of the rows with the id so many are looked at and kept,
+_MOST_LOOKED_AT = 1 << 14
+_MOST_REFUSED = 100
+_MOST_OF_AN_ALGORITHM = 10
+# and so many of those in which something else stands in its place.
+_MOST_SEARCHED = 1 << 21
 _MOST_UNCERTAIN = 10
 _FILES_AT_ONCE = 8
 _MORE_THAN_ANY = 2**63
@@ -114,35 +123,74 @@ class EpisodeInLake:
             ]
         except EpisodesError as error:
             accepted = records.Unknown(error.what)
+        more = 0
         try:
-            refused = list(self._refused(drop.quarantine))
+            refused, more = self._refused(drop.quarantine)
         except EpisodesError as error:
             refused = records.Unknown(error.what)
-        return records.DropRecord(**{**vars(record), "accepted": accepted, "refused": refused})
+        return replace(record, accepted=accepted, refused=refused, more_refused=more)
 
-    def _refused(self, file: LakeFile) -> Iterator[records.RefusedRow]:
+    def _refused(self, file: LakeFile) -> tuple[list[records.RefusedRow], int]:
+        """Refused rows that are of the episode or may be, and how many more there may be."""
         if not file.rows:
-            return
-        for said in _rows_of(self._quarantine, file, self._epid, _REFUSED):
-            yield records.RefusedRow(_row(said), _rules(said["reasons"]), said["as_found"] or "")
-        uncertain = 0
-        for said in self._unreadable(file):
-            if uncertain < _MOST_UNCERTAIN and _may_be(said["as_found"], self._epid):
-                uncertain += 1
-                yield records.RefusedRow(
-                    _row(said), _rules(said["reasons"]), said["as_found"], is_certain=False
-                )
-
-    def _unreadable(self, file: LakeFile) -> list[dict[str, Any]]:
-        """Refused rows whose epid could not be read, in whose place something with its digits stands."""
+            return [], 0
         with self._quarantine.open(file) as opened:
-            every = range(opened.num_row_groups)
-            groups = [number for number in every if _statistics(opened.metadata, number).null_count]
-            if not groups:
-                return []
-            table = opened.read_row_groups(groups, list(_REFUSED))
-        digits = pc.match_substring(table["as_found"], str(abs(self._epid)))
-        return list(table.filter(pc.and_(table["epid"].is_null(), digits)).to_pylist())
+            certain, more = self._certain(opened)
+            uncertain, unsearched = self._uncertain(opened)
+        return certain + uncertain, more + unsearched
+
+    def _certain(self, opened: pq.ParquetFile) -> tuple[list[records.RefusedRow], int]:
+        """Refused rows of the episode: of each algorithm some, and how many more there are."""
+        found: list[records.RefusedRow] = []
+        seen: Counter[int | None] = Counter()
+        rows, looked_at = 0, 0
+        for group in _groups_of(opened, self._epid):
+            places: list[int] = []
+            for begin, batch in _batches(opened, group, ["epid", "algorithm_id"]):
+                own = _places(batch["epid"], self._epid)
+                rows += len(own)
+                for place in own[: _MOST_LOOKED_AT - looked_at].to_pylist():
+                    looked_at += 1
+                    algorithm_id = batch["algorithm_id"][place].as_py()
+                    seen[algorithm_id] += 1
+                    is_full = len(found) + len(places) == _MOST_REFUSED
+                    if seen[algorithm_id] <= _MOST_OF_AN_ALGORITHM and not is_full:
+                        places.append(begin + place)
+            found += [
+                records.RefusedRow(_row(said), _rules(said["reasons"]), said["as_found"] or "")
+                for said in _read(opened, group, places, _REFUSED)
+            ]
+        return found, rows - len(found)
+
+    def _uncertain(self, opened: pq.ParquetFile) -> tuple[list[records.RefusedRow], int]:
+        """Refused rows in which the id stands in another spelling, and how many more there may be."""
+        lacking = [_statistics(opened.metadata, each).null_count for each in range(opened.num_row_groups)]
+        spelling = _spelling(self._epid)
+        found: list[records.RefusedRow] = []
+        left, searched, is_enough = sum(lacking), 0, False
+        for group in [number for number, count in enumerate(lacking) if count]:
+            if is_enough:
+                break
+            places: list[int] = []
+            for begin, batch in _batches(opened, group, ["epid", "as_found"]):
+                searched += batch.num_rows
+                left -= batch["epid"].null_count
+                looks_like_it = pc.match_substring_regex(batch["as_found"], spelling)
+                places += [
+                    begin + place
+                    for place in pc.indices_nonzero(looks_like_it).to_pylist()
+                    if _may_be(batch["as_found"][place].as_py(), self._epid)
+                ]
+                is_enough = searched >= _MOST_SEARCHED or len(found) + len(places) >= _MOST_UNCERTAIN
+                if is_enough:
+                    break
+            shown = places[: _MOST_UNCERTAIN - len(found)]
+            left += len(places) - len(shown)
+            found += [
+                records.RefusedRow(_row(said), _rules(said["reasons"]), said["as_found"], is_certain=False)
+                for said in _read(opened, group, shown, _REFUSED)
+            ]
+        return found, left
 
     def _last_seen(self, newest: TableVersion | None, day: dt.date) -> dt.date | None:
         """The last of the days just before whose drop, as it is now, has the episode."""
@@ -214,6 +262,16 @@ def _rules(reasons: str) -> tuple[str, ...]:
     return tuple(reasons.split(", "))
 
 
+def _spelling(epid: int) -> str:
+    """What JSON matches in which an id's digits stand for its `epid`, beside what need not change a number.
+
+    A regular expression as Arrow has them (RE2). It leaves few rows of many, for `_may_be` to look at.
+    """
+    blank = r"(?:\s|\pZ|\\[bfnrt]|\\u[0-9A-Fa-f]{4})*"
+    number = rf"[-+]?[0_]*\.?[0_]*{abs(epid)}[0_]*\.?[0_]*(?:[Ee][-+]?[0-9_]+)?"
+    return rf'"epid":\s*"?{blank}{number}{blank}["}},]'
+
+
 def _may_be(as_found: str, epid: int) -> bool:
     """Whether what stands in place of an epid is this one in another spelling, such as `007` or `7.0`."""
     found = json.loads(as_found).get("epid")
@@ -228,26 +286,55 @@ def _statistics(metadata: pq.FileMetaData, group: int) -> Any:  # noqa: ANN401  
 
 
 def _rows_of(table: LakeTable, file: LakeFile, epid: int, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows of an episode in a file, whatever their order.
+    """The rows of an episode in a file in which an episode has few, whatever their order.
 
     Raises:
         LakeDamaged: If the file is gone, was cut or changed.
         SystemFailure: If the lake cannot be reached.
     """
+    found: list[dict[str, Any]] = []
     with table.open(file) as opened:
-        ranges = [_statistics(opened.metadata, number) for number in range(opened.num_row_groups)]
-        groups = [
-            number for number, each in enumerate(ranges) if each.has_min_max and each.min <= epid <= each.max
-        ]
-        found: list[dict[str, Any]] = []
-        for group in groups:
-            # The other columns are read where it is known to be there.
-            places = _places(opened.read_row_group(group, ["epid"]), epid)
-            if places:
-                first, last = places[0], places[-1]
-                rows = opened.read_row_group(group, list(columns)).slice(first, last - first + 1)
-                found += [each for each in rows.to_pylist() if each["epid"] == epid]
-        return found
+        for group in _groups_of(opened, epid):
+            places = [
+                begin + place
+                for begin, batch in _batches(opened, group, ["epid"])
+                for place in _places(batch["epid"], epid).to_pylist()
+            ]
+            found += _read(opened, group, places, columns)
+    return found
+
+
+def _groups_of(opened: pq.ParquetFile, epid: int) -> list[int]:
+    """The row groups that may have an episode."""
+    ranges = [_statistics(opened.metadata, number) for number in range(opened.num_row_groups)]
+    return [number for number, each in enumerate(ranges) if each.has_min_max and each.min <= epid <= each.max]
+
+
+def _batches(
+    opened: pq.ParquetFile, group: int, columns: Sequence[str]
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Some rows of a row group after the other, each time with the number of the first.
+
+    A row group may be a whole drop: what has no id lies together.
+    """
+    begin = 0
+    for batch in opened.iter_batches(ROW_GROUP_ROWS, [group], list(columns), use_threads=False):
+        yield begin, batch
+        begin += batch.num_rows
+
+
+def _read(
+    opened: pq.ParquetFile, group: int, places: Sequence[int], columns: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Some rows of a row group, by their numbers in it, ascending."""
+    if not places:
+        return []
+    found: list[dict[str, Any]] = []
+    # To the group's end, where the rows are counted: Arrow passes over a page of whose header a byte differs.
+    for begin, batch in _batches(opened, group, columns):
+        some = slice(bisect_left(places, begin), bisect_left(places, begin + batch.num_rows))
+        found += [batch.slice(place - begin, 1).to_pylist()[0] for place in places[some]]
+    return found
 
 
 def _count(table: LakeTable, file: LakeFile, epid: int) -> int:
@@ -266,11 +353,13 @@ def _count(table: LakeTable, file: LakeFile, epid: int) -> int:
             each = _statistics(metadata, group)
             if not each.has_min_max or each.min > epid:
                 break
-            rows += len(_places(opened.read_row_group(group, ["epid"], use_threads=False), epid))
+            column = opened.read_row_group(group, ["epid"], use_threads=False)["epid"]
+            rows += sum(len(_places(part, epid)) for part in column.chunks)
         return rows
 
 
-def _places(rows: pa.Table, epid: int) -> list[int]:
+def _places(epids: pa.Array, epid: int) -> pa.Array:
     """Where an episode is among some rows."""
-    # Compared here: Arrow loads pandas when it is handed a number, or hands out an array of numpy's.
-    return [place for place, each in enumerate(rows["epid"].to_pylist()) if each == epid]
+    # Not made of Python's number: Arrow loads pandas when it is handed one.
+    (wanted,) = pa.Array.from_buffers(pa.int64(), 1, [None, pa.py_buffer(struct.pack("=q", epid))])
+    return pc.indices_nonzero(pc.equal(epids, wanted))

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import uuid
+from dataclasses import replace
 from string import Formatter
 
 import pandas as pd
@@ -97,9 +98,20 @@ def test_each_cause_can_be_told(cause: Cause) -> None:
     assert names <= {
         "day", "algorithm", "published", "published_plan", "published_decision", "plan", "first",
         "quarantined",
-        "seen", "rules", "window_start", "error", "worker", "claimed", "decision", "left", "unknown",
+        "seen", "more", "rules", "window_start", "error", "worker", "claimed", "decision", "left", "unknown",
     }  # fmt: skip
     assert told.cause is Cause.JOB_MISSING
+
+
+def test_an_answer_says_when_refused_rows_were_too_many_to_look_at() -> None:
+    drop = DropRecord("s", 1, NOON, "", 900, 900, more_refused=800)
+    found = replace(records({}, is_viewed=False, tracked_on=None), drops=DayOfDrops(drop, drop))
+    for tracked, cause in ((None, Cause.NEVER_SEEN), (TrackedRecord(DAY, "day", "s"), Cause.NOT_IN_DROP)):
+        (told,) = explain(replace(found, tracked=tracked), 0)
+        more = "besides, 800 refused rows may be of it: too many to look at"
+        assert told.cause is cause
+        assert told.answer.endswith(f"; {more}")
+        assert more in told.sections[0].lines
 
 
 def test_ids_and_algorithms_are_read_exactly() -> None:

@@ -2,24 +2,27 @@
 
 import datetime as dt
 import json
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
 from episodes_assets.explanation.records import DropRecord, Unknown
-from episodes_assets.lake import tables
-from episodes_assets.lake.day_file import ROW_GROUP_ROWS, LakeFile
+from episodes_assets.lake import episode, tables
+from episodes_assets.lake.day_file import ROW_GROUP_ROWS, CheckedFile, LakeFile
 from episodes_assets.lake.drop_record import Drop
 from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.episode import EpisodeInLake
 from episodes_assets.lake.tables import LakeTable
 from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
-from episodes_assets.planning.drop import AS_FOUND, validate_drop
+from episodes_assets.planning.drop import AS_FOUND, QUARANTINED, validate_drop
 from episodes_assets_tests.lake.small_lakes import FIRST, ONE_DAY, rows_of, take
 from episodes_assets_tests.support import lake_drops
 from episodes_assets_tests.support.drops import drop
@@ -86,6 +89,90 @@ def test_refused_rows_have_their_rules_and_those_that_look_like_it_are_marked(ur
     ) == sorted(["007", "7.0", " 7 "])
     (eight,) = used(url, 8).refused  # type: ignore[misc]
     assert (eight.rules, eight.row.algorithm_id) == (("algorithm_id_unknown",), 99)
+
+
+def refused(count: int, **columns: list[Any]) -> pa.Table:
+    """Refused rows as they are stored, with nothing but some of the columns and a rule."""
+    given = {**columns, "reasons": ["a rule"] * count}
+    values = {name: given.get(name, [None] * count) for name in QUARANTINED.names}
+    return pa.table([pa.array(values[each.name], each.type) for each in QUARANTINED], schema=QUARANTINED)
+
+
+def refuse(url: str, *groups: pa.Table) -> None:
+    """Take a drop of which all rows are refused, in some row groups."""
+    drops = Drops(url)
+    with drops.writer(FIRST) as writer:
+        for group in groups:
+            writer.quarantine.write_group(group)
+        made = writer.finish(np.array([], np.int64), sum(group.num_rows for group in groups))
+    drops.commit([made], "development")
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How many rows of which columns were decoded, and how many values were looked at one by one."""
+    found: Counter[str] = Counter()
+    batches, groups, may_be = CheckedFile.iter_batches, CheckedFile._checked, episode._may_be
+
+    def iter_batches(opened: CheckedFile, *asked: Any, **named: Any) -> Iterator[pa.RecordBatch]:
+        for batch in batches(opened, *asked, **named):
+            found[" ".join(sorted(batch.schema.names))] += batch.num_rows
+            yield batch
+
+    def checked(opened: CheckedFile, numbers: list[int], table: pa.Table) -> pa.Table:
+        found[" ".join(sorted(table.schema.names))] += table.num_rows
+        return groups(opened, numbers, table)
+
+    def looking(as_found: str, epid: int) -> bool:
+        found["looked at"] += 1
+        return may_be(as_found, epid)
+
+    monkeypatch.setattr(CheckedFile, "iter_batches", iter_batches)
+    monkeypatch.setattr(CheckedFile, "_checked", checked)
+    monkeypatch.setattr(episode, "_may_be", looking)
+    return found
+
+
+def test_of_a_drop_without_an_id_that_can_be_read_a_part_is_searched(
+    url: str, decoded: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its ids are text, and nearly all of them have the digit somewhere."""
+    monkeypatch.setattr(episode, "_MOST_SEARCHED", 2 * ROW_GROUP_ROWS)
+    texts = [json.dumps({"epid": f"EP-{number:07}"}) for number in range(3 * ROW_GROUP_ROWS)]
+    refuse(url, refused(len(texts), as_found=texts), refused(5, as_found=texts[:5]))
+    found = used(url, 1)
+    assert (found.refused, found.more_refused) == ([], ROW_GROUP_ROWS + 5)
+    assert dict(decoded) == {"as_found epid": 2 * ROW_GROUP_ROWS}
+
+
+def test_of_many_rows_that_look_like_the_id_ten_are_shown(url: str, decoded: Counter[str]) -> None:
+    other, own = json.dumps({"epid": "EP-0000007"}), json.dumps({"epid": "007"})
+    texts = [other] * ROW_GROUP_ROWS + [own] * 12 + [other] * ROW_GROUP_ROWS
+    groups = refused(8, as_found=[own] + [other] * 7), refused(len(texts), as_found=texts), refused(9)
+    refuse(url, *groups)
+    found = used(url, 7)
+    assert not isinstance(found.refused, Unknown)
+    assert [(each.as_found, each.is_certain) for each in found.refused] == [(own, False)] * 10
+    # Three that were found and are not shown, and what comes after them.
+    assert found.more_refused == 3 + (len(texts) - 2 * ROW_GROUP_ROWS) + 9
+    assert (decoded["looked at"], decoded["as_found epid"]) == (13, 8 + 2 * ROW_GROUP_ROWS)
+    assert decoded[" ".join(sorted(QUARANTINED.names))] == 8 + len(texts)
+
+
+def test_of_a_drop_with_one_id_in_all_rows_some_of_each_algorithm_are_shown(
+    url: str, decoded: Counter[str]
+) -> None:
+    count = 2 * ROW_GROUP_ROWS
+    algorithms = [0] * (ROW_GROUP_ROWS // 2) + [1] * 10 + [None] * 5 + [*range(100, 200)]
+    algorithms += [0] * (count - len(algorithms))
+    refuse(url, refused(count, epid=[7] * count, algorithm_id=algorithms))
+    found = used(url, 7)
+    assert not isinstance(found.refused, Unknown)
+    of = [each.row.algorithm_id for each in found.refused]
+    assert of == [0] * 10 + [1] * 10 + [None] * 5 + [*range(100, 175)]
+    assert found.more_refused == count - 100
+    assert set(decoded.values()) == {count}
+    assert used(url, 8).refused == []
 
 
 def test_the_drop_that_is_asked_for_and_the_one_that_is_the_days_now(url: str) -> None:
@@ -190,11 +277,10 @@ def test_no_file_is_opened_beyond_the_window_and_the_days_just_before(
     monkeypatch.setattr(LakeTable, "open", counting)
     there, missing = EpisodeInLake(url, 1), EpisodeInLake(url, 5)
     assert there.read_drops(days[30], None).last_seen is None
-    # The refused row is looked at twice: for the id, and for ids that could not be read.
-    assert opened == [f"episodes {days[30]}", *[f"quarantine {days[30]}"] * 2]
+    assert opened == [f"episodes {days[30]}", f"quarantine {days[30]}"]
     opened.clear()
     missing.read_drops(days[30], None)
-    assert opened[3:] == [f"episodes {days[30] - number * ONE_DAY}" for number in range(1, 8)]
+    assert opened[2:] == [f"episodes {days[30] - number * ONE_DAY}" for number in range(1, 8)]
     opened.clear()
     there.count_viewings(PinnedVersion(version, None), days[20], days[30])
     assert sorted(opened) == [f"viewings {day}" for day in days[20:31]]
