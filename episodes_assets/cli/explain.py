@@ -32,9 +32,10 @@ def explain(
     """Explain from the records why an episode's results of a day are what they are, or are not there.
 
     For each algorithm the answer comes first, then what can be done, then what is on record: the row of the
-    catalogue or the rules that refused it, since when the episode is tracked, whether it was due, its job and
-    what became of that, the viewings by day, what was published, and what was before. Any id has an answer,
-    also one that no record names; what is gone is called unknown. Nothing is changed.
+    catalogue or the rules that refused it, since when the episode is tracked, whether it was due or would be
+    by viewings that arrived late, its job and what became of that, the viewings by day, what was published,
+    and what was before. Any id has an answer, also one that no record names; what is gone is called unknown.
+    Nothing is changed.
 
     Example: episodes explain 2018-03-05 42 reach
 

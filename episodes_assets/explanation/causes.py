@@ -187,6 +187,19 @@ class Cause(Enum):
         when="the window has begun, nobody viewed the episode on the day, and it is not newly tracked",
         answer="it was not due: nobody viewed the episode on the day, and it is not newly tracked",
     )
+    VIEWED_LATE = _Told(
+        label="viewed on the day, and known too late",
+        is_there=False,
+        when=(
+            "by the viewings that the plan names it is not viewed on the day, and those of the lake's newest "
+            "version have it"
+        ),
+        answer="it was not due when the day was planned: the lake has got {late} of it on the day since then",
+        hint=(
+            "nothing published changes by itself; run `episodes run {day} --rework` when the difference "
+            "matters, which plans the day anew from all that the lake has"
+        ),
+    )
     RECORDS_CHANGED = _Told(
         label="planned from other records",
         is_there=False,

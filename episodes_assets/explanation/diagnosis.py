@@ -29,12 +29,14 @@ class Due:
         catches_up: Whether that is the premiere, because the episode was not tracked before.
         newly_tracked: Whether the day tracks the episode for the first time.
         is_viewed: Whether it was viewed on the day.
+        late: Its viewings on the day that were taken after the plan was made.
     """
 
     window_start: dt.date | None
     catches_up: bool
     newly_tracked: bool
     is_viewed: bool | Unknown
+    late: int | Unknown
 
     def has_begun(self, day: dt.date) -> bool:
         """Whether the window has begun on a day."""
@@ -63,6 +65,7 @@ def read_due(records: Records, row: CatalogueRow) -> Due:
         catches_up=row.algorithm_id == REACH and not records.was_tracked_before,
         newly_tracked=is_newly_tracked(records),
         is_viewed=viewings.is_viewed if viewings else Unknown("nothing was planned from viewings yet"),
+        late=viewings.late if viewings else 0,
     )
 
 
@@ -169,7 +172,8 @@ def _of_due(records: Records, due: Due) -> Cause:
         if isinstance(due.is_viewed, Unknown):
             return Cause.INPUTS_UNKNOWN
         if not due.is_viewed:
-            return Cause.NOT_VIEWED
+            came_late = not isinstance(due.late, Unknown) and due.late > 0
+            return Cause.VIEWED_LATE if came_late else Cause.NOT_VIEWED
     if records.plan is None:
         return Cause.INPUTS_UNKNOWN
     if records.plan.tracked_checksum != records.state.yesterday:

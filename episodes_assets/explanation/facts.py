@@ -83,6 +83,7 @@ class Facts:
             "more": f"; {_more_refused(drop)}" if isinstance(drop, DropRecord) and drop.more_refused else "",
             "rules": ", ".join(dict.fromkeys(rule for each in refused for rule in each.rules)),
             "window_start": str(due.window_start) if due else "",
+            "late": _late(due) if due else "",
             "error": (job.error or "") if job else "",
             "worker": (job.claimed_by or "") if job else "",
             "claimed": _time(job.claimed_at) if job and job.claimed_at else "",
@@ -154,7 +155,7 @@ class Facts:
         if isinstance(due.is_viewed, Unknown):
             yield f"whether it was viewed on the day is {_GONE}: {due.is_viewed.why}"
         else:
-            yield "viewed on the day" if due.is_viewed else "not viewed on the day"
+            yield "viewed on the day" if due.is_viewed else f"not viewed on the day{_since(due)}"
         yield "newly tracked by the day" if due.newly_tracked else "not newly tracked by the day"
 
     def _plans(self) -> Iterator[str]:
@@ -315,6 +316,17 @@ def _refused(refused: RefusedRow, *, has_accepted: bool) -> str:
 
 def _more_refused(drop: DropRecord) -> str:
     return f"besides, {_count(drop.more_refused, 'refused row')} may be of it: too many to look at"
+
+
+def _late(due: Due) -> str:
+    return "" if isinstance(due.late, Unknown) else _count(due.late, "viewing")
+
+
+def _since(due: Due) -> str:
+    """What came after the plan, and what is not known of that."""
+    if isinstance(due.late, Unknown):
+        return f" by then; whether any viewing came later is not known: {due.late.why}"
+    return f" by then; {_late(due)} came later" if due.late else ""
 
 
 def _tracked(records: Records) -> str:

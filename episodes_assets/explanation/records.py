@@ -118,11 +118,14 @@ class ViewingsRecord:
         version: The version of the lake's table `viewings`; None for a plan from before the lake.
         is_viewed: Whether the episode was viewed on the day.
         by_day: Its viewings by day, since the earliest window; days without any are left out.
+        late: Its viewings on the day in the newest version, looked for where it is not due because that of
+            the plan has none.
     """
 
     version: int | None
     is_viewed: bool | Unknown
     by_day: Mapping[dt.date, int] | Unknown
+    late: int | Unknown = 0
 
 
 @dataclass(frozen=True)

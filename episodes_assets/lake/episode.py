@@ -242,6 +242,15 @@ class EpisodeInLake:
             return records.Unknown(error.what)
         return {day: rows for day, rows in found.items() if rows}
 
+    def count_newest_viewings(self, day: dt.date) -> int | records.Unknown:
+        """The episode's viewings of a day in the newest version; none of a day that it lacks."""
+        try:
+            newest = self._viewings.newest()
+            file = newest.files.get(day) if newest else None
+            return _count(self._viewings, file, self._epid) if file else 0
+        except EpisodesError as error:
+            return records.Unknown(error.what)
+
 
 def _describe(drop: Drop, version: int) -> records.DropRecord:
     return records.DropRecord(

@@ -11,7 +11,8 @@ from dataclasses import replace
 from psycopg.rows import class_row
 
 from episodes_assets.days import ONE_DAY
-from episodes_assets.explanation.diagnosis import window_start
+from episodes_assets.explanation.causes import Cause
+from episodes_assets.explanation.diagnosis import decide, window_start
 from episodes_assets.explanation.records import (
     PlanRecord,
     PublicationRecord,
@@ -143,7 +144,14 @@ def read_episode(
             RepairRecord(each.what, each.reason, each.repaired_by, each.repaired_at) for each in repairs
         ],
     )
-    return replace(records, viewings=_read_viewings(records, lake, made_from)) if made_from else records
+    if made_from is None:
+        return records
+    viewings = _read_viewings(records, lake, made_from)
+    records = replace(records, viewings=viewings)
+    if any(decide(records, each) is Cause.NOT_VIEWED for each in records.algorithm_ids):
+        late = lake.count_newest_viewings(day)
+        records = replace(records, viewings=replace(viewings, late=late))
+    return records
 
 
 def _publication(each: PublishedDay) -> PublicationRecord:

@@ -14,7 +14,10 @@ FILL = [(epid, 0, PREMIERE, START) for epid in range(101, 121)]
 
 @pytest.fixture(scope="module")
 def worked(server_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """Two days that were worked and published, one that was only taken, and one whose drop was refused."""
+    """Two days that were worked and published, one that was only taken, and one whose drop was refused.
+
+    Viewings of the second were taken with the third.
+    """
     with (
         pytest.MonkeyPatch.context() as patch,
         fresh_system(server_home, tmp_path_factory.mktemp("explained") / "home", patch) as system,
@@ -42,6 +45,7 @@ def worked(server_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         with system.workers(1):
             result = system.materialize(day(2), day(3))
             assert result.success, failure(result)
+        watch(system, day(3), 101, 101, 101)  # they arrive late, and are taken with the next day
         assert system.materialize(day(4), select=["input_episodes"]).success
         assert not system.materialize(day(5), select=["input_episodes"]).success
         yield system

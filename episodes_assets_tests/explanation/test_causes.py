@@ -21,6 +21,7 @@ from episodes_assets.explanation.records import (
     PlanRecord,
     Records,
     TrackedRecord,
+    Unknown,
     ViewingsRecord,
 )
 from episodes_assets_tests.planning.reference import plan_jobs_reference
@@ -32,7 +33,11 @@ ROWS = st.dictionaries(st.integers(0, 2), st.tuples(NEAR, NEAR), min_size=1)
 
 
 def records(
-    rows: dict[int, tuple[dt.date, dt.date]], *, is_viewed: bool, tracked_on: dt.date | None
+    rows: dict[int, tuple[dt.date, dt.date]],
+    *,
+    is_viewed: bool,
+    tracked_on: dt.date | None,
+    late: int | Unknown = 0,
 ) -> Records:
     accepted = [CatalogueRow(number, *dates) for number, dates in rows.items()]
     drop = DropRecord("s", 1, NOON, "", len(rows), 0, accepted)
@@ -41,7 +46,7 @@ def records(
         epid=7,
         today=DAY + dt.timedelta(1),
         drops=DayOfDrops(drop, drop),
-        viewings=ViewingsRecord(1, is_viewed, {DAY: 1} if is_viewed else {}),
+        viewings=ViewingsRecord(1, is_viewed, {DAY: 1} if is_viewed else {}, late),
         tracked=TrackedRecord(tracked_on, "day", "s") if tracked_on else None,
         plans=[
             PlanRecord(
@@ -61,10 +66,11 @@ def records(
     )
 
 
-@given(rows=ROWS, is_viewed=st.booleans(), tracked_on=st.none() | NEAR)
+@given(rows=ROWS, viewings=st.sampled_from([(False, 0), (False, 3), (True, 0)]), tracked_on=st.none() | NEAR)
 def test_a_row_is_due_when_planning_makes_a_job_of_it(
-    rows: dict[int, tuple[dt.date, dt.date]], is_viewed: bool, tracked_on: dt.date | None
+    rows: dict[int, tuple[dt.date, dt.date]], viewings: tuple[bool, int], tracked_on: dt.date | None
 ) -> None:
+    is_viewed, late = viewings
     drop = pd.DataFrame(
         [
             {"epid": 7, "algorithm_id": number, "premier_date": first, "start_date": start}
@@ -72,18 +78,21 @@ def test_a_row_is_due_when_planning_makes_a_job_of_it(
         ]
     ).astype({"premier_date": "datetime64[s]", "start_date": "datetime64[s]"})
     tracked_before = {7} if tracked_on and tracked_on < DAY else set()
-    planned = {
-        algorithm_id: window
-        for _, algorithm_id, window in plan_jobs_reference(
-            drop, {7} if is_viewed else set(), tracked_before, DAY
-        )
-    }
-    found = records(rows, is_viewed=is_viewed, tracked_on=tracked_on)
+    planned, planned_anew = (
+        {
+            algorithm_id: window
+            for _, algorithm_id, window in plan_jobs_reference(drop, viewed, tracked_before, DAY)
+        }
+        for viewed in ({7} if is_viewed else set(), {7} if is_viewed or late else set())
+    )
+    found = records(rows, is_viewed=is_viewed, tracked_on=tracked_on, late=late)
     for algorithm_id in rows:
         row = found.accepted_row_of(algorithm_id)
         assert row is not None
-        is_due = decide(found, algorithm_id) is Cause.JOB_MISSING
+        cause = decide(found, algorithm_id)
+        is_due = cause is Cause.JOB_MISSING
         assert is_due == (algorithm_id in planned)
+        assert (cause is Cause.VIEWED_LATE) == (algorithm_id in planned_anew and not is_due)
         if is_due:
             assert read_due(found, row).window_start == planned[algorithm_id]
 
@@ -98,7 +107,8 @@ def test_each_cause_can_be_told(cause: Cause) -> None:
     assert names <= {
         "day", "algorithm", "published", "published_plan", "published_decision", "plan", "first",
         "quarantined",
-        "seen", "more", "rules", "window_start", "error", "worker", "claimed", "decision", "left", "unknown",
+        "seen", "more", "late", "rules", "window_start", "error", "worker", "claimed", "decision", "left",
+        "unknown",
     }  # fmt: skip
     assert told.cause is Cause.JOB_MISSING
 
@@ -112,6 +122,17 @@ def test_an_answer_says_when_refused_rows_were_too_many_to_look_at() -> None:
         assert told.cause is cause
         assert told.answer.endswith(f"; {more}")
         assert more in told.sections[0].lines
+
+
+def test_whether_a_viewing_came_later_may_be_unknown() -> None:
+    begun = {1: (DAY, DAY)}
+    found = records(begun, is_viewed=False, tracked_on=None, late=Unknown("the lake does not answer"))
+    (told,) = explain(found, 1)
+    assert told.cause is Cause.NOT_VIEWED
+    (due,) = (section.lines for section in told.sections if section.title == "due")
+    assert due[1] == (
+        "not viewed on the day by then; whether any viewing came later is not known: the lake does not answer"
+    )
 
 
 def test_ids_and_algorithms_are_read_exactly() -> None:

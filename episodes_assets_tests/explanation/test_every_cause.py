@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from episodes_assets.checks.lake import late_viewings_are_published
 from episodes_assets.days import FIRST_DAY, ONE_DAY
 from episodes_assets.explanation.causes import Cause
 from episodes_assets.explanation.explaining import explain
@@ -17,7 +18,9 @@ from episodes_assets.ledger import claims
 from episodes_assets.ledger.claims import Claim, JobFailure
 from episodes_assets.ledger.dispatch import ChunkMessage, fan_out_day
 from episodes_assets.ledger.held import cancel_day, retry_held_job, retry_held_jobs, waive_held_jobs
-from episodes_assets.postgres.connect import AsyncConnection, Connection
+from episodes_assets.postgres.connect import AsyncConnection, Connection, connect_to_read
+from episodes_assets.postgres.databases import Database, Purpose
+from episodes_assets.results.recompute import read_outdated
 from episodes_assets_tests.support.explained import PREMIERE, START, explained, records_of, said, watch
 from episodes_assets_tests.support.older_release import become_older
 from episodes_assets_tests.support.publishing import publish
@@ -104,6 +107,38 @@ def test_due_or_not(worked: System) -> None:
     assert announced.answer == "its window begins on 2018-03-03, after the day"
     assert "not as of this day" in said(announced, "tracked")
     assert explained(worked, day(3), 2).cause is Cause.PUBLISHED
+
+
+@shows(Cause.VIEWED_LATE)
+def test_viewings_that_arrived_late_are_told_with_the_command_of_the_check(worked: System) -> None:
+    late = explained(worked, day(3), 101)
+    assert (late.cause, late.answer) == (
+        Cause.VIEWED_LATE,
+        "it was not due when the day was planned: the lake has got 3 viewings of it on the day since then",
+    )
+    assert "not viewed on the day by then; 3 viewings came later" in said(late, "due").splitlines()
+    assert said(late, "viewings").startswith("of 2018-02-20 to 2018-03-03, 0 are there, on 0 days; version")
+    with connect_to_read(worked.dsn(Purpose.RESULTS_READER), Database.RESULTS) as results:
+        outdated = read_outdated(results, worked.viewings, day(5))
+    verdict = late_viewings_are_published({each.day: each.retaken for each in outdated})
+    command = "`episodes run 2018-03-03 --rework`"
+    assert command in verdict.message
+    assert command in late.hint
+
+
+@pytest.mark.slow
+def test_a_day_that_is_planned_anew_has_what_arrived_late(system: System) -> None:
+    for number in (1, 2):
+        system.insert_drop(day(number), [(1, 0, PREMIERE, START)])
+        watch(system, day(number), 7)
+    system.plan(day(1), day(2))
+    assert explained(system, day(2), 1).cause is Cause.NOT_VIEWED
+    watch(system, day(2), 1)
+    assert explained(system, day(2), 1).cause is Cause.NOT_VIEWED
+    system.take_viewings(day(2), day(2))
+    assert explained(system, day(2), 1).cause is Cause.VIEWED_LATE
+    system.plan(day(2), rework=True)
+    assert explained(system, day(2), 1).cause is Cause.NOT_HANDED_OUT
 
 
 @shows(Cause.QUARANTINED, Cause.NOT_ASKED_FOR, Cause.NOT_IN_DROP, Cause.NEVER_SEEN)
