@@ -3,13 +3,16 @@
 Each encoder turns parts of the rows into bytes as they come, so that memory does not grow with the day. The
 columns begin with those of `episodes results --csv`, for one algorithm.
 
-A spreadsheet takes a cell that begins like a formula for one, also in quotes (CSV injection). Only series and
-titles are text, which others write; in the CSV such a text gets an apostrophe before it. Numbers, ids and
-dates are exact in both forms; in Parquet so are texts.
+A spreadsheet takes a cell that begins like a formula for one, also in quotes (CSV injection). Where it
+separates cells by semicolons or tabs, as it does in many locales, a cell begins inside of a text as well,
+since quotes count at a cell's beginning only. Only series and titles are text, which others write; in the
+CSV each such place gets an apostrophe before it. Numbers, ids and dates are exact in both forms; in Parquet
+so are texts.
 """
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,11 +23,14 @@ import pyarrow.parquet as pq
 from episodes_assets.algorithms.declaration import Declaration, Metric
 from episodes_assets.results.rows import Row, Selection, as_number
 
-# Also in full width, as some spreadsheets accept them, and characters that are skipped before them.
-_FORMULA = tuple(
-    "=+-@\t\r\n\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}"
-    "\N{FULLWIDTH HYPHEN-MINUS}\N{FULLWIDTH COMMERCIAL AT}"
+# How a formula begins: also in full width, as some spreadsheets accept them.
+_SIGN = (
+    r"=+\-@\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}"
+    r"\N{FULLWIDTH HYPHEN-MINUS}\N{FULLWIDTH COMMERCIAL AT}"
 )
+# Before a text that begins so, or with characters that are skipped before it, and where a cell that begins
+# inside of a text does. Of a cell that begins with two quotes, which are one in the text, both are skipped.
+_FORMULA = re.compile(rf"^(?=[\t\r\n{_SIGN}])|(?<=[;\t\r\n])(?=\"*[{_SIGN}])")
 _TYPES = {Metric.INTEGER: pa.int64(), Metric.REAL: pa.float64()}
 _KEYS = {
     "day": pa.date32(),
@@ -146,4 +152,4 @@ def _typed(stored: object, metric: Metric) -> int | float | None:
 
 def _inert(text: str) -> str:
     """A text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return _FORMULA.sub("'", text)

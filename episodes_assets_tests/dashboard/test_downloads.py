@@ -22,10 +22,21 @@ ODD = Declaration(
 WANTED = Selection(day(1), 9)
 
 
-def row(**metrics: Any) -> Row:
+# Of OWASP's list on CSV injection; tabs and line ends are separators besides.
+SIGNS = (
+    *"=+-@",
+    "\N{FULLWIDTH EQUALS SIGN}",
+    "\N{FULLWIDTH PLUS SIGN}",
+    "\N{FULLWIDTH HYPHEN-MINUS}",
+    "\N{FULLWIDTH COMMERCIAL AT}",
+)
+SEPARATORS = (";", "\t", "\r", "\n", "\r\n")
+
+
+def row(series: str = "a series", **metrics: Any) -> Row:
     return Row(
         epid=1,
-        series="a series",
+        series=series,
         season=None,
         episode=None,
         title="a title",
@@ -73,6 +84,35 @@ def test_a_metric_goes_before_a_column_of_the_catalogue_of_its_name() -> None:
     assert list(in_csv) == list(in_parquet)
     assert list(in_csv)[6:] == ["title", "share", "series", "season", "episode"]
     assert (in_parquet["title"], in_parquet["series"]) == (7, "a series")
+
+
+@pytest.mark.parametrize("separator", SEPARATORS)
+@pytest.mark.parametrize("sign", SIGNS)
+def test_no_cell_is_a_formula_by_whatever_a_spreadsheet_separates_cells(sign: str, separator: str) -> None:
+    formula = f"{sign}1+1"
+    for text in (
+        formula,
+        f"x{separator}{formula}",
+        f"{separator}{formula}",
+        f"x, y{separator}{separator}{formula}",
+        f'x{separator}"{formula}',
+        f'x{separator}"{formula}{separator}{formula}"',
+        f'"{formula}"{separator}""{formula}',
+    ):
+        written = b"".join(to_csv([[row(series=text)]], WANTED, ODD)).decode()
+        for delimiter in ",;\t":
+            # As spreadsheets, it takes a quote for one only where a cell begins.
+            lines = csv.reader(io.StringIO(written, newline=""), delimiter=delimiter)
+            cells = [cell for line in lines for cell in line]
+            assert [cell for cell in cells if cell.lstrip("\t\r\n").startswith(SIGNS)] == []
+        (read,) = csv.DictReader(io.StringIO(written, newline=""))
+        assert read["series"].replace("'", "") == text
+
+
+@pytest.mark.parametrize("text", ["a=b", "1; 2", "a\nb", 'x;"y"', "x;y-z", "it's; -1", 'a "-" b', "9;10\t11"])
+def test_a_text_without_a_formula_is_as_it_is(text: str) -> None:
+    (in_csv,), (in_parquet,) = both(row(series=text))
+    assert (in_csv["series"], in_parquet["series"]) == (text, text)
 
 
 def test_no_rows_are_a_head() -> None:
