@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import (
     Field,
@@ -113,7 +114,7 @@ _alerts = _Fields(Section.ALERTS, "orchestrator, web server, `episodes alerts`")
 
 
 class Settings(BaseSettings):
-    """The settings of one process."""
+    """The settings of one process; paths are absolute, also where they were given relative to its folder."""
 
     model_config = SettingsConfigDict(
         env_prefix="EPISODES_",
@@ -376,6 +377,23 @@ class Settings(BaseSettings):
         if value != WITHHELD or info.field_name is None:
             return value
         return cls.model_fields[info.field_name].get_default(call_default_factory=True)
+
+    @field_validator("home", "tls_certificate", "tls_key")
+    @classmethod
+    def _begin_at_the_root(cls, path: Path | None) -> Path | None:
+        return None if path is None else path.absolute()
+
+    @field_validator("lake_url", "snapshots_url")
+    @classmethod
+    def _begin_at_the_root_unless_elsewhere(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # whoever opens it says what is wrong
+            return url
+        is_relative = not parts.netloc and parts.path and not parts.path.startswith("/")
+        if parts.scheme not in ("", "file") or not is_relative:
+            return url
+        return str(Path(parts.path if parts.scheme else url).absolute())
 
     @field_validator("algorithm_timeout_seconds")
     @classmethod

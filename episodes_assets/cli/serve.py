@@ -13,6 +13,7 @@ import typer
 from episodes_assets.accounts import audit
 from episodes_assets.cli.console import log_to_stderr, out
 from episodes_assets.cli.context import announce_open_hosts, prepare_dagster_home, ready_databases
+from episodes_assets.cli.current_folder import own_current_folder
 from episodes_assets.dashboard.configuration import read_configuration
 from episodes_assets.postgres import dsn, hosts
 from episodes_assets.postgres.databases import ORCHESTRATOR, Purpose
@@ -57,7 +58,9 @@ def webserver(
     dsns = ready_databases(settings)
     announce_open_hosts(settings)
     prepare_dagster_home(settings)
+    workspace = None if workspace is None else workspace.absolute()
     with (
+        own_current_folder(settings),
         listening(configuration) as listener,
         # Without --workspace Dagster starts a code server: it gets what the code location needs, and no
         # secret of the dashboard.

@@ -28,6 +28,7 @@ from rich.text import Text
 from episodes_assets.accounts.users import add_first_operator
 from episodes_assets.cli import context, supervisor
 from episodes_assets.cli.console import block, out
+from episodes_assets.cli.current_folder import own_current_folder
 from episodes_assets.cli.overview import ENDED, Overview, read_attention
 from episodes_assets.dashboard.configuration import Configuration, read_configuration
 from episodes_assets.errors import ProcessFailed
@@ -78,7 +79,8 @@ def up(
         _require_free(port)
         if settings.password_login:
             _announce_operator(settings, dsns)
-        _run(settings, dsns, folder, configuration, workers, is_verbose=verbose)
+        with own_current_folder(settings):
+            _run(settings, dsns, folder, configuration, workers, is_verbose=verbose)
     out.print("All processes have stopped.")
 
 

@@ -9,10 +9,12 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import get_args
 from urllib.parse import urlencode
 
-from psycopg.conninfo import conninfo_to_dict
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
@@ -46,9 +48,10 @@ class Dsns:
     def environment(self, purposes: Collection[Purpose]) -> dict[str, str]:
         """The environment variables that hand just these purposes to a child process.
 
-        All other DSNs are withheld from it, administrators' included, even if `.env` has them. Secrets by
-        which people are alerted go to processes that decide about alerts, in the queue; all other secrets are
-        the dashboard's, and are withheld from every other process.
+        All other DSNs are withheld from it, administrators' included, even if `.env` has them; programs of
+        Dagster's are kept from reading that by themselves in `cli/current_folder.py`. Secrets by which people
+        are alerted go to processes that decide about alerts, in the queue; all other secrets are the
+        dashboard's, and are withheld from every other process.
         """
         withheld = {
             f"EPISODES_{name.upper()}": WITHHELD
@@ -65,14 +68,25 @@ class Dsns:
 
         For children that a library starts, to which no environment can be handed.
         """
-        before = dict(os.environ)
-        handed = with_settings(before, self.environment(purposes))
-        changed = [name for name in {**before, **handed} if before.get(name) != handed.get(name)]
-        _set_variables(changed, handed)
-        try:
+        with inherited(self.environment(purposes)):
             yield
-        finally:
-            _set_variables(changed, before)
+
+
+@contextmanager
+def inherited(variables: Mapping[str, str]) -> Iterator[None]:
+    """Let this process and its children have these variables while the block lasts.
+
+    Args:
+        variables: By their names in capitals; no other spelling of them is inherited.
+    """
+    before = dict(os.environ)
+    handed = with_settings(before, variables)
+    changed = [name for name in {**before, **handed} if before.get(name) != handed.get(name)]
+    _set_variables(changed, handed)
+    try:
+        yield
+    finally:
+        _set_variables(changed, before)
 
 
 def _set_variables(names: Iterable[str], values: Mapping[str, str]) -> None:
@@ -98,6 +112,8 @@ def _is_secret(annotation: object) -> bool:
 def resolve_dsns(settings: Settings) -> Dsns:
     """Find the databases; with no DSN configured, start the embedded server.
 
+    Files that a DSN names are looked for where this process is now, also by its children.
+
     Raises:
         HostNotAllowed: Outside production, if a setting names a host that is not listed.
         BadSetting: Outside production, if a DSN or a URL cannot be read.
@@ -105,7 +121,7 @@ def resolve_dsns(settings: Settings) -> Dsns:
     """
     hosts.require_allowed(settings)
     configured = {
-        purpose: secret.get_secret_value()
+        purpose: _with_absolute_paths(secret.get_secret_value())
         for purpose in Purpose
         if (secret := getattr(settings, f"{purpose.value}_dsn")) is not None
     }
@@ -116,6 +132,25 @@ def resolve_dsns(settings: Settings) -> Dsns:
     # Environment variables of libpq could redirect even these.
     hosts.require_allowed_dsn(settings, "the embedded PostgreSQL", dsns[Purpose.QUEUE])
     return Dsns(dsns, is_embedded=True)
+
+
+# Parameters that name files or folders, and what names none: the certificates of the machine.
+_PATHS = ("passfile", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslcrldir")
+NO_PATH = "system"
+
+
+def _with_absolute_paths(dsn: str) -> str:
+    """The same DSN for processes whose current folder is another one."""
+    try:
+        parts = conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:  # whoever connects says what is wrong
+        return dsn
+    relative = {
+        name: str(Path(path).absolute())
+        for name in _PATHS
+        if (path := str(parts.get(name) or "")) not in ("", NO_PATH) and not Path(path).is_absolute()
+    }
+    return make_conninfo(dsn, **relative) if relative else dsn
 
 
 _KNOWN = (

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Never
 
 import httpx2
 import psutil
@@ -15,13 +16,16 @@ from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
 
 from episodes_assets.cli.supervisor import episodes_argv
+from episodes_assets.dashboard import app as dashboard_app
 from episodes_assets.dashboard.configuration import Configuration, read_configuration
-from episodes_assets.errors import BadSetting
+from episodes_assets.errors import BadSetting, EpisodesError
 from episodes_assets.postgres.databases import ORCHESTRATOR
-from episodes_assets.settings import WITHHELD, load_settings
+from episodes_assets.postgres.dsn import Dsns
+from episodes_assets.settings import WITHHELD, Settings, load_settings
 from episodes_assets_tests.cli.invoke import refusal
 from episodes_assets_tests.dashboard.served import PASSWORD, Dashboard, serving
 from episodes_assets_tests.support.certificates import certificate_for
+from episodes_assets_tests.support.own_server import free_port
 from episodes_assets_tests.support.system import System
 
 pytestmark = pytest.mark.process
@@ -167,6 +171,25 @@ def test_a_taken_port_is_one_plain_line(system: System) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert f"cannot listen on 127.0.0.1, port {port}" in str(refusal("webserver", "--port", port))
+
+
+def test_it_serves_from_a_folder_of_its_own(
+    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the code server that Dagster starts for it finds no `.env`; the workspace is found all the same."""
+    (tmp_path / "workspace.yaml").write_text("load_from: []\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    served_from = []
+
+    def note(_settings: Settings, _dsns: Dsns, _configuration: Configuration, workspace: Path) -> Never:
+        served_from.append((Path.cwd(), workspace))
+        raise EpisodesError("that is enough")
+
+    monkeypatch.setattr(dashboard_app, "open_application", note)
+    refused = refusal("webserver", "--workspace", "workspace.yaml", "--port", str(free_port()))
+    assert refused.what == "that is enough"
+    assert served_from == [(system.home / "dagster" / "current", tmp_path / "workspace.yaml")]
+    assert Path.cwd() == tmp_path
 
 
 @pytest.mark.slow

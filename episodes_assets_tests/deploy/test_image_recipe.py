@@ -31,6 +31,12 @@ def test_no_layer_is_given_a_secret() -> None:
     assert "USER 10001:10001" in RECIPE
 
 
+def test_dagster_finds_no_variables_in_the_current_folder() -> None:
+    """It reads a `.env` there, so that is the folder to which nobody writes."""
+    assert re.findall(r"^WORKDIR (\S+)", RECIPE, re.MULTILINE)[-1] == "/opt/episodes/dagster"
+    assert "DAGSTER_HOME=/opt/episodes/dagster " in RECIPE
+
+
 def test_a_volume_is_the_users_own() -> None:
     """Docker gives a new one the owner of the image's folder that it is mounted over, or else root."""
     own = set(re.findall(r"install -d -o 10001 -g 10001 -m 0700 (\S+)", RECIPE))

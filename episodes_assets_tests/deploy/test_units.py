@@ -53,6 +53,8 @@ def test_each_is_hardened(name: str) -> None:
     assert values(name, "CapabilityBoundingSet") == [""]
     assert values(name, "ProtectSystem") == ["strict"]
     assert values(name, "SystemCallFilter") == ["@system-service"]
+    # Dagster reads a .env in its current folder; in this one only root could leave any.
+    assert values(name, "WorkingDirectory") == ["/"]
     (mask,) = values(name, "UMask")
     assert mask == ("0007" if name == "episodes-code.service" else "0077")
 

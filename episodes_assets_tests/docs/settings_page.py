@@ -22,7 +22,8 @@ HEAD = """# Settings
 
 Each setting is a variable in the environment, or a line in the file `.env` in the checkout's folder; where a
 wheel was installed, in `~/.episodes`. The environment goes before the file, and a variable that is empty
-counts as not set. What cannot be understood is refused in one line when a process starts.
+counts as not set. What cannot be understood is refused in one line when a process starts. A relative path is
+looked for in the folder where the command is typed.
 
 With no DSN set, one embedded PostgreSQL 18 (unix socket only,
 [for one user of the machine](environments.md#the-embedded-server)) serves all four databases with the same

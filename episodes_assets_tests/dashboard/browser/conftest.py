@@ -28,6 +28,8 @@ from episodes_assets_tests.support.system import System
 
 __all__ = ["browser", "person", "pictures"]
 
+# Where `up` is typed, this is a `.env`.
+FILE_OF_OTHERS = "EPISODES_ENVIRONMENT=production\nEPISODES_ADMIN_DSN=postgresql://me@/\nOF_OTHERS=yes\n"
 WIDE = ViewportSize(width=2240, height=860)
 PROCESSES = ("code", "daemon", "ui", "worker-1", "worker-2")
 
@@ -51,6 +53,13 @@ class Running:
     system: System
     process: psutil.Process
     lines: list[str]
+
+    @property
+    def runs(self) -> list[psutil.Process]:
+        """The processes of the runs at this moment, which the code location has started."""
+        (code,) = [each for each in self.process.children() if "grpc" in each.cmdline()]
+        started = code.children(recursive=True)
+        return [each for each in started if "spawn_main" in " ".join(each.cmdline())]
 
     @contextmanager
     def sleeping_fleet(self) -> Iterator[None]:
@@ -88,6 +97,8 @@ def running(
         monkeypatch.setenv("EPISODES_OPENID_CLIENT_SECRET", provider.clients["dashboard"])
         monkeypatch.setenv("EPISODES_OPENID_OPERATORS", "ann@example.com")
         monkeypatch.setenv("EPISODES_OPENID_VIEWERS", "*@example.com")
+        (tmp_path / ".env").write_text(FILE_OF_OTHERS, encoding="utf-8")
+        monkeypatch.chdir(tmp_path)
         with _up(system, provider) as running:
             yield running
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import pytest
 from playwright.sync_api import Page, expect
 
+from episodes_assets.settings import WITHHELD
 from episodes_assets_tests.dashboard.browser import pages
 from episodes_assets_tests.dashboard.browser.conftest import WIDE, Running
 from episodes_assets_tests.support.browser import VIEWPORT, Pictures
@@ -33,6 +34,7 @@ def test_a_working_day(running: Running, person: Callable[[], Page], pictures: P
             sees_all_and_changes_nothing(person(), running)
             signs_in_through_the_provider(person(), running)
             sees_jobs_wait(operator)
+            no_run_has_variables_of_the_folder_where_up_was_typed(running)
             until_seen.enter_context(running.locked_outcomes())
         sees_workers_at_work(operator, pictures)
     sees_the_backfill_published(operator, running)
@@ -120,6 +122,17 @@ def sees_jobs_wait(page: Page) -> None:
     for number in range(2, LAST + 1):
         waiting = pages.day_in_work(page, day(number))
         expect(waiting).to_contain_text(re.compile(r"waiting\s*[1-9]"), timeout=BACKFILL_MILLISECONDS)
+
+
+def no_run_has_variables_of_the_folder_where_up_was_typed(running: Running) -> None:
+    """A run inherits what the code location has in its environment by then."""
+    runs = running.runs
+    assert len(runs) > 0
+    for run in runs:
+        inherited = run.environ()
+        assert "OF_OTHERS" not in inherited
+        assert inherited["EPISODES_ADMIN_DSN"] == WITHHELD
+        assert inherited["EPISODES_ENVIRONMENT"] == running.system.settings.environment
 
 
 def sees_workers_at_work(page: Page, pictures: Pictures) -> None:
