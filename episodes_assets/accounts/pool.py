@@ -3,16 +3,18 @@
 From the event loop each call runs in one of a few threads. The statements are in the other modules.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
+import anyio
 import psycopg
 from anyio import CapacityLimiter, to_thread
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from episodes_assets.errors import EpisodesError
+from episodes_assets.errors import DatabaseUnreachable, EpisodesError
 from episodes_assets.postgres import admission, connect
 from episodes_assets.postgres.databases import Database
 from episodes_assets.postgres.locks import LockWatch, lock_settings
@@ -114,6 +116,13 @@ class AccountsPool:
         finally:
             self._pool.putconn(connection)
 
+    def silent(self, seconds: float) -> DatabaseUnreachable:
+        """The error for a server that has not answered for so long."""
+        return DatabaseUnreachable(
+            f"{connect.describe(self._dsn)} has not answered within {seconds:g} s",
+            "see whether the database server runs, and what it is busy with",
+        )
+
     def _admit(self, connection: connect.Connection) -> None:
         """Set up a new connection and check the database's stamp, as `connect_to_write` does."""
         self._refusal = None
@@ -129,6 +138,8 @@ class AccountsPool:
 
 # Threads of their own (a bulkhead): slow queries of Dagster's may fill Starlette's, and logins must not wait.
 THREADS = 8
+# So many more may wait for a silent database when nobody waits for them any more.
+ABANDONED_THREADS = 8
 # The errors of a database that cannot be used; psycopg_pool's time-out is an OperationalError.
 AWAY = (psycopg.OperationalError, EpisodesError)
 P = ParamSpec("P")
@@ -141,6 +152,7 @@ class AccountsAccess:
     def __init__(self, pool: AccountsPool) -> None:
         self._pool = pool
         self._limiter = CapacityLimiter(THREADS)
+        self._limited = threading.Semaphore(THREADS + ABANDONED_THREADS)
 
     def ping(self) -> None:
         """Check in this thread that the database answers.
@@ -167,3 +179,34 @@ class AccountsAccess:
                 return function(connection, *args, **kwargs)
 
         return await to_thread.run_sync(work, limiter=self._limiter)
+
+    async def run_within(
+        self,
+        seconds: float,
+        function: Callable[Concatenate[connect.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Like `run`, for so long at most, whether the database refuses connections or is silent.
+
+        The thread of a call that took longer is left to itself, until the database answers.
+
+        Raises:
+            psycopg.OperationalError: If the database does not answer.
+            EpisodesError: If it does not answer in time, or belongs to another environment or release.
+        """
+
+        def work() -> T:
+            if not self._limited.acquire(blocking=False):
+                raise TimeoutError
+            try:
+                with self._pool.connection() as connection:
+                    return function(connection, *args, **kwargs)
+            finally:
+                self._limited.release()
+
+        try:
+            with anyio.fail_after(seconds):
+                return await to_thread.run_sync(work, limiter=self._limiter, abandon_on_cancel=True)
+        except TimeoutError as error:
+            raise self._pool.silent(seconds) from error

@@ -66,18 +66,18 @@ def create_application(
             "switch one of them on",
         )
     routes = Routes(
-        public=[
-            *login_routes(oidc),
-            *(oidc.routes if oidc else ()),
+        anonymous=[
             *health.health_routes(site.accounts, ui),
             *(_file_route(name) for name in PUBLIC_FILES),
         ],
+        public=[*login_routes(oidc), *(oidc.routes if oidc else ())],
         for_all_roles=logout_routes(),
         graphql=ui.graphql_routes,
         polled=[page for page in pages if isinstance(page, Route) and page.path == fleet.LIVE],
     )
     application = Starlette(
         routes=[
+            *routes.anonymous,
             *routes.public,
             *routes.for_all_roles,
             Route("/metrics", _show_metrics, methods=["GET"], name="metrics"),

@@ -1,8 +1,10 @@
 """`/healthz` answers in time whatever is away, and knows a daemon that lives without evaluating anything."""
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from dagster._core.definitions.run_request import InstigatorType
@@ -12,13 +14,17 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from episodes_assets.accounts import pool as pools
 from episodes_assets.accounts.pool import AccountsAccess, AccountsPool
 from episodes_assets.dashboard import health
+from episodes_assets.dashboard.app import create_application
+from episodes_assets.dashboard.auth import credentials
 from episodes_assets.dashboard.dagster_ui import open_dagster_ui
 from episodes_assets.dashboard.health import DaemonSilent, SensorTicks, health_routes
+from episodes_assets.dashboard.site import Metrics
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.chaos.proxy import StallingProxy, stalling_proxy
-from episodes_assets_tests.dashboard.served import Dashboard
+from episodes_assets_tests.dashboard.served import HOST, Dashboard, metrics_of
 from episodes_assets_tests.support.system import System
 
 pytestmark = [pytest.mark.process, pytest.mark.long]
@@ -28,17 +34,33 @@ SLACK_SECONDS = 3.0
 
 
 @contextmanager
-def asked_through_a_proxy(dashboard: Dashboard) -> Iterator[tuple[TestClient, StallingProxy]]:
+def accounts_through_a_proxy(dashboard: Dashboard) -> Iterator[tuple[AccountsAccess, StallingProxy]]:
     direct = conninfo_to_dict(dashboard.system.dsn(Purpose.DASHBOARD))
     with stalling_proxy(f"{direct['host']}/.s.PGSQL.5432") as proxy:
         dsn = make_conninfo(dashboard.system.dsn(Purpose.DASHBOARD), host="127.0.0.1", port=proxy.port)
         with AccountsPool(dsn, dashboard.system.settings.environment) as pool:
-            routes = health_routes(AccountsAccess(pool), dashboard.ui)
-            # One event loop for all requests, as in a server.
-            with TestClient(Starlette(routes=routes)) as client:
-                assert client.get("/healthz").status_code == 200
-                time.sleep(health.CACHE_SECONDS)
-                yield client, proxy
+            yield AccountsAccess(pool), proxy
+
+
+@contextmanager
+def asked_through_a_proxy(dashboard: Dashboard) -> Iterator[tuple[TestClient, StallingProxy]]:
+    with accounts_through_a_proxy(dashboard) as (accounts, proxy):
+        routes = health_routes(accounts, dashboard.ui)
+        # One event loop for all requests, as in a server.
+        with TestClient(Starlette(routes=routes)) as client:
+            assert client.get("/healthz").status_code == 200
+            time.sleep(health.CACHE_SECONDS)
+            yield client, proxy
+
+
+@contextmanager
+def whole_dashboard_through_a_proxy(dashboard: Dashboard) -> Iterator[tuple[TestClient, StallingProxy]]:
+    with accounts_through_a_proxy(dashboard) as (accounts, proxy):
+        metrics = Metrics(metrics_of(dashboard.system, dashboard.ui))
+        site = replace(dashboard.site, accounts=accounts, metrics=metrics)
+        application = create_application(site, dashboard.ui)
+        with TestClient(application, base_url=f"http://{HOST}", follow_redirects=False) as client:
+            yield client, proxy
 
 
 def status_in_time(client: TestClient) -> int:
@@ -67,6 +89,46 @@ def test_a_database_that_never_answers(dashboard: Dashboard, monkeypatch: pytest
         deadline = time.monotonic() + 30
         while status_in_time(client) != 200:
             assert time.monotonic() < deadline
+
+
+CREDENTIALS = ({"Cookie": "episodes_session=unknown"}, {"Authorization": "Bearer unknown"})
+
+
+@pytest.mark.parametrize("is_silent", [False, True], ids=["refuses", "is silent"])
+def test_a_credential_makes_nobody_wait(
+    dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch, *, is_silent: bool
+) -> None:
+    """Whose it is, the accounts would have to say; as soon as they answer, they do."""
+    monkeypatch.setattr(health, "LONGEST_SECONDS", 0.3)
+    monkeypatch.setattr(credentials, "ANSWER_SECONDS", 0.3)
+
+    def ask(path: str, credential: dict[str, str]) -> int:
+        began = time.monotonic()
+        status = client.get(path, headers=credential).status_code
+        assert time.monotonic() - began < 0.3 + SLACK_SECONDS, path
+        return status
+
+    with whole_dashboard_through_a_proxy(dashboard) as (client, proxy):
+        assert [ask("/runs", each) for each in CREDENTIALS] == [401, 401]
+        if is_silent:
+            proxy.stall()
+        else:
+            proxy.close()
+        for credential in CREDENTIALS:
+            found = [ask(path, credential) for path in ("/healthz", "/login", "/runs")]
+            assert found == [503, 200, 503], credential
+        # Those that nobody waits for any more do not pile up.
+        monkeypatch.setattr(credentials, "ANSWER_SECONDS", 0.02)
+        before = threading.active_count()
+        requests = 2 * (pools.THREADS + pools.ABANDONED_THREADS)
+        assert {ask("/runs", CREDENTIALS[0]) for _ in range(requests)} == {503}
+        assert threading.active_count() <= before + pools.THREADS + pools.ABANDONED_THREADS
+        if is_silent:
+            monkeypatch.setattr(credentials, "ANSWER_SECONDS", 5.0)
+            proxy.resume()
+            deadline = time.monotonic() + 30
+            while client.get("/runs", headers=CREDENTIALS[0]).status_code != 401:
+                assert time.monotonic() < deadline
 
 
 @pytest.mark.slow

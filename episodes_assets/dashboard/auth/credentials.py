@@ -95,6 +95,8 @@ def _is_loopback(host: str) -> bool:
 
 
 _LONGEST = 500
+# A request waits so long for the accounts, which are asked before anything else.
+ANSWER_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -146,19 +148,20 @@ async def identify(
 
     Raises:
         psycopg.OperationalError: If the accounts' database does not answer.
-        EpisodesError: If it belongs to another environment or release.
+        EpisodesError: If it does not answer in time, or belongs to another environment or release.
     """
     headers = connection.headers.getlist("authorization")
     if headers:
         scheme, _, token = headers[0].partition(" ")
         if len(headers) > 1 or scheme.lower() != "bearer" or not _may_be_one(token.strip()):
             return None
-        found = await accounts.run(sessions.find_token, token.strip())
+        found = await accounts.run_within(ANSWER_SECONDS, sessions.find_token, token.strip())
         return _credential(found, configuration, is_cookie=False)
     session = session_token(connection, is_secure=configuration.is_secure)
     if session is None or not _may_be_one(session):
         return None
-    found = await accounts.run(
+    found = await accounts.run_within(
+        ANSWER_SECONDS,
         sessions.find_session,
         session,
         configuration.lifetimes,

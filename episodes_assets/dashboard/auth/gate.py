@@ -85,12 +85,14 @@ class Routes:
     """Which routes have rules of their own.
 
     Attributes:
-        public: Answered without a login.
+        anonymous: Answered without a login, and the same to everybody: who sends a request is not asked.
+        public: Answered without a login as well, otherwise to who has one.
         for_all_roles: To which viewers may POST as well: logging out.
         graphql: Where GraphQL is sent, over HTTP and over WebSockets.
         polled: Requested by open pages by themselves, so a request to one does not count as use of a session.
     """
 
+    anonymous: Sequence[BaseRoute]
     public: Sequence[BaseRoute]
     for_all_roles: Sequence[BaseRoute]
     graphql: Sequence[BaseRoute]
@@ -105,6 +107,7 @@ class _Request:
         scope: As the server gave it.
         receive: As the server gave it; a body that is read comes from it no more.
         send: As the server gave it.
+        is_anonymous: Whether its route answers everybody alike.
         is_public: Whether its route is answered without a login.
         is_for_all_roles: Whether viewers may POST to its route.
         is_graphql: Whether GraphQL is sent to its route.
@@ -119,6 +122,7 @@ class _Request:
     scope: Scope
     receive: Receive
     send: Send
+    is_anonymous: bool
     is_public: bool
     is_for_all_roles: bool
     is_graphql: bool
@@ -132,11 +136,13 @@ class _Request:
     @classmethod
     def arriving(cls, routes: Routes, scope: Scope, receive: Receive, send: Send) -> "_Request":
         """A new request, of which only the routes that it matches are known."""
+        is_anonymous = _match(routes.anonymous, scope)
         return cls(
             scope,
             receive,
             send,
-            is_public=_match(routes.public, scope),
+            is_anonymous=is_anonymous,
+            is_public=is_anonymous or _match(routes.public, scope),
             is_for_all_roles=_match(routes.for_all_roles, scope),
             is_graphql=_match(routes.graphql, scope),
             is_use=not _match(routes.polled, scope),
@@ -217,7 +223,9 @@ class AuthGate:
         await self._pass(request)
 
     async def _identify(self, request: _Request) -> _Request | Refusal:
-        """Authenticate it."""
+        """Authenticate it, but where that is of no use: `/healthz` answers in time whatever is away."""
+        if request.is_anonymous:
+            return request
         try:
             credential = await identify(
                 request.connection, self._site.accounts, self._site.configuration, is_use=request.is_use

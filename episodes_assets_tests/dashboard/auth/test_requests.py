@@ -121,6 +121,9 @@ def test_what_cannot_be_on_record_is_not_done(dashboard: Dashboard, is_graphql: 
                 raise DatabaseUnreachable("cannot reach it")
             return await dashboard.site.accounts.run(function, *args, **kwargs)
 
+        async def run_within(self, _seconds: float, function: Any, *args: Any, **kwargs: Any) -> Any:
+            return await self.run(function, *args, **kwargs)
+
     done = []
 
     async def do(request: Request) -> Response:
