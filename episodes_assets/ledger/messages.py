@@ -64,6 +64,9 @@ async def read_message_figures(queue_dsn: str) -> MessageFigures:
     )
 
 
+_FIND_MANAGERS = "SELECT id, queue_manager_id FROM pgqueuer WHERE id = ANY ($1::bigint[])"
+
+
 class OwnMessages(Queries):
     """PgQueuer's queries, which end or requeue a message only while it is assigned to the same manager."""
 
@@ -79,13 +82,9 @@ class OwnMessages(Queries):
             await super().retry_job(job, delay, traceback_record)
 
     async def _still_own(self, jobs: list[Job]) -> set[int]:
-        rows = await self.driver.fetch(
-            f"""
-            SELECT id FROM {self.qbe.settings.queue_table}
-            JOIN unnest($1::bigint[], $2::uuid[]) AS ours (id, manager) USING (id)
-            WHERE queue_manager_id = manager
-            """,  # noqa: S608  PgQueuer's own table
-            [job.id for job in jobs],
-            [job.queue_manager_id for job in jobs],
-        )
-        return {int(str(row["id"])) for row in rows}
+        # In a session with PgQueuer's planner settings, so no join: whatever the statistics say, each message
+        # is looked up by its id.
+        rows = await self.driver.fetch(_FIND_MANAGERS, [job.id for job in jobs])
+        managers = {int(str(row["id"])): row["queue_manager_id"] for row in rows}
+        own = [job for job in jobs if (manager := managers.get(job.id)) and manager == job.queue_manager_id]
+        return {job.id for job in own}

@@ -14,6 +14,7 @@ from episodes_assets.postgres.databases import Purpose
 from episodes_assets.postgres.session import SessionKind, pin_async
 from episodes_assets_tests.query_plans.explained import (
     Executed,
+    ExplainingDriver,
     Log,
     explain_arrow,
     explain_async,
@@ -26,12 +27,13 @@ from episodes_assets_tests.query_plans.growing_tables import (
 
 @dataclass(frozen=True)
 class Open:
-    """Connections as each kind of process has them."""
+    """Connections as each kind of process has them; a worker has two."""
 
     queue: Connection
     results: Connection
     accounts: Connection
     worker: psycopg.AsyncConnection[Any]
+    messages: ExplainingDriver
     queue_dsn: str
     results_dsn: str
     tables: GrowingTables
@@ -79,15 +81,18 @@ def opened(
         stack.enter_context(explain_arrow(log, patch))
         runner = stack.enter_context(asyncio.Runner())
 
-        async def open_worker() -> psycopg.AsyncConnection[Any]:
+        async def open_worker(kind: SessionKind) -> psycopg.AsyncConnection[Any]:
             opened = await psycopg.AsyncConnection.connect(dsn(Purpose.WORKER), autocommit=True)
-            await pin_async(opened, SessionKind.OURS)
+            await pin_async(opened, kind)
             return opened
 
-        worker = runner.run(open_worker())
-        stack.callback(lambda: runner.run(worker.close()))
+        worker, other = (runner.run(open_worker(kind)) for kind in (SessionKind.OURS, SessionKind.PGQUEUER))
+        for of_worker in (worker, other):
+            stack.callback(runner.run, of_worker.close())
         explain_async(worker, log)
-        to = Open(queue, results, accounts, worker, dsn(Purpose.QUEUE), dsn(Purpose.RESULTS), tables)
+        messages = ExplainingDriver(other, log)
+        dsns = dsn(Purpose.QUEUE), dsn(Purpose.RESULTS)
+        to = Open(queue, results, accounts, worker, messages, *dsns, tables)
 
         async def undone(asked: Awaitable[Any]) -> None:
             async with worker.transaction(force_rollback=True):

@@ -9,6 +9,7 @@ from typing import Any
 import adbc_driver_postgresql.dbapi as adbc
 import psycopg
 import pytest
+from pgqueuer.adapters.drivers.psycopg import PsycopgDriver
 from psycopg import sql
 from psycopg._queries import PostgresQuery
 from psycopg.adapt import Transformer
@@ -142,6 +143,29 @@ def explain_async(connection: psycopg.AsyncConnection[Any], log: Log) -> None:
             return await super().execute(query, params, **options)
 
     connection.cursor_factory = ExplainingCursor
+
+
+class ExplainingDriver(PsycopgDriver):
+    """PgQueuer's way to a database, which explains what it fetches and executes."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any], log: Log) -> None:
+        super().__init__(connection)
+        self._log = log
+
+    async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
+        await self._explain(query, args)
+        return await super().fetch(query, *args)
+
+    async def execute(self, query: str, *args: object) -> str:
+        await self._explain(query, args)
+        return await super().execute(query, *args)
+
+    async def _explain(self, query: str, args: Sequence[Any]) -> None:
+        async with self._connection.transaction(force_rollback=True):
+            cursor = psycopg.AsyncRawCursor(self._connection)
+            await cursor.execute(sql.SQL(_EXPLAIN) + _composed(query), args or None)
+            found = await cursor.fetchone()
+        self._log.add((query.strip(), args, ()), found[0] if found else None)
 
 
 @contextmanager

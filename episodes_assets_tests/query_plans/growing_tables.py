@@ -21,6 +21,7 @@ HELD = 50
 # Two days of small chunks that all wait: one whose jobs never moved, one whose jobs moved before any others.
 NEVER_MOVED, MOVED_FIRST = 5_003, 5_004
 WAITING_CHUNKS, WAITING_CHUNK_JOBS = 250, 4  # of each
+MESSAGES_OF_WORKER = 10
 OLD_LOG_ROWS = 40
 OPEN_ALERTS, OLD_ALERTS = 20, 10
 PROFILES = 10  # that wait, of one run, long ago

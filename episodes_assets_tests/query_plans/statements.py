@@ -55,6 +55,7 @@ from episodes_assets_tests.query_plans.growing_tables import (
     FINISHED_PLANS,
     FIRST_FINISHED,
     HELD,
+    MESSAGES_OF_WORKER,
     NEVER_MOVED,
     OLD_ALERTS,
     OLD_LOG_ROWS,
@@ -201,6 +202,7 @@ def cases(jobs: int) -> list[Case]:
         Case("alerts pruned", "queue", OLD_ALERTS, lambda to: records.prune_alerts(to.queue)),
         # For the metrics.
         Case("workers by release", "queue", 40, lambda to: workers.count_by_release(to.queue)),
+        Case("older workers", "queue", 40, lambda to: workers.read_older_workers(to.queue, "queue_9999")),
         Case(
             "batches since a minute ago",
             "queue",
@@ -292,6 +294,7 @@ def cases(jobs: int) -> list[Case]:
         Case("a chunk claimed", "queue", CHUNK_JOBS, lambda to: steps.claim_one(to, last), lie_together=True),
         Case("a chunk worked", "queue", CHUNK_JOBS, lambda to: steps.work(to, last)),
         Case("a job failed", "queue", CHUNK_JOBS, lambda to: steps.fail(to, last)),
+        Case("a worker's messages ended", "queue", MESSAGES_OF_WORKER, steps.end_messages),
         Case(
             "a day cancelled",
             "queue",

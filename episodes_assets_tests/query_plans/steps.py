@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from pgqueuer.models import Job
 
 from episodes_assets.accounts import audit, sessions, users
 from episodes_assets.accounts.identity import AuthMethod, Identity, Role
@@ -32,6 +33,7 @@ from episodes_assets.ledger.held import (
     retry_held_job,
     waive_held_jobs,
 )
+from episodes_assets.ledger.messages import OwnMessages
 from episodes_assets.ledger.plans import record_plan
 from episodes_assets.ledger.profiles import Kind, Seen
 from episodes_assets.outbox import records
@@ -48,6 +50,7 @@ from episodes_assets.results.verify import (
 from episodes_assets_tests.query_plans.cases import Open
 from episodes_assets_tests.query_plans.growing_tables import (
     CHUNK_JOBS,
+    MESSAGES_OF_WORKER,
     MOVED_FIRST,
     NEVER_MOVED,
     OTHER_PLAN,
@@ -190,6 +193,19 @@ async def fail(to: Open, message: ChunkMessage) -> None:
     await claims.uncount_start(to.worker, claim, claim.jobs[:1])
     await claims.record_failures(to.worker, claim, claim.jobs[:1], JobFailure("why", ""), 1)
     await claims.release_claim(to.worker, claim)
+
+
+async def end_messages(to: Open) -> None:
+    """Those of another worker, of which none is ended: PgQueuer's own statements are not looked at."""
+    ids = to.tables.system.query(
+        "queue", "SELECT id FROM pgqueuer WHERE status = 'queued' ORDER BY id LIMIT %s", [MESSAGES_OF_WORKER]
+    )
+    a_message: Any = Job.model_construct
+    jobs = [a_message(id=number, queue_manager_id=uuid.uuid4()) for (number,) in ids]
+    assert len(jobs) == MESSAGES_OF_WORKER
+    own = OwnMessages(to.messages)
+    await own.log_jobs([(job, "successful", None) for job in jobs])
+    await own.retry_job(jobs[0], dt.timedelta(0), None)
 
 
 def publish_twice(to: Open) -> None:

@@ -162,6 +162,15 @@ def test_every_statement_on_a_growing_table_is_tried(system: System, monkeypatch
     assert not missing, "\n".join(missing)
 
 
+def test_no_statement_has_a_table_that_is_named_elsewhere() -> None:
+    """Nobody would see that it is not tried. Locks are, in each of their tables; the input is others'."""
+    named_elsewhere = re.compile(r"\b(FROM|JOIN|INTO|UPDATE)\s+(%s|\{\w*\})")
+    found = {
+        each.place.partition(":")[0] for each in written_statements() if named_elsewhere.search(each.text)
+    }
+    assert found == {"postgres/locks.py", "input/loading.py"}
+
+
 def test_each_process_has_the_planners_settings_in_our_databases_alone(system: System) -> None:
     settings = ("enable_nestloop", "enable_seqscan", "plan_cache_mode", "jit")
     show: Any = "SELECT " + ", ".join(f"current_setting('{name}')" for name in settings)
