@@ -32,6 +32,7 @@ class Open:
     queue: Connection
     results: Connection
     accounts: Connection
+    dagster: Connection
     worker: psycopg.AsyncConnection[Any]
     messages: ExplainingDriver
     queue_dsn: str
@@ -72,11 +73,12 @@ def opened(
     """Ask as the product's processes do, on connections that explain what they execute."""
     dsn = tables.system.dsn
     with ExitStack() as stack:
-        queue, results, accounts = (
+        queue, results, accounts, dagster = (
             stack.enter_context(connect(dsn(purpose), autocommit=True))
-            for purpose in (Purpose.QUEUE, Purpose.RESULTS, Purpose.DASHBOARD)
+            for purpose in (Purpose.QUEUE, Purpose.RESULTS, Purpose.DASHBOARD, Purpose.DAGSTER)
         )
-        for connection in (queue, results, accounts):
+        connections = (queue, results, accounts, dagster)
+        for connection in connections:
             explain_sync(connection, log)
         stack.enter_context(explain_arrow(log, patch))
         runner = stack.enter_context(asyncio.Runner())
@@ -92,7 +94,7 @@ def opened(
         explain_async(worker, log)
         messages = ExplainingDriver(other, log)
         dsns = dsn(Purpose.QUEUE), dsn(Purpose.RESULTS)
-        to = Open(queue, results, accounts, worker, messages, *dsns, tables)
+        to = Open(*connections, worker, messages, *dsns, tables)
 
         async def undone(asked: Awaitable[Any]) -> None:
             async with worker.transaction(force_rollback=True):
@@ -101,7 +103,7 @@ def opened(
         def ask(case: Case) -> list[Executed]:
             with ExitStack() as transactions:
                 if case.is_undone:
-                    for connection in (queue, results, accounts):
+                    for connection in connections:
                         transactions.enter_context(connection.transaction(force_rollback=True))
                 asked = case.ask(to)
                 if isinstance(asked, Awaitable):

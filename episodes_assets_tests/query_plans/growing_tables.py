@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from episodes_assets.days import ONE_DAY
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.support.system import System
 
 OTHER_DAY = dt.date(2018, 3, 1)
@@ -24,6 +25,8 @@ WAITING_CHUNKS, WAITING_CHUNK_JOBS = 250, 4  # of each
 MESSAGES_OF_WORKER = 10
 OLD_LOG_ROWS = 40
 OPEN_ALERTS, OLD_ALERTS = 20, 10
+REPAIRS = 5  # of the day, by one run
+PROCESSES, OLD_PROCESSES = 1_000, 5  # started within thirty days, after which they are forgotten
 PROFILES = 10  # that wait, of one run, long ago
 FIRST_FINISHED = 10_000
 FINISHED_DAYS = [dt.date(2010, 1, 1) + n * ONE_DAY for n in range(1, FINISHED_PLANS + 1)]
@@ -31,16 +34,17 @@ FINISHED_DAYS = [dt.date(2010, 1, 1) + n * ONE_DAY for n in range(1, FINISHED_PL
 TABLES = {
     "queue": (
         "ledger.plans", "ledger.chunks", "ledger.jobs", "ledger.outcomes", "ledger.job_attempts",
-        "ledger.batches", "ledger.waivers", "ledger.workers", "ledger.profiles", "public.pgqueuer",
-        "public.pgqueuer_log", "alerts.alerts", "alerts.messages",
+        "ledger.batches", "ledger.waivers", "ledger.workers", "ledger.profiles", "ledger.locks",
+        "public.pgqueuer", "public.pgqueuer_log", "alerts.alerts", "alerts.messages",
     ),
     "results": (
-        "state.tracked_episodes", "state.tracked_days", "published.results", "published.days",
-        "published.history", "published.episodes", "published.restore_points",
+        "state.tracked_episodes", "state.tracked_days", "state.locks", "published.results",
+        "published.days", "published.history", "published.episodes", "published.repairs",
+        "published.restore_points",
     ),
     "dagster": (
         "dashboard.users", "dashboard.sessions", "dashboard.service_tokens", "dashboard.login_attempts",
-        "dashboard.audit_log",
+        "dashboard.audit_log", "public.processes",
     ),
 }  # fmt: skip
 
@@ -104,7 +108,10 @@ class GrowingTables:
             f" LATERAL (SELECT now() - interval '29 days' * n / {self.jobs}) AS moment (at)",
         )
         self._alerts()
+        self._locks()
+        self._processes()
         self._published_days()
+        self._repairs()
         self._track(OTHER_DAY, first_epid=0, over_days=FINISHED_PLANS)
         self._publish(OTHER_PLAN, OTHER_DAY)
         self._accounts("1 day", "old", self.jobs)
@@ -164,6 +171,12 @@ class GrowingTables:
         )
         self._track(THE_DAY, first_epid=1)
         self._publish(THE_PLAN, THE_DAY)
+        query(
+            "results",
+            "INSERT INTO published.repairs (day, what, reason, repaired_by, run_id)"
+            f" SELECT '{THE_DAY}', 'what ' || n, 'why', 'who', 'the run'"
+            f" FROM generate_series(1, {REPAIRS}) AS n",
+        )
         self._accounts("1 hour", "new", 40)
 
     @contextmanager
@@ -311,6 +324,33 @@ class GrowingTables:
             " FROM alerts.alerts, unnest(ARRAY['email', 'slack']) AS channel WHERE resolved_at IS NULL",
         )
 
+    def _locks(self) -> None:
+        """A lock for each day, in each database that has some by day."""
+        for database, table in (("queue", "ledger.locks"), ("results", "state.locks")):
+            self.system.query(
+                database,
+                f"INSERT INTO {table} SELECT 'plan ' || n FROM generate_series(1, {self.jobs}) AS n",
+            )
+
+    def _processes(self) -> None:
+        """All of this release; none of them lives."""
+        for first, count, days in (("p", PROCESSES, 29), ("old", OLD_PROCESSES, 31)):
+            self.system.query(
+                "dagster",
+                "INSERT INTO public.processes (session, host, pid, program, release, knows, seen_at)"
+                f" SELECT '{first}' || n, 'h', n, 'x', '1', '{{}}', now() - interval '1 day' * {days}"
+                f" FROM generate_series(1, {count}) AS n",
+            )
+
+    def _repairs(self) -> None:
+        """Of years, each by a run of its own."""
+        self.system.query(
+            "results",
+            "INSERT INTO published.repairs (day, what, reason, repaired_by, run_id)"
+            f" SELECT date '{FINISHED_DAYS[0]}' + n % {FINISHED_PLANS}, 'what', 'why', 'who', 'run ' || n"
+            f" FROM generate_series(1, {self.jobs}) AS n",
+        )
+
     def _published_days(self) -> None:
         plans = f"generate_series(1, {FINISHED_PLANS}) AS n"
         for table, times in (("days", 1), ("history", 3)):
@@ -423,11 +463,17 @@ class GrowingTables:
                 self.system.query(database, statement.format(named))
 
 
-def database_of(statement: str) -> str:
-    """Which database a statement is for."""
-    named = {"ledger.": "queue", "pgqueuer": "queue", "alerts.": "queue", "dashboard.": "dagster"}
+def role_of(statement: str) -> Purpose:
+    """The role that may execute a statement, of those which have all rights on their tables."""
+    named = {
+        "ledger.": Purpose.QUEUE,
+        "pgqueuer": Purpose.QUEUE,
+        "alerts.": Purpose.QUEUE,
+        "dashboard.": Purpose.DASHBOARD,
+        "public.processes": Purpose.DAGSTER,
+    }
     plain = statement.replace('"', "")
-    return next((database for word, database in named.items() if word in plain), "results")
+    return next((role for word, role in named.items() if word in plain), Purpose.RESULTS)
 
 
 def statistics(tables: GrowingTables) -> dict[str, Callable[[], None]]:

@@ -63,7 +63,9 @@ from episodes_assets_tests.query_plans.growing_tables import (
     OPEN_CHUNKS,
     OTHER_DAY,
     OTHER_PLAN,
+    PROCESSES,
     PROFILES,
+    REPAIRS,
     THE_DAY,
     THE_PLAN,
     WAITING_CHUNK_JOBS,
@@ -405,8 +407,9 @@ def cases(jobs: int) -> list[Case]:
         ),
         Case("a day's restore points", "results", 3, lambda to: read_restore_points(to.results, THE_DAY)),
         Case("the newest restore point", "results", 1, lambda to: find_newest_restore_point(to.results)),
-        Case("a day's repairs", "results", 1, lambda to: read_repairs(to.results, THE_DAY)),
-        Case("a run's repairs", "results", 1, lambda to: read_repairs_of_run(to.results, "run")),
+        Case("a day's repairs", "results", REPAIRS, lambda to: read_repairs(to.results, THE_DAY)),
+        Case("a run's repairs", "results", REPAIRS, lambda to: read_repairs_of_run(to.results, "the run")),
+        Case("a repair recorded", "results", 1, steps.record_repair),
         Case(
             "an episode's published rows",
             "results",
@@ -493,6 +496,9 @@ def cases(jobs: int) -> list[Case]:
             lambda to: read_state_days(to.results, to.results_dsn, [THE_DAY]),
             lie_together=True,
         ),
+        # Dagster's processes; of those that were started within thirty days each is looked at.
+        Case("a process that lives", "dagster", PROCESSES, steps.register_process),
+        Case("processes of older releases", "dagster", PROCESSES, steps.look_for_older_processes),
         # Accounts.
         Case("a session found", "dagster", 1, lambda to: sessions.find_session(to.accounts, "t", _LIVES)),
         Case("a session begun", "dagster", 1, steps.begin_session),

@@ -37,12 +37,15 @@ from episodes_assets.ledger.messages import OwnMessages
 from episodes_assets.ledger.plans import record_plan
 from episodes_assets.ledger.profiles import Kind, Seen
 from episodes_assets.outbox import records
+from episodes_assets.postgres import processes
 from episodes_assets.postgres.arrow import bounded_session
+from episodes_assets.postgres.databases import Database
 from episodes_assets.profiling.engines import Sampling
 from episodes_assets.results import copies as results_copies
 from episodes_assets.results import publications, publish, state
 from episodes_assets.results.provenance import read_provenance
 from episodes_assets.results.repairs import RepairDecision
+from episodes_assets.results.repairs import record_repair as record_of_repair
 from episodes_assets.results.verify import (
     read_publication,
     read_records,
@@ -318,6 +321,20 @@ def read_other_total(to: Open) -> None:
 def log_in(to: Open) -> None:
     users.set_password(to.accounts, "new6", _PASSWORD)
     assert users.log_in(to.accounts, "new6", _PASSWORD)
+
+
+def register_process(to: Open) -> None:
+    processes._registered.clear()
+    processes.register(to.dagster, "development")
+
+
+def look_for_older_processes(to: Open) -> None:
+    # As of a release that none of them knows.
+    processes.read_older(to.dagster, dict.fromkeys(Database, "z"))
+
+
+def record_repair(to: Open) -> None:
+    record_of_repair(to.results, THE_DAY, "another", _WHY)
 
 
 def record_event(to: Open) -> None:

@@ -25,7 +25,7 @@ from episodes_assets_tests.query_plans.growing_tables import (
     TABLES,
     THE_PLAN,
     GrowingTables,
-    database_of,
+    role_of,
     statistics,
 )
 from episodes_assets_tests.query_plans.statements import cases
@@ -81,7 +81,7 @@ def test_no_plan_is_kept_from_an_empty_table(tables: GrowingTables, monkeypatch:
             with ExitStack() as stack:
                 for session in sessions.values():
                     stack.enter_context(session.connection.transaction(force_rollback=True))
-                return [sessions[database_of(each.text)].execute(each) for each in statements]
+                return [sessions[role_of(each.text)].execute(each) for each in statements]
 
         for _, statements in asked:
             for _ in range(6):  # PostgreSQL looks at five plans before it keeps one
@@ -114,13 +114,12 @@ def test_what_the_planner_would_do_by_itself_is_noticed(tables: GrowingTables) -
 
 
 @contextmanager
-def sessions_of(system: System) -> Iterator[dict[str, Prepared]]:
-    """A session in each database, as our processes open it."""
-    roles = {"queue": Purpose.QUEUE, "results": Purpose.RESULTS, "dagster": Purpose.DASHBOARD}
+def sessions_of(system: System) -> Iterator[dict[Purpose, Prepared]]:
+    """A session for each role, as our processes open it."""
     with ExitStack() as stack:
         yield {
-            database: Prepared(stack.enter_context(connect(system.dsn(role), autocommit=True)))
-            for database, role in roles.items()
+            role: Prepared(stack.enter_context(connect(system.dsn(role), autocommit=True)))
+            for role in (Purpose.QUEUE, Purpose.RESULTS, Purpose.DASHBOARD, Purpose.DAGSTER)
         }
 
 
