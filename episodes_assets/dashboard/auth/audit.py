@@ -62,8 +62,9 @@ async def describe_whole(
     calls: Sequence[graphql.Call],
     body: bytes,
     instance: dg.DagsterInstance,
+    event: str,
 ) -> dict[str, object] | Refusal:
-    """All that a request asks for, with the runs and backfills that it names.
+    """What is recorded of a request before it is executed: all that it asks for, with the runs that it names.
 
     Args:
         connection: The request.
@@ -71,13 +72,14 @@ async def describe_whole(
         calls: What of that is executed.
         body: Of the request.
         instance: Dagster's.
+        event: The id that its events share.
 
     Returns:
         A refusal if it is too much for the audit log, if the configuration of a run that is to be executed
         again names an environment variable, or if Dagster's database does not answer.
     """
     whole = describe_request(connection, body) if query is None else describe_calls(calls)
-    detail = {**whole, **describe_briefly(query, body)}
+    detail = {"request": event, **whole, **describe_briefly(query, body)}
     if not fits(detail):
         return refusals.TOO_MUCH
     if ids := graphql.named_runs(calls):

@@ -315,20 +315,20 @@ class AuthGate:
         """Record a change in the audit log before it happens."""
         if request.credential is None or not _is_recorded(request):
             return request
+        # Connects the two events of a request, between which others may be recorded.
+        event = secrets.token_hex(4)
         detail = await audit.describe_whole(
-            request.connection, request.query, request.calls, request.whole_body, self._instance
+            request.connection, request.query, request.calls, request.whole_body, self._instance, event
         )
         if isinstance(detail, Refusal):
             return detail
-        # Connects the two events of a request, between which others may be recorded.
-        event = secrets.token_hex(4)
         try:
             await self._site.record_or_fail(
                 request.connection,
                 request.kind,
                 "begun",
                 who=request.credential.identity,
-                detail={**detail, "request": event},
+                detail=detail,
             )
         except AWAY:
             return refusals.AWAY

@@ -1,5 +1,6 @@
 """What every request is held to: where it comes from, whom it names, how large it is; and every answer."""
 
+import bisect
 import hashlib
 import json
 from dataclasses import replace
@@ -109,6 +110,26 @@ def test_what_is_too_much_to_record_is_not_reported(dashboard: Dashboard) -> Non
         assert "more than the audit log keeps of one request" in refused.text
         assert dashboard.events("request refused")[-1][2] == "too much for the audit log"
     assert dashboard.events("request") == before
+
+
+def test_what_just_fits_is_on_record_whole(dashboard: Dashboard) -> None:
+    """With the id by which its two events are found together."""
+
+    def longest(**more: str) -> int:
+        def is_cut(length: int) -> int:
+            recorded = {"method": "POST", "path": CHANGE, "body": "x" * length, "sha256": "0" * 64, **more}
+            return int(not audit.fits(recorded))
+
+        return bisect.bisect_left(range(audit.LONGEST_DETAIL), 1, key=is_cut) - 1
+
+    operator = dashboard.client(Role.OPERATOR)
+    most = longest(request="0" * 8)
+    for length in (longest(), most + 1):
+        assert operator.post(CHANGE, content=b"x" * length).status_code == 413, length
+    operator.post(CHANGE, content=b"x" * most)
+    (_, begun, _), (_, done, _) = dashboard.events("request")[-2:]
+    assert begun["request"] == done["request"]
+    assert begun["body"] == "x" * most
 
 
 @pytest.mark.parametrize("is_graphql", [True, False])
