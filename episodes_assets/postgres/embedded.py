@@ -7,8 +7,9 @@ again on the same socket, so DSNs that were handed out stay valid.
 Every role has a generated password, kept in a file of mode 0600 in the home, and `pg_hba.conf` lets nobody in
 without. The socket lies in a folder of mode 0700 as well: the data's own, which nobody else can replace,
 where its path is short and plain enough. Otherwise it is one made by `mkdtemp`: its name is random, and the
-temporary folder's sticky bit keeps others from replacing it. It is not in `XDG_RUNTIME_DIR`, which services
-lack, and which vanishes at logout while the server still runs.
+temporary folder's sticky bit keeps others from replacing it. Should it be removed, and another user make one
+of its name, a new one is made, unless a process has DSNs that name it. It is not in `XDG_RUNTIME_DIR`, which
+services lack, and which vanishes at logout while the server still runs.
 
 What can be loaded again need not be flushed to disk at each commit: after `sync_later` the server leaves that
 to the system until `sync_now`. A process that is killed in between loses nothing; if the machine fails, the
@@ -278,16 +279,18 @@ def _bring_up(cluster: Cluster, passwords: Mapping[str, str], wanted: Path | Non
         _refuse_while_used(cluster)
         postmaster.stop(cluster.data)
         running = None
+    if running is not None and _is_lost(cluster, running.socket_folder):
+        postmaster.stop(cluster.data)
+        running = None
     if running is not None and not postmaster.accepts_connections(running.socket_folder):
         wanted = running.socket_folder  # somebody has removed its socket
         postmaster.stop(cluster.data)
         running = None
     if running is None:
-        socket_folder = (
-            wanted
-            or postmaster.socket_folder_of_killed(cluster.data)
-            or postmaster.choose_socket_folder(cluster)
-        )
+        earlier = postmaster.socket_folder_of_killed(cluster.data)
+        if earlier is not None and _is_lost(cluster, earlier):
+            earlier = None
+        socket_folder = wanted or earlier or postmaster.choose_socket_folder(cluster)
         _delete_if_damaged(cluster)
         postmaster.ensure_socket_folder(cluster, socket_folder)
         is_synced_later = (cluster.home / _UNSYNCED_FILE).exists()
@@ -308,16 +311,32 @@ def _access_rules(passwords: Mapping[str, str]) -> str:
     return f"# Written by `episodes`, for the password of SHA-256 {digest}.\nlocal all all scram-sha-256\n"
 
 
-def _refuse_while_used(cluster: Cluster) -> None:
-    """Refuse to replace a server that has other passwords, or none, while a process uses it."""
+def _is_lost(cluster: Cluster, socket_folder: Path) -> bool:
+    """Whether a socket's folder is open to others, and no process has a DSN that names it.
+
+    Its name is known to all users of the machine: once it is gone from the temporary folder, as after a
+    restart of the machine, any of them can make one of that name.
+    """
+    return postmaster.is_open(cluster, socket_folder) and not _is_used(cluster)
+
+
+def _is_used(cluster: Cluster) -> bool:
+    """Whether a process uses the server, this one included."""
     with _open_holders(cluster.home) as holders:
         try:
             fcntl.flock(holders, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DatabaseUnreachable(
-                f"the passwords in {cluster.home} are not those of the running server",
-                "stop all processes that use it, then start again",
-            ) from None
+            return True
+    return False
+
+
+def _refuse_while_used(cluster: Cluster) -> None:
+    """Refuse to replace a server that has other passwords, or none, while a process uses it."""
+    if _is_used(cluster):
+        raise DatabaseUnreachable(
+            f"the passwords in {cluster.home} are not those of the running server",
+            "stop all processes that use it, then start again",
+        )
     earlier = cluster.data / ".handle_pids.json"  # by which releases without passwords counted theirs
     pids = json.loads(earlier.read_text(encoding="utf-8") or "[]") if earlier.exists() else []
     if alive := [pid for pid in pids if psutil.pid_exists(pid)]:

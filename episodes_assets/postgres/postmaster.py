@@ -153,23 +153,35 @@ def choose_socket_folder(cluster: Cluster) -> Path:
 
 def ensure_socket_folder(cluster: Cluster, folder: Path) -> None:
     """Make the socket's folder again if it was removed from the temporary folder, and require it private."""
-    if folder != cluster.data and not folder.exists():
+    if folder != cluster.data and not os.path.lexists(folder):
         folder.mkdir(mode=0o700)
         cluster.own(folder)
-    if folder.exists():
-        require_private(cluster, folder)
+    require_private(cluster, folder)
 
 
 def require_private(cluster: Cluster, folder: Path) -> None:
     """Refuse a folder in which others can write: a socket made there could receive what we send."""
-    found = folder.lstat()
-    account = cluster.programs.account
-    owner = os.geteuid() if account is None else account.uid
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner or found.st_mode & 0o027:
+    if is_open(cluster, folder):
         raise DatabaseUnreachable(
             f"{folder}, the folder of the embedded PostgreSQL's socket, is not private",
-            f"see who has changed it; it must belong to user {owner} and have mode 0700",
+            f"see who has changed it; it must belong to user {_owner(cluster)} and have mode 0700",
         )
+
+
+def is_open(cluster: Cluster, folder: Path) -> bool:
+    """Whether others can write in a folder, or have put something of theirs in its place."""
+    try:
+        found = folder.lstat()
+    except FileNotFoundError:
+        return False
+    is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == _owner(cluster)
+    return not is_ours or bool(found.st_mode & 0o027)
+
+
+def _owner(cluster: Cluster) -> int:
+    """The id of the user as whom the server runs."""
+    account = cluster.programs.account
+    return os.geteuid() if account is None else account.uid
 
 
 def launch(cluster: Cluster, socket_folder: Path) -> Postmaster:

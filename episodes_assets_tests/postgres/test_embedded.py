@@ -46,6 +46,14 @@ print("ready", flush=True)
 sys.stdin.read()
 """
 
+# Too few for a socket beside the data, wherever they lie, and enough for one in the temporary folder.
+SHORTER = 48
+HOLD_FROM_ELSEWHERE = f"""
+from episodes_assets.postgres import postmaster
+postmaster.LONGEST_SOCKET_PATH = {SHORTER}
+{HOLD}
+"""
+
 Start = Callable[[Path], embedded.EmbeddedServer]
 
 
@@ -275,6 +283,39 @@ def test_a_socket_folder_that_is_open_to_others_is_refused(start: Start, tmp_pat
     embedded.start.cache_clear()
     with pytest.raises(DatabaseUnreachable, match="is not private"):
         embedded.start(tmp_path / "home")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("lives", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_socket_folder_that_others_have_made_meanwhile_is_replaced(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, lives: bool
+) -> None:
+    """Whether the server lives or was killed; unless a process is left whose DSNs name the folder."""
+    monkeypatch.setattr(postmaster, "LONGEST_SOCKET_PATH", SHORTER)
+    home = throwaway(tmp_path / LONG / "home")
+    argv = [sys.executable, "-c", HOLD_FROM_ELSEWHERE, str(home)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "ready\n"
+        running = postmaster.find_running(cluster(home).data)
+        assert running is not None
+        assert running.socket_folder.parent == Path(tempfile.gettempdir()).resolve()
+        shutil.rmtree(running.socket_folder)
+        running.socket_folder.mkdir()
+        running.socket_folder.chmod(0o777)
+        (running.socket_folder / "theirs").touch()
+        if not lives:
+            os.kill(running.pid, signal.SIGKILL)
+            eventually(lambda: postmaster.find_running(cluster(home).data) is None)
+            with pytest.raises(DatabaseUnreachable, match="is not private"):
+                start(home)
+        holder.kill()
+    server = start(home)
+    assert server.socket_folder != running.socket_folder
+    assert mode(server.socket_folder) == 0o700
+    with admin(server) as connection:
+        connection.execute("SELECT 1")
+    shutil.rmtree(running.socket_folder)
 
 
 @pytest.mark.long
