@@ -31,8 +31,9 @@ def test_no_layer_is_given_a_secret() -> None:
     assert "USER 10001:10001" in RECIPE
 
 
-def test_dagster_finds_no_variables_in_the_current_folder() -> None:
-    """It reads a `.env` there, so that is the folder to which nobody writes."""
+def test_nothing_is_taken_from_the_current_folder() -> None:
+    """Neither modules nor, by Dagster, the variables of a `.env`: nobody writes to it."""
+    assert "PYTHONSAFEPATH=1 " in RECIPE
     assert re.findall(r"^WORKDIR (\S+)", RECIPE, re.MULTILINE)[-1] == "/opt/episodes/dagster"
     assert "DAGSTER_HOME=/opt/episodes/dagster " in RECIPE
 

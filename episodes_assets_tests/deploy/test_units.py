@@ -53,6 +53,7 @@ def test_each_is_hardened(name: str) -> None:
     assert values(name, "CapabilityBoundingSet") == [""]
     assert values(name, "ProtectSystem") == ["strict"]
     assert values(name, "SystemCallFilter") == ["@system-service"]
+    assert "PYTHONSAFEPATH=1" in " ".join(values(name, "Environment")).split()
     # Dagster reads a .env in its current folder; in this one only root could leave any.
     assert values(name, "WorkingDirectory") == ["/"]
     (mask,) = values(name, "UMask")

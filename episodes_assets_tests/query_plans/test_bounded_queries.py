@@ -143,7 +143,7 @@ def test_visits_are_bounded_by_what_is_asked_for(
     assert not found, "\n".join(found)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_statement_on_a_growing_table_is_tried(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     tables = GrowingTables(system, 3 * CHUNK_JOBS)
     tables.fill_other_day()
