@@ -13,14 +13,16 @@ from rich.filesize import decimal
 from rich.progress import Progress
 from rich.table import Table
 
+from episodes_assets.checks.verdicts import name_days
 from episodes_assets.cli.console import err, out
 from episodes_assets.cli.context import announce_open_hosts, ready_databases
-from episodes_assets.errors import LakeDamaged, LakeReplaced
+from episodes_assets.errors import LakeDamaged, LakeMissing, LakeReplaced
 from episodes_assets.lake import opening, upkeep
 from episodes_assets.lake.day_file import LakeFile
+from episodes_assets.lake.opening import OpenedLake
 from episodes_assets.lake.tables import LakeTable
+from episodes_assets.lake.upkeep import NamedDrop
 from episodes_assets.lake.versions import PinnedVersion
-from episodes_assets.lake.viewings import Viewings
 from episodes_assets.ledger import plans
 from episodes_assets.postgres.connect import connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
@@ -40,7 +42,7 @@ app = typer.Typer(
 def status() -> None:
     """Show each table: its version, its days, rows and bytes, and which viewings were accepted as lost.
 
-    It fails if the lake is not the one that plans and publications name versions of.
+    It fails if the lake is not the one that plans and publications name versions and drops of.
 
     Example: episodes lake status
     """
@@ -48,7 +50,7 @@ def status() -> None:
     settings = _settings()
     lake = opening.open_lake(settings)
     viewings = lake.viewings()
-    missing = upkeep.missing_of(viewings, _read_references(ready_databases(settings)).viewings_versions)
+    missing = _find_missing(lake, _read_references(ready_databases(settings)))
     shown = Table(box=None)
     for name in ("table", "version", "environment", "days", "first", "last", "missing between"):
         shown.add_column(name)
@@ -69,7 +71,7 @@ def status() -> None:
                 f"{found.size / found.rows:.1f}" if found.rows else "-",
             )
     if not shown.rows:
-        _require_all(viewings, missing)
+        _require_all(lake, missing)
         where = lake.drops().shown
         out.print(f"The lake at {where} is empty: the first run of a day fills it.")
         return
@@ -83,14 +85,15 @@ def status() -> None:
                 markup=False,
                 soft_wrap=True,
             )
-    _require_all(viewings, missing)
+    _require_all(lake, missing)
 
 
 @app.command()
 def verify() -> None:
     """Read every file of the newest versions and of those that plans, publications and tracked days name.
 
-    Its digest must be the one that was written. All that are gone, cut or changed are named, and it fails.
+    Its digest must be the one that was written. All that are gone, cut or changed are named, and it fails. So
+    it does if the lake lacks a version or a drop that they name.
 
     Example: episodes lake verify
     """
@@ -99,10 +102,10 @@ def verify() -> None:
     lake = opening.open_lake(settings)
     viewings = lake.viewings()
     named = _read_references(ready_databases(settings))
-    missing = upkeep.missing_of(viewings, named.viewings_versions)
+    missing = _find_missing(lake, named)
     tables: list[tuple[LakeTable, list[LakeFile]]] = [
-        *upkeep.files_of_drops(lake.drops(), named.snapshot_ids),
-        (viewings, upkeep.files_of(viewings, named.viewings_versions - {*missing})),
+        *upkeep.files_of_drops(lake.drops(), named.drops),
+        (viewings, upkeep.files_of(viewings, named.viewings_versions - {*missing.viewings_versions})),
     ]
     files = [file for _, some in tables for file in some]
     damaged = 0
@@ -117,7 +120,7 @@ def verify() -> None:
                     out.print(said, markup=False, soft_wrap=True, style="red")
     if damaged:
         raise LakeDamaged(f"{damaged} of {len(files)} files are damaged", "restore those above from a backup")
-    _require_all(viewings, missing)
+    _require_all(lake, missing)
     counts = ", ".join(f"{sum(file.rows for file in some):,} {table.name}" for table, some in tables if some)
     out.print(f"{len(files):,} files are whole, with the rows of: {counts or 'no table'}.")
 
@@ -135,7 +138,8 @@ def vacuum(
     """List, or remove, files that neither the newest versions have nor anything names.
 
     Plans, publications and tracked days name what they were made from: that always stays. Late viewings and
-    refreshed days leave other files behind, and so do killed processes.
+    refreshed days leave other files behind, and so do killed processes. If the lake lacks a version or a drop
+    that they name, nothing is listed or removed: files may be theirs that it cannot tell.
 
     Example: episodes lake vacuum --remove
     """
@@ -144,13 +148,15 @@ def vacuum(
     lake = opening.open_lake(settings)
     viewings, drops = lake.viewings(), lake.complete_drops()
     named = _read_references(ready_databases(settings))
+    # Once their log is back they may be read again, if their files are there.
+    _require_all(lake, _find_missing(lake, named))
     files, size = 0, 0
     older_than = dt.timedelta(days=days)
     # A plan that is about to be recorded may name one of these.
     since = dt.datetime.now(dt.UTC) - older_than
     late = {PinnedVersion(number, None) for number in viewings.versions_since(since)}
     kept: list[tuple[LakeTable, list[LakeFile]]] = [
-        *upkeep.files_of_drops(drops, named.snapshot_ids, since),
+        *upkeep.files_of_drops(drops, named.drops, since),
         (viewings, upkeep.files_of(viewings, named.viewings_versions | late)),
     ]
     for table, _ in kept:
@@ -179,29 +185,58 @@ class _References:
 
     Attributes:
         viewings_versions: Versions of the viewings.
-        snapshot_ids: Drops.
+        drops: Drops.
     """
 
     viewings_versions: set[PinnedVersion]
-    snapshot_ids: set[str]
+    drops: set[NamedDrop]
 
 
-def _require_all(viewings: Viewings, missing: Sequence[PinnedVersion]) -> None:
-    """Refuse a lake that is not the one that plans and publications name versions of."""
-    if missing:
+@dataclass(frozen=True)
+class _Missing:
+    """What the databases name and the lake does not have, or has with other content.
+
+    Attributes:
+        viewings_versions: Versions of the viewings, in order.
+        drops: Drops, in order.
+    """
+
+    viewings_versions: Sequence[PinnedVersion]
+    drops: Sequence[NamedDrop]
+
+
+def _find_missing(lake: OpenedLake, named: _References) -> _Missing:
+    return _Missing(
+        upkeep.missing_of(lake.viewings(), named.viewings_versions),
+        upkeep.missing_drops(lake.drops(), named.drops),
+    )
+
+
+def _require_all(lake: OpenedLake, missing: _Missing) -> None:
+    """Refuse a lake that is not the one that plans and publications name versions and drops of."""
+    if versions := missing.viewings_versions:
         raise LakeReplaced(
-            f"the lake at {viewings.shown} is not the one that plans and publications were made from:"
-            f" {len(missing)} of the versions that they name are not there, or have other files, the first"
-            f" version {missing[0].number}",
+            f"the lake at {lake.viewings().shown} is not the one that plans and publications were made from:"
+            f" {len(versions)} of the versions that they name are not there, or have other files, the first"
+            f" version {versions[0].number}",
             "restore that lake, or let EPISODES_LAKE_URL name it; `episodes db status` names the days",
+        )
+    if missing.drops:
+        drops = lake.complete_drops()  # those that were not brought in yet are no loss
+        days = sorted({day for day, _ in missing.drops})
+        day, snapshot_id = missing.drops[0]
+        raise LakeMissing(
+            f"the log of {drops.episodes.shown} lacks {len(missing.drops)} of the drops that plans, tracked"
+            f" days and publications were made from, of {name_days(days)}, the first {snapshot_id} of {day}",
+            "restore its folder `_delta_log`, or let EPISODES_LAKE_URL name the lake that was written to",
         )
 
 
 def _read_references(dsns: Dsns) -> _References:
     with connect_to_read(dsns.require(Purpose.QUEUE), Database.QUEUE) as queue:
         versions = plans.read_viewings_versions(queue)
-        ids = plans.read_snapshot_ids(queue)
+        drops = plans.read_named_drops(queue)
     with connect_to_read(dsns.require(Purpose.RESULTS), Database.RESULTS) as results:
         versions |= publications.read_viewings_versions(results)
-        ids |= publications.read_snapshot_ids(results) | state.read_snapshot_ids(results)
-    return _References(versions, ids)
+        drops |= publications.read_named_drops(results) | state.read_named_drops(results)
+    return _References(versions, drops)

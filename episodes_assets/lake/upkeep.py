@@ -14,6 +14,10 @@ from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.tables import LakeTable
 from episodes_assets.lake.versions import PinnedVersion
 
+# A drop as plans, tracked days and publications name it: its day and its `snapshot_id`, which follows from
+# the content, so that two days may have the same.
+NamedDrop = tuple[dt.date, str]
+
 
 @dataclass(frozen=True)
 class TableStatus:
@@ -104,14 +108,27 @@ def files_of(table: LakeTable, pinned: Collection[PinnedVersion]) -> list[LakeFi
     return sorted(kept, key=lambda file: (file.day, file.path))
 
 
+def missing_drops(drops: Drops, named: Collection[NamedDrop]) -> list[NamedDrop]:
+    """Those of some drops that the history of `episodes` does not have, in order.
+
+    What their files are called is known from there alone, so those of a drop that it lacks cannot be told
+    from files that nothing names.
+
+    Raises:
+        LakeDamaged: If Delta's log cannot be read.
+        SystemFailure: If the lake cannot be reached.
+    """
+    return sorted({*named} - {(drop.day, drop.snapshot_id) for drop in drops.history()})
+
+
 def files_of_drops(
-    drops: Drops, snapshot_ids: Collection[str], since: dt.datetime | None = None
+    drops: Drops, named: Collection[NamedDrop], since: dt.datetime | None = None
 ) -> list[tuple[LakeTable, list[LakeFile]]]:
     """The files of some drops, of the current ones, and of those of recent versions.
 
     Args:
         drops: The lake's.
-        snapshot_ids: The drops.
+        named: The drops; those of `missing_drops` are left out.
         since: Files of all versions since then are included; None for those of the newest version only.
 
     Returns:
@@ -123,14 +140,16 @@ def files_of_drops(
     """
     newest = drops.episodes.newest()
     current = {*newest.files.values()} if newest else set()
-    kept = [drop for drop in drops.history() if drop.snapshot_id in snapshot_ids or drop.episodes in current]
-    named = {
+    kept = [
+        drop for drop in drops.history() if (drop.day, drop.snapshot_id) in named or drop.episodes in current
+    ]
+    files_by_table = {
         drops.episodes: {drop.episodes for drop in kept},
         drops.quarantine: {drop.quarantine for drop in kept},
         drops.viewed: {drop.viewed for drop in kept if drop.viewed},
     }
     found = []
-    for table, files in named.items():
+    for table, files in files_by_table.items():
         late = [PinnedVersion(number, None) for number in table.versions_since(since)] if since else []
         files |= {*files_of(table, late)}
         found.append((table, sorted(files, key=lambda file: (file.day, file.path))))

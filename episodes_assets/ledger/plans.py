@@ -332,7 +332,7 @@ def read_viewings_versions(connection: Connection) -> set[PinnedVersion]:
     return {PinnedVersion(*each) for each in found}
 
 
-def read_snapshot_ids(connection: Connection) -> set[str]:
-    """The drops that any plan was made from, current or superseded."""
-    found = connection.execute("SELECT DISTINCT snapshot_id FROM ledger.plans").fetchall()
-    return {snapshot_id for (snapshot_id,) in found}
+def read_named_drops(connection: Connection) -> set[tuple[dt.date, str]]:
+    """The drops that any plan was made from, current or superseded: days and ids."""
+    found = connection.execute("SELECT DISTINCT day, snapshot_id FROM ledger.plans").fetchall()
+    return {(day, snapshot_id) for day, snapshot_id in found}

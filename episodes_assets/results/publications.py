@@ -228,12 +228,12 @@ def read_viewings_versions(connection: Connection) -> set["PinnedVersion"]:
     return {PinnedVersion(*each) for each in found}
 
 
-def read_snapshot_ids(connection: Connection) -> set[str]:
-    """The drops that anything that was ever published was made from, as far as it was recorded."""
+def read_named_drops(connection: Connection) -> set[tuple[dt.date, str]]:
+    """The drops that anything ever published was made from, as far as it was recorded: days and ids."""
     found = connection.execute(
-        "SELECT DISTINCT snapshot_id FROM published.history WHERE snapshot_id IS NOT NULL"
+        "SELECT DISTINCT day, snapshot_id FROM published.history WHERE snapshot_id IS NOT NULL"
     ).fetchall()
-    return {snapshot_id for (snapshot_id,) in found}
+    return {(day, snapshot_id) for day, snapshot_id in found}
 
 
 class FirstRows(NamedTuple):

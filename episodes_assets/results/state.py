@@ -87,12 +87,12 @@ def built_on_another_past(connection: Connection, tracked: TrackedDay) -> bool:
     return yesterday is None or yesterday.checksum != tracked.previous_checksum
 
 
-def read_snapshot_ids(connection: Connection) -> set[str]:
-    """The drops that the days of the history came from."""
+def read_named_drops(connection: Connection) -> set[tuple[dt.date, str]]:
+    """The drops that the days of the history came from: days and ids."""
     found = connection.execute(
-        "SELECT DISTINCT snapshot_id FROM state.tracked_days WHERE snapshot_id IS NOT NULL"
+        "SELECT day, snapshot_id FROM state.tracked_days WHERE snapshot_id IS NOT NULL"
     ).fetchall()
-    return {snapshot_id for (snapshot_id,) in found}
+    return {(day, snapshot_id) for day, snapshot_id in found}
 
 
 def latest_day(connection: Connection) -> TrackedDay | None:

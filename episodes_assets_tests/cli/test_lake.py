@@ -2,16 +2,21 @@
 
 import datetime as dt
 import os
+import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from episodes_assets.cli.lake import status, vacuum, verify
+from episodes_assets.errors import LakeMissing
 from episodes_assets.lake.viewings import Viewings
+from episodes_assets_tests.lake.contents import files_below
 from episodes_assets_tests.support.input_viewings import fill, watch
 from episodes_assets_tests.support.system import System, day, failure
 
-pytestmark = [pytest.mark.process, pytest.mark.slow]
+pytestmark = pytest.mark.process
 
 BEFORE = day(1) - dt.timedelta(days=1)
 
@@ -28,6 +33,7 @@ def worked(system: System, first: dt.date, last: dt.date) -> None:
     assert result.success, failure(result)
 
 
+@pytest.mark.slow
 def test_the_lake_is_described_and_verified(system: System) -> None:
     assert "is empty" in system.cli("lake", "status").stdout
     fill(system, BEFORE, day(2))
@@ -54,6 +60,7 @@ def test_the_lake_is_described_and_verified(system: System) -> None:
     assert "3 of 7 files are damaged" in verified.stderr
 
 
+@pytest.mark.slow
 def test_vacuum_removes_what_nothing_names(system: System) -> None:
     fill(system, BEFORE, day(3))
     folder = Path(system.settings.lake, "viewings")
@@ -91,6 +98,7 @@ def test_vacuum_removes_what_nothing_names(system: System) -> None:
     assert system.published().equals(before)
 
 
+@pytest.mark.slow
 def test_vacuum_keeps_the_drops_that_anything_was_made_from(system: System) -> None:
     fill(system, BEFORE, day(2))
     with system.workers():
@@ -121,3 +129,40 @@ def test_vacuum_keeps_the_drops_that_anything_was_made_from(system: System) -> N
     (rows,) = drops.read_drop(published, ["epid"])
     assert rows["epid"].tolist() == [1, 2, 3, 4, 5]
     assert "are whole" in system.cli("lake", "verify").stdout
+
+
+@pytest.mark.long
+def test_a_drop_that_the_log_has_lost_is_told_and_its_files_stay(system: System, tmp_path: Path) -> None:
+    """Its files are known by the log alone: they look like those that nothing names."""
+    fill(system, BEFORE, day(2))
+    system.plan(day(1))
+    system.plan(day(2))
+    lake = Path(system.settings.lake)
+    age(lake, 30)
+    whole = Path(shutil.copytree(lake, tmp_path / "whole"))
+
+    def put_back_an_older_log() -> None:
+        for table in ("episodes", "quarantine"):
+            max((lake / table / "_delta_log").glob("*.json")).unlink()
+
+    def lose_the_log() -> None:
+        shutil.rmtree(lake / "episodes" / "_delta_log")
+
+    both = "2 of the drops .* of 2018-03-01, 2018-03-02"
+    for harm, told in ((put_back_an_older_log, "1 of the drops .* of 2018-03-02"), (lose_the_log, both)):
+        harm()
+        left = files_below(lake)
+        for command in (status, verify, partial(vacuum, 1), partial(vacuum, 1, remove=True)):
+            with pytest.raises(LakeMissing, match=rf"lake/episodes lacks {told}, the first "):
+                command()
+        assert files_below(lake) == left
+        shutil.rmtree(lake)
+        shutil.copytree(whole, lake)
+    # What is left over goes, and that alone.
+    left_over = lake / "episodes" / "day=2018-03-02" / "0123.part"
+    left_over.touch()
+    os.utime(left_over, (0, 0))
+    status()
+    verify()
+    vacuum(1, remove=True)
+    assert files_below(lake) == files_below(whole)

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -109,6 +110,18 @@ def test_a_file_says_what_its_drop_was(drops: Drops) -> None:
     said = json.loads(pq.read_metadata(path_of(drops, drops.episodes, taken)).metadata[RECORD.encode()])
     assert (said["snapshot_id"], said["reason"]) == (taken.snapshot_id, "it was wrong")
     assert said["quarantine"]["path"] == taken.quarantine.path
+
+
+def test_drops_that_the_log_has_lost_are_told_by_day(drops: Drops) -> None:
+    first, second = take(drops, 1), take(drops, 1, day=NEXT)
+    assert first.snapshot_id == second.snapshot_id  # of other days with the same content
+    named = [(DAY, first.snapshot_id), (NEXT, second.snapshot_id)]
+    assert upkeep.missing_drops(drops, named) == []
+    log = Path(drops.lake_url, "episodes", "_delta_log")
+    max(log.glob("*.json")).unlink()
+    assert upkeep.missing_drops(Drops(drops.lake_url), named) == named[1:]
+    shutil.rmtree(log)
+    assert upkeep.missing_drops(Drops(drops.lake_url), named) == named
 
 
 def test_a_day_without_a_drop_says_what_to_do(drops: Drops) -> None:

@@ -22,7 +22,7 @@ from episodes_assets.ledger.held import (
 )
 from episodes_assets.ledger.plans import (
     lock_plan,
-    read_snapshot_ids,
+    read_named_drops,
     read_viewings_versions,
     require_current,
     require_plan,
@@ -121,7 +121,7 @@ def cases(jobs: int) -> list[Case]:
             plans,
             lambda to: read_viewings_versions(to.queue),
         ),
-        Case("drops that plans name", "queue", plans, lambda to: read_snapshot_ids(to.queue)),
+        Case("drops that plans name", "queue", plans, lambda to: read_named_drops(to.queue)),
         Case(
             "planned jobs read back",
             "queue",
@@ -439,9 +439,9 @@ def cases(jobs: int) -> list[Case]:
             "drops that were published",
             "results",
             3 * plans,
-            lambda to: publications.read_snapshot_ids(to.results),
+            lambda to: publications.read_named_drops(to.results),
         ),
-        Case("drops of tracked days", "results", plans, lambda to: state.read_snapshot_ids(to.results)),
+        Case("drops of tracked days", "results", plans, lambda to: state.read_named_drops(to.results)),
         Case(
             "since when a day has viewings",
             "results",
