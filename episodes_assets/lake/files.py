@@ -14,7 +14,7 @@ import threading
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +33,8 @@ from episodes_assets.private_files import make_folder, private_opener
 
 DAMAGED_HINT = "restore the lake from a backup; `episodes lake verify` looks at every file"
 _PART = ".part"
+# Where an object store has files that are being uploaded; by its name, other engines leave it out.
+_UPLOADS = "_uploads"
 # Colours and arrows in errors of several lines.
 _DECORATION = re.compile(r"\x1b\[[0-9;]*m|↳")
 # What errors of both object store clients contain if it is the store's; the last is a missing permission.
@@ -97,7 +99,9 @@ class TableFiles:
     def writer(
         self, day: dt.date, schema: pa.Schema, encodings: Mapping[str, str] | None = None
     ) -> Iterator[day_file.DayWriter]:
-        """Write a day's file; what a failure leaves of it is removed, and no reader ever sees it.
+        """Write a day's file; what a failure leaves of it no reader ever sees.
+
+        It is removed, or by `vacuum` where the process was killed or an upload interrupted.
 
         Args:
             day: The day.
@@ -124,15 +128,24 @@ class TableFiles:
         """Move a finished file to its place; idempotent, since a file of that name has the same content."""
         if self._folder is not None:
             target = self._folder / path
+            # An older version may name it already; other files are synced before their commit.
             is_there = target.exists()
+            if is_there:
+                day_file.sync(part)
             part.replace(target)
-            if is_there:  # an older version may name it already; other files are synced before their commit
-                day_file.sync(target, target.parent)
+            if is_there:
+                day_file.sync(target.parent)
             return
-        # Also if it is there: it may be cut, and vacuum compares the time at which it was written.
-        with part.open("rb") as source, self._filesystem.open_output_stream(path) as stream:
+        # Arrow completes an upload that an exception ends, with what was written by then. So it goes
+        # elsewhere, and the store copies it to its place, as a whole or not at all. Also if it is there: it
+        # may be cut, and vacuum compares the time at which it was written.
+        upload = f"{_UPLOADS}/{part.name}"
+        with part.open("rb") as source, self._filesystem.open_output_stream(upload) as stream:
             while block := source.read(1 << 23):
                 stream.write(block)
+        self._filesystem.copy_file(upload, path)
+        with suppress(OSError):  # vacuum lists what is left, also where this process may not delete
+            self._filesystem.delete_file(upload)
 
     def adopt(self, source: Path, file: day_file.LakeFile) -> None:
         """Put a copy of a file into its place that was written for another lake; no day's yet.

@@ -26,6 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -346,6 +347,17 @@ class LakeTable(TableFiles):
             if not dry_run:
                 self._set_property(table, STAMP, new)
         return True
+
+    def _put(self, part: Path, path: str) -> None:
+        # What the newest version has is left alone: workers may be reading it, and vacuum does not remove it.
+        if self._folder is not None or not self._has_whole(path):
+            super()._put(part, path)
+
+    def _has_whole(self, path: str) -> bool:
+        """Whether the newest version has a file, whose bytes are those that were written."""
+        newest = self.newest()
+        file = next((each for each in newest.files.values() if each.path == path), None) if newest else None
+        return file is not None and all(self.present([file])) and self.is_whole(file)
 
     def commit(
         self,

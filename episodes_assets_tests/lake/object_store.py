@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pyarrow.fs as pafs
 import pytest
 
 BUCKET = "lake"
@@ -81,16 +82,33 @@ def connect(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
         monkeypatch.setenv(name, value)
 
 
+def put_object(url: str, content: bytes | None) -> None:
+    """Put an object there behind the product's back, or remove it.
+
+    Args:
+        url: Its URL.
+        content: What it is to hold; None to remove it.
+    """
+    filesystem, path = pafs.FileSystem.from_uri(url)
+    if content is None:
+        filesystem.delete_file(path)
+        return
+    with filesystem.open_output_stream(path) as stream:
+        stream.write(content)
+
+
 class Way:
     """A way to a server; from some request on, a fault has all of them.
 
     Attributes:
         address: What to connect to.
         methods: Those of the requests since `clear` or `fail`, in order.
+        before: Called with the method of each request, before it is forwarded.
     """
 
     def __init__(self, store: ObjectStore) -> None:
         self.methods: list[str] = []
+        self.before: Callable[[str], None] = lambda _: None
         self._after: int | None = None
         self._fault: Callable[[BaseHTTPRequestHandler, Callable[[], None]], None] = answer(500)
         self._lock = threading.Lock()
@@ -105,6 +123,7 @@ class Way:
 
             def _any(self) -> None:
                 body = _read_body(self)
+                way.before(self.command)
                 if way._is_hit(self.command):
                     way._fault(self, lambda: _forward(self, store.port, body, is_told=False))
                 else:

@@ -99,3 +99,20 @@ def test_a_disk_that_is_full_from_any_change_of_a_file_on_is_told(tmp_path: Path
         with own_process(write, str(lake), 5) as process:
             assert process.result() == ""
         assert contents(lake) == calm, change
+
+
+def test_a_file_that_is_written_again_is_on_disk_before_it_replaces_the_one_that_is_there(
+    tmp_path: Path,
+) -> None:
+    """A crash of the machine just then must not leave less than an older version has."""
+    lake = tmp_path / "lake"
+    _, _, calm = prepare(lake, is_begun=False)
+    with watched_process({"lake": lake}, None, 0, write, str(lake), 5) as (process, watched):
+        assert process.result() == ""
+    assert contents(lake) == calm
+    for day in DAYS:
+        folder = f"lake/viewings/day={day}"
+        changes = [change.what for change in watched.changes if folder in change.what]
+        (replaced,) = [at for at, what in enumerate(changes) if what.startswith("rename")]
+        assert f"fsync {folder}/*.part" in changes[:replaced]
+        assert f"fsync {folder}" in changes[replaced:]

@@ -1,10 +1,12 @@
 """The lake in an object store: a real S3 server on loopback, and real processes."""
 
+import os
+import signal
 import socket
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
@@ -16,7 +18,8 @@ from episodes_assets.lake.older_snapshots import OlderSnapshots
 from episodes_assets.lake.opening import open_lake
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.settings import load_settings
-from episodes_assets_tests.lake.object_store import connect, object_store
+from episodes_assets_tests.chaos.run_process import own_process
+from episodes_assets_tests.lake.object_store import ObjectStore, Way, connect, object_store, put_object
 from episodes_assets_tests.lake.small_lakes import FIRST, ONE_DAY, read, rows_of, take
 from episodes_assets_tests.support.lake_drops import read as drop_rows
 from episodes_assets_tests.support.lake_drops import take as take_drop
@@ -29,10 +32,24 @@ URL = "s3://lake/of/tests"
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The address of an S3 server with a bucket."""
-    with object_store() as store:
-        yield store.address
+def store() -> Iterator[ObjectStore]:
+    """An S3 server with a bucket."""
+    with object_store() as made:
+        yield made
+
+
+@pytest.fixture
+def server(store: ObjectStore) -> str:
+    """Its address."""
+    return store.address
+
+
+@pytest.fixture
+def way(store: ObjectStore) -> Iterator[Way]:
+    """A way to it on which requests are seen."""
+    made = Way(store)
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -43,7 +60,7 @@ def url(server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReq
 
 
 @pytest.mark.long
-def test_versions_and_damage(url: str, server: str) -> None:
+def test_versions_and_damage(url: str) -> None:
     lake = Viewings(url)
     assert lake.newest() is None
     first = take(lake, rows_of(FIRST, (1, 10), (2, 20)), days=[FIRST])
@@ -52,15 +69,75 @@ def test_versions_and_damage(url: str, server: str) -> None:
     assert [read(reader, version, {1: FIRST}, FIRST)[0].num_rows for version in (first, second)] == [1, 2]
     file = lake.at(second).files[FIRST]
     assert lake.is_whole(file)
-    path = f"{server}/lake/{url.removeprefix('s3://lake/')}/viewings/{file.path}"
-    with urllib.request.urlopen(urllib.request.Request(path, method="DELETE"), timeout=5):
-        pass
+    put_object(f"{url}/viewings/{file.path}", None)
     with pytest.raises(LakeDamaged, match=f"{file.path} is gone"):
         read(Viewings(url), second, {1: FIRST}, FIRST)
 
 
+ROWS = rows_of(FIRST, *((epid, epid) for epid in range(500)))
+
+
+def take_until_interrupted(url: str) -> bool:
+    """Take a day in a process that answers SIGINT as a command does; whether that has ended it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        take(Viewings(url), ROWS, days=[FIRST])
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
 @pytest.mark.long
-def test_drops_and_their_damage(url: str, server: str) -> None:
+def test_an_upload_that_is_interrupted_does_not_harm_the_file_that_is_there(
+    url: str, way: Way, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a day that is taken again with the content of an older version, which a publication names."""
+    lake = Viewings(url)
+    version = take(lake, ROWS, days=[FIRST])
+    take(lake, rows_of(FIRST, (1, 1)), days=[FIRST])
+    pids: SimpleQueue[int] = SimpleQueue()
+
+    def interrupt(method: str) -> None:
+        if method in ("POST", "PUT"):  # the upload begins
+            way.before = lambda _: None
+            os.kill(pids.get(), signal.SIGINT)
+
+    way.before = interrupt
+    connect(monkeypatch, way.address)
+    with own_process(take_until_interrupted, url) as process:
+        assert process.process.pid is not None
+        pids.put(process.process.pid)
+        assert process.result()
+    connect(monkeypatch, server)
+    reader = Viewings(url)
+    file = reader.at(version).files[FIRST]
+    assert reader.is_whole(file)
+    assert take(reader, ROWS, days=[FIRST]) == version + 2
+    assert reader.is_whole(file)
+    named = {each.path for number in (version, version + 1) for each in reader.at(number).files.values()}
+    assert all(path.startswith("_uploads/") for path, _ in reader.unnamed(named, -ONE_DAY))
+
+
+@pytest.mark.long
+def test_a_file_that_the_newest_version_has_is_uploaded_again_only_if_it_is_damaged(
+    url: str, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = rows_of(FIRST, (1, 10), (2, 20))
+    version = take(Viewings(url), rows, days=[FIRST])
+    connect(monkeypatch, way.address)
+    lake = Viewings(url)
+    assert take(lake, rows, days=[FIRST]) == version
+    assert not {"POST", "PUT", "DELETE"} & {*way.methods}
+    file = lake.at(version).files[FIRST]
+    for content in (b"x" * file.size, b"x"):  # changed, cut
+        put_object(f"{url}/viewings/{file.path}", content)
+        assert not lake.is_whole(file)
+        assert take(lake, rows, days=[FIRST]) == version
+        assert lake.is_whole(file)
+
+
+@pytest.mark.long
+def test_drops_and_their_damage(url: str) -> None:
     lake = Drops(url)
     assert lake.find(FIRST) is None
     first, second = take_drop(lake, 1, day=FIRST), take_drop(lake, 1, 2, day=FIRST, reason="one was missing")
@@ -73,9 +150,7 @@ def test_drops_and_their_damage(url: str, server: str) -> None:
     assert found.newest is not None
     assert (found.used.version, found.newest.version) == (1, 2)
     assert [each.rules for each in found.used.refused] == [("epid_negative",)]  # type: ignore[union-attr]
-    path = f"{server}/lake/{url.removeprefix('s3://lake/')}/episodes/{first.episodes.path}"
-    with urllib.request.urlopen(urllib.request.Request(path, method="DELETE"), timeout=5):
-        pass
+    put_object(f"{url}/episodes/{first.episodes.path}", None)
     named = {FIRST: {first.snapshot_id, second.snapshot_id}}
     assert reader.find_named(named)[FIRST].existing == {second.snapshot_id}
     with pytest.raises(LakeDamaged, match=f"{first.episodes.path} is gone"):
