@@ -196,12 +196,13 @@ def viewings_are_complete(days: Sequence[ViewingsRows]) -> Verdict:
     )
 
 
-def viewings_are_kept(lost: Mapping[dt.date, tuple[int, int]]) -> Verdict:
+def viewings_are_kept(lost: Mapping[dt.date, tuple[int, int]], last: dt.date) -> Verdict:
     """Whether the input has all viewings that the lake has; a warning if not.
 
     Args:
         lost: Days of which the lake keeps what it has, since viewings of it are gone from the input: how many
-            are, and how many are new there.
+            are, and how many are new there. Of some there may never have been a drop.
+        last: The last day that was taken.
     """
     gone, new = (sum(each[number] for each in lost.values()) for number in (0, 1))
     return verdict_of_days(
@@ -212,7 +213,8 @@ def viewings_are_kept(lost: Mapping[dt.date, tuple[int, int]]) -> Verdict:
         ],
         fault=f"of the viewings that were taken {gone:,} are gone from the input, which has {new:,} new,",
         hint="the lake keeps those of {day}; ask whoever fills the input whether that is right; "
-        "if so, `episodes correct {day} --accept-lost-viewings --reason ...` takes what it has now",
+        f"if so, `episodes run {last} --since {{day}} --accept-lost-viewings --reason WHY` takes what it has "
+        f"now of all days from {{day}} to {last}",
         facts={"viewings gone from the input": gone, "new viewings that were not taken": new},
         is_error=False,
     )

@@ -65,7 +65,9 @@ Repair = Annotated[
 ]
 Reason = Annotated[
     str,
-    typer.Option(help="With --refresh or --repair, which need one: why; kept on record."),
+    typer.Option(
+        help="With --refresh, --repair or --accept-lost-viewings, which need one: why; kept on record."
+    ),
 ]
 AsPlanned = Annotated[
     bool,
@@ -79,15 +81,16 @@ Since = Annotated[
     typer.Option(
         "--since",
         metavar="DAY",
-        help="Take the viewings of earlier days from this one on. Default: where a history begins, all that "
-        "the input still holds.",
+        help="Take the viewings of earlier days from this one on; with --accept-lost-viewings those again "
+        "that were taken. Default: where a history begins, all that the input still holds.",
     ),
 ]
 AcceptLost = Annotated[
     bool,
     typer.Option(
         "--accept-lost-viewings",
-        help="Take the input's viewings although some that were taken before are gone from it.",
+        help="Take the input's viewings again although some that were taken before are gone from it: with "
+        "the drop where the day is taken anew, else alone.",
     ),
 ]
 EMBEDDED_WORKERS = 2
@@ -183,7 +186,11 @@ def run_config(
     repairing = {"repair": True} if repair else {}
     found: dict[str, Any] = {
         "take_input": {
-            "config": {"refresh": refresh, "reason": reason if refresh else "", **only_if_said},
+            "config": {
+                "refresh": refresh,
+                "reason": reason if refresh or accept_lost else "",
+                **only_if_said,
+            },
         },
         "episode_jobs": {
             "config": {"rework": rework, **({"as_planned": True} if as_planned else {}), **repairing}
@@ -205,20 +212,26 @@ def _config(
     since: str,
     accept_lost: bool,
 ) -> dict[str, Any]:
-    if as_planned and (refresh or not rework):
-        raise BadRunConfig("--as-planned is for --rework alone", "give --rework with it, and not --refresh")
-    if accept_lost and not refresh:
-        raise BadRunConfig("--accept-lost-viewings is for --refresh alone", "give --refresh with it")
-    if repair and (refresh or rework):
+    if as_planned and (refresh or accept_lost or not rework):
         raise BadRunConfig(
-            "--repair puts back what was there, so it does not go with --refresh or --rework",
+            "--as-planned is for --rework alone",
+            "give --rework with it, and neither --refresh nor --accept-lost-viewings",
+        )
+    if repair and (refresh or rework or accept_lost):
+        raise BadRunConfig(
+            "--repair puts back what was there, so it does not go with --refresh, --rework or"
+            " --accept-lost-viewings",
             "give --repair alone",
         )
-    if (refresh or repair) and not reason.strip():
-        option = "--refresh" if refresh else "--repair"
-        raise ReasonMissing(f"{option} needs a reason", "say by `--reason WHY` what was wrong")
-    if reason and not (refresh or repair):
-        raise BadRunConfig("--reason is for --refresh or --repair", "give one of them with it, or no reason")
+    explained = {"--refresh": refresh, "--repair": repair, "--accept-lost-viewings": accept_lost}
+    given = [option for option, is_given in explained.items() if is_given]
+    if given and not reason.strip():
+        raise ReasonMissing(f"{given[0]} needs a reason", "say by `--reason WHY` what was wrong")
+    if reason and not given:
+        raise BadRunConfig(
+            "--reason is for --refresh, --repair and --accept-lost-viewings",
+            "give one of them with it, or no reason",
+        )
     if since:
         parse_date(since)
     return run_config(

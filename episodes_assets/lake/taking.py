@@ -136,7 +136,7 @@ class Taking:
         accept_lost: bool = False,
         before_reading: Callable[[dt.date], None] = lambda _: None,
     ) -> Iterator[TakenDay]:
-        """Take days into the lake; those that it keeps already are read again only with `refresh`.
+        """Take days into the lake; those that it keeps already are read again only if that is asked for.
 
         Several days are committed together. When one cannot be taken, those before it are committed.
 
@@ -144,8 +144,8 @@ class Taking:
             days: The days, in order.
             refresh: Take them again although they are kept.
             reason: Why, for the record.
-            accept_lost: With `refresh`, take the input's viewings even if some that the lake has are gone
-                from it.
+            accept_lost: Take the input's viewings again, even if some that the lake has are gone from it; the
+                drop that is kept stays, unless it is to be refreshed.
             before_reading: Called with the first day that is read, before it is read: if it raises, the
                 day is not taken.
 
@@ -167,7 +167,7 @@ class Taking:
         def read(day: dt.date, opened: ExitStack) -> _Read:
             nonlocal has_begun
             drop = self._drops.find(day)
-            if drop is not None and not refresh and day in self._files():
+            if drop is not None and not (refresh or accept_lost) and day in self._files():
                 return _Read(day, drop)
             if not has_begun:
                 before_reading(day)
@@ -179,19 +179,24 @@ class Taking:
 
         yield from _in_groups(days, read, keep)
 
-    def take_earlier(self, day: dt.date, since: dt.date | None = None) -> Iterator[LakeFile]:
+    def take_earlier(
+        self, day: dt.date, since: dt.date | None = None, *, reason: str = "", accept_lost: bool = False
+    ) -> Iterator[LakeFile]:
         """Where a history begins, take what the input still holds of the days before it.
 
         The oldest day comes first, and several are committed together, so that an interrupted run continues
-        where it was.
+        where it was. Drops of these days are neither needed nor taken.
 
         Args:
             day: The first day of the history, or the first one after a gap.
             since: The earliest day to take. Without it, nothing is taken if the lake has the day or the day
                 before: it then has what there was.
+            reason: With `accept_lost`, why, for the record.
+            accept_lost: Where `since` is said, take those that the lake has again, as the input has them now,
+                even if viewings are gone from it.
 
         Yields:
-            What was taken, day by day.
+            What was taken, day by day; days that are taken again are left out if they are as they were.
 
         Raises:
             As `take`.
@@ -205,16 +210,18 @@ class Taking:
         def read(earlier: dt.date, _: ExitStack) -> DayOfViewings | None:
             with reading(self._dsn(), earlier) as source:
                 found = self._write_viewings(source)
-            return found if self._holds_all(found, self._drops.find(earlier)) else None
+            return found if earlier in there or self._holds_all(found, self._drops.find(earlier)) else None
 
         def keep(group: Sequence[DayOfViewings | None]) -> list[LakeFile]:
-            taken = [each for each in group if each is not None]
+            taken = [each for each in group if each is not None and there.get(each.file.day) != each.file]
             if taken:
-                self._commit(taken, f"held by the input when {day} was taken")
+                said = reason if accept_lost else f"held by the input when {day} was taken"
+                self._commit(taken, said, accept_lost=accept_lost)
             return [each.file for each in taken]
 
-        earlier = days_between(max(begin, first), day - ONE_DAY) if begin else ()
-        yield from _in_groups([each for each in earlier if each not in there], read, keep)
+        held = days_between(max(begin, first), day - ONE_DAY) if begin else ()
+        again = [each for each in there if first <= each < day] if since and accept_lost else []
+        yield from _in_groups(sorted({*again, *(each for each in held if each not in there)}), read, keep)
 
     def take_late(self, days: Sequence[dt.date]) -> list[LateViewings]:
         """Compare days that were taken with the input, and take those again that have late viewings.

@@ -312,7 +312,7 @@ class _Found:
                     yield _rows(run, from_row, rows)
                 else:
                     run = file.read_row_groups(own.tolist(), use_threads=False)
-                    yield _require_readable(_rows(run, from_row, rows))
+                    yield _require_readable(_rows(run, from_row, rows), self.file.day)
 
 
 def _find(
@@ -394,15 +394,16 @@ def _by_episode(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return row_numbers(starts.T.ravel(), counts.T.ravel())
 
 
-def _require_readable(viewings: pa.Table) -> pa.Table:
-    """Rows without the column of what could not be read; raises ViewingUnreadable unless that is empty."""
+def _require_readable(viewings: pa.Table, day: dt.date) -> pa.Table:
+    """A day's rows without the column of what could not be read; raises ViewingUnreadable if it has any."""
     found = viewings[UNREADABLE]
     if found.null_count < len(found):
         row = int(pc.index(found.is_valid(), True).as_py())
         raise ViewingUnreadable(
             f"viewings.completed of epid {viewings['epid'][row]} at {viewings['viewed_at'][row]} holds"
             f" {found[row].as_py()[:_SHOWN_CHARACTERS]!r}, which is neither true nor false",
-            "have it corrected in the input, then run `episodes correct DAY --reason WHY "
-            "--accept-lost-viewings` for its day",
+            # It may be of a day before the first one, which has no drop.
+            "have it corrected in the input, then run `episodes run DAY --since "
+            f"{day} --accept-lost-viewings --rework --reason WHY`, DAY being the day that was to be computed",
         )
     return viewings.select(list(READ_COLUMNS))

@@ -1,5 +1,7 @@
 """Correcting a day gives what a system would have that had the right input from the start."""
 
+import re
+import shlex
 from typing import Any
 
 import dagster as dg
@@ -120,7 +122,11 @@ def test_the_launchpad_does_what_the_command_does() -> None:
 
 
 def test_a_refresh_and_a_repair_need_a_reason_of_ones_own() -> None:
-    asked: tuple[dict[str, Any], ...] = ({"refresh": True}, {"repair": True})
+    asked: tuple[dict[str, Any], ...] = (
+        {"refresh": True},
+        {"repair": True},
+        {"accept_lost_viewings": True},
+    )
     for options in asked:
         for reason in ("", " "):
             with pytest.raises(ReasonMissing, match="needs a reason: say by `--reason WHY`"):
@@ -129,7 +135,7 @@ def test_a_refresh_and_a_repair_need_a_reason_of_ones_own() -> None:
                 backfill(str(day(1)), str(day(2)), reason=reason, **options)
     others: tuple[dict[str, Any], ...] = ({}, {"rework": True})
     for options in others:
-        with pytest.raises(BadRunConfig, match="--reason is for --refresh or --repair"):
+        with pytest.raises(BadRunConfig, match="--reason is for --refresh, --repair"):
             run(str(day(1)), reason="why", **options)
 
 
@@ -180,26 +186,34 @@ def test_a_day_that_is_tracked_meanwhile_is_corrected_as_well(
 
 
 @pytest.mark.slow
-def test_a_viewing_that_could_not_be_read_is_put_right_as_its_error_says(system: System) -> None:
+@pytest.mark.parametrize(
+    "number", [pytest.param(-1, id="before the first day"), pytest.param(2, id="of a day")]
+)
+def test_a_viewing_that_could_not_be_read_is_put_right_as_its_error_says(system: System, number: int) -> None:
+    """Also where no drop of its day is there, or never was."""
     fill(system)
+    if number < 1:
+        system.insert_viewings([(e, 7, f"{day(number)} 12:00+00", 60, True) for e in range(1, 6)])
     system.query("input", "ALTER TABLE viewings DROP COLUMN completed, ADD COLUMN completed text")
-    of_day = [day(2), day(3)]
     system.query(
         "input",
         "UPDATE viewings SET completed = 'perhaps' WHERE epid = 2 AND viewed_at >= %s AND viewed_at < %s",
-        of_day,
+        [f"{day(number)}Z", f"{day(number + 1)}Z"],
     )
+    held_day = day(max(number, 1))
     with system.workers():
-        assert not system.materialize(day(1), day(2)).success
+        assert not system.materialize(day(1), held_day).success
         with connect(system.dsn(Purpose.QUEUE), read_only=True) as queue:
             query = "SELECT plan_id FROM ledger.plans WHERE day = %s AND superseded_at IS NULL"
-            ((plan_id,),) = queue.execute(query, [day(2)])
+            ((plan_id,),) = queue.execute(query, [held_day])
             held = read_held(queue, [plan_id], each=10)
         assert {each.epid for each in held} == {2}
-        assert all(
-            "`episodes correct DAY --reason WHY --accept-lost-viewings`" in each.error for each in held
-        )
+        (said,) = {command for each in held for command in re.findall("`episodes (.*?)`", each.error)}
+        assert f"--since {day(number)} " in said
         system.query("input", "UPDATE viewings SET completed = 't' WHERE completed = 'perhaps'")
-        correct(str(day(2)), reason="it was no truth value", workers=0, accept_lost_viewings=True)
+        system.query("input", "DELETE FROM episodes")
+        command = said.replace("DAY", str(held_day)).replace("WHY", "'it was no truth value'")
+        done = system.cli(*shlex.split(command), "--workers", "0")
+    assert done.returncode == 0, done.stderr
     published = system.published()
-    assert {*published.query("day == @day(2)")["epid"]} == {1, 2, 3, 4, 5}
+    assert {*published.query("day == @held_day")["epid"]} == {1, 2, 3, 4, 5}

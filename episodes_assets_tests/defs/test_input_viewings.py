@@ -1,6 +1,7 @@
 """Viewings are read once and kept for ever: whatever the input loses, gains or changes afterwards."""
 
 import datetime as dt
+import re
 import shutil
 from functools import partial
 from pathlib import Path
@@ -268,7 +269,49 @@ def test_more_that_arrive_do_not_make_up_for_what_is_gone(system: System) -> Non
     assert "0 other viewings of 2018-03-01 in place of 25" in shown
     assert "accepted as lost" in system.cli("history", str(day(1))).stdout
     refused = system.cli("run", str(day(1)), "--accept-lost-viewings")
-    assert (refused.returncode, "--accept-lost-viewings is for --refresh" in refused.stderr) == (1, True)
+    assert (refused.returncode, "--accept-lost-viewings needs a reason" in refused.stderr) == (1, True)
+
+
+@pytest.mark.long
+def test_viewings_are_taken_again_without_a_drop_where_their_loss_is_accepted(system: System) -> None:
+    """Of days before the first one, which never had a drop, and of a day whose drop is gone."""
+    fill(system, BEFORE - ONE_DAY, day(1))
+    materialize(system, day(1), select=PLANNING)
+    system.query("input", "DELETE FROM episodes")
+    system.query("input", "DELETE FROM viewings WHERE viewer_id = 1")
+    watch(system, BEFORE, 2, first=10)
+    config: dict[str, object] = {"viewings_since": str(BEFORE)}
+    materialize(system, day(1), select=["input_episodes"], config=config)
+    assert rows(system) == {BEFORE - ONE_DAY: 15, BEFORE: 15, day(1): 15}  # those that were taken stay
+    config = {"accept_lost_viewings": True}
+    result = system.materialize(day(1), select=["input_episodes"], config=config)
+    assert "taken again only for a reason" in failure(result)
+    config |= {"reason": "they were of robots"}
+    before = system.drops.require(day(1))
+    materialize(system, day(1), select=["input_episodes"], config=config)
+    assert rows(system) == {BEFORE - ONE_DAY: 15, BEFORE: 15, day(1): 10}
+    config |= {"viewings_since": str(BEFORE)}
+    materialize(system, day(1), select=["input_episodes"], config=config)
+    assert rows(system) == {BEFORE - ONE_DAY: 15, BEFORE: 20, day(1): 10}
+    assert system.drops.require(day(1)) == before
+    taken = [(each.lost, each.reason) for each in system.viewings.commits()[-2:]]
+    assert taken == [({day(1): (5, 0)}, "they were of robots"), ({BEFORE: (5, 10)}, "they were of robots")]
+
+
+@pytest.mark.slow
+def test_what_the_check_of_kept_viewings_says_gives_them_up(system: System) -> None:
+    fill(system, BEFORE, day(3))
+    with system.workers():
+        materialize(system, day(1))
+        system.query("input", "DELETE FROM viewings WHERE viewed_at < '2018-03-02Z'")
+        system.query("input", "DELETE FROM episodes WHERE batch_date < '2018-03-02'")
+        kept = verdicts(materialize(system, day(2)))["viewings_are_kept"]
+        assert "on 2018-02-28, 2018-03-01" in str(kept.description)
+        (command,) = re.findall("`episodes (.*?)`", str(kept.description))
+        done = system.cli(*command.split(), "--workers", "0")
+        assert done.returncode == 0, done.stderr
+    assert rows(system) == {BEFORE: 0, day(1): 0, day(2): 15}
+    assert verdicts(materialize(system, day(3), select=["input_episodes"]))["viewings_are_kept"].passed
 
 
 @pytest.mark.slow

@@ -219,7 +219,9 @@ def test_a_completed_that_cannot_be_told_fails_who_reads_it_and_nobody_else(tmp_
     odd = rows_of(FIRST, (1, 5), unreadable="perhaps")
     version = take(lake, pa.concat_tables([odd, rows_of(FIRST, (2, 5))]), days=[FIRST])
     assert read(lake, version, {2: FIRST}, FIRST)[0].num_rows == 1
-    with pytest.raises(ViewingUnreadable, match=r"epid 1 at 2018-03-01 00:00:05.*'perhaps'"):
+    with pytest.raises(
+        ViewingUnreadable, match=r"epid 1 at 2018-03-01 00:00:05.*'perhaps'.*--since 2018-03-01 "
+    ):
         read(lake, version, {1: FIRST, 2: FIRST}, FIRST)
 
 

@@ -19,7 +19,7 @@ from episodes_assets.defs import metadata, partitions, profiles, tables
 from episodes_assets.defs.assets import external
 from episodes_assets.defs.resources import InputDatabase, Lake, QueueDatabase, ResultsDatabase
 from episodes_assets.defs.steps import TEAM, Events, RunOptions, Stopwatch, as_dagster_failure, conclude_each
-from episodes_assets.errors import BadRunConfig, DropGone, DropNotArrived, ReasonMissing
+from episodes_assets.errors import DropGone, DropNotArrived, ReasonMissing
 from episodes_assets.input.columns import look_at_columns
 from episodes_assets.lake.drop_record import Drop
 from episodes_assets.lake.drops import Drops
@@ -127,6 +127,7 @@ def check_viewings(
         lake.viewings_are_kept(
             {each.day: each.difference for each in late if not each.was_taken}
             | {each.day: each.difference for each in taken if not each.is_as_read},
+            days[-1],
         ),
         lake.viewings_count_is_usual({file.day: file.rows for file in known}, days),
         lake.late_viewings_are_published(
@@ -198,9 +199,11 @@ class InputOptions(RunOptions):
     )
     accept_lost_viewings: bool = Field(
         default=False,
-        description="With `refresh`: take the viewings that the input has now although some that are kept "
-        "are gone from it. Without this the day is refused when the input has new ones besides, and keeps "
-        "its viewings when it has none. What was taken before stays readable; the numbers are on record.",
+        description="Take the viewings that the input has now although some that are kept are gone from it: "
+        "with `refresh` together with the drop, else alone, also of a day whose drop is gone; with "
+        "`viewings_since` of the days from that one on too. Without this a day that is refreshed is refused "
+        "when the input has new ones besides, and keeps its viewings when it has none. It needs a `reason`. "
+        "What was taken before stays readable; the numbers are on record.",
     )
     reason: str = Field(
         default="",
@@ -209,8 +212,9 @@ class InputOptions(RunOptions):
     )
     viewings_since: str = Field(
         default="",
-        description="Take the viewings of earlier days from this one on, YYYY-MM-DD. By default all that "
-        "the input still holds are taken where a history begins.",
+        description="Take the viewings of earlier days from this one on, YYYY-MM-DD: those that were not "
+        "taken, and with `accept_lost_viewings` the others again. By default all that the input still holds "
+        "are taken where a history begins.",
     )
     arrival_retries: int = Field(
         default=0, ge=0, description="How often to look again when the drop has not arrived."
@@ -274,8 +278,6 @@ def take_input(
         days = partitions.days_of(context)
         drops, viewings = lake.drops(), lake.viewings()
         _require_reason(options, days, drops)
-        if options.accept_lost_viewings and not options.refresh:
-            raise BadRunConfig("`accept_lost_viewings` is for `refresh` alone", "launch it with both")
         taking = Taking(
             lambda: _checked_columns(input_database.checked_dsn(context.log.warning)),
             drops,
@@ -287,7 +289,7 @@ def take_input(
             with results_database.connect_to_read() as results:
                 published = recompute.read_published_coverage(results, days[0], dt.date.max)
             recompute.require_computable(published, viewings.newest())
-        earlier = _take_earlier(context, taking, days[0], options.viewings_since)
+        earlier = _take_earlier(context, taking, days[0], options)
         taken: list[TakenDay] = []
         late: list[LateViewings] = []
 
@@ -334,11 +336,16 @@ def take_input(
     )
 
 
-def _take_earlier(context: dg.AssetExecutionContext, taking: Taking, first: dt.date, since: str) -> int:
-    """Where a history begins, take the viewings of the days before it; returns how many."""
+def _take_earlier(
+    context: dg.AssetExecutionContext, taking: Taking, first: dt.date, options: InputOptions
+) -> int:
+    """Where a history begins, or it is asked for, take the viewings of the days before; returns how many."""
+    since = parse_date(options.viewings_since) if options.viewings_since else None
     viewings = 0
-    for file in taking.take_earlier(first, parse_date(since) if since else None):
-        context.log.info(f"{file.day}, before the first day: {file.rows:,} viewings taken")
+    for file in taking.take_earlier(
+        first, since, reason=options.reason, accept_lost=options.accept_lost_viewings
+    ):
+        context.log.info(f"{file.day}, before {first}: {file.rows:,} viewings taken")
         viewings += file.rows
     return viewings
 
@@ -398,7 +405,9 @@ def _of_episodes(
 
 
 def _require_reason(options: InputOptions, days: list[dt.date], drops: Drops) -> None:
-    if options.refresh and not options.reason.strip() and not {*days}.isdisjoint(drops.days()):
+    if options.reason.strip():
+        return
+    if options.accept_lost_viewings or (options.refresh and not {*days}.isdisjoint(drops.days())):
         raise ReasonMissing(
             "a day that is kept is taken again only for a reason",
             "launch it again by *Open launchpad* beside *Materialize*, pick the day, "
