@@ -101,7 +101,8 @@ def _require_computable(settings: Settings, dsns: Dsns, first: dt.date, last: dt
     """Refuse days that a later step would refuse, before anything is changed."""
     with connect_to_read(dsns.require(Purpose.RESULTS), Database.RESULTS) as results:
         published = recompute.read_published_coverage(results, first, last)
-    recompute.require_computable(published, open_lake(settings).viewings().newest())
+    viewings = open_lake(settings).viewings()
+    recompute.require_computable(published, viewings.newest(), viewings)
 
 
 def _published(dsns: Dsns, first: dt.date, last: dt.date) -> dict[dt.date, PublishedDay]:

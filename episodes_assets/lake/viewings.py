@@ -11,7 +11,8 @@ import errno
 import itertools
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -173,6 +174,19 @@ class Viewings(LakeTable):
         epids: npt.NDArray[np.int64] = pa.chunked_array(each, pa.int64()).unique().drop_null().to_numpy()
         return epids
 
+    def given_up(self, version: int) -> dict[dt.date, int]:
+        """How many viewings days have fewer of, as they were accepted as lost in the commits up to a version.
+
+        Raises:
+            LakeDamaged: If Delta's log cannot be read.
+            SystemFailure: If the lake cannot be reached.
+        """
+        found: Counter[dt.date] = Counter()
+        for commit in self.commits():
+            if commit.number <= version:
+                found.update({day: max(gone - new, 0) for day, (gone, new) in commit.lost.items()})
+        return found
+
     def count(self, file: LakeFile) -> int:
         """The rows that a file holds by its own footer, whatever the table's log says.
 
@@ -206,18 +220,26 @@ def require_day(version: TableVersion, day: dt.date, shown: str) -> LakeFile:
     return version.files[day]
 
 
-def covered_from(version: TableVersion, day: dt.date) -> dt.date | None:
+def covered_from(
+    version: TableVersion, day: dt.date, given_up: Mapping[dt.date, int] | None = None
+) -> dt.date | None:
     """The first date of the period up to a day whose viewings the version has; None if it has none.
 
     Later days do not count, so that a day which is computed again has the same coverage. A lake with only a
     part of another one's viewings states the coverage of that one.
+
+    Args:
+        version: The version.
+        day: The last day of the period.
+        given_up: By day, viewings that count as if the version had them as well.
     """
+    more = given_up or {}
     if day in version.covered:
         return version.covered[day]
     taken = []
     date = day
     while date in version.files:  # a day that was not taken is unknown, and not one without viewings
-        taken.append((date, min(version.files[date].rows, COUNTED)))
+        taken.append((date, min(version.files[date].rows + more.get(date, 0), COUNTED)))
         date -= ONE_DAY
     return covered_since([(date, rows) for date, rows in taken if rows], day)
 

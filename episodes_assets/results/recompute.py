@@ -5,7 +5,8 @@ A step reads the plan's inputs once for all of its days. Another run may change 
 
 A published day is computed from the viewings of its jobs' windows. Where the lake lacks some of them, because
 the day was published before the lake and the input has deleted them since, computing it again would publish
-less; that is refused before anything changes. Recording plans is `ledger/plans.py`.
+less; that is refused before anything changes. Viewings that an operator has accepted as lost are not missing:
+the day is to be computed without them. Recording plans is `ledger/plans.py`.
 """
 
 import datetime as dt
@@ -146,19 +147,27 @@ def read_outdated(results: Connection, viewings: Viewings, upto: dt.date) -> lis
     return found
 
 
-def require_computable(published: Mapping[dt.date, dt.date], viewings: TableVersion | None) -> None:
-    """Refuse to compute days again that would lose viewings.
+def require_computable(
+    published: Mapping[dt.date, dt.date], version: TableVersion | None, viewings: Viewings
+) -> None:
+    """Refuse to compute days again that would lose viewings which nobody has accepted as lost.
 
     Args:
         published: Since when each of the days has viewings, as published.
-        viewings: What the lake has; None for nothing.
+        version: The version of the viewings that they would be computed from; None if the lake has none.
+        viewings: The lake's.
 
     Raises:
-        ViewingsGone: If the lake lacks some of them.
+        ViewingsGone: If it lacks some of them.
+        LakeDamaged: If Delta's log cannot be read.
+        SystemFailure: If the lake cannot be reached.
     """
-    lost = [day for day, begin in sorted(published.items()) if not _has(viewings, day, begin)]
+    lost = [day for day, begin in sorted(published.items()) if not _has(version, day, begin, {})]
+    if lost and version is not None:  # the log's history is read only now, as that takes a while
+        given_up = viewings.given_up(version.number)
+        lost = [day for day in lost if not _has(version, day, published[day], given_up)]
     if lost:
-        begin = covered_from(viewings, lost[0]) if viewings and lost[0] in viewings.files else None
+        begin = covered_from(version, lost[0]) if version and lost[0] in version.files else None
         raise ViewingsGone(
             f"{name_days(lost)} cannot be computed again: {lost[0]} was published from viewings since "
             f"{published[lost[0]]}, and the lake has "
@@ -168,8 +177,8 @@ def require_computable(published: Mapping[dt.date, dt.date], viewings: TableVers
         )
 
 
-def _has(viewings: TableVersion | None, day: dt.date, begin: dt.date) -> bool:
-    if viewings is None or day not in viewings.files:
+def _has(version: TableVersion | None, day: dt.date, begin: dt.date, given_up: Mapping[dt.date, int]) -> bool:
+    if version is None or day not in version.files:
         return False
-    covered = covered_from(viewings, day)
+    covered = covered_from(version, day, given_up)
     return covered is not None and covered <= begin

@@ -298,6 +298,19 @@ def test_viewings_are_taken_again_without_a_drop_where_their_loss_is_accepted(sy
     assert taken == [({day(1): (5, 0)}, "they were of robots"), ({BEFORE: (5, 10)}, "they were of robots")]
 
 
+@pytest.mark.long
+def test_a_loss_that_is_accepted_is_not_refused_by_a_later_step(system: System) -> None:
+    """Of the day with which viewings begin: the days after it were published as covered from there."""
+    fill(system, day(1), day(2))
+    with system.workers():
+        materialize(system, day(1), day(2))
+        assert set(system.published()["covered"]) == {day(1)}
+        system.query("input", "DELETE FROM viewings WHERE viewed_at < '2018-03-02Z'")
+        correct(str(day(1)), reason="they were of a test", workers=0, accept_lost_viewings=True)
+    assert rows(system) == {day(1): 0, day(2): 15}
+    assert set(system.published().query("day == @day(2)")["covered"]) == {day(2)}
+
+
 @pytest.mark.slow
 def test_what_the_check_of_kept_viewings_says_gives_them_up(system: System) -> None:
     fill(system, BEFORE, day(3))

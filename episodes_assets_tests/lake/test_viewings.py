@@ -2,6 +2,7 @@
 
 import datetime as dt
 import gc
+import json
 import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +18,15 @@ from hypothesis import strategies as st
 from episodes_assets.errors import (
     LakeMismatch,
     LakeMissing,
+    ViewingsGone,
     ViewingUnreadable,
 )
 from episodes_assets.lake import day_file
 from episodes_assets.lake import viewings as lake_viewings
 from episodes_assets.lake.day_file import LakeFile
-from episodes_assets.lake.versions import TableVersion
+from episodes_assets.lake.versions import LOST, TableVersion
 from episodes_assets.lake.viewings import Viewings, covered_from, schema_of
+from episodes_assets.results.recompute import require_computable
 from episodes_assets_tests.lake.small_lakes import FIRST, ONE_DAY, SCHEMA, read, rows_of, take
 
 pytestmark = pytest.mark.process
@@ -212,6 +215,26 @@ def test_equal_viewings_make_equal_files(tmp_path: Path, monkeypatch: pytest.Mon
             shuffled = table.take(random.permutation(len(table)))
             digests.add(lake.write(FIRST, shuffled.to_reader(max_chunksize=50)).file.digest)
     assert len(digests) == 1
+
+
+def test_a_day_without_the_viewings_that_were_given_up_is_computed_again(tmp_path: Path) -> None:
+    lake, last = Viewings(str(tmp_path)), FIRST + ONE_DAY
+    take(lake, rows_of(FIRST, (1, 1), (2, 2)), rows_of(last, (1, 1)), days=[FIRST, last])
+    published = {last: FIRST}
+    require_computable(published, lake.newest(), lake)
+    take(lake, rows_of(FIRST), days=[FIRST])  # as if somebody else had changed it: nothing says why
+    with pytest.raises(ViewingsGone, match=f"{last} cannot be computed again"):
+        require_computable(published, lake.newest(), lake)
+    take(lake, rows_of(FIRST, (1, 1), (2, 2)), days=[FIRST])
+    take(lake, rows_of(FIRST), days=[FIRST], **{LOST: json.dumps({str(FIRST): (2, 0)})})
+    newest = lake.newest()
+    assert newest is not None
+    assert covered_from(newest, last) == last
+    require_computable(published, newest, lake)
+    with pytest.raises(ViewingsGone, match=f"{last} cannot be computed again"):
+        require_computable({last: FIRST - ONE_DAY}, newest, lake)
+    with pytest.raises(ViewingsGone, match=f"{last} cannot be computed again"):
+        require_computable(published, lake.at(2), lake)  # before they were given up
 
 
 def test_a_completed_that_cannot_be_told_fails_who_reads_it_and_nobody_else(tmp_path: Path) -> None:

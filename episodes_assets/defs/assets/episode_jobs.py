@@ -200,7 +200,7 @@ def episode_jobs(
                     find_damage=partial(_find_damage, queue_database, state, found, inputs.day, repair),
                     before_new=partial(
                         _before_new,
-                        partial(_require_viewings, state, day, version, viewings.shown),
+                        partial(_require_viewings, state, day, version, viewings),
                         partial(_record_repair, results_database, day, repair),
                     ),
                 )
@@ -387,9 +387,11 @@ def _record_repair(
             record_repair(results, day, damage, repair)
 
 
-def _require_viewings(state: Connection, day: dt.date, version: TableVersion | None, shown: str) -> None:
+def _require_viewings(
+    state: Connection, day: dt.date, version: TableVersion | None, viewings: Viewings
+) -> None:
     """Refuse a new plan whose jobs could not be computed, or would give less than is published."""
-    recompute.require_computable(recompute.read_published_coverage(state, day, day), version)
+    recompute.require_computable(recompute.read_published_coverage(state, day, day), version, viewings)
     if version is None:
-        raise LakeMissing(f"{shown} is empty", f"materialise input_viewings of {day}")
-    require_day(version, day, shown)
+        raise LakeMissing(f"{viewings.shown} is empty", f"materialise input_viewings of {day}")
+    require_day(version, day, viewings.shown)

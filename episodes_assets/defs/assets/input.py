@@ -288,7 +288,7 @@ def take_input(
             # Everything that was built on the day has to be computed again afterwards.
             with results_database.connect_to_read() as results:
                 published = recompute.read_published_coverage(results, days[0], dt.date.max)
-            recompute.require_computable(published, viewings.newest())
+            recompute.require_computable(published, viewings.newest(), viewings)
         earlier = _take_earlier(context, taking, days[0], options)
         taken: list[TakenDay] = []
         late: list[LateViewings] = []
