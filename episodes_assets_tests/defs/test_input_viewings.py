@@ -311,6 +311,25 @@ def test_a_loss_that_is_accepted_is_not_refused_by_a_later_step(system: System) 
     assert set(system.published().query("day == @day(2)")["covered"]) == {day(2)}
 
 
+@pytest.mark.long
+def test_no_day_of_a_range_is_worked_again_if_one_cannot_be(system: System) -> None:
+    fill(system, BEFORE, day(2))
+    with system.workers():
+        materialize(system, day(1), day(2))
+    # As of a day that was published before there was a lake.
+    statement = "UPDATE published.results SET covered_from = %s WHERE day = %s"
+    system.query("results", statement, [BEFORE - ONE_DAY, day(2)])
+    unchanged = system.fingerprint()
+    result = system.materialize(day(1), day(2), select=PLANNING, rework=True)
+    assert "2018-03-02 cannot be computed again" in failure(result)
+    assert system.fingerprint() == unchanged
+    system.forget_plans(day(2))
+    unchanged = system.fingerprint()
+    result = system.materialize(day(1), day(2), select=PLANNING, rework=True, as_planned=True)
+    assert "2018-03-02 has no planned jobs" in failure(result)
+    assert system.fingerprint() == unchanged
+
+
 @pytest.mark.slow
 def test_what_the_check_of_kept_viewings_says_gives_them_up(system: System) -> None:
     fill(system, BEFORE, day(3))

@@ -178,6 +178,7 @@ def episode_jobs(
         rows = sum(drop.accepted_rows for drop in taken)
         with warned_when_slow(context, len(days), rows, history):
             inputs_of_days = recompute.read_plan_inputs(state, days, taken)
+            _require_every_day(queue, state, viewings, newest, inputs_of_days, options)
             tracked = read_tracked(results_database.dsn, yesterday)
             for day, drop, inputs in zip(days, taken, inputs_of_days, strict=True):
                 found = read_provenance(queue, state, day)
@@ -300,6 +301,27 @@ def _plan_day(
         # Its yesterday has changed since, so it is planned like a day that was not published.
     named = None if found.is_repinned else _version_as_planned(viewings, found, inputs)
     return plan_from(named or newest)
+
+
+def _require_every_day(
+    queue: Connection,
+    state: Connection,
+    viewings: Viewings,
+    newest: TableVersion | None,
+    inputs_of_days: Sequence[recompute.PlanInputs],
+    options: PlanOptions,
+) -> None:
+    """Refuse to work any day of a range again if one cannot be, before the first is changed.
+
+    Each is looked at again when its plan is recorded.
+    """
+    if options.as_planned:
+        for inputs in inputs_of_days:
+            _require_as_planned(viewings, read_provenance(queue, state, inputs.day), inputs)
+    elif options.rework:
+        first, last = inputs_of_days[0].day, inputs_of_days[-1].day
+        published = recompute.read_published_coverage(state, first, last)
+        recompute.require_computable(published, newest, viewings)
 
 
 def _version_as_planned(
