@@ -13,6 +13,7 @@ import pytest
 from episodes_assets.cli.context import bring_in_older_snapshots
 from episodes_assets.cli.correct import correct
 from episodes_assets.cli.supervisor import worker_environment
+from episodes_assets.defs import observed
 from episodes_assets.errors import LakeMismatch, ViewingsGone
 from episodes_assets.input import reading as input_reading
 from episodes_assets.lake import taking
@@ -165,6 +166,21 @@ def test_viewings_that_arrive_late_are_taken_with_the_next_day(system: System) -
         materialize(system, day(1), day(2), rework=True)
     assert verdicts(materialize(system, day(3), select=PLANNING))["late_viewings_are_published"].passed
     assert '"viewers": 6' in system.published()["metrics"].iloc[0]
+
+
+@pytest.mark.long
+def test_the_warning_of_late_viewings_ends_when_what_it_says_was_done(system: System) -> None:
+    """Its check looks when the input is taken, which is before the same run publishes the days."""
+    check = dg.AssetCheckKey(dg.AssetKey("input_viewings"), "late_viewings_are_published")
+    fill(system, BEFORE, day(2))
+    with system.workers():
+        materialize(system, day(1))
+        watch(system, day(1), 2, first=10)
+        materialize(system, day(2))
+        (failed,) = observed.failed_checks(system.dagster, [check])
+        assert "`episodes run 2018-03-01 --rework`" in failed.message
+        materialize(system, day(1), rework=True)
+    assert observed.failed_checks(system.dagster, [check]) == []
 
 
 @pytest.mark.slow

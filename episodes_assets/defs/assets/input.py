@@ -25,6 +25,7 @@ from episodes_assets.lake.drop_record import Drop
 from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.taking import LateViewings, TakenDay, Taking
 from episodes_assets.lake.viewings import Viewings
+from episodes_assets.postgres.connect import Connection
 from episodes_assets.results import recompute, state
 from episodes_assets.settings import Settings
 
@@ -99,24 +100,37 @@ VIEWING_CHECKS = [
     dg.AssetCheckSpec(
         lake.LATE_VIEWINGS_ARE_PUBLISHED,
         asset="input_viewings",
-        description="The days published last were computed from the viewings that the lake has now.",
+        description="The days published last were computed from the viewings that the lake has now. Looked "
+        "at again when days have been published.",
     ),
 ]
 
 
+def check_late_viewings(results: Connection, viewings: Viewings, last: dt.date) -> Verdict:
+    """The verdict of `late_viewings_are_published` once the days up to one were taken, or published.
+
+    Args:
+        results: To `results`.
+        viewings: The lake's table.
+        last: The day.
+    """
+    outdated = recompute.read_outdated(results, viewings, last + recompute.DAYS_COMPARED * ONE_DAY)
+    return lake.late_viewings_are_published(
+        {each.day: each.retaken for each in outdated},
+        [each.day for each in outdated if each.is_of_another_lake],
+    )
+
+
 def check_viewings(
-    viewings: Viewings,
-    taken: Sequence[TakenDay],
-    late: Sequence[LateViewings],
-    outdated: Sequence[recompute.OutdatedDay],
+    results: Connection, viewings: Viewings, taken: Sequence[TakenDay], late: Sequence[LateViewings]
 ) -> list[Verdict]:
     """The verdicts on the viewings of a step's days, which are in order.
 
     Args:
+        results: To `results`.
         viewings: The lake's table.
         taken: The days.
         late: Days before them whose viewings in the input were compared again.
-        outdated: Published days that were computed from other viewings.
     """
     rows = [lake.ViewingsRows(each.day, each.viewings.rows, viewings.count(each.viewings)) for each in taken]
     days = [each.day for each in taken]
@@ -130,10 +144,7 @@ def check_viewings(
             days[-1],
         ),
         lake.viewings_count_is_usual({file.day: file.rows for file in known}, days),
-        lake.late_viewings_are_published(
-            {each.day: each.retaken for each in outdated},
-            [each.day for each in outdated if each.is_of_another_lake],
-        ),
+        check_late_viewings(results, viewings, days[-1]),
     ]
 
 
@@ -320,10 +331,7 @@ def take_input(
             ) from missing
         episode_verdicts = check_episodes(drops, [each.drop for each in taken], settings.quarantine_limit)
         with results_database.connect_to_read() as results:
-            outdated = recompute.read_outdated(
-                results, viewings, days[-1] + recompute.DAYS_COMPARED * ONE_DAY
-            )
-        viewing_verdicts = check_viewings(viewings, taken, late, outdated)
+            viewing_verdicts = check_viewings(results, viewings, taken, late)
     seconds = clock.seconds
     yield from conclude_each(
         {

@@ -22,8 +22,10 @@ from episodes_assets.checks.results import (
 from episodes_assets.checks.verdicts import Verdict
 from episodes_assets.days import ONE_DAY
 from episodes_assets.defs import metadata, partitions, profiles, steps, tables
+from episodes_assets.defs.assets.input import check_late_viewings
 from episodes_assets.defs.resources import DagsterDatabase, Lake, OwnDatabase, QueueDatabase, ResultsDatabase
 from episodes_assets.errors import EpisodesError
+from episodes_assets.lake.viewings import Viewings
 from episodes_assets.ledger import plans
 from episodes_assets.planning.throughput import MOST_POINTS
 from episodes_assets.postgres.connect import Connection
@@ -110,6 +112,7 @@ def published_results(
             days.append(manifest)
         steps.report_repairs(context, results, repair)
         _record_titles(context, results, lake, days)
+        _look_at_late_viewings(context, results, viewings, days[-1].day)
         shown = _show(results, days[-1].day)
         verdicts = [
             published_rows_are_the_outcomes(verify.read_publication(queue, results, days)),
@@ -179,6 +182,22 @@ def _record_titles(
         publish.record_titles(results, lake.drops(), [each.day for each in days])
     except EpisodesError as error:
         context.log.warning(f"the titles of published episodes are not up to date: {error}")
+
+
+def _look_at_late_viewings(
+    context: dg.AssetExecutionContext, results: Connection, viewings: Viewings, last: dt.date
+) -> None:
+    """Evaluate the check again that looked when the input was taken, before these days were published.
+
+    It is one of `input_viewings`, so it is recorded as those of sensors are: of a step Dagster keeps none but
+    its own.
+    """
+    try:
+        verdict = check_late_viewings(results, viewings, last)
+    except EpisodesError as error:
+        context.log.warning(f"it was not looked whether late viewings are published: {error}")
+        return
+    context.instance.report_runless_asset_event(steps.check_evaluation(verdict, "input_viewings"))
 
 
 def _show(results: Connection, day: dt.date) -> dict[str, Any]:
