@@ -98,7 +98,7 @@ def test_vacuum_removes_what_nothing_names(system: System) -> None:
     assert system.published().equals(before)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_vacuum_keeps_the_drops_that_anything_was_made_from(system: System) -> None:
     fill(system, BEFORE, day(2))
     with system.workers():

@@ -509,7 +509,7 @@ def test_a_plan_in_flight_from_before_the_lake_is_worked_from_it_as_a_whole(syst
     assert plans == [(True, False), (False, True)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_plan_in_flight_whose_viewings_went_before_the_lake_is_refused(system: System) -> None:
     half_worked_before_the_lake(system)
     system.query("input", "DELETE FROM viewings WHERE epid = 3 AND viewed_at >= '2018-03-02Z'")

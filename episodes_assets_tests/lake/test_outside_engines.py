@@ -11,9 +11,10 @@ from deltalake import DeltaTable
 
 from episodes_assets_tests.support.system import System, day, failure
 
-pytestmark = [pytest.mark.process, pytest.mark.slow]
+pytestmark = pytest.mark.process
 
 
+@pytest.mark.slow
 def test_reach_of_a_whole_day_in_sql(system: System, tmp_path: Path) -> None:
     system.generate(day(1), day(4), episodes=400)
     with system.workers():
@@ -51,6 +52,7 @@ def test_reach_of_a_whole_day_in_sql(system: System, tmp_path: Path) -> None:
     assert max(views for _, views, *_ in expected) > 10
 
 
+@pytest.mark.long
 def test_the_due_episodes_of_a_day_in_sql(system: System) -> None:
     """From the three tables alone, which are read as they are."""
     system.generate(day(1), day(3), episodes=400)
@@ -87,6 +89,7 @@ def test_the_due_episodes_of_a_day_in_sql(system: System) -> None:
     assert {json.loads(said)["snapshot_id"] for (said,) in records} == {each.snapshot_id for each in taken}
 
 
+@pytest.mark.slow
 def test_any_reader_of_delta_sees_the_rows_and_types(system: System) -> None:
     system.generate(day(1), day(2), episodes=60)
     system.plan(day(1), day(2))
