@@ -168,6 +168,12 @@ def restrict_chunks(chunks: pa.Table, before: Ints) -> pa.Table:
     return kept.filter(pa.array(end > begin))
 
 
+def is_each_job_settled(rows: PlanRows) -> bool:
+    """Whether each job of a plan either has an outcome or is waived, and nothing else has or is."""
+    settled = np.concatenate([rows.outcomes["position"].to_numpy(), rows.waived["position"].to_numpy()])
+    return np.array_equal(np.sort(settled), rows.jobs["position"].to_numpy())
+
+
 def restrict_plan(rows: PlanRows, epids: Ints | None) -> PlanRows:
     """A plan's rows of some episodes; None for all."""
     jobs, before = restrict_jobs(rows.jobs, epids)

@@ -74,7 +74,7 @@ def take(source: Source, request: TakeRequest, folder: Path, report: Report) -> 
         BadLab: If the folder has something else in it, or the sample has no episode.
         RoleCanWrite: If a role that reads could write at the source.
         NotPublished: If a day is not published.
-        SourceDisagrees: If the records of a day contradict each other, or it is being worked anew.
+        SourceDisagrees: If the records of a day contradict each other, or it is being worked on.
         TooManyRows: If the bundle would have more rows than it may have.
         LakeMissing: If the lake lacks what a day was computed from.
         LakeDamaged: If a file of the lake is gone, was cut or changed.
@@ -136,8 +136,14 @@ class _Taking:
         rows = copies.read_plan_rows(queue, planned.plan_id)
         if (len(rows.jobs), jobs_checksum(rows.jobs)) != (planned.jobs, planned.checksum):
             raise _not_as_recorded(f"the jobs of {day}", "planned", day)
+        if len(rows.waived) < planned.left_out:  # only a retry takes back that a job is left out
+            raise SourceDisagrees(
+                f"{day} is being worked on again: jobs that it was published without were retried since",
+                f"run `episodes run {day}` at the source, which publishes it with them, then take it",
+            )
         published = published_checksum(rows.jobs, rows.outcomes, day)
-        if published != (planned.rows, planned.published_checksum):
+        is_complete = sampling.is_each_job_settled(rows)  # else no lab could publish it
+        if published != (planned.rows, planned.published_checksum) or not is_complete:
             raise _not_as_recorded(f"the outcomes of {day}", "published", day)
         own = sampling.restrict_plan(rows, epids)
         count, checksum = published_checksum(own.jobs, own.outcomes, day)

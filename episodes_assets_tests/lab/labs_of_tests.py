@@ -15,8 +15,15 @@ import pandas as pd
 from episodes_assets.cli.supervisor import episodes_argv
 from episodes_assets.lab import labs
 from episodes_assets.lab.labs import Lab
+from episodes_assets.lab.source import Source
+from episodes_assets.lake.opening import open_lake
+from episodes_assets.ledger import held
+from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.databases import Purpose
 from episodes_assets.settings import load_settings
+from episodes_assets_tests.lab.conftest import FIRST, let_nobody_make_temporary_tables
 from episodes_assets_tests.support.own_server import free_port
+from episodes_assets_tests.support.system import System
 from episodes_assets_tests.support.workers import eventually
 
 PATIENCE_SECONDS = 300
@@ -106,6 +113,21 @@ def published_rows(lab: Lab | None, day: object) -> pd.DataFrame:
     )
     assert done.returncode == 0, done.stderr
     return pd.read_csv(io.StringIO(done.stdout), dtype=str)
+
+
+LEFT_OUT = 7
+
+
+def plan_without_a_job(system: System) -> Source:
+    """A source whose first day is planned, and is to be published without the job at position `LEFT_OUT`."""
+    let_nobody_make_temporary_tables(system)
+    system.generate(FIRST, FIRST)
+    system.plan(FIRST)
+    system.hold_jobs(f"position = {LEFT_OUT}")
+    with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
+        held.waive_held_jobs(queue, FIRST, reason="it is known to fail", decided_by="somebody")
+    queue_dsn, results_dsn = (system.dsn(each) for each in (Purpose.QUEUE_READER, Purpose.RESULTS_READER))
+    return Source(system.settings.environment, queue_dsn, results_dsn, open_lake(system.settings))
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

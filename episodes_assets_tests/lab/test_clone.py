@@ -26,9 +26,16 @@ from episodes_assets.postgres import embedded
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.settings import WITHHELD, Settings, load_settings
 from episodes_assets_tests.chaos.run_process import own_process
-from episodes_assets_tests.lab.conftest import LAST, Published, silent
-from episodes_assets_tests.lab.labs_of_tests import episodes, loaded, published_rows, succeeds
-from episodes_assets_tests.support.system import System, day, throwaway
+from episodes_assets_tests.lab.conftest import FIRST, LAST, Published, silent
+from episodes_assets_tests.lab.labs_of_tests import (
+    LEFT_OUT,
+    episodes,
+    loaded,
+    plan_without_a_job,
+    published_rows,
+    succeeds,
+)
+from episodes_assets_tests.support.system import System, day, failure, throwaway
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -250,6 +257,36 @@ def test_a_lab_without_state_begins_its_history_with_its_first_day(
         again = published_rows(lab, LAST)
         assert len(again) >= len(before)
         assert (again["window_start"].min()) < before["window_start"].min()
+
+
+def test_a_day_without_the_jobs_that_were_left_out(
+    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPISODES_CHUNK_JOBS", "40")
+    source = plan_without_a_job(system)
+    with system.workers(1):
+        result = system.materialize(FIRST, select=["job_outcomes", "published_results"])
+    assert result.success, failure(result)
+    home = tmp_path / "labs"
+    bundle = take(source, TakeRequest(FIRST), tmp_path / "bundle", silent)
+    with loaded(bundle.folder, home) as lab:
+        said = succeeds("lab", "verify", "it", home=home)
+        assert "The lab it is what 'development' has published." in said
+        for what in ("jobs", "chunks", "published days"):
+            database, statement = SAME[what]
+            with own_process(ask, lab, database, statement) as asking:  # which holds the lab's server
+                assert asking.result() == system.query(database, statement), what
+    assert system.query("queue", "SELECT state FROM ledger.job_states WHERE state <> 'succeeded'") == [
+        ("waived",)
+    ]
+    # Of a sample that does not have it, nothing is left out.
+    (epid,) = (epid for epid, position in system.query(
+        "queue", "SELECT epid, position FROM ledger.jobs") if position == LEFT_OUT)  # fmt: skip
+    others = tuple({each for each, *_ in system.jobs(FIRST)} - {epid})
+    sample = SampleSpec(Kind.EPIDS, epids=tuple(sorted(others)))
+    part = take(source, TakeRequest(FIRST, sample=sample), tmp_path / "part", silent)
+    with loaded(part.folder, home):
+        assert "restricted to the sample" in succeeds("lab", "verify", "it", "--no-recompute", home=home)
 
 
 def test_a_replay_publishes_the_same_numbers(published: System, source: Source, tmp_path: Path) -> None:

@@ -29,7 +29,12 @@ from episodes_assets.lab.contents import COLUMNS
 from episodes_assets.lab.request import Kind, SampleSpec, TakeRequest
 from episodes_assets.lab.source import Source
 from episodes_assets.lab.take import take
+from episodes_assets.ledger import held
+from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.databases import Purpose
+from episodes_assets.results.publish import CODE_VERSION, publish_day
 from episodes_assets_tests.lab.conftest import FIRST, LAST, silent
+from episodes_assets_tests.lab.labs_of_tests import LEFT_OUT, plan_without_a_job
 from episodes_assets_tests.support.system import System, day
 from episodes_assets_tests.support.workers import eventually
 
@@ -290,6 +295,50 @@ def test_a_day_that_is_worked_anew_waits(published: System, source: Source, tmp_
                 take(source, TakeRequest(LAST), tmp_path / "bundle", silent)
         finally:
             admin.execute("UPDATE ledger.plans SET superseded_at = NULL WHERE day = %s", [LAST])
+
+
+def test_a_day_whose_left_out_job_is_retried_waits(
+    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPISODES_CHUNK_JOBS", "40")
+    source = plan_without_a_job(system)
+    system.finish_jobs(f"position <> {LEFT_OUT}")
+    others = system.query("queue", "SELECT DISTINCT epid FROM ledger.jobs WHERE position <> %s", [LEFT_OUT])
+    one_day = TakeRequest(FIRST)
+    sampled = TakeRequest(FIRST, sample=SampleSpec(Kind.EPIDS, epids=tuple(sorted(e for (e,) in others))))
+    publish(system)
+    bundle = take(source, one_day, tmp_path / "without", silent)
+    assert bundle.read(f"ledger/{FIRST}/waived.parquet")["position"].to_pylist() == [LEFT_OUT]
+
+    def retry() -> None:
+        with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
+            assert held.retry_held_jobs(queue, FIRST) == 1
+
+    def fail_again() -> None:
+        system.hold_jobs(f"position = {LEFT_OUT}")
+
+    def succeed() -> None:
+        retry()
+        system.finish_jobs(f"position = {LEFT_OUT}")
+
+    for step in (retry, fail_again, succeed):
+        step()
+        for request in (one_day, sampled):
+            with pytest.raises(SourceDisagrees, match=f"^{FIRST} is being worked on again: ") as refused:
+                take(source, request, tmp_path / f"{step.__name__} {request.sample.kind}", silent)
+            assert f"run `episodes run {FIRST}` at the source" in refused.value.hint
+            assert "--repair" not in refused.value.hint
+    publish(system)
+    bundle = take(source, one_day, tmp_path / "with", silent)
+    assert len(bundle.read(f"ledger/{FIRST}/waived.parquet")) == 0
+
+
+def publish(system: System) -> None:
+    with (
+        connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue,
+        connect(system.dsn(Purpose.RESULTS), autocommit=True) as results,
+    ):
+        publish_day(queue, results, system.viewings, FIRST, CODE_VERSION)
 
 
 def test_a_damaged_lake_is_not_taken(published: System, source: Source, tmp_path: Path) -> None:
