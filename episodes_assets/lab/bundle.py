@@ -12,7 +12,9 @@ ledger/DAY/jobs.parquet, chunks, outcomes, waived, batches
 While it is written, `taking.json` lists the files that are finished, and `key` has the key of the pseudonyms
 and of the sample. Each file is renamed to its name when it is complete (atomic) and listed after that; files
 that are not listed are written again. So taking can be killed at any moment and resumed, with the same
-bundle in the end. The key is overwritten and deleted as soon as it is no longer needed.
+bundle in the end. One of another request takes its place as long as the source's databases were not read to
+their end, or once it was found to be too large. The key is overwritten and deleted as soon as it is no longer
+needed.
 
 What is taken is decided in `take.py`; this module does not depend on the content of the files.
 """
@@ -20,7 +22,7 @@ What is taken is decided in `take.py`; this module does not depend on the conten
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -38,6 +40,10 @@ from episodes_assets.private_files import make_folder, open_file, private_opener
 TAKING, KEY, LOCK = "taking.json", "key", "lock"
 LAKE = "lake"
 PART = ".part"
+# What there is beside them, and nothing else.
+_CONTENT = (LAKE, "ledger", "state", "sample.parquet")
+# In the record: that all is read which is not in the lake, and that the whole would have too many rows.
+DATABASES, TOO_LARGE = "databases", "too_large"
 
 
 @dataclass(frozen=True)
@@ -276,14 +282,15 @@ def begin_bundle(
 
     Args:
         folder: Where it is to be; made if it is missing.
-        request: What is to be taken; one that was begun must have been begun with the same.
+        request: What is to be taken. One that was begun with another is begun anew, unless the source's
+            databases were read for it already.
         begin: Returns what to record at the beginning; called for a new one.
 
     Yields:
         The bundle as it is; a complete one if taking was interrupted after its last file.
 
     Raises:
-        BadLab: If the folder has something else in it, or a bundle of another request.
+        BadLab: If the folder has something else in it, or a bundle of another request that can be finished.
         AlreadyRunning: If another process writes to it.
     """
     if folder.exists() and not folder.is_dir():
@@ -303,35 +310,64 @@ def begin_bundle(
             raise AlreadyRunning(
                 f"another process takes a bundle into {folder}", "let it finish, or interrupt it"
             )
-        yield _resume(folder, request) if TAKING in names else _begin(folder, request, begin())
+        yield _resume(folder, request, begin) if TAKING in names else _begin(folder, request, begin)
 
 
-def _begin(folder: Path, request: Mapping[str, Any], record: Mapping[str, Any]) -> BundleWriter:
+def _begin(folder: Path, request: Mapping[str, Any], begin: Callable[[], Mapping[str, Any]]) -> BundleWriter:
     _replace(folder / KEY, new_key().hex())
-    writer = BundleWriter(folder, {"format": FORMAT, "request": dict(request), **record})
+    writer = BundleWriter(folder, {"format": FORMAT, "request": dict(request), **begin()})
     writer.note()
     return writer
 
 
-def _resume(folder: Path, request: Mapping[str, Any]) -> BundleWriter | Bundle:
+def _resume(
+    folder: Path, request: Mapping[str, Any], begin: Callable[[], Mapping[str, Any]]
+) -> BundleWriter | Bundle:
     try:
         record = json.loads((folder / TAKING).read_text(encoding="utf-8"))
         files = {path: BundleFile(**each) for path, each in record.pop("files").items()}
         begun, number = record["request"], record["format"]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise _damaged(folder / TAKING, "was changed") from error
+    is_read = bool(record.get(DATABASES))
     if (begun, number) != (json.loads(json.dumps(request)), FORMAT):
-        raise BadLab(
-            f"the bundle in {folder} was begun with other options, or by another release",
-            "give the same options to finish it, or name another folder",
-        )
+        if is_read and not record.get(TOO_LARGE):
+            raise BadLab(
+                f"the bundle in {folder} was begun with other options, or by another release",
+                "give the same options to finish it, or name another folder",
+            )
+        return _begin_anew(folder, request, begin)
     if (folder / MANIFEST).exists():
         clean_up(folder)
         return open_bundle(folder)
-    for part in folder.rglob(f"*{PART}"):
-        part.unlink()
+    record.pop(TOO_LARGE, None)
     kept = {path: file for path, file in files.items() if not _fault(folder / path, file)}
+    _remove_unlisted(folder, kept)
+    if not is_read and not (folder / KEY).exists():  # it was being begun anew
+        _replace(folder / KEY, new_key().hex())
     return BundleWriter(folder, record, kept)
+
+
+def _begin_anew(
+    folder: Path, request: Mapping[str, Any], begin: Callable[[], Mapping[str, Any]]
+) -> BundleWriter:
+    """Give up what was begun. The record is replaced first, so that the two are never mixed."""
+    writer = BundleWriter(folder, {"format": FORMAT, "request": dict(request), **begin()})
+    writer.note()
+    writer.delete_key()
+    _replace(folder / KEY, new_key().hex())
+    _remove_unlisted(folder, ())
+    return writer
+
+
+def _remove_unlisted(folder: Path, listed: Container[str]) -> None:
+    """Remove the files of a bundle that are not finished, or were begun for another request."""
+    for path in folder.glob(f"*{PART}"):
+        path.unlink()
+    for name in _CONTENT:
+        for path in [folder / name, *(folder / name).rglob("*")]:
+            if path.is_file() and str(path.relative_to(folder)) not in listed:
+                path.unlink()
 
 
 def path_of(*parts: object) -> str:

@@ -23,7 +23,15 @@ import pyarrow.compute as pc
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import SourceDisagrees, TooManyRows
 from episodes_assets.lab import sampling
-from episodes_assets.lab.bundle import LAKE, Bundle, BundleWriter, begin_bundle, path_of
+from episodes_assets.lab.bundle import (
+    DATABASES,
+    LAKE,
+    TOO_LARGE,
+    Bundle,
+    BundleWriter,
+    begin_bundle,
+    path_of,
+)
 from episodes_assets.lab.choosing import choose, estimate_parts
 from episodes_assets.lab.contents import (
     COLUMNS,
@@ -75,7 +83,7 @@ def take(source: Source, request: TakeRequest, folder: Path, report: Report) -> 
         RoleCanWrite: If a role that reads could write at the source.
         NotPublished: If a day is not published.
         SourceDisagrees: If the records of a day contradict each other, or it is being worked on.
-        TooManyRows: If the bundle would have more rows than it may have.
+        TooManyRows: If the bundle would have more rows than it may have; with more, the same is resumed.
         LakeMissing: If the lake lacks what a day was computed from.
         LakeDamaged: If a file of the lake is gone, was cut or changed.
         SystemFailure: If the source cannot be reached, or there is no room.
@@ -85,9 +93,13 @@ def take(source: Source, request: TakeRequest, folder: Path, report: Report) -> 
         if isinstance(writer, Bundle):
             return writer
         taking = _Taking(source, request, writer, report)
-        taking.take_databases()
-        taking.take_drops()
-        taking.take_viewings()
+        try:
+            taking.take_databases()
+            taking.take_drops()
+            taking.take_viewings()
+        except TooManyRows:
+            writer.note(**{TOO_LARGE: True})  # so that a smaller one may take its place
+            raise
         return writer.finish(taking.manifest())
 
 
@@ -107,7 +119,7 @@ class _Taking:
     def take_databases(self) -> None:
         """Plans, outcomes and state, as of one moment; if that was interrupted, all of it is taken again."""
         writer = self._writer
-        if writer.record.get("databases"):
+        if writer.record.get(DATABASES):
             return
         for under in ("ledger/", "state/", "sample.parquet"):
             writer.unlist(under)
@@ -128,7 +140,7 @@ class _Taking:
                 self._take_plan(queue, each, epids)
             self._report("tracked episodes", 0, 1)
             self._take_state(results, planned, epids)
-        writer.note(databases=True)
+        writer.note(**{DATABASES: True})
 
     def _take_plan(self, queue: RepeatableRead, planned: PlannedDay, epids: Ints | None) -> None:
         """A plan's rows, compared with the source's checksums, then restricted."""

@@ -8,8 +8,20 @@ import pyarrow as pa
 import pytest
 
 from episodes_assets.errors import AlreadyRunning, BadLab, BundleDamaged, BundleIncomplete
-from episodes_assets.lab.bundle import KEY, TAKING, Bundle, BundleWriter, begin_bundle, open_bundle
-from episodes_assets.lab.manifest import MANIFEST
+from episodes_assets.lab import bundle as bundles
+from episodes_assets.lab.bundle import (
+    DATABASES,
+    KEY,
+    LOCK,
+    TAKING,
+    TOO_LARGE,
+    Bundle,
+    BundleWriter,
+    begin_bundle,
+    open_bundle,
+)
+from episodes_assets.lab.manifest import FORMAT, MANIFEST
+from episodes_assets.lab.pseudonyms import KEY_BYTES
 
 REQUEST = {"days": ["2018-03-01"]}
 ROWS = pa.table({"epid": [1, 2, 3], "title": ["a", "b", None]})
@@ -125,13 +137,61 @@ def test_a_file_that_was_damaged_meanwhile_is_written_again(tmp_path: Path) -> N
     assert begin(tmp_path).files == {}
 
 
-def test_one_that_was_begun_with_another_request_is_refused(tmp_path: Path) -> None:
-    begin(tmp_path)
+OTHER = {"days": ["2018-03-02"]}
+
+
+@pytest.mark.parametrize("facts", [{}, {DATABASES: True, TOO_LARGE: True}])
+def test_one_of_which_nothing_is_to_be_finished_gives_way_to_another_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facts: dict[str, bool]
+) -> None:
+    first = begin(tmp_path)
+    key = first.key()
+    first.write_table("ledger/2018-03-01/jobs.parquet", ROWS)
+    first.write_table("sample.parquet", ROWS)
+    first.note(**facts)
+    opened = (tmp_path / KEY).open()
+    monkeypatch.setattr(bundles, "new_key", lambda: b"another" + bytes(KEY_BYTES - 7))
+    with begin_bundle(tmp_path, OTHER, lambda: {"taken_at": "later"}) as second:
+        assert isinstance(second, BundleWriter)
+        assert second.key() != key
+        assert opened.read() == "0" * len(key.hex())
+        assert second.record == {"format": FORMAT, "request": OTHER, "taken_at": "later"}
+        assert second.files == {}
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {TAKING, KEY, LOCK}
+
+
+def test_one_that_can_be_finished_does_not_give_way(tmp_path: Path) -> None:
+    begin(tmp_path).note(**{DATABASES: True})
     with (
         pytest.raises(BadLab, match="was begun with other options"),
-        begin_bundle(tmp_path, {"days": ["2018-03-02"]}, dict),
+        begin_bundle(tmp_path, OTHER, dict),
     ):
         pass
+
+
+def test_one_that_was_too_large_is_finished_with_the_same_request(tmp_path: Path) -> None:
+    first = begin(tmp_path)
+    first.write_table("ledger/a.parquet", ROWS)
+    first.note(**{DATABASES: True, TOO_LARGE: True})
+    second = begin(tmp_path)
+    second.write_table("ledger/b.parquet", ROWS)
+    assert list(second.files) == ["ledger/a.parquet", "ledger/b.parquet"]
+    with pytest.raises(BadLab, match="was begun with other options"), begin_bundle(tmp_path, OTHER, dict):
+        pass
+
+
+def test_one_that_was_being_begun_anew_goes_on(tmp_path: Path) -> None:
+    first = begin(tmp_path)
+    first.write_table("ledger/a.parquet", ROWS)
+    with begin_bundle(tmp_path, OTHER, dict):
+        pass
+    # As if it had been killed before the second key was written, and before all of the first was removed.
+    (tmp_path / KEY).unlink()
+    (tmp_path / "ledger" / "a.parquet").touch()
+    with begin_bundle(tmp_path, OTHER, dict) as again:
+        assert isinstance(again, BundleWriter)
+        assert len(again.key()) == KEY_BYTES
+    assert not (tmp_path / "ledger" / "a.parquet").exists()
 
 
 def test_one_that_ended_with_its_manifest_is_whole(tmp_path: Path) -> None:

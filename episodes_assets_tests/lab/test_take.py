@@ -29,12 +29,12 @@ from episodes_assets.lab.contents import COLUMNS
 from episodes_assets.lab.request import Kind, SampleSpec, TakeRequest
 from episodes_assets.lab.source import Source
 from episodes_assets.lab.take import take
-from episodes_assets.ledger import held
+from episodes_assets.ledger import copies, held
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.results.publish import CODE_VERSION, publish_day
 from episodes_assets_tests.lab.conftest import FIRST, LAST, silent
-from episodes_assets_tests.lab.labs_of_tests import LEFT_OUT, plan_without_a_job
+from episodes_assets_tests.lab.labs_of_tests import LEFT_OUT, files_of, plan_without_a_job
 from episodes_assets_tests.support.system import System, day
 from episodes_assets_tests.support.workers import eventually
 
@@ -237,6 +237,44 @@ def test_what_is_not_there_is_refused(
 ) -> None:
     with pytest.raises(error, match=says):
         take(source, request_, tmp_path / "bundle", silent)
+
+
+SERIES = TakeRequest(LAST, sample=SampleSpec(Kind.SERIES, series=("Series 2",)))
+
+
+@pytest.mark.parametrize(
+    ("mistyped", "error"),
+    [
+        (TakeRequest(LAST, sample=SampleSpec(Kind.SERIES, series=("Seris 2",))), BadLab),
+        (TakeRequest(LAST, max_rows=100), TooManyRows),
+    ],
+)
+def test_a_folder_is_not_blocked_by_what_was_refused(
+    source: Source, tmp_path: Path, mistyped: TakeRequest, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        take(source, mistyped, tmp_path / "bundle", silent)
+    again = take(source, SERIES, tmp_path / "bundle", silent)
+    assert again.manifest["sample"]["series"] == ["Series 2"]
+    assert files_of(again.folder).keys() == {"manifest.json", *again.files}
+    assert [fault for _, _, fault in again.find_faults() if fault] == []
+
+
+def test_what_turns_out_to_be_too_large_gives_way_to_less_and_goes_on_with_more_rows(
+    source: Source, whole: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(taking, "estimate_parts", lambda *_: [])  # which would refuse it beforehand
+    rows = whole.manifest["rows"]
+    for name in ("less", "more"):
+        with pytest.raises(TooManyRows, match=rf"would have [\d,]+ rows, and {rows - 1:,} are the most"):
+            take(source, replace(ALL, max_rows=rows - 1), tmp_path / name, silent)
+        assert any((tmp_path / name / "lake").rglob("*.parquet"))
+    less = take(source, replace(SERIES, max_rows=rows - 1), tmp_path / "less", silent)
+    assert files_of(less.folder).keys() == {"manifest.json", *less.files}
+    assert less.manifest["rows"] < rows
+    monkeypatch.setattr(copies, "read_plan_rows", None)  # the databases are read already
+    more = take(source, replace(ALL, max_rows=rows), tmp_path / "more", silent)
+    assert more.manifest["content"] == whole.manifest["content"]
 
 
 @pytest.mark.parametrize(
