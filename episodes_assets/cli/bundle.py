@@ -5,8 +5,9 @@ labs that are loaded are in `lab.py`, what all of them do is in `episodes_assets
 """
 
 import os
-import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,10 +19,10 @@ from episodes_assets.cli.console import out, shown_progress
 from episodes_assets.cli.context import announce_open_hosts
 from episodes_assets.cli.supervisor import episodes_argv, started_ahead
 from episodes_assets.days import parse_day
-from episodes_assets.errors import BadLab, NotProvisioned
+from episodes_assets.errors import BadLab, BundleDamaged, NotProvisioned
 from episodes_assets.lab import labs
 from episodes_assets.lab.isolation import without_source
-from episodes_assets.lab.manifest import MANIFEST
+from episodes_assets.lab.manifest import ANOTHER_FOLDER, MANIFEST, discard
 from episodes_assets.lab.request import TakeRequest, parse_sample
 from episodes_assets.settings import Settings, load_settings
 from episodes_assets.user_files import require_standard_output, user_path
@@ -110,7 +111,7 @@ def take(
     elif to is None:
         raise BadLab("--to is missing", "name a folder for the bundle, or ask for an --estimate")
     else:
-        _say_taken(_take(load_settings(), request, to))
+        _say_taken(_take(load_settings(), request, to, ANOTHER_FOLDER))
 
 
 def load(
@@ -136,11 +137,15 @@ def load(
         raise typer.Exit(1)
     settings = load_settings()
     labs.require_name(name)
-    bundle = open_bundle(folder)
+    is_clone = folder.resolve() == labs.cloned_bundle(settings, name).folder
+    instead = _drop_first(name) if is_clone else ""
     with shown_progress() as report:
-        require_whole(bundle, report)
+        with _mended_by(instead):
+            bundle = open_bundle(folder)
+            require_whole(bundle, report)
         lab = labs.begin_lab(settings, name, bundle, has_state=not without_state)
-        load_bundle(bundle, lab, report, lambda _: None)
+        with _mended_by(instead):
+            load_bundle(bundle, lab, report, lambda _: None)
     out.print(f"The lab {name} is ready, in {lab.home}:", soft_wrap=True)
     for what, command in (
         ("is it the source?", f"episodes lab verify {name}"),
@@ -171,13 +176,15 @@ def clone(
 
     Loading is a process of its own that is given nothing of the source; it starts at once and begins when all
     is taken. The bundle between the two is removed afterwards, unless --to names a folder for it. If it is
-    interrupted, the same command resumes.
+    interrupted, the same command resumes, unless the source has worked one of the days anew since. To give it
+    up, run `episodes lab drop NAME`.
 
     Example: episodes lab clone 2018-03-07 --name march
     """
     settings = load_settings()
     labs.require_name(name)
-    folder = to or labs.labs_folder(settings).resolve() / f".{name}.bundle"
+    own = labs.cloned_bundle(settings, name)
+    folder = to or own.folder
     if any(lab.name == name and lab.is_loaded for lab in labs.all_labs(settings)):
         raise BadLab(f"there is a lab {name} already", f"choose another name, or `episodes lab drop {name}`")
     request = TakeRequest(
@@ -190,10 +197,25 @@ def clone(
     options = ["--without-state"] if without_state else []
     argv = episodes_argv("lab", "load", str(folder.resolve()), "--name", name, "--when-told", *options)
     with started_ahead(argv, without_source(os.environ)) as go_on:
-        _take(settings, request, folder, resumes=True)
-        go_on()
+        _take(settings, request, folder, ANOTHER_FOLDER if to else _drop_first(name), resumes=True)
+        with nullcontext() if to else own.lock():
+            go_on()
     if to is None:
-        shutil.rmtree(folder)
+        discard(folder)
+
+
+def _drop_first(name: str) -> str:
+    """What to do where the bundle of a clone cannot be used."""
+    return f"`episodes lab drop {name}`, then run the same command again"
+
+
+@contextmanager
+def _mended_by(instead: str) -> Iterator[None]:
+    """Have a damaged bundle mended by what is told here, if anything is."""
+    try:
+        yield
+    except BundleDamaged as error:
+        raise BundleDamaged(error.what, instead or error.hint) from error
 
 
 def _read_epids(path: Path | None) -> list[int] | None:
@@ -224,19 +246,26 @@ def _estimate(settings: Settings, request: TakeRequest) -> None:
     out.print(shown)
 
 
-def _take(settings: Settings, request: TakeRequest, folder: Path, *, resumes: bool = False) -> "Bundle":
-    """Take a bundle; with `resumes`, a complete one of the same request is returned as it is."""
+def _take(
+    settings: Settings, request: TakeRequest, folder: Path, instead: str, *, resumes: bool = False
+) -> "Bundle":
+    """Take a bundle; with `resumes`, a complete one of the same request is returned as it is.
+
+    The message of a folder that cannot be used ends with what to do instead.
+    """
     from episodes_assets.lab import take as taking
     from episodes_assets.lab.bundle import open_bundle
 
     source = _source(settings)
     if resumes and (folder / MANIFEST).exists():
-        bundle = open_bundle(folder)
-        if bundle.manifest["request"] == request.to_record(source.environment):
-            return bundle
-        raise BadLab(f"{folder} has another bundle", f"remove {folder}, or choose another name")
+        with _mended_by(instead):
+            bundle = open_bundle(folder)
+        if bundle.manifest["request"] != request.to_record(source.environment):
+            raise BadLab(f"{folder} has another bundle", instead)
+        taking.require_as_published(source, folder, bundle.manifest["days"], instead)
+        return bundle
     with shown_progress() as report:
-        return taking.take(source, request, folder, report)
+        return taking.take(source, request, folder, report, instead)
 
 
 def _source(settings: Settings) -> Any:  # noqa: ANN401  a Source, which is imported when it is needed

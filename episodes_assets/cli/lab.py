@@ -89,9 +89,10 @@ def list_() -> None:
     """List the labs of this home: what each was taken from, its size and its age.
 
     They lie below `labs` in EPISODES_HOME, each with all that belongs to it; `episodes lab drop NAME` deletes
-    one.
+    one. A clone whose taking goes on, or was interrupted, is listed as well.
     """
     require_standard_output()
+    settings = load_settings()
     now = dt.datetime.now(dt.UTC)
     shown = Table(box=None)
     for column in ("name", "days", "of", "sample", "viewers"):
@@ -99,7 +100,7 @@ def list_() -> None:
     for column in ("size", "age"):
         shown.add_column(column, justify="right")
     shown.add_column("status")
-    for lab in labs.all_labs(load_settings()):
+    for lab in labs.all_labs(settings):
         shown.add_row(
             lab.name,
             _days(lab.days),
@@ -109,6 +110,18 @@ def list_() -> None:
             decimal(lab.size()),
             _age(now - lab.begun_at),
             _status(lab),
+        )
+    for clone in labs.all_cloned_bundles(settings):
+        request = clone.record.get("request", {})
+        shown.add_row(
+            clone.name,
+            _days(clone.days) if clone.days else "-",
+            str(request.get("environment", "-")),
+            describe_sample(request["sample"]) if request else "-",
+            ("kept" if request["keep_viewer_ids"] else "pseudonymised") if request else "-",
+            decimal(clone.size()),
+            _age(now - clone.begun_at) if clone.begun_at else "-",
+            "taken, not loaded" if clone.is_complete else "being taken",
         )
     if not shown.rows:
         out.print("There is no lab: `episodes lab clone DAY --name NAME` makes one.")
@@ -164,7 +177,9 @@ def show(name: Name) -> None:
 def drop(name: Name) -> None:
     """Delete a lab with its databases and its lake; it is refused while a process works in it.
 
-    Nothing of the source and of other labs is touched. A bundle that was kept stays.
+    What an interrupted `clone` has taken for it is deleted as well, with the key of the pseudonyms, also
+    where there is no lab yet. Nothing of the source and of other labs is touched. A bundle in a folder that
+    you have named stays.
 
     Example: episodes lab drop march
     """

@@ -23,7 +23,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -31,13 +31,23 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from episodes_assets.errors import AlreadyRunning, BadLab, BundleDamaged, BundleIncomplete
-from episodes_assets.lab.manifest import FORMAT, MANIFEST, TAKE_ANEW, manifest_to_text, parse_manifest
+from episodes_assets.errors import AlreadyRunning, BadLab, BundleDamaged, BundleIncomplete, EpisodesError
+from episodes_assets.lab import manifest as manifests
+from episodes_assets.lab.manifest import (
+    ANOTHER_FOLDER,
+    FORMAT,
+    KEY,
+    LOCK,
+    MANIFEST,
+    TAKE_ANEW,
+    TAKING,
+    manifest_to_text,
+    parse_manifest,
+)
 from episodes_assets.lab.pseudonyms import KEY_BYTES, new_key
 from episodes_assets.lake.day_file import CheckedFile, sync
 from episodes_assets.private_files import make_folder, open_file, private_opener, try_lock
 
-TAKING, KEY, LOCK = "taking.json", "key", "lock"
 LAKE = "lake"
 PART = ".part"
 # What there is beside them, and nothing else.
@@ -182,14 +192,8 @@ class BundleWriter:
 
     def delete_key(self) -> None:
         """Overwrite the key and delete it; idempotent."""
-        path = self.folder / KEY
-        with suppress(FileNotFoundError):
-            with path.open("r+b") as file:
-                file.write(b"0" * path.stat().st_size)
-                file.flush()
-                os.fsync(file.fileno())
-            path.unlink()
-            sync(self.folder)
+        manifests.delete_key(self.folder)
+        sync(self.folder)
 
     def note(self, **facts: object) -> None:
         """Add to the record."""
@@ -276,15 +280,21 @@ def clean_up(folder: Path) -> None:
 
 @contextmanager
 def begin_bundle(
-    folder: Path, request: Mapping[str, Any], begin: Callable[[], Mapping[str, Any]]
+    folder: Path,
+    request: Mapping[str, Any],
+    begin: Callable[[], Mapping[str, Any]],
+    instead: str = ANOTHER_FOLDER,
 ) -> Iterator[BundleWriter | Bundle]:
     """A bundle to write: a new one, or one whose taking was interrupted.
+
+    If what is to be taken is refused, a folder that was made for it is removed again.
 
     Args:
         folder: Where it is to be; made if it is missing.
         request: What is to be taken. One that was begun with another is begun anew, unless the source's
             databases were read for it already.
         begin: Returns what to record at the beginning; called for a new one.
+        instead: What to do where the folder cannot be used, for the message.
 
     Yields:
         The bundle as it is; a complete one if taking was interrupted after its last file.
@@ -295,7 +305,8 @@ def begin_bundle(
     """
     if folder.exists() and not folder.is_dir():
         raise BadLab(f"{folder} is not a folder", "name a folder that is missing or empty")
-    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    is_new = not folder.exists()
+    names = set() if is_new else {path.name for path in folder.iterdir()}
     own = {MANIFEST, TAKING, KEY, LOCK, *(f"{name}{PART}" for name in (MANIFEST, TAKING, KEY))}
     if MANIFEST in names and TAKING not in names:
         raise BadLab(
@@ -303,14 +314,22 @@ def begin_bundle(
             f"load it with `episodes lab load {folder} --name NAME`, or name another folder",
         )
     if TAKING not in names and names - own:
-        raise BadLab(f"{folder} is not empty", "name a folder that is missing or empty")
+        raise BadLab(f"{folder} is not empty", instead)
     make_folder(folder)
     with open_file(folder / LOCK, "a+") as lock:
         if not try_lock(lock):
             raise AlreadyRunning(
                 f"another process takes a bundle into {folder}", "let it finish, or interrupt it"
             )
-        yield _resume(folder, request, begin) if TAKING in names else _begin(folder, request, begin)
+        found = (
+            _resume(folder, request, begin, instead) if TAKING in names else _begin(folder, request, begin)
+        )
+        try:
+            yield found
+        except EpisodesError:
+            if is_new and isinstance(found, BundleWriter) and not found.record.get(DATABASES):
+                manifests.discard(folder)  # it has nothing that would not be taken again
+            raise
 
 
 def _begin(folder: Path, request: Mapping[str, Any], begin: Callable[[], Mapping[str, Any]]) -> BundleWriter:
@@ -321,20 +340,20 @@ def _begin(folder: Path, request: Mapping[str, Any], begin: Callable[[], Mapping
 
 
 def _resume(
-    folder: Path, request: Mapping[str, Any], begin: Callable[[], Mapping[str, Any]]
+    folder: Path, request: Mapping[str, Any], begin: Callable[[], Mapping[str, Any]], instead: str
 ) -> BundleWriter | Bundle:
     try:
         record = json.loads((folder / TAKING).read_text(encoding="utf-8"))
         files = {path: BundleFile(**each) for path, each in record.pop("files").items()}
         begun, number = record["request"], record["format"]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise _damaged(folder / TAKING, "was changed") from error
+        raise BundleDamaged(f"{folder / TAKING} was changed", instead) from error
     is_read = bool(record.get(DATABASES))
     if (begun, number) != (json.loads(json.dumps(request)), FORMAT):
         if is_read and not record.get(TOO_LARGE):
             raise BadLab(
                 f"the bundle in {folder} was begun with other options, or by another release",
-                "give the same options to finish it, or name another folder",
+                f"give the same options to finish it, or {instead}",
             )
         return _begin_anew(folder, request, begin)
     if (folder / MANIFEST).exists():

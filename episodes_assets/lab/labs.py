@@ -1,23 +1,26 @@
 """The labs of a home: where they are, what is on record of each, and its settings, which lead to no source.
 
-A lab is a home of its own below `labs`: an embedded PostgreSQL and a lake, both stamped `lab-NAME`. A process
-that works in one gets its settings from here: no DSN, no URL, no secret and no client of OpenID Connect,
-whatever the environment or `.env` have (`isolation.py`).
+A lab is a home of its own below `labs`: an embedded PostgreSQL and a lake, both stamped `lab-NAME`. Beside it
+there is the bundle of a `clone`, until it is loaded: it belongs to the lab, also before there is one. A
+process that works in a lab gets its settings from here: no DSN, no URL, no secret and no client of OpenID
+Connect, whatever the environment or `.env` have (`isolation.py`).
 """
 
 import datetime as dt
 import json
+import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from episodes_assets.errors import BadLab, BundleDamaged, LabExists, LabInUse, NoSuchLab
 from episodes_assets.lab.isolation import limits_jobs, without_source
-from episodes_assets.lab.manifest import MANIFEST, parse_manifest
+from episodes_assets.lab.manifest import LOCK, MANIFEST, discard, parse_manifest, read_begun
 from episodes_assets.postgres import embedded
 from episodes_assets.private_files import make_folder, open_file, try_lock, write_file
 from episodes_assets.settings import Settings, load_settings, with_settings
@@ -31,6 +34,7 @@ FACTS = "lab.json"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,26}")
 _PREFIX = "lab-"
 _UP_LOCK, _LOAD_LOCK = "up.lock", "load.lock"
+_BUNDLE = re.compile(rf"\.({_NAME.pattern})\.bundle")
 
 
 @dataclass(frozen=True)
@@ -102,15 +106,10 @@ class Lab:
         return with_settings(without_source(environment), own)
 
     def size(self) -> int:
-        """Its bytes on disk, as far as this user may see them."""
+        """Its bytes on disk, as far as this user may see them, with those of a bundle of `clone`."""
         database = self.home / "postgres"
-        places = [self.home, *([database.resolve()] if database.is_symlink() else [])]
-        return sum(
-            path.lstat().st_size
-            for place in places
-            for path in place.rglob("*")
-            if path.is_file() and not path.is_symlink()
-        )
+        bundle = _bundle_folder(self.home.parent, self.name)
+        return _size([self.home, bundle, *([database.resolve()] if database.is_symlink() else [])])
 
     @contextmanager
     def lock_loading(self) -> Iterator[None]:
@@ -127,6 +126,90 @@ class Lab:
     def mark_loaded(self) -> None:
         """Record that it is loaded."""
         _write_facts(self.home, {**self.facts, "loaded_at": _now()})
+
+
+@dataclass(frozen=True)
+class ClonedBundle:
+    """The bundle of a `clone`, from its beginning until the lab is loaded from it.
+
+    Attributes:
+        name: The lab's name.
+        folder: Where it is.
+        record: As `read_begun` gives it; empty when it cannot be read.
+    """
+
+    name: str
+    folder: Path
+    record: Mapping[str, Any]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all is taken."""
+        return (self.folder / MANIFEST).exists()
+
+    @property
+    def begun_at(self) -> dt.datetime | None:
+        """When it was begun; None when that cannot be read."""
+        return dt.datetime.fromisoformat(self.record["taken_at"]) if self.record else None
+
+    @property
+    def days(self) -> list[dt.date]:
+        """The days that are taken, in order; none when that cannot be read."""
+        return sorted(map(dt.date.fromisoformat, self.record["request"]["days"])) if self.record else []
+
+    def size(self) -> int:
+        """Its bytes on disk, as far as this user may see them."""
+        return _size([self.folder])
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Exclude other processes from taking it, and from deleting it, until the block ends.
+
+        Raises:
+            LabInUse: If another process does.
+        """
+        with open_file(self.folder / LOCK, "a+") as file:
+            if not try_lock(file):
+                raise LabInUse(f"another process takes the lab {self.name}", "let it finish, or interrupt it")
+            yield
+
+
+def _size(places: Iterable[Path]) -> int:
+    size = 0
+    for folder, _, files in (each for place in places for each in os.walk(place)):
+        for name in files:
+            with suppress(FileNotFoundError):  # somebody may be at work there
+                found = os.lstat(Path(folder, name))
+                size += found.st_size if stat.S_ISREG(found.st_mode) else 0
+    return size
+
+
+def _bundle_folder(labs: Path, name: str) -> Path:
+    return labs / f".{name}.bundle"
+
+
+def cloned_bundle(settings: Settings, name: str) -> ClonedBundle:
+    """The bundle of a `clone`, whether it is there or not.
+
+    Args:
+        settings: Of the home.
+        name: The lab's name, as `require_name` returns it.
+    """
+    folder = _bundle_folder(labs_folder(settings).resolve(), name)
+    return ClonedBundle(name, folder, read_begun(folder))
+
+
+def all_cloned_bundles(settings: Settings) -> Iterator[ClonedBundle]:
+    """The bundles of clones of which no lab was begun yet, by name.
+
+    Raises:
+        OSError: If the folder of the labs cannot be read.
+    """
+    folder = labs_folder(settings)
+    found = (_BUNDLE.fullmatch(path.name) for path in (folder.iterdir() if folder.is_dir() else ()))
+    for name in sorted(each[1] for each in found if each):
+        if not (folder / name / FACTS).exists():
+            yield cloned_bundle(settings, name)
 
 
 def labs_folder(settings: Settings) -> Path:
@@ -191,10 +274,15 @@ def find_lab(settings: Settings, name: str) -> Lab:
     """A lab, loaded or not.
 
     Raises:
-        NoSuchLab: If there is none of that name.
+        NoSuchLab: If there is none of that name, or it is still being taken.
     """
     home = labs_folder(settings) / name
     if not _NAME.fullmatch(name) or not (home / FACTS).exists():
+        if _NAME.fullmatch(name) and cloned_bundle(settings, name).folder.exists():
+            raise NoSuchLab(
+                f"the lab {name} is still being taken",
+                f"run the same `episodes lab clone` to its end, or give it up by `episodes lab drop {name}`",
+            )
         raise NoSuchLab(f"there is no lab {name!r}", "`episodes lab list` shows those that there are")
     return _read(home)
 
@@ -209,7 +297,7 @@ def require_loaded(settings: Settings, name: str) -> Lab:
     if not lab.is_loaded:
         raise NoSuchLab(
             f"the lab {name} is not completely loaded",
-            f"run the same `episodes lab load DIR --name {name}` again: it resumes",
+            f"run the same `episodes lab load` or `clone` with --name {name} again: it resumes",
         )
     return lab
 
@@ -227,24 +315,34 @@ def all_labs(settings: Settings) -> Iterator[Lab]:
 
 
 def drop_lab(settings: Settings, name: str) -> None:
-    """Delete a lab with all that it has.
+    """Delete a lab with all that it has, or what a `clone` has taken for one.
 
     Raises:
-        NoSuchLab: If there is none of that name.
-        LabInUse: If a process works in it.
+        NoSuchLab: If there is neither.
+        LabInUse: If a process works in it, or takes it.
         OSError: If something cannot be removed.
     """
-    lab = find_lab(settings, name)
+    bundle = cloned_bundle(settings, name) if _NAME.fullmatch(name) else None
+    if bundle is None or not bundle.folder.is_dir():
+        _drop_home(find_lab(settings, name))
+        return
+    with bundle.lock():
+        if (labs_folder(settings) / name / FACTS).exists():
+            _drop_home(find_lab(settings, name))
+        discard(bundle.folder)
+
+
+def _drop_home(lab: Lab) -> None:
     with lab.lock_loading():
         pass
     if (up := lab.home / _UP_LOCK).exists():
         with open_file(up, "a") as file:
             if not try_lock(file):
-                raise LabInUse(f"`episodes lab up {name}` is running", "stop it first")
+                raise LabInUse(f"`episodes lab up {lab.name}` is running", "stop it first")
     _write_facts(lab.home, {**lab.facts, "loaded_at": None})
     if not embedded.discard(lab.home):
         _write_facts(lab.home, lab.facts)
-        raise LabInUse(f"a process works in the lab {name}", "let it end, or end it")
+        raise LabInUse(f"a process works in the lab {lab.name}", "let it end, or end it")
     # Its record goes last, so that an interrupted deletion can be repeated.
     for path in [each for each in lab.home.iterdir() if each.name not in (FACTS, MANIFEST)]:
         if path.is_dir() and not path.is_symlink():

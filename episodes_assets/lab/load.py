@@ -282,7 +282,8 @@ class _Loading:
             if (published.rows, published.checksum) != (facts["rows"], facts["published_checksum"]):
                 raise LabDiffers(
                     f"what the lab publishes for {day} is not what the source has published",
-                    "drop the lab and load the bundle again; if that does not help, take it again",
+                    f"`episodes lab drop {self._lab.name}` and make it again; if that does not help, take"
+                    " another bundle",
                 )
 
 

@@ -141,7 +141,8 @@ def describe_sample(record: Mapping[str, Any]) -> str:
         Kind.CHUNK: f"chunk {record.get('plan')}/{record.get('chunk')}",
         Kind.SLOWEST: f"the {record.get('slowest')} slowest chunks",
     }[kind]
-    return text if kind is Kind.WHOLE else f"{text}, {record.get('episodes', 0):,} episodes"
+    # They are counted once they are chosen.
+    return f"{text}, {record['episodes']:,} episodes" if "episodes" in record else text
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ from episodes_assets.lab.contents import (
     viewings_name,
 )
 from episodes_assets.lab.digests import digest_of
+from episodes_assets.lab.manifest import ANOTHER_FOLDER
 from episodes_assets.lab.pseudonyms import Pseudonyms
 from episodes_assets.lab.request import TakeRequest
 from episodes_assets.lab.sampling import Ints
@@ -69,7 +70,9 @@ Report = Callable[[str, int, int], None]
 _DROP_RULES = ", "
 
 
-def take(source: Source, request: TakeRequest, folder: Path, report: Report) -> Bundle:
+def take(
+    source: Source, request: TakeRequest, folder: Path, report: Report, instead: str = ANOTHER_FOLDER
+) -> Bundle:
     """Take days into a bundle, or resume that.
 
     Args:
@@ -77,21 +80,25 @@ def take(source: Source, request: TakeRequest, folder: Path, report: Report) -> 
         request: What.
         folder: The bundle's; missing or empty, unless it was begun there.
         report: Called with the progress.
+        instead: What to do where the folder cannot be used, for the message.
 
     Raises:
         BadLab: If the folder has something else in it, or the sample has no episode.
         RoleCanWrite: If a role that reads could write at the source.
         NotPublished: If a day is not published.
-        SourceDisagrees: If the records of a day contradict each other, or it is being worked on.
+        SourceDisagrees: If the records of a day contradict each other, it is being worked on, or it was
+            worked anew since the bundle was begun.
         TooManyRows: If the bundle would have more rows than it may have; with more, the same is resumed.
         LakeMissing: If the lake lacks what a day was computed from.
         LakeDamaged: If a file of the lake is gone, was cut or changed.
         SystemFailure: If the source cannot be reached, or there is no room.
     """
     begin = {"taken_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds")}
-    with begin_bundle(folder, request.to_record(source.environment), lambda: begin) as writer:
+    with begin_bundle(folder, request.to_record(source.environment), lambda: begin, instead) as writer:
         if isinstance(writer, Bundle):
             return writer
+        if writer.record.get(DATABASES):
+            require_as_published(source, folder, writer.record["days"], instead)
         taking = _Taking(source, request, writer, report)
         try:
             taking.take_databases()
@@ -101,6 +108,33 @@ def take(source: Source, request: TakeRequest, folder: Path, report: Report) -> 
             writer.note(**{TOO_LARGE: True})  # so that a smaller one may take its place
             raise
         return writer.finish(taking.manifest())
+
+
+def require_as_published(
+    source: Source, folder: Path, days: Mapping[str, Mapping[str, Any]], instead: str = ANOTHER_FOLDER
+) -> None:
+    """Refuse a bundle whose days the source has worked anew since: it is not what is published now.
+
+    Args:
+        source: Where it was taken from.
+        folder: The bundle's.
+        days: Of its manifest.
+        instead: What to do then, for the message.
+
+    Raises:
+        SourceDisagrees: If the source has, or works one of them anew now.
+        NotPublished: If one is not published any more.
+        RoleCanWrite: As `take`.
+        SystemFailure: If the source cannot be reached.
+    """
+    taken = [planned_from_record(facts["plan"]) for _, facts in sorted(days.items())]
+    with source.connect() as (queue, results):
+        now = read_days(queue, results, [each.day for each in taken])
+    for before, after in zip(taken, now, strict=True):
+        if before != after:
+            raise SourceDisagrees(
+                f"the source has worked {before.day} anew since the bundle in {folder} was begun", instead
+            )
 
 
 class _Taking:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,16 +12,13 @@ from episodes_assets.errors import AlreadyRunning, BadLab, BundleDamaged, Bundle
 from episodes_assets.lab import bundle as bundles
 from episodes_assets.lab.bundle import (
     DATABASES,
-    KEY,
-    LOCK,
-    TAKING,
     TOO_LARGE,
     Bundle,
     BundleWriter,
     begin_bundle,
     open_bundle,
 )
-from episodes_assets.lab.manifest import FORMAT, MANIFEST
+from episodes_assets.lab.manifest import FORMAT, KEY, LOCK, MANIFEST, TAKING
 from episodes_assets.lab.pseudonyms import KEY_BYTES
 
 REQUEST = {"days": ["2018-03-01"]}
@@ -135,6 +133,25 @@ def test_a_file_that_was_damaged_meanwhile_is_written_again(tmp_path: Path) -> N
     begin(tmp_path).write_table("ledger/a.parquet", ROWS)
     flip(tmp_path / "ledger" / "a.parquet")
     assert begin(tmp_path).files == {}
+
+
+def refused(folder: Path, **facts: object) -> None:
+    """Something that is begun, and refused."""
+    with suppress(BadLab), begin_bundle(folder, REQUEST, dict) as writer:
+        assert isinstance(writer, BundleWriter)
+        writer.write_table("ledger/a.parquet", ROWS)
+        writer.note(**facts)
+        raise BadLab("no such series")
+
+
+def test_a_folder_that_was_made_for_what_is_refused_is_removed(tmp_path: Path) -> None:
+    refused(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    refused(tmp_path / "worth", **{DATABASES: True})
+    assert (tmp_path / "worth" / TAKING).exists()
+    (tmp_path / "mine").mkdir()
+    refused(tmp_path / "mine")
+    assert (tmp_path / "mine" / TAKING).exists()
 
 
 OTHER = {"days": ["2018-03-02"]}

@@ -259,3 +259,28 @@ def test_a_lab_whose_deletion_is_killed_can_be_deleted(
             assert not lab.home.exists(), at
         else:  # what is left is in nobody's way
             shutil.rmtree(labs.begin_lab(settings, "it", bundle).home)
+
+
+def test_a_clone_whose_deletion_is_killed_can_be_deleted(
+    published: System, source: Source, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    folder = labs.cloned_bundle(load_settings(home=home), "it").folder
+
+    def begun() -> None:
+        begin(source, folder)
+        (folder / "lake" / "viewings").mkdir(parents=True)
+        (folder / "lake" / "viewings" / "some.parquet").touch()
+
+    begun()
+    with watched_process({"bundle": folder}, None, 0, drop_from, str(home)) as (process, watched):
+        process.result()
+    whole = [each for each in watched.changes if not each.what.startswith("open")]
+    assert len(whole) > 5
+    for at in whole:
+        begun()
+        with watched_process({"bundle": folder}, at, -signal.SIGKILL, drop_from, str(home)) as (dying, _):
+            assert dying.was_killed(), at
+        if folder.exists():
+            drop_from(str(home))
+        assert not folder.exists(), at

@@ -193,6 +193,109 @@ def refuse(path: Path) -> None:
     raise PermissionError(path)
 
 
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of the labs, for commands in this process."""
+    monkeypatch.setenv("EPISODES_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def interrupted_clone(source: Source, *, after: str) -> labs.ClonedBundle:
+    """What a clone leaves behind that is interrupted while it takes something."""
+
+    class Interrupted(Exception):
+        pass
+
+    def report(what: str, _done: int, _total: int) -> None:
+        if what == after:
+            raise Interrupted
+
+    folder = labs.cloned_bundle(load_settings(), "it").folder
+    with pytest.raises(Interrupted):
+        take(source, SMALL, folder, report)
+    return labs.cloned_bundle(load_settings(), "it")
+
+
+def test_a_clone_that_was_given_up_is_listed_and_dropped(
+    published: System, source: Source, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone = interrupted_clone(source, after="viewings")
+    shown, _ = output("lab", "list")
+    for part in (
+        "it",
+        str(LAST),
+        "development",
+        "0.2 of the series",
+        "pseudonymised",
+        "0 min",
+        "being taken",
+    ):
+        assert part in shown
+    assert "the lab it is still being taken: run the same" in str(refusal("lab", "verify", "it"))
+    key = clone.folder / "key"
+    content, opened = key.read_text(), key.open()
+    with clone.lock():
+        assert "another process takes the lab it: let it finish" in str(refusal("lab", "drop", "it"))
+    assert key.read_text() == content
+    with monkeypatch.context() as patch:  # a deletion that is interrupted can be repeated
+        patch.setattr(shutil, "rmtree", refuse)
+        with pytest.raises(PermissionError):
+            drop_lab(load_settings(), "it")
+    assert opened.read() == "0" * len(content)
+    assert "being taken" in output("lab", "list")[0]
+    assert "The lab it is deleted" in output("lab", "drop", "it")[0]
+    assert list((home / "labs").iterdir()) == []
+    assert "there is no lab 'it'" in str(refusal("lab", "drop", "it"))
+
+
+def test_a_clone_that_was_taken_and_not_loaded_is_listed(
+    published: System, source: Source, home: Path
+) -> None:
+    clone = labs.cloned_bundle(load_settings(), "it")
+    take(source, SMALL, clone.folder, silent)
+    assert "taken, not loaded" in output("lab", "list")[0]
+    (clone.folder / "manifest.json").write_text("{")
+    assert "taken, not loaded" in output("lab", "list")[0]
+    error = refusal("lab", "load", str(clone.folder), "--name", "it")
+    assert "manifest.json was changed: `episodes lab drop it`, then run the same command again" in str(error)
+    drop_lab(load_settings(), "it")
+    assert list((home / "labs").iterdir()) == []
+
+
+def test_a_lab_is_dropped_with_the_bundle_it_was_to_be_loaded_from(
+    published: System, source: Source, home: Path
+) -> None:
+    settings = load_settings()
+    clone = labs.cloned_bundle(settings, "it")
+    lab = begin_lab(settings, "it", take(source, SMALL, clone.folder, silent))
+    (lab.home / "lake").mkdir()
+    shown, _ = output("lab", "list")
+    assert "not completely loaded" in shown
+    assert "taken, not loaded" not in shown
+    assert lab.size() > clone.size() > 0
+    with lab.lock_loading(), pytest.raises(LabInUse):
+        drop_lab(settings, "it")
+    assert (clone.folder / "manifest.json").exists()
+    drop_lab(settings, "it")
+    assert list((home / "labs").iterdir()) == []
+
+
+def test_what_a_clone_has_taken_is_not_loaded_once_the_source_has_worked_a_day_anew(
+    published: System, source: Source, home: Path
+) -> None:
+    take(source, TakeRequest(LAST), labs.cloned_bundle(load_settings(), "it").folder, silent)
+    clone = ("lab", "clone", str(LAST), "--name", "it")
+    assert ".it.bundle has another bundle: `episodes lab drop it`" in str(refusal(*clone, "--share", "50%"))
+    later = "UPDATE published.days SET published_at = published_at + %s * interval '1 s' WHERE day = %s"
+    published.query("results", later, [1, LAST])
+    try:
+        error = refusal(*clone)
+    finally:
+        published.query("results", later, [-1, LAST])
+    assert str(error).startswith(f"the source has worked {LAST} anew since the bundle in ")
+    assert error.hint == "`episodes lab drop it`, then run the same command again"
+
+
 @pytest.mark.slow
 def test_a_drop_that_was_interrupted_goes_on(published: System, bundle: Bundle, tmp_path: Path) -> None:
     settings = load_settings(home=tmp_path / "home")

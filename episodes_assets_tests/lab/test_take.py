@@ -252,6 +252,7 @@ SERIES = TakeRequest(LAST, sample=SampleSpec(Kind.SERIES, series=("Series 2",)))
 def test_a_folder_is_not_blocked_by_what_was_refused(
     source: Source, tmp_path: Path, mistyped: TakeRequest, error: type[Exception]
 ) -> None:
+    (tmp_path / "bundle").mkdir()  # else it would be removed again
     with pytest.raises(error):
         take(source, mistyped, tmp_path / "bundle", silent)
     again = take(source, SERIES, tmp_path / "bundle", silent)
@@ -394,21 +395,54 @@ def test_a_damaged_lake_is_not_taken(published: System, source: Source, tmp_path
     take(source, TakeRequest(LAST), tmp_path / "bundle", silent)
 
 
+class Interrupted(Exception):
+    pass
+
+
+def interrupt_at_viewings(what: str, _done: int, _total: int) -> None:
+    if what == "viewings":
+        raise Interrupted
+
+
 def test_one_that_was_interrupted_does_not_read_the_databases_again(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Interrupted(Exception):
-        pass
-
-    def report(what: str, _done: int, _total: int) -> None:
-        if what == "viewings":
-            raise Interrupted
-
     with pytest.raises(Interrupted):
-        take(source, TakeRequest(LAST), tmp_path / "bundle", report)
-    monkeypatch.setattr(taking, "read_days", None)
+        take(source, TakeRequest(LAST), tmp_path / "bundle", interrupt_at_viewings)
+    monkeypatch.setattr(copies, "read_plan_rows", None)
+    monkeypatch.setattr(taking, "read_state", None)
     bundle = take(source, TakeRequest(LAST), tmp_path / "bundle", silent)
     assert [fault for _, _, fault in bundle.find_faults() if fault] == []
+
+
+@pytest.mark.parametrize(
+    ("database", "change", "back"),
+    [
+        (
+            "results",
+            "UPDATE published.days SET published_at = published_at + interval '1 s' WHERE day = '2018-03-02'",
+            "UPDATE published.days SET published_at = published_at - interval '1 s' WHERE day = '2018-03-02'",
+        ),
+        (
+            "queue",
+            "UPDATE ledger.plans SET tracked_checksum = 'x' || tracked_checksum WHERE day = '2018-03-02'",
+            "UPDATE ledger.plans SET tracked_checksum = substr(tracked_checksum, 2) WHERE day = '2018-03-02'",
+        ),
+    ],
+)
+def test_one_that_was_interrupted_is_not_finished_once_the_source_has_worked_a_day_anew(
+    published: System, source: Source, tmp_path: Path, database: str, change: str, back: str
+) -> None:
+    with pytest.raises(Interrupted):
+        take(source, ALL, tmp_path / "bundle", interrupt_at_viewings)
+    published.query(database, change)
+    try:
+        with pytest.raises(SourceDisagrees, match="the source has worked 2018-03-02 anew since") as refused:
+            take(source, ALL, tmp_path / "bundle", silent)
+        assert refused.value.hint == "name another folder"
+    finally:
+        published.query(database, back)
+    assert take(source, ALL, tmp_path / "bundle", silent).manifest["rows"] > 0
 
 
 def test_text_in_place_of_completed_is_not_taken() -> None:
