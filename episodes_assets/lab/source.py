@@ -114,7 +114,8 @@ class Source:
 
     def _admit(self, database: RepeatableRead, dsn: str, purpose: Purpose) -> None:
         described = describe(dsn)
-        (found,) = database.read(write_rights.FIND).to_pylist()
+        version = int(database.read("SELECT current_setting('server_version_num') AS it")["it"][0].as_py())
+        (found,) = database.read(write_rights.find_rights(version)).to_pylist()
         write_rights.require_no_rights(found["role"], found["rights"], described, purpose.setting)
         admission = [column[0].as_py() for column in database.read(READ_ADMISSION).columns]
         require_admission(admission, purpose.database, self.environment, described)

@@ -3,7 +3,9 @@
 A role that is meant to read may have been granted more since: directly, through PUBLIC, or as a member of
 another role. A membership without inheritance counts as well, since it is only a SET ROLE away. The query
 covers attributes, predefined roles, ownership, the rights to create, rights on tables and columns, sequences,
-large objects and foreign servers, and functions that run with their owner's rights (SECURITY DEFINER).
+large objects, foreign servers and the server's configuration, functions that run with their owner's rights
+(SECURITY DEFINER), and functions that PostgreSQL or an extension withholds from PUBLIC. Of these, some read
+what monitoring needs, and are granted to predefined roles for it; all others count, as most change something.
 
 For the role that reads the input there is a narrower query in `provision/grants.py`: its database belongs to
 other teams, which may permit everybody to create temporary tables.
@@ -14,8 +16,13 @@ from typing import LiteralString
 
 from episodes_assets.errors import RoleCanWrite
 
-# One row: the role, and what it could do, the worst first; NULL for nothing. It has no parameters.
-FIND: LiteralString = """
+_PARAMETERS: LiteralString = """
+        UNION ALL
+        SELECT 6, format('may ALTER SYSTEM SET %s', parname)
+        FROM roles, pg_catalog.pg_parameter_acl
+        WHERE has_parameter_privilege(roles.oid, parname, 'ALTER SYSTEM')
+"""
+_FIND: LiteralString = """
     WITH roles AS MATERIALIZED (
         SELECT oid, rolname, rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls
         FROM pg_catalog.pg_roles
@@ -30,6 +37,18 @@ FIND: LiteralString = """
         WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
             -- Everybody may update this view of their own session's settings.
             AND pg_class.oid <> 'pg_catalog.pg_settings'::regclass
+    ), withheld AS MATERIALIZED (
+        -- Functions that nobody may execute from the beginning, but for their owner and the roles below.
+        SELECT objoid
+        FROM pg_catalog.pg_init_privs
+        WHERE classoid = 'pg_catalog.pg_proc'::regclass AND NOT EXISTS (
+            SELECT FROM aclexplode(initprivs) AS granted
+            WHERE grantee = 0 OR grantee IN (
+                SELECT oid FROM pg_catalog.pg_roles WHERE rolname IN (
+                    'pg_monitor', 'pg_read_all_settings', 'pg_read_all_stats', 'pg_stat_scan_tables'
+                )
+            )
+        )
     ), found AS (
         SELECT 1 AS rank, 'is superuser' AS what FROM roles WHERE rolsuper
         UNION ALL
@@ -84,9 +103,11 @@ FIND: LiteralString = """
         UNION ALL
         SELECT 6, format('may execute %s', pg_proc.oid::regprocedure)
         FROM roles, pg_catalog.pg_proc
-        WHERE pronamespace = 'pg_catalog'::regnamespace AND proname IN (
-            'lo_creat', 'lo_create', 'lo_from_bytea', 'lo_import', 'lo_export', 'pg_reload_conf',
-            'pg_rotate_logfile', 'pg_promote', 'pg_switch_wal', 'pg_create_restore_point', 'pg_stat_reset'
+        WHERE (
+            pg_proc.oid IN (SELECT objoid FROM withheld)
+            -- These are everybody's, unless `db init` could take them from PUBLIC.
+            OR pronamespace = 'pg_catalog'::regnamespace
+                AND proname IN ('lo_creat', 'lo_create', 'lo_from_bytea')
         ) AND has_function_privilege(roles.oid, pg_proc.oid, 'EXECUTE')
         UNION ALL
         SELECT 6, format('may write large object %s', pg_largeobject_metadata.oid)
@@ -100,13 +121,28 @@ FIND: LiteralString = """
         SELECT 7, format('may use foreign data wrapper %I', fdwname)
         FROM roles, pg_catalog.pg_foreign_data_wrapper
         WHERE has_foreign_data_wrapper_privilege(roles.oid, pg_foreign_data_wrapper.oid, 'USAGE')
+        -- Parameters.
     )
     -- A superuser could do all the rest as well.
     SELECT session_user::text AS role, array_agg(what ORDER BY rank, what) AS rights
     FROM (SELECT what, min(rank) AS rank FROM found GROUP BY what) AS each_once
     WHERE rank = 1 OR NOT EXISTS (SELECT FROM roles WHERE rolsuper)
 """
+# Before it, no rights on parameters can be granted.
+_SERVER_WITH_PARAMETERS = 150_000
 _SHOWN = 4
+
+
+def find_rights(server_version: int) -> LiteralString:
+    """The query for what a role could write; it has no parameters.
+
+    One row: `role`, and `rights`, the worst first; NULL for nothing.
+
+    Args:
+        server_version: The server's `server_version_num`.
+    """
+    parameters = _PARAMETERS if server_version >= _SERVER_WITH_PARAMETERS else ""
+    return _FIND.replace("        -- Parameters.\n", parameters)
 
 
 def require_no_rights(role: str, rights: Sequence[str] | None, described: str, setting: str) -> None:
@@ -114,7 +150,7 @@ def require_no_rights(role: str, rights: Sequence[str] | None, described: str, s
 
     Args:
         role: Its name.
-        rights: What it could do, as `FIND` returns it; None for nothing.
+        rights: What it could do, as `find_rights` gives it; None for nothing.
         described: How to name the database in the message.
         setting: Which setting names the role.
 

@@ -13,6 +13,7 @@ from episodes_assets.errors import RoleCanWrite
 from episodes_assets.lab.source import Source
 from episodes_assets.lake.opening import open_lake
 from episodes_assets.postgres.databases import Purpose
+from episodes_assets.postgres.write_rights import find_rights
 from episodes_assets_tests.lab.conftest import let_nobody_make_temporary_tables
 from episodes_assets_tests.support.system import System
 from episodes_assets_tests.support.workers import eventually
@@ -89,6 +90,7 @@ def execute(reader: Reader, statements: str) -> None:
 
 
 IN_A_GROUP = "GRANT INSERT ON ledger.jobs TO {role}_group;"
+IN_A_GROUP_SYSTEM = "GRANT ALTER SYSTEM ON PARAMETER log_min_messages TO {role}_group;"
 SERVER = "CREATE FOREIGN DATA WRAPPER away; CREATE SERVER elsewhere FOREIGN DATA WRAPPER away;"
 FUNCTION = "CREATE FUNCTION ledger.harm() RETURNS void LANGUAGE sql {secdef} AS 'DELETE FROM ledger.jobs';"
 
@@ -136,6 +138,14 @@ FUNCTION = "CREATE FUNCTION ledger.harm() RETURNS void LANGUAGE sql {secdef} AS 
         ("GRANT pg_execute_server_program TO {role}", "it is a member of pg_execute_server_program"),
         ("GRANT EXECUTE ON FUNCTION lo_create(oid) TO {role}", "it may execute lo_create(oid)"),
         ("GRANT EXECUTE ON FUNCTION pg_reload_conf() TO {role}", "it may execute pg_reload_conf()"),
+        ("GRANT EXECUTE ON FUNCTION pg_replication_origin_create(text) TO {role}",
+         "it may execute pg_replication_origin_create(text)"),
+        ("GRANT EXECUTE ON FUNCTION pg_stat_reset_shared(text) TO {role}_group; GRANT {role}_group TO {role}",
+         "it may execute pg_stat_reset_shared(text)"),
+        ("GRANT EXECUTE ON FUNCTION lo_export(oid, text) TO PUBLIC", "it may execute lo_export(oid,text)"),
+        ("GRANT ALTER SYSTEM ON PARAMETER work_mem TO {role}", "it may ALTER SYSTEM SET work_mem"),
+        (IN_A_GROUP_SYSTEM + "GRANT {role}_group TO {role} WITH INHERIT FALSE",
+         "it may ALTER SYSTEM SET log_min_messages"),
         ("SELECT lo_create(4711); GRANT UPDATE ON LARGE OBJECT 4711 TO {role}",
          "it may write large object 4711"),
         ("CREATE FOREIGN DATA WRAPPER away; GRANT USAGE ON FOREIGN DATA WRAPPER away TO {role}",
@@ -159,6 +169,10 @@ def test_a_role_that_could_write_is_refused(reader: Reader, grant: str, says: st
         "GRANT SELECT ON ALL TABLES IN SCHEMA ledger TO {role}",
         "GRANT pg_read_all_data, pg_monitor TO {role}",
         "GRANT SELECT ON SEQUENCE ledger.plans_plan_id_seq TO {role}",
+        "GRANT EXECUTE ON FUNCTION pg_ls_waldir() TO {role}",
+        # It lasts as long as a session.
+        "GRANT SET ON PARAMETER log_min_messages TO {role}",
+        "GRANT ALTER SYSTEM ON PARAMETER work_mem TO {role}_group",
         FUNCTION.format(secdef="SECURITY INVOKER"),
         FUNCTION.format(secdef="SECURITY DEFINER") + "REVOKE EXECUTE ON FUNCTION ledger.harm() FROM PUBLIC",
         # PostgreSQL lets nobody but a superuser use it.
@@ -170,6 +184,27 @@ def test_a_role_that_could_write_is_refused(reader: Reader, grant: str, says: st
 def test_rights_to_read_and_those_of_others_are_no_reason(reader: Reader, grant: str) -> None:
     execute(reader, grant.format(role=reader.name))
     assert reader.refusal() == ""
+
+
+def test_a_server_of_an_older_release_is_asked_for_what_it_has(reader: Reader) -> None:
+    before = find_rights(140_022)
+    assert "parameter" not in before
+    with psycopg.connect(reader.dsn) as connection:
+        assert connection.execute(before).fetchone() == (reader.name, None)
+
+
+def test_functions_for_monitoring_only_read(reader: Reader) -> None:
+    """Of the functions that are withheld from PUBLIC, those that do not count are these."""
+    granted = reader.system.query(
+        "queue",
+        "SELECT DISTINCT proname::text FROM pg_init_privs JOIN pg_proc ON pg_proc.oid = objoid,"
+        " aclexplode(initprivs) AS granted JOIN pg_roles ON pg_roles.oid = grantee"
+        " WHERE classoid = 'pg_proc'::regclass AND rolname IN"
+        " ('pg_monitor', 'pg_read_all_settings', 'pg_read_all_stats', 'pg_stat_scan_tables')",
+    )
+    reading = ("pg_ls_", "pg_stat_get_", "pg_get_", "pg_current_logfile", "pg_show_")
+    assert [name for (name,) in granted if not name.startswith(reading)] == []
+    assert ("pg_ls_waldir",) in granted
 
 
 def test_the_results_are_asked_as_well(system: System) -> None:
