@@ -26,6 +26,7 @@ from episodes_assets.postgres.arrow import RepeatableRead, bounded_session
 from episodes_assets.postgres.connect import describe
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.results.copies import read_publications
+from episodes_assets.results.state import repair_command
 
 APPLICATION = "episodes lab"
 
@@ -162,7 +163,7 @@ def read_days(queue: RepeatableRead, results: RepeatableRead, days: Sequence[dt.
 
     Raises:
         NotPublished: If one is not published.
-        SourceDisagrees: If one is being worked anew.
+        SourceDisagrees: If one is being worked anew, or its plan is not what was published.
         LakeMissing: If one was published before there was a lake.
     """
     publications = {row["day"]: row for row in read_publications(results, days).to_pylist()}
@@ -175,15 +176,24 @@ def _planned(
 ) -> PlannedDay:
     if publication is None:
         raise NotPublished(f"{day} is not published", "take a day that is: `episodes jobs status` lists them")
+    # First, as publications of releases before the lake also lack the `plan_uid`.
+    if publication["viewings_version"] is None and (plan is None or plan["viewings_version"] is None):
+        raise LakeMissing(
+            f"{day} was published before there was a lake, so its viewings are nowhere",
+            f"take a later day, or work it anew by `episodes run {day} --rework` at the source",
+        )
     if plan is None or plan["plan_uid"] != publication["plan_uid"]:
         raise SourceDisagrees(
             f"{day} is being worked anew: what is published of it is of another plan than the current one",
-            f"take it when that is published; `episodes jobs status {day}` shows how far it is",
+            f"take it when that is published; `episodes jobs status {day}` shows how far it is, and"
+            f" `episodes run {day}` works it to its end",
         )
-    if plan["viewings_version"] is None:
-        raise LakeMissing(
-            f"{day} was published before there was a lake, so its viewings are nowhere",
-            "take a later day, or work it anew with `episodes run --rework`",
+    named, was = ((of["viewings_version"], of["viewings_digest"]) for of in (plan, publication))
+    if publication["viewings_version"] is not None and named != was:
+        raise SourceDisagrees(
+            f"the plan of {day} names other viewings than it was published from: something else writes to the"
+            " source's databases",
+            f"stop it, then run `{repair_command(day, day)}` at the source",
         )
     same = ("plan_id", "jobs", "checksum", "snapshot_id", "code_version", "planned_at", "fanned_out_at")
     return PlannedDay(

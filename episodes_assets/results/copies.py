@@ -35,7 +35,8 @@ _INDEXES = """
 """
 _TOTAL = "SELECT total FROM state.tracked_days WHERE day <= {until}::date ORDER BY day DESC LIMIT 1"
 _PUBLISHED = """
-    SELECT day, plan_id, plan_uid::text AS plan_uid, jobs, rows, left_out, checksum, published_at
+    SELECT day, plan_id, plan_uid::text AS plan_uid, jobs, rows, left_out, checksum, viewings_version,
+        viewings_digest, published_at
     FROM published.days WHERE day = ANY ({days}::date[]) ORDER BY day
 """
 

@@ -17,6 +17,7 @@ import pytest
 from episodes_assets.errors import (
     BadLab,
     LakeDamaged,
+    LakeMissing,
     NotPublished,
     SourceDisagrees,
     TooManyRows,
@@ -334,6 +335,52 @@ def test_a_day_that_is_worked_anew_waits(published: System, source: Source, tmp_
                 take(source, TakeRequest(LAST), tmp_path / "bundle", silent)
         finally:
             admin.execute("UPDATE ledger.plans SET superseded_at = NULL WHERE day = %s", [LAST])
+
+
+def test_a_day_from_before_the_lake_is_refused_as_such(
+    published: System, source: Source, tmp_path: Path
+) -> None:
+    before = {
+        database: published.query(
+            database, f"SELECT {', '.join(columns)} FROM {table} WHERE day = %s", [LAST]
+        )
+        for database, (table, *columns) in OF_THE_LAKE.items()
+    }
+    try:
+        for database, (table, *columns) in OF_THE_LAKE.items():
+            nulls = ", ".join(f"{column} = NULL" for column in columns)
+            published.query(database, f"UPDATE {table} SET {nulls} WHERE day = %s", [LAST])
+        with pytest.raises(LakeMissing, match=f"^{LAST} was published before there was a lake") as refused:
+            take(source, TakeRequest(LAST), tmp_path / "bundle", silent)
+        assert f"`episodes run {LAST} --rework` at the source" in refused.value.hint
+    finally:
+        for database, (table, *columns) in OF_THE_LAKE.items():
+            values = ", ".join(f"{column} = %s" for column in columns)
+            published.query(
+                database, f"UPDATE {table} SET {values} WHERE day = %s", [*before[database][0], LAST]
+            )
+
+
+def test_a_plan_of_other_viewings_than_were_published_is_not_taken(
+    published: System, source: Source, tmp_path: Path
+) -> None:
+    change = "UPDATE ledger.plans SET viewings_version = viewings_version + %s WHERE day = %s"
+    published.query("queue", change, [1, LAST])
+    try:
+        with pytest.raises(
+            SourceDisagrees, match="names other viewings than it was published from"
+        ) as refused:
+            take(source, TakeRequest(LAST), tmp_path / "bundle", silent)
+        assert "--repair --reason WHY` at the source" in refused.value.hint
+    finally:
+        published.query("queue", change, [-1, LAST])
+
+
+# What records of releases before the lake do not have.
+OF_THE_LAKE = {
+    "queue": ("ledger.plans", "viewings_version", "viewings_digest"),
+    "results": ("published.days", "plan_uid", "viewings_version", "viewings_digest"),
+}
 
 
 def test_a_day_whose_left_out_job_is_retried_waits(
