@@ -49,6 +49,14 @@ from episodes_assets.settings import Settings
 from episodes_assets.worker.compute import ComputeProcess, JobWindows, run_micro_batch
 
 APPLICATION = "episodes lab verify"
+# Of each file of a plan whose content is compared as it was taken: the step, and what it is called.
+_OF_PLANS = {
+    "jobs": ("plan", "jobs in their order"),
+    "chunks": ("plan", "chunks"),
+    "outcomes": ("outcomes", "outcomes"),
+    "waived": ("outcomes", "jobs left out"),
+    "batches": ("outcomes", "micro-batches"),
+}
 _SHOWN = 12
 
 
@@ -240,11 +248,12 @@ class _Verifying:
         yield Comparison("plan", day, "jobs", len(rows.jobs), "" if is_planned_so else "other jobs")
         if self._lab.has_state:
             yield self._planned_anew(day, plan, facts)
-        names = {"outcomes": rows.outcomes} if plan["plan_uid"] == facts["plan"]["plan_uid"] else {}
-        for name, table in names.items():
+        is_of_source = plan["plan_uid"] == facts["plan"]["plan_uid"]  # after a replay, it is the lab's own
+        for name, (step, what) in (_OF_PLANS if is_of_source else {}).items():
+            table = getattr(rows, name)
             count, digest = digest_of([table], table.schema)
             found = {"rows": count, "digest": digest}
-            yield self._compared("outcomes", day, f"{name} of {day}", "outcomes", found)
+            yield self._compared(step, day, f"{name} of {day}", what, found)
         yield self._results_of(day, rows, facts)
         if recompute:
             yield self._computed_anew(day, plan, rows)

@@ -3,12 +3,11 @@
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import psutil
@@ -22,6 +21,7 @@ from episodes_assets.lab.labs import Lab
 from episodes_assets.lab.request import Kind, SampleSpec, TakeRequest
 from episodes_assets.lab.source import Source
 from episodes_assets.lab.take import take
+from episodes_assets.lab.verify import verify
 from episodes_assets.postgres import embedded
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.settings import WITHHELD, Settings, load_settings
@@ -39,6 +39,7 @@ from episodes_assets_tests.support.system import System, day, failure, throwaway
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
+R = TypeVar("R")
 SAMPLED = TakeRequest(LAST, 2, SampleSpec(Kind.SHARE, share=0.4))
 
 
@@ -311,29 +312,77 @@ def may_leave_the_network() -> bool:
     ).returncode == 0  # fmt: skip
 
 
+LESS_VIEWS = """metrics = metrics || '{"views": -1}'"""
+# Where it is to be found, and what changes it.
+TAMPERED = {
+    ("state", "tracked episodes"): (
+        "results",
+        "DELETE FROM state.tracked_episodes WHERE epid = (SELECT min(epid) FROM state.tracked_episodes)",
+    ),
+    ("plan", "jobs"): ("queue", "UPDATE ledger.jobs SET window_start = window_start - 1 WHERE position = 1"),
+    ("plan", "chunks"): ("queue", "UPDATE ledger.chunks SET priority = priority + 1 WHERE chunk = 0"),
+    ("outcomes", "outcomes"): ("queue", f"UPDATE ledger.outcomes SET {LESS_VIEWS} WHERE position = 0"),
+    ("outcomes", "jobs left out"): (
+        "queue",
+        (
+            "WITH waivers AS (INSERT INTO ledger.waivers (plan_id, jobs, reason, decided_by)"
+            " SELECT plan_id, 1, 'none', 'nobody' FROM ledger.plans RETURNING plan_id, waiver_id)"
+            " INSERT INTO ledger.job_attempts (plan_id, position, is_held, error, waiver_id)"
+            " SELECT plan_id, 3, true, 'none', waiver_id FROM waivers"
+        ),
+    ),
+    ("outcomes", "micro-batches"): ("queue", "UPDATE ledger.batches SET seconds = seconds + 1"),
+    ("published", "rows and manifest"): (
+        "results",
+        f"UPDATE published.results SET {LESS_VIEWS} WHERE epid = (SELECT min(epid) FROM published.results)",
+    ),
+}
+
+
+def tamper(home: str) -> None:
+    """In a process of its own, since that holds the lab's server."""
+    lab = labs.find_lab(load_settings(home=Path(home)), "it")
+    for database, statement in TAMPERED.values():
+        assert ask(lab, database, f"{statement} RETURNING 1"), statement
+
+
+def differing(home: str) -> dict[tuple[str, str], str]:
+    """What differs in a lab, and how; in a process of its own."""
+    lab = labs.find_lab(load_settings(home=Path(home)), "it")
+    return {(each.step, each.what): each.difference for each in verify(lab, silent) if not each.is_equal}
+
+
 def test_a_lab_that_was_changed_is_found(published: System, source: Source, tmp_path: Path) -> None:
-    bundle = take(source, SAMPLED, tmp_path / "bundle", silent)
+    bundle = take(source, TakeRequest(LAST, 2), tmp_path / "bundle", silent)
     home = tmp_path / "home"
-    succeeds("lab", "load", str(bundle.folder), "--name", "it", home=home)
-    lab = labs.find_lab(load_settings(home=home), "it")
-    change = (
-        "import psycopg, sys; from episodes_assets.postgres import embedded; from pathlib import Path;"
-        "server = embedded.start(Path(sys.argv[1]));"
-        "connect = lambda name: psycopg.connect(server.dsn('postgres', name), autocommit=True);"
-        "connect('queue').execute(\"UPDATE ledger.outcomes SET metrics = metrics || '{\\\"views\\\": -1}'"
-        ' WHERE position = 0");'
-        "connect('results').execute('DELETE FROM state.tracked_episodes WHERE epid ="
-        " (SELECT min(epid) FROM state.tracked_episodes)')"
-    )
-    subprocess.run([sys.executable, "-c", change, str(lab.home)], check=True)
-    done = episodes("lab", "verify", "it", home=home)
-    assert done.returncode == 1
-    assert "error: the lab it is not what was taken" in done.stderr
-    lines = {line.split()[0]: line for line in done.stdout.splitlines() if "equal" not in line and line}
-    assert {"state", "outcomes"} <= lines.keys()
-    assert "the first of epid" in done.stdout
-    succeeds("lab", "drop", "it", home=home)
-    assert not lab.home.exists()
+
+    def run(function: Callable[[str], R]) -> R:
+        with own_process(function, str(home)) as process:
+            return process.result()
+
+    with loaded(bundle.folder, home) as lab:
+        assert run(differing) == {}
+        run(tamper)
+        found = run(differing)
+        assert TAMPERED.keys() <= found.keys()
+        assert "the first of epid" in found["outcomes", "results, computed anew"]
+        done = episodes("lab", "verify", "it", "--no-recompute", home=home)
+        assert done.returncode == 1
+        assert "error: the lab it is not what was taken" in done.stderr
+        # Its files as well, each of them named.
+        of_day = lab.manifest["days"][str(LAST)]
+        (of_date,) = (files[str(LAST)] for files in lab.manifest["versions"].values() if str(LAST) in files)
+        files = {"episodes": of_day["episodes"], "quarantine": of_day["quarantine"], "viewings": of_date}
+        for table, record in files.items():
+            path = lab.home / "lake" / table / record["path"]
+            content = path.read_bytes()
+            path.write_bytes(content[:99] + bytes([content[99] ^ 1]) + content[100:])
+        found = run(differing)
+        for table, record in files.items():
+            step = "viewings" if table == "viewings" else "drop"
+            said = [how for (where, _), how in found.items() if where == step and record["path"] in how]
+            assert len(said) == 1, (table, found)
+            assert said[0].endswith("was cut or changed")
 
 
 @pytest.mark.parametrize("how", ["cut", "changed", "gone"])
