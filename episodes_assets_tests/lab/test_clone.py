@@ -2,10 +2,12 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -290,14 +292,60 @@ def test_a_day_without_the_jobs_that_were_left_out(
         assert "restricted to the sample" in succeeds("lab", "verify", "it", "--no-recompute", home=home)
 
 
-def test_a_replay_publishes_the_same_numbers(published: System, source: Source, tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Witness:
+    """What every Python that is started notes: its network namespace, and whether it reaches this process."""
+
+    notes: Path
+
+    def read(self) -> list[tuple[str, bool, str]]:
+        """The namespace of each, whether it reached this process, and its command line."""
+        lines = [line.split(" ", 2) for line in self.notes.read_text().splitlines()]
+        return [(namespace, found == "reached", argv) for namespace, found, argv in lines]
+
+
+@pytest.fixture
+def witness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Witness]:
+    folder = tmp_path / "witness"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "import os, socket, sys\n"
+        "try:\n"
+        "    socket.create_connection(('127.0.0.1', int(os.environ['WITNESS_PORT'])), 30).close()\n"
+        "    found = 'reached'\n"
+        "except OSError:\n"
+        "    found = 'refused'\n"
+        "with open(os.environ['WITNESS_NOTES'], 'a') as notes:\n"
+        "    print(os.readlink('/proc/self/ns/net'), found, *sys.orig_argv, file=notes)\n"
+    )
+    with socket.create_server(("127.0.0.1", 0), backlog=1_000) as server:
+        monkeypatch.setenv("PYTHONPATH", str(folder))
+        monkeypatch.setenv("WITNESS_PORT", str(server.getsockname()[1]))
+        monkeypatch.setenv("WITNESS_NOTES", str(folder / "notes"))
+        yield Witness(folder / "notes")
+
+
+def test_a_replay_publishes_the_same_numbers(
+    published: System, source: Source, tmp_path: Path, witness: Witness
+) -> None:
     bundle = take(source, SAMPLED, tmp_path / "bundle", silent)
     home = tmp_path / "home"
     with loaded(bundle.folder, home) as lab:
         before = published_rows(lab, LAST)
         no_network = ["--no-network"] if may_leave_the_network() else []
+        witness.notes.unlink()
         done = episodes("lab", "replay", "it", *no_network, home=home)
         assert done.returncode == 0, done.stdout + done.stderr
+        noted = witness.read()
+        own = str(Path("/proc/self/ns/net").readlink())
+        assert all(is_reached for namespace, is_reached, _ in noted if namespace == own)
+        assert any(namespace == own and " lab replay " in argv for namespace, _, argv in noted)
+        if no_network:
+            apart = [(is_reached, argv) for namespace, is_reached, argv in noted if namespace != own]
+            assert not any(is_reached for is_reached, _ in apart)
+            # What runs the steps, and the workers.
+            assert [argv for _, argv in apart if " episodes_assets run " in argv]
+            assert len([argv for _, argv in apart if " episodes_assets worker " in argv]) == 2
         pd.testing.assert_frame_equal(published_rows(lab, LAST), before)
         succeeds("lab", "verify", "it", home=home)
         said = succeeds("lab", "show", "it", home=home)
