@@ -42,15 +42,14 @@ def choose(
     """
     if sample.is_whole:
         return None
-    drops = (table for each in planned for table in rows_of(source, each, ["epid", "series"]))
     if sample.kind is Kind.SHARE:
-        chosen = sampling.by_share(drops, sample.share, key())
+        chosen = sampling.by_share(_drops(source, planned, "epid", "series"), sample.share, key())
     elif sample.kind is Kind.SERIES:
-        chosen, found = sampling.by_series(drops, sample.series)
+        chosen, found = sampling.by_series(_drops(source, planned, "epid", "series"), sample.series)
         if missing := sorted({*sample.series} - found):
             raise BadLab(f"no episode is of the series {missing[0]!r}", "spell it as the drop does")
     elif sample.kind is Kind.EPIDS:
-        there = np.unique(np.concatenate([rows["epid"].drop_null().to_numpy() for rows in drops]))
+        there = sampling.all_episodes(_drops(source, planned, "epid"))
         chosen = np.intersect1d(np.array(sample.epids, np.int64), there)
     else:
         chosen = _of_chunks(queue, planned, sample)
@@ -65,6 +64,11 @@ def rows_of(source: Source, planned: PlannedDay, columns: Sequence[str]) -> Iter
     for table, file in ((source.drops.episodes, drop.episodes), (source.drops.quarantine, drop.quarantine)):
         with table.open(file) as opened:
             yield opened.read(list(columns), use_threads=False)
+
+
+def _drops(source: Source, planned: Sequence[PlannedDay], *columns: str) -> Iterator[pa.Table]:
+    """Some columns of the drops of all days, one table after the other: they may not fit into memory."""
+    return (table for each in planned for table in rows_of(source, each, columns))
 
 
 def _of_chunks(queue: RepeatableRead, planned: Sequence[PlannedDay], sample: SampleSpec) -> Ints:
@@ -162,10 +166,9 @@ def _share(source: Source, queue: RepeatableRead, sample: SampleSpec, planned: S
     """About which part of all rows a sample has."""
     if sample.kind in (Kind.WHOLE, Kind.SHARE):
         return sample.share
-    drops = [table for each in planned for table in rows_of(source, each, ["epid", "series"])]
-    there = np.unique(np.concatenate([rows["epid"].drop_null().to_numpy() for rows in drops]))
+    there = sampling.all_episodes(_drops(source, planned, "epid"))
     if sample.kind is Kind.SERIES:
-        chosen, _ = sampling.by_series(drops, sample.series)
+        chosen, _ = sampling.by_series(_drops(source, planned, "epid", "series"), sample.series)
     elif sample.kind is Kind.EPIDS:
         chosen = np.intersect1d(np.array(sample.epids, np.int64), there)
     else:

@@ -19,6 +19,7 @@ from episodes_assets.ledger.copies import PlanRows
 from episodes_assets.planning.episode_set import state_checksum
 
 Ints = npt.NDArray[np.int64]
+_NOTHING: Ints = np.array([], np.int64)
 _HASH_BYTES = 8
 _WHOLE = 1 << (8 * _HASH_BYTES)
 
@@ -38,16 +39,19 @@ def by_share(drops: Iterable[pa.Table], share: float, key: bytes) -> Ints:
         Ascending epids.
     """
     limit = int(share * _WHOLE)
-    chosen = []
+    chosen = _NOTHING
     for drop in drops:
         rows = drop.filter(drop["epid"].is_valid())
         named = rows.filter(rows["series"].is_valid())
         encoded = named["series"].combine_chunks().dictionary_encode()
         is_chosen = _are_below(encoded.dictionary.to_pylist(), limit, key)
-        chosen.append(named["epid"].to_numpy()[is_chosen[encoded.indices.to_numpy()]])
         alone = np.unique(rows.filter(rows["series"].is_null())["epid"].to_numpy())
-        chosen.append(alone[_are_below(alone.tolist(), limit, key)])
-    return _distinct(chosen)
+        chosen = _with(
+            chosen,
+            named["epid"].to_numpy()[is_chosen[encoded.indices.to_numpy()]],
+            alone[_are_below(alone.tolist(), limit, key)],
+        )
+    return chosen
 
 
 def _are_below(values: Sequence[str | int], limit: int, key: bytes) -> npt.NDArray[np.bool_]:
@@ -74,12 +78,24 @@ def by_series(drops: Iterable[pa.Table], series: Collection[str]) -> tuple[Ints,
         series: Their names, exactly.
     """
     wanted = pa.array(sorted(series), pa.string())
-    chosen, found = [], set()
+    chosen, found = _NOTHING, set()
     for drop in drops:
         rows = drop.filter(pc.is_in(drop["series"], value_set=wanted))
         found |= set(pc.unique(rows["series"]).to_pylist())
-        chosen.append(rows["epid"].drop_null().to_numpy())
-    return _distinct(chosen), found
+        chosen = _with(chosen, rows["epid"].drop_null().to_numpy())
+    return chosen, found
+
+
+def all_episodes(drops: Iterable[pa.Table]) -> Ints:
+    """The episodes of some drops, ascending.
+
+    Args:
+        drops: Tables with `epid`.
+    """
+    found = _NOTHING
+    for drop in drops:
+        found = _with(found, drop["epid"].drop_null().to_numpy())
+    return found
 
 
 def slowest_chunks(seconds: pa.Table, limit: int) -> list[tuple[int, int]]:
@@ -98,8 +114,9 @@ def slowest_chunks(seconds: pa.Table, limit: int) -> list[tuple[int, int]]:
     return list(zip(first["plan_id"].to_pylist(), first["chunk"].to_pylist(), strict=True))
 
 
-def _distinct(parts: Sequence[Ints]) -> Ints:
-    return np.unique(np.concatenate([np.array([], np.int64), *parts]))
+def _with(episodes: Ints, *more: Ints) -> Ints:
+    """Episodes and more of them, ascending, each once: most days have most of the episodes of others."""
+    return np.unique(np.concatenate([episodes, *more]))
 
 
 def is_in(column: pa.Array | pa.ChunkedArray, epids: Ints | None) -> npt.NDArray[np.bool_]:

@@ -1,6 +1,8 @@
 """A sample is of episodes with all their rows, so its jobs are the plan's jobs restricted to it."""
 
 import datetime as dt
+import tracemalloc
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -58,6 +60,38 @@ def test_series_are_chosen_by_name(drops: list[pa.Table]) -> None:
     assert found == {"Series 3", "Series 7"}
     accepted = drops[0].to_pandas()
     assert set(accepted.loc[accepted["series"].isin(found), "epid"]) <= set(chosen.tolist())
+
+
+@pytest.mark.parametrize(
+    "choose",
+    [
+        lambda drops: sampling.by_share(drops, 1.0, KEY),
+        lambda drops: sampling.by_series(drops, ["many"]),
+        sampling.all_episodes,
+    ],
+)
+def test_memory_does_not_grow_with_the_days(choose: Callable[[Iterator[pa.Table]], object]) -> None:
+    """Neither what Arrow has, nor what numpy has."""
+    rows, days = 6_000, 30
+    base = pa.table({"epid": pa.array(range(rows), pa.int64()), "series": pa.array(["many"] * rows)})
+    of_a_day = 8 * rows
+    taken: list[int] = []
+
+    def drops() -> Iterator[pa.Table]:
+        for _ in range(days):
+            taken.append(pa.total_allocated_bytes())
+            yield base.take(pa.array(np.arange(rows)))
+
+    choose(drops())  # what is kept for ever, such as code, is not of interest
+    taken.clear()
+    tracemalloc.start()
+    try:
+        choose(drops())
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 15 * of_a_day
+    assert max(taken) - max(taken[:5]) < of_a_day
 
 
 def test_jobs_of_a_sample_are_those_of_the_plan() -> None:

@@ -23,12 +23,14 @@ from episodes_assets.errors import (
     TooManyRows,
     WrongEnvironment,
 )
+from episodes_assets.lab import choosing
 from episodes_assets.lab import take as taking
 from episodes_assets.lab.bundle import Bundle
 from episodes_assets.lab.choosing import estimate
 from episodes_assets.lab.contents import COLUMNS
+from episodes_assets.lab.pseudonyms import KEY_BYTES
 from episodes_assets.lab.request import Kind, SampleSpec, TakeRequest
-from episodes_assets.lab.source import Source
+from episodes_assets.lab.source import Source, read_days
 from episodes_assets.lab.take import take
 from episodes_assets.ledger import copies, held
 from episodes_assets.postgres.connect import connect
@@ -207,6 +209,33 @@ def test_an_estimate_is_near_what_is_taken(source: Source, whole: Bundle) -> Non
     halved = {part.what: part.rows for part in estimate(source, share)}
     assert halved["viewings"] == pytest.approx(parts["viewings"].rows / 2, abs=1)
     assert halved["tracked episodes"] == parts["tracked episodes"].rows
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        SampleSpec(Kind.SERIES, series=("many",)),
+        SampleSpec(Kind.EPIDS, epids=(1, 2)),
+        SampleSpec(Kind.SHARE, share=0.9),
+    ],
+)
+def test_drops_are_looked_at_one_by_one(
+    source: Source, monkeypatch: pytest.MonkeyPatch, sample: SampleSpec
+) -> None:
+    rows = 20_000
+    taken: list[int] = []
+
+    def rows_of(*_: object) -> Iterator[pa.Table]:
+        taken.append(pa.total_allocated_bytes())
+        yield pa.table({"epid": pa.array(range(rows), pa.int64()), "series": pa.array(["many"] * rows)})
+
+    with source.connect() as (queue, results):
+        (planned,) = read_days(queue, results, [LAST])
+        monkeypatch.setattr(choosing, "rows_of", rows_of)
+        choosing.choose(source, queue, [planned] * 20, sample, lambda: bytes(KEY_BYTES))
+        choosing.estimate_parts(source, TakeRequest(LAST, sample=sample), queue, results, [planned] * 20)
+    assert len(taken) >= 20
+    assert max(taken) - max(taken[:5]) < 8 * rows
 
 
 def test_rows_are_bounded(source: Source, whole: Bundle, tmp_path: Path) -> None:
