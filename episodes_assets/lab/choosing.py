@@ -5,6 +5,7 @@ The rules of samples are pure functions in `sampling.py`.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from episodes_assets.errors import BadLab
 from episodes_assets.lab import sampling
 from episodes_assets.lab.request import Kind, SampleSpec, TakeRequest
 from episodes_assets.lab.sampling import Ints
-from episodes_assets.lab.source import PlannedDay, Source, read_days
+from episodes_assets.lab.source import PlannedDay, Source, each_day, read_days
 from episodes_assets.lake.day_file import LakeFile
 from episodes_assets.ledger import copies
 from episodes_assets.postgres.arrow import RepeatableRead
@@ -24,6 +25,7 @@ from episodes_assets.results.copies import read_total
 def choose(
     source: Source,
     queue: RepeatableRead,
+    results: RepeatableRead,
     planned: Sequence[PlannedDay],
     sample: SampleSpec,
     key: Callable[[], bytes],
@@ -33,6 +35,7 @@ def choose(
     Args:
         source: Where they are.
         queue: To its `queue`.
+        results: To its `results`, which is only kept alive.
         planned: The days.
         sample: Which ones.
         key: Gives the key of the hash.
@@ -42,17 +45,18 @@ def choose(
     """
     if sample.is_whole:
         return None
+    days = partial(each_day, planned, queue, results)
     if sample.kind is Kind.SHARE:
-        chosen = sampling.by_share(_drops(source, planned, "epid", "series"), sample.share, key())
+        chosen = sampling.by_share(_drops(source, days(), "epid", "series"), sample.share, key())
     elif sample.kind is Kind.SERIES:
-        chosen, found = sampling.by_series(_drops(source, planned, "epid", "series"), sample.series)
+        chosen, found = sampling.by_series(_drops(source, days(), "epid", "series"), sample.series)
         if missing := sorted({*sample.series} - found):
             raise BadLab(f"no episode is of the series {missing[0]!r}", "spell it as the drop does")
     elif sample.kind is Kind.EPIDS:
-        there = sampling.all_episodes(_drops(source, planned, "epid"))
+        there = sampling.all_episodes(_drops(source, days(), "epid"))
         chosen = np.intersect1d(np.array(sample.epids, np.int64), there)
     else:
-        chosen = _of_chunks(queue, planned, sample)
+        chosen = _of_chunks(queue, results, planned, sample)
     if not len(chosen):
         raise BadLab("the sample has no episode", "choose a larger share, or other episodes")
     return chosen
@@ -66,24 +70,27 @@ def rows_of(source: Source, planned: PlannedDay, columns: Sequence[str]) -> Iter
             yield opened.read(list(columns), use_threads=False)
 
 
-def _drops(source: Source, planned: Sequence[PlannedDay], *columns: str) -> Iterator[pa.Table]:
+def _drops(source: Source, days: Iterable[PlannedDay], *columns: str) -> Iterator[pa.Table]:
     """Some columns of the drops of all days, one table after the other: they may not fit into memory."""
-    return (table for each in planned for table in rows_of(source, each, columns))
+    return (table for each in days for table in rows_of(source, each, columns))
 
 
-def _of_chunks(queue: RepeatableRead, planned: Sequence[PlannedDay], sample: SampleSpec) -> Ints:
+def _of_chunks(
+    queue: RepeatableRead, results: RepeatableRead, planned: Sequence[PlannedDay], sample: SampleSpec
+) -> Ints:
     """The episodes that have a job in one of some chunks."""
     own = {each.plan_id: each for each in planned}
     if sample.kind is Kind.CHUNK:
         chunks = [sample.chunk]
     else:
-        tables = [copies.read_batches(queue, plan_id) for plan_id in own]
+        tables = [copies.read_batches(queue, each.plan_id) for each in each_day(planned, results)]
         chunks = sampling.slowest_chunks(pa.concat_tables(tables), sample.slowest)
     epids = []
     for plan_id, chunk in chunks:
         if plan_id not in own:
             numbers = ", ".join(map(str, own))
             raise BadLab(f"plan {plan_id} is none of these days'", f"their plans are: {numbers}")
+        results.keep_alive()
         found = copies.read_chunks(queue, plan_id)
         found = found.filter(pc.equal(found["chunk"], chunk))
         if not len(found):
@@ -137,10 +144,10 @@ def estimate_parts(
     planned: Sequence[PlannedDay],
 ) -> list[EstimatedPart]:
     """The same of some published days, in sessions that are open."""
-    share = _share(source, queue, request.sample, planned)
+    share = _share(source, queue, results, request.sample, planned)
     drops: dict[str, LakeFile] = {}
     viewings: dict[str, LakeFile] = {}
-    for each in planned:
+    for each in each_day(planned, results):
         drop = source.drop_of(each)
         drops |= {file.path: file for file in (drop.episodes, drop.quarantine)}
         first = copies.read_first_window(queue, each.plan_id) or each.day
@@ -162,15 +169,22 @@ def _estimated(what: str, files: Iterable[LakeFile], share: float) -> EstimatedP
     return EstimatedPart(what, round(rows * share), round(size * share), "lake")
 
 
-def _share(source: Source, queue: RepeatableRead, sample: SampleSpec, planned: Sequence[PlannedDay]) -> float:
+def _share(
+    source: Source,
+    queue: RepeatableRead,
+    results: RepeatableRead,
+    sample: SampleSpec,
+    planned: Sequence[PlannedDay],
+) -> float:
     """About which part of all rows a sample has."""
     if sample.kind in (Kind.WHOLE, Kind.SHARE):
         return sample.share
-    there = sampling.all_episodes(_drops(source, planned, "epid"))
+    days = partial(each_day, planned, queue, results)
+    there = sampling.all_episodes(_drops(source, days(), "epid"))
     if sample.kind is Kind.SERIES:
-        chosen, _ = sampling.by_series(_drops(source, planned, "epid", "series"), sample.series)
+        chosen, _ = sampling.by_series(_drops(source, days(), "epid", "series"), sample.series)
     elif sample.kind is Kind.EPIDS:
         chosen = np.intersect1d(np.array(sample.epids, np.int64), there)
     else:
-        chosen = _of_chunks(queue, planned, sample)
+        chosen = _of_chunks(queue, results, planned, sample)
     return len(chosen) / max(len(there), 1)

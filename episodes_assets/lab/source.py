@@ -171,6 +171,21 @@ def read_days(queue: RepeatableRead, results: RepeatableRead, days: Sequence[dt.
     return [_planned(day, plans.get(day), publications.get(day)) for day in days]
 
 
+def each_day(planned: Sequence[PlannedDay], *sessions: RepeatableRead) -> Iterator[PlannedDay]:
+    """The days one after the other, with the sessions that are idle while something is done for each.
+
+    The server ends a session that is idle for too long, and all days together may take longer than that.
+
+    Args:
+        planned: The days.
+        sessions: Those that are to be kept alive.
+    """
+    for each in planned:
+        for session in sessions:
+            session.keep_alive()
+        yield each
+
+
 def _planned(
     day: dt.date, plan: Mapping[str, Any] | None, publication: Mapping[str, Any] | None
 ) -> PlannedDay:

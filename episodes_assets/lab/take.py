@@ -50,7 +50,7 @@ from episodes_assets.lab.manifest import ANOTHER_FOLDER
 from episodes_assets.lab.pseudonyms import Pseudonyms
 from episodes_assets.lab.request import TakeRequest
 from episodes_assets.lab.sampling import Ints
-from episodes_assets.lab.source import PlannedDay, Source, read_days
+from episodes_assets.lab.source import PlannedDay, Source, each_day, read_days
 from episodes_assets.lake.day_file import LakeFile
 from episodes_assets.lake.drop_record import EPISODES, QUARANTINE, Drop
 from episodes_assets.lake.drops import Drops
@@ -166,10 +166,10 @@ class _Taking:
                 parts = estimate_parts(self._source, self._request, queue, results, planned)
                 _require_at_most(self._request.max_rows, sum(part.rows for part in parts), "about ")
             self._report("choosing episodes", 0, 1)
-            epids = choose(self._source, queue, planned, self._request.sample, self._writer.key)
+            epids = choose(self._source, queue, results, planned, self._request.sample, self._writer.key)
             if epids is not None:
                 writer.write_table("sample.parquet", pa.table({"epid": pa.array(epids)}))
-            for number, each in enumerate(planned):
+            for number, each in enumerate(each_day(planned, results)):
                 self._report("plans, jobs and outcomes", number, len(planned))
                 self._take_plan(queue, each, epids)
             self._report("tracked episodes", 0, 1)

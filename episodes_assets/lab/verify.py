@@ -37,7 +37,7 @@ from episodes_assets.ledger.copies import PlanRows
 from episodes_assets.ledger.verify import published_checksum
 from episodes_assets.planning.episode_set import EpisodeSet, TrackedEpisodes, state_checksum
 from episodes_assets.planning.jobs import newly_tracked_of_day, plan_checksum, plan_day
-from episodes_assets.postgres.arrow import RepeatableRead, bounded_session
+from episodes_assets.postgres.arrow import bounded_session
 from episodes_assets.postgres.connect import connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns, resolve_dsns
@@ -104,16 +104,11 @@ def verify(lab: Lab, report: Report, *, recompute: bool = True) -> Iterator[Comp
     verifying = _Verifying(lab, settings, report)
     yield from verifying.drops()
     yield from verifying.viewings()
-    with (
-        bounded_session(dsns.require(Purpose.QUEUE_READER), APPLICATION) as queue,
-        bounded_session(dsns.require(Purpose.RESULTS_READER), APPLICATION) as results,
-    ):
-        if lab.has_state:
-            yield from verifying.state(results)
-        plans = {row["day"]: row for row in copies.read_current_plans(queue, lab.days).to_pylist()}
-        for number, day in enumerate(lab.days):
-            report("plans and outcomes", number, len(lab.days))
-            yield from verifying.plan(queue, day, plans.get(day), recompute=recompute)
+    if lab.has_state:
+        yield from verifying.state(dsns.require(Purpose.RESULTS_READER))
+    for number, day in enumerate(lab.days):
+        report("plans and outcomes", number, len(lab.days))
+        yield from verifying.plan(dsns.require(Purpose.QUEUE_READER), day, recompute=recompute)
     yield from verifying.published(dsns)
 
 
@@ -190,10 +185,15 @@ class _Verifying:
             difference = "other content"
         return Comparison(step, day, what, found["rows"], difference)
 
-    def state(self, results: RepeatableRead) -> Iterator[Comparison]:
-        """The tracked episodes, and that their days' checksums are an unbroken chain."""
+    def state(self, dsn: str) -> Iterator[Comparison]:
+        """The tracked episodes, and that their days' checksums are an unbroken chain.
+
+        Args:
+            dsn: Of `results`.
+        """
         self._report("tracked episodes", 0, 1)
-        episodes, days = read_state(results, self._lab.days[-1])
+        with bounded_session(dsn, APPLICATION) as results:
+            episodes, days = read_state(results, self._lab.days[-1])
         rows, digest = digest_of([episodes], episodes.schema)
         found = {"rows": rows, "digest": digest}
         yield self._compared("state", None, "tracked episodes", "tracked episodes", found)
@@ -234,15 +234,23 @@ class _Verifying:
     def _before(self, day: dt.date) -> EpisodeSet:
         return self._tracked.as_of(day - ONE_DAY)
 
-    def plan(
-        self, queue: RepeatableRead, day: dt.date, plan: Mapping[str, Any] | None, *, recompute: bool
-    ) -> Iterator[Comparison]:
-        """A day's jobs and outcomes: as they are stored, and computed anew."""
-        if plan is None:
+    def plan(self, dsn: str, day: dt.date, *, recompute: bool) -> Iterator[Comparison]:
+        """A day's jobs and outcomes: as they are stored, and computed anew.
+
+        Computing may take longer than a session may be idle, so there is none meanwhile.
+
+        Args:
+            dsn: Of `queue`.
+            day: The day.
+            recompute: Whether the outcomes are computed anew as well.
+        """
+        with bounded_session(dsn, APPLICATION) as queue:
+            plans = copies.read_current_plans(queue, [day]).to_pylist()
+            rows = copies.read_plan_rows(queue, plans[0]["plan_id"]) if plans else None
+        if rows is None:
             yield Comparison("plan", day, "jobs", 0, "not there")
             return
-        facts = self._facts[str(day)]
-        rows = copies.read_plan_rows(queue, plan["plan_id"])
+        plan, facts = plans[0], self._facts[str(day)]
         stored = jobs_checksum(rows.jobs)
         is_planned_so = stored == facts["plan_checksum"]
         yield Comparison("plan", day, "jobs", len(rows.jobs), "" if is_planned_so else "other jobs")

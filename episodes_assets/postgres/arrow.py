@@ -134,6 +134,12 @@ class RepeatableRead:
         with self.stream(query, **values) as batches:
             return batches.read_all()
 
+    def keep_alive(self) -> None:
+        """Begin the session's idle limit anew, by a statement that reads nothing."""
+        with self._connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            cursor.fetchone()
+
 
 @contextmanager
 def repeatable_read(dsn: str) -> Iterator[RepeatableRead]:
@@ -167,7 +173,8 @@ def bounded_session(dsn: str, application: str) -> Iterator[RepeatableRead]:
     """A read-only transaction, of the isolation level repeatable read, in a session of its own.
 
     For databases of ours whose server has other work to do: each statement is limited in time and memory and
-    runs without parallel workers, and the session ends with the block.
+    runs without parallel workers, and the session ends with the block. The server ends it as well once it has
+    been idle for ten minutes: while something else takes longer, call `keep_alive`.
 
     Args:
         dsn: The database.

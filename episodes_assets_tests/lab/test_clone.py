@@ -38,6 +38,7 @@ from episodes_assets_tests.lab.labs_of_tests import (
     succeeds,
 )
 from episodes_assets_tests.support.system import System, day, failure, throwaway
+from episodes_assets_tests.support.workers import eventually
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -156,6 +157,20 @@ def test_a_whole_clone_verifies_equal(published: System, whole: Lab) -> None:
         assert f"\n {step} " in said, step
     assert "results, computed anew" in said
     assert "differ" not in said
+
+
+def test_no_session_waits_while_a_day_is_computed_anew(published: System, whole: Lab) -> None:
+    """Computing may take longer than a session may be idle."""
+    sessions = "SELECT FROM pg_stat_activity WHERE application_name = 'episodes lab verify'"
+    computed = []
+
+    def report(what: str, _done: int, _total: int) -> None:
+        if what.startswith("computing"):
+            eventually(lambda: not ask(whole, "queue", sessions), 30)
+            computed.append(what)
+
+    assert [each for each in verify(whole, report) if not each.is_equal] == []
+    assert len(computed) >= 3
 
 
 def test_a_lab_has_the_stamp_of_its_own(published: System, whole: Lab) -> None:

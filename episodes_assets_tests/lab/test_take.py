@@ -2,9 +2,11 @@
 
 import datetime as dt
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -44,6 +46,7 @@ from episodes_assets_tests.support.workers import eventually
 pytestmark = pytest.mark.long
 
 ALL = TakeRequest(LAST, 3)
+R = TypeVar("R")
 
 
 @pytest.fixture
@@ -201,6 +204,35 @@ def test_at_most_two_sessions_are_open_at_the_source(
     assert seen[-1] == []
 
 
+@pytest.mark.parametrize(
+    "sample",
+    [
+        SampleSpec(Kind.EPIDS, epids=(100_000, 100_007)),
+        SampleSpec(Kind.SLOWEST, slowest=1),
+    ],
+)
+def test_no_session_is_idle_for_longer_than_a_day_takes(
+    published: System, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sample: SampleSpec
+) -> None:
+    """Whenever a day is looked at, `results` has done something since the day before."""
+    since = "SELECT usename::text, state_change FROM pg_stat_activity WHERE application_name = 'episodes lab'"
+    seen: list[dict[str, dt.datetime]] = []
+
+    def looked_at(function: Callable[..., R]) -> Callable[..., R]:
+        def noting(*arguments: object) -> R:
+            seen.append(dict(published.query("queue", since)))
+            return function(*arguments)
+
+        return noting
+
+    monkeypatch.setattr(Source, "drop_of", looked_at(Source.drop_of))
+    monkeypatch.setattr(copies, "read_plan_rows", looked_at(copies.read_plan_rows))
+    take(source, replace(ALL, sample=sample, max_rows=1_000_000), tmp_path / "bundle", silent)
+    changes = [each["episodes_results_reader"] for each in seen if each]
+    assert len(changes) >= 2 * len(ALL.all_days)  # each is estimated, perhaps chosen from, and taken
+    assert all(before < after for before, after in pairwise(changes))
+
+
 def test_an_estimate_is_near_what_is_taken(source: Source, whole: Bundle) -> None:
     parts = {part.what: part for part in estimate(source, ALL)}
     rows = whole.manifest["rows"]
@@ -232,7 +264,7 @@ def test_drops_are_looked_at_one_by_one(
     with source.connect() as (queue, results):
         (planned,) = read_days(queue, results, [LAST])
         monkeypatch.setattr(choosing, "rows_of", rows_of)
-        choosing.choose(source, queue, [planned] * 20, sample, lambda: bytes(KEY_BYTES))
+        choosing.choose(source, queue, results, [planned] * 20, sample, lambda: bytes(KEY_BYTES))
         choosing.estimate_parts(source, TakeRequest(LAST, sample=sample), queue, results, [planned] * 20)
     assert len(taken) >= 20
     assert max(taken) - max(taken[:5]) < 8 * rows
