@@ -8,7 +8,8 @@ here; what a run does, in `defs/`.
 import datetime as dt
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -20,13 +21,14 @@ from episodes_assets.cli.console import err, out
 from episodes_assets.cli.execution import materialize_days
 from episodes_assets.cli.runs import AcceptLost, Workers, open_instance, run_config, worker_count
 from episodes_assets.days import ONE_DAY, days_between, parse_day
-from episodes_assets.errors import ReasonMissing, StateGap
+from episodes_assets.errors import EpisodesError, ReasonMissing, RunFailed, StateGap
 from episodes_assets.explanation.records import PlanRecord
 from episodes_assets.lake.drop_record import Drop
 from episodes_assets.lake.opening import open_lake
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.ledger.episode import read_plans
 from episodes_assets.ledger.held import Waiver, read_waivers
+from episodes_assets.ledger.progress import read_progress
 from episodes_assets.postgres.connect import connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
@@ -49,7 +51,8 @@ def correct(
     Takes the day anew, then plans, works and publishes it and all later days of the
     history again; those use what is kept of them, so their input may be gone. Viewings that the input has
     deleted stay in the lake; a day of which it has new ones besides is refused, unless the loss of the
-    deleted ones is accepted by --accept-lost-viewings. If it is interrupted, run it again.
+    deleted ones is accepted by --accept-lost-viewings. If it is interrupted, run it again; if jobs
+    are held, its error says how to finish it.
 
     Example: episodes correct 2018-03-05 --reason "half of the drop was missing"
     """
@@ -70,11 +73,14 @@ def correct(
         config = run_config(
             refresh=True, reason=reason.strip(), rework=True, accept_lost=accept_lost_viewings
         )
-        materialize_days(instance, dsns, first, first, config)
+        with _saying_how_to_finish(dsns, first, first, is_taken_anew=True):
+            materialize_days(instance, dsns, first, first, config)
         corrected, last = first, _last_day_built_on(dsns, first)
         while corrected < last:  # a daily run may have added days, on what was tracked before
-            before |= _published(dsns, corrected + ONE_DAY, last)
-            materialize_days(instance, dsns, corrected + ONE_DAY, last, run_config(rework=True))
+            following = corrected + ONE_DAY
+            before |= _published(dsns, following, last)
+            with _saying_how_to_finish(dsns, following, last):
+                materialize_days(instance, dsns, following, last, run_config(rework=True))
             corrected, last = last, _last_day_built_on(dsns, first)
     after = _published(dsns, first, last)
     out.print(_changes(first, last, before, after))
@@ -95,6 +101,67 @@ def _last_day_built_on(dsns: Dsns, day: dt.date) -> dt.date:
             f"the history begins with the state imported as of {day}", "correct a later day, or import anew"
         )
     return latest.day
+
+
+@contextmanager
+def _saying_how_to_finish(
+    dsns: Dsns, first: dt.date, last: dt.date, *, is_taken_anew: bool = False
+) -> Iterator[None]:
+    """Let the error of a run that works days again name the commands which finish the correction.
+
+    Where a day's drop and plan are the same, only `--rework` has it worked again from the newest viewings.
+    So the days of which this run has made no new plan need it, and so do those that come after the run.
+
+    Args:
+        dsns: Of the databases.
+        first: The run's first day.
+        last: Its last day.
+        is_taken_anew: Whether this is the run of the corrected day alone.
+
+    Raises:
+        RunFailed: If the run fails. Nothing is added where the corrected day has no new plan: then the
+            correction is to be run again.
+    """
+    planned = _current_plans(dsns, first, last)
+    try:
+        yield
+    except RunFailed as error:
+        try:
+            commands = _left_to_run(dsns, first, last, planned, is_taken_anew=is_taken_anew)
+        except EpisodesError:  # such as of a database that went away, which the run has failed with
+            raise error from None
+        if not commands:
+            raise
+        said = ", then ".join(f"`episodes {command}`" for command in commands)
+        raise RunFailed(f"{error}; after that, finish the correction by {said}") from error
+
+
+def _left_to_run(
+    dsns: Dsns,
+    first: dt.date,
+    last: dt.date,
+    planned: Mapping[dt.date, uuid.UUID | None],
+    *,
+    is_taken_anew: bool,
+) -> list[str]:
+    latest, plans = _last_day_built_on(dsns, first), _current_plans(dsns, first, last)
+    kept = [each for each in days_between(first, last) if plans.get(each) == planned.get(each)]
+    if not is_taken_anew:
+        return [_command(first, latest, rework=bool(kept) or latest > last)]
+    if kept:
+        return []
+    return [_command(first, first), *([_command(first + ONE_DAY, latest, rework=True)] * (latest > first))]
+
+
+def _command(first: dt.date, last: dt.date, *, rework: bool = False) -> str:
+    days = f"run {first}" if first == last else f"backfill {first} {last}"
+    return f"{days} --rework" if rework else days
+
+
+def _current_plans(dsns: Dsns, first: dt.date, last: dt.date) -> dict[dt.date, uuid.UUID | None]:
+    """The unique id of each day's current plan; days without a plan are left out."""
+    with connect_to_read(dsns.require(Purpose.QUEUE), Database.QUEUE) as queue:
+        return {each.day: each.plan_uid for each in read_progress(queue, list(days_between(first, last)))}
 
 
 def _require_computable(settings: Settings, dsns: Dsns, first: dt.date, last: dt.date) -> None:

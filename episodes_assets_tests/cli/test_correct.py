@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dagster as dg
@@ -9,17 +10,19 @@ import pytest
 
 from episodes_assets.cli import correct as correct_module
 from episodes_assets.cli.correct import correct, history
+from episodes_assets.cli.execution import materialize_days
 from episodes_assets.cli.runs import backfill, run, run_config
 from episodes_assets.definitions import defs
 from episodes_assets.defs.assets import ASSETS
-from episodes_assets.errors import BadRunConfig, ReasonMissing, StateGap
-from episodes_assets.ledger.held import read_held
+from episodes_assets.errors import BadRunConfig, ReasonMissing, RunFailed, StateGap
+from episodes_assets.ledger.held import cancel_day, read_held
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.results import publications, state
 from episodes_assets_tests.support.days import PLANNING
 from episodes_assets_tests.support.runs import QUIET
 from episodes_assets_tests.support.system import System, day, failure
+from episodes_assets_tests.support.workers import eventually
 
 pytestmark = pytest.mark.process
 
@@ -217,3 +220,62 @@ def test_a_viewing_that_could_not_be_read_is_put_right_as_its_error_says(system:
     assert done.returncode == 0, done.stderr
     published = system.published()
     assert {*published.query("day == @held_day")["epid"]} == {1, 2, 3, 4, 5}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("held", "left"),
+    [
+        ([2], ["run 2018-03-02", "backfill 2018-03-03 2018-03-04 --rework"]),
+        ([3, 4], ["backfill 2018-03-03 2018-03-04"]),
+    ],
+    ids=["of the day", "of later days"],
+)
+def test_a_correction_that_meets_held_jobs_is_finished_by_what_its_error_names(
+    system: System, monkeypatch: pytest.MonkeyPatch, held: list[int], left: list[str]
+) -> None:
+    """Drops and plans are the same, so nothing but the error tells which days are of the old viewings."""
+    fill(system)
+    with system.workers():
+        first = system.materialize(day(1), day(4))
+        assert first.success, failure(first)
+    wrong = system.published()
+    correct_viewings(system, 90)
+
+    def hold(number: int) -> None:
+        """Once it is planned anew."""
+        query = "SELECT plan_id FROM ledger.plans WHERE day = %s"
+        eventually(lambda: len(system.query("queue", query, [day(number)])) > 1)
+        with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
+            cancel_day(queue, day(number), reason="why", cancelled_by="a test")
+
+    def materialize(instance: Any, dsns: Any, since: Any, until: Any, config: Any) -> str:
+        if since != day(held[0]):
+            with system.workers():
+                return materialize_days(instance, dsns, since, until, config)
+        with ThreadPoolExecutor(len(held)) as pool:  # without workers, so that all jobs can be held
+            holding = pool.map(hold, held)
+            try:
+                return materialize_days(instance, dsns, since, until, config)
+            finally:
+                list(holding)
+
+    monkeypatch.setattr(correct_module, "materialize_days", materialize)
+    with pytest.raises(RunFailed, match="jobs are held") as refused:
+        correct(str(day(2)), reason="why", workers=0, accept_lost_viewings=True)
+    said = re.findall("`episodes (.*?)`", str(refused.value))
+    assert said == [f"jobs retry {day(held[0])}", f"jobs waive {day(held[0])}", *left]
+    retried = [f"jobs retry {day(number)}" for number in held]
+    with system.workers():
+        for command in [*retried, *left]:
+            none = [] if command in retried else ["--workers", "0"]
+            done = system.cli(*shlex.split(command), *none)
+            assert done.returncode == 0, done.stderr
+    corrected = system.published()
+    assert not corrected.query("day > @day(2)").equals(wrong.query("day > @day(2)"))
+
+    system.forget_everything()
+    with system.workers():
+        right = system.materialize(day(1), day(4))
+        assert right.success, failure(right)
+    assert system.published().equals(corrected)
