@@ -142,15 +142,19 @@ class RepeatableRead:
 
 
 @contextmanager
-def repeatable_read(dsn: str) -> Iterator[RepeatableRead]:
-    """A read-only transaction on the input, of the isolation level repeatable read.
+def repeatable_read(dsn: str, *, is_ours: bool = False) -> Iterator[RepeatableRead]:
+    """A read-only transaction, of the isolation level repeatable read.
+
+    Args:
+        dsn: The database.
+        is_ours: Whether the tables are ours, not the input's: as for `stream_arrow`.
 
     Raises:
         DatabaseUnreachable: If the server does not answer or refuses, or goes away inside the block.
         StatementFailed: As `stream_arrow`.
         SystemFailure: If it has no room left: a full disk, no memory.
     """
-    with _pooled(dsn, is_ours=False) as connection:
+    with _pooled(dsn, is_ours=is_ours) as connection:
         _execute(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         yield RepeatableRead(connection)
         _execute(connection, "COMMIT")

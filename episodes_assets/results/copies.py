@@ -19,9 +19,16 @@ from psycopg import sql
 from episodes_assets.errors import StateGap
 from episodes_assets.ledger.plans import copy_rows
 from episodes_assets.planning.episode_set import state_checksum
-from episodes_assets.postgres.arrow import RepeatableRead, read_arrow
+from episodes_assets.postgres.arrow import RepeatableRead
 from episodes_assets.postgres.connect import Connection
-from episodes_assets.results.state import TRACKED, TrackedDay, latest_day, unpack_tracked, upsert_day
+from episodes_assets.results.state import (
+    TRACKED,
+    TrackedDay,
+    latest_day,
+    read_as_recorded,
+    unpack_tracked,
+    upsert_day,
+)
 
 _DAYS = """
     SELECT day, origin, newly_tracked, total, checksum, previous_checksum, snapshot_id, code_version
@@ -174,12 +181,11 @@ def import_state(
 
 
 def export_state(dsn: str, as_of: dt.date) -> pd.DataFrame:
-    """The state as of the end of a day: `epid` and `tracked_on` (datetime64[ms]), by epid."""
-    state = read_arrow(
-        dsn,
-        # As in `read_tracked`; sorted here, as the primary key would fetch the rows one by one.
-        "SELECT epid, tracked_on FROM state.tracked_episodes WHERE tracked_on + 0 <= {as_of}::date",
-        as_of=as_of,
-    )
-    frame: pd.DataFrame = state.sort_by("epid").to_pandas(date_as_object=False)
-    return frame
+    """The state as of the end of a day: `epid` and `tracked_on` (datetime64[ms]), by epid.
+
+    Raises:
+        StateGap: If it is not the state that the manifests of its days describe, as `read_as_recorded`.
+    """
+    epids, tracked_on = read_as_recorded(dsn, as_of)
+    order = np.argsort(epids)
+    return pd.DataFrame({"epid": epids[order], "tracked_on": tracked_on[order].astype("datetime64[ms]")})

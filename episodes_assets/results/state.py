@@ -165,10 +165,14 @@ def _require_unbroken(connection: Connection, until: dt.date) -> None:
         [until],
     ).fetchone()
     if broken and broken[0]:
-        raise StateGap(
-            f"the tracked episodes of {broken[0]} were built on another {broken[0] - ONE_DAY}",
-            f"materialise tracked_episodes from {broken[0]} on",
-        )
+        raise _built_on_another(broken[0])
+
+
+def _built_on_another(day: dt.date) -> StateGap:
+    return StateGap(
+        f"the tracked episodes of {day} were built on another {day - ONE_DAY}",
+        f"materialise tracked_episodes from {day} on",
+    )
 
 
 def read_tracked(dsn: str, until: TrackedDay | None) -> TrackedEpisodes:
@@ -183,10 +187,59 @@ def read_tracked(dsn: str, until: TrackedDay | None) -> TrackedEpisodes:
     Raises:
         StateGap: If they do not have the checksums in the manifests of their days.
     """
-    epids, tracked_on = unpack_tracked(arrow.read_arrow(dsn, TRACKED, until=until.day if until else None))
-    if until is not None:
-        _require_chain(dsn, epids, tracked_on, until.day)
-    return TrackedEpisodes(epids, tracked_on)
+    if until is None:
+        return TrackedEpisodes(_NONE, np.array([], dtype="datetime64[D]"))
+    manifest, found = _read_snapshot(dsn, until.day)
+    return TrackedEpisodes(*_unpack_as_recorded(manifest, found))
+
+
+def read_as_recorded(dsn: str, until: dt.date) -> tuple[EpisodeIds, npt.NDArray[np.datetime64]]:
+    """The episodes tracked as of the end of a day, which must be those that the manifests describe.
+
+    Args:
+        dsn: The results database.
+        until: The day.
+
+    Returns:
+        The episodes, in the order of their days, and the day of each.
+
+    Raises:
+        StateGap: If the day has no manifest, if it or an earlier one was built on another past, or if the
+            episodes do not have the checksums in the manifests of their days.
+    """
+    manifest, found = _read_snapshot(dsn, until)
+    if not manifest or manifest[-1]["day"] != until:
+        raise StateGap(
+            f"there are no tracked episodes as of {until}", f"materialise tracked_episodes of {until} first"
+        )
+    if unchained := _find_unchained(manifest):
+        raise _built_on_another(unchained)
+    return _unpack_as_recorded(manifest, found)
+
+
+_MANIFEST: LiteralString = """
+    SELECT day, origin, previous_checksum, checksum FROM state.tracked_days
+    WHERE day <= {until}::date ORDER BY day
+"""
+
+
+def _read_snapshot(dsn: str, until: dt.date) -> tuple[list[dict[str, Any]], pa.Table]:
+    """The manifests up to a day, and what `TRACKED` returns, in one snapshot.
+
+    What another run records meanwhile is in both or in neither.
+    """
+    with arrow.repeatable_read(dsn, is_ours=True) as results:
+        return results.read(_MANIFEST, until=until).to_pylist(), results.read(TRACKED, until=until)
+
+
+def _find_unchained(manifest: Sequence[Mapping[str, Any]]) -> dt.date | None:
+    """The first day that was built on another past than there is, as `_require_unbroken`; None if none was."""
+    expected = None
+    for row in manifest:
+        if row["origin"] == "day" and row["previous_checksum"] != expected:
+            return row["day"]  # type: ignore[no-any-return]
+        expected = row["checksum"]
+    return None
 
 
 # One value for a day: a row for each episode costs the driver more than all the rest. `+ 0` avoids the index
@@ -205,23 +258,16 @@ def unpack_tracked(days: pa.Table) -> tuple[EpisodeIds, npt.NDArray[np.datetime6
     return epids, np.repeat(tracked_on, [len(each) for each in added])
 
 
-def _require_chain(
-    dsn: str, epids: EpisodeIds, tracked_on: npt.NDArray[np.datetime64], until: dt.date
-) -> None:
-    """Refuse episodes that do not have the checksums in the manifests of their days.
+def _unpack_as_recorded(
+    manifest: Sequence[Mapping[str, Any]], found: pa.Table
+) -> tuple[EpisodeIds, npt.NDArray[np.datetime64]]:
+    """What `unpack_tracked` makes of them, unless they do not have the checksums in the manifests.
 
     Args:
-        dsn: The results database.
-        epids: The episodes, in the order of their days.
-        tracked_on: The day of each, datetime64[D].
-        until: The last day.
+        manifest: Of all days up to the last one, an unbroken chain.
+        found: What `TRACKED` returns.
     """
-    manifest = arrow.read_arrow(
-        dsn,
-        "SELECT day, origin, previous_checksum, checksum FROM state.tracked_days"
-        " WHERE day <= {until}::date ORDER BY day",
-        until=until,
-    ).to_pylist()
+    epids, tracked_on = unpack_tracked(found)
     row = find_broken_day(epids, tracked_on, manifest)
     if row is not None:
         raise StateGap(
@@ -229,8 +275,9 @@ def _require_chain(
             " something else writes to the schema `state`",
             "what was imported is in no drop: restore `results` from a backup, or import anew"
             if row["origin"] == "import"
-            else f"stop it, then run `{repair_command(row['day'], until)}`",
+            else f"stop it, then run `{repair_command(row['day'], manifest[-1]['day'])}`",
         )
+    return epids, tracked_on
 
 
 def find_broken_day(

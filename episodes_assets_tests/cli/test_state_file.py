@@ -3,11 +3,17 @@
 import datetime as dt
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from episodes_assets.cli.state import read_state
+from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import BadFile
+from episodes_assets.postgres.connect import Connection
+from episodes_assets.results.state import record_day, state_before
+from episodes_assets_tests.cli.invoke import output, refusal
+from episodes_assets_tests.support.system import System
 
 DAY = dt.date(2018, 3, 2)
 
@@ -39,3 +45,32 @@ def test_a_missing_day_is_the_last_one(tmp_path: Path) -> None:
     (tmp_path / "state.csv").write_text("epid,tracked_on\n1,\n2,2018-03-01\n")
     state = read_state(tmp_path / "state.csv", DAY)
     assert [each.date() for each in state["tracked_on"]] == [DAY, dt.date(2018, 3, 1)]
+
+
+def record(results: Connection, day: dt.date, *epids: int, snapshot_id: str = "s") -> None:
+    yesterday = state_before(results, day)
+    added = np.array(epids, dtype=np.int64)
+    record_day(results, day, added, yesterday=yesterday, snapshot_id=snapshot_id, code_version="1")
+
+
+def test_a_state_that_no_manifest_describes_is_not_exported(
+    system: System, results: Connection, tmp_path: Path
+) -> None:
+    """Another system would take it for whole, and catch up what it lacks once more."""
+    file = tmp_path / "state.csv"
+    record(results, DAY - ONE_DAY, 1, 2)
+    record(results, DAY, 3)
+    output("state", "export", str(file), "--as-of", str(DAY))
+    written = "epid,tracked_on\n1,2018-03-01\n2,2018-03-01\n3,2018-03-02\n"
+    assert file.read_text() == written
+    # Refreshed, the day before does not track 2 any more.
+    record(results, DAY - ONE_DAY, 1, snapshot_id="refreshed")
+    refused = str(refusal("state", "export", str(file), "--as-of", str(DAY)))
+    assert "the tracked episodes of 2018-03-02 were built on another 2018-03-01" in refused
+    record(results, DAY, 3)
+    output("state", "export", "-", "--as-of", str(DAY))
+    system.query("results", "DELETE FROM state.tracked_episodes WHERE epid = 3")
+    refused = str(refusal("state", "export", str(file), "--as-of", str(DAY)))
+    assert "the episodes tracked on 2018-03-02 are not those that its manifest says" in refused
+    assert "`episodes run 2018-03-02 --repair --reason WHY`" in refused
+    assert file.read_text() == written

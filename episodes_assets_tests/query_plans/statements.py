@@ -31,8 +31,8 @@ from episodes_assets.ledger.workers import Activity, WorkerName
 from episodes_assets.outbox import records
 from episodes_assets.postgres.databases import Database
 from episodes_assets.profiling.engines import Sampling
-from episodes_assets.results import copies, publications, rows, state
 from episodes_assets.results import episode as results_episode
+from episodes_assets.results import publications, rows, state
 from episodes_assets.results.recompute import read_published_coverage
 from episodes_assets.results.repairs import RepairDecision, read_repairs, read_repairs_of_run
 from episodes_assets.results.restore_points import (
@@ -471,7 +471,7 @@ def cases(jobs: int) -> list[Case]:
             "the state exported",
             "results",
             2 * jobs,
-            lambda to: copies.export_state(to.results_dsn, THE_DAY),
+            steps.export_state,
             lie_together=True,
         ),
         Case("the state copied", "results", 2 * jobs + plans, steps.copy_state, lie_together=True),

@@ -291,6 +291,12 @@ def read_tracked(to: Open) -> None:
         state.read_tracked(to.results_dsn, day)
 
 
+def export_state(to: Open) -> None:
+    # As above.
+    with pytest.raises(StateGap, match="not those that its manifest says"):
+        results_copies.export_state(to.results_dsn, THE_DAY)
+
+
 def miss(to: Open) -> None:
     with pytest.raises(StateGap):
         state.state_before(to.results, THE_DAY + 7 * ONE_DAY)

@@ -42,7 +42,8 @@ def record(
 
 
 def as_of(system: System, of: dt.date) -> list[int]:
-    return [int(e) for e in export_state(system.dsn(Purpose.RESULTS), of)["epid"]]
+    query = "SELECT epid FROM state.tracked_episodes WHERE tracked_on <= %s ORDER BY epid"
+    return [epid for (epid,) in system.query("results", query, [of])]
 
 
 def test_it_accumulates_and_remembers_every_day(system: System, connection: Connection) -> None:
@@ -155,6 +156,28 @@ def test_what_no_other_yesterday_or_drop_explains_is_damage(
     assert record(connection, day(2), 3, repair="why")[1] is True
     assert [each.what for each in read_repairs(connection, day(2))] == ["tracked episodes"]
     assert system.fingerprint()["tracked"] == before
+
+
+def test_a_state_is_exported_as_its_manifests_describe_it(system: System, connection: Connection) -> None:
+    dsn = system.dsn(Purpose.RESULTS)
+    record(connection, day(1), 1, 9)
+    record(connection, day(2), 5)
+    exported = export_state(dsn, day(2))
+    assert exported["epid"].tolist() == [1, 5, 9]
+    assert [each.date() for each in exported["tracked_on"]] == [day(1), day(2), day(1)]
+    assert export_state(dsn, day(1))["epid"].tolist() == [1, 9]
+    with pytest.raises(StateGap, match="no tracked episodes as of 2018-03-03"):
+        export_state(dsn, day(3))
+
+    record(connection, day(1), 1, snapshot_id="refreshed")
+    with pytest.raises(StateGap, match="of 2018-03-02 were built on another 2018-03-01: materialise"):
+        export_state(dsn, day(2))
+    assert export_state(dsn, day(1))["epid"].tolist() == [1]
+    record(connection, day(2), 5)
+    assert export_state(dsn, day(2))["epid"].tolist() == [1, 5]
+    system.query("results", "DELETE FROM state.tracked_episodes WHERE epid = 1")
+    with pytest.raises(StateGap, match="`episodes backfill 2018-03-01 2018-03-02 --repair --reason WHY`"):
+        export_state(dsn, day(2))
 
 
 def test_an_import_is_the_first_days_yesterday(system: System, connection: Connection) -> None:
