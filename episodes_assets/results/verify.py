@@ -14,7 +14,14 @@ import numpy as np
 from psycopg.rows import class_row, dict_row
 
 from episodes_assets.checks.consistency import RecordedPublication, RecordedState, Records
-from episodes_assets.checks.results import LIVE_WITHIN, PublicationDay, Publications, Rows, StateDay
+from episodes_assets.checks.results import (
+    LIVE_DAYS,
+    LIVE_WITHIN,
+    PublicationDay,
+    Publications,
+    Rows,
+    StateDay,
+)
 from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.ledger.plans import require_current
@@ -55,7 +62,10 @@ def read_publication(
 
 
 def read_publications(results: Connection, due: dt.date) -> Publications:
-    """What the manifests say of whether days are published in time.
+    """Whether days are published in time, by the manifests and the history of publications.
+
+    When a day was first published stands in the history alone: a manifest has the time at which the day's
+    rows were last replaced.
 
     Args:
         results: To `results`.
@@ -64,15 +74,21 @@ def read_publications(results: Connection, due: dt.date) -> Publications:
     with results.cursor(row_factory=class_row(Publications)) as cursor:
         cursor.execute(
             """
-            SELECT max(day) AS newest, coalesce(bool_or(day = %s), false) AS has_due,
-                coalesce(bool_or(published_at < (day + 1)::timestamp AT TIME ZONE 'UTC' + %s), false)
-                    AS is_live
-            FROM published.days
+            SELECT (SELECT max(day) FROM published.days) AS newest,
+                EXISTS (SELECT FROM published.days WHERE day = %(due)s) AS has_due,
+                EXISTS (
+                    SELECT FROM (SELECT day FROM published.days ORDER BY day DESC LIMIT %(most)s) AS newest
+                    CROSS JOIN LATERAL (
+                        SELECT min(published_at) AS first_at FROM published.history
+                        WHERE history.day = newest.day OFFSET 0
+                    ) AS publications
+                    WHERE first_at < (day + 1)::timestamp AT TIME ZONE 'UTC' + %(within)s
+                ) AS is_live
             """,
-            [due, LIVE_WITHIN],
+            {"due": due, "most": LIVE_DAYS, "within": LIVE_WITHIN},
         )
         found = cursor.fetchone()
-    assert found is not None  # noqa: S101  an aggregate has one row
+    assert found is not None  # noqa: S101  a statement without FROM has one row
     return found
 
 

@@ -1,5 +1,6 @@
 """Publishing: all of a day or nothing of it, once however often."""
 
+import datetime as dt
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -7,6 +8,8 @@ from dataclasses import replace
 import psycopg
 import pytest
 
+from episodes_assets.checks.results import LIVE_DAYS, Publications, yesterday_is_published
+from episodes_assets.days import ONE_DAY
 from episodes_assets.defs.decisions import wants_publication
 from episodes_assets.errors import DayIncomplete, LedgerBehind, ManifestDamaged, PlanDamaged
 from episodes_assets.ledger import held, plans
@@ -17,6 +20,7 @@ from episodes_assets.postgres.databases import Purpose
 from episodes_assets.results import publications, publish
 from episodes_assets.results.provenance import Provenance, read_provenance
 from episodes_assets.results.repairs import RepairDecision, read_repairs
+from episodes_assets.results.verify import read_publications
 from episodes_assets_tests.support.plans import record
 from episodes_assets_tests.support.system import System, day
 
@@ -304,3 +308,40 @@ def test_rows_that_are_merely_published_anew_are_not_called_damaged(
     assert publications.read_rows(results, day(1))["views"].tolist() == [6, 6]
     found = [each.what for each in read_repairs(results, day(1))]
     assert found == (["published rows; not as published before: 2 rows instead of 2"] if is_damaged else [])
+
+
+def put_publications(system: System, first: dt.date, last: dt.date, after: dt.timedelta, again: str) -> None:
+    """Let days be published some time after their end, and their rows be replaced at a later moment."""
+    columns = "jobs, rows, left_out, decision, checksum, plan_id, plan_checksum, code_version"
+    values = "1, 1, 0, '', 'c', 1, 'c', '1'"
+    days = f"generate_series('{first}'::timestamp, '{last}', '1 day') AS days (day)"
+    system.query(
+        "results",
+        f"INSERT INTO published.days (day, published_at, {columns})"
+        f" SELECT day, '{again}', {values} FROM {days};"
+        f"INSERT INTO published.history (day, published_at, algorithm_versions, {columns})"
+        f" SELECT day, moment, '{{}}', {values} FROM {days},"
+        f" LATERAL (VALUES ((day + '1 day') AT TIME ZONE 'UTC' + '{after.total_seconds()}s'::interval),"
+        f" ('{again}'::timestamptz)) AS published (moment)",
+    )
+
+
+def test_an_outage_is_noticed_although_every_day_was_worked_again_in_it(
+    system: System, results: Connection
+) -> None:
+    """The manifests then say that each day was published long after its end."""
+    last, due = dt.date(2018, 11, 12), dt.date(2018, 11, 29)
+    in_time = dt.timedelta(hours=5)
+    put_publications(system, dt.date(2018, 11, 1), last, in_time, "2018-11-30 12:00+00")
+    found = read_publications(results, due)
+    assert found == Publications(last, has_due=False, is_live=True)
+    assert not yesterday_is_published(due, 8, found).passed
+    assert read_publications(results, last) == Publications(last, has_due=True, is_live=True)
+    # What is caught up is late; it hides the days before it only where it is longer than what is looked at.
+    late = last + (LIVE_DAYS - 1) * ONE_DAY
+    put_publications(system, last + ONE_DAY, late, dt.timedelta(days=8), "2020-11-30 12:00+00")
+    assert read_publications(results, due).is_live
+    put_publications(system, late + ONE_DAY, late + ONE_DAY, dt.timedelta(days=8), "2020-11-30 12:00+00")
+    replay = read_publications(results, late + 9 * ONE_DAY)
+    assert replay == Publications(late + ONE_DAY, has_due=False, is_live=False)
+    assert yesterday_is_published(due, 8, replay).passed
