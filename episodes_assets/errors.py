@@ -113,6 +113,10 @@ class SchemaTooOld(EpisodesError):
     """A database's schema is of an older release than this process."""
 
 
+class ViewInUse(EpisodesError):
+    """A consumers' view has to get other columns, and something that others have made depends on it."""
+
+
 class OlderReleaseLives(EpisodesError):
     """A process of an older release lives that needs what is to be removed."""
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,15 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from episodes_assets.algorithms.declaration import RESERVED_NAMES
-from episodes_assets.errors import BadSetting, DatabaseUnreachable, NotProvisioned, WrongEnvironment
+from episodes_assets.algorithms.declaration import REACH, RESERVED_NAMES, Metric
+from episodes_assets.algorithms.registry import get_registry
+from episodes_assets.errors import (
+    BadSetting,
+    DatabaseUnreachable,
+    NotProvisioned,
+    ViewInUse,
+    WrongEnvironment,
+)
 from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.postgres import embedded
 from episodes_assets.postgres.admission import needed_version
@@ -22,7 +30,7 @@ from episodes_assets.postgres.arrow import read_arrow
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns, resolve_dsns
-from episodes_assets.postgres.provision.init import provision
+from episodes_assets.postgres.provision.init import create_views, provision
 from episodes_assets.postgres.provision.schema import begin_migrations, downgrade, upgrade_within
 from episodes_assets.postgres.provision.status import read_status
 from episodes_assets.settings import load_settings
@@ -387,6 +395,37 @@ def test_views_have_the_declared_types(system: System) -> None:
     )
     assert columns["views_last_7_days"] == "bigint"
     assert columns["daily_slope"] == "double precision"
+
+
+def test_what_others_have_made_of_a_view_survives_another_init(system: System, server_home: Path) -> None:
+    """Unless it has to get other columns: then what depends on it is named."""
+    reader = Purpose.WORKER.embedded_role  # which has no business here
+    system.query(
+        "results",
+        "CREATE SCHEMA reports; CREATE VIEW reports.most AS SELECT epid, views FROM published.reach;"
+        f"GRANT SELECT ON published.reach TO {reader}",
+    )
+
+    def rights() -> list[Any]:
+        may = "has_table_privilege(%s, 'published.reach', 'SELECT')"
+        return system.query("results", f"SELECT {may}, to_regclass('reports.most')::text", [reader])
+
+    settings = load_settings(home=server_home, **{f"{p}_dsn": None for p in Purpose})
+    provision(settings, Dsns(system.dsns.by_purpose, is_embedded=True), lambda _: None)
+    assert rights() == [(True, "reports.most")]
+    reach = get_registry().by_id[REACH]
+    with psycopg.connect(system.admin["results"], autocommit=True) as admin:
+        create_views(admin, [replace(reach, columns={**reach.columns, "more": Metric.REAL})])
+        admin.execute("SELECT more FROM published.reach")
+        other = replace(reach, columns={**reach.columns, "views": Metric.REAL})
+        with pytest.raises(ViewInUse, match=r"in use: view reports\.most depends on view published\.reach: "):
+            create_views(admin, [other])
+        admin.execute("SELECT more FROM published.reach")  # nothing has changed
+        admin.execute("DROP VIEW reports.most")
+        create_views(admin, [other])
+        with pytest.raises(psycopg.errors.UndefinedColumn):
+            admin.execute("SELECT more FROM published.reach")
+    assert rights() == [(True, None)]
 
 
 @pytest.mark.slow

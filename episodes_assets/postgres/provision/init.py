@@ -23,7 +23,7 @@ from psycopg.rows import dict_row
 
 from episodes_assets.algorithms.declaration import VIEW_COLUMNS, Declaration
 from episodes_assets.algorithms.registry import get_registry
-from episodes_assets.errors import NotProvisioned, SchemaTooOld
+from episodes_assets.errors import NotProvisioned, SchemaTooOld, ViewInUse
 from episodes_assets.postgres import admission
 from episodes_assets.postgres.connect import Connection, connect, describe
 from episodes_assets.postgres.databases import Database, Purpose
@@ -48,7 +48,12 @@ def write_first_stamp(connection: psycopg.Connection[Any], environment: str) -> 
 def create_views(admin: Connection, algorithms: Iterable[Declaration]) -> None:
     """Make `published.<algorithm>` for each algorithm: the key, the window, a column per metric.
 
-    An algorithm with an invalid declaration is not among them, and keeps the view that it has.
+    A view that is there is replaced in place, so that what others have made of it and were granted on it
+    stays. Only one whose columns get other names or types is dropped and made anew; what was granted on it is
+    granted again. An algorithm with an invalid declaration is not among them, and keeps the view that it has.
+
+    Raises:
+        ViewInUse: If something else depends on a view that would have to be dropped.
     """
     with admin.transaction():
         for algorithm in algorithms:
@@ -61,18 +66,57 @@ def create_views(admin: Connection, algorithms: Iterable[Declaration]) -> None:
                 )
                 for column, metric in algorithm.columns.items()
             ]
-            admin.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(name))
-            admin.execute(
-                sql.SQL(
-                    "CREATE VIEW {view} AS SELECT {columns}, {metrics}"
-                    " FROM published.results WHERE algorithm_id = {id}"
-                ).format(
-                    view=name,
-                    columns=sql.SQL(", ").join(map(sql.Identifier, VIEW_COLUMNS)),
-                    metrics=sql.SQL(", ").join(metrics),
-                    id=sql.Literal(algorithm.algorithm_id),
-                )
+            create = sql.SQL(
+                "CREATE OR REPLACE VIEW {view} AS SELECT {columns}, {metrics}"
+                " FROM published.results WHERE algorithm_id = {id}"
+            ).format(
+                view=name,
+                columns=sql.SQL(", ").join(map(sql.Identifier, VIEW_COLUMNS)),
+                metrics=sql.SQL(", ").join(metrics),
+                id=sql.Literal(algorithm.algorithm_id),
             )
+            try:
+                with admin.transaction():
+                    admin.execute(create)
+            except psycopg.errors.InvalidTableDefinition:  # columns may only be added behind the others
+                granted = _granted_on(admin, algorithm.name)
+                _drop_view(admin, algorithm.name)
+                for statement in (create, *granted):
+                    admin.execute(statement)
+
+
+def _drop_view(admin: Connection, view: str) -> None:
+    try:
+        admin.execute(sql.SQL("DROP VIEW {}").format(sql.Identifier("published", view)))
+    except psycopg.errors.DependentObjectsStillExist as error:
+        dependent = "; ".join((error.diag.message_detail or "something depends on it").splitlines())
+        raise ViewInUse(
+            f"the view published.{view} has to get other columns, and is in use: {dependent}",
+            "have that dropped, run `episodes db init` again, and have it made anew for the new columns",
+        ) from error
+
+
+def _granted_on(admin: Connection, view: str) -> list[sql.Composed]:
+    """The statements that grant again what somebody else than its owner may do with a view."""
+    found = admin.execute(
+        """
+        SELECT privilege_type, is_grantable, rolname
+        FROM pg_catalog.pg_class
+        CROSS JOIN LATERAL pg_catalog.aclexplode(relacl)
+        LEFT JOIN pg_catalog.pg_roles ON pg_roles.oid = grantee
+        WHERE pg_class.oid = to_regclass(format('published.%%I', %s::text)) AND grantee <> relowner
+        """,
+        [view],
+    ).fetchall()
+    return [
+        sql.SQL("GRANT {privilege} ON {view} TO {role}{option}").format(
+            privilege=sql.SQL(privilege),
+            view=sql.Identifier("published", view),
+            role=sql.SQL("PUBLIC") if role is None else sql.Identifier(role),
+            option=sql.SQL(" WITH GRANT OPTION" if is_grantable else ""),
+        )
+        for privilege, is_grantable, role in found
+    ]
 
 
 # An upgrade of large tables takes its time, and another `db init` waits for it.
@@ -96,6 +140,7 @@ def provision(settings: Settings, dsns: Dsns, report: Report) -> None:
         WrongEnvironment: If a database is already stamped with another environment.
         SchemaTooNew: If a database has been set up by a newer release.
         NotProvisioned: If an input database of other systems is not there or lacks the tables.
+        ViewInUse: If something of others depends on a consumers' view that has to get other columns.
         LockHeld: If another session holds a lock on something that has to be changed.
     """
     targets = list(find_targets(settings, dsns))
