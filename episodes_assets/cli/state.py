@@ -14,7 +14,8 @@ import typer
 
 from episodes_assets.cli.console import err, out
 from episodes_assets.cli.context import ready_databases
-from episodes_assets.days import parse_date, parse_day
+from episodes_assets.days import FIRST_DAY, ONE_DAY, parse_date, parse_day
+from episodes_assets.errors import BadDay
 from episodes_assets.input.files import BadRow, read_input_file
 from episodes_assets.postgres.connect import connect_to_read, connect_to_write
 from episodes_assets.postgres.databases import Database, Purpose
@@ -99,6 +100,22 @@ def export(
     console.print(f"{len(state):,} tracked episodes as of {day} written to {file}")
 
 
+def _parse_end(text: str) -> dt.date:
+    """Read the day with which an imported state ends: the day after it must be one that can be run.
+
+    A history that begins otherwise could neither be gone on with nor be begun anew.
+
+    Raises:
+        BadDay: If it is misspelt, before the day before the first one, or not over yet.
+    """
+    if parse_date(text) < FIRST_DAY - ONE_DAY:
+        raise BadDay(
+            f"no history can begin after {text}, as {FIRST_DAY} is the first day",
+            f"give the state as of {FIRST_DAY - ONE_DAY} or of a later day",
+        )
+    return FIRST_DAY - ONE_DAY if parse_date(text) < FIRST_DAY else parse_day(text)
+
+
 @state_app.command("import")
 def import_(
     file: Annotated[
@@ -111,11 +128,12 @@ def import_(
 ) -> None:
     """Begin a history where another system's ended; the next day builds on it.
 
-    Needs a results database without a history. A missing tracked_on counts as the --as-of day.
+    Needs a results database without a history. A missing tracked_on counts as the --as-of day, which is the
+    day before the first one (2018-02-28) or a later one that is over.
 
     Example: episodes state import tracked.csv --as-of 2020-08-31
     """
-    day = parse_date(as_of)
+    day = _parse_end(as_of)
     settings = load_settings()
     state: pd.DataFrame = read_state(file, day)
     dsn = ready_databases(settings).require(Purpose.RESULTS)

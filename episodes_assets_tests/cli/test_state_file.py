@@ -9,7 +9,7 @@ import pytest
 
 from episodes_assets.cli.state import read_state
 from episodes_assets.days import ONE_DAY
-from episodes_assets.errors import BadFile
+from episodes_assets.errors import BadDay, BadFile
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.results.state import record_day, state_before
 from episodes_assets_tests.cli.invoke import output, refusal
@@ -74,3 +74,22 @@ def test_a_state_that_no_manifest_describes_is_not_exported(
     assert "the episodes tracked on 2018-03-02 are not those that its manifest says" in refused
     assert "`episodes run 2018-03-02 --repair --reason WHY`" in refused
     assert file.read_text() == written
+
+
+def test_a_state_is_imported_only_where_a_history_can_begin(system: System, tmp_path: Path) -> None:
+    file = tmp_path / "state.csv"
+    file.write_text("epid,tracked_on\n1,\n")
+    today = dt.datetime.now(dt.UTC).date()
+    for as_of, problem in (
+        ("2018-02-27", "no history can begin after 2018-02-27, as 2018-03-01 is the first day"),
+        (str(today), f"{today} is not over yet: the latest day that can be run is {today - ONE_DAY}"),
+        ("2108-03-01", "2108-03-01 is not over yet"),
+    ):
+        refused = refusal("state", "import", str(file), "--as-of", as_of)
+        assert isinstance(refused, BadDay)
+        assert problem in str(refused)
+    assert system.query("results", "SELECT FROM state.tracked_days") == []
+    output("state", "import", str(file), "--as-of", "2018-02-28")
+    assert system.query("results", "SELECT day, origin FROM state.tracked_days") == [
+        (dt.date(2018, 2, 28), "import")
+    ]
