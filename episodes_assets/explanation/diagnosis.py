@@ -46,7 +46,9 @@ class Due:
 def is_newly_tracked(records: Records) -> bool:
     """Whether the day tracks the episode for the first time, as `planning.jobs.newly_tracked` decides it."""
     return not records.was_tracked_before and any(
-        row.algorithm_id == REACH and row.premier_date is not None and row.premier_date <= records.day
+        row.algorithm_id == REACH
+        and isinstance(row.premier_date, dt.date)
+        and row.premier_date <= records.day
         for row in records.accepted
     )
 
@@ -54,7 +56,8 @@ def is_newly_tracked(records: Records) -> bool:
 def window_start(row: CatalogueRow, *, was_tracked_before: bool) -> dt.date | None:
     """The first date that a row would have analysed, as `planning.jobs.window_starts` decides it."""
     catches_up = row.algorithm_id == REACH and not was_tracked_before
-    return row.premier_date if catches_up else row.start_date
+    begin = row.premier_date if catches_up else row.start_date
+    return begin if isinstance(begin, dt.date) else None
 
 
 def read_due(records: Records, row: CatalogueRow) -> Due:

@@ -32,8 +32,9 @@ class CatalogueRow:
 
     Attributes:
         algorithm_id: The analysis it asks for; None where that could not be read.
-        premier_date: When the episode was first shown.
-        start_date: The first date that the row asks to have analysed.
+        premier_date: When the episode was first shown; of a refused row also a date beyond Python's years, as
+            text.
+        start_date: The first date that the row asks to have analysed, likewise.
         series: Only displayed, as are the three that follow.
         season: Its number.
         episode: Its number in the season.
@@ -41,8 +42,8 @@ class CatalogueRow:
     """
 
     algorithm_id: int | None
-    premier_date: dt.date | None
-    start_date: dt.date | None
+    premier_date: dt.date | str | None
+    start_date: dt.date | str | None
     series: str | None = None
     season: int | None = None
     episode: int | None = None

@@ -342,8 +342,34 @@ def _read(
     # To the group's end, where the rows are counted: Arrow passes over a page of whose header a byte differs.
     for begin, batch in _batches(opened, group, columns):
         some = slice(bisect_left(places, begin), bisect_left(places, begin + batch.num_rows))
-        found += [batch.slice(place - begin, 1).to_pylist()[0] for place in places[some]]
+        found += [_as_python(batch.slice(place - begin, 1)) for place in places[some]]
     return found
+
+
+def _as_python(row: pa.RecordBatch) -> dict[str, Any]:
+    """The values of a row; a date that Python lacks, which PostgreSQL has, is text."""
+    columns = zip(row.schema.names, row.columns, strict=True)
+    return {name: _date(of[0]) if of.type == pa.date32() else of[0].as_py() for name, of in columns}
+
+
+def _date(value: pa.Date32Scalar) -> dt.date | str | None:
+    days = value.value  # since 1970
+    if days is None:
+        return None
+    if _FIRST_DATE <= days <= _LAST_DATE:
+        return _EPOCH + dt.timedelta(days)
+    # The calendar repeats itself after 400 years.
+    cycles, rest = divmod(days - _SAME_YEARS, _CYCLE)
+    same = _EPOCH + dt.timedelta(_SAME_YEARS + rest)
+    year = same.year + 400 * cycles
+    spelt = f"{year if year > 0 else 1 - year:04}-{same:%m-%d}"  # as PostgreSQL spells it
+    return spelt if year > 0 else f"{spelt} BC"
+
+
+_EPOCH = dt.date(1970, 1, 1)
+_FIRST_DATE, _LAST_DATE = (dt.date.min - _EPOCH).days, (dt.date.max - _EPOCH).days
+_SAME_YEARS = (dt.date(2000, 1, 1) - _EPOCH).days
+_CYCLE = 146_097
 
 
 def _count(table: LakeTable, file: LakeFile, epid: int) -> int:

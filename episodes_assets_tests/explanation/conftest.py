@@ -37,7 +37,7 @@ def worked(server_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         ]
         system.insert_drop(day(2), [*rows, (6, 0, PREMIERE, START)])
         system.insert_drop(day(3), rows)
-        system.insert_drop(day(4), rows)
+        system.insert_drop(day(4), [*rows, (9, 0, "20180-03-01", START)])
         system.insert_drop(day(5), [(1, 0, None, START), (2, 0, None, START), (3, 0, PREMIERE, START)])
         watch(system, day(1), 1, 1)
         watch(system, day(2), 1, 3)

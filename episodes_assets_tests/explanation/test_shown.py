@@ -103,6 +103,11 @@ def test_a_viewer_sees_the_same_on_the_page(worked: System) -> None:
     assert [each.attributes["action"] for each in page.all("form", method="post")] == ["/logout"]
 
 
+def test_a_row_with_a_year_that_python_lacks_is_shown_with_its_rule(worked: System) -> None:
+    page = get(browser(worked), "/explain/2018-03-04/9/reach")
+    assert "refused: premier_date_implausible: a title; premiere 20180-03-01, start 2018-02-20" in page.text
+
+
 def test_the_form_leads_to_an_answer(worked: System) -> None:
     client = browser(worked)
     form = get(client, "/explain").one("form", action="/explain")

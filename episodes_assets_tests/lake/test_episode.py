@@ -91,6 +91,28 @@ def test_refused_rows_have_their_rules_and_those_that_look_like_it_are_marked(ur
     assert (eight.rules, eight.row.algorithm_id) == (("algorithm_id_unknown",), 99)
 
 
+@pytest.mark.parametrize(
+    ("days", "shown"),
+    [
+        (-719_163, "0001-12-31 BC"),
+        (-719_162, dt.date.min),
+        (2_932_896, dt.date.max),
+        (2_932_897, "10000-01-01"),
+        (6_651_126, "20180-03-01"),
+        (-2_440_588, "4714-11-24 BC"),
+        (2_145_042_905, "5874897-12-31"),
+        (None, None),
+    ],
+)
+def test_a_date_that_python_lacks_is_shown_as_text(
+    url: str, days: int | None, shown: dt.date | str | None
+) -> None:
+    """Validation refuses it as implausible."""
+    refuse(url, refused(1, epid=[7], premier_date=[days], start_date=[17_591]))
+    (found,) = used(url, 7).refused  # type: ignore[misc]
+    assert (found.row.premier_date, found.row.start_date, found.rules) == (shown, FIRST, ("a rule",))
+
+
 def refused(count: int, **columns: list[Any]) -> pa.Table:
     """Refused rows as they are stored, with nothing but some of the columns and a rule."""
     given = {**columns, "reasons": ["a rule"] * count}
