@@ -18,6 +18,8 @@ REACH = 0
 # Each algorithm has a view in the schema `published`, beside these tables and behind these columns.
 RESERVED_NAMES = frozenset({"results", "days", "history", "repairs", "episodes", "restore_points"})
 VIEW_COLUMNS = ("day", "epid", "window_start", "window_end", "covered_from")
+# In a file, where rows of all algorithms stand together, the metrics come behind these.
+KEY_COLUMNS = ("day", "epid", "algorithm_id", "window_start", "window_end", "covered_from")
 
 _Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 STRICT = ConfigDict(strict=True, extra="forbid")
@@ -66,8 +68,8 @@ class Declaration:
     def _fit_into_the_published_schema(self) -> Self:
         if self.name in RESERVED_NAMES:
             raise ValueError(f"{self.name} is the name of a published table")
-        if reserved := {*VIEW_COLUMNS} & self.columns.keys():
-            raise ValueError(f"every view has a column {min(reserved)} already")
+        if reserved := {*KEY_COLUMNS} & self.columns.keys():
+            raise ValueError(f"every row has a column {min(reserved)} already")
         if unknown := set(self.may_be_missing) - self.columns.keys():
             raise ValueError(f"may_be_missing names {min(unknown)}, which is no column")
         return self

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from psycopg import sql
 from psycopg.rows import class_row
 
+from episodes_assets.algorithms.declaration import KEY_COLUMNS, Metric
 from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.postgres.connect import Connection
 
@@ -280,11 +281,13 @@ def read_rows(connection: Connection, day: dt.date) -> "pd.DataFrame":
 
     Returns:
         `day, epid, algorithm_id, window_start, window_end, covered_from`, then the metric columns of
-        all algorithms, missing where an algorithm does not return them; by epid and algorithm_id.
+        all algorithms, missing where an algorithm does not return them; by epid and algorithm_id. A column
+        is of whole numbers if all algorithms with a metric of that name declare it so, and all of the day's
+        values are whole.
     """
     import pandas as pd  # half a second
 
-    keys = ["day", "epid", "algorithm_id", "window_start", "window_end", "covered_from"]
+    keys = list(KEY_COLUMNS)
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -296,8 +299,20 @@ def read_rows(connection: Connection, day: dt.date) -> "pd.DataFrame":
         rows = pd.DataFrame(cursor.fetchall(), columns=[*keys, "metrics"])
     metrics = pd.DataFrame(rows["metrics"].tolist(), index=rows.index, dtype="object")
     algorithms = get_registry().by_id.values()
-    columns = {name: metric.value for algorithm in algorithms for name, metric in algorithm.columns.items()}
-    metrics = metrics.reindex(columns=list(columns)).astype(
-        {name: "Int64" if kind == "integer" else "Float64" for name, kind in columns.items()}
-    )
-    return pd.concat([rows[keys], metrics], axis="columns")
+    real: dict[str, bool] = {}
+    for name, metric in (item for algorithm in algorithms for item in algorithm.columns.items()):
+        real[name] = real.get(name, False) or metric is Metric.REAL
+    metrics = metrics.reindex(columns=list(real))
+    typed = [
+        metrics[name].astype("Float64") if is_real else _as_whole(metrics[name])
+        for name, is_real in real.items()
+    ]
+    return pd.concat([rows[keys], *typed], axis="columns")
+
+
+def _as_whole(values: "pd.Series") -> "pd.Series":
+    """Values as whole numbers; as real ones if some are not, as of an older version that declared so."""
+    try:
+        return values.astype("Int64")
+    except (TypeError, OverflowError):  # pandas changes no value
+        return values.astype("Float64")

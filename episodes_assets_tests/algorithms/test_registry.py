@@ -91,6 +91,11 @@ def test_what_is_not_given_has_its_default(read: Read) -> None:
         ({"columns": '{"x": Metric.COMPLEX}'}, 9, "a type in columns is not Metric"),
         ({"columns": "{}"}, 9, "columns: Dictionary should have at least 1 item"),
         ({"columns": '{"epid": Metric.REAL}', "may_be_missing": "()"}, 5, "has a column epid already"),
+        (
+            {"columns": '{"algorithm_id": Metric.REAL}', "may_be_missing": "()"},
+            5,
+            "has a column algorithm_id already",
+        ),
         ({"may_be_missing": '("views",)'}, 5, "may_be_missing names views, which is no column"),
         ({"name": '"results"'}, 5, "results is the name of a published table"),
         ({"name": '"No Name"'}, 6, "name: String should match pattern"),

@@ -27,15 +27,17 @@ from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.postgres import embedded
 from episodes_assets.postgres.admission import needed_version
 from episodes_assets.postgres.arrow import read_arrow
-from episodes_assets.postgres.connect import connect
+from episodes_assets.postgres.connect import Connection, connect
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns, resolve_dsns
 from episodes_assets.postgres.provision.init import create_views, provision
 from episodes_assets.postgres.provision.schema import begin_migrations, downgrade, upgrade_within
 from episodes_assets.postgres.provision.status import read_status
+from episodes_assets.results import publications
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.accounts.database import TABLES
 from episodes_assets_tests.support.own_server import OwnServer
+from episodes_assets_tests.support.published import put_day
 from episodes_assets_tests.support.system import System, day, throwaway
 
 pytestmark = pytest.mark.process
@@ -395,6 +397,39 @@ def test_views_have_the_declared_types(system: System) -> None:
     )
     assert columns["views_last_7_days"] == "bigint"
     assert columns["daily_slope"] == "double precision"
+
+
+def test_a_metric_that_was_of_the_other_type_breaks_no_view_and_no_file(
+    system: System, results: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Days of older versions stay as they were published; so do those of two algorithms with one name."""
+    registry = get_registry()
+    reach, momentum = (replace(registry.by_id[number], may_be_missing=()) for number in (REACH, 1))
+    whole = {
+        REACH: replace(reach, columns={"x": Metric.INTEGER}),
+        1: replace(momentum, columns={"y": Metric.REAL}),
+    }
+    both = {**whole, 1: replace(momentum, columns={"x": Metric.REAL})}
+    values = [3.0, 3.5, 2**63 - 1, 1e300, None]
+    put_day(system, day(1), dict(enumerate({"x": value} for value in values)))
+    put_day(system, day(2), {0: {"x": 3.0}, 1: {"x": -4}})
+    put_day(system, day(3), {0: {"x": 3}})
+    with psycopg.connect(system.admin["results"], autocommit=True) as admin:
+        create_views(admin, whole.values())
+        query = "SELECT x FROM published.reach WHERE day = %s ORDER BY epid"
+        found = admin.execute(query, [day(1)]).fetchall()
+        assert found == [(3,), (None,), (2**63 - 1,), (None,), (None,)]
+    for algorithms, number, kind, expected in (
+        (whole, 1, "Float64", [3.0, 3.5, float(2**63), 1e300, None]),
+        (whole, 2, "Int64", [3, -4]),
+        (both, 2, "Float64", [3.0, -4.0]),
+        (both, 3, "Float64", [3.0]),
+    ):
+        monkeypatch.setattr(publications, "get_registry", lambda: replace(registry, by_id=algorithms))  # noqa: B023
+        rows = publications.read_rows(results, day(number))
+        assert list(rows.columns).count("x") == 1
+        assert rows["x"].dtype.name == kind
+        assert rows["x"].astype("object").where(rows["x"].notna(), None).tolist() == expected
 
 
 def test_what_others_have_made_of_a_view_survives_another_init(system: System, server_home: Path) -> None:

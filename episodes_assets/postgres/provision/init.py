@@ -21,7 +21,7 @@ from pgqueuer.queries import Queries
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from episodes_assets.algorithms.declaration import VIEW_COLUMNS, Declaration
+from episodes_assets.algorithms.declaration import VIEW_COLUMNS, Declaration, Metric
 from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.errors import NotProvisioned, SchemaTooOld, ViewInUse
 from episodes_assets.postgres import admission
@@ -45,6 +45,17 @@ def write_first_stamp(connection: psycopg.Connection[Any], environment: str) -> 
     )
 
 
+# An older version of an algorithm may have declared a metric of the other type. What is no whole number of 64
+# bits is missing in a column of whole numbers; a cast of it would end the reader's statement.
+_VALUES: Mapping[Metric, LiteralString] = {
+    Metric.INTEGER: (
+        "CASE WHEN (metrics ->> {key})::numeric % 1 = 0 AND (metrics ->> {key})::numeric BETWEEN"
+        " -9223372036854775808 AND 9223372036854775807 THEN (metrics ->> {key})::numeric::bigint END"
+    ),
+    Metric.REAL: "(metrics ->> {key})::double precision",
+}
+
+
 def create_views(admin: Connection, algorithms: Iterable[Declaration]) -> None:
     """Make `published.<algorithm>` for each algorithm: the key, the window, a column per metric.
 
@@ -59,9 +70,8 @@ def create_views(admin: Connection, algorithms: Iterable[Declaration]) -> None:
         for algorithm in algorithms:
             name = sql.Identifier("published", algorithm.name)
             metrics = [
-                sql.SQL("(metrics ->> {key})::{type} AS {column}").format(
-                    key=sql.Literal(column),
-                    type=sql.SQL(metric.column_type),
+                sql.SQL("{value} AS {column}").format(
+                    value=sql.SQL(_VALUES[metric]).format(key=sql.Literal(column)),
                     column=sql.Identifier(column),
                 )
                 for column, metric in algorithm.columns.items()
