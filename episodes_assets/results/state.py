@@ -185,11 +185,18 @@ def read_tracked(dsn: str, until: TrackedDay | None) -> TrackedEpisodes:
         until: The day as `state_before` has it; None for none tracked.
 
     Raises:
-        StateGap: If they do not have the checksums in the manifests of their days.
+        StateGap: If another run has changed the day or an earlier one since, or if they do not have the
+            checksums in the manifests of their days.
     """
     if until is None:
         return TrackedEpisodes(_NONE, np.array([], dtype="datetime64[D]"))
     manifest, found = _read_snapshot(dsn, until.day)
+    last = (manifest[-1]["day"], manifest[-1]["checksum"]) if manifest else None
+    if last != (until.day, until.checksum) or _find_unchained(manifest):
+        raise StateGap(
+            f"another run has changed the tracked episodes up to {until.day} meanwhile",
+            f"let that run end, then materialise {until.day + ONE_DAY} again",
+        )
     return TrackedEpisodes(*_unpack_as_recorded(manifest, found))
 
 

@@ -2,7 +2,9 @@
 
 import datetime as dt
 from collections.abc import Iterator
+from typing import Any
 
+import adbc_driver_postgresql.dbapi as adbc
 import numpy as np
 import pandas as pd
 import pytest
@@ -122,6 +124,35 @@ def test_rows_changed_by_hand_are_noticed(system: System, connection: Connection
     assert as_of(system, day(1)) == [1, 2]
     assert [each.what for each in read_repairs(connection, day(1))] == ["tracked episodes"]
     record(connection, day(2), 3)
+
+
+@pytest.mark.parametrize(
+    ("at", "added"),
+    [(0, (1, 3)), (0, (1,)), (1, (1, 3)), (1, (1,))],
+    ids=["before, more", "before, less", "between, more", "between, less"],
+)
+def test_a_past_that_another_run_corrects_meanwhile_is_no_damage(
+    system: System, connection: Connection, monkeypatch: pytest.MonkeyPatch, at: int, added: tuple[int, ...]
+) -> None:
+    """Once the day is known on which to build: before the first or the second read of what was tracked."""
+    record(connection, day(1), 1, 2)
+    record(connection, day(2), 3)
+    yesterday = state_before(connection, day(3))
+    execute = adbc.Cursor.execute
+    reads = iter(range(10))
+
+    def racing(cursor: Any, operation: Any, *rest: Any, **options: Any) -> Any:
+        if "FROM state.tracked_" in str(operation) and next(reads) == at:
+            record(connection, day(1), *added, snapshot_id="corrected")
+        return execute(cursor, operation, *rest, **options)
+
+    monkeypatch.setattr(adbc.Cursor, "execute", racing)
+    if at:  # all that is read is of one moment, and whoever builds on it looks again before it is recorded
+        tracked = read_tracked(system.dsn(Purpose.RESULTS), yesterday)
+        assert tracked.as_of(day(2)).contains(np.array([1, 2, 3])).all()
+    else:
+        with pytest.raises(StateGap, match="another run has changed the tracked episodes up to 2018-"):
+            read_tracked(system.dsn(Purpose.RESULTS), yesterday)
 
 
 def test_a_day_of_another_yesterday_or_drop_is_no_damage(system: System, connection: Connection) -> None:
