@@ -23,7 +23,8 @@ from episodes_assets.algorithms import declaration, registry
 EARLIEST_DATE = pd.Timestamp("1900-01-01")
 LATEST_DATE = pd.Timestamp("2199-12-31")
 KEY = ["epid", "algorithm_id"]
-VALIDATED: tuple[LiteralString, ...] = ("epid", "algorithm_id", "premier_date", "start_date")
+DATES: tuple[LiteralString, ...] = ("premier_date", "start_date")
+VALIDATED: tuple[LiteralString, ...] = ("epid", "algorithm_id", *DATES)
 # The column with what stands in place of values of these, as a JSON object; missing where all could be read.
 AS_FOUND: LiteralString = "as_found"
 
@@ -56,7 +57,14 @@ def _reach_has_premiere(drop: pd.DataFrame) -> pd.Series:
 
 
 def _is_first_of_equals(drop: pd.DataFrame) -> pd.Series:
-    return ~_repeats_the_key_before(drop) | ~_agrees_with_its_twins(drop)
+    """Whether no row before it has its key and dates; one with an unreadable date is not accepted itself."""
+    repeats = _repeats_the_key_before(drop).to_numpy()
+    if not repeats.any():
+        return pd.Series(data=True, index=drop.index)
+    is_readable = np.logical_and.reduce([_is_readable(drop, column) for column in DATES])
+    readable_before = np.cumsum(is_readable) - is_readable
+    of_this_key = readable_before - readable_before[~repeats][np.cumsum(~repeats) - 1]
+    return pd.Series(of_this_key == 0, drop.index) | ~_agrees_with_its_twins(drop)
 
 
 def _agrees_with_its_twins(drop: pd.DataFrame) -> pd.Series:
@@ -64,7 +72,7 @@ def _agrees_with_its_twins(drop: pd.DataFrame) -> pd.Series:
     repeats = _repeats_the_key_before(drop).to_numpy()
     key = np.cumsum(~repeats) - 1  # its number; rows without one have each their own
     differs = np.zeros(int(repeats.size - repeats.sum()), dtype=np.bool_)
-    for column in ("premier_date", "start_date"):
+    for column in DATES:
         dates = drop[column].to_numpy().astype(np.int64)  # all that are missing are one number
         differs[key[1:][repeats[1:] & (dates[1:] != dates[:-1])]] = True
     return pd.Series(~differs[key], drop.index)

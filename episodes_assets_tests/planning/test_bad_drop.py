@@ -1,6 +1,7 @@
 """Each line of the drop's table in docs/bad-input.md."""
 
 import datetime as dt
+import json
 from typing import Any
 
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from episodes_assets.planning.drop import to_frame, to_table, validate_drop
+from episodes_assets.planning.drop import AS_FOUND, to_frame, to_table, validate_drop
 from episodes_assets_tests.support.drops import OK, drop
 
 LATER = dt.date(2030, 1, 1)
@@ -89,6 +90,20 @@ def test_dates_that_are_missing_are_equal_to_each_other_alone(
     validated = validate_drop(drop({}, *twins, {"epid": 2}))
     assert validated.quarantined["reasons"].tolist() == reasons
     assert len(validated.accepted) == 2 + len(premieres) - len(reasons)
+
+
+@pytest.mark.parametrize("title", ["a", "z"])  # sorted before the others, and after them
+def test_a_row_is_no_duplicate_of_one_whose_date_could_not_be_read(title: str) -> None:
+    missing = {"algorithm_id": 1, "premier_date": None}
+    twins = [{**missing, "title": each} for each in (title, "m", "n")]
+    rows = drop({}, *twins, {"epid": 2})
+    found = [json.dumps({"premier_date": "soon"}) if each == title else None for each in rows["title"]]
+    validated = validate_drop(rows.assign(**{AS_FOUND: pd.Series(found, dtype="str")}))
+    assert validated.accepted[["epid", "title"]].to_numpy().tolist() == [[1, "t"], [1, "m"], [2, "t"]]
+    reasons = dict(zip(validated.quarantined["title"], validated.quarantined["reasons"], strict=True))
+    assert reasons["n"] == "duplicate"
+    also = {"duplicate"} if title == "z" else set()
+    assert set(reasons[title].split(", ")) == {"premier_date_unreadable"} | also
 
 
 def test_a_row_may_break_several_rules() -> None:
