@@ -204,10 +204,12 @@ def _to_json(metrics: pd.DataFrame, algorithm: Algorithm) -> list[str]:
 def _json_numbers(values: pd.Series, name: str, algorithm: Algorithm) -> list[str]:
     numbers = pd.to_numeric(values)
     if algorithm.columns[name] is Metric.REAL:
-        real = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+        # Rounded, so that no machine's last bit shows in a published row; + 0.0 has no minus zero. To round a
+        # number of more than about 1.8e302 makes it infinite.
+        with np.errstate(over="ignore"):
+            real = numbers.to_numpy(dtype=np.float64, na_value=np.nan).round(REAL_DECIMALS) + 0.0
         missing, infinite = np.isnan(real), np.isinf(real)
-        # Rounded, so that no machine's last bit shows in a published row; + 0.0 has no minus zero.
-        texts = [repr(number) for number in (real.round(REAL_DECIMALS) + 0.0).tolist()]
+        texts = [repr(number) for number in real.tolist()]
     else:
         missing, infinite = numbers.isna().to_numpy(), np.zeros(len(numbers), dtype=np.bool_)
         texts = [str(number) for number in numbers.astype("Int64").fillna(0).tolist()]

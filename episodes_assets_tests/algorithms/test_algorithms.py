@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from episodes_assets.algorithms.base import Algorithm, Metric
-from episodes_assets.algorithms.compute import BadAlgorithm, compute_outcomes
+from episodes_assets.algorithms.compute import BadAlgorithm, MissingValue, compute_outcomes
 from episodes_assets.algorithms.registry import get_registry, load
 
 DAY = dt.date(2018, 3, 10)
@@ -158,6 +158,23 @@ def test_a_wrong_algorithm_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setattr("episodes_assets.algorithms.compute.load", lambda _: wrong)
     with pytest.raises(BadAlgorithm, match="wrong returned"):
+        compute([(1, 0, DAY)], [])
+
+
+@pytest.mark.parametrize("value", [1e303, -1e303, np.inf])
+def test_a_number_that_no_json_has_is_refused(monkeypatch: pytest.MonkeyPatch, value: float) -> None:
+    """Rounding makes a very large one infinite."""
+    made = Algorithm(
+        algorithm_id=0,
+        name="large",
+        version="1",
+        description="",
+        columns={"x": Metric.REAL},
+        compute=lambda _v, jobs: pd.DataFrame({"x": np.full(len(jobs), value)}),
+        may_be_missing=("x",),
+    )
+    monkeypatch.setattr("episodes_assets.algorithms.compute.load", lambda _: made)
+    with pytest.raises(MissingValue, match="large returned a missing or infinite x for 1 of 1 jobs"):
         compute([(1, 0, DAY)], [])
 
 
