@@ -62,7 +62,7 @@ from episodes_assets.planning.drop import ACCEPTED, QUARANTINED
 from episodes_assets.planning.viewings import UNREADABLE
 from episodes_assets.postgres.arrow import RepeatableRead
 from episodes_assets.results.copies import read_state
-from episodes_assets.results.state import find_broken_day, repair_command
+from episodes_assets.results.state import find_broken_day, find_unchained_day, repair_command
 
 Report = Callable[[str, int, int], None]
 """Called with what is done, how much of it is finished, and how much there is."""
@@ -219,6 +219,13 @@ class _Taking:
         episodes, days = read_state(results, last)
         recorded = days.to_pylist()
         tracked_on = episodes["tracked_on"].to_numpy().astype("datetime64[D]")
+        if unchained := find_unchained_day(recorded):
+            raise SourceDisagrees(
+                f"the tracked episodes of {unchained} were built on another {unchained - ONE_DAY}",
+                f"run `episodes backfill {unchained} {last}` at the source, then take it"
+                if unchained < last
+                else f"run `episodes run {last}` at the source, then take it",
+            )
         broken = find_broken_day(episodes["epid"].to_numpy(), tracked_on, recorded)
         if broken is not None:
             raise _not_as_recorded(f"the episodes tracked on {broken['day']}", "recorded", broken["day"])

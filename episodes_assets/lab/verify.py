@@ -44,7 +44,7 @@ from episodes_assets.postgres.dsn import Dsns, resolve_dsns
 from episodes_assets.results.copies import read_state
 from episodes_assets.results.publications import find_day
 from episodes_assets.results.publish import NO_ROWS, read_published
-from episodes_assets.results.state import find_broken_day
+from episodes_assets.results.state import find_broken_day, find_unchained_day
 from episodes_assets.settings import Settings
 from episodes_assets.worker.compute import ComputeProcess, JobWindows, run_micro_batch
 
@@ -204,12 +204,15 @@ class _Verifying:
         )
         tracked_on = episodes["tracked_on"].to_numpy().astype("datetime64[D]")
         epids = episodes["epid"].to_numpy()
-        broken = find_broken_day(epids, tracked_on, days.to_pylist())
+        manifest = days.to_pylist()
+        broken = find_unchained_day(manifest)
+        if broken is None and (row := find_broken_day(epids, tracked_on, manifest)):
+            broken = row["day"]
         yield Comparison(
-            "state", None, "chain of checksums", len(days), f"broken on {broken['day']}" if broken else ""
+            "state", None, "chain of checksums", len(days), f"broken on {broken}" if broken else ""
         )
         self._tracked = TrackedEpisodes(epids, tracked_on)
-        checksums = {row["day"]: row for row in days.to_pylist()}
+        checksums = {row["day"]: row for row in manifest}
         for day in self._lab.days:
             yield self._tracked_anew(day, checksums.get(day), has_yesterday=day - ONE_DAY in checksums)
 

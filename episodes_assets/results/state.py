@@ -192,7 +192,7 @@ def read_tracked(dsn: str, until: TrackedDay | None) -> TrackedEpisodes:
         return TrackedEpisodes(_NONE, np.array([], dtype="datetime64[D]"))
     manifest, found = _read_snapshot(dsn, until.day)
     last = (manifest[-1]["day"], manifest[-1]["checksum"]) if manifest else None
-    if last != (until.day, until.checksum) or _find_unchained(manifest):
+    if last != (until.day, until.checksum) or find_unchained_day(manifest):
         raise StateGap(
             f"another run has changed the tracked episodes up to {until.day} meanwhile",
             f"let that run end, then materialise {until.day + ONE_DAY} again",
@@ -219,7 +219,7 @@ def read_as_recorded(dsn: str, until: dt.date) -> tuple[EpisodeIds, npt.NDArray[
         raise StateGap(
             f"there are no tracked episodes as of {until}", f"materialise tracked_episodes of {until} first"
         )
-    if unchained := _find_unchained(manifest):
+    if unchained := find_unchained_day(manifest):
         raise _built_on_another(unchained)
     return _unpack_as_recorded(manifest, found)
 
@@ -239,8 +239,14 @@ def _read_snapshot(dsn: str, until: dt.date) -> tuple[list[dict[str, Any]], pa.T
         return results.read(_MANIFEST, until=until).to_pylist(), results.read(TRACKED, until=until)
 
 
-def _find_unchained(manifest: Sequence[Mapping[str, Any]]) -> dt.date | None:
-    """The first day that was built on another past than there is, as `_require_unbroken`; None if none was."""
+def find_unchained_day(manifest: Sequence[Mapping[str, Any]]) -> dt.date | None:
+    """The first day that was built on another past than there is, as `_require_unbroken`; None if none was.
+
+    Episodes of such a day may be an earlier one's by now, so that it is not damaged if they are not its own.
+
+    Args:
+        manifest: `day`, `origin`, `previous_checksum` and `checksum` of each day, in order.
+    """
     expected = None
     for row in manifest:
         if row["origin"] == "day" and row["previous_checksum"] != expected:
@@ -295,7 +301,7 @@ def find_broken_day(
     Args:
         epids: Distinct, in the order of their days.
         tracked_on: The day of each, datetime64[D].
-        manifest: `day`, `origin`, `previous_checksum` and `checksum` of each day, in order.
+        manifest: As `find_unchained_day` takes it.
     """
     ends = np.searchsorted(tracked_on, np.array([row["day"] for row in manifest], "datetime64[D]"), "right")
     begin = 0

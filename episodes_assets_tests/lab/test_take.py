@@ -380,6 +380,22 @@ def test_what_something_else_has_changed_is_not_taken(
                 admin.execute(f"DROP TABLE {kept}")
 
 
+def test_a_state_that_was_built_on_another_past_is_not_taken(
+    published: System, source: Source, tmp_path: Path
+) -> None:
+    """As when an earlier day was taken anew: nothing is damaged, and no repair is to be asked for."""
+    said = "UPDATE state.tracked_days SET previous_checksum = {} WHERE day = %s"
+    query = "SELECT checksum FROM state.tracked_days WHERE day = %s"
+    ((before,),) = published.query("results", query, [day(1)])
+    try:
+        published.query("results", said.format("'another'"), [day(2)])
+        says = f"of {day(2)} were built on another {day(1)}: run `episodes backfill {day(2)} {LAST}` at"
+        with pytest.raises(SourceDisagrees, match=says):
+            take(source, TakeRequest(LAST), tmp_path / "bundle", silent)
+    finally:
+        published.query("results", said.format(f"'{before}'"), [day(2)])
+
+
 def test_databases_of_another_environment_are_not_taken(
     published: System, source: Source, tmp_path: Path
 ) -> None:
