@@ -112,9 +112,16 @@ def find_session(
     return None if row is None else Identity(row[0], Role(row[1]), AuthMethod(row[2]))
 
 
-def end_session(connection: Connection, token: str, *, client: str = "") -> None:
-    """Delete a session, unless it is bound to another client."""
-    connection.execute("DELETE FROM dashboard.sessions WHERE token_hash = %s", [_digest(token, client)])
+def end_session(connection: Connection, token: str, *, client: str = "") -> bool:
+    """Delete a session, unless it is bound to another client.
+
+    Returns:
+        Whether there was one.
+    """
+    deleted = connection.execute(
+        "DELETE FROM dashboard.sessions WHERE token_hash = %s", [_digest(token, client)]
+    ).rowcount
+    return deleted > 0
 
 
 def end_sessions_of(connection: Connection, name: str) -> int:

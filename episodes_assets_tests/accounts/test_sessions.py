@@ -144,8 +144,8 @@ def test_a_session_has_the_role_of_now(connection: Connection, token: str) -> No
 
 def test_an_ended_session_stays_ended(connection: Connection, token: str) -> None:
     other = sessions.start_session(connection, ADA, HOURS)
-    sessions.end_session(connection, token)
-    sessions.end_session(connection, token)
+    assert sessions.end_session(connection, token)
+    assert not sessions.end_session(connection, token)
     assert sessions.find_session(connection, token, HOURS) is None
     assert sessions.find_session(connection, other, HOURS) == ADA
     sessions.start_session(connection, EVE, HOURS)

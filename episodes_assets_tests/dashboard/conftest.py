@@ -17,3 +17,10 @@ def dashboard(server_home: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         serve_dashboard(system) as served,
     ):
         yield served
+
+
+@pytest.fixture(autouse=True)
+def recorded_refusals(request: pytest.FixtureRequest) -> None:
+    """What other tests of the module were refused counts in none: tests look at what is on record."""
+    if "dashboard" in request.fixturenames:
+        request.getfixturevalue("dashboard").site.refusals.forget()

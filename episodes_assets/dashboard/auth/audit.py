@@ -27,6 +27,10 @@ LONGEST_ANSWER = 100_000
 _LONGEST_TEXT = 500
 _MOST_FIELDS = 50
 _LONGEST_RECORDED_CONFIG = 1_000
+# Of what a refused request says of itself, so that its event has about 1 kB.
+_LONGEST_REFUSED_PATH = 200
+_LONGEST_REFUSED_NAME = 40
+_MOST_REFUSED_FIELDS = 10
 _TAGS_SHOWN = (
     "dagster/partition",
     "dagster/asset_partition_range_start",
@@ -54,6 +58,30 @@ def describe_briefly(query: graphql.GraphQLRequest | None, body: bytes) -> dict[
         described["operation"] = None if name is None else shortened(name, _LONGEST_TEXT)
         described["fields"] = [shortened(field, _LONGEST_TEXT) for field in list(fields)[:_MOST_FIELDS]]
     return {**described, "sha256": hashlib.sha256(body).hexdigest()}
+
+
+def describe_refused(
+    connection: HTTPConnection, query: graphql.GraphQLRequest | None, body: bytes | None
+) -> dict[str, object]:
+    """What is recorded of a refused request: the beginnings of its names, which its body's SHA-256 completes.
+
+    Args:
+        connection: The request.
+        query: The GraphQL in it, if there is any and it was read.
+        body: Of the request; None if it was not read.
+    """
+    described: dict[str, object] = {
+        "method": str(connection.scope.get("method", "WEBSOCKET"))[:_LONGEST_REFUSED_NAME],
+        "path": connection.scope["path"][:_LONGEST_REFUSED_PATH],
+    }
+    if body is None:
+        return described
+    brief = describe_briefly(query, body)
+    if isinstance(name := brief.get("operation"), str):
+        brief["operation"] = name[:_LONGEST_REFUSED_NAME]
+    if isinstance(fields := brief.get("fields"), list):
+        brief["fields"] = [field[:_LONGEST_REFUSED_NAME] for field in fields[:_MOST_REFUSED_FIELDS]]
+    return described | brief
 
 
 async def describe_whole(

@@ -383,12 +383,12 @@ class AuthGate:
         self._site.metrics.refused.labels(refused.reason).inc()
         # Unauthenticated requests are only counted: they could fill the log, from which nothing is deleted.
         if refused is not refusals.AWAY and request.credential is not None:
-            await self._site.record(
+            await self._site.record_refusal(
                 request.connection,
                 "request refused",
                 refused.reason,
                 who=request.credential.identity,
-                detail={**audit.describe_address(request.connection), **request.brief()},
+                detail=audit.describe_refused(request.connection, request.query, request.body),
             )
         if request.is_socket:
             await request.send(

@@ -135,7 +135,7 @@ class _Guard:
         reason = problem.encode("utf-8", "replace")[:_LONGEST_REASON].decode("utf-8", "ignore")
         await self._send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": reason})
         self._site.metrics.refused.labels("socket").inc()
-        await self._site.record(
+        await self._site.record_refusal(
             self._connection,
             "socket closed",
             problem,

@@ -162,7 +162,7 @@ class OidcClient:
         if refused.is_on_record:
             site = site_of(request)
             site.metrics.logins.labels(AuthMethod.OIDC.value, "refused").inc()
-            await site.record(
+            await site.record_refusal(
                 request,
                 "login",
                 "refused",
