@@ -194,6 +194,7 @@ class AuthGate:
         self._instance = instance
         self._site = site
         self._routes = routes
+        self._sockets = graphql_socket.OpenSockets()
         # The application is called only for requests that pass all of them.
         self._steps: Sequence[_Step] = (
             self._identify,
@@ -338,10 +339,7 @@ class AuthGate:
         """Call the application with a request that has passed all steps."""
         scope, receive, send, credential = request.scope, request.receive, request.send, request.credential
         if request.is_socket:
-            assert credential is not None  # noqa: S101  no WebSocket is public
-            await graphql_socket.guard_socket(
-                self._app, self._site, credential.identity, scope, receive, send
-            )
+            await self._serve_socket(request)
             return
         if request.body is not None:
             receive = replaying(request.body, receive)
@@ -378,6 +376,17 @@ class AuthGate:
                     who=credential.identity,
                     detail=detail,
                 )
+
+    async def _serve_socket(self, request: _Request) -> None:
+        assert request.credential is not None  # noqa: S101  no WebSocket is public
+        identity = request.credential.identity
+        with self._sockets.admit(identity) as is_admitted:
+            if not is_admitted:
+                await self._refuse(refusals.TOO_MANY_SOCKETS, request)
+                return
+            await graphql_socket.guard_socket(
+                self._app, self._site, identity, request.scope, request.receive, request.send
+            )
 
     async def _refuse(self, refused: Refusal, request: _Request) -> None:
         self._site.metrics.refused.labels(refused.reason).inc()

@@ -1,12 +1,17 @@
 """GraphQL over a WebSocket: each message is checked before Dagster gets it.
 
 Mutations are refused for every role, and so is run configuration that names an environment variable. The
-login is checked again at each operation and every 30 seconds. What a message asks for is read in `graphql`.
+login is checked again at each operation and every 30 seconds. Dagster has a thread for most subscriptions, so
+how many a socket has at once is limited, and so is how many sockets an identity has. What a message asks for
+is read in `graphql`.
 """
 
+import json
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import anyio
 from anyio import to_thread
@@ -25,6 +30,10 @@ RECHECK_SECONDS = 30.0
 FIRST_MESSAGE_SECONDS = 20.0
 # The largest of the UI is some kB.
 LONGEST_MESSAGE = 256_000
+# A page of the UI has one or two, and one for each run in progress that makes what it shows.
+MOST_SUBSCRIPTIONS = 20
+# A browser has one for each tab.
+MOST_SOCKETS = 30
 POLICY_VIOLATION = 1008
 INTERNAL_ERROR = 1011
 _LONGEST = 500
@@ -32,6 +41,30 @@ _LONGEST = 500
 _LONGEST_REASON = 123
 _END: Message = {"type": "websocket.disconnect", "code": POLICY_VIOLATION}
 _KNOWN = frozenset({"connection_init", "connection_terminate", "start", "stop"})
+# How Dagster's messages begin after which it sends no more of an operation.
+_ENDS = ('{"type":"complete",', '{"type":"error",')
+
+
+class OpenSockets:
+    """How many WebSockets each identity has open in this process."""
+
+    def __init__(self) -> None:
+        self._open: Counter[str] = Counter()
+
+    @contextmanager
+    def admit(self, identity: Identity) -> Iterator[bool]:
+        """Count one for as long as the block lasts; whether there may be one more."""
+        name = identity.recorded_name
+        if self._open[name] >= MOST_SOCKETS:
+            yield False
+            return
+        self._open[name] += 1
+        try:
+            yield True
+        finally:
+            self._open[name] -= 1
+            if not self._open[name]:
+                del self._open[name]
 
 
 async def guard_socket(
@@ -70,9 +103,25 @@ class _Guard:
         self._send = send
         self._is_closed = False
         self._has_spoken = False
+        # By their ids: those that were started and go on; those that have ended and Dagster still knows.
+        self._started: set[str] = set()
+        self._ended: deque[str] = deque()
+        self._next: Message | None = None
 
     async def receive(self) -> Message:
-        """The next message that may be passed on; else a disconnect."""
+        """The next message that may be passed on; else a disconnect.
+
+        Dagster forgets an operation when it is stopped, and the UI stops none that has ended by itself.
+        """
+        if self._next is None:
+            self._next = await self._allowed()
+        if self._ended:
+            stop = json.dumps({"type": "stop", "id": self._ended.popleft()})
+            return {"type": "websocket.receive", "text": stop}
+        message, self._next = self._next, None
+        return message
+
+    async def _allowed(self) -> Message:
         with anyio.move_on_after(None if self._has_spoken else FIRST_MESSAGE_SECONDS):
             message = await self._receive()
             self._has_spoken = message["type"] != "websocket.connect"
@@ -92,11 +141,18 @@ class _Guard:
     async def _problem(self, message: Message) -> str | None:
         """Why a message is not passed on, if it is not."""
         try:
-            kind = await _read(message, self._site, self._identity)
+            said = await _read(message, self._site, self._identity)
         except graphql.Unreadable as problem:
             return str(problem)
-        if kind == "start" and not await self._is_logged_in(is_use=True):
+        if said.kind == "stop":
+            self._started.discard(said.operation)
+        if said.kind != "start":
+            return None
+        if len(self._started | {said.operation}) > MOST_SUBSCRIPTIONS:
+            return f"more than {MOST_SUBSCRIPTIONS} subscriptions at once"
+        if not await self._is_logged_in(is_use=True):
             return "signed out"
+        self._started.add(said.operation)
         return None
 
     async def send(self, message: Message) -> None:
@@ -104,6 +160,10 @@ class _Guard:
         if self._is_closed:
             return
         self._is_closed = message["type"] == "websocket.close"
+        if (message.get("text") or "").startswith(_ENDS):
+            ended = json.loads(message["text"])["id"]
+            self._started.discard(ended)
+            self._ended.append(ended)
         await self._send(message)
 
     async def fail(self) -> None:
@@ -144,14 +204,26 @@ class _Guard:
         )
 
 
-async def _read(message: Mapping[str, Any], site: Site, identity: Identity) -> str:
+class _Said(NamedTuple):
+    """A message that may be passed on.
+
+    Attributes:
+        kind: Its type.
+        operation: The id of the operation that it is about; empty if it is about none.
+    """
+
+    kind: str
+    operation: str
+
+
+async def _read(message: Mapping[str, Any], site: Site, identity: Identity) -> _Said:
     if len(message.get("text") or "") > graphql.LARGE_BYTES:
-        return await to_thread.run_sync(_kind, message, site, identity)
-    return _kind(message, site, identity)
+        return await to_thread.run_sync(_said, message, site, identity)
+    return _said(message, site, identity)
 
 
-def _kind(message: Mapping[str, Any], site: Site, identity: Identity) -> str:
-    """The type of a message that may be passed on.
+def _said(message: Mapping[str, Any], site: Site, identity: Identity) -> _Said:
+    """What a message says that may be passed on.
 
     Raises:
         Unreadable: If it may not.
@@ -164,7 +236,8 @@ def _kind(message: Mapping[str, Any], site: Site, identity: Identity) -> str:
     if not isinstance(kind, str) or kind not in _KNOWN:
         raise graphql.Unreadable("a message of no known type")
     # The key by which Dagster stores subscriptions.
-    if not isinstance(content.get("id", "" if kind.startswith("connection") else None), str):
+    operation = content.get("id", "" if kind.startswith("connection") else None)
+    if not isinstance(operation, str):
         raise graphql.Unreadable("an id that is not text")
     if kind == "start":
         query = graphql.read_socket_payload(content.get("payload"))
@@ -174,4 +247,4 @@ def _kind(message: Mapping[str, Any], site: Site, identity: Identity) -> str:
             raise graphql.Unreadable("run configuration that names an environment variable")
         picked = query.picked.kind.value if query.picked else "none"
         site.metrics.operations.labels(identity.role.value, picked).inc()
-    return kind
+    return _Said(kind, operation)

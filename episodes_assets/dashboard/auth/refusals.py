@@ -39,6 +39,7 @@ CROSS_SITE = Refusal(
     " a script sends an Authorization: Bearer token instead of a cookie.",
 )
 NO_SOCKET = Refusal(403, "no such socket", "There is no WebSocket here.")
+TOO_MANY_SOCKETS = Refusal(429, "too many sockets", "You have too many WebSockets open. Close some pages.")
 TOO_LARGE = Refusal(413, "too large", "The request is too large.")
 TOO_SLOW = Refusal(408, "too slow", "The request did not arrive in time.")
 NOT_BY_POST = Refusal(405, "mutation not by POST", "A mutation is sent by POST.")
