@@ -3,15 +3,21 @@
 Viewers see the same code locations, and have no permission to change anything. Our own code location is
 loaded from the project's folder, never from the current one. Who is a viewer is decided before a request
 comes here (`auth/gate.py`).
+
+Dagster parses and validates subscriptions in the event loop, which keeps everybody waiting for as long; here
+that is done in threads, and once for each document.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import graphene
+from anyio import CapacityLimiter, to_thread
 from dagster._core.remote_representation.code_location import GrpcServerCodeLocation
 from dagster._core.workspace.context import (
     IWorkspaceProcessContext,
@@ -19,7 +25,8 @@ from dagster._core.workspace.context import (
     WorkspaceRequestContext,
 )
 from dagster._core.workspace.load_target import ModuleTarget, WorkspaceFileTarget
-from dagster_webserver.app import create_app_from_workspace_process_context
+from dagster_webserver.webserver import DagsterWebserver
+from graphql import DocumentNode, ExecutionResult, GraphQLError, parse, subscribe, validate
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
@@ -70,6 +77,53 @@ class ReadOnlyWorkspace(IWorkspaceProcessContext[WorkspaceRequestContext]):
     def refresh_workspace(self) -> None:
         """Not through this view."""
         raise PermissionError
+
+
+# They are validated for as long as a second of processor time.
+_VALIDATED_AT_ONCE = 2
+# The UI has three.
+_KEPT_DOCUMENTS = 16
+
+
+class SubscriptionSchema(graphene.Schema):  # type: ignore[misc]  # graphene has no types
+    """Dagster's GraphQL schema, whose subscriptions are parsed and validated in a thread.
+
+    Args:
+        schema: As Dagster has it.
+    """
+
+    def __init__(self, schema: graphene.Schema) -> None:
+        # Nothing is built anew.
+        self.__dict__.update(vars(schema))
+        self._limiter = CapacityLimiter(_VALIDATED_AT_ONCE)
+        self._read = lru_cache(maxsize=_KEPT_DOCUMENTS)(self._read_document)
+
+    async def subscribe(
+        self, query: str, *, variables: dict[str, Any] | None, operation_name: str | None, context: object
+    ) -> AsyncIterator[ExecutionResult] | ExecutionResult:
+        """The results of a subscription; a single one with errors where it is none."""
+        read = await to_thread.run_sync(self._read, query, limiter=self._limiter)
+        if not isinstance(read, DocumentNode):
+            return ExecutionResult(data=None, errors=read)
+        return await subscribe(
+            self.graphql_schema,
+            read,
+            context_value=context,
+            variable_values=variables,
+            operation_name=operation_name,
+        )
+
+    def _read_document(self, text: str) -> DocumentNode | list[GraphQLError]:
+        try:
+            document = parse(text)
+        except GraphQLError as error:
+            return [error]
+        return validate(self.graphql_schema, document) or document
+
+
+class _Webserver(DagsterWebserver[Any, Any]):
+    def build_graphql_schema(self) -> graphene.Schema:
+        return SubscriptionSchema(super().build_graphql_schema())
 
 
 # The defaults of dagster-webserver: the longest statement, the longest connection, how many beyond five.
@@ -145,10 +199,10 @@ def open_dagster_ui(workspace_file: Path | None) -> Iterator[DagsterUi]:
         with WorkspaceProcessContext(instance, target, version=dg.__version__) as workspace:
             yield DagsterUi(
                 workspace=workspace,
-                for_operators=create_app_from_workspace_process_context(
-                    workspace, live_data_poll_rate=POLL_MILLISECONDS
-                ),
-                for_viewers=create_app_from_workspace_process_context(
-                    ReadOnlyWorkspace(workspace), live_data_poll_rate=POLL_MILLISECONDS
-                ),
+                for_operators=_application(workspace),
+                for_viewers=_application(ReadOnlyWorkspace(workspace)),
             )
+
+
+def _application(workspace: IWorkspaceProcessContext[WorkspaceRequestContext]) -> Starlette:
+    return _Webserver(workspace, live_data_poll_rate=POLL_MILLISECONDS).create_asgi_app()

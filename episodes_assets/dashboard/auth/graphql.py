@@ -129,14 +129,20 @@ def read_http(method: str, headers: Headers, query: QueryParams, body: bytes) ->
     return found
 
 
-def read_socket_payload(payload: object) -> GraphQLRequest:
+def read_socket_payload(payload: object, longest: int = LONGEST_QUERY) -> GraphQLRequest:
     """What the `start` message of a WebSocket asks for.
 
+    Args:
+        payload: Of the message.
+        longest: How many characters its document may have.
+
     Raises:
-        Unreadable: If it is not GraphQL.
+        Unreadable: If it is not GraphQL, or too long.
     """
     if not isinstance(payload, dict):
         raise Unreadable("no payload in the message")
+    if isinstance(document := payload.get("query"), str) and len(document) > longest:
+        raise Unreadable(f"a document of more than {longest:,} characters")
     # Dagster reads the name of the operation from another key here than in HTTP.
     return _from_mapping(payload, "operation_name")
 

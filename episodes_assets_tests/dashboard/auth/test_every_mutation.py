@@ -322,7 +322,7 @@ def test_a_message_that_is_not_understood_closes_the_socket(
 def test_the_reason_of_a_closed_socket_fits_into_its_frame(dashboard: Dashboard) -> None:
     """A close frame has room for 123 bytes; whoever makes more of them would leave nothing on record."""
     long = "é" * 90
-    document = f'{{ isPipelineConfigValid(mode: "default", pipeline: "{long}") {{ __typename }} }}'
+    document = f'subscription {{ "{long}" }}'
     end = socket_end(dashboard.client(Role.VIEWER), query=document)
     assert end.code == 1008
     assert "é" in end.reason
