@@ -305,7 +305,7 @@ def _of_processes(observed: Observed) -> Iterator[Alert]:
             + (
                 f"{' and '.join(observed.drained)}"
                 if observed.drained
-                else "the sensor alert_people does not run"
+                else "the sensor alert_people does not run, or fails"
             ),
             "end the drain by `episodes drain --resume` when the code location is replaced"
             if observed.drained

@@ -185,7 +185,7 @@ class DaemonWatch:
             if not self._is_watching:
                 return
             daemon_silent, dagster_away = self._look_at_daemon()
-            not_evaluated = self._look_at_sensor(queue, daemon_silent)
+            not_evaluated = self._look_at_sensor(queue) if daemon_silent == "" else None
             drained = self._name_drains() if not_evaluated else []
             observed = Observed(
                 daemon_silent=daemon_silent,
@@ -243,14 +243,28 @@ class DaemonWatch:
         is_known = self._ticks.require_recent() and not hanging
         return "" if is_known else None
 
-    def _look_at_sensor(self, queue: Connection, daemon_silent: str | None) -> str | None:
-        """For how long nobody but this process has looked for alerts; unknown while the daemon is silent."""
-        if daemon_silent != "":
-            return None
+    def _look_at_sensor(self, queue: Connection) -> str | None:
+        """For how long nobody but this process has looked for alerts, while the daemon is not silent."""
         ago = read_evaluations(queue).get(Evaluator.SENSOR)
-        if ago is None or ago <= NOT_EVALUATED_SECONDS:
+        if ago is not None and ago <= NOT_EVALUATED_SECONDS:
             return ""
-        return f"for {ago:.0f} s" if time.time() - self._began > NOT_EVALUATED_SECONDS else None
+        if ago is None and not self._is_daemon_expected():
+            return ""
+        running = time.time() - self._began
+        if running <= NOT_EVALUATED_SECONDS:
+            return None
+        return (
+            f"for {ago:.0f} s"
+            if ago is not None
+            else f"not once, and this web server began {running:.0f} s ago"
+        )
+
+    def _is_daemon_expected(self) -> bool:
+        """Whether one has ever reported to this database; what cannot be told counts as that."""
+        try:
+            return bool(heartbeat_ages(self._instance, dt.datetime.now(dt.UTC)))
+        except Exception:  # noqa: BLE001  Dagster's storage raises errors of several kinds
+            return True
 
     def _ping(self) -> None:
         url, now = self._settings.dead_man_url, time.monotonic()

@@ -18,7 +18,7 @@ from episodes_assets.defs.assets import job_outcomes, published_results
 from episodes_assets.defs.observed import observe
 from episodes_assets.defs.progress import DAYS_REPORTED, counts_of, observations
 from episodes_assets.defs.resources import QueueDatabase, ResultsDatabase
-from episodes_assets.errors import EpisodesError
+from episodes_assets.errors import BadSetting, EpisodesError
 from episodes_assets.ledger import dispatch, progress
 from episodes_assets.ledger.progress import read_progress
 from episodes_assets.outbox import delivery
@@ -210,9 +210,19 @@ def alert_people(
     results_database: ResultsDatabase,
     settings: dg.ResourceParam[Settings],
 ) -> dg.SkipReason:
-    """Decide from the current state alone; what was told before is in the outbox."""
+    """Decide from the current state alone; what was told before is in the outbox.
+
+    Raises:
+        BadSetting: If a channel's settings are not whole. Alerts are on record all the same, and the web
+            server tells people that nobody is told: this look does not count as one.
+    """
     from episodes_assets.outbox.configuration import channels_of  # with an HTTP client, for this sensor alone
 
+    problem: BadSetting | None = None
+    try:
+        channels = channels_of(settings)
+    except BadSetting as error:
+        channels, problem = [], error
     checks = context.repository_def.asset_graph.asset_check_keys if context.repository_def else ()
     try:
         with queue_database.connect() as queue:
@@ -220,13 +230,15 @@ def alert_people(
             decided, delivered = tell(
                 queue,
                 assess(observed),
-                channels_of(settings),
+                channels,
                 remind_after=dt.timedelta(hours=settings.alert_reminder_hours),
-                evaluator=Evaluator.SENSOR,
+                evaluator=Evaluator.SENSOR if problem is None else None,
                 budget=delivery.OF_A_TICK,
             )
     except EpisodesError as error:
         return dg.SkipReason(str(error))
+    if problem is not None:
+        raise problem
     alerts = [each.alert.summary for each in decided if each.alert and each.state is State.OPEN]
     said = "; ".join(alerts) if alerts else "no alert is open"
     return dg.SkipReason("; ".join([said, f"{delivered.sent} messages sent", *delivered.problems]))

@@ -112,7 +112,7 @@ def alert_people(
     channels: Sequence["Channel"],
     *,
     remind_after: dt.timedelta,
-    evaluator: str,
+    evaluator: str | None,
     budget: Budget,
 ) -> tuple[list[Decision], Delivered]:
     """Record which alerts are open, and send what is due.
@@ -122,7 +122,7 @@ def alert_people(
         assessment: The alerts that are open by what was observed.
         channels: Those that are configured; with none, alerts are recorded all the same.
         remind_after: How long after the last message a channel is told again.
-        evaluator: Who decides, one of `records.Evaluator`.
+        evaluator: Who decides, one of `records.Evaluator`; None if that is not to count as having looked.
         budget: How long sending may take.
     """
     names = [channel.name for channel in channels]

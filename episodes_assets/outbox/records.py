@@ -114,7 +114,7 @@ def evaluate(
     channels: Collection[ChannelName],
     now: dt.datetime,
     remind_after: dt.timedelta,
-    evaluator: str,
+    evaluator: str | None,
 ) -> list[Decision]:
     """Record which alerts are open, and the messages that follow.
 
@@ -126,7 +126,7 @@ def evaluate(
         channels: Those that are configured.
         now: The time.
         remind_after: How long after the last message a channel is told again.
-        evaluator: Who decides, one of `Evaluator`.
+        evaluator: Who decides, one of `Evaluator`; None if that is not to count as having looked.
     """
     with connection.transaction():
         limit_transaction(connection, _LOCK_SECONDS)
@@ -134,12 +134,13 @@ def evaluate(
         decisions = decide(read_recorded(connection), assessment, channels, now, remind_after)
         ids = _write_alerts(connection, decisions, now)
         _write_messages(connection, decisions, ids, now)
-        connection.execute(
-            "INSERT INTO alerts.evaluations AS known (evaluator, evaluated_at) VALUES (%s, %s)"
-            " ON CONFLICT (evaluator) DO UPDATE"
-            " SET evaluated_at = greatest(known.evaluated_at, excluded.evaluated_at)",
-            [evaluator, now],
-        )
+        if evaluator is not None:
+            connection.execute(
+                "INSERT INTO alerts.evaluations AS known (evaluator, evaluated_at) VALUES (%s, %s)"
+                " ON CONFLICT (evaluator) DO UPDATE"
+                " SET evaluated_at = greatest(known.evaluated_at, excluded.evaluated_at)",
+                [evaluator, now],
+            )
     return decisions
 
 

@@ -49,6 +49,7 @@ def pings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def watching(system: System, ui: DagsterUi) -> DaemonWatch:
     system.query("queue", "TRUNCATE alerts.alerts, alerts.messages, alerts.evaluations")
+    sensor_looked(system, dt.timedelta())
     settings = WatchSettings.of(system.settings, system.dsn(Purpose.QUEUE))
     made = DaemonWatch(ui.workspace, replace(settings, dead_man_url="http://127.0.0.1/alive"))
     made._began -= 10_000
@@ -59,6 +60,15 @@ def heartbeats(ui: DagsterUi, **ages: float) -> None:
     ui.workspace.instance.wipe_daemon_heartbeats()
     for name, age in ages.items():
         ui.workspace.instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - age, name, "a daemon"))
+
+
+def sensor_looked(system: System, ago: dt.timedelta) -> None:
+    system.query(
+        "queue",
+        "INSERT INTO alerts.evaluations VALUES (%s, now() - %s)"
+        " ON CONFLICT (evaluator) DO UPDATE SET evaluated_at = excluded.evaluated_at",
+        [records.Evaluator.SENSOR, ago],
+    )
 
 
 def open_alerts(system: System) -> list[Any]:
@@ -134,7 +144,10 @@ def test_of_two_web_servers_one_watches(
     other.look()  # it would say that all is well
     assert ([key for key, _ in open_alerts(system)], pings) == (["daemon_silent"], [])
     with connect(system.dsn(Purpose.QUEUE), autocommit=True) as queue:
-        assert list(records.read_evaluations(queue)) == [records.Evaluator.WEB_SERVER]
+        assert set(records.read_evaluations(queue)) == {
+            records.Evaluator.SENSOR,
+            records.Evaluator.WEB_SERVER,
+        }
     # The first hangs: the second takes over when its lease has ended.
     system.query(
         "queue", "UPDATE alerts.evaluations SET evaluated_at = evaluated_at - %s", [watch.WATCH_LEASE]
@@ -173,8 +186,7 @@ def test_a_drain_is_named_where_the_sensor_rests_for_it(
     system: System, ui: DagsterUi, watching: DaemonWatch, pings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heartbeats(ui, SENSOR=2)
-    insert = "INSERT INTO alerts.evaluations VALUES (%s, now() - %s)"
-    system.query("queue", insert, [records.Evaluator.SENSOR, dt.timedelta(minutes=11)])
+    sensor_looked(system, dt.timedelta(minutes=11))
     drain = Drain("episodes_assets", "t", "ada", "2018-03-01T12:00", {})
     monkeypatch.setattr(watch, "read_drains", lambda _: {"episodes_assets": drain})
     watching.look()
@@ -193,8 +205,7 @@ def test_a_sensor_that_looks_no_more(
     system: System, ui: DagsterUi, watching: DaemonWatch, pings: list[str]
 ) -> None:
     heartbeats(ui, SENSOR=2)
-    insert = "INSERT INTO alerts.evaluations VALUES (%s, now() - %s)"
-    system.query("queue", insert, [records.Evaluator.SENSOR, dt.timedelta(minutes=11)])
+    sensor_looked(system, dt.timedelta(minutes=11))
     watching.look()
     assert [key for key, _ in open_alerts(system)] == ["alerts_not_evaluated"]
     assert pings == []
@@ -206,6 +217,29 @@ def test_a_sensor_that_looks_no_more(
     heartbeats(ui, SENSOR=2)
     watching.look()
     assert open_alerts(system) == []
+
+
+def test_a_sensor_that_has_never_looked(
+    system: System, ui: DagsterUi, watching: DaemonWatch, pings: list[str]
+) -> None:
+    """Its code location never loads, or its settings are refused at each tick."""
+    system.query("queue", "TRUNCATE alerts.evaluations")
+    heartbeats(ui)
+    watching.look()  # where no daemon has ever reported, none is expected
+    assert (open_alerts(system), len(pings)) == ([], 1)
+    heartbeats(ui, SENSOR=2)
+    watching._pinged = None
+    watching._began = time.time() - 30
+    watching.look()  # it may look any moment
+    assert (open_alerts(system), len(pings)) == ([], 1)
+    watching._began -= watch.NOT_EVALUATED_SECONDS
+    watching.look()
+    ((key, detail),) = open_alerts(system)
+    assert (key, len(pings)) == ("alerts_not_evaluated", 1)
+    assert detail.startswith("not once, and this web server began 6")
+    sensor_looked(system, dt.timedelta())
+    watching.look()
+    assert (open_alerts(system), len(pings)) == ([], 2)
 
 
 def test_a_database_of_dagsters_that_is_away(

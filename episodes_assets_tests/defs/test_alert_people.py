@@ -13,6 +13,7 @@ from episodes_assets.alerts.conditions import FailedTicks, Observed, assess
 from episodes_assets.definitions import defs
 from episodes_assets.defs import observed
 from episodes_assets.defs.sensors import alert_people
+from episodes_assets.errors import BadSetting
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.conftest import fresh_system
@@ -181,6 +182,27 @@ def test_sensors_whose_ticks_fail(shared: System) -> None:
     assert "fan_out fails at each tick" in tick(shared)
     add_ticks(instance, sensor, [TickStatus.SKIPPED], at + 3)
     assert observed.failed_ticks(instance, now()) == []
+
+
+def test_channels_that_are_not_whole_fail_the_tick_and_alerts_are_on_record(
+    shared: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = shared.dagster
+    sensor, at = switch_on(instance, "report_progress"), now().timestamp()
+    add_ticks(instance, sensor, [TickStatus.FAILURE] * 3, at)
+    shared.query("queue", "TRUNCATE alerts.evaluations")
+    with monkeypatch.context() as patch:
+        patch.setenv("EPISODES_ALERT_EMAIL_TO", "ada@example.com")
+        with pytest.raises(BadSetting, match="alerts by e-mail need EPISODES_ALERT_SMTP_URL"):
+            tick(shared)
+    assert open_keys(shared) == ["automation_fails:report_progress"]
+    # Nobody was told, so the web server tells that nobody has looked.
+    assert shared.query("queue", "SELECT FROM alerts.evaluations") == []
+    assert "report_progress fails at each tick" in tick(shared)
+    assert shared.query("queue", "SELECT evaluator FROM alerts.evaluations") == [("alert_people",)]
+    add_ticks(instance, sensor, [TickStatus.SKIPPED], at + 1)
+    tick(shared)
+    assert open_keys(shared) == []
 
 
 def test_only_the_orchestrators_role_sees_alerts(shared: System) -> None:
