@@ -1,7 +1,7 @@
 """The login page, and beginning and ending a session, by whichever method somebody has authenticated.
 
-An attempt is counted before its password is compared (rate limit), few passwords are hashed at once, and each
-login begins a new session (session fixation).
+An attempt is counted before its password is compared (rate limit), few passwords are hashed at once, of those
+that wait few come from one network, and each login begins a new session (session fixation).
 
 It also says why a login through an OpenID Connect provider failed. The protocol itself is `oidc`, passwords
 are checked by `accounts/users.py`, and where a login may lead is decided in `csrf` (open redirects).
@@ -9,7 +9,9 @@ are checked by `accounts/users.py`, and where a login may lead is decided in `cs
 
 import math
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
@@ -122,6 +124,8 @@ _LONGEST_NAME = 200
 _HASHES_AT_ONCE = 2
 # About as many as are served before a person gives up.
 _MOST_WAITING = 50
+# Attempts of one address, or of one /64 of IPv6, so that nobody takes the places of all others.
+_MOST_OF_A_NETWORK = 5
 _SAME_WAIT_SECONDS = 1.0
 
 
@@ -155,6 +159,7 @@ class _Login:
         self._oidc = oidc
         self._limiter = CapacityLimiter(_HASHES_AT_ONCE)
         self._recorded_waits = _RecordedWaits()
+        self._under_way: Counter[str] = Counter()
 
     def routes(self) -> list[BaseRoute]:
         return [
@@ -178,13 +183,18 @@ class _Login:
         wanted = csrf.safe_next(wanted)
         if not site.configuration.password_login:
             return self._form(request, wanted, status=403, problem="Passwords are not accepted here.")
-        if self._limiter.statistics().tasks_waiting >= _MOST_WAITING:
+        network = throttle.network_of(address_of(request))
+        if (
+            self._limiter.statistics().tasks_waiting >= _MOST_WAITING
+            or self._under_way[network] >= _MOST_OF_A_NETWORK
+        ):
             site.metrics.logins.labels(AuthMethod.PASSWORD.value, "busy").inc()
             return self._form(
                 request, wanted, status=503, problem=BUSY, name=name, headers={"Retry-After": "5"}
             )
-        async with self._limiter:
-            found = await site.accounts.run(_try, name, password, address_of(request))
+        with self._counted(network):
+            async with self._limiter:
+                found = await site.accounts.run(_try, name, password, address_of(request))
         if isinstance(found, Identity):
             return await sign_in(request, found, wanted)
         outcome = "too soon" if found else "refused"
@@ -200,6 +210,16 @@ class _Login:
         return self._form(
             request, wanted, status=429, problem=problem, name=name, headers={"Retry-After": str(seconds)}
         )
+
+    @contextmanager
+    def _counted(self, network: str) -> Iterator[None]:
+        self._under_way[network] += 1
+        try:
+            yield
+        finally:
+            self._under_way[network] -= 1
+            if not self._under_way[network]:
+                del self._under_way[network]
 
     def _form(
         self,

@@ -233,6 +233,46 @@ def test_logins_queue_only_so_far(dashboard: Dashboard, monkeypatch: pytest.Monk
     assert sorted(anyio.run(all_at_once)) == [401] * 4 + [503] * 2
 
 
+def test_nobody_takes_the_places_of_all_others(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = threading.Event()
+
+    def look(*_: object) -> float:
+        assert done.wait(30)
+        return 0.0
+
+    def noting(address: str) -> str:
+        asked.append(address)
+        return address
+
+    asked: list[str] = []
+    monkeypatch.setattr(login, "_try", look)
+    monkeypatch.setattr(throttle, "network_of", noting)
+    served = dashboard.again()
+    answers: dict[str, list[int]] = {"203.0.113.1": [], "203.0.113.2": []}
+
+    async def attempt(address: str) -> None:
+        transport = httpx2.ASGITransport(served.app, client=(address, 1))
+        async with httpx2.AsyncClient(
+            transport=transport, base_url=f"http://{HOST}", headers=SAME_ORIGIN
+        ) as client:
+            answers[address].append((await client.post("/login", data=form("queued"))).status_code)
+
+    async def all_at_once() -> None:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(30):
+                tasks.start_soon(attempt, "203.0.113.1")
+            with anyio.fail_after(30):
+                while len(answers["203.0.113.1"]) < 25:
+                    await anyio.sleep(0.01)
+                tasks.start_soon(attempt, "203.0.113.2")
+                while "203.0.113.2" not in asked:  # then it is in the queue, or sent away
+                    await anyio.sleep(0.01)
+            done.set()
+
+    anyio.run(all_at_once)
+    assert answers == {"203.0.113.1": [503] * 25 + [401] * 5, "203.0.113.2": [401]}
+
+
 def test_a_login_sent_from_another_site_is_refused(dashboard: Dashboard) -> None:
     for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}):
         assert dashboard.client().post("/login", data=form(), headers=headers).status_code == 403
