@@ -64,7 +64,8 @@ def deliver(connection: Connection, channels: Sequence["Channel"], budget: Budge
     """Send what is due, the oldest first.
 
     After a failure a channel is left alone until the next pass; a message that its receiver refuses for good
-    waits longer each time, and keeps back only what follows it about the same alert.
+    waits longer each time, and keeps back only what follows it about the same alert, and for about an hour
+    what follows about later alerts of the same key.
 
     Args:
         connection: To `queue`, in autocommit mode.

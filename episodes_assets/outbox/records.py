@@ -24,6 +24,8 @@ _WATCHED_BY = "watched by "
 _LOCK_SECONDS = 10.0
 KEEP_ENDED = dt.timedelta(days=90)
 GIVE_UP_AFTER = dt.timedelta(days=7)
+# How often a message may fail, within about an hour, while later alerts of its key wait for it.
+PATIENCE = 8
 
 
 class Evaluator:
@@ -265,6 +267,7 @@ def claim_message(
     """Take the oldest message that is due, for a bounded time, and count the attempt.
 
     Messages about an alert reach a channel in their order: one is not due while one before it is undelivered.
+    Nor is one about a later alert of the same key, unless the one before it has failed 8 times.
 
     Args:
         connection: To `queue`, in autocommit mode.
@@ -275,15 +278,22 @@ def claim_message(
     with connection.cursor(row_factory=class_row(Message)) as cursor:
         cursor.execute(
             """
-            WITH due AS (
-                SELECT message_id FROM alerts.messages AS waiting
+            WITH first_of_alert AS MATERIALIZED (
+                SELECT DISTINCT ON (alert_id, channel) message_id, channel, key, attempts
+                FROM alerts.messages CROSS JOIN LATERAL (
+                    SELECT key FROM alerts.alerts WHERE alerts.alert_id = messages.alert_id OFFSET 0
+                ) AS alert
+                WHERE delivered_at IS NULL ORDER BY alert_id, channel, message_id
+            ), in_order AS (
+                SELECT message_id, min(message_id) FILTER (WHERE attempts < %(patience)s)
+                    OVER (PARTITION BY channel, key) AS first_of_key
+                FROM first_of_alert
+            ), due AS (
+                SELECT message_id FROM alerts.messages
                 WHERE delivered_at IS NULL AND not_before <= %(now)s AND channel = ANY (%(channels)s)
-                    AND NOT EXISTS (
-                        SELECT FROM alerts.messages AS earlier
-                        WHERE earlier.delivered_at IS NULL AND earlier.alert_id = waiting.alert_id
-                            AND earlier.channel = waiting.channel
-                            AND earlier.message_id < waiting.message_id
-                    )
+                    AND message_id = ANY (ARRAY(
+                        SELECT message_id FROM in_order WHERE message_id <= coalesce(first_of_key, message_id)
+                    ))
                 ORDER BY message_id LIMIT 1 FOR UPDATE SKIP LOCKED
             ), claimed AS (
                 UPDATE alerts.messages SET attempts = attempts + 1, not_before = %(until)s
@@ -299,7 +309,7 @@ def claim_message(
                 WHERE alerts.alert_id = claimed.alert_id OFFSET 0
             ) AS alert
             """,
-            {"now": now, "until": now + lease, "channels": list(channels)},
+            {"now": now, "until": now + lease, "channels": list(channels), "patience": PATIENCE},
         )
         found = cursor.fetchone()
     # The row has texts.

@@ -194,6 +194,61 @@ def test_messages_about_an_alert_reach_a_channel_in_their_order(queue: Connectio
         records.record_delivery(queue, message, BEGIN)
 
 
+def test_an_alert_has_ended_before_it_is_open_again(queue: Connection) -> None:
+    slack = [ChannelName.SLACK]
+    held = Assessment({alert(Kind.JOBS_HELD).key: alert(Kind.JOBS_HELD)}, {Kind.JOBS_HELD})
+    nothing = Assessment({}, {Kind.JOBS_HELD})
+
+    def claim(seconds: float) -> Message:
+        message = records.claim_message(queue, slack, BEGIN + dt.timedelta(seconds=seconds), LEASE)
+        assert message is not None
+        return message
+
+    records.evaluate(queue, held, slack, BEGIN, DAILY, "a test")
+    records.record_delivery(queue, claim(0), BEGIN)
+    records.evaluate(queue, nothing, slack, BEGIN, DAILY, "a test")
+    records.record_failure(queue, claim(0), "no", BEGIN + dt.timedelta(seconds=45))
+    records.evaluate(queue, held, slack, BEGIN, DAILY, "a test")
+    assert records.claim_message(queue, slack, BEGIN + dt.timedelta(seconds=30), LEASE) is None
+    # Other alerts and other channels are kept back by nothing.
+    stalled = Assessment({alert(Kind.DAYS_STALLED).key: alert(Kind.DAYS_STALLED)}, {Kind.DAYS_STALLED})
+    records.evaluate(queue, stalled, slack, BEGIN, DAILY, "a test")
+    records.evaluate(queue, held, [ChannelName.EMAIL], BEGIN, DAILY, "a test")
+    other = claim(30)
+    assert (other.key, other.event) == ("days_stalled", Event.OPENED)
+    email = records.claim_message(queue, [ChannelName.EMAIL], BEGIN, LEASE)
+    assert email is not None
+    assert (email.key, email.event) == ("jobs_held", Event.OPENED)
+    for message in (other, email):
+        records.record_delivery(queue, message, BEGIN)
+    for event in (Event.RESOLVED, Event.OPENED):
+        message = claim(45)
+        assert message.event is event
+        records.record_delivery(queue, message, BEGIN)
+
+
+def test_what_a_receiver_refuses_for_good_keeps_no_later_alert_back_for_ever(queue: Connection) -> None:
+    slack = [ChannelName.SLACK]
+    held = Assessment({alert(Kind.JOBS_HELD).key: alert(Kind.JOBS_HELD)}, {Kind.JOBS_HELD})
+    records.evaluate(queue, held, slack, BEGIN, DAILY, "a test")
+    records.evaluate(queue, Assessment({}, {Kind.JOBS_HELD}), slack, BEGIN, DAILY, "a test")
+    records.evaluate(queue, held, slack, BEGIN, DAILY, "a test")
+    seen = []
+    for _ in range(records.PATIENCE + 1):
+        message = records.claim_message(queue, slack, BEGIN, LEASE)
+        assert message is not None
+        seen.append((message.alert_id, message.event))
+        records.record_failure(
+            queue, message, "no", BEGIN + (LEASE if len(seen) >= records.PATIENCE else LEASE * 0)
+        )
+    first, last = seen[0], seen[-1]
+    assert seen == [first] * records.PATIENCE + [last]
+    assert first[1] is last[1] is Event.OPENED
+    assert first[0] < last[0]
+    # What follows it about the same alert still waits.
+    assert records.claim_message(queue, slack, BEGIN, LEASE) is None
+
+
 def test_alerts_of_a_kind_that_another_release_knows_are_left_to_it(queue: Connection) -> None:
     held = Assessment({alert(Kind.JOBS_HELD).key: alert(Kind.JOBS_HELD)}, {Kind.JOBS_HELD})
     records.evaluate(queue, held, [ChannelName.SLACK], BEGIN, DAILY, "a test")
