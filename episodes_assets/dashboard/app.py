@@ -170,7 +170,16 @@ async def _show_away(request: Request, error: Exception) -> Response:
 
 
 def _file_route(name: str) -> Route:
+    """The route of a public file, which is answered from memory.
+
+    Starlette would read it in a thread of those that GraphQL has as well: with all of them waiting for a
+    database, a probe of whether this process lives would wait too, and the process be restarted for it.
+    """
+    path = STATIC / name
+    content, as_file = path.read_bytes(), FileResponse(path, stat_result=path.stat())
+    headers = {key: as_file.headers[key] for key in ("etag", "last-modified")}
+
     async def show(_request: Request) -> Response:
-        return FileResponse(STATIC / name)
+        return Response(content, media_type=as_file.media_type, headers=headers)
 
     return Route(f"{_STATIC_PATH}/{name}", show, methods=["GET"], name=f"public-{name}")

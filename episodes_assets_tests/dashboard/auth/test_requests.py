@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import Any, cast
 
 import anyio
+import httpx2
 import pytest
+from anyio import to_thread
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -16,10 +18,11 @@ from starlette.routing import Route
 from episodes_assets.accounts import audit, sessions
 from episodes_assets.accounts.identity import AuthMethod, Identity, Role
 from episodes_assets.accounts.pool import AccountsAccess
-from episodes_assets.dashboard.app import create_application
+from episodes_assets.dashboard.app import PUBLIC_FILES, create_application
 from episodes_assets.dashboard.auth import gate
 from episodes_assets.dashboard.auth.csrf import is_same_origin
 from episodes_assets.dashboard.configuration import AuthMethods
+from episodes_assets.dashboard.pages import STATIC
 from episodes_assets.errors import DatabaseUnreachable
 from episodes_assets_tests.dashboard.served import HOST, JSON, Dashboard
 
@@ -268,6 +271,27 @@ def test_large_and_slow_bodies_are_given_up(dashboard: Dashboard, monkeypatch: p
 def test_health_is_one_word_to_everybody(dashboard: Dashboard) -> None:
     nobody = dashboard.client()
     assert (nobody.get("/healthz").status_code, nobody.get("/healthz").text) == (200, "ok")
+
+
+def test_public_files_need_none_of_the_threads_that_wait_for_databases(dashboard: Dashboard) -> None:
+    """One of them is the probe of whether the process lives."""
+
+    async def ask() -> dict[str, httpx2.Response]:
+        threads = to_thread.current_default_thread_limiter()
+        for _ in range(int(threads.total_tokens)):
+            threads.acquire_on_behalf_of_nowait(object())
+        transport = httpx2.ASGITransport(dashboard.app)
+        async with httpx2.AsyncClient(transport=transport, base_url=f"http://{HOST}") as client:
+            with anyio.fail_after(1):
+                return {name: await client.get(f"/dashboard/static/{name}") for name in PUBLIC_FILES}
+
+    for name, answer in anyio.run(ask).items():
+        assert answer.status_code == 200
+        assert answer.content == (STATIC / name).read_bytes()
+        assert answer.headers["content-type"].startswith(
+            {"css": "text/css", "svg": "image/svg+xml"}[name[-3:]]
+        )
+        assert {"etag", "last-modified", "content-length"} <= set(answer.headers)
 
 
 def test_an_accounts_database_that_is_away_closes_all_and_says_so(dashboard: Dashboard) -> None:
