@@ -5,18 +5,23 @@ and body, the next request, reading the response. A connection is counted from t
 its socket is closed. h11 limits the size of an incomplete head; this module limits what h11 does not: the
 size of a head that arrives at once, the number of headers, and the time for each phase. The time for a body
 is limited in `auth/gate.py`.
+
+Where it ends TLS itself, a renewed certificate is served without a restart.
 """
 
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import re
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -233,16 +238,81 @@ class _CountedSocket(socket.socket):
         self._connections.forget(self, self._address)
 
 
+_LOG = logging.getLogger(__name__)
+CERTIFICATE_SECONDS = 10
+
+
+class Certificate:
+    """A certificate with its key, which is read again when one of the two files has changed.
+
+    Args:
+        certificate: PEM file.
+        key: PEM file.
+    """
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        self._certificate = certificate
+        self._key = key
+        self._seen = self._versions()
+
+    def renew(self, context: ssl.SSLContext) -> None:
+        """Let the handshakes from now on have the certificate of the files, if that is another one.
+
+        Files that cannot be used, such as the first of two that are being replaced, change nothing.
+        """
+        found = self._versions()
+        if found == self._seen:
+            return
+        self._seen = found
+        try:
+            # Not in the one that serves: it would keep a certificate without a key that fits. With a password,
+            # as nobody is asked for that of a key that has one: the event loop would wait for the answer.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self._certificate, self._key, "")
+            context.load_cert_chain(self._certificate, self._key)
+        except OSError as error:
+            _LOG.error(
+                "%s has changed and cannot be used with its key (%s); the certificate from before is served",
+                self._certificate,
+                error.strerror or error,
+            )
+        else:
+            _LOG.warning("%s has changed, and is served from now on", self._certificate)
+
+    def _versions(self) -> list[tuple[int, ...]]:
+        """What changes with the files."""
+        found: list[tuple[int, ...]] = []
+        for path in (self._certificate, self._key):
+            with suppress(OSError):  # it is being replaced
+                status = path.stat()
+                found.append((status.st_mtime_ns, status.st_size, status.st_ino))
+        return found
+
+
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _TOO_LARGE = 431
 
 
 class ServerConfig(uvicorn.Config):
-    """uvicorn's configuration, with the connections that it shares with the listener."""
+    """uvicorn's configuration, with the connections that it shares with the listener.
 
-    def __init__(self, application: ASGIApp, connections: Connections, **options: Any) -> None:  # noqa: ANN401
+    Args:
+        application: What is served.
+        connections: Those of the listener.
+        certificate: What it ends TLS with; None where it does not.
+        options: Further ones, as uvicorn has them.
+    """
+
+    def __init__(
+        self,
+        application: ASGIApp,
+        connections: Connections,
+        certificate: Certificate | None,
+        **options: Any,  # noqa: ANN401
+    ) -> None:
         super().__init__(
             application,
+            callback_notify=None if certificate is None else self._renew_certificate,
+            timeout_notify=CERTIFICATE_SECONDS,
             # uvloop does not call the listener's `accept`.
             loop="asyncio",
             http=LimitedHttp,
@@ -250,6 +320,12 @@ class ServerConfig(uvicorn.Config):
             **options,
         )
         self.connections = connections
+        self._certificate = certificate
+
+    async def _renew_certificate(self) -> None:
+        """What uvicorn calls every few seconds."""
+        if self._certificate is not None and self.ssl is not None:
+            self._certificate.renew(self.ssl)
 
 
 class _Backpressure(asyncio.BaseProtocol):
@@ -410,15 +486,18 @@ def server_configuration(
     application: ASGIApp, configuration: Configuration, connections: Connections
 ) -> uvicorn.Config:
     """The configuration of uvicorn for the dashboard."""
+    certificate, key = configuration.certificate, configuration.key
     return ServerConfig(
         application,
         connections,
+        # Before uvicorn reads them, so that no change in between is missed.
+        Certificate(certificate, key) if certificate is not None and key is not None else None,
         host=configuration.host,
         port=configuration.port,
         log_level="warning",
         log_config=None,  # it logs as the rest of this process does
-        ssl_certfile=configuration.certificate,
-        ssl_keyfile=str(configuration.key) if configuration.key else None,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
         proxy_headers=bool(configuration.trusted_proxies),
         forwarded_allow_ips=list(configuration.trusted_proxies),
         server_header=False,

@@ -3,7 +3,8 @@
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Never
@@ -11,12 +12,14 @@ from typing import Never
 import httpx2
 import psutil
 import pytest
+from cryptography import x509
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
 
 from episodes_assets.cli.supervisor import episodes_argv
 from episodes_assets.dashboard import app as dashboard_app
+from episodes_assets.dashboard import server
 from episodes_assets.dashboard.configuration import Configuration, read_configuration
 from episodes_assets.errors import BadSetting, EpisodesError
 from episodes_assets.postgres.databases import ORCHESTRATOR
@@ -94,6 +97,42 @@ def test_over_tls(dashboard: Dashboard, tmp_path: Path, monkeypatch: pytest.Monk
             assert end.value.rcvd.code == MESSAGE_TOO_BIG
         with pytest.raises(httpx2.HTTPError):
             httpx2.get(f"http://127.0.0.1:{port}/login")
+
+
+def test_a_renewed_certificate_is_served_without_a_restart(
+    dashboard: Dashboard,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pem, key = certificate_for("127.0.0.1", tmp_path / "tls")
+    monkeypatch.setenv("EPISODES_TLS_CERTIFICATE", str(pem))
+    monkeypatch.setenv("EPISODES_TLS_KEY", str(key))
+    monkeypatch.setattr(server, "CERTIFICATE_SECONDS", 0)  # as often as uvicorn can: each second
+    configuration = read_configuration(load_settings(), host="127.0.0.1", port=0)
+    with listening(dashboard, configuration) as port:
+
+        def serial() -> int:
+            served = ssl.get_server_certificate(("127.0.0.1", port), timeout=20)
+            return x509.load_pem_x509_certificate(served.encode()).serial_number
+
+        def wait_for(condition: Callable[[], bool]) -> None:
+            deadline = time.monotonic() + 30
+            while not condition():
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+        assert serial() == 1
+        new_pem, new_key = certificate_for("127.0.0.1", tmp_path / "renewed", 2)
+        new_pem.replace(pem)
+        # Its key is still the old one's.
+        wait_for(lambda: "cannot be used with its key" in caplog.text)
+        assert serial() == 1
+        new_key.replace(key)
+        wait_for(lambda: serial() == 2)
+        pem.unlink()
+        wait_for(lambda: caplog.text.count("the certificate from before is served") == 2)
+        assert serial() == 2
 
 
 def test_behind_a_proxy_that_ends_tls(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
