@@ -41,7 +41,9 @@ MOST_OPERATIONS = 50
 MOST_FRAGMENTS = 200
 # Parsing more would block the event loop for too long, so it is done in a thread.
 LARGE_BYTES = 5_000
-_KEPT_DOCUMENTS = 256
+# A syntax tree takes a hundred times the memory of its text: all that are kept, 150 MB at most.
+LONGEST_KEPT = 20_000
+_KEPT_DOCUMENTS = 64
 
 
 class Unreadable(ValueError):
@@ -201,9 +203,11 @@ def _no_key_twice(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-# The UI sends the same few documents again and again.
-@lru_cache(maxsize=_KEPT_DOCUMENTS)
 def _operations(text: str) -> tuple[Operation, ...]:
+    return kept_operations(text) if len(text) <= LONGEST_KEPT else _parse_operations(text)
+
+
+def _parse_operations(text: str) -> tuple[Operation, ...]:
     try:
         document = parse(
             text,
@@ -223,6 +227,10 @@ def _operations(text: str) -> tuple[Operation, ...]:
     if len(set(names)) != len(names):
         raise Unreadable("two operations of one name")
     return found
+
+
+# The UI sends the same few documents again and again.
+kept_operations = lru_cache(maxsize=_KEPT_DOCUMENTS)(_parse_operations)
 
 
 def _read_operations(document: DocumentNode) -> Iterator[Operation]:

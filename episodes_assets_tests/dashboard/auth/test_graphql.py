@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers, QueryParams
 from starlette.testclient import TestClient
 
-from episodes_assets.dashboard.auth.graphql import GraphQLRequest, Unreadable, read_http, read_socket_payload
+from episodes_assets.dashboard.auth.graphql import (
+    LONGEST_KEPT,
+    GraphQLRequest,
+    Unreadable,
+    kept_operations,
+    read_http,
+    read_socket_payload,
+)
 from episodes_assets_tests.dashboard.bare_dagster import BareDagster
 
 BARE = BareDagster()
@@ -179,6 +186,15 @@ def chain(operations: int, fragments: int, fields: int) -> bytes:
 def test_what_would_cost_much_or_mean_two_things_is_refused(body: bytes, problem: str) -> None:
     with pytest.raises(Unreadable, match=problem):
         read("POST", [("Content-Type", "application/json")], [], body)
+
+
+def test_only_documents_of_usual_length_are_kept() -> None:
+    kept_operations.cache_clear()
+    for length, kept in ((100, 1), (LONGEST_KEPT, 2), (LONGEST_KEPT + 1, 2), (100_000, 2)):
+        for _ in range(2):
+            found = read_socket_payload({"query": "{ asked }".ljust(length)})
+            assert found.operations[0].fields == ("asked",)
+            assert kept_operations.cache_info().currsize == kept
 
 
 def test_a_long_chain_is_read_to_its_end() -> None:
