@@ -30,6 +30,7 @@ from episodes_assets.lake.tables import LakeTable
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.ledger import progress, workers
 from episodes_assets.ledger.messages import read_message_figures
+from episodes_assets.outbox.configuration import channels_of
 from episodes_assets.outbox.records import read_clock, read_figures
 from episodes_assets.postgres.connect import Connection, connect_to_read
 from episodes_assets.postgres.databases import Database
@@ -60,7 +61,7 @@ class Sources:
         results_dsn: The results, a role that reads what is published; None if there is none.
         lake: The lake; None if it is not to be looked at.
         instance: Dagster's.
-        settings: Say what a stall is.
+        settings: Say what a stall is, and over which channels people are told of alerts.
     """
 
     queue_dsn: str
@@ -75,6 +76,9 @@ class SystemCollector(Collector):
 
     Args:
         sources: Where from.
+
+    Raises:
+        BadSetting: If a channel is not whole, or a URL cannot be used.
     """
 
     def __init__(self, sources: Sources) -> None:
@@ -171,6 +175,7 @@ class _Queue:
     def __init__(self, dsn: str, settings: Settings) -> None:
         self._dsn = dsn
         self._settings = settings
+        self._channels = [channel.name for channel in channels_of(settings)]
         self._began = time.monotonic()
         self._since: dt.datetime | None = None
         self._counted: set[tuple[int, int]] = set()
@@ -208,7 +213,7 @@ class _Queue:
     def _read(self, queue: Connection) -> Sequence[Metric]:
         days = progress.read_progress(queue)
         releases = workers.count_by_release(queue)
-        figures = read_figures(queue)
+        figures = read_figures(queue, self._channels)
         now = read_clock(queue)
         self._count_batches(queue, now)
         none: Labels = {(kind.value, Severity.ERROR.value): 0.0 for kind in Kind}

@@ -24,6 +24,8 @@ _WATCHED_BY = "watched by "
 _LOCK_SECONDS = 10.0
 KEEP_ENDED = dt.timedelta(days=90)
 GIVE_UP_AFTER = dt.timedelta(days=7)
+# More than the longest pause before another attempt.
+TRIED_LATELY = dt.timedelta(hours=1)
 # How often a message may fail, within about an hour, while later alerts of its key wait for it.
 PATIENCE = 8
 
@@ -359,7 +361,7 @@ class OutboxFigures:
 
     Attributes:
         open: Open alerts by kind and severity.
-        undelivered: Messages that are not delivered, by channel.
+        undelivered: Messages that are not delivered, by channel, of those that anybody sends over.
         oldest_seconds: How long the oldest of them has waited; None when none waits.
         evaluated_seconds: How long ago each process has looked last.
     """
@@ -370,8 +372,16 @@ class OutboxFigures:
     evaluated_seconds: dict[str, float]
 
 
-def read_figures(connection: Connection) -> OutboxFigures:
-    """The outbox in numbers, as it is now."""
+def read_figures(connection: Connection, channels: Collection[ChannelName]) -> OutboxFigures:
+    """The outbox in numbers, as it is now.
+
+    Messages to a channel that has been taken out of the settings wait until they are given up, and nobody is
+    to be alarmed by them.
+
+    Args:
+        connection: To `queue`.
+        channels: Those that are configured here. What another process has tried lately counts as well.
+    """
     opened = connection.execute(
         "SELECT kind, severity, count(*) FROM alerts.alerts"
         " WHERE resolved_at IS NULL AND opened_at IS NOT NULL GROUP BY kind, severity"
@@ -379,6 +389,8 @@ def read_figures(connection: Connection) -> OutboxFigures:
     waiting = connection.execute(
         "SELECT channel, count(*), extract(epoch FROM clock_timestamp() - min(created_at))::float8"
         " FROM alerts.messages WHERE delivered_at IS NULL GROUP BY channel"
+        " HAVING channel = ANY (%s) OR bool_or(attempts > 0 AND not_before > clock_timestamp() - %s)",
+        [list(channels), TRIED_LATELY],
     ).fetchall()
     return OutboxFigures(
         open={(str(kind), str(severity)): float(count) for kind, severity, count in opened},

@@ -29,6 +29,8 @@ def dashboard(server_home: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         serve_dashboard(system) as served,
     ):
         fill(system, NOW)
+        patch.setenv("EPISODES_ALLOWED_HOSTS", "127.0.0.1:443")
+        patch.setenv("EPISODES_ALERT_SLACK_URL", "https://127.0.0.1/hook")
         yield served
 
 

@@ -249,6 +249,28 @@ def test_what_a_receiver_refuses_for_good_keeps_no_later_alert_back_for_ever(que
     assert records.claim_message(queue, slack, BEGIN, LEASE) is None
 
 
+def test_what_nobody_sends_any_more_alarms_nobody(queue: Connection) -> None:
+    now, slack = records.read_clock(queue), [ChannelName.SLACK]
+    held = Assessment({alert(Kind.JOBS_HELD).key: alert(Kind.JOBS_HELD)}, {Kind.JOBS_HELD})
+    records.evaluate(queue, held, slack, now, DAILY, "a test")
+    told = records.claim_message(queue, slack, now, LEASE)
+    assert told is not None
+    records.record_delivery(queue, told, now)
+    # Slack is taken out of the settings, and the alert ends.
+    email = [ChannelName.EMAIL]
+    records.evaluate(queue, Assessment({}, {Kind.JOBS_HELD}), email, now, DAILY, "a test")
+    figures = records.read_figures(queue, email)
+    assert (figures.undelivered, figures.oldest_seconds) == ({}, None)
+    # Another process has it still, and tries.
+    tried = records.claim_message(queue, slack, now, LEASE)
+    assert tried is not None
+    records.record_failure(queue, tried, "no", now)
+    assert records.read_figures(queue, email).undelivered == {"slack": 1}
+    queue.execute("UPDATE alerts.messages SET not_before = not_before - %s", [records.TRIED_LATELY])
+    assert records.read_figures(queue, email).undelivered == {}
+    assert records.read_figures(queue, slack).undelivered == {"slack": 1}
+
+
 def test_alerts_of_a_kind_that_another_release_knows_are_left_to_it(queue: Connection) -> None:
     held = Assessment({alert(Kind.JOBS_HELD).key: alert(Kind.JOBS_HELD)}, {Kind.JOBS_HELD})
     records.evaluate(queue, held, [ChannelName.SLACK], BEGIN, DAILY, "a test")

@@ -6,6 +6,7 @@ from decimal import Decimal
 from episodes_assets.accounts import audit, sessions, throttle, users
 from episodes_assets.accounts.identity import Role
 from episodes_assets.accounts.sessions import Lifetimes
+from episodes_assets.alerts.lifecycle import ChannelName
 from episodes_assets.checks.results import LIVE_DAYS
 from episodes_assets.days import ONE_DAY
 from episodes_assets.lake.versions import PinnedVersion
@@ -200,7 +201,12 @@ def cases(jobs: int) -> list[Case]:
         Case("profiles pruned", "queue", PROFILES, lambda to: profiles.prune_profiles(to.queue, 30)),
         # Alerts to people: few are open, and two channels are to get a message of each.
         Case("open alerts", "queue", 3 * OPEN_ALERTS, lambda to: records.read_open_alerts(to.queue)),
-        Case("the outbox in numbers", "queue", 3 * OPEN_ALERTS, lambda to: records.read_figures(to.queue)),
+        Case(
+            "the outbox in numbers",
+            "queue",
+            3 * OPEN_ALERTS,
+            lambda to: records.read_figures(to.queue, list(ChannelName)),
+        ),
         Case("alerts decided and told", "queue", 6 * OPEN_ALERTS, steps.tell_of_alerts),
         Case("alerts pruned", "queue", OLD_ALERTS, lambda to: records.prune_alerts(to.queue)),
         # For the metrics.
