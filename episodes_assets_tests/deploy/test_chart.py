@@ -302,6 +302,35 @@ def test_what_is_missing_is_said(path: str, value: Any, said: str) -> None:
     assert said in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("of_others", "of_the_chart", "said"),
+    [
+        (
+            ("existingSecrets.webserver", "vault"),
+            ("webserver.openidClientSecret", "s3cret"),
+            "OPENID_CLIENT_SECRET",
+        ),
+        (
+            ("alerts.existingSecret", "vault"),
+            ("alerts.emailTo", "ada@example.com"),
+            "leave the values beside it",
+        ),
+    ],
+)
+def test_a_value_that_would_reach_nobody_is_refused(
+    of_others: tuple[str, str], of_the_chart: tuple[str, str], said: str
+) -> None:
+    """Where something else keeps the Secret, the chart makes none to put it into."""
+    both = changed(*of_others)
+    both["networkPolicy"]["alerts"] = RECEIVERS
+    assert helm("template", both).returncode == 0
+    place, name = of_the_chart[0].split(".")
+    both.setdefault(place, {})[name] = of_the_chart[1]
+    done = helm("template", both)
+    assert done.returncode != 0
+    assert said in done.stderr
+
+
 def test_an_openid_provider_that_the_web_server_may_not_call_is_refused() -> None:
     values = changed("settings", {"EPISODES_OPENID_ISSUER": "https://accounts.example"})
     values["networkPolicy"]["openid"] = []

@@ -95,6 +95,9 @@ stringData:
 {{/* The Secret that has them; nothing where nobody is told. */}}
 {{- define "episodes.alertSecret" -}}
 {{- $alerts := .Values.alerts }}
+{{- if and $alerts.existingSecret (include "episodes.alertSettings" . | trim) }}
+{{- fail "put the EPISODES_ALERT_… of alerts into the Secret that alerts.existingSecret names, and leave the values beside it empty: they would reach nobody" }}
+{{- end }}
 {{- if $alerts.existingSecret }}{{ $alerts.existingSecret }}
 {{- else if include "episodes.alertSettings" . | trim }}{{ include "episodes.fullname" . }}-alerts{{ end }}
 {{- end }}
