@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from episodes_assets.dashboard import server
 from episodes_assets.postgres.databases import FLEET, ORCHESTRATOR, WEBSERVER, Purpose
 from episodes_assets.settings import PROJECT_FOLDER, Settings
 from episodes_assets_tests.deploy.chart import CHART, HELM, VALUES, Rendered, changed, helm, render
@@ -246,6 +247,14 @@ def test_probes(chart: Rendered) -> None:
         assert code[f"{probe}Probe"]["grpc"] == {"port": 4000, "service": "DagsterApi"}
     daemon = chart.container("daemon")
     assert daemon["livenessProbe"]["exec"]["command"] == ["dagster-daemon", "liveness-check"]
+
+
+def test_a_web_server_that_is_replaced_takes_requests_until_none_are_sent_to_it(chart: Rendered) -> None:
+    """Endpoints are changed while the pod ends, and an ingress learns of it a moment later."""
+    stop = chart.container("webserver")["lifecycle"]["preStop"]["exec"]["command"]
+    assert stop == ["sleep", "5"]
+    grace = chart.pod("webserver")["terminationGracePeriodSeconds"]
+    assert grace > float(stop[1]) + server.LEAVE_SECONDS
 
 
 def test_the_web_server_answers_to_its_names_and_to_probes(chart: Rendered) -> None:
