@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -126,6 +127,23 @@ class ProcessGroup:
                 self._sink(name, line.rstrip("\n"))
 
 
+class Backoff:
+    """How long to wait before each restart of something: exponentially longer while it ends soon again."""
+
+    def __init__(self) -> None:
+        self._next = FIRST_PAUSE_SECONDS
+
+    def pause(self, lived: float) -> float:
+        """The seconds until the next restart.
+
+        Args:
+            lived: For how many seconds it ran.
+        """
+        pause = FIRST_PAUSE_SECONDS if lived > LIVED_SECONDS else self._next
+        self._next = min(pause * 2, LONGEST_PAUSE_SECONDS)
+        return pause
+
+
 class Restarts:
     """Restarts processes that have ended, with exponential backoff for those that end soon again.
 
@@ -135,15 +153,13 @@ class Restarts:
 
     def __init__(self, group: ProcessGroup) -> None:
         self._group = group
-        self._pauses: dict[str, float] = {}
+        self._backoffs: defaultdict[str, Backoff] = defaultdict(Backoff)
         self._due: list[tuple[float, Child]] = []
 
     def plan(self, child: Child) -> float:
         """Schedule the restart of a process that has ended; returns the seconds until then."""
         now = time.monotonic()
-        lived = now - child.started > LIVED_SECONDS
-        pause = FIRST_PAUSE_SECONDS if lived else self._pauses.get(child.name, FIRST_PAUSE_SECONDS)
-        self._pauses[child.name] = min(pause * 2, LONGEST_PAUSE_SECONDS)
+        pause = self._backoffs[child.name].pause(now - child.started)
         self._due.append((now + pause, child))
         return pause
 

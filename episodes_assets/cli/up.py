@@ -7,6 +7,7 @@ which they find the code location lie in a folder for this user alone. What each
 
 import contextlib
 import http.client
+import math
 import os
 import signal
 import socket
@@ -15,7 +16,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -255,9 +256,10 @@ def _watch(
         DatabaseUnreachable: If the PostgreSQL does not start again.
     """
     restarts = supervisor.Restarts(group)
+    databases = None if database is None else DatabaseRestarts(database, overview.say)
     while not stopping.wait(WATCH_SECONDS):
-        if database is not None and database.ensure_running():
-            overview.say("The embedded PostgreSQL had ended; it has been started again")
+        if databases is not None:
+            databases.look(time.monotonic())
         for child in group.forget_ended():
             if not (ready.is_set() or child.name.startswith("worker-")):
                 raise _explain_end(child, overview)
@@ -269,6 +271,42 @@ def _watch(
             )
         for name in restarts.start_due():
             overview.change(name, RUNNING, GOOD)
+
+
+class DatabaseRestarts:
+    """Restarts the embedded PostgreSQL, with exponential backoff while it ends soon again.
+
+    Args:
+        database: It.
+        say: Takes what is to be shown.
+    """
+
+    def __init__(self, database: embedded.EmbeddedServer, say: Callable[[str], None]) -> None:
+        self._database = database
+        self._say = say
+        self._backoff = supervisor.Backoff()
+        self._started = -math.inf
+        self._due: float | None = None
+
+    def look(self, now: float) -> None:
+        """Start it if it has ended and its pause is over.
+
+        Args:
+            now: The time, in seconds.
+
+        Raises:
+            DatabaseUnreachable: If it does not start.
+        """
+        if self._due is None and not self._database.is_running():
+            pause = self._backoff.pause(now - self._started)
+            self._due = now + pause
+            self._say(f"The embedded PostgreSQL has ended; starting it again in {pause:g} s")
+        if self._due is not None and now < self._due:
+            return
+        self._due = None
+        if self._database.ensure_running():  # which also rotates its log
+            self._started = now
+            self._say("The embedded PostgreSQL had ended; it has been started again")
 
 
 def _explain_end(child: supervisor.Child, overview: Overview) -> ProcessFailed:

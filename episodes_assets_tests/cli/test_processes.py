@@ -11,6 +11,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import cast
 
 import psutil
 import pytest
@@ -23,6 +24,7 @@ from episodes_assets.dashboard.configuration import read_configuration
 from episodes_assets.errors import ProcessFailed
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.postgres.dsn import Dsns
+from episodes_assets.postgres.embedded import EmbeddedServer
 from episodes_assets.settings import load_settings
 from episodes_assets.worker import main
 from episodes_assets_tests.support.workers import eventually
@@ -46,6 +48,46 @@ def test_a_process_that_ends_as_soon_as_it_begins_is_started_ever_later() -> Non
         assert restarts.plan(ended) == 1
     finally:
         group.stop()
+
+
+class DyingServer:
+    """An embedded server that ends as soon as it has been started."""
+
+    def __init__(self) -> None:
+        self.lives = False
+        self.starts = 0
+
+    def is_running(self) -> bool:
+        return self.lives
+
+    def ensure_running(self) -> bool:
+        self.starts += not self.lives
+        return not self.lives
+
+
+def test_an_embedded_server_that_ends_as_soon_as_it_begins_is_started_ever_later() -> None:
+    server, said = DyingServer(), list[str]()
+    restarts = up.DatabaseRestarts(cast("EmbeddedServer", server), said.append)
+    started_at, starts = [], 0
+    for second in range(250):
+        restarts.look(float(second))
+        if server.starts > starts:
+            started_at.append(second)
+            starts = server.starts
+    # After 1 s, 2 s and so on; that it has ended is seen a second later each time.
+    assert started_at == [1, 4, 9, 18, 35, 68, 129, 190]
+    assert said[:2] == [
+        "The embedded PostgreSQL has ended; starting it again in 1 s",
+        "The embedded PostgreSQL had ended; it has been started again",
+    ]
+    # One that has lived for a while is started soon again.
+    server.lives = True
+    for second in range(250, 330):
+        restarts.look(float(second))
+    server.lives = False
+    restarts.look(331.0)
+    restarts.look(332.0)
+    assert server.starts == starts + 1
 
 
 def test_workers_of_a_command_that_end_at_once_are_started_again(
