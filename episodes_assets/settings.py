@@ -261,14 +261,14 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = _jobs(
         30.0,
         "Silence after which a worker's messages go to another.",
-        "orchestrator, worker, `episodes jobs`",
+        "orchestrator, worker, web server, `episodes jobs`",
         ge=2,
     )
     stall_minutes: float = _jobs(
         15.0,
         "`job_outcomes` fails when no job of its days finishes for so long, unless the fleet is busy "
         "with days before them.",
-        "orchestrator, `episodes jobs`",
+        "orchestrator, web server, `episodes jobs`",
         gt=0,
     )
     queue_log_days: int = _jobs(7, "How long PgQueuer's log of finished messages is kept.", ge=1)

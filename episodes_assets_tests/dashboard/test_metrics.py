@@ -10,8 +10,10 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from episodes_assets.dashboard import metrics
-from episodes_assets.dashboard.metrics import SystemCollector
+from episodes_assets.dashboard.metrics import Sources, SystemCollector
 from episodes_assets.dashboard.site import Metrics
+from episodes_assets.postgres.databases import Purpose
+from episodes_assets.settings import Settings
 from episodes_assets_tests.conftest import fresh_system
 from episodes_assets_tests.dashboard.served import Dashboard, metrics_of, serve_dashboard
 from episodes_assets_tests.support.monitored import fill, finish_batch
@@ -125,6 +127,35 @@ def test_a_batch_is_counted_once_from_when_the_process_began(dashboard: Dashboar
         values = values_of(metrics_read.text().decode())
         assert value(values, "episodes_source_up", source="queue") == 1, bad
         assert value(values, "episodes_batch_seconds_sum", algorithm="reach") == pytest.approx(0.4), bad
+
+
+def test_what_they_are_read_with_is_said_to_be_the_web_servers(dashboard: Dashboard) -> None:
+    """Somebody who sets it for the other processes alone would see other figures here."""
+    read: set[str] = set()
+
+    class Noting(Settings):
+        def __getattribute__(self, name: str) -> object:
+            if name in Settings.model_fields:
+                read.add(name)
+            return super().__getattribute__(name)
+
+    settings = Noting.model_construct(**dict(dashboard.system.settings))
+    read.clear()
+    sources = Sources(
+        queue_dsn=dashboard.system.dsn(Purpose.QUEUE),
+        results_dsn=dashboard.system.dsn(Purpose.RESULTS_READER),
+        lake=None,
+        instance=dashboard.ui.workspace.instance,
+        settings=settings,
+    )
+    values = values_of(Metrics(SystemCollector(sources)).text().decode())
+    assert value(values, "episodes_stalled_days") == 0
+    assert {"heartbeat_seconds", "stall_minutes"} <= read
+    for name in read:
+        said = Settings.model_fields[name].json_schema_extra
+        assert isinstance(said, dict)
+        used_by = str(said["used_by"])
+        assert "web server" in used_by or used_by == "all", (name, used_by)
 
 
 def make_stale(collector: SystemCollector) -> None:
