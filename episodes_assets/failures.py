@@ -208,6 +208,11 @@ def shorten(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
+def storable(text: str) -> str:
+    """A text without NUL and lone surrogates, which PostgreSQL refuses: errors and requests are anybody's."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+
+
 def describe_exit(code: int) -> str:
     """How a process ended, by its return code, with the most frequent reason where a signal ended it."""
     if code >= 0:

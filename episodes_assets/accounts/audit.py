@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from psycopg.types.json import Jsonb
 
 from episodes_assets.accounts.identity import AuthMethod
+from episodes_assets.failures import storable
 from episodes_assets.postgres.connect import Connection
 
 _LOG = logging.getLogger(__name__)
@@ -174,16 +175,11 @@ def _as_json(value: object, depth: int = 1) -> object:
     if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, Mapping):
-        return {_storable(str(key)): _as_json(each, depth + 1) for key, each in value.items()}
+        return {storable(str(key)): _as_json(each, depth + 1) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_as_json(each, depth + 1) for each in value]
-    return _storable(str(value))
+    return storable(str(value))
 
 
 def _short(text: str) -> str:
-    return _storable(shortened(text, _LONGEST_TEXT))
-
-
-def _storable(text: str) -> str:
-    """A text without NUL and lone surrogates, which a request can contain and PostgreSQL refuses."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+    return storable(shortened(text, _LONGEST_TEXT))

@@ -349,17 +349,12 @@ def _alert(
 ) -> Alert:
     # A subject may be the name of an error of somebody's algorithm, and becomes a part of a key. What is on
     # record is compared with it, so it has to be the same there.
-    line = " ".join(storable(summary).split())
+    line = " ".join(failures.storable(summary).split())
     return Alert(
         kind,
-        storable(subject)[:100],
+        failures.storable(subject)[:100],
         severity,
         failures.shorten(line, LONGEST_SUMMARY),
-        failures.shorten(storable(detail), LONGEST_DETAIL),
+        failures.shorten(failures.storable(detail), LONGEST_DETAIL),
         hint,
     )
-
-
-def storable(text: str) -> str:
-    """Without what PostgreSQL's `text` cannot hold; messages of errors are of anybody's making."""
-    return text.replace("\0", "").encode("utf-8", "replace").decode()

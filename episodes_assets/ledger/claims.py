@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import psycopg
 
 from episodes_assets.errors import DatabaseUnreachable, SystemFailure
+from episodes_assets.failures import storable
 from episodes_assets.ledger.dispatch import ChunkMessage
 from episodes_assets.postgres import admission
 from episodes_assets.postgres.connect import AsyncConnection
@@ -284,7 +285,7 @@ async def record_failures(
     *,
     uncounted_starts: int = 0,
 ) -> int:
-    """Record why jobs failed; hold those that have no starts left.
+    """Record why jobs failed, as far as a database can hold that; hold those that have no starts left.
 
     Args:
         connection: To `queue`, as a worker.
@@ -324,8 +325,8 @@ async def record_failures(
         {
             "more": uncounted_starts,
             "max_starts": max_starts,
-            "error": failure.error,
-            "traceback": failure.traceback,
+            "error": storable(failure.error),
+            "traceback": storable(failure.traceback),
             "plan_id": claim.plan_id,
             "chunk": claim.chunk,
             "positions": [job.position for job in jobs],

@@ -16,6 +16,7 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 from episodes_assets.errors import ProfileMissing, ProfilerUnavailable
+from episodes_assets.failures import storable
 from episodes_assets.ledger.workers import Worker, read_workers
 from episodes_assets.postgres.connect import AsyncConnection, Connection
 from episodes_assets.postgres.locks import lock_row
@@ -348,7 +349,7 @@ def _stored(claim: Claim, seen: Seen) -> dict[str, object]:
         "engine": seen.engine,
         "packed": seen.packed,
         "samples": seen.samples,
-        "problem": seen.problem,
+        "problem": storable(seen.problem),
     }
 
 

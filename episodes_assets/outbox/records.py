@@ -12,8 +12,9 @@ from uuid import UUID
 
 from psycopg.rows import class_row
 
-from episodes_assets.alerts.conditions import Assessment, Kind, storable
+from episodes_assets.alerts.conditions import Assessment, Kind
 from episodes_assets.alerts.lifecycle import ChannelName, Decision, Event, Recorded, State, Told, decide
+from episodes_assets.failures import storable
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.postgres.locks import LEDGER, limit_transaction, lock_row
 

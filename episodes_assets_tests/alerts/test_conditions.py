@@ -137,4 +137,4 @@ def test_while_more_runs_failed_than_are_looked_at_no_alert_about_them_ends() ->
 
 def test_a_key_is_the_same_on_record() -> None:
     (key,) = assess(Observed(failed_runs=[run(1, "Any\0\ud800", "a\0b")])).alerts
-    assert key == "runs_failed:Any?"
+    assert key == "runs_failed:Any\ufffd?"

@@ -24,9 +24,10 @@ IDS = {
     98: "hangs_on_import",
     100: "raises_its_own",
     101: "leaves",
+    102: "says_no_text",
 }
 # Of these no job runs, whatever it is of.
-ON_IMPORT = (96, 97, 98)
+ON_IMPORT = (96, 97, 98, 102)
 
 
 @pytest.mark.slow
@@ -71,6 +72,7 @@ def test_each_poison_fails_alone_and_is_recovered_once_fixed(system: System, tmp
         98: ("hangs_on_import does not import (took longer than 5 seconds)", ""),
         100: ("OwnError: poisoned 7", "in compute"),
         101: ("SystemExit: poisoned", "in compute"),
+        102: ("says_no_text does not import (RuntimeError: bad \ufffd ?)", "RuntimeError"),
     }.items():
         _, found, traceback = states[3, algorithm]
         assert error in found

@@ -1,0 +1,116 @@
+"""What counts against a job, and what does not: errors of any text, outages, algorithms a worker lacks."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from pgqueuer.errors import RetryRequested
+
+from episodes_assets.ledger.claims import GuardedLedger
+from episodes_assets.ledger.dispatch import ChunkMessage
+from episodes_assets.ledger.workers import Activity
+from episodes_assets.postgres.databases import Purpose
+from episodes_assets.worker.chunk import ChunkRules, ChunkRunner, JobsWereHeld
+from episodes_assets.worker.compute import JobWindows, MicroBatch, TimeLimits, import_algorithm
+from episodes_assets_tests.conftest import fresh_system
+from episodes_assets_tests.support.system import System
+from episodes_assets_tests.support.workers import plan
+
+pytestmark = pytest.mark.process
+MAX_STARTS = 4
+
+
+@pytest.fixture(scope="module")
+def planned(server_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        fresh_system(server_home, tmp_path_factory.mktemp("blame") / "home", patch) as made,
+    ):
+        plan(made, 1, 2)
+        yield made
+
+
+@pytest.fixture
+def fleet(planned: System) -> System:
+    """A system with two jobs in one chunk, of which none was ever begun."""
+    for statement in (
+        "DELETE FROM ledger.job_attempts",
+        "DELETE FROM ledger.outcomes",
+        "DELETE FROM ledger.batches",
+        "DELETE FROM ledger.workers",
+        "UPDATE ledger.jobs SET algorithm_id = 0",
+        "UPDATE ledger.chunks SET succeeded = 0, held = 0, starts = 0, claim = NULL, claimed_at = NULL",
+        "UPDATE pgqueuer SET status = 'queued', execute_after = now(), attempts = 0, queue_manager_id = NULL",
+    ):
+        planned.query("queue", statement)
+    return planned
+
+
+class Computes:
+    """In place of the process that computes: raises what it is told to, else gives each job an outcome."""
+
+    incarnation = 0
+
+    def __init__(self, *raises: Exception, on_import: Exception | None = None) -> None:
+        self.raises = list(raises)
+        self.on_import = on_import
+        self.computed = 0
+
+    async def run(self, _limit: float, function: object, *arguments: Any) -> MicroBatch | None:
+        if function is import_algorithm:
+            if self.on_import is not None:
+                raise self.on_import
+            return None
+        return await self.compute(arguments[-1])
+
+    async def compute(self, windows: JobWindows) -> MicroBatch:
+        self.computed += 1
+        if self.raises:
+            raise self.raises.pop(0)
+        many = len(windows.epid)
+        return MicroBatch(
+            {"covered_from": [None] * many, "metrics": ["{}"] * many, "algorithm_version": ["1"] * many}, {}
+        )
+
+
+def rules_of(system: System, worker: str = "host-1-7", **others: Any) -> ChunkRules:
+    facts = {"max_starts": MAX_STARTS, "retry_seconds": 0.0} | others
+    return ChunkRules(worker, system.settings.lake, TimeLimits(10, 10), **facts)
+
+
+async def run_chunk(system: System, process: Any, rules: ChunkRules | None = None) -> str:
+    """Work the chunk once in a session of its own; how its message ends."""
+    (plan_id,) = system.query("queue", "SELECT max(plan_id) FROM ledger.plans")[0]
+    async with await psycopg.AsyncConnection.connect(
+        system.dsn(Purpose.WORKER), autocommit=True
+    ) as connection:
+        ledger = GuardedLedger(connection, "development", silence_seconds=10)
+        runner = ChunkRunner(
+            ledger, process, rules or rules_of(system), Activity(), asyncio.Event(), asyncio.Event()
+        )
+        try:
+            await runner.run(ChunkMessage(plan_id, 0), attempts=0)
+        except RetryRequested:
+            return "again"
+        except JobsWereHeld:
+            return "held"
+    return "done"
+
+
+def attempts(system: System) -> list[tuple[int, bool]]:
+    """Of each job that has failed its starts, and whether it is held."""
+    return system.query("queue", "SELECT starts, is_held FROM ledger.job_attempts ORDER BY position")
+
+
+def test_an_error_that_no_database_can_hold_is_recorded_as_far_as_it_can(fleet: System) -> None:
+    bad = ValueError("bad \0 \ud800")
+    process = Computes(bad, bad, bad)
+    assert asyncio.run(run_chunk(fleet, process)) == "again"
+    assert attempts(fleet) == [(1, False), (1, False)]
+    errors = fleet.query("queue", "SELECT DISTINCT error, traceback FROM ledger.job_attempts")
+    assert {error for error, _ in errors} == {"ValueError: bad \ufffd ?"}
+    assert all("ValueError: bad \ufffd ?" in traceback for _, traceback in errors)
+    assert asyncio.run(run_chunk(fleet, process)) == "done"
