@@ -2,10 +2,10 @@
 
 PgQueuer gives a message to another worker when the first one falls silent, and nothing stops the first from
 going on. So each pick stamps a new claim on the chunk (a fencing token), and every later statement names
-it: a worker that lost its claim changes nothing, neither outcomes nor durations. PgQueuer does not count a
-pick after a kill as an attempt either, so the ledger counts starts before anything runs. `GuardedLedger`
-gives a silent server up, and a database that is no longer the worker's own. When what is called is
-`worker/chunk.py`; what people do with failed jobs, `held`.
+it: a worker that lost its claim changes nothing, neither outcomes nor durations, and takes back no more than
+the starts that it has counted. PgQueuer does not count a pick after a kill as an attempt either, so the
+ledger counts starts before anything runs. `GuardedLedger` gives a silent server up, and a database that is
+no longer the worker's own. When what is called is `worker/chunk.py`; what people do with failed jobs, `held`.
 """
 
 import asyncio
@@ -170,29 +170,22 @@ async def count_start(connection: AsyncConnection, claim: Claim, jobs: Sequence[
 
 
 async def uncount_start(connection: AsyncConnection, claim: Claim, jobs: Sequence[ClaimedJob]) -> None:
-    """Uncount a start that failed for another reason than these jobs, such as an outage."""
+    """Uncount a start that failed for another reason than these jobs, such as an outage.
+
+    Also where the chunk is another's by now: an outage that ends a session may last until then, and nobody
+    else takes this start back. What is held is left as it was decided.
+    """
     if len(jobs) > 1:
         await connection.execute(
             "UPDATE ledger.chunks SET starts = starts - 1"
-            " WHERE plan_id = %s AND chunk = %s AND claim = %s AND starts > 0",
-            [claim.plan_id, claim.chunk, claim.token],
+            " WHERE plan_id = %s AND chunk = %s AND starts > 0 AND succeeded + held < jobs",
+            [claim.plan_id, claim.chunk],
         )
     else:
         await connection.execute(
-            """
-            UPDATE ledger.job_attempts SET starts = starts - 1
-            WHERE plan_id = %(plan_id)s AND position = %(position)s AND starts > 0
-                AND EXISTS (
-                    SELECT FROM ledger.chunks
-                    WHERE plan_id = %(plan_id)s AND chunk = %(chunk)s AND claim = %(token)s
-                )
-            """,
-            {
-                "plan_id": claim.plan_id,
-                "position": jobs[0].position,
-                "chunk": claim.chunk,
-                "token": claim.token,
-            },
+            "UPDATE ledger.job_attempts SET starts = starts - 1"
+            " WHERE plan_id = %s AND position = %s AND starts > 0 AND NOT is_held",
+            [claim.plan_id, jobs[0].position],
         )
 
 
@@ -390,6 +383,14 @@ class GuardedLedger:
         await self.connection.close()
         task.cancel()
         await asyncio.wait({task}, timeout=1)
+
+    async def ask(self) -> None:
+        """Have the server answer, so that no proxy takes the connection for an idle one.
+
+        Raises:
+            DatabaseUnreachable: As `execute`.
+        """
+        await self.execute(self.connection.execute("SELECT"))
 
     async def require_admission(self) -> None:
         """Check stamp and schema again, which may be changed while a worker runs.

@@ -10,10 +10,11 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
 
 import numpy as np
 import psycopg
@@ -75,6 +76,8 @@ log = logging.getLogger(__name__)
 # After an outage, which no job has caused, work continues soon.
 LONGEST_OUTAGE_PAUSE_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 3600.0
+# Below the time after which a proxy cuts an idle connection, which is seldom less than a minute.
+IDLE_SECONDS = 15.0
 
 
 class JobsWereHeld(Exception):
@@ -100,6 +103,13 @@ class ChunkRules:
     retry_seconds: float
 
 
+class CountedStart(NamedTuple):
+    """Jobs that were started together, and counted."""
+
+    claim: claims.Claim
+    jobs: Sequence[claims.ClaimedJob]
+
+
 class ChunkRunner:
     """Runs chunks in one session with the queue, one computation at a time.
 
@@ -113,6 +123,8 @@ class ChunkRunner:
         stopping: Set when the worker is to stop: claims of jobs that have not started are released.
         over: Set by the runner when the session must end.
         profiler: Takes the profiles that are wanted; None to take none.
+        to_uncount: Starts that no job is to blame for and whose session ended before they were uncounted;
+            shared by the worker's sessions.
 
     Attributes:
         refusal: Why the worker may not work in this queue any more; None while it may.
@@ -127,6 +139,7 @@ class ChunkRunner:
         stopping: asyncio.Event,
         over: asyncio.Event,
         profiler: Profiler | None = None,
+        to_uncount: list[CountedStart] | None = None,
     ) -> None:
         self.refusal: EpisodesError | None = None
         self._ledger = ledger
@@ -136,6 +149,7 @@ class ChunkRunner:
         self._profiler = profiler
         self._stopping = stopping
         self._over = over
+        self._to_uncount = [] if to_uncount is None else to_uncount
         self._compute_lock = asyncio.Lock()
         self._imports = compute.AlgorithmImports(process, rules.limits.batch)
 
@@ -196,6 +210,23 @@ class ChunkRunner:
             raise RetryRequested(pause, f"{len(failed)} jobs failed and are started again")
         if held:
             raise JobsWereHeld(f"{held} jobs of {claim.day} are held")
+
+    async def uncount_starts(self) -> None:
+        """Uncount the starts that no job is to blame for: a session begins with those of the ones before it.
+
+        Raises:
+            DatabaseUnreachable: If the ledger is silent.
+            psycopg.Error: If it is away. What is left is for the next session.
+        """
+        while self._to_uncount:
+            start = self._to_uncount[0]
+            await self._ledger.execute(claims.uncount_start(self._ledger.connection, *start))
+            self._to_uncount.remove(start)
+
+    async def _uncount(self, claim: claims.Claim, jobs: Sequence[claims.ClaimedJob]) -> None:
+        self._to_uncount.append(CountedStart(claim, jobs))
+        with suppress(*claims.INFRASTRUCTURE):
+            await self.uncount_starts()
 
     def _pause(self, times_before: int, longest_seconds: float) -> timedelta:
         # Bounded, as PgQueuer's count of attempts is not, and a float would overflow.
@@ -313,14 +344,14 @@ class ChunkRunner:
         except claims.ClaimLost:
             raise
         except claims.INFRASTRUCTURE:
-            await self._ledger.execute(claims.uncount_start(self._ledger.connection, claim, jobs))
+            await self._uncount(claim, jobs)
             raise
         except AlgorithmFailed as error:
             return claims.JobFailure(error.reason, error.trace)
         except Exception as error:
             if isinstance(error, psycopg.Error) and failures.explain(error) is not None:
                 # The ledger refuses the outcomes: no job is to blame.
-                await self._ledger.execute(claims.uncount_start(self._ledger.connection, claim, jobs))
+                await self._uncount(claim, jobs)
                 raise
             message = _describe(error)
             trace = "".join(traceback.format_exception(error))
@@ -342,11 +373,38 @@ class ChunkRunner:
             )
         pinned = PinnedVersion(version, claim.viewings_digest)
         try:
-            return await self._process.run(limit, compute.run_micro_batch, lake, pinned, claim.day, windows)
+            async with self._connection_in_use():
+                return await self._process.run(
+                    limit, compute.run_micro_batch, lake, pinned, claim.day, windows
+                )
         except compute.ComputationTooLong:
             # This raises if the lake does not answer: then no job has caused the delay.
             await asyncio.to_thread(Viewings(lake).newest)
             raise
+
+    @asynccontextmanager
+    async def _connection_in_use(self) -> AsyncIterator[None]:
+        """Ask the ledger something while a batch computes: proxies cut connections that are idle."""
+        computed = asyncio.Event()
+        asking = asyncio.create_task(self._ask_until(computed))
+        try:
+            yield
+        finally:
+            computed.set()
+            await asking
+
+    async def _ask_until(self, computed: asyncio.Event) -> None:
+        while not await _is_set_within(computed, IDLE_SECONDS):
+            try:
+                await self._ledger.ask()
+            except claims.INFRASTRUCTURE:
+                return  # writing the outcomes finds that out as well
+
+
+async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+    return event.is_set()
 
 
 def _describe(error: Exception) -> str:

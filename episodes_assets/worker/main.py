@@ -14,7 +14,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import asyncpg
@@ -33,7 +33,7 @@ from episodes_assets.postgres import connect, dsn, session
 from episodes_assets.postgres.databases import Database
 from episodes_assets.postgres.locks import LockWatch
 from episodes_assets.postgres.session import SessionKind, pin_async
-from episodes_assets.worker.chunk import ChunkRules, ChunkRunner
+from episodes_assets.worker.chunk import ChunkRules, ChunkRunner, CountedStart
 from episodes_assets.worker.compute import ComputeProcess, TimeLimits, warm_up
 from episodes_assets.worker.profiler import Profiler
 
@@ -136,6 +136,7 @@ class Sessions:
         environment: The worker's own, to which the queue must belong.
         heartbeat_seconds: Silence after which a worker's messages go to another.
         profiler: Takes the profiles that are wanted; None to take none.
+        to_uncount: Starts that a session could not uncount, as it was lost; the next one does.
     """
 
     queue_dsn: str
@@ -145,6 +146,7 @@ class Sessions:
     environment: str
     heartbeat_seconds: float
     profiler: Profiler | None = None
+    to_uncount: list[CountedStart] = field(default_factory=list)
 
     async def work(self, stopping: asyncio.Event) -> None:
         """Work until stopped; connect again, with growing pauses (backoff), whenever the queue goes away.
@@ -191,8 +193,16 @@ class Sessions:
             manager.shutdown = over
             ledger = GuardedLedger(connection, self.environment, self.heartbeat_seconds)
             runner = ChunkRunner(
-                ledger, self.process, self.rules, self.activity, stopping, over, self.profiler
+                ledger,
+                self.process,
+                self.rules,
+                self.activity,
+                stopping,
+                over,
+                self.profiler,
+                self.to_uncount,
             )
+            await runner.uncount_starts()
 
             @manager.entrypoint(ENTRYPOINT, on_failure="hold")
             async def work_chunk(job: Job) -> None:

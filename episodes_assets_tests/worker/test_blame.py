@@ -1,6 +1,7 @@
 """What counts against a job, and what does not: errors of any text, outages, algorithms a worker lacks."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ import pytest
 from pgqueuer.errors import RetryRequested
 
 from episodes_assets.ledger.claims import GuardedLedger
-from episodes_assets.ledger.dispatch import ChunkMessage
+from episodes_assets.ledger.dispatch import ChunkMessage, fan_out_day
 from episodes_assets.ledger.workers import Activity
+from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
+from episodes_assets.worker import chunk, main
 from episodes_assets.worker.chunk import ChunkRules, ChunkRunner, JobsWereHeld
 from episodes_assets.worker.compute import JobWindows, MicroBatch, TimeLimits, import_algorithm
 from episodes_assets_tests.conftest import fresh_system
-from episodes_assets_tests.support.system import System
+from episodes_assets_tests.support.system import System, day
 from episodes_assets_tests.support.workers import plan
 
 pytestmark = pytest.mark.process
@@ -43,9 +46,11 @@ def fleet(planned: System) -> System:
         "DELETE FROM ledger.workers",
         "UPDATE ledger.jobs SET algorithm_id = 0",
         "UPDATE ledger.chunks SET succeeded = 0, held = 0, starts = 0, claim = NULL, claimed_at = NULL",
-        "UPDATE pgqueuer SET status = 'queued', execute_after = now(), attempts = 0, queue_manager_id = NULL",
+        "DELETE FROM pgqueuer",
     ):
         planned.query("queue", statement)
+    with connect(planned.dsn(Purpose.QUEUE), autocommit=True) as queue:
+        fan_out_day(queue, day(1))
     return planned
 
 
@@ -114,3 +119,80 @@ def test_an_error_that_no_database_can_hold_is_recorded_as_far_as_it_can(fleet: 
     assert {error for error, _ in errors} == {"ValueError: bad \ufffd ?"}
     assert all("ValueError: bad \ufffd ?" in traceback for _, traceback in errors)
     assert asyncio.run(run_chunk(fleet, process)) == "done"
+
+
+async def work_until_done(system: System, process: Any, rules: ChunkRules | None = None) -> None:
+    """A worker's sessions, made anew when they are lost, until all jobs are done."""
+    stopping = asyncio.Event()
+    sessions = main.Sessions(
+        system.dsn(Purpose.WORKER), process, rules or rules_of(system), Activity(), "development", 30
+    )
+    working = asyncio.create_task(sessions.work(stopping))
+    try:
+        async with asyncio.timeout(60):
+            while system.query("queue", "SELECT jobs FROM ledger.backlog") != [(0,)]:
+                await asyncio.sleep(0.05)
+    finally:
+        stopping.set()
+        await working
+
+
+class LosesItsSession(Computes):
+    """Of which the connection with the ledger is cut while it computes, so many times."""
+
+    def __init__(self, system: System, times: int) -> None:
+        super().__init__()
+        self.system = system
+        self.times = times
+
+    async def compute(self, windows: JobWindows) -> MicroBatch:
+        if self.computed < self.times:
+            cut = self.system.query(
+                "queue",
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND application_name = 'episodes ledger'",
+            )
+            assert cut == [(True,)]
+        return await super().compute(windows)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_session_that_is_lost_while_jobs_compute_counts_against_none(
+    fleet: System, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    monkeypatch.setattr(main, "FIRST_PAUSE_SECONDS", 0.01)
+    if jobs == 1:
+        fleet.finish_jobs("epid = 1")
+    process = LosesItsSession(fleet, MAX_STARTS)
+    asyncio.run(work_until_done(fleet, process))
+    assert process.computed == MAX_STARTS + 1
+    assert fleet.query("queue", "SELECT DISTINCT state FROM ledger.job_states") == [("succeeded",)]
+    # Just the start that has succeeded is counted.
+    assert attempts(fleet) == ([(1, False)] if jobs == 1 else [])
+    assert fleet.query("queue", "SELECT starts, held FROM ledger.chunks") == [(0 if jobs == 1 else 1, 0)]
+
+
+class WaitsToBeAsked(Computes):
+    """Computes until the ledger was asked something meanwhile."""
+
+    def __init__(self, system: System) -> None:
+        super().__init__()
+        self.system = system
+
+    async def compute(self, windows: JobWindows) -> MicroBatch:
+        deadline = time.monotonic() + 30
+        asked = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query = 'SELECT'"
+        )
+        while self.system.query("queue", asked) == [(0,)]:
+            assert time.monotonic() < deadline, "it was not asked"
+            await asyncio.sleep(0.02)
+        return await super().compute(windows)
+
+
+def test_the_ledgers_connection_is_not_idle_while_jobs_compute(
+    fleet: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunk, "IDLE_SECONDS", 0.02)
+    assert asyncio.run(run_chunk(fleet, WaitsToBeAsked(fleet))) == "done"
