@@ -210,6 +210,15 @@ class Cause(Enum):
         answer="by what is on record now it is due; the plan was made when other episodes were tracked",
         hint="run `episodes run {day}`, which plans the day anew",
     )
+    ALGORITHM_REMOVED = _Told(
+        label="its algorithm was removed",
+        is_there=False,
+        when=(
+            "what the plan was made from makes it due, for an algorithm that this release does not know: a "
+            "plan that is made anew leaves such jobs out"
+        ),
+        answer="the day was planned without it: this release knows no algorithm {algorithm}",
+    )
     JOB_MISSING = _Told(
         label="due, and not in the plan",
         is_there=False,

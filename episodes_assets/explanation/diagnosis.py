@@ -8,6 +8,7 @@ import datetime as dt
 from dataclasses import dataclass
 
 from episodes_assets.algorithms.declaration import REACH
+from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.days import FIRST_DAY
 from episodes_assets.explanation.causes import Cause
 from episodes_assets.explanation.records import (
@@ -155,7 +156,7 @@ def _of_catalogue(records: Records, algorithm_id: int | None) -> Cause:
         return Cause.INPUTS_UNKNOWN
     row = records.accepted_row_of(algorithm_id)
     if row is not None:
-        return _of_due(records, read_due(records, row))
+        return _of_due(records, read_due(records, row), row.algorithm_id)
     if isinstance(used.refused, Unknown):
         return Cause.INPUTS_UNKNOWN
     if records.refused_rows_of(algorithm_id):
@@ -167,7 +168,7 @@ def _of_catalogue(records: Records, algorithm_id: int | None) -> Cause:
     return Cause.NEVER_SEEN
 
 
-def _of_due(records: Records, due: Due) -> Cause:
+def _of_due(records: Records, due: Due, algorithm_id: int | None) -> Cause:
     """Why an accepted row has no job in the plan."""
     if not due.has_begun(records.day):
         return Cause.WINDOW_NOT_BEGUN
@@ -181,4 +182,4 @@ def _of_due(records: Records, due: Due) -> Cause:
         return Cause.INPUTS_UNKNOWN
     if records.plan.tracked_checksum != records.state.yesterday:
         return Cause.RECORDS_CHANGED
-    return Cause.JOB_MISSING
+    return Cause.JOB_MISSING if algorithm_id in get_registry().ids else Cause.ALGORITHM_REMOVED

@@ -120,6 +120,54 @@ def read_older_workers(connection: Connection, version: str) -> list[str]:
     return [f"worker {worker} of release {release}" for worker, release in found]
 
 
+# An error that is of a worker and not of a job ends with its name.
+_ON_WORKER = "; on "
+
+
+def name_worker(error: str, worker: str) -> str:
+    """An error that another worker may not have, with the name of the one that has it."""
+    return f"{error}{_ON_WORKER}{worker}"
+
+
+async def may_start_elsewhere(connection: AsyncConnection, plan_id: int, position: int, worker: str) -> bool:
+    """Whether a worker is alive that may be able to start a job which this one cannot.
+
+    That is one of another host while none of such has failed at the job since this host did, as its error
+    tells; and another of the same host by the same rule. So where none can start it, it comes round to each
+    in turn, and the answer is no.
+
+    Args:
+        connection: To `queue`, as a worker.
+        plan_id: The job's plan.
+        position: Where it stands in it.
+        worker: This one's name.
+    """
+    cursor = await connection.execute(
+        f"""
+        WITH failed AS MATERIALIZED (
+            SELECT coalesce(max(substring(error FROM '{_ON_WORKER}([^ ]+)$')), %(worker)s) AS worker
+            FROM ledger.job_attempts WHERE plan_id = %(plan_id)s AND position = %(position)s
+        )
+        SELECT EXISTS (
+            SELECT FROM ledger.workers, failed
+            WHERE {_IS_ALIVE} AND (
+                failed.worker = %(worker)s AND workers.worker <> %(worker)s
+                OR regexp_replace(failed.worker, '-[0-9]+$', '') = %(host)s AND host <> %(host)s
+            )
+        )
+        """,  # noqa: S608  literals alone
+        {
+            **_BOUNDS,
+            "worker": worker,
+            "host": worker.rpartition("-")[0],
+            "plan_id": plan_id,
+            "position": position,
+        },
+    )
+    row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
 def count_by_release(connection: Connection) -> dict[str, int]:
     """How many workers are alive, by the release that they run."""
     rows = connection.execute(

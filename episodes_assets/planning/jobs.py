@@ -8,7 +8,8 @@ machine. Recording a plan is `ledger/plans.py`.
 
 import datetime as dt
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -130,6 +131,45 @@ def plan_day(
         As `plan_jobs`.
     """
     return pd.concat([plan_jobs(part, viewed, tracked_before, day) for part in parts], ignore_index=True)
+
+
+@dataclass(frozen=True)
+class PlannedJobs:
+    """A day's jobs, and those among them that a release can do.
+
+    Validation refuses rows of an algorithm that there is not. A drop that was taken before one was removed
+    has its rows all the same, and no worker does their jobs.
+
+    Attributes:
+        all: As `plan_day` returns them.
+        all_checksum: Of those.
+        known: Those of algorithms that the release knows.
+        known_checksum: Of those.
+        unknown: How many the others are, by `algorithm_id`.
+    """
+
+    all: pd.DataFrame
+    all_checksum: str
+    known: pd.DataFrame
+    known_checksum: str
+    unknown: Mapping[int, int]
+
+    @classmethod
+    def of(cls, jobs: pd.DataFrame, known_ids: Collection[int]) -> "PlannedJobs":
+        """A day's jobs, given the ids of the release's algorithms."""
+        checksum = plan_checksum(jobs)
+        is_known = jobs["algorithm_id"].isin(list(known_ids))
+        if is_known.all():
+            return cls(jobs, checksum, jobs, checksum, {})
+        known = jobs.loc[is_known].reset_index(drop=True)
+        counts = jobs.loc[~is_known, "algorithm_id"].value_counts()
+        unknown = {int(number): int(count) for number, count in zip(counts.index, counts, strict=True)}
+        return cls(jobs, checksum, known, plan_checksum(known), unknown)
+
+    @property
+    def checksums(self) -> tuple[str, str]:
+        """Of a plan with these jobs: with all of them, or with those that are known."""
+        return self.all_checksum, self.known_checksum
 
 
 LONG_WINDOW_DAYS = 35

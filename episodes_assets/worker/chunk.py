@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -22,12 +22,13 @@ from pgqueuer.errors import RetryRequested
 
 from episodes_assets import failures
 from episodes_assets.algorithms.compute import AlgorithmFailed
+from episodes_assets.algorithms.registry import get_registry
 from episodes_assets.errors import EpisodesError, LakeMissing
 from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.ledger import claims
 from episodes_assets.ledger.dispatch import ChunkMessage
-from episodes_assets.ledger.workers import Activity, Work
+from episodes_assets.ledger.workers import Activity, Work, may_start_elsewhere, name_worker
 from episodes_assets.worker import compute
 from episodes_assets.worker.profiler import Profiler
 
@@ -110,6 +111,23 @@ class CountedStart(NamedTuple):
     jobs: Sequence[claims.ClaimedJob]
 
 
+@dataclass
+class _Came:
+    """What came of a claim's jobs beside those that have succeeded.
+
+    Attributes:
+        held: How many are held.
+        failed: Those that failed and are to be started again.
+        left: Those that this worker cannot start, and another may.
+        is_any_started: Whether any was started.
+    """
+
+    held: int = 0
+    failed: list[claims.ClaimedJob] = field(default_factory=list)
+    left: list[claims.ClaimedJob] = field(default_factory=list)
+    is_any_started: bool = False
+
+
 class ChunkRunner:
     """Runs chunks in one session with the queue, one computation at a time.
 
@@ -173,7 +191,7 @@ class ChunkRunner:
             if claim is None:
                 return
             async with self._compute_lock:
-                held, failed = await self._run_claimed(claim)
+                came = await self._run_claimed(claim)
             await self._release(claim)
         except claims.ClaimLost:
             log.warning("plan %d chunk %d: the claim is gone", message.plan_id, message.chunk)
@@ -205,11 +223,20 @@ class ChunkRunner:
             with suppress(Exception):  # the next claim replaces it anyway
                 await self._release(claim)
             raise
-        if failed:
-            pause = self._pause(max(job.starts for job in failed), LONGEST_PAUSE_SECONDS)
-            raise RetryRequested(pause, f"{len(failed)} jobs failed and are started again")
-        if held:
-            raise JobsWereHeld(f"{held} jobs of {claim.day} are held")
+        self._end(claim, came)
+
+    def _end(self, claim: claims.Claim, came: _Came) -> None:
+        """Say how the message of a chunk ends whose jobs were worked, as `run` does."""
+        if came.failed:
+            pause = self._pause(max(job.starts for job in came.failed), LONGEST_PAUSE_SECONDS)
+            raise RetryRequested(pause, f"{len(came.failed)} jobs failed and are started again")
+        if came.left:
+            raise RetryRequested(
+                self._pause(0, LONGEST_OUTAGE_PAUSE_SECONDS),
+                f"{len(came.left)} jobs are left to other workers",
+            )
+        if came.held:
+            raise JobsWereHeld(f"{came.held} jobs of {claim.day} are held")
 
     async def uncount_starts(self) -> None:
         """Uncount the starts that no job is to blame for: a session begins with those of the ones before it.
@@ -247,21 +274,52 @@ class ChunkRunner:
         if claim is not None:
             await self._ledger.execute(claims.release_claim(self._ledger.connection, claim))
 
-    async def _run_claimed(self, claim: claims.Claim) -> tuple[int, list[claims.ClaimedJob]]:
-        """Run a claim's jobs; returns how many are held, and those that are to be started again."""
-        held, failed = 0, []
+    async def _run_claimed(self, claim: claims.Claim) -> _Came:
         if self._stopping.is_set():
             raise _Stopping
-        unavailable = await self._imports.failures({job.algorithm_id for job in claim.jobs})
-        runnable, failures = split_unavailable(claim.jobs, unavailable)
-        for jobs, failure in failures:
-            held += await self._record(claim, jobs, failure, uncounted_starts=1)
-            failed += jobs
+        came = _Came()
+        known = get_registry().ids
+        came.left += [job for job in claim.jobs if job.algorithm_id not in known]
+        if came.left:
+            log.warning(
+                "%s: %d jobs are left to workers of another release: this one knows no algorithm %s",
+                claim.day,
+                len(came.left),
+                ", ".join(map(str, sorted({job.algorithm_id for job in came.left}))),
+            )
+        jobs = [job for job in claim.jobs if job.algorithm_id in known]
+        unavailable = await self._imports.failures({job.algorithm_id for job in jobs})
+        runnable, failures = split_unavailable(jobs, unavailable)
+        for alike, failure in failures:
+            await self._record_unavailable(claim, alike, failure, came)
+        came.is_any_started = bool(runnable)
         for group in groups_to_start(claim.starts, runnable):
             for job, failure in await self._run_group(claim, group):
-                held += await self._record(claim, [job], failure)
-                failed.append(job)
-        return held, [job for job in failed if job.starts + 1 < self._rules.max_starts]
+                came.held += await self._record(claim, [job], failure)
+                came.failed += self._with_starts_left([job])
+        return came
+
+    async def _record_unavailable(
+        self,
+        claim: claims.Claim,
+        jobs: Sequence[claims.ClaimedJob],
+        failure: claims.JobFailure,
+        came: _Came,
+    ) -> None:
+        """Record that an algorithm does not import here; it counts against its jobs where no other has it."""
+        worker = self._rules.worker
+        is_left = await self._ledger.execute(
+            may_start_elsewhere(self._ledger.connection, claim.plan_id, jobs[0].position, worker)
+        )
+        told = replace(failure, error=name_worker(failure.error, worker))
+        came.held += await self._record(claim, jobs, told, uncounted_starts=0 if is_left else 1)
+        if is_left:
+            came.left += jobs
+        else:
+            came.failed += self._with_starts_left(jobs)
+
+    def _with_starts_left(self, jobs: Sequence[claims.ClaimedJob]) -> list[claims.ClaimedJob]:
+        return [job for job in jobs if job.starts + 1 < self._rules.max_starts]
 
     async def _record(
         self,

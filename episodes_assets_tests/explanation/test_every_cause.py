@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from episodes_assets.algorithms.registry import Registry, get_registry
 from episodes_assets.checks.lake import late_viewings_are_published
 from episodes_assets.days import FIRST_DAY, ONE_DAY
 from episodes_assets.explanation.causes import Cause
@@ -366,6 +367,24 @@ def test_records_that_have_changed_since_and_records_that_are_gone(system: Syste
     )
     shutil.rmtree(lake)
     assert "the lake has no drop" in said(explained(system, day(1), 2), "catalogue")
+
+
+@pytest.mark.slow
+@shows(Cause.ALGORITHM_REMOVED)
+def test_an_algorithm_that_was_removed(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    system.insert_drop(day(1), [(1, algorithm, PREMIERE, START) for algorithm in (0, 2)])
+    watch(system, day(1), 1)
+    system.plan(day(1))
+    known = get_registry()
+    by_id = {number: each for number, each in known.by_id.items() if number != 2}
+    for module in ("defs.assets.episode_jobs", "explanation.diagnosis", "explanation.explaining"):
+        removed = Registry(by_id, {}, (), known.modules)
+        monkeypatch.setattr(f"episodes_assets.{module}.get_registry", lambda removed=removed: removed)
+    assert explained(system, day(1), 1, 2).cause is Cause.NOT_HANDED_OUT
+    system.plan(day(1), rework=True)
+    found = explained(system, day(1), 1, 2)
+    assert found.cause is Cause.ALGORITHM_REMOVED
+    assert found.answer == "the day was planned without it: this release knows no algorithm 2"
 
 
 @pytest.mark.slow

@@ -248,6 +248,12 @@ def cases(jobs: int) -> list[Case]:
             1,
             lambda to: workers.send_heartbeat(to.worker, WorkerName(), Activity()),
         ),
+        Case(
+            "whether another worker may have an algorithm",
+            "queue",
+            41,
+            lambda to: workers.may_start_elsewhere(to.worker, THE_PLAN, 0, "host-1"),
+        ),
         # What people look at.
         Case(
             "a day that stalls", "queue", chunks, lambda to: progress.open_days(to.queue, _SILENCE, [THE_DAY])

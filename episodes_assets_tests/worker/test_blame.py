@@ -10,17 +10,19 @@ import psycopg
 import pytest
 from pgqueuer.errors import RetryRequested
 
+from episodes_assets.algorithms.registry import AlgorithmUnavailable, Registry, get_registry
 from episodes_assets.ledger.claims import GuardedLedger
 from episodes_assets.ledger.dispatch import ChunkMessage, fan_out_day
-from episodes_assets.ledger.workers import Activity
-from episodes_assets.postgres.connect import connect
+from episodes_assets.ledger.workers import Activity, WorkerName, send_heartbeat
+from episodes_assets.postgres.connect import AsyncConnection, connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.worker import chunk, main
 from episodes_assets.worker.chunk import ChunkRules, ChunkRunner, JobsWereHeld
 from episodes_assets.worker.compute import JobWindows, MicroBatch, TimeLimits, import_algorithm
 from episodes_assets_tests.conftest import fresh_system
 from episodes_assets_tests.support.system import System, day
-from episodes_assets_tests.support.workers import plan
+from episodes_assets_tests.support.workers import eventually, plan, run_async, states, worker
+from episodes_assets_tests.worker.poisoned import FINDS_THEM
 
 pytestmark = pytest.mark.process
 MAX_STARTS = 4
@@ -196,3 +198,80 @@ def test_the_ledgers_connection_is_not_idle_while_jobs_compute(
 ) -> None:
     monkeypatch.setattr(chunk, "IDLE_SECONDS", 0.02)
     assert asyncio.run(run_chunk(fleet, WaitsToBeAsked(fleet))) == "done"
+
+
+def test_jobs_of_an_algorithm_that_a_release_does_not_know_are_left_to_others(
+    fleet: System, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet.query("queue", "UPDATE ledger.jobs SET algorithm_id = 1 WHERE epid = 2")
+    known = get_registry()
+    older = Registry({0: known.by_id[0]}, {}, (), known.modules)
+    with monkeypatch.context() as patch:
+        patch.setattr("episodes_assets.worker.chunk.get_registry", lambda: older)
+        for _ in range(MAX_STARTS + 1):
+            assert asyncio.run(run_chunk(fleet, Computes())) == "again"
+    assert "1 jobs are left to workers of another release: this one knows no algorithm 1" in caplog.text
+    assert states(fleet) == {1: "succeeded", 2: "waiting"}
+    assert attempts(fleet) == [(1, False)]  # of the one that has succeeded
+    assert asyncio.run(run_chunk(fleet, Computes())) == "done"
+    assert states(fleet) == {1: "succeeded", 2: "succeeded"}
+
+
+def alive(system: System, *names: str) -> None:
+    """Let workers have sent a heartbeat just now."""
+
+    async def beat(connection: AsyncConnection) -> None:
+        for name in names:
+            host, _, pid = name.rpartition("-")
+            await send_heartbeat(connection, WorkerName(host=host, pid=int(pid)), Activity())
+
+    run_async(system, beat)
+
+
+@pytest.mark.parametrize(
+    ("others", "turns"),
+    [
+        # Alone, it counts each time.
+        ([], ["host-1-7"] * 4),
+        # Two workers of one host, and two hosts: where both have failed, it counts.
+        (["host-1-8"], ["host-1-7", "host-1-7", "host-1-8", "host-1-7", "host-1-7", "host-1-8", "host-1-7"]),
+        (["host-2-1"], ["host-1-7", "host-2-1", "host-1-7", "host-2-1", "host-1-7"]),
+    ],
+)
+def test_a_module_that_imports_nowhere_ends_with_held_jobs(
+    fleet: System, others: list[str], turns: list[str]
+) -> None:
+    alive(fleet, "host-1-7", *others)
+    for number, name in enumerate(turns, 1):
+        process = Computes(on_import=AlgorithmUnavailable("reach does not import (why)"))
+        ends = asyncio.run(run_chunk(fleet, process, rules_of(fleet, name)))
+        assert ends == ("held" if number == len(turns) else "again")
+    assert attempts(fleet) == [(MAX_STARTS, True)] * 2
+    (error,) = fleet.query("queue", "SELECT DISTINCT error FROM ledger.job_attempts")[0]
+    assert error == f"AlgorithmUnavailable: reach does not import (why); on {turns[-1]}"
+
+
+def test_one_host_on_which_a_module_does_not_import_holds_nothing(fleet: System) -> None:
+    alive(fleet, "host-1-7", "host-1-8", "host-2-1")
+    for _ in range(MAX_STARTS):
+        for name in ("host-1-7", "host-1-8"):
+            process = Computes(on_import=AlgorithmUnavailable("reach does not import (why)"))
+            assert asyncio.run(run_chunk(fleet, process, rules_of(fleet, name))) == "again"
+    assert attempts(fleet) == [(0, False)] * 2
+    assert asyncio.run(run_chunk(fleet, Computes(), rules_of(fleet, "host-2-1"))) == "done"
+
+
+@pytest.mark.slow
+def test_a_day_is_worked_that_one_of_two_workers_cannot_do_alone(system: System, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(FINDS_THEM)
+    plan(system, *range(1, 9))
+    system.query("queue", "UPDATE ledger.jobs SET algorithm_id = 96 WHERE epid > 4")
+    with worker(system) as older:
+        assert older.stdout is not None
+        while "left to workers of another release: this one knows no algorithm 96" not in (
+            older.stdout.readline()
+        ):
+            assert older.poll() is None
+        with worker(system, PYTHONPATH=str(tmp_path), FIXED="1"):
+            eventually(lambda: set(states(system).values()) == {"succeeded"})
+    assert system.query("queue", "SELECT FROM ledger.job_attempts WHERE starts > 0 OR is_held") == []

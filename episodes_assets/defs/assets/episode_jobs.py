@@ -9,7 +9,7 @@ repairs `results/repairs.py`; whether a plan's inputs are still the same is `res
 import datetime as dt
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from threading import Timer
@@ -25,14 +25,14 @@ from episodes_assets.checks.verdicts import HISTORY_DAYS
 from episodes_assets.days import ONE_DAY
 from episodes_assets.defs import metadata, partitions, profiles, steps, tables
 from episodes_assets.defs.resources import Lake, QueueDatabase, ResultsDatabase
-from episodes_assets.errors import DayNotPlanned, LakeMissing, PlanOvertaken
+from episodes_assets.errors import DayNotPlanned, LakeMissing, PlanDamaged, PlanOvertaken
 from episodes_assets.lake.drop_record import Drop
 from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.versions import TableVersion
 from episodes_assets.lake.viewings import Viewings, require_day
 from episodes_assets.ledger import plans, verify
 from episodes_assets.planning.episode_set import EpisodeSet
-from episodes_assets.planning.jobs import plan_checksum, plan_day
+from episodes_assets.planning.jobs import PlannedJobs, plan_day
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.results import publications, publish, recompute
 from episodes_assets.results.provenance import Provenance, read_provenance
@@ -157,6 +157,7 @@ def episode_jobs(
     changes = 0
     registry = get_registry()
     by_algorithm = Counter({registry.name_of(algorithm_id): 0 for algorithm_id in sorted(registry.ids)})
+    left_out: Counter[int] = Counter()
     with (
         profiles.profiled(context, queue_database, settings),
         steps.as_dagster_failure(settings),
@@ -183,7 +184,15 @@ def episode_jobs(
             for day, drop, inputs in zip(days, taken, inputs_of_days, strict=True):
                 found = read_provenance(queue, state, day)
                 plan_from = partial(_plan_from, viewings, drops, drop, tracked.as_of(day - ONE_DAY))
-                version, jobs, checksum = _plan_day(plan_from, viewings, newest, found, inputs, options)
+                version, planned_jobs = _plan_day(plan_from, viewings, newest, found, inputs, options)
+                find_damage = partial(_find_damage, queue_database, state, found, inputs.day, repair)
+                _refuse_loss(day, planned_jobs, found, options)
+                jobs, checksum, unknown = _choose_jobs(planned_jobs, found.plan, options, find_damage)
+                left_out.update(unknown)
+                for number, count in unknown.items():
+                    context.log.warning(
+                        f"{day}: {count:,} jobs are left out: this release knows no algorithm {number}"
+                    )
                 plan, changed = plans.record_plan(
                     queue,
                     day,
@@ -198,7 +207,7 @@ def episode_jobs(
                     rework=options.rework,
                     from_lake=True,
                     recheck=partial(recompute.require_same_inputs, inputs, state, drops),
-                    find_damage=partial(_find_damage, queue_database, state, found, inputs.day, repair),
+                    find_damage=find_damage,
                     before_new=partial(
                         _before_new,
                         partial(_require_viewings, state, day, version, viewings),
@@ -225,6 +234,7 @@ def episode_jobs(
             "jobs by algorithm": metadata.table(
                 [{"algorithm": name, "jobs": jobs} for name, jobs in by_algorithm.items()]
             ),
+            **_describe_left_out(left_out),
             "days changed": changes,
             **metadata.days_table(
                 context,
@@ -237,7 +247,50 @@ def episode_jobs(
     )
 
 
-_Planned = tuple[TableVersion | None, pd.DataFrame, str]
+def _refuse_loss(day: dt.date, planned: PlannedJobs, found: Provenance, options: PlanOptions) -> None:
+    """Refuse to publish a day without what it was published with, unless that is asked for.
+
+    Raises:
+        PlanDamaged: If its plan is gone, and some of its jobs cannot be done any more.
+    """
+    is_asked_for = options.rework or options.repair
+    published = found.published
+    if not (planned.unknown and found.is_plan_lost and published) or is_asked_for:
+        return
+    if published.plan_checksum == planned.all_checksum:
+        jobs, numbers = sum(planned.unknown.values()), ", ".join(map(str, sorted(planned.unknown)))
+        raise PlanDamaged(
+            f"the plan that {day} was published from is gone, and it had {jobs:,} jobs of algorithms that "
+            f"this release does not know ({numbers})",
+            "restore the database `queue`, or publish the day without them: "
+            f"`episodes backfill {day} {day} --rework`",
+        )
+
+
+def _choose_jobs(
+    planned: PlannedJobs,
+    plan: plans.Plan | None,
+    options: PlanOptions,
+    find_damage: Callable[[plans.Plan | None], str],
+) -> tuple[pd.DataFrame, str, Mapping[int, int]]:
+    """A day's jobs as they are to be recorded, their checksum, and how many are left out, by algorithm.
+
+    A plan of a release that knew an algorithm keeps its jobs and outcomes. A new one does not get them.
+    """
+    has_all = plan is not None and plan.checksum == planned.all_checksum
+    if planned.unknown and has_all and not options.rework and not find_damage(plan):
+        return planned.all, planned.all_checksum, {}
+    return planned.known, planned.known_checksum, planned.unknown
+
+
+def _describe_left_out(jobs_by_algorithm: Mapping[int, int]) -> dict[str, dg.MetadataValue]:
+    if not jobs_by_algorithm:
+        return {}
+    rows = [{"algorithm": str(number), "jobs": jobs} for number, jobs in sorted(jobs_by_algorithm.items())]
+    return {"left out, of algorithms that this release does not know": metadata.table(rows)}
+
+
+_Planned = tuple[TableVersion | None, PlannedJobs]
 
 
 def _plan_from(
@@ -260,7 +313,7 @@ def _plan_from(
     )
     parts = drops.read_drop(drop, ["epid", "algorithm_id", "premier_date", "start_date"])
     jobs = plan_day(parts, viewed, before, day)
-    return version, jobs, plan_checksum(jobs)
+    return version, PlannedJobs.of(jobs, get_registry().ids)
 
 
 def _plan_day(
@@ -295,8 +348,8 @@ def _plan_day(
     if published and (pinned := found.pinned_as_published(inputs.snapshot_id)):
         by = f"the {'plan' if found.is_from_plan else 'publication'} of {inputs.day}"
         planned = plan_from(viewings.at(*pinned, by))
-        _, _, checksum = planned
-        if checksum == published.plan_checksum:
+        _, jobs = planned
+        if published.plan_checksum in jobs.checksums:
             return planned
         # Its yesterday has changed since, so it is planned like a day that was not published.
     named = None if found.is_repinned else _version_as_planned(viewings, found, inputs)
