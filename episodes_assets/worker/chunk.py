@@ -10,11 +10,10 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import NamedTuple
 
 import numpy as np
 import psycopg
@@ -29,7 +28,8 @@ from episodes_assets.lake.viewings import Viewings
 from episodes_assets.ledger import claims
 from episodes_assets.ledger.dispatch import ChunkMessage
 from episodes_assets.ledger.workers import Activity, Work, may_start_elsewhere, name_worker
-from episodes_assets.worker import compute
+from episodes_assets.worker import compute, outage
+from episodes_assets.worker.outage import CountedStart, StartsToUncount
 from episodes_assets.worker.profiler import Profiler
 
 
@@ -74,11 +74,7 @@ def job_windows(jobs: Sequence[claims.ClaimedJob]) -> compute.JobWindows:
 
 
 log = logging.getLogger(__name__)
-# After an outage, which no job has caused, work continues soon.
-LONGEST_OUTAGE_PAUSE_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 3600.0
-# Below the time after which a proxy cuts an idle connection, which is seldom less than a minute.
-IDLE_SECONDS = 15.0
 
 
 class JobsWereHeld(Exception):
@@ -104,13 +100,6 @@ class ChunkRules:
     retry_seconds: float
 
 
-class CountedStart(NamedTuple):
-    """Jobs that were started together, and counted."""
-
-    claim: claims.Claim
-    jobs: Sequence[claims.ClaimedJob]
-
-
 @dataclass
 class _Came:
     """What came of a claim's jobs beside those that have succeeded.
@@ -118,13 +107,15 @@ class _Came:
     Attributes:
         held: How many are held.
         failed: Those that failed and are to be started again.
-        left: Those that this worker cannot start, and another may.
+        left: Those whose algorithm does not import here, and may elsewhere.
+        unknown: Those whose algorithm this release does not know.
         is_any_started: Whether any was started.
     """
 
     held: int = 0
     failed: list[claims.ClaimedJob] = field(default_factory=list)
     left: list[claims.ClaimedJob] = field(default_factory=list)
+    unknown: list[claims.ClaimedJob] = field(default_factory=list)
     is_any_started: bool = False
 
 
@@ -141,8 +132,7 @@ class ChunkRunner:
         stopping: Set when the worker is to stop: claims of jobs that have not started are released.
         over: Set by the runner when the session must end.
         profiler: Takes the profiles that are wanted; None to take none.
-        to_uncount: Starts that no job is to blame for and whose session ended before they were uncounted;
-            shared by the worker's sessions.
+        to_uncount: Starts that no job is to blame for, shared by the worker's sessions.
 
     Attributes:
         refusal: Why the worker may not work in this queue any more; None while it may.
@@ -157,7 +147,7 @@ class ChunkRunner:
         stopping: asyncio.Event,
         over: asyncio.Event,
         profiler: Profiler | None = None,
-        to_uncount: list[CountedStart] | None = None,
+        to_uncount: StartsToUncount | None = None,
     ) -> None:
         self.refusal: EpisodesError | None = None
         self._ledger = ledger
@@ -167,7 +157,8 @@ class ChunkRunner:
         self._profiler = profiler
         self._stopping = stopping
         self._over = over
-        self._to_uncount = [] if to_uncount is None else to_uncount
+        self._to_uncount = to_uncount or StartsToUncount()
+        self._pauses = outage.Pauses(rules.retry_seconds, over)
         self._compute_lock = asyncio.Lock()
         self._imports = compute.AlgorithmImports(process, rules.limits.batch)
 
@@ -182,6 +173,10 @@ class ChunkRunner:
             RetryRequested: If jobs of the chunk are to be started again later.
             JobsWereHeld: If none is, and some are held.
         """
+        async with self._pauses.turn():
+            await self._work(message, attempts)
+
+    async def _work(self, message: ChunkMessage, attempts: int) -> None:
         claim: claims.Claim | None = None
         try:
             await self._require_admission()
@@ -206,7 +201,9 @@ class ChunkRunner:
                 await self._release(claim)
             if self._ledger.connection.closed:
                 self._over.set()
-            pause = self._pause(attempts, LONGEST_OUTAGE_PAUSE_SECONDS)
+            elif isinstance(error, psycopg.Error) or await outage.is_lake_away(self._rules.lake_url):
+                self._pauses.lengthen()
+            pause = self._pause(attempts, outage.LONGEST_PAUSE_SECONDS)
             raise RetryRequested(pause, reason) from error
         except RetryRequested:
             raise
@@ -223,37 +220,24 @@ class ChunkRunner:
             with suppress(Exception):  # the next claim replaces it anyway
                 await self._release(claim)
             raise
-        self._end(claim, came)
+        self._end(claim, came, attempts)
 
-    def _end(self, claim: claims.Claim, came: _Came) -> None:
+    def _end(self, claim: claims.Claim, came: _Came, attempts: int) -> None:
         """Say how the message of a chunk ends whose jobs were worked, as `run` does."""
+        if came.is_any_started:
+            self._pauses.end()
+        elif came.left or came.unknown:
+            self._pauses.lengthen(outage.REST_SECONDS)
         if came.failed:
             pause = self._pause(max(job.starts for job in came.failed), LONGEST_PAUSE_SECONDS)
             raise RetryRequested(pause, f"{len(came.failed)} jobs failed and are started again")
-        if came.left:
-            raise RetryRequested(
-                self._pause(0, LONGEST_OUTAGE_PAUSE_SECONDS),
-                f"{len(came.left)} jobs are left to other workers",
-            )
+        if came.left or came.unknown:
+            # Workers of another release may come in a moment, or never.
+            longest = outage.LONGEST_PAUSE_SECONDS if came.left else LONGEST_PAUSE_SECONDS
+            jobs = len(came.left) + len(came.unknown)
+            raise RetryRequested(self._pause(attempts, longest), f"{jobs} jobs are left to other workers")
         if came.held:
             raise JobsWereHeld(f"{came.held} jobs of {claim.day} are held")
-
-    async def uncount_starts(self) -> None:
-        """Uncount the starts that no job is to blame for: a session begins with those of the ones before it.
-
-        Raises:
-            DatabaseUnreachable: If the ledger is silent.
-            psycopg.Error: If it is away. What is left is for the next session.
-        """
-        while self._to_uncount:
-            start = self._to_uncount[0]
-            await self._ledger.execute(claims.uncount_start(self._ledger.connection, *start))
-            self._to_uncount.remove(start)
-
-    async def _uncount(self, claim: claims.Claim, jobs: Sequence[claims.ClaimedJob]) -> None:
-        self._to_uncount.append(CountedStart(claim, jobs))
-        with suppress(*claims.INFRASTRUCTURE):
-            await self.uncount_starts()
 
     def _pause(self, times_before: int, longest_seconds: float) -> timedelta:
         # Bounded, as PgQueuer's count of attempts is not, and a float would overflow.
@@ -279,13 +263,13 @@ class ChunkRunner:
             raise _Stopping
         came = _Came()
         known = get_registry().ids
-        came.left += [job for job in claim.jobs if job.algorithm_id not in known]
-        if came.left:
+        came.unknown += [job for job in claim.jobs if job.algorithm_id not in known]
+        if came.unknown:
             log.warning(
                 "%s: %d jobs are left to workers of another release: this one knows no algorithm %s",
                 claim.day,
-                len(came.left),
-                ", ".join(map(str, sorted({job.algorithm_id for job in came.left}))),
+                len(came.unknown),
+                ", ".join(map(str, sorted({job.algorithm_id for job in came.unknown}))),
             )
         jobs = [job for job in claim.jobs if job.algorithm_id in known]
         unavailable = await self._imports.failures({job.algorithm_id for job in jobs})
@@ -402,14 +386,14 @@ class ChunkRunner:
         except claims.ClaimLost:
             raise
         except claims.INFRASTRUCTURE:
-            await self._uncount(claim, jobs)
+            await self._to_uncount.add(CountedStart(claim, jobs), self._ledger)
             raise
         except AlgorithmFailed as error:
             return claims.JobFailure(error.reason, error.trace)
         except Exception as error:
             if isinstance(error, psycopg.Error) and failures.explain(error) is not None:
                 # The ledger refuses the outcomes: no job is to blame.
-                await self._uncount(claim, jobs)
+                await self._to_uncount.add(CountedStart(claim, jobs), self._ledger)
                 raise
             message = _describe(error)
             trace = "".join(traceback.format_exception(error))
@@ -431,7 +415,7 @@ class ChunkRunner:
             )
         pinned = PinnedVersion(version, claim.viewings_digest)
         try:
-            async with self._connection_in_use():
+            async with outage.connection_in_use(self._ledger):
                 return await self._process.run(
                     limit, compute.run_micro_batch, lake, pinned, claim.day, windows
                 )
@@ -439,30 +423,6 @@ class ChunkRunner:
             # This raises if the lake does not answer: then no job has caused the delay.
             await asyncio.to_thread(Viewings(lake).newest)
             raise
-
-    @asynccontextmanager
-    async def _connection_in_use(self) -> AsyncIterator[None]:
-        """Ask the ledger something while a batch computes: proxies cut connections that are idle."""
-        computed = asyncio.Event()
-        asking = asyncio.create_task(self._ask_until(computed))
-        try:
-            yield
-        finally:
-            computed.set()
-            await asking
-
-    async def _ask_until(self, computed: asyncio.Event) -> None:
-        while not await _is_set_within(computed, IDLE_SECONDS):
-            try:
-                await self._ledger.ask()
-            except claims.INFRASTRUCTURE:
-                return  # writing the outcomes finds that out as well
-
-
-async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
-    return event.is_set()
 
 
 def _describe(error: Exception) -> str:

@@ -33,8 +33,9 @@ from episodes_assets.postgres import connect, dsn, session
 from episodes_assets.postgres.databases import Database
 from episodes_assets.postgres.locks import LockWatch
 from episodes_assets.postgres.session import SessionKind, pin_async
-from episodes_assets.worker.chunk import ChunkRules, ChunkRunner, CountedStart
+from episodes_assets.worker.chunk import ChunkRules, ChunkRunner
 from episodes_assets.worker.compute import ComputeProcess, TimeLimits, warm_up
+from episodes_assets.worker.outage import StartsToUncount
 from episodes_assets.worker.profiler import Profiler
 
 log = logging.getLogger(__name__)
@@ -136,7 +137,7 @@ class Sessions:
         environment: The worker's own, to which the queue must belong.
         heartbeat_seconds: Silence after which a worker's messages go to another.
         profiler: Takes the profiles that are wanted; None to take none.
-        to_uncount: Starts that a session could not uncount, as it was lost; the next one does.
+        to_uncount: Starts that no job is to blame for.
     """
 
     queue_dsn: str
@@ -146,7 +147,7 @@ class Sessions:
     environment: str
     heartbeat_seconds: float
     profiler: Profiler | None = None
-    to_uncount: list[CountedStart] = field(default_factory=list)
+    to_uncount: StartsToUncount = field(default_factory=StartsToUncount)
 
     async def work(self, stopping: asyncio.Event) -> None:
         """Work until stopped; connect again, with growing pauses (backoff), whenever the queue goes away.
@@ -202,7 +203,7 @@ class Sessions:
                 self.profiler,
                 self.to_uncount,
             )
-            await runner.uncount_starts()
+            await self.to_uncount.uncount(ledger)
 
             @manager.entrypoint(ENTRYPOINT, on_failure="hold")
             async def work_chunk(job: Job) -> None:

@@ -16,7 +16,7 @@ from episodes_assets.ledger.dispatch import ChunkMessage, fan_out_day
 from episodes_assets.ledger.workers import Activity, WorkerName, send_heartbeat
 from episodes_assets.postgres.connect import AsyncConnection, connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.worker import chunk, main
+from episodes_assets.worker import main, outage
 from episodes_assets.worker.chunk import ChunkRules, ChunkRunner, JobsWereHeld
 from episodes_assets.worker.compute import JobWindows, MicroBatch, TimeLimits, import_algorithm
 from episodes_assets_tests.conftest import fresh_system
@@ -196,7 +196,7 @@ class WaitsToBeAsked(Computes):
 def test_the_ledgers_connection_is_not_idle_while_jobs_compute(
     fleet: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunk, "IDLE_SECONDS", 0.02)
+    monkeypatch.setattr(outage, "IDLE_SECONDS", 0.02)
     assert asyncio.run(run_chunk(fleet, WaitsToBeAsked(fleet))) == "done"
 
 
