@@ -267,7 +267,7 @@ class Settings(BaseSettings):
     stall_minutes: float = _jobs(
         15.0,
         "`job_outcomes` fails when no job of its days finishes for so long, unless the fleet is busy "
-        "with days before them.",
+        "with other days and has not begun with these.",
         "orchestrator, web server, `episodes jobs`",
         gt=0,
     )

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 
 from episodes_assets.checks import verdicts
 
+# A worker that stops gives back what it has claimed as well, once.
+GIVEN_BACK_OFTEN = 3
+
 
 @dataclass(frozen=True)
 class OpenDay:
@@ -31,6 +34,10 @@ class OpenDay:
         lost_messages: Unfinished chunks that no live message names.
         silent_messages: Messages that a worker has picked and does not beat its heart for.
         fleet_moved_at: When a job of any day was finished or retried last; None when none ever was.
+        times_given_back: How often a message was put back whose chunk was begun since `moved_at`: the most of
+            any.
+        begun_at: When such a chunk was begun last; None when none was.
+        begun_by: The worker that did.
     """
 
     day: dt.date
@@ -43,6 +50,9 @@ class OpenDay:
     lost_messages: int
     silent_messages: int
     fleet_moved_at: dt.datetime | None
+    times_given_back: int
+    begun_at: dt.datetime | None
+    begun_by: str | None
 
     @property
     def jobs(self) -> int:
@@ -55,7 +65,13 @@ class OpenDay:
             return False
         fleet_moves = self.fleet_moved_at is not None and now - self.fleet_moved_at <= limit
         has_its_turn = self.claimed_at is not None and now - self.claimed_at > limit
-        return has_its_turn or not fleet_moves or self.lost_messages > 0 or self.silent_messages > 0
+        has_fault = self.lost_messages > 0 or self.silent_messages > 0 or self.is_given_back
+        return has_its_turn or not fleet_moves or has_fault
+
+    @property
+    def is_given_back(self) -> bool:
+        """Whether workers begin with it and finish nothing: not for what any of its jobs does."""
+        return self.times_given_back >= GIVEN_BACK_OFTEN
 
     def describe(self) -> str:
         """What is stuck since when and what to do, as a line for people."""
@@ -72,6 +88,11 @@ class OpenDay:
                 f"{self.running:,} jobs are claimed, and the workers of {self.silent_messages:,} messages "
                 f"have fallen silent, among them {self.claimed_by}"
             )
+        if self.is_given_back:
+            return (
+                f"workers begin with its {self.jobs:,} jobs and give them back, {self.begun_by} last at "
+                f"{self.begun_at:%H:%M:%S} UTC"
+            )
         if self.running:
             return (
                 f"{self.running:,} jobs are running and none has ended; "
@@ -84,6 +105,11 @@ class OpenDay:
     @property
     def what_to_do(self) -> str:
         """One clause for people."""
+        if self.is_given_back and not self.silent_messages:
+            return (
+                "read the log of that worker, which says why: a lake that it cannot read "
+                "(`episodes lake verify` names damaged files), say, or an algorithm that it does not have"
+            )
         if self.running:
             return (
                 "read the log of that worker; a job that hangs is ended at its time limit "
@@ -132,6 +158,7 @@ def each_open_day_progresses(
                 "live messages": day.messages,
                 "lost messages": day.lost_messages,
                 "silent workers' messages": day.silent_messages,
+                "times given back": day.times_given_back,
             }
             for day in stalled
         ],

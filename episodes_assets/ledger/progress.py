@@ -42,16 +42,17 @@ def open_days(
             """
             WITH open AS (
                 SELECT plan_id, chunks.jobs - succeeded - held AS jobs, claim, claimed_by, claimed_at,
-                    moved_at, status, heartbeat < now() - %(silence)s AND status = 'picked' AS is_silent
+                    moved_at, status, attempts,
+                    heartbeat < now() - %(silence)s AND status = 'picked' AS is_silent
                 FROM ledger.chunks LEFT JOIN LATERAL (
-                    SELECT status, heartbeat FROM pgqueuer WHERE pgqueuer.id = message_id OFFSET 0
+                    SELECT status, heartbeat, attempts FROM pgqueuer WHERE pgqueuer.id = message_id OFFSET 0
                 ) AS message ON true
                 WHERE succeeded < chunks.jobs AND succeeded + held < chunks.jobs
                     AND (%(days)s::date[] IS NULL OR plan_id = ANY (ARRAY(
                         SELECT plan_id FROM ledger.plans WHERE superseded_at IS NULL AND day = ANY (%(days)s)
                     )))
             ), opened AS MATERIALIZED (
-                SELECT plan_id, day, fanned_out_at, planned_at, last_move
+                SELECT plan_id, day, greatest(last_move, coalesce(fanned_out_at, planned_at)) AS last_move
                 FROM (SELECT DISTINCT plan_id FROM open) AS named
                 CROSS JOIN LATERAL (
                     SELECT day, fanned_out_at, planned_at, superseded_at FROM ledger.plans
@@ -67,7 +68,7 @@ def open_days(
             SELECT day,
                 coalesce(sum(open.jobs) FILTER (WHERE claim IS NULL), 0)::int AS waiting,
                 coalesce(sum(open.jobs) FILTER (WHERE claim IS NOT NULL), 0)::int AS running,
-                greatest(max(last_move), max(coalesce(fanned_out_at, planned_at))) AS moved_at,
+                max(last_move) AS moved_at,
                 (array_agg(claimed_by ORDER BY is_silent DESC NULLS LAST, claimed_at)
                     FILTER (WHERE claim IS NOT NULL))[1] AS claimed_by,
                 min(claimed_at) FILTER (WHERE claim IS NOT NULL) AS claimed_at,
@@ -75,6 +76,11 @@ def open_days(
                 (count(*) FILTER (WHERE status IS NULL OR status NOT IN ('queued', 'picked')))::int
                     AS lost_messages,
                 (count(*) FILTER (WHERE is_silent))::int AS silent_messages,
+                -- A claim that is given back leaves its time and its worker.
+                coalesce(max(attempts) FILTER (WHERE claimed_at > last_move), 0) AS times_given_back,
+                max(claimed_at) FILTER (WHERE claimed_at > last_move) AS begun_at,
+                (array_agg(claimed_by ORDER BY claimed_at DESC) FILTER (WHERE claimed_at > last_move))[1]
+                    AS begun_by,
                 (SELECT max(moved_at) FROM ledger.chunks) AS fleet_moved_at
             FROM opened JOIN open USING (plan_id) GROUP BY day ORDER BY day
             """,

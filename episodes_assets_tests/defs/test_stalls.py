@@ -107,6 +107,29 @@ def test_progress_is_when_a_job_was_finished_last(system: System) -> None:
     assert found(system).moved_at > handed_out
 
 
+@pytest.mark.long
+def test_a_day_that_is_begun_with_and_given_back_is_stalled_while_others_move(system: System) -> None:
+    planned(system, 1, 2)
+    system.query("queue", f"UPDATE ledger.plans SET fanned_out_at = '{LONG_AGO}', planned_at = '{LONG_AGO}'")
+    system.insert_drop(day(2), [(3, 0, "2018-02-01", "2018-02-01")])
+    system.plan(day(2))
+    is_other_day = "plan_id = (SELECT plan_id FROM ledger.plans WHERE day = '2018-03-02')"
+    system.query("queue", f"UPDATE ledger.chunks SET succeeded = jobs, moved_at = now() WHERE {is_other_day}")
+    assert not found(system).is_stalled(dt.datetime.now(dt.UTC), LIMIT)
+
+    given_back = "UPDATE ledger.chunks SET claim = NULL, claimed_by = 'w-1', claimed_at = now()"
+    system.query("queue", f"{given_back} WHERE NOT {is_other_day}")
+    assert not found(system).is_stalled(dt.datetime.now(dt.UTC), LIMIT)
+    system.query("queue", "UPDATE pgqueuer SET attempts = 3")
+    stalled = found(system)
+    assert stalled.is_stalled(dt.datetime.now(dt.UTC), LIMIT)
+    assert "workers begin with its 2 jobs and give them back, w-1 last at " in stalled.describe()
+    assert "read the log of that worker, which says why" in stalled.describe()
+    # What was given back before a job was finished is over.
+    system.query("queue", "UPDATE ledger.chunks SET moved_at = now()")
+    assert found(system).times_given_back == 0
+
+
 def test_held_jobs_of_an_old_day_that_are_retried_are_no_stall(system: System) -> None:
     planned(system, 1, 2)
     system.hold_jobs("true")
@@ -133,6 +156,9 @@ def in_the_queue(*, moved_at: dt.datetime = TOO_LONG_AGO, **others: Any) -> Open
         "lost_messages": 0,
         "silent_messages": 0,
         "fleet_moved_at": LATELY,
+        "times_given_back": 0,
+        "begun_at": None,
+        "begun_by": None,
     }
     return OpenDay(day(1), moved_at=moved_at, **(facts | others))
 
@@ -146,6 +172,10 @@ def in_the_queue(*, moved_at: dt.datetime = TOO_LONG_AGO, **others: Any) -> Open
         (in_the_queue(moved_at=LATELY, fleet_moved_at=None), False),
         (in_the_queue(lost_messages=1), True),
         (in_the_queue(silent_messages=1), True),
+        # A worker that stopped has given it back, or all who have begun with it.
+        (in_the_queue(times_given_back=1, begun_at=LATELY, begun_by="w-1"), False),
+        (in_the_queue(times_given_back=3, begun_at=LATELY, begun_by="w-1"), True),
+        (in_the_queue(times_given_back=3, begun_at=LATELY, begun_by="w-1", moved_at=LATELY), False),
         # Its turn has come just now, or long ago.
         (in_the_queue(running=1, claimed_by="w-1", claimed_at=LATELY), False),
         (in_the_queue(running=1, claimed_by="w-1", claimed_at=TOO_LONG_AGO), True),
