@@ -213,16 +213,16 @@ def days_to_publish(
         in_flight: Days that a run is working on already, with its id.
         failures: Days that could not be published, and since when.
         now: The time.
-        limit: At most so many days, the earliest first.
+        limit: At most so many runs are to be in flight for finished days; the earliest days go first.
     """
+    finished = [day.day for day in progress if wants_publication(day, published_plans.get(day.day))]
+    room = limit - len({in_flight[day] for day in finished if day in in_flight})
     wanted = [
-        day.day
-        for day in progress
-        if wants_publication(day, published_plans.get(day.day))
-        and day.day not in in_flight
-        and (day.day not in failures or failures[day.day].next_attempt <= now)
+        day
+        for day in finished
+        if day not in in_flight and (day not in failures or failures[day].next_attempt <= now)
     ]
-    return sorted(wanted)[:limit]
+    return sorted(wanted)[: max(room, 0)]
 
 
 def why_none_is_published(
@@ -242,6 +242,8 @@ def why_none_is_published(
                 f"{day} could not be published {failed.count} times and is tried again at "
                 f"{failed.next_attempt:%Y-%m-%d %H:%M} UTC, or by `episodes run {day}`"
             )
+        else:
+            reasons.append(f"{day} waits for the runs of others")
     if len(wanted) > DAYS_NAMED:
         reasons.append(f"and {len(wanted) - DAYS_NAMED:,} more days wait")
     return "; ".join(reasons) or "no finished day waits to be published"

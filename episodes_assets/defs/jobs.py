@@ -172,8 +172,12 @@ plan_day = dg.define_asset_job(
     "plan_day",
     selection=["input_episodes", "input_viewings", "tracked_episodes", "episode_jobs"],
     description="Take the day's drop and viewings, extend the tracked episodes, plan the jobs.",
-    # Up to six hours of waiting for the drop, where a launch configures that, and one of work.
-    tags={"dagster/max_runtime": str(7 * 3600)},
+    tags={
+        # Up to six hours of waiting for the drop, where a launch configures that, and one of work.
+        "dagster/max_runtime": str(7 * 3600),
+        # Before days that wait to be published, in Dagster's queue: workers have nothing to do without it.
+        "dagster/priority": "1",
+    },
 )
 publish_day = dg.define_asset_job(
     "publish_day",

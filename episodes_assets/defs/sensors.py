@@ -87,7 +87,8 @@ def _now() -> dt.datetime:
 
 # Dagster's daemon evaluates sensors every 5 seconds; with just that interval it would skip every other time.
 SENSOR_SECONDS = 4
-DAYS_PER_TICK = 10
+# More would keep whatever is launched next, such as the planning of a day, waiting in Dagster's queue.
+PUBLISHED_AT_ONCE = 10
 
 
 @dg.sensor(
@@ -133,7 +134,7 @@ def publish_finished_days(
     now = dt.datetime.now(dt.UTC)
     in_flight = runs.days_in_flight(context.instance, now) if open_days else {}
     failures = runs.failed_attempts(context.instance, {day.day for day in open_days})
-    days = decisions.days_to_publish(open_days, plans, in_flight, failures, now, DAYS_PER_TICK)
+    days = decisions.days_to_publish(open_days, plans, in_flight, failures, now, PUBLISHED_AT_ONCE)
     for day in days:
         yield dg.RunRequest(partition_key=day.isoformat())
     if not days:

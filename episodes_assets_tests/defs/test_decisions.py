@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from episodes_assets.definitions import defs
 from episodes_assets.defs.decisions import (
     DAYS_PLANNED_AT_ONCE,
     Failures,
@@ -21,6 +22,7 @@ from episodes_assets.defs.decisions import (
     why_none_is_published,
     why_not_planned,
 )
+from episodes_assets.defs.jobs import plan_day, publish_day
 from episodes_assets.ledger.progress import Progress
 from episodes_assets.results.publications import PublishedFrom
 from episodes_assets_tests.support.system import day
@@ -50,6 +52,29 @@ def test_finished_days_that_are_unpublished_or_published_from_an_older_plan() ->
     assert days_to_publish(days, plans, {}, {}, NOW, limit=9) == [day(2), day(3)]
     assert days_to_publish(days, plans, {day(2): "run"}, {}, NOW, limit=9) == [day(3)]
     assert days_to_publish(days, plans, {}, {}, NOW, limit=1) == [day(2)]
+
+
+def test_so_many_days_are_published_at_once_and_no_more() -> None:
+    """Each tick, as a run of an earlier one may still wait in Dagster's queue."""
+    days = [progress(number) for number in range(1, 31)]
+    in_flight = {day(number): f"run {number}" for number in range(1, 11)}
+    assert days_to_publish(days, {}, in_flight, {}, NOW, limit=10) == []
+    assert "2018-03-11 waits for the runs of others" in why_none_is_published(days[9:], {}, in_flight, {})
+    del in_flight[day(3)]
+    assert days_to_publish(days, {}, in_flight, {}, NOW, limit=10) == [day(3)]
+    # One run may work many days, and those of other days are of no matter.
+    of_a_range = dict.fromkeys(map(day, range(1, 21)), "one run")
+    others = {day(number): f"run {number}" for number in range(31, 60)}
+    found = days_to_publish(days, {}, of_a_range | others, {}, NOW, limit=10)
+    assert found == [day(number) for number in range(21, 30)]
+    too_many = {day(number): f"run {number}" for number in range(1, 21)}
+    assert days_to_publish(days, {}, too_many, {}, NOW, limit=10) == []
+
+
+def test_planning_goes_before_publishing_in_dagsters_queue() -> None:
+    of_jobs = {job.name: defs.resolve_job_def(job.name).tags for job in (plan_day, publish_day)}
+    priorities = {name: int(tags.get("dagster/priority", "0")) for name, tags in of_jobs.items()}
+    assert priorities["plan_day"] > priorities["publish_day"]
 
 
 @pytest.mark.parametrize(
