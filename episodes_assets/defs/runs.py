@@ -5,6 +5,7 @@ What follows from that is decided in `decisions`.
 
 import datetime as dt
 from collections.abc import Collection
+from itertools import takewhile
 
 import dagster as dg
 
@@ -69,21 +70,26 @@ def silent_since(instance: dg.DagsterInstance, record: dg.RunRecord, now: dt.dat
     return latest if now - latest > LONGEST_SILENCE else None
 
 
-def failed_attempts(instance: dg.DagsterInstance, days: set[dt.date]) -> dict[dt.date, Failures]:
-    """For each day, the failed runs since the last one that succeeded."""
+def failed_attempts(
+    instance: dg.DagsterInstance, days: Collection[dt.date], in_flight: Collection[dt.date]
+) -> dict[dt.date, Failures]:
+    """For each day, the runs of `publish_day` since the last one that succeeded which ended without success.
+
+    One that was cancelled is among them: whoever did that does not want another one at once. So is one whose
+    process was killed. Days that are in flight are left out.
+    """
     found: dict[dt.date, Failures] = {}
-    for day in days:
+    for day in set(days) - set(in_flight):
         records = instance.get_run_records(
             dg.RunsFilter(job_name=publish_day.name, tags={PARTITION: day.isoformat()}), limit=12
         )
-        failed = []
-        for record in records:
-            if record.dagster_run.status is not dg.DagsterRunStatus.FAILURE:
-                break
-            failed.append(record.update_timestamp)
-        if failed:
-            found[day] = Failures(len(failed), failed[0])
+        if failed := list(takewhile(_has_not_succeeded, records)):
+            found[day] = Failures(len(failed), failed[0].update_timestamp)
     return found
+
+
+def _has_not_succeeded(record: dg.RunRecord) -> bool:
+    return record.dagster_run.status is not dg.DagsterRunStatus.SUCCESS
 
 
 def failed_plannings(

@@ -133,7 +133,7 @@ def publish_finished_days(
     open_days = [day for day in progress if decisions.wants_publication(day, plans.get(day.day))]
     now = dt.datetime.now(dt.UTC)
     in_flight = runs.days_in_flight(context.instance, now) if open_days else {}
-    failures = runs.failed_attempts(context.instance, {day.day for day in open_days})
+    failures = runs.failed_attempts(context.instance, {day.day for day in open_days}, in_flight)
     days = decisions.days_to_publish(open_days, plans, in_flight, failures, now, PUBLISHED_AT_ONCE)
     for day in days:
         yield dg.RunRequest(partition_key=day.isoformat())
