@@ -98,7 +98,8 @@ def _look_at_results(
 def failed_runs(instance: dg.DagsterInstance, now: dt.datetime) -> tuple[list[conditions.FailedRun], bool]:
     """Runs that failed within `FAILED_WITHIN` and whose work no later run has done, the newest first.
 
-    The work of a run is its days; of one without days, its job.
+    The work of a run is those of its steps that it has not done, for each of its days; of one without days,
+    for its job. So a run that decides about held jobs of a day does not do the work of one that computes it.
 
     Returns:
         Of the newest `FAILED_LOOKED_AT` that failed, those whose work is not done; and whether no others
@@ -116,17 +117,26 @@ def failed_runs(instance: dg.DagsterInstance, now: dt.datetime) -> tuple[list[co
     return found, len(failed) <= FAILED_LOOKED_AT
 
 
-def _open_work(instance: dg.DagsterInstance, failed: Sequence[dg.RunRecord]) -> dict[str, set[dt.date | str]]:
+# A day, or the job of a run without days; and a step of it.
+_Work = tuple[dt.date | str, str]
+
+
+def _open_work(instance: dg.DagsterInstance, failed: Sequence[dg.RunRecord]) -> dict[str, set[_Work]]:
     """Of each failed run, by its id, the work that no run has done which was created later.
 
     Asked for by the work itself, so that however many other runs have succeeded since, none is missed.
     """
-    open_work = {each.dagster_run.run_id: set(_work_of(each.dagster_run)) for each in failed}
+    steps_of = _StepsOfRuns(instance)
+    open_work = {
+        each.dagster_run.run_id: _work_of(each.dagster_run, steps_of.left_by(each.dagster_run))
+        for each in failed
+    }
     if not failed:
         return open_work
     oldest = min(record.create_timestamp for record in failed)
-    days = sorted({work for each in open_work.values() for work in each if isinstance(work, dt.date)})
-    jobs = sorted({work for each in open_work.values() for work in each if isinstance(work, str)})
+    wanted_of = {of for each in open_work.values() for of, _ in each}
+    days = sorted(of for of in wanted_of if isinstance(of, dt.date))
+    jobs = sorted(of for of in wanted_of if isinstance(of, str))
     asked: list[dict[str, Any]] = [{"job_name": job} for job in jobs]
     if days:
         asked.append({"tags": {PARTITION: [day.isoformat() for day in days]}})
@@ -138,15 +148,43 @@ def _open_work(instance: dg.DagsterInstance, failed: Sequence[dg.RunRecord]) -> 
     for wanted in asked:
         since = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS], updated_after=oldest, **wanted)
         for record in instance.get_run_records(since):
-            done = _work_of(record.dagster_run)
+            done = _work_of(record.dagster_run, steps_of.planned_by(record.dagster_run))
             for run_id, work in open_work.items():
                 if record.create_timestamp > created[run_id]:
                     work.difference_update(done)
     return open_work
 
 
-def _work_of(run: dg.DagsterRun) -> Sequence[dt.date | str]:
-    return days_of_run(run) or [run.job_name]
+def _work_of(run: dg.DagsterRun, steps: Collection[str]) -> set[_Work]:
+    days_or_job: Sequence[dt.date | str] = days_of_run(run)
+    return {(of, step) for of in days_or_job or [run.job_name] for step in steps}
+
+
+class _StepsOfRuns:
+    """The steps of runs; those of a job are read once."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self._instance = instance
+        self._planned: dict[str, frozenset[str]] = {}
+
+    def planned_by(self, run: dg.DagsterRun) -> frozenset[str]:
+        """The steps that a run was to do."""
+        if run.step_keys_to_execute is not None:
+            return frozenset(run.step_keys_to_execute)
+        snapshot_id = run.execution_plan_snapshot_id
+        if snapshot_id is None:  # it was never planned
+            return frozenset({run.job_name})
+        if snapshot_id not in self._planned:
+            plan = self._instance.get_execution_plan_snapshot(snapshot_id)
+            self._planned[snapshot_id] = frozenset(plan.step_keys_to_execute)
+        return self._planned[snapshot_id]
+
+    def left_by(self, run: dg.DagsterRun) -> frozenset[str]:
+        """The steps that a failed run has not done; if it has done all and failed then, all."""
+        found = self._instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_SUCCESS)
+        events = [record.event_log_entry.dagster_event for record in found.records]
+        planned = self.planned_by(run)
+        return planned - {event.step_key for event in events if event and event.step_key} or planned
 
 
 def _describe(instance: dg.DagsterInstance, run: dg.DagsterRun) -> conditions.FailedRun:

@@ -87,30 +87,54 @@ def test_failed_runs_and_stalled_and_held_jobs_and_a_database_that_is_away(
     assert "the database results cannot be read" in tick(system)
 
 
-@dg.op
-def fail() -> None:
-    raise ValueError("ERROR: the word \0\ud800 of today: 4711")
+@dg.op(ins={"start": dg.In(dg.Nothing)}, config_schema={"fails": dg.Field(bool, default_value=False)})
+def work(context: dg.OpExecutionContext) -> None:
+    if context.op_config["fails"]:
+        raise ValueError("ERROR: the word \0\ud800 of today: 4711")
+
+
+@dg.op(out=dg.Out(dg.Nothing))
+def prepare() -> None:
+    pass
 
 
 @dg.op
-def succeed() -> None:
+def decide() -> None:
     pass
 
 
 @dg.job
-def failing() -> None:
-    fail()
+def working() -> None:
+    work(prepare())
 
 
 @dg.job
-def succeeding() -> None:
-    succeed()
+def finishing() -> None:
+    work()
+
+
+@dg.job
+def deciding() -> None:
+    decide()
 
 
 def run_job(instance: dg.DagsterInstance, job: dg.JobDefinition, **tags: str) -> None:
-    job.execute_in_process(
-        instance=instance, raise_on_error=False, tags={f"dagster/{k}": v for k, v in tags.items()}
-    )
+    assert job.execute_in_process(instance=instance, tags=_tags(tags)).success
+
+
+def fail_job(instance: dg.DagsterInstance, **tags: str) -> None:
+    fails = {"ops": {"work": {"config": {"fails": True}}}}
+    working.execute_in_process(instance=instance, raise_on_error=False, run_config=fails, tags=_tags(tags))
+
+
+def _tags(tags: dict[str, str]) -> dict[str, str]:
+    return {f"dagster/{name}": value for name, value in tags.items()}
+
+
+def days_of_failed_runs(instance: dg.DagsterInstance) -> list[list[dt.date]]:
+    found, are_all = observed.failed_runs(instance, now())
+    assert are_all
+    return [list(run.days) for run in found]
 
 
 def test_a_failed_runs_cause_is_a_class_and_its_work_is_done_by_a_later_run_of_it(
@@ -119,24 +143,36 @@ def test_a_failed_runs_cause_is_a_class_and_its_work_is_done_by_a_later_run_of_i
     instance = shared.dagster
     monkeypatch.setattr(observed, "FAILED_LOOKED_AT", 3)
     for partition in ("2018-03-01", "2018-03-05", "2018-03-20"):
-        run_job(instance, failing, partition=partition)
+        fail_job(instance, partition=partition)
     found, are_all = observed.failed_runs(instance, now())
     assert are_all
     assert {run.cause for run in found} == {"ValueError"}
     # Later runs of its own day, and of a range in which the day is; others are of no matter.
-    run_job(instance, succeeding, partition="2018-03-01")
+    run_job(instance, working, partition="2018-03-01")
     start_and_end = {"asset_partition_range_start": "2018-03-03", "asset_partition_range_end": "2018-03-09"}
-    run_job(instance, succeeding, **start_and_end)
-    run_job(instance, succeeding, partition="2018-03-21")
-    found, are_all = observed.failed_runs(instance, now())
-    assert [list(run.days) for run in found] == [[dt.date(2018, 3, 20)]]
+    run_job(instance, working, **start_and_end)
+    run_job(instance, working, partition="2018-03-21")
+    assert days_of_failed_runs(instance) == [[dt.date(2018, 3, 20)]]
     # Without days the work is the job. That more failed than are looked at is said.
-    run_job(instance, failing)
+    fail_job(instance)
     found, are_all = observed.failed_runs(instance, now())
     assert (len(found), are_all) == (2, False)
     assert "2018-03-20 failed: the word" in tick(shared)
     assert open_keys(shared) == ["runs_failed:ValueError"]
     assert "2018-03-20 failed: the word" in tick(shared)  # what is on record is found again
+    instance.wipe()
+
+
+def test_a_failed_runs_work_is_the_steps_that_it_has_not_done(shared: System) -> None:
+    instance = shared.dagster
+    for partition in ("2018-03-01", "2018-03-02"):
+        fail_job(instance, partition=partition)
+    # As `retry_held_jobs` does nothing of what `correct_day` is for.
+    run_job(instance, deciding, partition="2018-03-01")
+    assert days_of_failed_runs(instance) == [[dt.date(2018, 3, 2)], [dt.date(2018, 3, 1)]]
+    # As a publication finishes what a run of the whole day has begun.
+    run_job(instance, finishing, partition="2018-03-02")
+    assert days_of_failed_runs(instance) == [[dt.date(2018, 3, 1)]]
     instance.wipe()
 
 
