@@ -280,6 +280,21 @@ def _supersede(connection: Connection, day: dt.date) -> None:
     )
     plans = connection.execute("SELECT plan_id FROM ledger.plans WHERE day = %s", [day]).fetchall()
     plan_ids = [plan_id for (plan_id,) in plans]
+    # Those that ended with held jobs are nobody's any more. A live one is left to the worker that has it or
+    # gets it, which finds no job; so no lock is waited for that PgQueuer takes in another order (deadlock).
+    connection.execute(
+        """
+        WITH ended AS (
+            SELECT id FROM pgqueuer WHERE id = ANY (ARRAY(
+                SELECT message_id FROM ledger.chunks
+                WHERE plan_id = ANY (%s) AND succeeded < jobs AND message_id IS NOT NULL
+            )) AND status NOT IN ('queued', 'picked')
+            FOR UPDATE SKIP LOCKED
+        )
+        DELETE FROM pgqueuer WHERE id = ANY (ARRAY(SELECT id FROM ended))
+        """,
+        [plan_ids],
+    )
     # Chunks first: workers lock them before they write any of the rest, so nothing of it comes afterwards.
     connection.execute("DELETE FROM ledger.chunks WHERE plan_id = ANY (%s)", [plan_ids])
     connection.execute("DELETE FROM ledger.outcomes WHERE plan_id = ANY (%s)", [plan_ids])

@@ -44,6 +44,23 @@ def test_another_plan_supersedes_jobs_outcomes_and_messages(system: System, queu
     assert not read_progress(queue, [day(1)])[0].is_fanned_out
 
 
+def test_messages_of_held_jobs_go_with_their_plan(system: System, queue: Connection) -> None:
+    record(queue, 1, 2, 3, chunk_jobs=1)
+    fan_out_day(queue, day(1))
+    system.hold_jobs("epid IN (1, 2)")
+    # As PgQueuer leaves them whose chunks ended with held jobs.
+    system.query(
+        "queue",
+        "UPDATE pgqueuer SET status = 'failed'"
+        " WHERE id IN (SELECT message_id FROM ledger.chunks WHERE held > 0)",
+    )
+    messages = "SELECT status::text, count(*) FROM pgqueuer GROUP BY status ORDER BY status::text"
+    assert system.query("queue", messages) == [("failed", 2), ("queued", 1)]
+    _, changed = record(queue, 1, 2, 3, chunk_jobs=1, rework=True)
+    assert changed
+    assert system.query("queue", messages) == [("queued", 1)]
+
+
 def test_numbers_begin_above_what_is_known_elsewhere(queue: Connection) -> None:
     first, _ = record(queue, 1, above=7)
     assert first.plan_id == 8
