@@ -269,8 +269,7 @@ class RunningRun:
 def running(instance: dg.DagsterInstance, location: str, now: dt.datetime) -> list[RunningRun]:
     """The runs that a code location executes.
 
-    One whose process was killed is among them until its time limit: a step that waits for a lock is as
-    silent.
+    One that is silent is among them: a step that waits for a lock is as silent as one that hangs.
     """
     found = []
     for record in instance.get_run_records(dg.RunsFilter(statuses=[*HAVE_A_PROCESS])):

@@ -34,7 +34,7 @@ RANGE_END = "dagster/asset_partition_range_end"
 def days_in_flight(instance: dg.DagsterInstance, now: dt.datetime) -> dict[dt.date, str]:
     """The days that any queued or running run covers, with its id.
 
-    A run whose process was killed stays STARTED until its time limit, so one that is silent is left out.
+    A run of a command that was killed stays STARTED until its time limit, so one that is silent is left out.
     """
     days: dict[dt.date, str] = {}
     for record in instance.get_run_records(dg.RunsFilter(statuses=IN_PROGRESS)):

@@ -52,6 +52,14 @@ REASONS = {
         "dagster._core.scheduler.instigation": "how the newest ticks of a sensor or schedule ended",
         "dagster._core.storage.asset_check_execution_record": "how the newest evaluation of a check ended",
     },
+    "defs/run_launcher.py": {
+        "dagster._core.errors": "that a code server does not answer",
+        "dagster._core.launcher.base": "what Dagster's monitoring is told of a run",
+        "dagster._core.storage.tags": "the tag by which a run names its code server",
+        "dagster._grpc.client": "the type of what asks the code server",
+        "dagster._grpc.types": "the question whether it executes a run",
+        "dagster._serdes": "the answer, and the type of what `dagster.yaml` configures a launcher with",
+    },
     "defs/storage.py": {
         "dagster._core.execution.backfill": "the type of what the run storage is given for a backfill",
         "dagster._core.storage.event_log.schema": "the table of events, of which no public call deletes some",
