@@ -265,8 +265,8 @@ class Certificate:
             return
         self._seen = found
         try:
-            # Not in the one that serves: it would keep a certificate without a key that fits. With a password,
-            # as nobody is asked for that of a key that has one: the event loop would wait for the answer.
+            # Not in the one that serves: it would keep a certificate without a key that fits. With a
+            # password, as asking somebody for that of a key that has one would keep the event loop waiting.
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self._certificate, self._key, "")
             context.load_cert_chain(self._certificate, self._key)
         except OSError as error:

@@ -282,12 +282,14 @@ def test_slow_planning_is_told_while_it_runs_and_flagged_at_its_end(
 
 def test_yesterday_is_looked_for_by_the_daemon(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     def publish(on: dt.date, at: str) -> None:
-        system.query(
-            "results",
-            "INSERT INTO published.days (day, jobs, rows, checksum, plan_id, plan_checksum, code_version,"
-            " published_at) VALUES (%s, 0, 0, '', 1, '', '1', %s)",
-            [on, at],
-        )
+        for table in ("days", "history"):
+            system.query(
+                "results",
+                f"INSERT INTO published.{table} (day, jobs, rows, left_out, decision, checksum, plan_id,"
+                " plan_checksum, code_version, algorithm_versions, published_at)"
+                " VALUES (%s, 0, 0, 0, '', '', 1, '', '1', '{}', %s)",
+                [on, at],
+            )
 
     def tick(now: str, cursor: str | None = None) -> tuple[list[bool], str | None]:
         monkeypatch.setattr(sensors, "_now", lambda: dt.datetime.fromisoformat(now))
