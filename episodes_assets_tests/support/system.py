@@ -92,6 +92,10 @@ class System:
     dsns: Dsns
     admin: Mapping[str, str]  # administrator's DSN by database
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which opens an instance of its own."""
+        return {name: value for name, value in vars(self).items() if name != "dagster"}
+
     @property
     def settings(self) -> Settings:
         return load_settings()

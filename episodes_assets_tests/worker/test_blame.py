@@ -113,11 +113,16 @@ def attempts(system: System) -> list[tuple[int, bool]]:
     return system.query("queue", "SELECT starts, is_held FROM ledger.job_attempts ORDER BY position")
 
 
-def test_an_error_that_no_database_can_hold_is_recorded_as_far_as_it_can(
-    fleet: System, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A process of pytest-xdist cannot hand on a captured log with a lone surrogate.
-    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
+@pytest.fixture
+def no_log() -> Iterator[None]:
+    """Nothing is logged: a process of pytest-xdist cannot hand on a captured log with a lone surrogate."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.usefixtures("no_log")
+def test_an_error_that_no_database_can_hold_is_recorded_as_far_as_it_can(fleet: System) -> None:
     bad = ValueError("bad \0 \ud800")
     process = Computes(bad, bad, bad)
     assert asyncio.run(run_chunk(fleet, process)) == "again"
