@@ -26,7 +26,7 @@ REASONS = {
         "dagster._core.remote_representation.code_location": "to ask a code server whether it answers",
         "dagster._core.workspace.context": "one workspace, and a read-only view of it for viewers",
         "dagster._core.workspace.load_target": "a workspace, as `dagster-webserver` makes its own",
-        "dagster_webserver.app": "Dagster's web application, to be served behind our gate",
+        "dagster_webserver.webserver": "Dagster's web application, to be served behind our gate",
     },
     "dashboard/health.py": {
         "dagster._core.remote_representation.external": "the type of a sensor in a workspace",

@@ -262,7 +262,7 @@ def test_the_lakes_tables_are_made_where_its_host_was_looked_at() -> None:
     }
     assert makers == {
         "lab/take.py", "lake/drops.py", "lake/episode.py", "lake/opening.py", "worker/chunk.py",
-        "worker/compute.py", "worker/main.py",
+        "worker/compute.py", "worker/main.py", "worker/outage.py",
     }  # fmt: skip
 
 
