@@ -63,6 +63,9 @@ TESTED = (
         "before",
         (
             "defs.test_input_viewings",
+            "defs.test_late_viewings",
+            "defs.test_lost_viewings",
+            "defs.test_before_the_lake",
             "lake.test_viewings",
             "lake.test_versions",
             "lake.test_damage",

@@ -3,6 +3,10 @@
 import datetime as dt
 from typing import Any
 
+import dagster as dg
+
+from episodes_assets.cli.context import bring_in_older_snapshots
+from episodes_assets_tests.support.older_release import become_older
 from episodes_assets_tests.support.system import System, day, failure
 
 ONE_DAY = dt.timedelta(days=1)
@@ -32,3 +36,23 @@ def materialize(system: System, first: dt.date, last: dt.date | None = None, **o
     result = system.materialize(first, last, **options)
     assert result.success, failure(result)
     return result
+
+
+def retain(system: System, since: dt.date) -> None:
+    """What other teams do with old viewings."""
+    system.query("input", "DELETE FROM viewings WHERE viewed_at < %s", [f"{since}Z"])
+
+
+def rows(system: System) -> dict[dt.date, int]:
+    newest = system.viewings.newest()
+    return {date: file.rows for date, file in newest.files.items()} if newest else {}
+
+
+def verdicts(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
+    return {each.check_name: each for each in result.get_asset_check_evaluations()}
+
+
+def before_the_lake(system: System) -> None:
+    """What a release from before the lake leaves, once its snapshots were brought in."""
+    become_older(system, with_viewings=False)
+    bring_in_older_snapshots(system.settings)
