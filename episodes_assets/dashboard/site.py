@@ -146,28 +146,13 @@ class Site:
     queue_dsn: str
     refusals: Refusals = field(default_factory=Refusals)
 
-    async def record_refusal(
-        self,
-        connection: HTTPConnection,
-        what: str,
-        outcome: str,
-        *,
-        who: Identity | None = None,
-        name: str = "",
-        detail: Mapping[str, object] | None = None,
-    ) -> None:
-        """Like `record`, for what was refused and so has changed nothing.
-
-        At most 20 of one identity's are recorded within a minute; how many more there were is recorded when
-        the minute is over.
-        """
+    async def _is_within_limit(self, who: Identity | None, connection: HTTPConnection) -> bool:
         await self._record_left_out()
         left_out = self.refusals.add(who, connection)
-        if left_out == 0:
-            await self.record(connection, what, outcome, who=who, name=name, detail=detail)
-        elif left_out == 1:
+        if left_out == 1:
             # By then it may be that nobody is refused anything any more.
             self.refusals.keep(asyncio.get_running_loop().create_task(self._record_left_out_later()))
+        return left_out == 0
 
     async def _record_left_out_later(self) -> None:
         await asyncio.sleep(REFUSALS_SECONDS)
@@ -188,6 +173,7 @@ class Site:
         who: Identity | None = None,
         name: str = "",
         detail: Mapping[str, object] | None = None,
+        is_refusal: bool = False,
     ) -> None:
         """Write to the audit log; if its database does not answer, to this process's own log.
 
@@ -198,7 +184,11 @@ class Site:
             who: The authenticated identity, if there is one.
             name: The name that was claimed, if it is not proven.
             detail: Whatever helps to understand it.
+            is_refusal: Whether it was refused, and so has changed nothing. At most 20 of one identity's are
+                recorded within a minute; how many more there were is recorded when the minute is over.
         """
+        if is_refusal and not await self._is_within_limit(who, connection):
+            return
         try:
             await self.record_or_fail(connection, what, outcome, who=who, name=name, detail=detail)
         except AWAY:

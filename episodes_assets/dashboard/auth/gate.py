@@ -392,12 +392,13 @@ class AuthGate:
         self._site.metrics.refused.labels(refused.reason).inc()
         # Unauthenticated requests are only counted: they could fill the log, from which nothing is deleted.
         if refused is not refusals.AWAY and request.credential is not None:
-            await self._site.record_refusal(
+            await self._site.record(
                 request.connection,
                 "request refused",
                 refused.reason,
                 who=request.credential.identity,
                 detail=audit.describe_refused(request.connection, request.query, request.body),
+                is_refusal=True,
             )
         if request.is_socket:
             await request.send(

@@ -197,12 +197,13 @@ class _Guard:
         reason = problem.encode("utf-8", "replace")[:_LONGEST_REASON].decode("utf-8", "ignore")
         await self._send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": reason})
         self._site.metrics.refused.labels("socket").inc()
-        await self._site.record_refusal(
+        await self._site.record(
             self._connection,
             "socket closed",
             problem,
             who=self._identity,
             detail={"path": self._connection.url.path},
+            is_refusal=True,
         )
 
 

@@ -7,6 +7,7 @@ is decided in `dashboard/configuration.py`.
 
 import logging
 import time
+from http import HTTPStatus
 from typing import Any, NoReturn
 
 import httpx2
@@ -162,15 +163,16 @@ class OidcClient:
         if refused.is_on_record:
             site = site_of(request)
             site.metrics.logins.labels(AuthMethod.OIDC.value, "refused").inc()
-            await site.record_refusal(
+            await site.record(
                 request,
                 "login",
                 "refused",
                 name=refused.email,
                 detail={"through": self._oidc.issuer, "why": shortened(refused.why, LONGEST_WHY)},
+                is_refusal=True,
             )
         query = httpx2.QueryParams({"refused": refused.refusal.value, "next": wanted})
-        return RedirectResponse(f"/login?{query}", status_code=303)
+        return RedirectResponse(f"/login?{query}", status_code=HTTPStatus.SEE_OTHER)
 
 
 def _no_answer(why: str) -> _Refused:

@@ -4,6 +4,7 @@ When a request is refused is decided in `gate`.
 """
 
 from dataclasses import dataclass
+from http import HTTPStatus
 from urllib.parse import quote
 
 from starlette.requests import HTTPConnection
@@ -72,7 +73,7 @@ def answer(refusal: Refusal, connection: HTTPConnection) -> Response:
         query = connection.url.query
         wanted = safe_next(connection.url.path + (f"?{query}" if query else ""))
         where = "/login" if wanted == HOME else f"/login?next={quote(wanted, safe='/')}"
-        return RedirectResponse(where, status_code=303)
+        return RedirectResponse(where, status_code=HTTPStatus.SEE_OTHER)
     headers = {}
     if refusal.status == NOT_SIGNED_IN.status:
         headers["WWW-Authenticate"] = "Bearer"
