@@ -26,7 +26,7 @@ from episodes_assets.postgres.arrow import RepeatableRead, bounded_session
 from episodes_assets.postgres.connect import describe
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.results.copies import read_publications
-from episodes_assets.results.state import repair_command
+from episodes_assets.results.repairs import repair_command
 
 APPLICATION = "episodes lab"
 

@@ -59,10 +59,11 @@ from episodes_assets.lake.viewings import NAME, Viewings, covered_from
 from episodes_assets.ledger import copies
 from episodes_assets.ledger.verify import published_checksum
 from episodes_assets.planning.drop import ACCEPTED, QUARANTINED
+from episodes_assets.planning.episode_set import find_broken_day, find_unchained_day
 from episodes_assets.planning.viewings import UNREADABLE
 from episodes_assets.postgres.arrow import RepeatableRead
 from episodes_assets.results.copies import read_state
-from episodes_assets.results.state import find_broken_day, find_unchained_day, repair_command
+from episodes_assets.results.repairs import repair_command
 
 Report = Callable[[str, int, int], None]
 """Called with what is done, how much of it is finished, and how much there is."""

@@ -36,7 +36,13 @@ from episodes_assets.lake.viewings import Viewings
 from episodes_assets.ledger import copies
 from episodes_assets.ledger.copies import PlanRows
 from episodes_assets.ledger.verify import published_checksum
-from episodes_assets.planning.episode_set import EpisodeSet, TrackedEpisodes, state_checksum
+from episodes_assets.planning.episode_set import (
+    EpisodeSet,
+    TrackedEpisodes,
+    find_broken_day,
+    find_unchained_day,
+    state_checksum,
+)
 from episodes_assets.planning.jobs import PlannedJobs, newly_tracked_of_day, plan_day
 from episodes_assets.postgres.arrow import bounded_session
 from episodes_assets.postgres.connect import connect_to_read
@@ -45,7 +51,6 @@ from episodes_assets.postgres.dsn import Dsns, resolve_dsns
 from episodes_assets.results.copies import read_state
 from episodes_assets.results.publications import find_day
 from episodes_assets.results.publish import NO_ROWS, read_published
-from episodes_assets.results.state import find_broken_day, find_unchained_day
 from episodes_assets.settings import Settings
 from episodes_assets.worker.compute import ComputeProcess, JobWindows, run_micro_batch
 

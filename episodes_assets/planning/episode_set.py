@@ -1,11 +1,12 @@
-"""Sets of episodes that answer for whole columns, and the checksum of the tracked set.
+"""Sets of episodes that answer for whole columns, and the hash chain of the tracked set.
 
-Equal sets have equal checksums on any machine. Where the tracked set is stored is `results/state.py`.
+Equal sets have equal checksums on any machine; that of a day depends on all days before. Where the
+tracked set is stored is `results/state.py`.
 """
 
 import datetime as dt
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -116,3 +117,42 @@ def state_checksum(previous: str, newly_tracked: EpisodeIds) -> str:
     digest = hashlib.sha256(previous.encode())
     digest.update(newly_tracked.astype("<i8").tobytes())
     return digest.hexdigest()
+
+
+def find_unchained_day(manifest: Sequence[Mapping[str, Any]]) -> dt.date | None:
+    """The first day that was built on another past than there is; None if none was.
+
+    Episodes of such a day may be an earlier one's by now, so that it is not damaged if they are not its own.
+
+    Args:
+        manifest: `day`, `origin`, `previous_checksum` and `checksum` of each day, in order.
+    """
+    expected = None
+    for row in manifest:
+        if row["origin"] == "day" and row["previous_checksum"] != expected:
+            return row["day"]  # type: ignore[no-any-return]
+        expected = row["checksum"]
+    return None
+
+
+def find_broken_day(
+    epids: EpisodeIds, tracked_on: npt.NDArray[np.datetime64], manifest: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Any] | None:
+    """The manifest of the first day whose episodes do not have its checksum; None if all have theirs.
+
+    Args:
+        epids: Distinct, in the order of their days.
+        tracked_on: The day of each, datetime64[D].
+        manifest: As `find_unchained_day` takes it.
+    """
+    ends = np.searchsorted(tracked_on, np.array([row["day"] for row in manifest], "datetime64[D]"), "right")
+    begin = 0
+    for row, end in zip(manifest, ends.tolist(), strict=True):
+        # The first manifest of a history has the episodes of all days up to its own. Within a day ids mostly
+        # ascend, which a stable sort uses.
+        added = np.sort(epids[begin:end], kind="stable")
+        previous = "import" if row["origin"] == "import" else row["previous_checksum"] or ""
+        if state_checksum(previous, added) != row["checksum"]:
+            return row
+        begin = end
+    return None

@@ -18,7 +18,7 @@ from episodes_assets.ledger.plans import Plan, find_plan
 from episodes_assets.ledger.verify import describe_damage, stream_outcomes
 from episodes_assets.postgres.connect import Connection, one_snapshot
 from episodes_assets.results.publications import PublishedDay, find_last_publication
-from episodes_assets.results.state import repair_command
+from episodes_assets.results.repairs import repair_command
 
 
 @dataclass(frozen=True)

@@ -91,3 +91,9 @@ def read_repairs_of_run(results: Connection, run_id: str) -> list[Repair]:
             [run_id],
         )
         return cursor.fetchall()
+
+
+def repair_command(first: dt.date, last: dt.date) -> str:
+    """The command that repairs some days, for a message that says what is damaged."""
+    days = f"run {first}" if first == last else f"backfill {first} {last}"
+    return f"episodes {days} --repair --reason WHY"

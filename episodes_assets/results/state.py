@@ -19,10 +19,16 @@ from psycopg.rows import class_row
 
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import StateGap
-from episodes_assets.planning.episode_set import EpisodeIds, TrackedEpisodes, state_checksum
+from episodes_assets.planning.episode_set import (
+    EpisodeIds,
+    TrackedEpisodes,
+    find_broken_day,
+    find_unchained_day,
+    state_checksum,
+)
 from episodes_assets.postgres import arrow, locks
 from episodes_assets.postgres.connect import Connection
-from episodes_assets.results.repairs import RepairDecision, record_repair
+from episodes_assets.results.repairs import RepairDecision, record_repair, repair_command
 
 _NONE: EpisodeIds = np.array([], dtype=np.int64)
 # A step over years of days is one writer for minutes.
@@ -239,22 +245,6 @@ def _read_snapshot(dsn: str, until: dt.date) -> tuple[list[dict[str, Any]], pa.T
         return results.read(_MANIFEST, until=until).to_pylist(), results.read(TRACKED, until=until)
 
 
-def find_unchained_day(manifest: Sequence[Mapping[str, Any]]) -> dt.date | None:
-    """The first day that was built on another past than there is, as `_require_unbroken`; None if none was.
-
-    Episodes of such a day may be an earlier one's by now, so that it is not damaged if they are not its own.
-
-    Args:
-        manifest: `day`, `origin`, `previous_checksum` and `checksum` of each day, in order.
-    """
-    expected = None
-    for row in manifest:
-        if row["origin"] == "day" and row["previous_checksum"] != expected:
-            return row["day"]  # type: ignore[no-any-return]
-        expected = row["checksum"]
-    return None
-
-
 # One value for a day: a row for each episode costs the driver more than all the rest. `+ 0` avoids the index
 # on tracked_on, which would fetch nearly all rows one by one.
 TRACKED: LiteralString = """
@@ -291,35 +281,6 @@ def _unpack_as_recorded(
             else f"stop it, then run `{repair_command(row['day'], manifest[-1]['day'])}`",
         )
     return epids, tracked_on
-
-
-def find_broken_day(
-    epids: EpisodeIds, tracked_on: npt.NDArray[np.datetime64], manifest: Sequence[Mapping[str, Any]]
-) -> Mapping[str, Any] | None:
-    """The manifest of the first day whose episodes do not have its checksum; None if all have theirs.
-
-    Args:
-        epids: Distinct, in the order of their days.
-        tracked_on: The day of each, datetime64[D].
-        manifest: As `find_unchained_day` takes it.
-    """
-    ends = np.searchsorted(tracked_on, np.array([row["day"] for row in manifest], "datetime64[D]"), "right")
-    begin = 0
-    for row, end in zip(manifest, ends.tolist(), strict=True):
-        # The first manifest of a history has the episodes of all days up to its own. Within a day ids mostly
-        # ascend, which a stable sort uses.
-        added = np.sort(epids[begin:end], kind="stable")
-        previous = "import" if row["origin"] == "import" else row["previous_checksum"] or ""
-        if state_checksum(previous, added) != row["checksum"]:
-            return row
-        begin = end
-    return None
-
-
-def repair_command(first: dt.date, last: dt.date) -> str:
-    """The command that repairs some days."""
-    days = f"run {first}" if first == last else f"backfill {first} {last}"
-    return f"episodes {days} --repair --reason WHY"
 
 
 def record_day(

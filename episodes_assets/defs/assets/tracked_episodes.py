@@ -14,7 +14,7 @@ from episodes_assets.defs import metadata, partitions, profiles, steps, tables
 from episodes_assets.defs.resources import Lake, QueueDatabase, ResultsDatabase
 from episodes_assets.errors import StateGap
 from episodes_assets.planning.jobs import newly_tracked_of_day
-from episodes_assets.results import state, verify
+from episodes_assets.results import repairs, state, verify
 from episodes_assets.settings import Settings
 
 CHECKS = [
@@ -137,5 +137,5 @@ def _refuse_damaged_past(damaged: dt.date | None, last: dt.date) -> None:
     if damaged is not None:
         raise StateGap(
             f"the tracked episodes of {damaged}, an earlier day, are damaged as well",
-            f"run `{state.repair_command(damaged, last)}`",
+            f"run `{repairs.repair_command(damaged, last)}`",
         )
