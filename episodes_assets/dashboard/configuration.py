@@ -6,7 +6,6 @@ which role, is decided here, again at each request; the protocol is `auth/oidc.p
 """
 
 import ipaddress
-import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -17,6 +16,7 @@ from pydantic import SecretStr
 
 from episodes_assets.accounts.identity import AuthMethod, Identity, Role
 from episodes_assets.accounts.sessions import Lifetimes
+from episodes_assets.dashboard.certificate import require_usable
 from episodes_assets.errors import BadSetting
 from episodes_assets.settings import Settings
 
@@ -307,19 +307,13 @@ def _certificate(settings: Settings) -> tuple[Path | None, Path | None]:
     certificate, key = settings.tls_certificate, settings.tls_key
     if (certificate is None) != (key is None):
         raise BadSetting("only one of EPISODES_TLS_CERTIFICATE and EPISODES_TLS_KEY is set", "set both")
-    if certificate is None:
+    if certificate is None or key is None:
         return None, None
     if settings.tls_ends_at_proxy:
         raise BadSetting(
             "EPISODES_TLS_CERTIFICATE is set and EPISODES_TLS_ENDS_AT_PROXY as well", "set one of them"
         )
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
-    except OSError as error:  # ssl.SSLError is one
-        raise BadSetting(
-            f"{certificate} cannot be used with its key ({error.strerror or error})",
-            "EPISODES_TLS_CERTIFICATE and EPISODES_TLS_KEY name PEM files that belong together",
-        ) from error
+    require_usable(certificate, key)
     return certificate, key
 
 

@@ -5,23 +5,18 @@ and body, the next request, reading the response. A connection is counted from t
 its socket is closed. h11 limits the size of an incomplete head; this module limits what h11 does not: the
 size of a head that arrives at once, the number of headers, and the time for each phase. The time for a body
 is limited in `auth/gate.py`.
-
-Where it ends TLS itself, a renewed certificate is served without a restart.
 """
 
 import asyncio
 import contextlib
 import ipaddress
-import logging
 import re
 import signal
 import socket
-import ssl
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -33,6 +28,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from episodes_assets.accounts.throttle import network_of
 from episodes_assets.dashboard.auth.graphql_socket import LONGEST_MESSAGE
+from episodes_assets.dashboard.certificate import Certificate
 from episodes_assets.dashboard.configuration import Configuration
 from episodes_assets.errors import ProcessFailed
 
@@ -238,56 +234,7 @@ class _CountedSocket(socket.socket):
         self._connections.forget(self, self._address)
 
 
-_LOG = logging.getLogger(__name__)
 CERTIFICATE_SECONDS = 10
-
-
-class Certificate:
-    """A certificate with its key, which is read again when one of the two files has changed.
-
-    Args:
-        certificate: PEM file.
-        key: PEM file.
-    """
-
-    def __init__(self, certificate: Path, key: Path) -> None:
-        self._certificate = certificate
-        self._key = key
-        self._seen = self._versions()
-
-    def renew(self, context: ssl.SSLContext) -> None:
-        """Let the handshakes from now on have the certificate of the files, if that is another one.
-
-        Files that cannot be used, such as the first of two that are being replaced, change nothing.
-        """
-        found = self._versions()
-        if found == self._seen:
-            return
-        self._seen = found
-        try:
-            # Not in the one that serves: it would keep a certificate without a key that fits. With a
-            # password, as asking somebody for that of a key that has one would keep the event loop waiting.
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self._certificate, self._key, "")
-            context.load_cert_chain(self._certificate, self._key)
-        except OSError as error:
-            _LOG.error(
-                "%s has changed and cannot be used with its key (%s); the certificate from before is served",
-                self._certificate,
-                error.strerror or error,
-            )
-        else:
-            _LOG.warning("%s has changed, and is served from now on", self._certificate)
-
-    def _versions(self) -> list[tuple[int, ...]]:
-        """What changes with the files."""
-        found: list[tuple[int, ...]] = []
-        for path in (self._certificate, self._key):
-            with suppress(OSError):  # it is being replaced
-                status = path.stat()
-                found.append((status.st_mtime_ns, status.st_size, status.st_ino))
-        return found
-
-
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _TOO_LARGE = 431
 
