@@ -17,7 +17,8 @@ from episodes_assets.cli.context import ready_databases
 from episodes_assets.errors import AlertNotDelivered, BadSetting
 from episodes_assets.outbox.channels import ping
 from episodes_assets.outbox.configuration import channels_of, dead_man_url
-from episodes_assets.outbox.records import Message, read_clock, read_evaluations, read_open_alerts
+from episodes_assets.outbox.messages import Message
+from episodes_assets.outbox.records import read_clock, read_evaluations, read_open_alerts
 from episodes_assets.postgres.connect import connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.hosts import require_allowed

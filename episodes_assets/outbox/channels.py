@@ -23,7 +23,7 @@ import httpx2
 from episodes_assets import failures
 from episodes_assets.alerts.lifecycle import ChannelName, Event
 from episodes_assets.errors import AlertNotDelivered
-from episodes_assets.outbox.records import Message
+from episodes_assets.outbox.messages import Message
 
 T = TypeVar("T")
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from episodes_assets.alerts.conditions import Assessment
 from episodes_assets.alerts.lifecycle import Decision, Event, State, pause_after
 from episodes_assets.errors import AlertNotDelivered
-from episodes_assets.outbox import records
-from episodes_assets.outbox.records import Message
+from episodes_assets.outbox import messages, records
+from episodes_assets.outbox.messages import Message
 from episodes_assets.postgres.connect import Connection
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def deliver(connection: Connection, channels: Sequence["Channel"], budget: Budge
     sent, problems = 0, []
     deadline = time.monotonic() + budget.seconds
     while usable and time.monotonic() < deadline:
-        message = records.claim_message(connection, list(usable), records.read_clock(connection), LEASE)
+        message = messages.claim_message(connection, list(usable), records.read_clock(connection), LEASE)
         if message is None:
             break
         try:
@@ -92,7 +92,7 @@ def deliver(connection: Connection, channels: Sequence["Channel"], budget: Budge
             _note_failure(connection, message, problem)
             problems.append(problem)
         else:
-            records.record_delivery(connection, message, records.read_clock(connection), problem)
+            messages.record_delivery(connection, message, records.read_clock(connection), problem)
             sent += 1
             if problem:
                 # It is not sent again: those whom it reached would get it twice.
@@ -104,7 +104,7 @@ def deliver(connection: Connection, channels: Sequence["Channel"], budget: Budge
 def _note_failure(connection: Connection, message: Message, problem: str) -> None:
     _LOG.warning("the message that %s is %s is not delivered: %s", message.key, message.event, problem)
     retry_at = records.read_clock(connection) + pause_after(message.attempts)
-    records.record_failure(connection, message, problem, retry_at)
+    messages.record_failure(connection, message, problem, retry_at)
 
 
 def alert_people(

@@ -20,7 +20,7 @@ from urllib.parse import SplitResult, unquote
 from episodes_assets.alerts.lifecycle import ChannelName
 from episodes_assets.errors import AlertNotDelivered
 from episodes_assets.outbox import channels
-from episodes_assets.outbox.records import Message
+from episodes_assets.outbox.messages import Message
 
 _PORTS = {"smtp": 25, "smtps": 465}
 

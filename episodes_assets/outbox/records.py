@@ -1,14 +1,13 @@
-"""Alerts and the messages about them, as they are on record: every statement on schema `alerts`.
+"""Alerts as they are on record in schema `alerts`, which ones are told of, and who has looked for them.
 
 It is a transactional outbox: what is to be told is written together with the state of the alert, and
-delivered afterwards by whichever process comes first (`delivery.py`). Decisions are `alerts/lifecycle.py`.
+delivered afterwards by whichever process comes first (`messages.py`). Decisions are `alerts/lifecycle.py`.
 Times are the caller's, by the clock of the queue (`read_clock`), so that several machines agree.
 """
 
 import datetime as dt
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from uuid import UUID
+from dataclasses import dataclass
 
 from psycopg.rows import class_row
 
@@ -27,8 +26,6 @@ KEEP_ENDED = dt.timedelta(days=90)
 GIVE_UP_AFTER = dt.timedelta(days=7)
 # More than the longest pause before another attempt.
 TRIED_LATELY = dt.timedelta(hours=1)
-# How often a message may fail, within about an hour, while later alerts of its key wait for it.
-PATIENCE = 8
 
 
 class Evaluator:
@@ -66,43 +63,6 @@ class OpenAlert:
     seen_at: dt.datetime
     waiting: int
     problem: str | None
-
-
-@dataclass(frozen=True)
-class Message:
-    """A message that a process delivers now.
-
-    Attributes:
-        message_id: Its id.
-        message_uid: By which a receiver recognises it when it gets it again.
-        alert_id: Of its alert, the same in all messages about it.
-        key: Of its alert.
-        kind: Of its alert.
-        severity: Of its alert.
-        event: What it tells of it.
-        channel: Who is to get it.
-        summary: One line.
-        detail: More lines; may be empty.
-        hint: What to do.
-        opened_at: Since when the alert is open.
-        created_at: Of when it tells.
-        attempts: How often it was tried, this time included.
-    """
-
-    message_id: int
-    message_uid: UUID
-    alert_id: int
-    key: str
-    kind: str
-    severity: str
-    event: Event
-    channel: ChannelName
-    summary: str
-    detail: str
-    hint: str
-    opened_at: dt.datetime
-    created_at: dt.datetime
-    attempts: int
 
 
 def read_clock(connection: Connection) -> dt.datetime:
@@ -261,79 +221,6 @@ def _write_messages(
             "events": [event for _, _, event in messages],
             "now": now,
         },
-    )
-
-
-def claim_message(
-    connection: Connection, channels: Collection[ChannelName], now: dt.datetime, lease: dt.timedelta
-) -> Message | None:
-    """Take the oldest message that is due, for a bounded time, and count the attempt.
-
-    Messages about an alert reach a channel in their order: one is not due while one before it is undelivered.
-    Nor is one about a later alert of the same key, unless the one before it has failed 8 times.
-
-    Args:
-        connection: To `queue`, in autocommit mode.
-        channels: Those that can be used.
-        now: The time.
-        lease: For how long nobody else takes it: more than an attempt lasts.
-    """
-    with connection.cursor(row_factory=class_row(Message)) as cursor:
-        cursor.execute(
-            """
-            WITH first_of_alert AS MATERIALIZED (
-                SELECT DISTINCT ON (alert_id, channel) message_id, channel, key, attempts
-                FROM alerts.messages CROSS JOIN LATERAL (
-                    SELECT key FROM alerts.alerts WHERE alerts.alert_id = messages.alert_id OFFSET 0
-                ) AS alert
-                WHERE delivered_at IS NULL ORDER BY alert_id, channel, message_id
-            ), in_order AS (
-                SELECT message_id, min(message_id) FILTER (WHERE attempts < %(patience)s)
-                    OVER (PARTITION BY channel, key) AS first_of_key
-                FROM first_of_alert
-            ), due AS (
-                SELECT message_id FROM alerts.messages
-                WHERE delivered_at IS NULL AND not_before <= %(now)s AND channel = ANY (%(channels)s)
-                    AND message_id = ANY (ARRAY(
-                        SELECT message_id FROM in_order WHERE message_id <= coalesce(first_of_key, message_id)
-                    ))
-                ORDER BY message_id LIMIT 1 FOR UPDATE SKIP LOCKED
-            ), claimed AS (
-                UPDATE alerts.messages SET attempts = attempts + 1, not_before = %(until)s
-                FROM due WHERE messages.message_id = due.message_id AND delivered_at IS NULL
-                    AND not_before <= %(now)s
-                RETURNING messages.*
-            )
-            SELECT message_id, message_uid, claimed.alert_id, key, kind, severity, event, channel,
-                claimed.summary, claimed.detail, hint, coalesce(opened_at, created_at) AS opened_at,
-                created_at, attempts
-            FROM claimed CROSS JOIN LATERAL (
-                SELECT key, kind, severity, hint, opened_at FROM alerts.alerts
-                WHERE alerts.alert_id = claimed.alert_id OFFSET 0
-            ) AS alert
-            """,
-            {"now": now, "until": now + lease, "channels": list(channels), "patience": PATIENCE},
-        )
-        found = cursor.fetchone()
-    # The row has texts.
-    return found and replace(found, event=Event(found.event), channel=ChannelName(found.channel))
-
-
-def record_delivery(connection: Connection, message: Message, now: dt.datetime, problem: str = "") -> None:
-    """Record that a message was delivered, whoever has taken it meanwhile, and whom it does not reach."""
-    connection.execute(
-        "UPDATE alerts.messages SET delivered_at = %s, problem = %s"
-        " WHERE message_id = %s AND delivered_at IS NULL",
-        [now, storable(problem) or None, message.message_id],
-    )
-
-
-def record_failure(connection: Connection, message: Message, problem: str, retry_at: dt.datetime) -> None:
-    """Record why an attempt failed, unless somebody else has begun another one since."""
-    connection.execute(
-        "UPDATE alerts.messages SET problem = %s, not_before = %s"
-        " WHERE message_id = %s AND attempts = %s AND delivered_at IS NULL",
-        [storable(problem), retry_at, message.message_id, message.attempts],
     )
 
 

@@ -23,7 +23,7 @@ from episodes_assets.alerts.conditions import Alert, Assessment, Kind, Severity
 from episodes_assets.alerts.lifecycle import LONGEST_PAUSE, ChannelName, Event
 from episodes_assets.cli import alerts
 from episodes_assets.errors import AlertNotDelivered, BadSetting
-from episodes_assets.outbox import records
+from episodes_assets.outbox import messages, records
 from episodes_assets.outbox.channels import Channel, Webhook, ping
 from episodes_assets.outbox.configuration import channels_of, dead_man_url
 from episodes_assets.outbox.delivery import Budget, alert_people, deliver
@@ -175,7 +175,7 @@ def test_a_message_that_a_channel_cannot_express_keeps_back_no_other_one(
     mailbox, port = Mailbox(), free_port()
     compose = Email._compose
 
-    def fail_for_one(channel: Email, message: records.Message) -> EmailMessage:
+    def fail_for_one(channel: Email, message: messages.Message) -> EmailMessage:
         if message.kind == Kind.JOBS_HELD:
             raise HeaderParseError(SECRET)
         return compose(channel, message)
@@ -217,9 +217,9 @@ def test_a_password_is_sent_over_tls_alone(tmp_path: Any, monkeypatch: pytest.Mo
     assert len(mailbox.mails) == 1
 
 
-def a_message() -> records.Message:
+def a_message() -> messages.Message:
     now = dt.datetime(2018, 3, 1, tzinfo=dt.UTC)
-    return records.Message(
+    return messages.Message(
         1, UUID(int=1), 1, "k", "k", "error", Event.OPENED, ChannelName.EMAIL, "s", "d", "h", now, now, 1
     )
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from episodes_assets.alerts.conditions import Alert, Assessment, Kind, Severity
 from episodes_assets.alerts.lifecycle import ChannelName, Event, pause_after
-from episodes_assets.outbox import records
-from episodes_assets.outbox.records import Message
+from episodes_assets.outbox import messages, records
+from episodes_assets.outbox.messages import Message
 from episodes_assets.postgres.connect import Connection
 
 BEGIN = dt.datetime(2018, 3, 1, tzinfo=dt.UTC)
@@ -79,17 +79,17 @@ class Receivers:
 
 def work(queue: Connection, receivers: Receivers, look: Look, now: dt.datetime) -> None:
     for fate in look.fates:
-        message = records.claim_message(queue, look.configured, now, LEASE)
+        message = messages.claim_message(queue, look.configured, now, LEASE)
         if message is None:
             return
         if fate == "refused":
-            records.record_failure(queue, message, "no", now + pause_after(message.attempts))
+            messages.record_failure(queue, message, "no", now + pause_after(message.attempts))
             continue
         receivers.accept(message)
         if fate == "lost":
             receivers.lost.add(message.message_uid)
         else:
-            records.record_delivery(queue, message, now)
+            messages.record_delivery(queue, message, now)
 
 
 def assess(look: Look) -> Assessment:
@@ -165,33 +165,33 @@ def test_a_channel_that_is_configured_later_is_told_of_what_is_open(queue: Conne
 def test_a_message_that_is_being_sent_is_left_alone_until_its_lease_ends(queue: Connection) -> None:
     held = Assessment({alert(Kind.JOBS_HELD).key: alert(Kind.JOBS_HELD)}, {Kind.JOBS_HELD})
     records.evaluate(queue, held, [ChannelName.SLACK], BEGIN, DAILY, "a test")
-    first = records.claim_message(queue, [ChannelName.SLACK], BEGIN, LEASE)
+    first = messages.claim_message(queue, [ChannelName.SLACK], BEGIN, LEASE)
     assert first is not None
-    assert records.claim_message(queue, [ChannelName.SLACK], BEGIN + LEASE / 2, LEASE) is None
-    again = records.claim_message(queue, [ChannelName.SLACK], BEGIN + LEASE, LEASE)
+    assert messages.claim_message(queue, [ChannelName.SLACK], BEGIN + LEASE / 2, LEASE) is None
+    again = messages.claim_message(queue, [ChannelName.SLACK], BEGIN + LEASE, LEASE)
     assert again is not None
     assert (again.message_uid, again.attempts) == (first.message_uid, 2)
     # The first sender is late: what it has to say about a failure counts no more, that it succeeded does.
-    records.record_failure(queue, first, "no", BEGIN)
-    assert records.claim_message(queue, [ChannelName.SLACK], BEGIN + LEASE, LEASE) is None
-    records.record_delivery(queue, first, BEGIN + LEASE)
-    assert records.claim_message(queue, [ChannelName.SLACK], BEGIN + 9 * LEASE, LEASE) is None
+    messages.record_failure(queue, first, "no", BEGIN)
+    assert messages.claim_message(queue, [ChannelName.SLACK], BEGIN + LEASE, LEASE) is None
+    messages.record_delivery(queue, first, BEGIN + LEASE)
+    assert messages.claim_message(queue, [ChannelName.SLACK], BEGIN + 9 * LEASE, LEASE) is None
 
 
 def test_messages_about_an_alert_reach_a_channel_in_their_order(queue: Connection) -> None:
     held = Assessment({alert(Kind.JOBS_HELD).key: alert(Kind.JOBS_HELD)}, {Kind.JOBS_HELD})
     records.evaluate(queue, held, [ChannelName.SLACK], BEGIN, DAILY, "a test")
-    opened = records.claim_message(queue, [ChannelName.SLACK], BEGIN, LEASE)
+    opened = messages.claim_message(queue, [ChannelName.SLACK], BEGIN, LEASE)
     assert opened is not None
-    records.record_failure(queue, opened, "no", BEGIN + pause_after(1))
+    messages.record_failure(queue, opened, "no", BEGIN + pause_after(1))
     records.evaluate(queue, Assessment({}, {Kind.JOBS_HELD}), [], BEGIN, DAILY, "a test")
     # The second one is due and the first one is not yet: it waits.
-    assert records.claim_message(queue, [ChannelName.SLACK], BEGIN, LEASE) is None
+    assert messages.claim_message(queue, [ChannelName.SLACK], BEGIN, LEASE) is None
     for event in (Event.OPENED, Event.RESOLVED):
-        message = records.claim_message(queue, [ChannelName.SLACK], BEGIN + pause_after(1), LEASE)
+        message = messages.claim_message(queue, [ChannelName.SLACK], BEGIN + pause_after(1), LEASE)
         assert message is not None
         assert message.event is event
-        records.record_delivery(queue, message, BEGIN)
+        messages.record_delivery(queue, message, BEGIN)
 
 
 def test_an_alert_has_ended_before_it_is_open_again(queue: Connection) -> None:
@@ -200,31 +200,31 @@ def test_an_alert_has_ended_before_it_is_open_again(queue: Connection) -> None:
     nothing = Assessment({}, {Kind.JOBS_HELD})
 
     def claim(seconds: float) -> Message:
-        message = records.claim_message(queue, slack, BEGIN + dt.timedelta(seconds=seconds), LEASE)
+        message = messages.claim_message(queue, slack, BEGIN + dt.timedelta(seconds=seconds), LEASE)
         assert message is not None
         return message
 
     records.evaluate(queue, held, slack, BEGIN, DAILY, "a test")
-    records.record_delivery(queue, claim(0), BEGIN)
+    messages.record_delivery(queue, claim(0), BEGIN)
     records.evaluate(queue, nothing, slack, BEGIN, DAILY, "a test")
-    records.record_failure(queue, claim(0), "no", BEGIN + dt.timedelta(seconds=45))
+    messages.record_failure(queue, claim(0), "no", BEGIN + dt.timedelta(seconds=45))
     records.evaluate(queue, held, slack, BEGIN, DAILY, "a test")
-    assert records.claim_message(queue, slack, BEGIN + dt.timedelta(seconds=30), LEASE) is None
+    assert messages.claim_message(queue, slack, BEGIN + dt.timedelta(seconds=30), LEASE) is None
     # Other alerts and other channels are kept back by nothing.
     stalled = Assessment({alert(Kind.DAYS_STALLED).key: alert(Kind.DAYS_STALLED)}, {Kind.DAYS_STALLED})
     records.evaluate(queue, stalled, slack, BEGIN, DAILY, "a test")
     records.evaluate(queue, held, [ChannelName.EMAIL], BEGIN, DAILY, "a test")
     other = claim(30)
     assert (other.key, other.event) == ("days_stalled", Event.OPENED)
-    email = records.claim_message(queue, [ChannelName.EMAIL], BEGIN, LEASE)
+    email = messages.claim_message(queue, [ChannelName.EMAIL], BEGIN, LEASE)
     assert email is not None
     assert (email.key, email.event) == ("jobs_held", Event.OPENED)
     for message in (other, email):
-        records.record_delivery(queue, message, BEGIN)
+        messages.record_delivery(queue, message, BEGIN)
     for event in (Event.RESOLVED, Event.OPENED):
         message = claim(45)
         assert message.event is event
-        records.record_delivery(queue, message, BEGIN)
+        messages.record_delivery(queue, message, BEGIN)
 
 
 def test_what_a_receiver_refuses_for_good_keeps_no_later_alert_back_for_ever(queue: Connection) -> None:
@@ -234,37 +234,37 @@ def test_what_a_receiver_refuses_for_good_keeps_no_later_alert_back_for_ever(que
     records.evaluate(queue, Assessment({}, {Kind.JOBS_HELD}), slack, BEGIN, DAILY, "a test")
     records.evaluate(queue, held, slack, BEGIN, DAILY, "a test")
     seen = []
-    for _ in range(records.PATIENCE + 1):
-        message = records.claim_message(queue, slack, BEGIN, LEASE)
+    for _ in range(messages.PATIENCE + 1):
+        message = messages.claim_message(queue, slack, BEGIN, LEASE)
         assert message is not None
         seen.append((message.alert_id, message.event))
-        records.record_failure(
-            queue, message, "no", BEGIN + (LEASE if len(seen) >= records.PATIENCE else LEASE * 0)
+        messages.record_failure(
+            queue, message, "no", BEGIN + (LEASE if len(seen) >= messages.PATIENCE else LEASE * 0)
         )
     first, last = seen[0], seen[-1]
-    assert seen == [first] * records.PATIENCE + [last]
+    assert seen == [first] * messages.PATIENCE + [last]
     assert first[1] is last[1] is Event.OPENED
     assert first[0] < last[0]
     # What follows it about the same alert still waits.
-    assert records.claim_message(queue, slack, BEGIN, LEASE) is None
+    assert messages.claim_message(queue, slack, BEGIN, LEASE) is None
 
 
 def test_what_nobody_sends_any_more_alarms_nobody(queue: Connection) -> None:
     now, slack = records.read_clock(queue), [ChannelName.SLACK]
     held = Assessment({alert(Kind.JOBS_HELD).key: alert(Kind.JOBS_HELD)}, {Kind.JOBS_HELD})
     records.evaluate(queue, held, slack, now, DAILY, "a test")
-    told = records.claim_message(queue, slack, now, LEASE)
+    told = messages.claim_message(queue, slack, now, LEASE)
     assert told is not None
-    records.record_delivery(queue, told, now)
+    messages.record_delivery(queue, told, now)
     # Slack is taken out of the settings, and the alert ends.
     email = [ChannelName.EMAIL]
     records.evaluate(queue, Assessment({}, {Kind.JOBS_HELD}), email, now, DAILY, "a test")
     figures = records.read_figures(queue, email)
     assert (figures.undelivered, figures.oldest_seconds) == ({}, None)
     # Another process has it still, and tries.
-    tried = records.claim_message(queue, slack, now, LEASE)
+    tried = messages.claim_message(queue, slack, now, LEASE)
     assert tried is not None
-    records.record_failure(queue, tried, "no", now)
+    messages.record_failure(queue, tried, "no", now)
     assert records.read_figures(queue, email).undelivered == {"slack": 1}
     queue.execute("UPDATE alerts.messages SET not_before = not_before - %s", [records.TRIED_LATELY])
     assert records.read_figures(queue, email).undelivered == {}

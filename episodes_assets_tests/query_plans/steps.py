@@ -36,7 +36,7 @@ from episodes_assets.ledger.held import (
 from episodes_assets.ledger.messages import OwnMessages
 from episodes_assets.ledger.plans import record_plan
 from episodes_assets.ledger.profiles import Kind, Seen
-from episodes_assets.outbox import records
+from episodes_assets.outbox import messages, records
 from episodes_assets.postgres import processes
 from episodes_assets.postgres.arrow import bounded_session
 from episodes_assets.postgres.databases import Database
@@ -150,12 +150,12 @@ def tell_of_alerts(to: Open) -> None:
         records.Evaluator.SENSOR,
     )
     for is_delivered in (True, False):
-        message = records.claim_message(to.queue, channels, now, dt.timedelta(minutes=1))
+        message = messages.claim_message(to.queue, channels, now, dt.timedelta(minutes=1))
         assert message is not None
         if is_delivered:
-            records.record_delivery(to.queue, message, now)
+            messages.record_delivery(to.queue, message, now)
         else:
-            records.record_failure(to.queue, message, "no", now)
+            messages.record_failure(to.queue, message, "no", now)
 
 
 def _alert(subject: str) -> Alert:
