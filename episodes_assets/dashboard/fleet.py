@@ -23,6 +23,7 @@ from episodes_assets.dashboard.pages import Endpoint, Sparkline, draw, explainin
 from episodes_assets.days import parse_date
 from episodes_assets.ledger import held as held_jobs
 from episodes_assets.ledger import progress as ledger_progress
+from episodes_assets.ledger.batches import read_throughput
 from episodes_assets.ledger.messages import read_message_figures
 from episodes_assets.ledger.workers import Worker, read_workers
 from episodes_assets.outbox.records import OpenAlert, read_open_alerts
@@ -119,9 +120,7 @@ def read_fleet(queue_dsn: str) -> Fleet:
             workers=workers[:WORKERS_SHOWN],
             alive=sum(worker.is_alive for worker in workers),
             more_workers=max(len(workers) - WORKERS_SHOWN, 0),
-            throughput=draw(
-                ledger_progress.read_throughput(queue, bucket_seconds=BUCKET_SECONDS, buckets=BUCKETS)
-            ),
+            throughput=draw(read_throughput(queue, bucket_seconds=BUCKET_SECONDS, buckets=BUCKETS)),
             held=_some_held(queue, [day.counts for day in unfinished]),
             held_total=sum(day.counts.held for day in unfinished),
             alerts=read_open_alerts(queue),

@@ -29,6 +29,7 @@ from episodes_assets.lake.opening import OpenedLake
 from episodes_assets.lake.tables import LakeTable
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.ledger import progress, workers
+from episodes_assets.ledger.batches import read_batches_since
 from episodes_assets.ledger.messages import read_message_figures
 from episodes_assets.outbox.configuration import channels_of
 from episodes_assets.outbox.records import read_clock, read_figures
@@ -268,12 +269,12 @@ class _Queue:
     def _count_batches(self, queue: Connection, now: dt.datetime) -> None:
         if self._since is None:
             self._since = now - dt.timedelta(seconds=time.monotonic() - self._began)
-            before = progress.read_batches_since(queue, self._since - BATCH_OVERLAP)
-            after = progress.read_batches_since(queue, self._since)
+            before = read_batches_since(queue, self._since - BATCH_OVERLAP)
+            after = read_batches_since(queue, self._since)
             self._counted = {batch[:2] for batch in before} - {batch[:2] for batch in after}
         since = max(self._since - BATCH_OVERLAP, now - LONGEST_LOOK_BACK)
         names = {algorithm_id: each.name for algorithm_id, each in get_registry().by_id.items()}
-        batches = progress.read_batches_since(queue, since)
+        batches = read_batches_since(queue, since)
         for batch in batches:
             if batch[:2] not in self._counted:
                 for algorithm_id, seconds in batch.seconds.items():

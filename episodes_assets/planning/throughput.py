@@ -1,6 +1,6 @@
 """How fast a day's jobs are worked, when they will be finished at that speed, and when to report it.
 
-Pure functions of counts and times. Counting finished jobs is `ledger/progress.py`, showing them `defs/` and
+Pure functions of counts and times. Counting finished jobs is `ledger/batches.py`, showing them `defs/` and
 `dashboard/`.
 """
 

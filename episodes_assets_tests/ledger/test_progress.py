@@ -3,14 +3,7 @@
 import pytest
 
 from episodes_assets.ledger.dispatch import fan_out_day
-from episodes_assets.ledger.progress import (
-    FleetProgress,
-    durations_by_algorithm,
-    finished_over_time,
-    read_fleet_progress,
-    slowest_batches,
-)
-from episodes_assets.planning.throughput import MOST_POINTS
+from episodes_assets.ledger.progress import FleetProgress, read_fleet_progress
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.support.plans import finish
@@ -53,26 +46,3 @@ def test_the_throughput_of_each_day_and_of_all(system: System) -> None:
     finish(system, 50, ago=0, seconds=10)
     done, _ = progress(system).days
     assert (done.jobs_per_second, done.ends_at) == (0, None)
-
-
-@pytest.mark.slow
-def test_durations_and_jobs_over_time_are_told_from_what_was_written(system: System) -> None:
-    system.insert_drop(day(1), [(epid, 0, "2018-02-01", "2018-02-01") for epid in range(1000)])
-    system.plan(day(1))
-    ((plan_id,),) = system.query("queue", "SELECT plan_id FROM ledger.plans")
-    for number in range(100):
-        finish(system, 9 if number else 1, ago=1000 - 10 * number, seconds=1 + number / 100)
-    with connect(system.dsn(Purpose.QUEUE)) as queue:
-        points = finished_over_time(queue, [plan_id])
-        (own,) = durations_by_algorithm(queue, [plan_id])
-        slow = slowest_batches(queue, [plan_id], 2)
-        assert finished_over_time(queue, [plan_id + 1]) == []
-    assert 10 < len(points) <= MOST_POINTS
-    assert (points[0].jobs, points[-1].jobs) == (0, 892)
-    assert points == sorted(points, key=lambda point: (point.at, point.jobs))
-    assert (own.jobs, own.batches, own.seconds, own.median) == (892, 100, 100, 1)
-    assert [(each.jobs, each.epid, each.seconds) for each in slow] == [(9, None, 1.99), (9, None, 1.98)]
-    system.query("queue", "UPDATE ledger.batches SET seconds = 60 WHERE jobs = 1")
-    with connect(system.dsn(Purpose.QUEUE)) as queue:
-        (alone,) = slowest_batches(queue, [plan_id], 1)
-    assert (alone.jobs, alone.epid, alone.algorithm_id, alone.seconds) == (1, 0, 0, 60)

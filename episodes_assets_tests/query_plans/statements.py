@@ -10,7 +10,7 @@ from episodes_assets.alerts.lifecycle import ChannelName
 from episodes_assets.checks.results import LIVE_DAYS
 from episodes_assets.days import ONE_DAY
 from episodes_assets.lake.versions import PinnedVersion
-from episodes_assets.ledger import dispatch, profiles, progress, verify, workers
+from episodes_assets.ledger import batches, dispatch, profiles, progress, verify, workers
 from episodes_assets.ledger import episode as ledger_episode
 from episodes_assets.ledger.dispatch import ChunkMessage
 from episodes_assets.ledger.held import (
@@ -216,7 +216,7 @@ def cases(jobs: int) -> list[Case]:
             "batches since a minute ago",
             "queue",
             chunks,
-            lambda to: progress.read_batches_since(to.queue, records.read_clock(to.queue) - _MINUTE),
+            lambda to: batches.read_batches_since(to.queue, records.read_clock(to.queue) - _MINUTE),
         ),
         Case("the newest published day", "results", 1, lambda to: publications.newest_day(to.results)),
         Case(
@@ -271,7 +271,7 @@ def cases(jobs: int) -> list[Case]:
             "throughput",
             "queue",
             2 * chunks,
-            lambda to: progress.read_throughput(to.queue, bucket_seconds=10, buckets=60),
+            lambda to: batches.read_throughput(to.queue, bucket_seconds=10, buckets=60),
         ),
         Case(
             "many days' stalls",
@@ -287,17 +287,17 @@ def cases(jobs: int) -> list[Case]:
             "seconds by algorithm",
             "queue",
             chunks,
-            lambda to: progress.durations_by_algorithm(to.queue, [THE_PLAN]),
+            lambda to: batches.durations_by_algorithm(to.queue, [THE_PLAN]),
         ),
         Case(
-            "slowest batches", "queue", chunks, lambda to: progress.slowest_batches(to.queue, [THE_PLAN], 10)
+            "slowest batches", "queue", chunks, lambda to: batches.slowest_batches(to.queue, [THE_PLAN], 10)
         ),
-        Case("jobs over time", "queue", chunks, lambda to: progress.finished_over_time(to.queue, [THE_PLAN])),
+        Case("jobs over time", "queue", chunks, lambda to: batches.finished_over_time(to.queue, [THE_PLAN])),
         Case(
             "seconds of many plans",
             "queue",
             of_many,
-            lambda to: progress.durations_by_algorithm(to.queue, _MANY_PLANS),
+            lambda to: batches.durations_by_algorithm(to.queue, _MANY_PLANS),
         ),
         Case(
             "held jobs of many plans",

@@ -20,7 +20,7 @@ from episodes_assets.defs.metadata import days_table, image, jobs_over_time, tab
 from episodes_assets.defs.progress import FAILED_SHOWN, ProgressReports, failed_table
 from episodes_assets.defs.resources import QueueDatabase
 from episodes_assets.errors import FleetStalled, JobsHeld, PlanDamaged
-from episodes_assets.ledger import dispatch, held, plans, verify
+from episodes_assets.ledger import batches, dispatch, held, plans, verify
 from episodes_assets.ledger import progress as ledger_progress
 from episodes_assets.ledger.held import read_held
 from episodes_assets.postgres.connect import Connection, one_snapshot
@@ -73,21 +73,21 @@ def describe_work(connection: Connection, progress: Sequence[ledger_progress.Pro
     """
     plans = [day.plan_id for day in progress]
     metadata: dict[str, Any] = {}
-    if points := ledger_progress.finished_over_time(connection, plans):
+    if points := batches.finished_over_time(connection, plans):
         metadata["jobs over time"] = image(
             jobs_over_time(points, sum(day.jobs for day in progress)), "jobs finished over time"
         )
-    if by_algorithm := ledger_progress.durations_by_algorithm(connection, plans):
+    if by_algorithm := batches.durations_by_algorithm(connection, plans):
         metadata["durations by algorithm"] = table([_duration(each) for each in by_algorithm])
         metadata["slowest jobs"] = table(
-            [_slow(each) for each in ledger_progress.slowest_batches(connection, plans, SLOWEST_SHOWN)]
+            [_slow(each) for each in batches.slowest_batches(connection, plans, SLOWEST_SHOWN)]
         )
     if failed := [day.plan_id for day in progress if day.failed]:
         metadata["failed jobs"] = failed_table(held.read_held_first(connection, failed, FAILED_SHOWN))
     return metadata
 
 
-def _duration(each: ledger_progress.AlgorithmDuration) -> dict[str, Any]:
+def _duration(each: batches.AlgorithmDuration) -> dict[str, Any]:
     return {
         "algorithm": get_registry().name_of(each.algorithm_id),
         "jobs": each.jobs,
@@ -99,7 +99,7 @@ def _duration(each: ledger_progress.AlgorithmDuration) -> dict[str, Any]:
     }
 
 
-def _slow(each: ledger_progress.SlowBatch) -> dict[str, Any]:
+def _slow(each: batches.SlowBatch) -> dict[str, Any]:
     is_alone = each.epid is not None and each.algorithm_id is not None
     return {
         "day": str(each.day),
