@@ -1,7 +1,9 @@
 """Whether a day may be planned or computed again from what is there now.
 
 A step reads the plan's inputs once for all of its days. Another run may change the inputs of a day meanwhile
-(a race), so they are read again before its plan is recorded, and a plan made from old inputs is refused.
+(a race), so they are read again before its plan is recorded, and a plan made from old inputs is refused. A
+plan names the version of the lake that its jobs are computed from; as long as the other inputs are the same,
+the day can be planned from that version again.
 
 A published day is computed from the viewings of its jobs' windows. Where the lake lacks some of them, because
 the day was published before the lake and the input has deleted them since, computing it again would publish
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 
 from episodes_assets.checks.verdicts import name_days
 from episodes_assets.days import ONE_DAY
-from episodes_assets.errors import PlanOvertaken, ViewingsGone
+from episodes_assets.errors import DayNotPlanned, LakeMissing, PlanOvertaken, ViewingsGone
 from episodes_assets.lake.drop_record import Drop
 from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.upkeep import missing_of
@@ -23,6 +25,7 @@ from episodes_assets.lake.versions import TableVersion
 from episodes_assets.lake.viewings import Viewings, covered_from
 from episodes_assets.planning.jobs import LONG_WINDOW_DAYS
 from episodes_assets.postgres.connect import Connection
+from episodes_assets.results.provenance import Provenance
 from episodes_assets.results.publications import read_other_than
 from episodes_assets.results.state import read_checksums, state_before
 
@@ -78,6 +81,55 @@ def require_same_inputs(inputs: PlanInputs, state: Connection, drops: Drops) -> 
             "tracks other episodes up to the day before",
             f"let that run end, then materialise episode_jobs from {inputs.day} on again",
         )
+
+
+def version_as_planned(viewings: Viewings, found: Provenance, inputs: PlanInputs) -> TableVersion | None:
+    """The version of the lake that a day's plan names, if all else is as it was planned; None otherwise.
+
+    So planning a day again changes nothing: late viewings take `rework`.
+
+    Args:
+        viewings: The lake's.
+        found: The day's plan, beside what was published of the day.
+        inputs: What else it is planned from now.
+
+    Raises:
+        LakeMissing: If the lake does not have that version.
+        LakeReplaced: If it has another one of that number.
+        LakeDamaged: If Delta's log cannot be read.
+        SystemFailure: If the lake cannot be reached.
+    """
+    plan = found.plan
+    if plan is None or plan.viewings_version is None:
+        return None
+    if (plan.snapshot_id, plan.tracked_checksum) != (inputs.snapshot_id, inputs.yesterday):
+        return None
+    return viewings.at(plan.viewings_version, plan.viewings_digest, f"the plan of {inputs.day}")
+
+
+def require_as_planned(viewings: Viewings, found: Provenance, inputs: PlanInputs) -> TableVersion:
+    """The version of `version_as_planned`, with its arguments and errors; or why there is none.
+
+    Raises:
+        DayNotPlanned: If the day has no plan.
+        PlanDamaged: If the plan names another version than when it was published.
+        LakeMissing: If the plan is of a release before the lake.
+        PlanOvertaken: If something else than the viewings has changed since the day was planned.
+    """
+    if found.plan is None:
+        raise DayNotPlanned(f"{inputs.day} has no planned jobs", "work it again without `as_planned`")
+    found.require_pinned()
+    if version := version_as_planned(viewings, found, inputs):
+        return version
+    if found.plan.viewings_version is None:
+        raise LakeMissing(
+            f"the plan of {inputs.day} is of a release before the lake, and names no version of it",
+            "work it again without `as_planned`",
+        )
+    raise PlanOvertaken(
+        f"{inputs.day} has another drop than it was planned from, or builds on another yesterday",
+        "work it again without `as_planned`",
+    )
 
 
 DAYS_COMPARED = 35

@@ -25,7 +25,7 @@ from episodes_assets.checks.verdicts import HISTORY_DAYS
 from episodes_assets.days import ONE_DAY
 from episodes_assets.defs import metadata, partitions, profiles, steps, tables
 from episodes_assets.defs.resources import Lake, QueueDatabase, ResultsDatabase
-from episodes_assets.errors import DayNotPlanned, LakeMissing, PlanDamaged, PlanOvertaken
+from episodes_assets.errors import LakeMissing, PlanDamaged, PlanOvertaken
 from episodes_assets.lake.drop_record import Drop
 from episodes_assets.lake.drops import Drops
 from episodes_assets.lake.versions import TableVersion
@@ -339,7 +339,7 @@ def _plan_day(
         LakeMissing: If the lake does not have the version that was published or planned.
     """
     if options.as_planned:
-        return plan_from(_require_as_planned(viewings, found, inputs))
+        return plan_from(recompute.require_as_planned(viewings, found, inputs))
     if options.rework:
         return plan_from(newest)
     if not options.repair:
@@ -352,7 +352,7 @@ def _plan_day(
         if published.plan_checksum in jobs.checksums:
             return planned
         # Its yesterday has changed since, so it is planned like a day that was not published.
-    named = None if found.is_repinned else _version_as_planned(viewings, found, inputs)
+    named = None if found.is_repinned else recompute.version_as_planned(viewings, found, inputs)
     return plan_from(named or newest)
 
 
@@ -370,50 +370,11 @@ def _require_every_day(
     """
     if options.as_planned:
         for inputs in inputs_of_days:
-            _require_as_planned(viewings, read_provenance(queue, state, inputs.day), inputs)
+            recompute.require_as_planned(viewings, read_provenance(queue, state, inputs.day), inputs)
     elif options.rework:
         first, last = inputs_of_days[0].day, inputs_of_days[-1].day
         published = recompute.read_published_coverage(state, first, last)
         recompute.require_computable(published, newest, viewings)
-
-
-def _version_as_planned(
-    viewings: Viewings, found: Provenance, inputs: recompute.PlanInputs
-) -> TableVersion | None:
-    """The version of the lake that a day's plan names, if all else is as it was planned; None otherwise.
-
-    So planning a day again changes nothing: late viewings take `rework`.
-    """
-    plan = found.plan
-    if plan is None or plan.viewings_version is None:
-        return None
-    if (plan.snapshot_id, plan.tracked_checksum) != (inputs.snapshot_id, inputs.yesterday):
-        return None
-    return viewings.at(plan.viewings_version, plan.viewings_digest, f"the plan of {inputs.day}")
-
-
-def _require_as_planned(viewings: Viewings, found: Provenance, inputs: recompute.PlanInputs) -> TableVersion:
-    """The version of `_version_as_planned`.
-
-    Raises:
-        DayNotPlanned: If the day has no plan.
-        LakeMissing: If the plan is of a release before the lake.
-        PlanOvertaken: If something else than the viewings has changed since the day was planned.
-    """
-    if found.plan is None:
-        raise DayNotPlanned(f"{inputs.day} has no planned jobs", "work it again without `as_planned`")
-    found.require_pinned()
-    if version := _version_as_planned(viewings, found, inputs):
-        return version
-    if found.plan.viewings_version is None:
-        raise LakeMissing(
-            f"the plan of {inputs.day} is of a release before the lake, and names no version of it",
-            "work it again without `as_planned`",
-        )
-    raise PlanOvertaken(
-        f"{inputs.day} has another drop than it was planned from, or builds on another yesterday",
-        "work it again without `as_planned`",
-    )
 
 
 def _find_damage(
