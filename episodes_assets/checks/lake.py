@@ -242,17 +242,32 @@ def viewings_count_is_usual(counts: Mapping[dt.date, int], days: Sequence[dt.dat
     )
 
 
-def late_viewings_are_published(
-    outdated: Mapping[dt.date, Sequence[dt.date]], of_another_lake: Sequence[dt.date] = ()
-) -> Verdict:
+@dataclass(frozen=True)
+class OutdatedDay:
+    """A published day that was computed from other viewings than the lake has by now.
+
+    Attributes:
+        day: The day.
+        retaken: The days whose viewings have been taken again since.
+        is_of_another_lake: Whether the lake is another one than it was computed from; then `retaken` is
+            unknown.
+    """
+
+    day: dt.date
+    retaken: Sequence[dt.date]
+    is_of_another_lake: bool = False
+
+
+def late_viewings_are_published(outdated: Sequence[OutdatedDay]) -> Verdict:
     """Whether published days were computed from the viewings that the lake has now; a warning if not.
 
+    A warning too for days of a lake which is not this one: a history whose lake was lost goes on, and what is
+    published of it stays.
+
     Args:
-        outdated: By published day, the days whose viewings have been taken again since.
-        of_another_lake: Published days that were computed from a lake which is not this one. A warning too:
-            a history whose lake was lost goes on, and what is published of it stays.
+        outdated: The published days that were computed from others.
     """
-    if of_another_lake:
+    if of_another_lake := [each.day for each in outdated if each.is_of_another_lake]:
         return verdict_of_days(
             LATE_VIEWINGS_ARE_PUBLISHED,
             [{"day": str(day), "computed from": "another lake"} for day in of_another_lake],
@@ -261,12 +276,13 @@ def late_viewings_are_published(
             facts={"published days of another lake": len(of_another_lake)},
             is_error=False,
         )
-    days = sorted(outdated)
+    retaken = {each.day: each.retaken for each in outdated}
+    days = sorted(retaken)
     span = f"{days[0]} {days[-1]}" if len(days) > 1 else "".join(str(day) for day in days)
     command = f"episodes {'backfill' if len(days) > 1 else 'run'} {span} --rework"
     return verdict_of_days(
         LATE_VIEWINGS_ARE_PUBLISHED,
-        [{"day": str(day), "taken again": ", ".join(map(str, outdated[day]))} for day in days],
+        [{"day": str(day), "taken again": ", ".join(map(str, retaken[day]))} for day in days],
         fault="viewings of the jobs' windows were taken after the days were computed, which are published",
         hint=f"`{command}` computes them with those; nothing published changes by itself",
         facts={"published days without late viewings": len(days)},

@@ -15,6 +15,7 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from episodes_assets.checks.lake import OutdatedDay
 from episodes_assets.checks.verdicts import name_days
 from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import DayNotPlanned, LakeMissing, PlanOvertaken, ViewingsGone
@@ -148,22 +149,6 @@ def read_published_coverage(results: Connection, first: dt.date, last: dt.date) 
         [first, last],
     ).fetchall()
     return dict(found)
-
-
-@dataclass(frozen=True)
-class OutdatedDay:
-    """A published day that was computed from other viewings than the lake has by now.
-
-    Attributes:
-        day: The day.
-        retaken: The days whose viewings have been taken again since.
-        is_of_another_lake: Whether the lake is another one than it was computed from; then `retaken` is
-            unknown.
-    """
-
-    day: dt.date
-    retaken: Sequence[dt.date]
-    is_of_another_lake: bool = False
 
 
 def read_outdated(results: Connection, viewings: Viewings, upto: dt.date) -> list[OutdatedDay]:

@@ -121,7 +121,7 @@ def test_viewings_that_arrived_late_are_told_with_the_command_of_the_check(worke
     assert said(late, "viewings").startswith("of 2018-02-20 to 2018-03-03, 0 are there, on 0 days; version")
     with connect_to_read(worked.dsn(Purpose.RESULTS_READER), Database.RESULTS) as results:
         outdated = read_outdated(results, worked.viewings, day(5))
-    verdict = late_viewings_are_published({each.day: each.retaken for each in outdated})
+    verdict = late_viewings_are_published(outdated)
     command = "`episodes run 2018-03-03 --rework`"
     assert command in verdict.message
     assert command in late.hint

@@ -115,10 +115,7 @@ def check_late_viewings(results: Connection, viewings: Viewings, last: dt.date) 
         last: The day.
     """
     outdated = recompute.read_outdated(results, viewings, last + recompute.DAYS_COMPARED * ONE_DAY)
-    return lake.late_viewings_are_published(
-        {each.day: each.retaken for each in outdated},
-        [each.day for each in outdated if each.is_of_another_lake],
-    )
+    return lake.late_viewings_are_published(outdated)
 
 
 def check_viewings(
