@@ -62,3 +62,8 @@ def days_between(first: date, last: date) -> Iterator[date]:
     """Each day from `first` to `last`, both included."""
     for offset in range((last - first).days + 1):
         yield first + timedelta(days=offset)
+
+
+def days_before(day: date, count: int) -> list[date]:
+    """So many days before a day, the latest first."""
+    return [day - number * ONE_DAY for number in range(1, count + 1)]

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from episodes_assets.days import ONE_DAY
+from episodes_assets.days import days_before
 
 Number = int | float | str
 DAYS_NAMED = 3
@@ -168,5 +168,4 @@ def count_is_usual(
 
 
 def _before(counts: Mapping[dt.date, int], day: dt.date) -> list[int]:
-    earlier = (day - number * ONE_DAY for number in range(1, HISTORY_DAYS + 1))
-    return [counts[each] for each in earlier if each in counts]
+    return [counts[each] for each in days_before(day, HISTORY_DAYS) if each in counts]

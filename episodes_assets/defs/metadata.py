@@ -29,6 +29,17 @@ def table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
     )
 
 
+def counts_table(counts: Iterable[tuple[str, int]], of: str, counted: str) -> dg.TableMetadataValue:
+    """Counts by name as a table, in their order.
+
+    Args:
+        counts: Names, each with its count.
+        of: The heading of the names.
+        counted: The heading of the counts.
+    """
+    return table([{of: name, counted: count} for name, count in counts])
+
+
 def days_table(
     context: dg.AssetExecutionContext,
     rows: Sequence[Mapping[str, Any]],

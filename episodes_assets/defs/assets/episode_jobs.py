@@ -231,9 +231,7 @@ def episode_jobs(
     yield from steps.conclude(
         {
             "jobs": sum(plan.jobs for plan in planned),
-            "jobs by algorithm": metadata.table(
-                [{"algorithm": name, "jobs": jobs} for name, jobs in by_algorithm.items()]
-            ),
+            "jobs by algorithm": metadata.counts_table(by_algorithm.items(), "algorithm", "jobs"),
             **_describe_left_out(left_out),
             "days changed": changes,
             **metadata.days_table(
@@ -286,8 +284,9 @@ def _choose_jobs(
 def _describe_left_out(jobs_by_algorithm: Mapping[int, int]) -> dict[str, dg.MetadataValue]:
     if not jobs_by_algorithm:
         return {}
-    rows = [{"algorithm": str(number), "jobs": jobs} for number, jobs in sorted(jobs_by_algorithm.items())]
-    return {"left out, of algorithms that this release does not know": metadata.table(rows)}
+    counts = [(str(number), jobs) for number, jobs in sorted(jobs_by_algorithm.items())]
+    shown = metadata.counts_table(counts, "algorithm", "jobs")
+    return {"left out, of algorithms that this release does not know": shown}
 
 
 _Planned = tuple[TableVersion | None, PlannedJobs]

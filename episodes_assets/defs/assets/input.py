@@ -14,7 +14,7 @@ from pydantic import Field
 
 from episodes_assets.checks import lake
 from episodes_assets.checks.verdicts import HISTORY_DAYS, Verdict
-from episodes_assets.days import ONE_DAY, parse_date
+from episodes_assets.days import ONE_DAY, days_before, parse_date
 from episodes_assets.defs import metadata, partitions, profiles, tables
 from episodes_assets.defs.assets import external
 from episodes_assets.defs.resources import InputDatabase, Lake, QueueDatabase, ResultsDatabase
@@ -54,28 +54,26 @@ EPISODE_CHECKS = [
 
 def check_episodes(drops: Drops, taken: Sequence[Drop], quarantine_limit: float) -> list[Verdict]:
     """The verdicts on the drops of a step's days, which are in order."""
-    rows = [_rows(drop, stored) for drop, stored in zip(taken, drops.count_rows(taken), strict=True)]
+    rows = [
+        lake.DropRows(
+            day=drop.day,
+            read=drop.drop_rows,
+            accepted=drop.accepted_rows,
+            quarantined=drop.quarantined_rows,
+            accepted_stored=accepted_stored,
+            quarantined_stored=quarantined_stored,
+        )
+        for drop, (accepted_stored, quarantined_stored) in zip(taken, drops.count_rows(taken), strict=True)
+    ]
     days = [each.day for each in rows]
-    before = [days[0] - number * ONE_DAY for number in range(1, HISTORY_DAYS + 1)]
-    accepted = {day: drop.accepted_rows for day, drop in drops.find_all(before).items()}
+    before = drops.find_all(days_before(days[0], HISTORY_DAYS))
+    accepted = {day: drop.accepted_rows for day, drop in before.items()}
     accepted |= {each.day: each.accepted for each in rows}
     return [
         lake.drop_is_complete(rows),
         lake.quarantine_is_small(rows, quarantine_limit),
         lake.drop_size_is_usual(accepted, days),
     ]
-
-
-def _rows(drop: Drop, stored: tuple[int, int]) -> lake.DropRows:
-    accepted, quarantined = stored
-    return lake.DropRows(
-        day=drop.day,
-        read=drop.drop_rows,
-        accepted=drop.accepted_rows,
-        quarantined=drop.quarantined_rows,
-        accepted_stored=accepted,
-        quarantined_stored=quarantined,
-    )
 
 
 VIEWING_CHECKS = [
@@ -303,8 +301,7 @@ def take_input(
 
         def take_late(first: dt.date) -> None:
             # Before the first day is taken, so that no day is kept whose late viewings were not looked for.
-            before = [first - number * ONE_DAY for number in range(1, settings.late_days + 1)]
-            late.extend(taking.take_late(before))
+            late.extend(taking.take_late(days_before(first, settings.late_days)))
             for each in late:
                 context.log.info(_late_line(each))
 
@@ -380,10 +377,14 @@ def _of_episodes(
     context: dg.AssetExecutionContext, taken: Sequence[TakenDay], drops: Drops
 ) -> dict[str, Any]:
     found = [each.drop for each in taken]
+    refused: Counter[str] = Counter()
+    for each in found:
+        refused.update(each.reasons)
+    most_first = sorted(refused.items(), key=lambda item: (-item[1], item[0]))
     return {
         "catalogue rows": sum(each.drop_rows for each in found),
         "quarantined": sum(each.quarantined_rows for each in found),
-        "quarantine reasons": _reasons_table(found),
+        "quarantine reasons": metadata.counts_table(most_first, "reason", "rows"),
         "quarantined rows": metadata.links(
             (f"{epid}: {reasons}", f"/explain/{found[-1].day}/{epid}")
             for epid, reasons in drops.first_refused(found[-1], REFUSED_SHOWN)
@@ -447,11 +448,3 @@ def _known_to_be_gone(day: dt.date, drops: Drops, results: ResultsDatabase) -> D
         f"{gone}, and what was taken of it ({' or '.join(sorted(taken))}) from the lake",
         f"restore the lake at {drops.shown} from a backup",
     )
-
-
-def _reasons_table(drops: Sequence[Drop]) -> dg.TableMetadataValue:
-    counts: Counter[str] = Counter()
-    for drop in drops:
-        counts.update(drop.reasons)
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return metadata.table([{"reason": reason, "rows": count} for reason, count in ordered])
