@@ -1,30 +1,20 @@
 """Every setting of the system, from `EPISODES_*` in the environment or in a `.env` file.
 
 Without any DSN the embedded PostgreSQL serves all four databases; with DSNs, a process needs only
-those of its own work. A setting is described here alone: `make docs` writes docs/settings.md from it.
-No database is read here.
+those of its own work. A setting is described here alone, and declared by `setting_fields`: `make docs` writes
+docs/settings.md from it. No database is read here.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import (
-    Field,
-    JsonValue,
-    PositiveFloat,
-    SecretStr,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
-from pydantic.fields import FieldInfo
+from pydantic import PositiveFloat, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from episodes_assets.errors import BadSetting
+from episodes_assets.setting_fields import Section, SettingFields
 
 # What a child process finds in place of a setting that is none of its business, such as a DSN: the default
 # holds then. An empty variable would let `.env` supply it after all.
@@ -34,7 +24,6 @@ PACKAGE_FOLDER = Path(__file__).resolve().parent
 PROJECT_FOLDER = PACKAGE_FOLDER.parent  # the checkout, or the folder into which a wheel was installed
 LogFormat = Literal["text", "json"]
 PRODUCTION = "production"
-T = TypeVar("T")
 # For so long a failed run counts, unless a later one has done its work: `defs/observed.py`.
 FAILED_RUNS_DAYS = 7
 
@@ -56,61 +45,15 @@ def find_default_home() -> tuple[Path, Path]:
 
 DEFAULT_HOME, ENV_FILE = find_default_home()
 
-
-class Section(StrEnum):
-    """The headings of docs/settings.md, in their order."""
-
-    PROCESS = "Every process"
-    DATABASES = "The databases"
-    ADMINISTRATION = "Setting databases up"
-    LAKE = "The input and the lake"
-    JOBS = "Jobs and days"
-    DASHBOARD = "The dashboard"
-    ALERTS = "Alerts to people"
-
-
-@dataclass(frozen=True)
-class _Fields:
-    """Makes the fields of one section of docs/settings.md.
-
-    Attributes:
-        section: The section.
-        used_by: The processes and commands that read them, where a field names no others.
-        shown: What holds without them, where their own defaults do not say so.
-    """
-
-    section: Section
-    used_by: str = ""
-    shown: str = ""
-
-    def __call__(
-        self,
-        default: T,
-        description: str,
-        used_by: str = "",
-        *,
-        shown: str | None = None,
-        **options: Any,  # noqa: ANN401  bounds and the like, as pydantic's `Field` takes them
-    ) -> T:
-        """A field with its default and what the page says of it."""
-        page: dict[str, JsonValue] = {
-            "section": self.section.value,
-            "used_by": used_by or self.used_by,
-            "default": self.shown if shown is None else shown,
-        }
-        field: T = Field(default=default, description=description, json_schema_extra=page, **options)
-        return field
-
-
-_process = _Fields(Section.PROCESS, "all")
-_database = _Fields(Section.DATABASES, shown="embedded server")
-_administration = _Fields(
+_process = SettingFields(Section.PROCESS, "all")
+_database = SettingFields(Section.DATABASES, shown="embedded server")
+_administration = SettingFields(
     Section.ADMINISTRATION, "`episodes db init`, `db finish`, `db stamp`", shown="`EPISODES_ADMIN_DSN`"
 )
-_lake = _Fields(Section.LAKE, "orchestrator")
-_jobs = _Fields(Section.JOBS, "orchestrator")
-_dashboard = _Fields(Section.DASHBOARD, "web server")
-_alerts = _Fields(Section.ALERTS, "orchestrator, web server, `episodes alerts`")
+_lake = SettingFields(Section.LAKE, "orchestrator")
+_jobs = SettingFields(Section.JOBS, "orchestrator")
+_dashboard = SettingFields(Section.DASHBOARD, "web server")
+_alerts = SettingFields(Section.ALERTS, "orchestrator, web server, `episodes alerts`")
 
 
 class Settings(BaseSettings):
@@ -427,12 +370,6 @@ class Settings(BaseSettings):
     def dagster_home(self) -> Path:
         """Folder of Dagster's instance: its dagster.yaml, its compute logs."""
         return self.home / "dagster"
-
-
-def section_of(field: FieldInfo) -> Section | None:
-    """The heading of docs/settings.md below which a setting stands."""
-    extra = field.json_schema_extra
-    return Section(str(extra["section"])) if isinstance(extra, dict) else None
 
 
 def with_settings(environment: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, str]:

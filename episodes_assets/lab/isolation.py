@@ -12,7 +12,8 @@ import subprocess
 from collections.abc import Mapping
 
 from episodes_assets.errors import ProcessFailed
-from episodes_assets.settings import WITHHELD, Section, Settings, section_of, with_settings
+from episodes_assets.setting_fields import Section, section_of
+from episodes_assets.settings import WITHHELD, Settings, with_settings
 
 # Variables of libpq, of object stores, and of Dagster, which has a home of its own in a lab.
 _WITHHELD_PREFIXES = ("PG", "AWS_", "AZURE_", "GOOGLE_", "DAGSTER_")

@@ -21,7 +21,8 @@ from pydantic.fields import FieldInfo
 from episodes_assets.errors import BadSetting
 from episodes_assets.postgres import embedded, hosts
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets.settings import WITHHELD, Section, Settings, section_of, with_settings
+from episodes_assets.setting_fields import Section, section_of
+from episodes_assets.settings import WITHHELD, Settings, with_settings
 
 
 @dataclass(frozen=True)

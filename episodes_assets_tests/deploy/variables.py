@@ -2,7 +2,8 @@
 
 from pydantic import SecretStr
 
-from episodes_assets.settings import Section, Settings, section_of
+from episodes_assets.setting_fields import Section, section_of
+from episodes_assets.settings import Settings
 
 
 def alert_settings() -> set[str]:

@@ -14,7 +14,8 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from episodes_assets.settings import Section, Settings
+from episodes_assets.setting_fields import Section
+from episodes_assets.settings import Settings
 
 HEAD = """# Settings
 
