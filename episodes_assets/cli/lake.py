@@ -154,7 +154,7 @@ def vacuum(
     older_than = dt.timedelta(days=days)
     # A plan that is about to be recorded may name one of these.
     since = dt.datetime.now(dt.UTC) - older_than
-    late = {PinnedVersion(number, None) for number in viewings.versions_since(since)}
+    late = {PinnedVersion(number, None) for number in upkeep.versions_since(viewings, since)}
     kept: list[tuple[LakeTable, list[LakeFile]]] = [
         *upkeep.files_of_drops(drops, named.drops, since),
         (viewings, upkeep.files_of(viewings, named.viewings_versions | late)),
@@ -163,7 +163,7 @@ def vacuum(
         table.verify_environment(settings.environment)
     for table, some in kept:
         for path, bytes_ in table.unnamed({file.path for file in some}, older_than):
-            if remove and not table.remove_unnamed(path, older_than):
+            if remove and not upkeep.remove_unnamed(table, path, older_than):
                 continue  # part of a day again meanwhile
             out.print(f"{table.name}/{path}", markup=False, highlight=False)
             files, size = files + 1, size + bytes_

@@ -284,6 +284,19 @@ class TableFiles:
                 and each.mtime < before
             )
 
+    def remove(self, path: str, older_than: dt.timedelta) -> bool:
+        """Remove a data file of `unnamed`, unless it was written again meanwhile; returns whether.
+
+        Raises:
+            SystemFailure: If the lake cannot be reached, or the file cannot be removed.
+        """
+        with self._explaining_errors():
+            (info,) = self._filesystem.get_file_info([path])
+            if info.mtime is None or info.mtime >= dt.datetime.now(dt.UTC) - older_than:
+                return False
+            self._filesystem.delete_file(path)
+            return True
+
     @contextmanager
     def _explaining_errors(self, file: day_file.LakeFile | None = None) -> Iterator[None]:
         """Turn errors of Delta, Arrow and the object store into ours."""

@@ -285,24 +285,6 @@ class LakeTable(TableFiles):
         with self._private():
             table.alter.set_table_properties({name: value}, raise_if_not_exists=False)
 
-    def versions_since(self, moment: dt.datetime) -> list[int]:
-        """The versions that were the newest one at some time since a moment."""
-        commits = self.commits()
-        later = [each.number for each in commits if each.at >= moment]
-        before = [each.number for each in commits if each.at < moment]
-        return later + before[-1:]
-
-    def remove_unnamed(self, path: str, older_than: dt.timedelta) -> bool:
-        """Remove a data file, unless it was written again or committed meanwhile; returns whether."""
-        newest = self.newest()
-        with self._explaining_errors():
-            (info,) = self._filesystem.get_file_info([path])
-            is_a_days = newest is not None and any(file.path == path for file in newest.files.values())
-            if is_a_days or info.mtime is None or info.mtime >= dt.datetime.now(dt.UTC) - older_than:
-                return False
-            self._filesystem.delete_file(path)
-            return True
-
     def verify_environment(self, environment: str) -> None:
         """Refuse a table of another environment; one that was never written to belongs to none yet.
 

@@ -1,4 +1,4 @@
-"""For operators: the state of the lake's tables, which files must stay, and verifying the files.
+"""For operators: the state of the lake's tables, which files must stay, removing others, verifying files.
 
 Which versions are still needed is read from the databases by the callers.
 """
@@ -150,10 +150,41 @@ def files_of_drops(
     }
     found = []
     for table, files in files_by_table.items():
-        late = [PinnedVersion(number, None) for number in table.versions_since(since)] if since else []
+        late = [PinnedVersion(number, None) for number in versions_since(table, since)] if since else []
         files |= {*files_of(table, late)}
         found.append((table, sorted(files, key=lambda file: (file.day, file.path))))
     return found
+
+
+def versions_since(table: LakeTable, moment: dt.datetime) -> list[int]:
+    """The versions that were the newest one at some time since a moment.
+
+    Raises:
+        LakeDamaged: If Delta's log cannot be read.
+        SystemFailure: If the lake cannot be reached.
+    """
+    commits = table.commits()
+    later = [each.number for each in commits if each.at >= moment]
+    before = [each.number for each in commits if each.at < moment]
+    return later + before[-1:]
+
+
+def remove_unnamed(table: LakeTable, path: str, older_than: dt.timedelta) -> bool:
+    """Remove a data file, unless it was written again or committed meanwhile; returns whether.
+
+    Args:
+        table: The table.
+        path: The file, as `LakeTable.unnamed` returns it.
+        older_than: As it was given there.
+
+    Raises:
+        LakeDamaged: If Delta's log cannot be read.
+        SystemFailure: If the lake cannot be reached, or the file cannot be removed.
+    """
+    newest = table.newest()
+    if newest is not None and any(file.path == path for file in newest.files.values()):
+        return False
+    return table.remove(path, older_than)
 
 
 def verify(table: LakeTable, files: Collection[LakeFile]) -> Iterator[tuple[LakeFile, str]]:
