@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar
 
 import numpy as np
@@ -109,8 +110,8 @@ class Taking:
     """Takes days from one input into one lake.
 
     Args:
-        open_input: Returns the input's DSN; called only when a day has to be read, as days that are kept need
-            no input.
+        open_input: Returns the input's DSN; called once, and only when a day has to be read, as days that are
+            kept need no input.
         drops: The lake's drops.
         viewings: Its viewings.
         environment: This process's.
@@ -119,8 +120,7 @@ class Taking:
     def __init__(
         self, open_input: Callable[[], str], drops: Drops, viewings: Viewings, environment: str
     ) -> None:
-        self._open_input = open_input
-        self._opened = ""
+        self._dsn = cache(open_input)
         self._drops = drops
         self._viewings = viewings
         self._environment = environment
@@ -208,8 +208,7 @@ class Taking:
         there = self._files()
 
         def read(earlier: dt.date, _: ExitStack) -> DayOfViewings | None:
-            with reading(self._dsn(), earlier) as source:
-                found = self._write_viewings(source)
+            found = self._read_viewings(earlier)
             return found if earlier in there or self._holds_all(found, self._drops.find(earlier)) else None
 
         def keep(group: Sequence[DayOfViewings | None]) -> list[LakeFile]:
@@ -243,37 +242,31 @@ class Taking:
             return []
         now = count_viewings(self._dsn(), list(kept))
         changed = [day for day, rows in kept.items() if now[day] != rows]
-        taken = []
-        for day in changed:
-            if now[day]:
-                with reading(self._dsn(), day) as source:
-                    taken.append(self._write_viewings(source))
+        taken = {day: self._read_viewings(day) for day in changed if now[day]}
         differences: dict[dt.date, Difference] = {}
         kept_now: Mapping[dt.date, LakeFile] = {}
         if taken:
-            version, differences = self._commit(taken, "viewings arrived late")
+            version, differences = self._commit(list(taken.values()), "viewings arrived late")
             kept_now = version.files
-        read = {each.file.day: each.file for each in taken}
         late = [
             LateViewings(
                 day,
                 kept[day],
-                read[day].rows if day in read else 0,
+                taken[day].file.rows if day in taken else 0,
                 differences.get(day, Difference(kept[day], 0)),
-                was_taken=day in read and kept_now[day] == read[day],
+                was_taken=day in taken and kept_now[day] == taken[day].file,
             )
             for day in changed
         ]
         return [each for each in late if each.difference != _SAME]  # the numbers differed for a moment only
 
-    def _dsn(self) -> str:
-        """The DSN of the input, which is opened once."""
-        self._opened = self._opened or self._open_input()
-        return self._opened
-
     def _files(self) -> Mapping[dt.date, LakeFile]:
         newest = self._viewings.newest()
         return newest.files if newest else {}
+
+    def _read_viewings(self, day: dt.date) -> DayOfViewings:
+        with reading(self._dsn(), day) as source:
+            return self._write_viewings(source)
 
     def _write_viewings(self, source: DayReading) -> DayOfViewings:
         with source.viewings() as batches:
