@@ -42,7 +42,7 @@ from episodes_assets.private_files import make_folder
 
 _MOST_COMMITS = 20
 _MOST_VERSIONS = 64
-_ENTRIES_READ, _ENTRIES_AT_ONCE = 32, 8
+_ENTRIES_READ, _ENTRIES_AT_ONCE = 32, 32
 STAMP = "episodes.environment"
 _KEPT_FOR_EVER = {
     "delta.enableExpiredLogCleanup": "false",
@@ -195,11 +195,11 @@ class LakeTable(TableFiles):
         """
         newest = self.newest()
         wanted = {number for number in numbers if newest is not None and number <= newest.number}
-        recorded, digest = {}, None
+        recorded: dict[int, str | None] = {}
         for commit in self.commits(min(wanted)) if wanted else ():
-            # One that put no file, such as a change of the stamp, has the content of the one before.
-            digest = commit.facts.get(versions.DIGEST, None if commit.days is None else digest)
-            recorded[commit.number] = digest
+            # One that put no file, such as a change of the stamp, has what the one before has, if known.
+            before = None if commit.days is None else recorded.get(commit.number - 1)
+            recorded[commit.number] = commit.facts.get(versions.DIGEST, before)
         return {number: recorded.get(number) or self.at(number).digest for number in sorted(wanted)}
 
     def commits(self, first: int = 0) -> list[versions.Commit]:
@@ -209,16 +209,14 @@ class LakeTable(TableFiles):
             LakeDamaged: If Delta's log cannot be read.
             SystemFailure: If the lake cannot be reached.
         """
-        with self._explaining_errors():
-            table = self._find()
-            limit = 0 if table is None else table.version() - first + 1
-            found = table.history(limit) if table is not None and limit > 0 else []
-        return [versions.read_commit(each) for each in sorted(found, key=lambda each: int(each["version"]))]
+        return list(self.latest_commits(first))[::-1]
 
-    def latest_commits(self) -> Iterator[versions.Commit]:
-        """The commits of the table's history, the latest first.
+    def latest_commits(self, first: int = 0) -> Iterator[versions.Commit]:
+        """The commits of the table's history down to one version, the latest first.
 
-        Of the log no more is read than what is asked for, some entries at a time.
+        Of the log no more is read than what is asked for, some entries at a time. Each entry is read by its
+        number: Delta's `history` counts down from the version that was loaded, so that all numbers are others
+        when somebody has committed since, or an entry says nothing of its commit.
 
         Raises:
             LakeDamaged: If Delta's log cannot be read.
@@ -227,13 +225,15 @@ class LakeTable(TableFiles):
         with self._explaining_errors():
             table = self._find()
         upto = -1 if table is None else table.version()
-        while upto >= 0:
-            numbers = range(upto, max(upto - _ENTRIES_READ, -1), -1)
+        while upto >= first:
+            numbers = range(upto, max(upto - _ENTRIES_READ, first - 1), -1)
             with self._explaining_errors(), ThreadPoolExecutor(_ENTRIES_AT_ONCE) as pool:
                 entries = list(pool.map(self._commit_info, numbers))
             for number, said in zip(numbers, entries, strict=True):
                 if said:
-                    yield versions.read_commit({**said, "version": number})
+                    yield versions.read_commit(number, said)
+            if all(said is None for said in entries):
+                return  # a log is cleaned up from its beginning
             upto = numbers[-1] - 1
 
     def _commit_info(self, number: int) -> Mapping[str, Any] | None:

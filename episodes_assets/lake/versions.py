@@ -115,8 +115,8 @@ def covered_from_text(text: str | None) -> dict[dt.date, dt.date | None]:
     return {day(each): None if begin is None else day(begin) for each, begin in found.items()}
 
 
-def read_commit(entry: Mapping[str, Any]) -> Commit:
-    """A commit, from an entry of the table's history as Delta's library returns it."""
+def read_commit(number: int, entry: Mapping[str, Any]) -> Commit:
+    """A commit, from the version that it made and the `commitInfo` of its entry in Delta's log."""
     facts = {name: text for name, text in entry.items() if name.startswith("episodes.")}
     days: Collection[dt.date] | None = None
     if entry["operation"] != "WRITE":
@@ -124,4 +124,4 @@ def read_commit(entry: Mapping[str, Any]) -> Commit:
     elif DAYS in facts:
         days = [dt.date.fromisoformat(each) for each in facts[DAYS].split()]
     moment = dt.datetime.fromtimestamp(entry["timestamp"] / 1000, dt.UTC)
-    return Commit(int(entry["version"]), moment, days, facts)
+    return Commit(number, moment, days, facts)

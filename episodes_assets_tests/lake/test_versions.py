@@ -1,11 +1,13 @@
 """Versions of a table: what they hold stays, whoever else writes, and no other is taken for one."""
 
+import itertools
 import multiprocessing
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from deltalake import DeltaTable
 
 from episodes_assets.errors import (
     AccessDenied,
@@ -14,9 +16,11 @@ from episodes_assets.errors import (
     LakeReplaced,
     WrongEnvironment,
 )
+from episodes_assets.lake import tables
 from episodes_assets.lake.day_file import LakeFile
+from episodes_assets.lake.tables import LakeTable
 from episodes_assets.lake.upkeep import missing_of
-from episodes_assets.lake.versions import PinnedVersion
+from episodes_assets.lake.versions import DIGEST, PinnedVersion
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets_tests.lake.small_lakes import FIRST, ONE_DAY, SCHEMA, read, rows_of, take
 from episodes_assets_tests.support.other_user import do_as, needs_root, other_user
@@ -180,3 +184,72 @@ def test_a_url_that_is_no_place_for_a_lake_is_refused(
     monkeypatch.setenv("EPISODES_ENVIRONMENT", "production")  # where any host is allowed
     with pytest.raises(BadSetting, match=f"(?s)EPISODES_LAKE_URL = .* cannot hold a lake .*{reason}"):
         Viewings(url).newest()
+
+
+def _taken_days(lake: Viewings, count: int) -> None:
+    for number in range(count):
+        _take_one(lake.lake_url, number)
+
+
+def test_commits_that_land_meanwhile_shift_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = Viewings(str(tmp_path))
+    _taken_days(lake, 3)
+    pinned = [lake.at(number).pinned for number in range(4)]
+    commits = lake.commits()
+    assert [(each.number, each.facts.get(DIGEST)) for each in commits[1:]] == pinned[1:]
+    find = lake._find
+    later = itertools.count(3)
+
+    def find_and_be_overtaken() -> Any:
+        found = find()
+        _take_one(lake.lake_url, next(later))
+        return found
+
+    monkeypatch.setattr(lake, "_find", find_and_be_overtaken)
+    assert missing_of(lake, pinned) == []  # none is taken for one of another lake
+    assert lake.commits()[: len(commits)] == commits
+    assert lake.commits(2)[:2] == commits[2:]
+    assert [each.number for each in lake.commits()] == list(range(next(later)))
+
+
+def test_an_entry_that_says_nothing_shifts_no_number(tmp_path: Path) -> None:
+    lake = Viewings(str(tmp_path))
+    _taken_days(lake, 4)
+    commits = lake.commits()
+    (tmp_path / "viewings" / "_delta_log" / f"{2:020}.json").write_bytes(b"")
+    assert Viewings(str(tmp_path)).commits() == commits[:2] + commits[3:]
+
+
+def test_a_version_without_files_of_its_own_has_not_the_content_before_a_lost_entry(tmp_path: Path) -> None:
+    lake = Viewings(str(tmp_path))
+    _taken_days(lake, 3)
+    assert lake.change_stamp("development", "staging")
+    digests = lake.digests(range(5))
+    assert digests[2] != digests[3] == digests[4]
+    DeltaTable(str(tmp_path / "viewings")).create_checkpoint()
+    (tmp_path / "viewings" / "_delta_log" / f"{3:020}.json").unlink()
+    assert Viewings(str(tmp_path)).digests([2, 4]) == {2: digests[2], 4: digests[4]}
+
+
+def test_a_log_whose_older_entries_were_cleaned_up_is_read_as_far_as_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = Viewings(str(tmp_path))
+    _taken_days(lake, 9)
+    commits, digests = lake.commits(), lake.digests(range(10))
+    DeltaTable(str(tmp_path / "viewings")).create_checkpoint()
+    for number in range(8):
+        (tmp_path / "viewings" / "_delta_log" / f"{number:020}.json").unlink()
+    asked: list[int] = []
+    read_entry = LakeTable._read_entry
+
+    def counting(table: LakeTable, number: int) -> bytes | None:
+        asked.append(number)
+        return read_entry(table, number)
+
+    monkeypatch.setattr(LakeTable, "_read_entry", counting)
+    monkeypatch.setattr(tables, "_ENTRIES_READ", 3)
+    lake = Viewings(str(tmp_path))
+    assert lake.commits() == commits[8:]
+    assert lake.digests([8, 9]) == {number: digests[number] for number in (8, 9)}
+    assert min(asked) == 4  # the first ones that are all gone; of a long log, the others are many
