@@ -1,8 +1,8 @@
-"""How a setting is declared: its section of docs/settings.md, who reads it, and what holds without it.
+"""How a setting is declared: its section of docs/settings.md, who reads it, and the default shown there.
 
-The settings themselves, with their defaults and descriptions, are in `settings`. A secret's section also says
-which processes it is withheld from (`postgres/dsn.py`), and processes of a lab are given the section of jobs
-alone (`lab/isolation.py`).
+The settings themselves are in `settings`. The section also decides which processes a secret is withheld from
+(`postgres/dsn.py`; DSNs are handed out one by one), and that a lab's processes are given those of jobs alone
+(`lab/isolation.py`).
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,6 @@
-"""The algorithm `reach`: how many watched an episode, and how much.
+"""The algorithm `reach`: views, distinct viewers, seconds watched and completed views in a job's window.
 
-Counts and sums over a job's window. Cleaning the viewings, and which of them are of one viewer, is done in
-`compute` before they come here.
+`compute` has cleaned the viewings, cut them to the window, ordered them by job and numbered the viewers.
 """
 
 import itertools

@@ -1,12 +1,13 @@
 """Which algorithms there are, read from the text of their modules: nothing here runs them but `load`.
 
-An algorithm is a module of this package with `ALGORITHM = Algorithm(...)`, whose arguments are literals.
+An algorithm is a module of this package with `ALGORITHM = Algorithm(...)`, whose arguments, except
+`compute`, are literals or members of `Metric`.
 Every process that has to know ids, names, columns or time limits calls `get_registry`, which parses the
 modules and imports none. So a module that hangs, ends its process or reads the environment does so only
 where its jobs run: in the compute processes of workers, which alone call `load`.
 
-A module that cannot be read as such, or that claims an id or a name of another one, is *unusable*: that is
-logged with its file and line, its rows are planned like any others, and just its own jobs fail. Of a module
+A module that cannot be read as such is *unusable*, and so are all that declare the same id or name: that is
+logged with file and line, their rows are planned like any others, and just their own jobs fail. Of a module
 that does not parse, the id is searched for in the text.
 
 How algorithms are computed, and within which limits, is in `compute.py` and in `worker/`.

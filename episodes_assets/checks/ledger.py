@@ -1,10 +1,10 @@
 """Checks of `episode_jobs` and `job_outcomes`: the plan, how fast it was made, outcomes, and stalled days.
 
 The ledger must hold exactly the planned jobs, about as many as usual, and account for each once. The duration
-of planning is compared with that of earlier runs, so that a slow step is reported long before it reaches a
+of planning is compared with that of earlier steps, so that a slow one is reported long before it reaches a
 time limit. The rule by which an open day is stalled, and its hint, are `OpenDay`: for the check, its alert,
-the step that waits and `episodes jobs status` alike. What is compared is read by `ledger/verify.py` and
-`ledger/progress.py`.
+the step that waits and `episodes jobs status` alike. Jobs and days are read by `ledger/verify.py` and
+`ledger/progress.py`, earlier durations from Dagster's records by `defs/assets/episode_jobs.py`.
 """
 
 import datetime as dt

@@ -1,9 +1,10 @@
 """What commands make sure of before they begin, and the lock on the episodes home.
 
-The databases and the lake are found, reachable and set up, the hosts are allowed, the input's role cannot
-write in production, Dagster has its home. `episodes up` holds the lock, so that one system runs in one home,
-and it tells others of its holder; commands that work beside a running system (`run`, `webserver`,
-`dagster dev`) do not take it. How databases are found and set up is in `postgres/`.
+Databases are found, and set up if they are embedded; queue and results answer; hosts are allowed; the input's
+role cannot write in production; Dagster has its home. The lake is not looked at, but the snapshots of an
+older release are brought into it. `episodes up` holds the lock, so that one system runs in one home; the lock
+file names its holder. Commands that work beside a running system (`run`, `webserver`, `dagster dev`) do not
+take it. How databases are found and set up is in `postgres/`.
 """
 
 import datetime as dt

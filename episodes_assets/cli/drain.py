@@ -1,6 +1,7 @@
-"""`episodes drain`: let the runs of a code location end, so that its process can be replaced.
+"""`episodes drain`: launch no more runs of a code location, wait for those that run, and say what is left.
 
-It waits, and shows for what. How a code location is drained is `defs/draining.py`.
+Interrupted or out of time, it undoes what it began; `--resume` ends a drain once the process is replaced. How
+a code location is drained is `defs/draining.py`.
 """
 
 import contextlib

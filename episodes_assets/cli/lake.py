@@ -1,6 +1,7 @@
-"""`episodes lake`: show, verify and clean up the lake's tables.
+"""`episodes lake`: show, verify and clean up (vacuum) the lake's tables.
 
-The work is done in `lake/upkeep.py`.
+Which versions and drops the databases name is read here. While the lake lacks one of them, `vacuum` removes
+nothing. What is done with the tables is `lake/upkeep.py`.
 """
 
 import datetime as dt

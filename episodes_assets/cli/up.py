@@ -1,8 +1,10 @@
-"""`episodes up`: the whole system until Ctrl-C.
+"""`episodes up`: the whole system until Ctrl-C; a process that ends is started again.
 
-It starts and stops the processes; what it shows of them is `overview`. The socket and the workspace file by
-which they find the code location lie in a folder for this user alone. What each process does is in `serve`,
-`defs/` and `worker/`.
+It starts the processes in their order, waits until the UI answers, and starts again what ends later, the
+embedded PostgreSQL included, after a pause that grows (backoff). Whoever reaches the code location's socket
+can start runs, so the socket and the workspace file lie in a folder for this user alone. Child processes are
+`supervisor`, what is shown of them is `overview`; what each does is in `serve`, `defs/`, `worker/` and
+Dagster.
 """
 
 import contextlib

@@ -1,4 +1,8 @@
-"""The certificate with which the dashboard ends TLS: checked at the start, renewed without a restart."""
+"""The certificate with which the dashboard terminates TLS: checked at the start, read again when it changes.
+
+Files that do not fit together are logged, and the certificate from before is served. Nothing here obtains a
+certificate (ACME). When to look is `server`; whether TLS is needed is `configuration`.
+"""
 
 import logging
 import ssl

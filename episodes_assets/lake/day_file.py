@@ -1,8 +1,8 @@
 """A day's file of a table: Parquet, named by the SHA-256 of its bytes and by that of its footer.
 
 Parquet's pages have checksums of their own, its footer has none: a footer with one wrong byte can hide rows
-or crash the process that reads it. So the footer's digest is part of the name. Where a file is put, and in
-which version it becomes its day's, is decided in `tables.py`.
+or crash the process that reads it. So the footer's digest is part of the name. Where a file is put is
+`files.py`; in which version it becomes its day's is decided in `tables.py`.
 """
 
 import datetime as dt

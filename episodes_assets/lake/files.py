@@ -1,8 +1,9 @@
-"""The files of a table: where they lie, and how they are written, read and verified.
+"""The files of a table: where they lie, and how they are written, read, verified and removed.
 
 A table lies in a folder of this machine or in an object store's bucket. Its data files are named by their
-digests (`day_file.py`), so each can be verified by itself. Which files belong to which day and version is in
-the table's log (`tables.py`).
+digests (content-addressed, `day_file.py`), so each can be verified by itself. A file comes to its place as a
+whole, so no reader sees half of one. Which files belong to which day and version is in the table's log
+(`tables.py`); which may be removed is `upkeep.py`.
 """
 
 import datetime as dt

@@ -1,6 +1,8 @@
-"""For operators: the state of the lake's tables, which files must stay, removing others, verifying files.
+"""The state of the lake's tables, verifying files, and what may be removed of them (garbage collection).
 
-Which versions are still needed is read from the databases by the callers.
+Kept are the files of the newest versions and of those that plans, publications and tracked days name; the
+callers read these names from the databases, and choose the age below which any file stays. Also here: which
+of the named versions and drops a lake lacks, as one that was replaced does. The files are `files.py`.
 """
 
 import datetime as dt

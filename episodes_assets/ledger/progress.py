@@ -1,8 +1,9 @@
 """How far and how fast the days are: counts, open days, expected ends, backlog.
 
-Answered from the counters of chunks and from what `batches` reads, in time that does not grow with the number
-of jobs. Whether an open day is stalled is decided in `checks/ledger.py`; speeds and
-expected ends are computed in `planning/throughput.py`. Counting row by row is `verify`.
+Answered from the counters of chunks, PgQueuer's messages and recent batches (`batches`): the time grows with
+the chunks and the waived jobs, not with all jobs. Whether an open day is stalled is decided in
+`checks/ledger.py`; speeds and expected ends are computed in `planning/throughput.py`. Counting row by row is
+`verify`.
 """
 
 import datetime as dt

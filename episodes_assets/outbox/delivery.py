@@ -3,7 +3,7 @@
 Delivery is at least once. A message is marked as delivered after its receiver has accepted it, so it is sent
 again if that answer is lost or this process is killed before it has noted it; then it has the same id
 (`Idempotency-Key`, `Message-ID`). Several processes may work the outbox at once: a message that is claimed is
-left alone by the others. What is due is `alerts/lifecycle.py`; how it is sent is `channels.py`.
+left alone by the others. Which message is due is decided in `messages.py`; how it is sent is `channels.py`.
 """
 
 import datetime as dt

@@ -1,6 +1,8 @@
-"""The messages of the outbox: which is to be delivered next, and how its attempts ended.
+"""The queue of the outbox: claiming the next message that is due, and recording how its attempt ended.
 
-They are written together with the state of their alert, in `records.py`, and sent in `delivery.py`.
+A claim is a lease, so the message of a process that dies is left to others. A channel gets the messages about
+an alert in their order; those about a later alert of the same key wait until these are delivered or have
+failed often. Messages are written with their alert in `records.py`, and sent in `delivery.py`.
 """
 
 import datetime as dt

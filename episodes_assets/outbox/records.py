@@ -1,8 +1,9 @@
-"""Alerts as they are on record in schema `alerts`, which ones are told of, and who has looked for them.
+"""Alerts on record (schema `alerts`), messages that follow, and when each process has evaluated them last.
 
-It is a transactional outbox: what is to be told is written together with the state of the alert, and
-delivered afterwards by whichever process comes first (`messages.py`). Decisions are `alerts/lifecycle.py`.
-Times are the caller's, by the clock of the queue (`read_clock`), so that several machines agree.
+It is a transactional outbox: a message is written in one transaction with the state of its alert, and sent
+afterwards by whichever process comes first (`messages.py`). Also here: the lease by which one of several web
+servers watches the daemon (leader election), and deleting what is old. All times are by the queue's clock, so
+that several machines agree. What is to be told is decided in `alerts/lifecycle.py`.
 """
 
 import datetime as dt

@@ -1,14 +1,15 @@
-"""Whether a day may be planned or computed again from what is there now.
+"""Whether a day may be planned or computed again, and which published days are outdated.
 
-A step reads the plan's inputs once for all of its days. Another run may change the inputs of a day meanwhile
-(a race), so they are read again before its plan is recorded, and a plan made from old inputs is refused. A
-plan names the version of the lake that its jobs are computed from; as long as the other inputs are the same,
-the day can be planned from that version again.
+- Optimistic concurrency: a step reads the inputs of its days once, and again before a plan is recorded; if
+  another run has changed them meanwhile, the plan is refused.
+- A plan names the version of the lake that its jobs are computed from. As long as its other inputs are the
+  same, the day is planned from that version again.
+- A published day is computed from the viewings of its jobs' windows. Where the lake lacks some of them,
+  because the day was published before the lake and the input has deleted them since, computing it again would
+  publish less, and is refused. Viewings that an operator has accepted as lost are not missing.
+- A published day is outdated if viewings of its windows were taken again since (`checks/lake.py`).
 
-A published day is computed from the viewings of its jobs' windows. Where the lake lacks some of them, because
-the day was published before the lake and the input has deleted them since, computing it again would publish
-less; that is refused before anything changes. Viewings that an operator has accepted as lost are not missing:
-the day is to be computed without them. Recording plans is `ledger/plans.py`.
+Recording plans is `ledger/plans.py`.
 """
 
 import datetime as dt

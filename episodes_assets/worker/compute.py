@@ -1,11 +1,11 @@
-"""The compute process: one micro-batch at a time, within limits, in a process that can be killed.
+"""A worker's compute process, and the worker's handle on it: time limit, memory limit, kill and restart.
 
-One read of the lake serves many jobs, computed in parts of bounded size. Because it is a separate process,
-neither a long computation nor a crash stops the worker's heartbeats; it is replaced when it dies or exceeds
-its time limit, and its memory is limited, so a job that hoards memory fails with a traceback. Modules of
-algorithms are imported here and never in the worker itself, which holds the queue's DSN: a module that
-raises, hangs or ends its process on import fails the jobs of its algorithm alone. Which jobs start together,
-and which of a failed batch is to blame, is decided in `chunk`.
+Modules of algorithms may crash, hang or leak, so they are imported and run in a child process that has no
+DSN, while the worker goes on with its heartbeats (process isolation). A child that dies or exceeds its time
+limit is replaced. Its memory is limited, so a job that hoards memory fails with a traceback. A module that
+raises, hangs or ends its process on import fails the jobs of its algorithm alone. One read of the lake serves
+many jobs, computed in parts of bounded size. Which jobs start together, and which of a failed batch is to
+blame, is decided in `chunk`.
 """
 
 import asyncio

@@ -1,6 +1,9 @@
-"""What the audit log keeps of a request: all that it asks for; a request with too much for that is refused.
+"""What the audit log keeps of a request: before and after it is executed, or when it is refused.
 
-How much that may be is decided in `accounts/audit.py`.
+A change is described whole, with the runs that it names, before it is executed; one that is too large to be
+recorded is refused, so none escapes the log by its size. Of a refused request its names are kept, cut, and
+the SHA-256 of its body. Which requests are recorded is `gate`; how large a record may be,
+`accounts/audit.py`.
 """
 
 import datetime as dt

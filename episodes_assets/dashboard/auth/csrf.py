@@ -1,8 +1,9 @@
-"""Rejects forged requests (CSRF) and open redirects.
+"""Recognises forged requests (CSRF, cross-site WebSocket hijacking) and refuses open redirects.
 
-A browser sends its cookies with every request to this site, also with one that another site has caused.
-`Sec-Fetch-Site` and `Origin` are headers that no page can set, so they show which site caused a request.
-After a login a browser is sent to a page of this site only. Who a request comes from is `credentials`.
+A browser may add this site's cookies to a request that another site's page has caused; `SameSite` does not
+tell ports and subdomains apart. `Sec-Fetch-Site` and `Origin` do, and no page can set them. A request with
+neither counts as forged: a client that is no browser uses a token. After a login a browser is sent to a page
+of this site only. Which requests are checked is `gate`; who a request comes from is `credentials`.
 """
 
 from urllib.parse import urlsplit
