@@ -285,8 +285,10 @@ class TableFiles:
                 and each.mtime < before
             )
 
-    def remove(self, path: str, older_than: dt.timedelta) -> bool:
-        """Remove a data file of `unnamed`, unless it was written again meanwhile; returns whether.
+    def remove_if_older(self, path: str, older_than: dt.timedelta) -> bool:
+        """Remove a data file, unless it was written again meanwhile; returns whether.
+
+        Whether a version has it is for the caller to know (`upkeep.remove_unnamed`).
 
         Raises:
             SystemFailure: If the lake cannot be reached, or the file cannot be removed.

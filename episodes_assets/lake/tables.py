@@ -42,7 +42,7 @@ from episodes_assets.private_files import make_folder
 
 _MOST_COMMITS = 20
 _MOST_VERSIONS = 64
-_ENTRIES_READ, _ENTRIES_AT_ONCE = 32, 32
+_ENTRIES_READ = 32  # at once
 STAMP = "episodes.environment"
 _KEPT_FOR_EVER = {
     "delta.enableExpiredLogCleanup": "false",
@@ -227,7 +227,7 @@ class LakeTable(TableFiles):
         upto = -1 if table is None else table.version()
         while upto >= first:
             numbers = range(upto, max(upto - _ENTRIES_READ, first - 1), -1)
-            with self._explaining_errors(), ThreadPoolExecutor(_ENTRIES_AT_ONCE) as pool:
+            with self._explaining_errors(), ThreadPoolExecutor(_ENTRIES_READ) as pool:
                 entries = list(pool.map(self._commit_info, numbers))
             for number, said in zip(numbers, entries, strict=True):
                 if said:

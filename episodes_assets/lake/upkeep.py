@@ -159,16 +159,15 @@ def files_of_drops(
 
 
 def versions_since(table: LakeTable, moment: dt.datetime) -> list[int]:
-    """The versions that were the newest one at some time since a moment.
+    """The versions that were the newest one at some time since a moment, lost entries of the log included.
 
     Raises:
         LakeDamaged: If Delta's log cannot be read.
         SystemFailure: If the lake cannot be reached.
     """
-    commits = table.commits()
-    later = [each.number for each in commits if each.at >= moment]
-    before = [each.number for each in commits if each.at < moment]
-    return later + before[-1:]
+    before = [commit.number for commit in table.commits() if commit.at < moment]
+    newest = table.newest()
+    return [] if newest is None else list(range(before[-1] if before else 0, newest.number + 1))
 
 
 def remove_unnamed(table: LakeTable, path: str, older_than: dt.timedelta) -> bool:
@@ -186,7 +185,7 @@ def remove_unnamed(table: LakeTable, path: str, older_than: dt.timedelta) -> boo
     newest = table.newest()
     if newest is not None and any(file.path == path for file in newest.files.values()):
         return False
-    return table.remove(path, older_than)
+    return table.remove_if_older(path, older_than)
 
 
 def verify(table: LakeTable, files: Collection[LakeFile]) -> Iterator[tuple[LakeFile, str]]:

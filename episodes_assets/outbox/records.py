@@ -1,7 +1,7 @@
 """Alerts on record (schema `alerts`), messages that follow, and when each process has evaluated them last.
 
 It is a transactional outbox: a message is written in one transaction with the state of its alert, and sent
-afterwards by whichever process comes first (`messages.py`). Also here: the lease by which one of several web
+afterwards by whichever process comes first (`delivery.py`). Also here: the lease by which one of several web
 servers watches the daemon (leader election), and deleting what is old. All times are by the queue's clock, so
 that several machines agree. What is to be told is decided in `alerts/lifecycle.py`.
 """

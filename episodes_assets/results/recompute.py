@@ -171,12 +171,14 @@ def read_outdated(results: Connection, viewings: Viewings, upto: dt.date) -> lis
         return []
     missing = missing_of(viewings, published.values())
     commits = viewings.commits(min(pinned.number for pinned in published.values()) + 1)
+    days_of = {commit.number: commit.days for commit in commits}
     found = []
     for day, pinned in published.items():
         if pinned in missing:
             found.append(OutdatedDay(day, [], is_of_another_lake=True))
             continue
-        since = [commit.days for commit in commits if commit.number > pinned.number]
+        # A commit whose entry in the log is lost may have taken any day.
+        since = [days_of.get(number) for number in range(pinned.number + 1, newest.number + 1)]
         window = newest.between(day - LONG_WINDOW_DAYS * ONE_DAY, day)
         again = [file for file in window if any(days is None or file.day in days for days in since)]
         used = viewings.at(*pinned).files if again else {}

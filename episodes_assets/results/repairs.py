@@ -1,9 +1,10 @@
-"""What was damaged and repaired, and why and by whom: every statement on `published.repairs`.
+"""What was damaged and repaired, why and by whom: every statement on `published.repairs`; how to repair.
 
-What is found damaged is decided where it is stored: `state`, `publish`, and `provenance` for the database
-`queue`. Its repair is put on record here, which consumers may read. The publisher can only add to it. A
-damaged plan is a row of another database than this, so its repair is recorded just before; a step that fails
-in between and is retried records the same one again, which changes nothing: a run has one record of each.
+What is found damaged is decided where it is stored, in `state` (by the chain of `planning/episode_set.py`)
+and `publish`, and in `provenance` for the database `queue`. Its repair is put on record here, which consumers
+may read. The publisher can only add to it. A damaged plan is a row of another database than this, so its
+repair is recorded just before; a step that fails in between and is retried records the same one again, which
+changes nothing: a run has one record of each.
 """
 
 import datetime as dt

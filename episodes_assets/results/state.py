@@ -160,6 +160,7 @@ def state_before(connection: Connection, day: dt.date) -> TrackedDay | None:
 
 
 def _require_unbroken(connection: Connection, until: dt.date) -> None:
+    """The rule of `find_unchained_day`, in the database."""
     broken = connection.execute(
         """
         SELECT min(day) FROM (

@@ -19,7 +19,7 @@ from episodes_assets.errors import (
 from episodes_assets.lake import tables
 from episodes_assets.lake.day_file import LakeFile
 from episodes_assets.lake.tables import LakeTable
-from episodes_assets.lake.upkeep import missing_of
+from episodes_assets.lake.upkeep import missing_of, versions_since
 from episodes_assets.lake.versions import DIGEST, PinnedVersion
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets_tests.lake.small_lakes import FIRST, ONE_DAY, SCHEMA, read, rows_of, take
@@ -229,6 +229,18 @@ def test_a_version_without_files_of_its_own_has_not_the_content_before_a_lost_en
     DeltaTable(str(tmp_path / "viewings")).create_checkpoint()
     (tmp_path / "viewings" / "_delta_log" / f"{3:020}.json").unlink()
     assert Viewings(str(tmp_path)).digests([2, 4]) == {2: digests[2], 4: digests[4]}
+
+
+def test_a_version_whose_entry_is_lost_is_recent_as_well(tmp_path: Path) -> None:
+    lake = Viewings(str(tmp_path))
+    _taken_days(lake, 4)
+    moment = lake.commits()[2].at
+    recent = versions_since(lake, moment)
+    assert recent == [1, 2, 3, 4]
+    DeltaTable(str(tmp_path / "viewings")).create_checkpoint()
+    for lost in (2, 4):
+        (tmp_path / "viewings" / "_delta_log" / f"{lost:020}.json").unlink()
+    assert versions_since(Viewings(str(tmp_path)), moment) == recent
 
 
 def test_a_log_whose_older_entries_were_cleaned_up_is_read_as_far_as_it_goes(
