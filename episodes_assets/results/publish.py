@@ -159,16 +159,13 @@ def publish_day(
             changed = stored != Rows(rows, checksum)
         else:
             changed = before is None or before.checksum != checksum
+        # They change only with the outcomes, that is with the plan or the rows.
+        versions = before.algorithm_versions if before and found.is_from_plan and not repair else {}
         if changed:
-            results.execute("DELETE FROM published.results WHERE day = %s", [day])
-            with results.cursor() as cursor, cursor.copy(_RESULTS) as copy:
-                rows, checksum = verify.stream_outcomes(queue, plan, copy.write)
-        if rows != plan.jobs - left_out:
-            raise DayIncomplete(
-                f"{day} has outcomes for {rows:,} of its {plan.jobs:,} jobs"
-                f"{f', and {left_out:,} are left out by decision' if left_out else ''}",
-                f"see `episodes jobs status {day}`, then materialise job_outcomes",
-            )
+            rows, checksum, versions = _replace_rows(queue, results, plan)
+        elif not versions:
+            versions = verify.read_algorithm_versions(queue, plan.plan_id)
+        _require_complete(plan, rows, left_out)
         publication = publications.Publication(
             day=day,
             jobs=plan.jobs,
@@ -183,10 +180,7 @@ def publish_day(
             viewings_version=plan.viewings_version,
             viewings_digest=plan.viewings_digest,
             code_version=code_version,
-            # The versions change only with the outcomes, that is with the plan or the rows.
-            algorithm_versions=before.algorithm_versions
-            if before and before.algorithm_versions and not (changed or repair) and found.is_from_plan
-            else verify.read_algorithm_versions(queue, plan.plan_id),
+            algorithm_versions=versions,
         )
         if current is None or current.publication != publication:
             record_publication(results, publication, rows_changed=changed)
@@ -195,6 +189,26 @@ def publish_day(
         manifest = publications.find_day(results, day)
     assert manifest is not None  # noqa: S101  just written
     return manifest, changed
+
+
+def _replace_rows(
+    queue: Connection, results: Connection, plan: plans.Plan
+) -> tuple[int, str, verify.AlgorithmVersions]:
+    """Replace a day's rows; returns their number, their checksum, and which versions computed them."""
+    results.execute("DELETE FROM published.results WHERE day = %s", [plan.day])
+    with results.cursor() as cursor, cursor.copy(_RESULTS) as copy:
+        rows, checksum = verify.stream_outcomes(queue, plan, copy.write)
+        # While the other server still writes the last rows.
+        return rows, checksum, verify.read_algorithm_versions(queue, plan.plan_id)
+
+
+def _require_complete(plan: plans.Plan, rows: int, left_out: int) -> None:
+    if rows != plan.jobs - left_out:
+        raise DayIncomplete(
+            f"{plan.day} has outcomes for {rows:,} of its {plan.jobs:,} jobs"
+            f"{f', and {left_out:,} are left out by decision' if left_out else ''}",
+            f"see `episodes jobs status {plan.day}`, then materialise job_outcomes",
+        )
 
 
 def _is_damaged(current: publications.PublishedDay | None, before: publications.PublishedDay | None) -> bool:
