@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # Not the scripts beside it: they name this folder to a shell, which misreads a quote or a dollar in it.
 PYTHON_IN := $(BIN)/python -P -m
 
-.PHONY: help install programs run up test test-long coverage screenshots test-slow chaos deploy-check lint format docs bench bench-large bench-quick clean
+.PHONY: help install programs run up test test-long coverage screenshots test-slow chaos deploy-check lint format docs bench bench-again bench-large bench-quick clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -120,6 +120,13 @@ bench: $(BENCH_INSTALLED) ## Everything at production size (75 minutes; RUNS=1: 
 	@rm -f $(VENV)/bench-run-*.json
 	for run in $$(seq $(RUNS)); do $(BENCH) -m "not large" --benchmark-json=$(VENV)/bench-run-$$run.json || exit 1; done
 	$(BIN)/python -m benchmarks.report docs README.md $(VENV)/bench-run-*.json
+
+ONLY_BENCH = $(subst benchmarks --,benchmarks/$(ONLY).py --,$(BENCH))
+
+bench-again: $(BENCH_INSTALLED) ## One module of the last `make bench` again, as often, after a change: ONLY=test_publishing
+	@rm -f $(VENV)/bench-again-*.json
+	for run in $$(seq $(RUNS)); do $(ONLY_BENCH) --benchmark-json=$(VENV)/bench-again-$$run.json || exit 1; done
+	$(BIN)/python -m benchmarks.report docs README.md $(VENV)/bench-run-*.json --again $(VENV)/bench-again-*.json
 
 bench-large: $(BENCH_INSTALLED) ## Days of 100 million viewings and of 5 million jobs (half an hour; 30 GB of disk), into docs/benchmarks.md
 	$(BENCH) -m large --benchmark-json=$(VENV)/bench-large.json

@@ -57,13 +57,23 @@ class Figure:
 
 @dataclass(frozen=True)
 class Run:
-    """All measurements, each the median of as many runs."""
+    """All measurements, each the median of as many runs.
+
+    Attributes:
+        figures: What was measured.
+        machine: What it was measured on.
+        sizes: How much of everything there was.
+        when: The day of the last run.
+        runs: How many there were.
+        measured_again: Groups that were measured again afterwards, as often.
+    """
 
     figures: Sequence[Figure]
     machine: Mapping[str, Any]
     sizes: Mapping[str, Any]
     when: str
     runs: int
+    measured_again: Sequence[str] = ()
 
     def find(self, group: str, **facts: object) -> list[Figure]:
         """The figures of a group with these facts."""
@@ -107,15 +117,25 @@ class Run:
                 yield made
 
 
-def read_runs(raws: Sequence[Mapping[str, Any]]) -> Run:
+def read_runs(raws: Sequence[Mapping[str, Any]], again: Sequence[Mapping[str, Any]] = ()) -> Run:
     """The figures in what pytest-benchmark writes, of one run or of several of the same benchmarks.
+
+    Args:
+        raws: The runs.
+        again: As many runs of some of the benchmarks, which take the place of theirs.
 
     Raises:
         ValueError: If the runs are not of the same benchmarks and sizes.
     """
-    if any(raw["sizes"] != raws[0]["sizes"] for raw in raws):
+    if any(raw["sizes"] != raws[0]["sizes"] for raw in (*raws, *again)):
         raise ValueError("the runs have different sizes")
-    figures = [_median(each) for each in zip(*(raw["benchmarks"] for raw in raws), strict=True)]
+    if again and len(again) != len(raws):
+        raise ValueError(f"some was measured again {len(again)} times, all of it {len(raws)} times")
+    parts = again or [{"benchmarks": []}] * len(raws)
+    figures = [
+        _median(each)
+        for each in zip(*(_replaced(raw, part) for raw, part in zip(raws, parts, strict=True)), strict=True)
+    ]
     raw = raws[-1]
     machine = {
         "processor": raw["machine_info"]["cpu"].get("brand_raw", raw["machine_info"]["processor"]),
@@ -128,7 +148,17 @@ def read_runs(raws: Sequence[Mapping[str, Any]]) -> Run:
         "packages": {name: version(name) for name in PACKAGES},
     }
     when = dt.datetime.fromisoformat(raw["datetime"]).date().isoformat()
-    return Run(figures, machine, raw["sizes"], when, len(raws))
+    groups = list(dict.fromkeys(each["group"] for each in parts[0]["benchmarks"]))
+    return Run(figures, machine, raw["sizes"], when, len(raws), groups)
+
+
+def _replaced(raw: Mapping[str, Any], part: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The benchmarks of a run, those of a part of it in the place of its own."""
+    again = {(each["group"], each["name"]): each for each in part["benchmarks"]}
+    found = [again.pop((each["group"], each["name"]), each) for each in raw["benchmarks"]]
+    if again:
+        raise ValueError(f"the runs have no benchmarks {', '.join(name for _, name in again)}")
+    return found
 
 
 def _median(runs: Sequence[Mapping[str, Any]]) -> Figure:

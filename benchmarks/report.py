@@ -4,6 +4,8 @@ Writes into the folder `benchmarks.json` (the figures, the machine, the versions
 the plots it shows; and the few figures that a README has between its two marks. A README that is `-` is left
 alone.
 
+What follows `--again` are as many runs of some benchmarks, which take the place of their first figures.
+
 `python -m benchmarks.report --large FOLDER RAW` does so for the large days, which are run by themselves:
 it writes `benchmarks-large.json` and their section of the page, which the other report keeps as it is.
 """
@@ -98,7 +100,9 @@ def main_large(folder: str, *raw_paths: str) -> None:
 
 
 def _read(raw_paths: Sequence[str]) -> Run:
-    return read_runs([json.loads(Path(path).read_text(encoding="utf-8")) for path in raw_paths])
+    raws = [json.loads(Path(path).read_text(encoding="utf-8")) for path in raw_paths if path != "--again"]
+    complete = raw_paths.index("--again") if "--again" in raw_paths else len(raws)
+    return read_runs(raws[:complete], raws[complete:])
 
 
 def _write_figures(run: Run, path: Path) -> None:
@@ -107,6 +111,7 @@ def _write_figures(run: Run, path: Path) -> None:
         "machine": run.machine,
         "sizes": run.sizes,
         "runs": run.runs,
+        "measured again": run.measured_again,
         "figures": [vars(figure) for figure in run.figures],
     }
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -158,7 +163,13 @@ Python {machine["python"]}, {packages}.
 
 PostgreSQL is the embedded one with durable settings (fsync, synchronous commits, logged tables), on the
 same cores. All implementations that are compared agreed on the same rows before a time counted.
-[benchmarks.json](benchmarks.json) has every figure."""
+{_measured_again(run)}[benchmarks.json](benchmarks.json) has every figure."""
+
+
+def _measured_again(run: Run) -> str:
+    if not run.measured_again:
+        return ""
+    return f"Measured again after a change, {_runs(run)} by themselves: {', '.join(run.measured_again)}.\n"
 
 
 def _aims(run: Run) -> str:
