@@ -13,7 +13,8 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 BENCH_INSTALLED := $(VENV)/.bench-installed
-BENCH := $(PYTHON_IN) pytest -q -p no:xdist -p no:randomly -o addopts= -o timeout=0 benchmarks --benchmark-columns=median,rounds
+BENCHMARKS := benchmarks
+BENCH = $(PYTHON_IN) pytest -q -p no:xdist -p no:randomly -o addopts= -o timeout=0 $(BENCHMARKS) --benchmark-columns=median,rounds
 
 PIP_INSTALL := $(PYTHON_IN) pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
@@ -121,11 +122,10 @@ bench: $(BENCH_INSTALLED) ## Everything at production size (75 minutes; RUNS=1: 
 	for run in $$(seq $(RUNS)); do $(BENCH) -m "not large" --benchmark-json=$(VENV)/bench-run-$$run.json || exit 1; done
 	$(BIN)/python -m benchmarks.report docs README.md $(VENV)/bench-run-*.json
 
-ONLY_BENCH = $(subst benchmarks --,benchmarks/$(ONLY).py --,$(BENCH))
-
+bench-again: BENCHMARKS = benchmarks/$(or $(ONLY),$(error say which module, such as ONLY=test_publishing)).py
 bench-again: $(BENCH_INSTALLED) ## One module of the last `make bench` again, as often, after a change: ONLY=test_publishing
 	@rm -f $(VENV)/bench-again-*.json
-	for run in $$(seq $(RUNS)); do $(ONLY_BENCH) --benchmark-json=$(VENV)/bench-again-$$run.json || exit 1; done
+	for run in $$(seq $(RUNS)); do $(BENCH) --benchmark-json=$(VENV)/bench-again-$$run.json || exit 1; done
 	$(BIN)/python -m benchmarks.report docs README.md $(VENV)/bench-run-*.json --again $(VENV)/bench-again-*.json
 
 bench-large: $(BENCH_INSTALLED) ## Days of 100 million viewings and of 5 million jobs (half an hour; 30 GB of disk), into docs/benchmarks.md

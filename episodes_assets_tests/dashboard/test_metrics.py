@@ -16,7 +16,7 @@ from episodes_assets.postgres.databases import Purpose
 from episodes_assets.settings import Settings
 from episodes_assets_tests.conftest import fresh_system
 from episodes_assets_tests.dashboard.served import Dashboard, metrics_of, serve_dashboard
-from episodes_assets_tests.support.monitored import fill, finish_batch
+from episodes_assets_tests.support.monitored import configure_slack, fill, finish_batch
 
 Values = dict[tuple[str, frozenset[tuple[str, str]]], float]
 NOW = time.time()
@@ -31,8 +31,7 @@ def dashboard(server_home: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         serve_dashboard(system) as served,
     ):
         fill(system, NOW)
-        patch.setenv("EPISODES_ALLOWED_HOSTS", "127.0.0.1:443")
-        patch.setenv("EPISODES_ALERT_SLACK_URL", "https://127.0.0.1/hook")
+        configure_slack(patch)
         yield served
 
 

@@ -20,7 +20,7 @@ from episodes_assets.accounts.identity import Role
 from episodes_assets.settings import PROJECT_FOLDER
 from episodes_assets_tests.conftest import fresh_system
 from episodes_assets_tests.dashboard.served import Dashboard, serve_dashboard, serving
-from episodes_assets_tests.support.monitored import fill, finish_batch
+from episodes_assets_tests.support.monitored import configure_slack, fill, finish_batch
 
 pytestmark = pytest.mark.process
 
@@ -83,9 +83,7 @@ def test_rules_and_panels_ask_for_metrics_that_there_are(tmp_path: Path) -> None
 
 @pytest.fixture
 def dashboard(server_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dashboard]:
-    # Nobody sends to it here, and its messages wait: those of other channels are not counted.
-    monkeypatch.setenv("EPISODES_ALLOWED_HOSTS", "127.0.0.1:443")
-    monkeypatch.setenv("EPISODES_ALERT_SLACK_URL", "https://127.0.0.1/hook")
+    configure_slack(monkeypatch)
     with (
         fresh_system(server_home, tmp_path / "home", monkeypatch) as system,
         serve_dashboard(system) as served,

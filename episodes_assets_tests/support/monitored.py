@@ -2,6 +2,7 @@
 
 import datetime as dt
 
+import pytest
 from dagster import DagsterRunStatus
 from dagster._core.remote_origin import RemoteJobOrigin
 from dagster._core.scheduler.instigation import TickStatus
@@ -56,6 +57,12 @@ def fill(system: System, now: float) -> None:
             dt.timedelta(days=1),
             records.Evaluator.SENSOR,
         )
+
+
+def configure_slack(patch: pytest.MonkeyPatch) -> None:
+    """Configure the channel of the alert that `fill` opens: messages to others are not counted."""
+    patch.setenv("EPISODES_ALLOWED_HOSTS", "127.0.0.1:443")
+    patch.setenv("EPISODES_ALERT_SLACK_URL", "https://127.0.0.1/hook")
 
 
 def finish_batch(system: System, position: int, ago: dt.timedelta = dt.timedelta(0)) -> None:
