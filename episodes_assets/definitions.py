@@ -1,4 +1,7 @@
-"""The code location: `build_defs()` puts together what the modules of `defs/` list."""
+"""The code location: `build_defs()` puts together what the modules of `defs/` list.
+
+Whatever else Dagster is to load is listed there, in the module of its kind.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +23,12 @@ def build_defs(
         resource_overrides: Resources by name, in place of those that are made from the settings.
         settings: What steps, sensors and the other resources go by. By default the process's own, which are
             read anew whenever a run or a tick begins, so that the definitions load whatever they say.
+
+    Raises:
+        ValueError: If `resource_overrides` has settings, which would reach the steps and no connection.
     """
+    if "settings" in (resource_overrides or {}):
+        raise ValueError("other settings are given as build_defs(settings=...), to the connections as well")
     resources = build_resources(load_settings if settings is None else lambda: settings)
     return dg.Definitions(
         assets=[*ASSETS, *EXTERNAL],

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,15 @@ def test_steps_go_by_the_settings_they_are_given(system: System) -> None:
     assert not Path(system.settings.lake).exists()
 
 
+@pytest.mark.long
 def test_databases_go_by_the_settings_they_are_given(system: System) -> None:
     system.insert_drop(day(1), [(1, 0, "2018-02-01", "2018-02-01")])
     assert "belongs to 'development', this process to 'staging'" in plan(load_settings(environment="staging"))
+
+
+def test_settings_are_not_overridden_for_steps_alone() -> None:
+    with pytest.raises(ValueError, match=re.escape("build_defs(settings=...)")):
+        build_defs({"settings": load_settings(chunk_jobs=2)})
 
 
 @pytest.mark.long
