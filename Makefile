@@ -117,7 +117,7 @@ docs: $(INSTALLED) ## Write docs/settings.md and the table of docs/explain.md an
 
 RUNS ?= 3
 
-bench: $(BENCH_INSTALLED) ## Everything at production size (75 minutes; RUNS=1: 25 minutes; 8 GB of disk), into docs/benchmarks.md
+bench: $(BENCH_INSTALLED) ## Everything at production size (an hour; RUNS=1: 21 minutes; 8 GB of disk), into docs/benchmarks.md
 	@rm -f $(VENV)/bench-run-*.json
 	for run in $$(seq $(RUNS)); do $(BENCH) -m "not large" --benchmark-json=$(VENV)/bench-run-$$run.json || exit 1; done
 	$(BIN)/python -m benchmarks.report docs README.md $(VENV)/bench-run-*.json

@@ -4,7 +4,7 @@ An algorithm is a module of this package with `ALGORITHM = Algorithm(...)`, whos
 `compute`, are literals or members of `Metric`.
 Every process that has to know ids, names, columns or time limits calls `get_registry`, which parses the
 modules and imports none. So a module that hangs, ends its process or reads the environment does so only
-where its jobs run: in the compute processes of workers, which alone call `load`.
+where its jobs run: in the compute processes of workers and of `episodes lab verify`, which alone call `load`.
 
 A module that cannot be read as such is *unusable*, and so are all that declare the same id or name: that is
 logged with file and line, their rows are planned like any others, and just their own jobs fail. Of a module

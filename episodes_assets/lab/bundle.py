@@ -5,7 +5,6 @@ manifest.json                what it holds, for people as well; written last: a 
 sample.parquet               the chosen episodes, where not all were taken
 lake/episodes, quarantine, viewings/day=…/….parquet     day files as the lake has them
 state/tracked_episodes.parquet, tracked_days.parquet    the accumulated state and its chain of checksums
-ledger/plans.parquet         the days' plans
 ledger/DAY/jobs.parquet, chunks, outcomes, waived, batches
 ```
 
@@ -50,9 +49,9 @@ from episodes_assets.private_files import make_folder, open_file, private_opener
 
 LAKE = "lake"
 PART = ".part"
-# What there is beside them, and nothing else.
+# A bundle has these beside its manifest, and nothing else.
 _CONTENT = (LAKE, "ledger", "state", "sample.parquet")
-# In the record: that all is read which is not in the lake, and that the whole would have too many rows.
+# Keys of the record of a bundle that is being taken: all but the lake is read; it would have too many rows.
 DATABASES, TOO_LARGE = "databases", "too_large"
 
 

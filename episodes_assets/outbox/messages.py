@@ -16,7 +16,7 @@ from episodes_assets.alerts.lifecycle import ChannelName, Event
 from episodes_assets.failures import storable
 from episodes_assets.postgres.connect import Connection
 
-# How often a message may fail, within about an hour, while later alerts of its key wait for it.
+# How often a message is tried, for about half an hour, while later alerts of its key wait for it.
 PATIENCE = 8
 
 
