@@ -41,7 +41,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class Told:
+class LastMessage:
     """The last message to a channel about an alert.
 
     Attributes:
@@ -71,7 +71,7 @@ class Recorded:
     kind: Kind
     first_seen_at: dt.datetime
     opened_at: dt.datetime | None
-    told: Mapping[ChannelName, Told] = field(default_factory=dict)
+    told: Mapping[ChannelName, LastMessage] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -140,11 +140,11 @@ def load(
     is_clone = folder.resolve() == labs.cloned_bundle(settings, name).folder
     instead = _drop_first(name) if is_clone else ""
     with shown_progress() as report:
-        with _mended_by(instead):
+        with _repaired_by(instead):
             bundle = open_bundle(folder)
             require_whole(bundle, report)
         lab = labs.begin_lab(settings, name, bundle, has_state=not without_state)
-        with _mended_by(instead):
+        with _repaired_by(instead):
             load_bundle(bundle, lab, report, lambda _: None)
     out.print(f"The lab {name} is ready, in {lab.home}:", soft_wrap=True)
     for what, command in (
@@ -210,8 +210,8 @@ def _drop_first(name: str) -> str:
 
 
 @contextmanager
-def _mended_by(instead: str) -> Iterator[None]:
-    """Have a damaged bundle mended by what is told here, if anything is."""
+def _repaired_by(instead: str) -> Iterator[None]:
+    """Say instead how a damaged bundle is repaired here, where another way is given."""
     try:
         yield
     except BundleDamaged as error:
@@ -258,7 +258,7 @@ def _take(
 
     source = _source(settings)
     if resumes and (folder / MANIFEST).exists():
-        with _mended_by(instead):
+        with _repaired_by(instead):
             bundle = open_bundle(folder)
         if bundle.manifest["request"] != request.to_record(source.environment):
             raise BadLab(f"{folder} has another bundle", instead)

@@ -57,7 +57,7 @@ _FOLLOW = "follow a link of the page"
 
 
 @dataclass(frozen=True)
-class Asked:
+class RowsQuery:
     """What a request asks for.
 
     Attributes:
@@ -84,20 +84,20 @@ class Asked:
         """The metric that is compared and plotted: the order's, or else the algorithm's first."""
         return next(iter(self.algorithm.columns)) if self.order.column == EPID else self.order.column
 
-    def on(self, day: dt.date) -> "Asked":
+    def on(self, day: dt.date) -> "RowsQuery":
         """The same of another day."""
         return replace(self, day=day, after=None)
 
-    def by(self, column: str) -> "Asked":
+    def by(self, column: str) -> "RowsQuery":
         """The same rows by a column: the other way round if they are by it already."""
         is_descending = not self.order.is_descending if self.order.column == column else column != EPID
         return replace(self, order=Order(column, is_descending), after=None)
 
-    def by_metric(self, column: str) -> "Asked":
+    def by_metric(self, column: str) -> "RowsQuery":
         """The same with the greatest values of a metric first."""
         return replace(self, order=Order(column, is_descending=True), after=None)
 
-    def next(self, after: Position | None) -> "Asked":
+    def next(self, after: Position | None) -> "RowsQuery":
         """The page that begins after a position; the first page for None."""
         return replace(self, after=after)
 
@@ -154,7 +154,7 @@ class _ResultsPages:
         day = parse_date(typed["day"]) if typed["day"] else await run_in_threadpool(self._find_latest)
         if day is None:
             return _page(request, nothing=True)
-        asked = Asked(day, algorithm, _search(request), _usual_order(algorithm))
+        asked = RowsQuery(day, algorithm, _search(request), _usual_order(algorithm))
         return RedirectResponse(asked.address(), HTTPStatus.SEE_OTHER)
 
     async def show(self, request: Request) -> Response:
@@ -203,13 +203,13 @@ class _ResultsPages:
         with self._open() as results:
             return find_neighbours(results, dt.date.max).latest
 
-    def _read_rows(self, asked: Asked) -> tuple[PublishedDay, Neighbours, rows.Page]:
+    def _read_rows(self, asked: RowsQuery) -> tuple[PublishedDay, Neighbours, rows.Page]:
         with self._open() as results:
             day, neighbours = _require_published(results, asked.day)
             found = rows.read_page(results, asked.selection, asked.order, ROWS_ON_A_PAGE, asked.after)
             return day, neighbours, found
 
-    def _read_movers(self, asked: Asked) -> tuple[PublishedDay, Neighbours, list[Mover]]:
+    def _read_movers(self, asked: RowsQuery) -> tuple[PublishedDay, Neighbours, list[Mover]]:
         with self._open() as results:
             day, neighbours = _require_published(results, asked.day)
             before = asked.day - ONE_DAY
@@ -219,7 +219,7 @@ class _ResultsPages:
             return day, neighbours, found
 
     def _read_episode(
-        self, asked: Asked, epid: int
+        self, asked: RowsQuery, epid: int
     ) -> tuple[PublishedDay, Neighbours, Title, list[EpisodeDay]]:
         with self._open() as results:
             day, neighbours = _require_published(results, asked.day)
@@ -227,7 +227,7 @@ class _ResultsPages:
             days = rows.read_episode_days(results, epid, algorithm_id, asked.day, DAYS_PLOTTED)
             return day, neighbours, rows.find_title(results, epid), days
 
-    def _download(self, asked: Asked, form: Format) -> Generator[bytes]:
+    def _download(self, asked: RowsQuery, form: Format) -> Generator[bytes]:
         if not self._downloads.acquire(blocking=False):
             raise LimitReached(
                 f"{DOWNLOADS_AT_ONCE} downloads are under way, and no more go on at once",
@@ -293,7 +293,7 @@ def _require_published(results: Connection, day: dt.date) -> tuple[PublishedDay,
     return found, neighbours
 
 
-def _read(request: Request) -> Asked:
+def _read(request: Request) -> RowsQuery:
     """What an address asks for.
 
     Raises:
@@ -315,7 +315,7 @@ def _read(request: Request) -> Asked:
             f"{failures.shorten(query['order'], LONGEST_SEARCH)!r} is not an order", "choose asc or desc"
         )
     after = query.get("after", "")
-    return Asked(
+    return RowsQuery(
         parse_date(path["day"]), algorithm, _search(request), order, _position(after) if after else None
     )
 

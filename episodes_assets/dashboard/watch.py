@@ -201,7 +201,8 @@ class DaemonWatch:
                 evaluator=Evaluator.WEB_SERVER,
                 budget=settings.budget,
             )
-        # What is unknown (None) is not well. A drain is somebody's purpose, and is told of.
+        # The monitor is told that all is well only if that is known: None is unknown. What is not evaluated
+        # because somebody drains a code location is intended.
         if (daemon_silent, dagster_away) == ("", "") and (not_evaluated == "" or drained):
             self._ping()
 

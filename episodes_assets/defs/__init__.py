@@ -1,6 +1,6 @@
 """All that Dagster loads: assets with their checks, jobs, schedules, sensors, resources and storage.
 
 Thin around the other packages, which never load Dagster. What automation decides is in `decisions`, as pure
-functions. By default the daily schedule is off until somebody switches it on; the sensors and the pruning
-of the message log are on, and do nothing where there is nothing to do.
+functions. By default the daily schedule is off until somebody switches it on; the sensors and the
+hourly deleting of old log rows, profiles and alerts are on, and do nothing where there is nothing to do.
 """

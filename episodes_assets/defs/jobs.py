@@ -216,7 +216,7 @@ def prune_message_log_op(
     "list of workers from growing for ever."
 )
 def prune_message_log() -> None:
-    """Prune PgQueuer's log."""
+    """Delete what is old. Its name is of when that was the log alone, and its runs are found by it."""
     prune_message_log_op()
 
 

@@ -108,7 +108,7 @@ def profiled(
     """
     taken = (_FleetProfile if is_of_fleet else _OwnProfile)(context, queue_database)
     if PROFILE_TAG in context.run.tags:
-        taken.begin(_Asked(launches.launched_by(context.run)))
+        taken.begin(_Request(launches.launched_by(context.run)))
     else:
         # A thread that waits; whether the step is slow is looked up no sooner than it may be.
         threading.Thread(target=taken.watch, args=(settings.slow_step_factor,), daemon=True).start()
@@ -119,7 +119,7 @@ def profiled(
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Request:
     """Who asks for a profile.
 
     Attributes:
@@ -166,9 +166,9 @@ class _StepProfile(ABC):
         limit = slow_after(history, len(self._days), factor)
         if limit is not None and not self._ended.wait(max(self._began + limit - time.monotonic(), 0)):
             reason = f"it takes more than {limit:.0f} s, and more than {factor:g} times what is usual"
-            self.begin(_Asked(BY_ITSELF, reason))
+            self.begin(_Request(BY_ITSELF, reason))
 
-    def begin(self, asked: _Asked) -> None:
+    def begin(self, asked: _Request) -> None:
         """Begin, unless the step has ended."""
         with self._lock:
             if self._ended.is_set():
@@ -193,7 +193,7 @@ class _StepProfile(ABC):
         self._context.log.warning(f"no profile of the step: {explain(error) or name_defect(error)}")
 
     @abstractmethod
-    def _begin(self, asked: _Asked) -> None: ...
+    def _begin(self, asked: _Request) -> None: ...
 
     @abstractmethod
     def _end(self) -> dict[str, Any]: ...
@@ -204,7 +204,7 @@ class _OwnProfile(_StepProfile):
 
     _taken: tuple[Claim, Recording] | None = None
 
-    def _begin(self, asked: _Asked) -> None:
+    def _begin(self, asked: _Request) -> None:
         sampling = OF_SLOW_STEP if asked.reason else ASKED_FOR
         with self._queue.connect() as queue:
             claim = profiles.begin_step(
@@ -252,7 +252,7 @@ class _FleetProfile(_StepProfile):
 
     _is_asked = False
 
-    def _begin(self, asked: _Asked) -> None:
+    def _begin(self, asked: _Request) -> None:
         with self._queue.connect() as queue:
             numbers = profiles.request_batches(
                 queue,

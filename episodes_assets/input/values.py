@@ -102,9 +102,6 @@ def is_complete(text: str, target: pa.DataType) -> bool:
     return complete is not None and complete.fullmatch(text.strip(_SPACES)) is not None
 
 
-# From text, as in CSV
-
-
 def _is_text(source: pa.DataType) -> bool:
     return any(
         each(source)
@@ -204,9 +201,6 @@ def _boolean_of_text(column: pa.ChunkedArray, target: pa.DataType) -> pa.Chunked
     found = pc.index_in(text, pa.array(_TRUE + _FALSE))
     _refuse(pc.and_(column.is_valid(), found.is_null()), column, target)
     return pc.less(found, len(_TRUE))
-
-
-# From the other types of Parquet
 
 
 def _whole_number_of_integer(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:

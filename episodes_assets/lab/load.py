@@ -112,8 +112,6 @@ class _Loading:
         self._facts: Mapping[str, Mapping[str, Any]] = bundle.manifest["days"]
         self._days = [dt.date.fromisoformat(day) for day in sorted(self._facts)]
 
-    # -- its lake ------------------------------------------------------------------------------------------
-
     def load_viewings(self) -> dict[int, PinnedVersion]:
         """Make the lab's viewings of the bundle's files.
 
@@ -181,8 +179,6 @@ class _Loading:
 
     def _place_of(self, table: LakeTable, file: LakeFile) -> Path:
         return self._bundle.folder / path_of(LAKE, table.name, file.path)
-
-    # -- its databases -------------------------------------------------------------------------------------
 
     def load_databases(
         self, dsns: Dsns, versions: Mapping[int, PinnedVersion], snapshot_ids: Mapping[dt.date, str]

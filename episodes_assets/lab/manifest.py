@@ -17,7 +17,7 @@ from episodes_assets.errors import BadLab, BundleDamaged
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-# While it is taken.
+# Files that are there only while the bundle is being taken.
 TAKING, KEY, LOCK = "taking.json", "key", "lock"
 ANOTHER_FOLDER = "name another folder"
 TAKE_ANEW = "copy the bundle once more, or take it again into another folder"

@@ -149,8 +149,6 @@ class _Taking:
         self._content: dict[str, dict[str, Any]] = writer.record.setdefault("content", {})
         self._facts: dict[str, dict[str, Any]] = writer.record.setdefault("days", {})
 
-    # -- the databases --------------------------------------------------------------------------------------
-
     def take_databases(self) -> None:
         """Plans, outcomes and state, as of one moment; if that was interrupted, all of it is taken again."""
         writer = self._writer
@@ -265,8 +263,6 @@ class _Taking:
         self._content[name] = content
         if self._request.max_rows is not None:
             _require_at_most(self._request.max_rows, sum(each["rows"] for each in self._content.values()))
-
-    # -- the lake --------------------------------------------------------------------------------------------
 
     def take_drops(self) -> None:
         """The drop of each day: its accepted and its refused rows."""

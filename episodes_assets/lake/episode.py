@@ -31,12 +31,12 @@ from episodes_assets.lake.viewings import NAME as VIEWINGS
 
 _ROW = ("algorithm_id", "premier_date", "start_date", "series", "season", "episode", "title")
 _REFUSED = (*_ROW, "epid", "reasons", "as_found")
-# A catalogue that has become useless may be refused as a whole, with one id in all of its rows or with none
-# that can be read. Of the rows with the id so many are looked at and kept,
+# A useless catalogue may be refused as a whole, with the same id in all of its rows or with none that can be
+# read, so what is looked at and what is kept is bounded: first of the refused rows with the id,
 _MOST_LOOKED_AT = 1 << 14
 _MOST_REFUSED = 100
 _MOST_OF_AN_ALGORITHM = 10
-# and so many of those in which something else stands in its place.
+# then of those whose id could not be read and may be the one that is asked for.
 _MOST_SEARCHED = 1 << 21
 _MOST_UNCERTAIN = 10
 _FILES_AT_ONCE = 8

@@ -24,7 +24,7 @@ from episodes_assets.profiling.engines import Sampling
 from episodes_assets.profiling.stacks import Profile, unpack
 
 MOST_BATCHES = 20
-# That wait or are being taken, of all kinds: so much of a fleet is profiled at once.
+# So many profiles, of all kinds, wait or are being taken at once.
 MOST_OPEN = 40
 # A request that nobody has begun with for so long is over.
 EXPIRES_AFTER = dt.timedelta(minutes=10)
@@ -66,7 +66,6 @@ class ProfileRow:
         requested_by: By whom.
         requested_at: When.
         rate: Samples a second.
-        most_seconds: After which it ends by itself.
         claimed_by: Who takes it; None as long as nobody does.
         finished_at: When it was finished.
         engine: What took it.
@@ -84,7 +83,6 @@ class ProfileRow:
     requested_by: str
     requested_at: dt.datetime
     rate: int
-    most_seconds: float
     claimed_by: str | None
     finished_at: dt.datetime | None
     engine: str | None
@@ -392,7 +390,7 @@ def withdraw(connection: Connection, run_id: str) -> int:
 
 
 _READ = f"""
-    SELECT profile_id, kind, subject, day, run_id, reason, requested_by, requested_at, rate, most_seconds,
+    SELECT profile_id, kind, subject, day, run_id, reason, requested_by, requested_at, rate,
         claimed_by, finished_at, engine, samples, problem,
         CASE
             WHEN finished_at IS NOT NULL THEN

@@ -38,7 +38,7 @@ _SLACK_SIGNS = {
 }
 _LONGEST_SLACK = 2_900
 _LONGEST_REASON = 200
-# Of the longest waits for an answer that an attempt may take altogether, a mail's about six answers too.
+# An attempt may take so many times the timeout of one answer, also where it waits for more (a mail: six).
 ATTEMPT_TIMEOUTS = 3
 # The texts of these name addresses, hosts and certificates, and nothing that was sent.
 _HARMLESS = (httpx2.ConnectError, httpx2.TimeoutException)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from episodes_assets.outbox.channels import Channel
 
 _LOG = logging.getLogger(__name__)
-# Of an attempt that was begun and whose end nobody has noted. Far more than any lasts:
-# `ATTEMPT_TIMEOUTS` times the timeout.
+# After this time an attempt whose end is not recorded counts as interrupted. None lasts nearly so long: it is
+# at most `ATTEMPT_TIMEOUTS` times the timeout.
 LEASE = dt.timedelta(minutes=3)
 
 
@@ -64,8 +64,8 @@ def deliver(connection: Connection, channels: Sequence["Channel"], budget: Budge
     """Send what is due, the oldest first.
 
     After a failure a channel is left alone until the next pass; a message that its receiver refuses for good
-    waits longer each time, and keeps back only what follows it about the same alert, and for about an hour
-    what follows about later alerts of the same key.
+    waits longer each time, and keeps back only what follows it about the same alert, and for about half an
+    hour what follows about later alerts of the same key.
 
     Args:
         connection: To `queue`, in autocommit mode.

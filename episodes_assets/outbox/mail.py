@@ -57,7 +57,7 @@ class Email:
                 try:
                     self._log_in(server)
                     refused = server.send_message(self._compose(message), self._sender, self._recipients)
-                    # It is accepted now, whatever becomes of the farewell.
+                    # The server has accepted it, whether or not it answers QUIT.
                     with suppress(smtplib.SMTPException, OSError):
                         server.quit()
                 finally:

@@ -13,13 +13,21 @@ from dataclasses import dataclass
 from psycopg.rows import class_row
 
 from episodes_assets.alerts.conditions import Assessment, Kind
-from episodes_assets.alerts.lifecycle import ChannelName, Decision, Event, Recorded, State, Told, decide
+from episodes_assets.alerts.lifecycle import (
+    ChannelName,
+    Decision,
+    Event,
+    LastMessage,
+    Recorded,
+    State,
+    decide,
+)
 from episodes_assets.failures import storable
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.postgres.locks import LEDGER, limit_transaction, lock_row
 
-# Of web servers of which one watches: a row among those that say who has looked when, and the name of a
-# session that it keeps open meanwhile.
+# One web server of several watches. This begins the key of its row in the table of evaluators, and the
+# application name of the session that it keeps open for as long as it watches.
 _WATCHED_BY = "watched by "
 # Both processes that decide hold the lock for milliseconds.
 _LOCK_SECONDS = 10.0
@@ -136,7 +144,7 @@ def read_recorded(connection: Connection) -> list[Recorded]:
         before = found.get(alert_id)
         told = {} if before is None else dict(before.told)
         if channel is not None:
-            told[ChannelName(channel)] = Told(Event(event), delivered_at)
+            told[ChannelName(channel)] = LastMessage(Event(event), delivered_at)
         found[alert_id] = Recorded(alert_id, key, Kind(kind), first_seen_at, opened_at, told)
     return list(found.values())
 

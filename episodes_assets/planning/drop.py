@@ -165,7 +165,7 @@ def _settle_order(drop: pd.DataFrame) -> pd.DataFrame:
         drop = drop.sort_values(KEY, kind="stable")
         epid, algorithm = _key_arrays(drop)
     drop = drop.reset_index(drop=True)
-    # What has no key has no twin, but its order must be settled as well.
+    # Rows without a key are equal to none by key, but their order must be settled as well.
     same = _equal_the_next(epid, algorithm)
     if not same.any():
         return drop

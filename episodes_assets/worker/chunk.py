@@ -101,7 +101,7 @@ class ChunkRules:
 
 
 @dataclass
-class _Came:
+class _Unfinished:
     """What came of a claim's jobs beside those that have succeeded.
 
     Attributes:
@@ -222,7 +222,7 @@ class ChunkRunner:
             raise
         self._end(claim, came, attempts)
 
-    def _end(self, claim: claims.Claim, came: _Came, attempts: int) -> None:
+    def _end(self, claim: claims.Claim, came: _Unfinished, attempts: int) -> None:
         """Say how the message of a chunk ends whose jobs were worked, as `run` does."""
         if came.is_any_started:
             self._pauses.end()
@@ -258,10 +258,10 @@ class ChunkRunner:
         if claim is not None:
             await self._ledger.execute(claims.release_claim(self._ledger.connection, claim))
 
-    async def _run_claimed(self, claim: claims.Claim) -> _Came:
+    async def _run_claimed(self, claim: claims.Claim) -> _Unfinished:
         if self._stopping.is_set():
             raise _Stopping
-        came = _Came()
+        came = _Unfinished()
         known = get_registry().ids
         came.unknown += [job for job in claim.jobs if job.algorithm_id not in known]
         if came.unknown:
@@ -288,7 +288,7 @@ class ChunkRunner:
         claim: claims.Claim,
         jobs: Sequence[claims.ClaimedJob],
         failure: claims.JobFailure,
-        came: _Came,
+        came: _Unfinished,
     ) -> None:
         """Record that an algorithm does not import here; it counts against its jobs where no other has it."""
         worker = self._rules.worker

@@ -18,8 +18,8 @@ from episodes_assets.ledger import claims
 
 # After an outage, which no job has caused, work continues soon.
 LONGEST_PAUSE_SECONDS = 30.0
-# For which a worker whose chunk had nothing that it can start leaves the next ones to others. No longer, as
-# there may be chunks behind many such that it can do.
+# A worker whose chunk had nothing that it can start claims none for so long, so that others take such chunks.
+# No longer, since chunks that it can do may wait behind them.
 REST_SECONDS = 0.5
 # Below the time after which a proxy cuts an idle connection, which is seldom less than a minute.
 IDLE_SECONDS = 15.0

@@ -207,7 +207,7 @@ class _Guard:
         )
 
 
-class _Said(NamedTuple):
+class _Readable(NamedTuple):
     """A message that may be passed on.
 
     Attributes:
@@ -219,13 +219,13 @@ class _Said(NamedTuple):
     operation: str
 
 
-async def _read(message: Mapping[str, Any], site: Site, identity: Identity) -> _Said:
+async def _read(message: Mapping[str, Any], site: Site, identity: Identity) -> _Readable:
     if len(message.get("text") or "") > graphql.LARGE_BYTES:
         return await to_thread.run_sync(_said, message, site, identity)
     return _said(message, site, identity)
 
 
-def _said(message: Mapping[str, Any], site: Site, identity: Identity) -> _Said:
+def _said(message: Mapping[str, Any], site: Site, identity: Identity) -> _Readable:
     """What a message says that may be passed on.
 
     Raises:
@@ -249,4 +249,4 @@ def _said(message: Mapping[str, Any], site: Site, identity: Identity) -> _Said:
         if query.picked is None or query.picked.kind is not OperationType.SUBSCRIPTION:
             raise graphql.Unreadable("no subscription; send it by POST")
         site.metrics.operations.labels(identity.role.value, query.picked.kind.value).inc()
-    return _Said(kind, operation)
+    return _Readable(kind, operation)
