@@ -97,7 +97,7 @@ WARNING_CHECKS = {
 }
 
 
-def test_each_gate_blocks_or_warns_and_is_documented() -> None:
+def test_each_check_blocks_or_warns_and_is_documented() -> None:
     specs = {spec.name: spec for asset in ASSETS for spec in asset.check_specs}
     assert {name for name, spec in specs.items() if spec.blocking} == BLOCKING_CHECKS
     assert {name for name, spec in specs.items() if not spec.blocking} == WARNING_CHECKS

@@ -122,13 +122,13 @@ class Landscape:
         done = host.run(episodes_argv("run", str(DAY), *options), self.environment(host, *ORCHESTRATOR))
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def work(self, run_on: str, *names: str, options: tuple[str, ...] = ()) -> "Pace":
+    def work(self, run_on: str, *names: str, options: tuple[str, ...] = ()) -> "Round":
         """The day, run on one host, by four workers on some."""
         with self.workers(*names, count=WORKERS // len(names)):
             self.run_day(self.hosts[run_on], *options)
-        return self.pace()
+        return self.last_round()
 
-    def pace(self) -> "Pace":
+    def last_round(self) -> "Round":
         """Of the day's current plan, from the first batch's beginning to the last one's end."""
         ((jobs, seconds),) = self.system.query(
             "queue",
@@ -136,12 +136,12 @@ class Landscape:
             " - min(finished_at - make_interval(secs => seconds)))::float8"
             " FROM ledger.batches JOIN ledger.plans USING (plan_id) WHERE superseded_at IS NULL",
         )
-        return Pace(jobs, seconds)
+        return Round(jobs, seconds)
 
 
 @dataclass(frozen=True)
-class Pace:
-    """Of a round.
+class Round:
+    """The day worked once.
 
     Attributes:
         jobs: How many there were.
@@ -362,22 +362,22 @@ def test_throughput_on_several_hosts(
     """It is at least 0.9 x that of the same workers on the databases' host, as far as rounds of one agree."""
     landscape.work("orchestrator", "worker-1", "worker-2")
     published = published_bytes(landscape.system, DAY)
-    several: list[Pace] = []
-    one: list[Pace] = []
+    several: list[Round] = []
+    one: list[Round] = []
     for pair in range(PAIRS):
         rounds = [(several, ("orchestrator", "worker-1", "worker-2")), (one, ("database", "database"))]
-        for paces, names in rounds if pair % 2 == 0 else reversed(rounds):  # so that a drift hits both
-            paces.append(landscape.work(*names, options=("--rework",)))
+        for done, names in rounds if pair % 2 == 0 else reversed(rounds):  # so that a drift hits both
+            done.append(landscape.work(*names, options=("--rework",)))
             assert published_bytes(landscape.system, DAY) == published
-    medians = [statistics.median(pace.throughput for pace in paces) for paces in (several, one)]
+    medians = [statistics.median(each.throughput for each in done) for done in (several, one)]
     ratio = medians[0] / medians[1]
     record_property("throughput_of_several_hosts", ratio)
     figures = f"{ratio:.2f} x; several hosts: {_listed(several)}; one: {_listed(one)}"
     with capsys.disabled():
         print(f"\n{figures}")
     # The slowest round on one host is what noise alone makes of the same work.
-    assert medians[0] >= LEAST_RATIO * min(pace.throughput for pace in one), figures
+    assert medians[0] >= LEAST_RATIO * min(each.throughput for each in one), figures
 
 
-def _listed(paces: list[Pace]) -> str:
-    return ", ".join(map(str, paces))
+def _listed(done: list[Round]) -> str:
+    return ", ".join(map(str, done))

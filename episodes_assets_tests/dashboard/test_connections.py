@@ -267,6 +267,7 @@ def test_idle_connections_keep_nobody_out(
             assert time.monotonic() - began < 5
 
 
+@pytest.mark.long
 def test_busy_connections_of_one_address_keep_no_other_out(configuration: Configuration) -> None:
     limits = ConnectionLimits(connections=6, per_network=3)
 

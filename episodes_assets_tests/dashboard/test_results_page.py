@@ -25,7 +25,7 @@ from episodes_assets.dashboard.results import (
     LONGEST_SEARCH,
     MOVERS_SHOWN,
     ROWS_ON_A_PAGE,
-    Asked,
+    RowsQuery,
     results_routes,
 )
 from episodes_assets.errors import LimitReached
@@ -313,7 +313,7 @@ def downloads(system: System, monkeypatch: pytest.MonkeyPatch) -> Callable[[], G
     monkeypatch.setattr(rows, "_ROWS_AT_ONCE", 50)
     pages = results_page._ResultsPages(system.dsn(Purpose.CONSUMER))
     algorithm = results_page._algorithms()[0]
-    asked = Asked(day(2), algorithm, "", results_page._usual_order(algorithm))
+    asked = RowsQuery(day(2), algorithm, "", results_page._usual_order(algorithm))
     return lambda: pages._download(asked, FORMATS["csv"])
 
 

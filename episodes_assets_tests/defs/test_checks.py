@@ -280,6 +280,7 @@ def test_slow_planning_is_told_while_it_runs_and_flagged_at_its_end(
     assert checks(result)["every_due_row_has_one_job"].passed
 
 
+@pytest.mark.long
 def test_yesterday_is_looked_for_by_the_daemon(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     def publish(on: dt.date, at: str) -> None:
         for table in ("days", "history"):

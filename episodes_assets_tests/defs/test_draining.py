@@ -235,6 +235,7 @@ def test_a_drain_that_somebody_else_ends_is_not_called_safe(
     assert {*draining.read_drains(instance)} == {OURS}  # that one is not undone
 
 
+@pytest.mark.long
 def test_a_code_location_that_nobody_knows_is_not_called_safe(system: System) -> None:
     for options in ((), ("--resume",)):
         refused = refusal("drain", "--location", "episode_assets", *options)
@@ -249,6 +250,7 @@ def test_a_code_location_that_nobody_knows_is_not_called_safe(system: System) ->
     assert {*draining.read_drains(system.dagster)} == {OURS, OTHERS}
 
 
+@pytest.mark.long
 def test_a_drain_waits_for_runs_and_gives_up_in_time(system: System) -> None:
     instance = system.dagster
     add_sensor(instance, OURS, "on", InstigatorStatus.RUNNING)
@@ -280,6 +282,7 @@ def test_a_silent_run_is_waited_for(system: System) -> None:
     assert f"(has said nothing since {found.silent_since:%Y-%m-%d %H:%M} UTC; end it in the UI" in str(found)
 
 
+@pytest.mark.long
 def test_a_daemon_that_does_not_hold_the_queue_is_not_taken_for_one_that_does(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:

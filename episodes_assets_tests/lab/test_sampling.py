@@ -24,7 +24,7 @@ NONE = EpisodeSet.of(np.array([], np.int64))
 
 
 @pytest.fixture(scope="module")
-def drops() -> list[pa.Table]:
+def catalogues() -> list[pa.Table]:
     """Accepted and refused rows."""
     validated = validate_drop(sample_drop(600, 1, DAY))
     tables = [to_table(validated.accepted, ACCEPTED), to_table(validated.quarantined, QUARANTINED)]
@@ -33,21 +33,21 @@ def drops() -> list[pa.Table]:
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.9])
-def test_a_share_is_of_whole_series(drops: list[pa.Table], share: float) -> None:
-    chosen = sampling.by_share(drops, share, KEY)
+def test_a_share_is_of_whole_series(catalogues: list[pa.Table], share: float) -> None:
+    chosen = sampling.by_share(catalogues, share, KEY)
     assert (np.diff(chosen) > 0).all()
-    accepted = drops[0].to_pandas()
+    accepted = catalogues[0].to_pandas()
     by_series = accepted.assign(chosen=accepted["epid"].isin(chosen)).groupby("series")["chosen"]
     # A refused row may lack its series' name alone, so it is the accepted ones that go together.
     assert by_series.nunique().eq(1).mean() > 0.9
     assert by_series.first().mean() == pytest.approx(share, abs=0.15)
-    assert list(sampling.by_share(drops, share, KEY)) == list(chosen)
-    assert list(sampling.by_share(drops, share, b"other" * 6 + b"xx")) != list(chosen)
+    assert list(sampling.by_share(catalogues, share, KEY)) == list(chosen)
+    assert list(sampling.by_share(catalogues, share, b"other" * 6 + b"xx")) != list(chosen)
 
 
-def test_the_whole_share_has_all_episodes(drops: list[pa.Table]) -> None:
-    there = {epid for table in drops for epid in table["epid"].to_pylist() if epid is not None}
-    assert set(sampling.by_share(drops, 1.0, KEY).tolist()) == there
+def test_the_whole_share_has_all_episodes(catalogues: list[pa.Table]) -> None:
+    there = {epid for table in catalogues for epid in table["epid"].to_pylist() if epid is not None}
+    assert set(sampling.by_share(catalogues, 1.0, KEY).tolist()) == there
 
 
 def test_episodes_without_a_series_are_chosen_one_by_one() -> None:
@@ -55,10 +55,10 @@ def test_episodes_without_a_series_are_chosen_one_by_one() -> None:
     assert len(sampling.by_share([drop], 0.25, KEY)) == pytest.approx(500, abs=80)
 
 
-def test_series_are_chosen_by_name(drops: list[pa.Table]) -> None:
-    chosen, found = sampling.by_series(drops, ["Series 3", "Series 7", "no such"])
+def test_series_are_chosen_by_name(catalogues: list[pa.Table]) -> None:
+    chosen, found = sampling.by_series(catalogues, ["Series 3", "Series 7", "no such"])
     assert found == {"Series 3", "Series 7"}
-    accepted = drops[0].to_pandas()
+    accepted = catalogues[0].to_pandas()
     assert set(accepted.loc[accepted["series"].isin(found), "epid"]) <= set(chosen.tolist())
 
 

@@ -1,4 +1,4 @@
-"""A real S3 server on loopback, and a way to it on which requests fail, are slow or are not let through."""
+"""A real S3 server on loopback, and a proxy to it on which requests fail, are slow or are not let through."""
 
 import http.client
 import socket
@@ -97,8 +97,8 @@ def put_object(url: str, content: bytes | None) -> None:
         stream.write(content)
 
 
-class Way:
-    """A way to a server; from some request on, a fault has all of them.
+class FaultyProxy:
+    """A proxy to a server; from some request on, a fault has all of them.
 
     Attributes:
         address: What to connect to.
@@ -112,7 +112,7 @@ class Way:
         self._after: int | None = None
         self._fault: Callable[[BaseHTTPRequestHandler, Callable[[], None]], None] = answer(500)
         self._lock = threading.Lock()
-        way = self
+        proxy = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -123,9 +123,9 @@ class Way:
 
             def _any(self) -> None:
                 body = _read_body(self)
-                way.before(self.command)
-                if way._is_hit(self.command):
-                    way._fault(self, lambda: _forward(self, store.port, body, is_told=False))
+                proxy.before(self.command)
+                if proxy._is_hit(self.command):
+                    proxy._fault(self, lambda: _forward(self, store.port, body, is_told=False))
                 else:
                     _forward(self, store.port, body, is_told=True)
 

@@ -19,7 +19,13 @@ from episodes_assets.lake.opening import open_lake
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.chaos.run_process import own_process
-from episodes_assets_tests.lake.object_store import ObjectStore, Way, connect, object_store, put_object
+from episodes_assets_tests.lake.object_store import (
+    FaultyProxy,
+    ObjectStore,
+    connect,
+    object_store,
+    put_object,
+)
 from episodes_assets_tests.lake.small_lakes import FIRST, ONE_DAY, read, rows_of, take
 from episodes_assets_tests.support.lake_drops import read as drop_rows
 from episodes_assets_tests.support.lake_drops import take as take_drop
@@ -45,9 +51,9 @@ def server(store: ObjectStore) -> str:
 
 
 @pytest.fixture
-def way(store: ObjectStore) -> Iterator[Way]:
-    """A way to it on which requests are seen."""
-    made = Way(store)
+def proxy(store: ObjectStore) -> Iterator[FaultyProxy]:
+    """A proxy to it on which requests are seen."""
+    made = FaultyProxy(store)
     yield made
     made.close()
 
@@ -89,7 +95,7 @@ def take_until_interrupted(url: str) -> bool:
 
 @pytest.mark.long
 def test_an_upload_that_is_interrupted_does_not_harm_the_file_that_is_there(
-    url: str, way: Way, server: str, monkeypatch: pytest.MonkeyPatch
+    url: str, proxy: FaultyProxy, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a day that is taken again with the content of an older version, which a publication names."""
     lake = Viewings(url)
@@ -99,11 +105,11 @@ def test_an_upload_that_is_interrupted_does_not_harm_the_file_that_is_there(
 
     def interrupt(method: str) -> None:
         if method in ("POST", "PUT"):  # the upload begins
-            way.before = lambda _: None
+            proxy.before = lambda _: None
             os.kill(pids.get(), signal.SIGINT)
 
-    way.before = interrupt
-    connect(monkeypatch, way.address)
+    proxy.before = interrupt
+    connect(monkeypatch, proxy.address)
     with own_process(take_until_interrupted, url) as process:
         assert process.process.pid is not None
         pids.put(process.process.pid)
@@ -120,14 +126,14 @@ def test_an_upload_that_is_interrupted_does_not_harm_the_file_that_is_there(
 
 @pytest.mark.long
 def test_a_file_that_the_newest_version_has_is_uploaded_again_only_if_it_is_damaged(
-    url: str, way: Way, monkeypatch: pytest.MonkeyPatch
+    url: str, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = rows_of(FIRST, (1, 10), (2, 20))
     version = take(Viewings(url), rows, days=[FIRST])
-    connect(monkeypatch, way.address)
+    connect(monkeypatch, proxy.address)
     lake = Viewings(url)
     assert take(lake, rows, days=[FIRST]) == version
-    assert not {"POST", "PUT", "DELETE"} & {*way.methods}
+    assert not {"POST", "PUT", "DELETE"} & {*proxy.methods}
     file = lake.at(version).files[FIRST]
     for content in (b"x" * file.size, b"x"):  # changed, cut
         put_object(f"{url}/viewings/{file.path}", content)

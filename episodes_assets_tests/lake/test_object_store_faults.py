@@ -12,8 +12,8 @@ from episodes_assets.errors import HostUnreachable
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets_tests.lake.object_store import (
     BUCKET,
+    FaultyProxy,
     ObjectStore,
-    Way,
     answer,
     connect,
     hang_up,
@@ -45,15 +45,15 @@ def store() -> Iterator[ObjectStore]:
 
 
 @pytest.fixture
-def way(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Way]:
-    made = Way(store)
+def proxy(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+    made = FaultyProxy(store)
     connect(monkeypatch, made.address)
     yield made
     made.close()
 
 
 @pytest.fixture
-def url(way: Way, request: pytest.FixtureRequest) -> str:
+def url(proxy: FaultyProxy, request: pytest.FixtureRequest) -> str:
     return f"s3://{BUCKET}/{re.sub('[^a-z_]', '-', request.node.name)}"
 
 
@@ -74,18 +74,20 @@ def beginnings(methods: Sequence[str]) -> list[int]:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_store_that_fails_while_it_is_written_loses_nothing(way: Way, url: str, fault: Fault) -> None:
+def test_a_store_that_fails_while_it_is_written_loses_nothing(
+    proxy: FaultyProxy, url: str, fault: Fault
+) -> None:
     write(f"{url}/calm", 1)
-    way.clear()
+    proxy.clear()
     written = write(f"{url}/calm", 2)
-    methods = tuple(way.methods)
+    methods = tuple(proxy.methods)
     assert {"POST", "PUT"} <= set(methods)
     for after in beginnings(methods):
         # A lake of its own, so that each writing makes the same requests: a longer log takes more.
         lake = f"{url}/{after}"
         assert write(lake, 1) == written - 1
         before = Viewings(lake).newest()
-        way.fail(after, fault)
+        proxy.fail(after, fault)
         began = time.monotonic()
         try:
             write(lake, 2)
@@ -93,8 +95,8 @@ def test_a_store_that_fails_while_it_is_written_loses_nothing(way: Way, url: str
         except HostUnreachable as error:
             told = str(error)
         took = time.monotonic() - began
-        is_hit = way.requests > after
-        way.clear()
+        is_hit = proxy.requests > after
+        proxy.clear()
         assert took < GIVEN_UP_SECONDS
         newest = Viewings(lake).newest()
         assert newest is not None
@@ -117,28 +119,28 @@ def test_a_store_that_fails_while_it_is_written_loses_nothing(way: Way, url: str
 
 
 @pytest.mark.parametrize("fault", FAULTS[:-1])
-def test_a_store_that_fails_while_it_is_read_is_named(way: Way, url: str, fault: Fault) -> None:
+def test_a_store_that_fails_while_it_is_read_is_named(proxy: FaultyProxy, url: str, fault: Fault) -> None:
     version = write(url, 5)
     taken = read(Viewings(url), version, {1: FIRST}, DAYS[-1])
     for after in range(60):
-        way.fail(after, fault)
+        proxy.fail(after, fault)
         began = time.monotonic()
         try:
             assert read(Viewings(url), version, {1: FIRST}, DAYS[-1]) == taken
         except HostUnreachable as error:
             assert "object store of s3://lake/" in str(error)  # noqa: PT017  both are right
         assert time.monotonic() - began < GIVEN_UP_SECONDS
-        is_hit = way.requests > after
+        is_hit = proxy.requests > after
         if not is_hit:
             break
     assert not is_hit, "the fault has met every request"
     assert after > 3
-    way.clear()
+    proxy.clear()
     assert read(Viewings(url), version, {1: FIRST}, DAYS[-1]) == taken
 
 
 def test_a_store_that_stands_still_is_given_up_and_works_when_it_goes_on(
-    store: ObjectStore, way: Way, url: str
+    store: ObjectStore, proxy: FaultyProxy, url: str
 ) -> None:
     version = write(url, 5)
     taken = read(Viewings(url), version, {1: FIRST}, DAYS[-1])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import hypothesis
+import pytest
 from hypothesis import strategies as st
 
 from episodes_assets.alerts.conditions import Alert, Assessment, Kind, Severity
@@ -96,6 +97,7 @@ def assess(look: Look) -> Assessment:
     return Assessment({alert(kind).key: alert(kind) for kind in look.true & look.known}, look.known)
 
 
+@pytest.mark.long
 @hypothesis.given(looks=st.lists(LOOKS, min_size=3, max_size=10))
 @hypothesis.settings(
     max_examples=50,

@@ -1,4 +1,4 @@
-"""Pace and expected end: what must hold for whatever was counted."""
+"""Throughput and expected end: what must hold for whatever was counted."""
 
 import datetime as dt
 

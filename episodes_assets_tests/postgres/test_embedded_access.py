@@ -38,6 +38,7 @@ from episodes_assets_tests.support.system import throwaway
 pytestmark = pytest.mark.process
 
 
+@pytest.mark.long
 def test_nobody_gets_in_without_the_roles_password(start: Start, tmp_path: Path) -> None:
     server = start(tmp_path / "home")
     dsn = server.dsn(embedded.ADMINISTRATOR, "postgres")

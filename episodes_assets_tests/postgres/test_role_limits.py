@@ -186,6 +186,7 @@ def test_what_consumers_sessions_begin_with(provisioned: Callable[[], Dsns]) -> 
             consumer.execute("SET temp_file_limit = -1")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("purpose", [Purpose.CONSUMER, Purpose.WORKER, Purpose.SCALER, Purpose.DASHBOARD])
 def test_a_role_fills_no_disk_and_comes_into_no_other_database(
     tcp_server: OwnServer, provisioned: Callable[[], Dsns], purpose: Purpose

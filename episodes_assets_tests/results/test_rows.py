@@ -68,6 +68,7 @@ NUMBERS = st.one_of(
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6)
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.dictionaries(st.integers(0, 2**63 - 1) | st.integers(0, 30), NUMBERS, max_size=25),

@@ -252,6 +252,7 @@ def test_columns_are_refused_like_rows(server: OwnServer) -> None:
         assert isinstance(failures.explain(raised.value), AccessDenied)
 
 
+@pytest.mark.long
 def test_a_run_whose_role_lost_a_right(system: System) -> None:
     system.generate(day(1), day(1))
     system.query("results", f"REVOKE ALL ON state.tracked_days FROM {Purpose.RESULTS.embedded_role}")

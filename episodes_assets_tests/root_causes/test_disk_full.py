@@ -102,6 +102,7 @@ def test_the_disk_of_the_home(system: System, disk: NewDisk) -> None:
     assert f"the disk is full ({small.path}/home/lake/viewings: No space left" in said
 
 
+@pytest.mark.long
 def test_the_disk_of_the_embedded_server(disk: NewDisk, tmp_path: Path) -> None:
     """Root's copy of the programs is made, then the data, and there is no room for them; then there is."""
     small = disk(120)
@@ -211,6 +212,7 @@ def write_ahead(server: OwnServer, *, megabytes: int) -> None:
             connection.execute("SELECT pg_logical_emit_message(false, 'x', repeat('x', 4000000))")
 
 
+@pytest.mark.long
 def test_the_disk_of_the_write_ahead_log(system: System, disk: NewDisk) -> None:
     """The server panics: all sessions end, and the one that it happened to is told why."""
     small = disk(120)

@@ -122,6 +122,7 @@ def for_others(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_folder_that_this_user_may_not_write(for_others: Path) -> None:
     program = textwrap.dedent(f"""
         import datetime as dt
@@ -147,6 +148,7 @@ def test_a_folder_that_this_user_may_not_write(for_others: Path) -> None:
     assert "`chown`" in done.stdout
 
 
+@pytest.mark.long
 def test_a_run_whose_lake_lies_in_a_file(system: System, tmp_path: Path) -> None:
     """Where there should be a folder."""
     system.generate(day(1), day(1))

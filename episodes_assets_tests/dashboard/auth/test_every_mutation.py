@@ -127,13 +127,19 @@ def test_the_schema_has_them_all() -> None:
     assert {"launchRun", "launchPartitionBackfill", "wipeAssets", "startSensor"} <= {p.id for p in MUTATIONS}
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS)
-def test_refused_however_it_is_sent(dashboard: Dashboard, mutation: str) -> None:
+def test_each_is_refused_to_viewers(dashboard: Dashboard) -> None:
+    viewer = dashboard.client(Role.VIEWER)
+    executed = {each.id for each in MUTATIONS if send(viewer, str(each.values[0])).status_code != 403}
+    assert executed == set()
+
+
+def test_one_is_refused_however_it_is_sent(dashboard: Dashboard) -> None:
     nobody, viewer, operator = (
         dashboard.client(),
         dashboard.client(Role.VIEWER),
         dashboard.client(Role.OPERATOR),
     )
+    mutation = next(str(each.values[0]) for each in MUTATIONS if each.id == "wipeAssets")
     assert send(nobody, mutation).status_code == 401
     assert nobody.get("/graphql", params={"query": mutation}).status_code == 401
     for answer in (
