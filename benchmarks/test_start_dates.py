@@ -13,7 +13,7 @@ from benchmarks.sizes import FULL, Sizes
 from episodes_assets.planning.drop import to_frame
 from episodes_assets.planning.episode_set import EpisodeSet
 from episodes_assets.planning.jobs import window_starts
-from episodes_assets_tests.planning.reference import window_starts_reference
+from episodes_assets_tests.support.planning_reference import window_starts_reference
 
 COLUMNS = ["epid", "algorithm_id", "premier_date", "start_date"]
 

@@ -12,7 +12,7 @@ import pytest
 from episodes_assets.accounts import audit
 from episodes_assets.accounts.identity import AuthMethod
 from episodes_assets.postgres.connect import Connection
-from episodes_assets_tests.accounts.database import AccountsDatabase
+from episodes_assets_tests.support.accounts import AccountsDatabase
 
 
 def add(connection: Connection, who: str = "ada", **given: Any) -> None:

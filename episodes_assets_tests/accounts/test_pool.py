@@ -11,7 +11,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from episodes_assets.accounts import pool as pools
 from episodes_assets.accounts.pool import AccountsPool
 from episodes_assets.errors import DatabaseUnreachable, SchemaTooNew, WrongEnvironment
-from episodes_assets_tests.accounts.database import AccountsDatabase, until
+from episodes_assets_tests.support.accounts import AccountsDatabase
+from episodes_assets_tests.support.eventually import eventually
 
 END_ALL = (
     "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
@@ -95,7 +96,7 @@ def test_a_request_waits_for_a_database_that_comes_back(
     thread = threading.Thread(target=ask)
     with away(accounts):
         thread.start()
-        until(lambda: pool._pool.get_stats().get("connections_errors", 0) > 0)
+        eventually(lambda: pool._pool.get_stats().get("connections_errors", 0) > 0)
         assert not served.is_set()
     thread.join()
     assert served.is_set()
@@ -109,7 +110,7 @@ def test_a_database_that_stays_away_is_one_plain_error(
         # Why, depends on the moment at which the pool notices it.
         with away(accounts), pytest.raises(DatabaseUnreachable, match="cannot reach"):
             pool.connection().__enter__()
-        until(lambda: serves(pool))
+        eventually(lambda: serves(pool))
     with away(accounts), pytest.raises(DatabaseUnreachable, match="not currently accepting connections"):
         AccountsPool(accounts.dsn, "development")
 

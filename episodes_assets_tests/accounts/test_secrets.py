@@ -7,7 +7,7 @@ from episodes_assets.accounts import audit, sessions, throttle, users
 from episodes_assets.accounts.identity import Role
 from episodes_assets.accounts.sessions import Lifetimes, signing_key
 from episodes_assets.postgres.connect import Connection
-from episodes_assets_tests.accounts.database import TABLES, AccountsDatabase
+from episodes_assets_tests.support.accounts import TABLES, AccountsDatabase
 
 GOOD = "correct horse battery"
 

@@ -9,7 +9,7 @@ from episodes_assets.accounts import sessions, users
 from episodes_assets.accounts.identity import AuthMethod, Identity, Role
 from episodes_assets.accounts.sessions import Lifetimes
 from episodes_assets.postgres.connect import Connection
-from episodes_assets_tests.accounts.database import AccountsDatabase
+from episodes_assets_tests.support.accounts import AccountsDatabase
 
 GOOD = "correct horse battery"
 HOURS = Lifetimes(absolute=dt.timedelta(hours=12), idle=dt.timedelta(hours=1))

@@ -9,7 +9,7 @@ import pytest
 
 from episodes_assets.accounts import throttle
 from episodes_assets.postgres.connect import Connection
-from episodes_assets_tests.accounts.database import AccountsDatabase
+from episodes_assets_tests.support.accounts import AccountsDatabase
 
 FREE = throttle.OF_A_NAME.free
 FREE_OF_AN_ADDRESS = throttle.FROM_AN_ADDRESS.free

@@ -8,7 +8,7 @@ from episodes_assets.accounts import sessions
 from episodes_assets.accounts.identity import AuthMethod, Identity, Role
 from episodes_assets.errors import AccountExists, BadAccount, NoSuchAccount
 from episodes_assets.postgres.connect import Connection
-from episodes_assets_tests.accounts.database import AccountsDatabase
+from episodes_assets_tests.support.accounts import AccountsDatabase
 
 CI = Identity("ci", Role.VIEWER, AuthMethod.TOKEN)
 

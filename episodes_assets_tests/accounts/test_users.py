@@ -12,7 +12,7 @@ from episodes_assets.accounts.identity import AuthMethod, Identity, Role
 from episodes_assets.accounts.users import add_first_operator
 from episodes_assets.errors import AccountExists, BadAccount, LastOperator, NoSuchAccount
 from episodes_assets.postgres.connect import Connection
-from episodes_assets_tests.accounts.database import AccountsDatabase
+from episodes_assets_tests.support.accounts import AccountsDatabase
 
 GOOD = "correct horse battery"
 

@@ -10,8 +10,8 @@ from functools import partial
 from threading import Barrier
 from typing import Any
 
-from episodes_assets_tests.chaos.run_process import own_process
 from episodes_assets_tests.support.fork_server import FORK_SERVER
+from episodes_assets_tests.support.run_process import own_process
 from episodes_assets_tests.support.system import System
 
 

@@ -4,13 +4,13 @@ import os
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import psutil
 
 from episodes_assets.cli.supervisor import worker_argv, worker_environment
+from episodes_assets_tests.support.eventually import eventually
 from episodes_assets_tests.support.system import System
 
 PATIENCE_SECONDS = 60.0
@@ -101,11 +101,3 @@ def is_running(process: psutil.Process) -> bool:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
-
-
-def eventually(check: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
-    """Wait for something that is to happen."""
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)

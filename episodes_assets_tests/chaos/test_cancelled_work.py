@@ -12,8 +12,9 @@ from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.chaos.at_once import deadlocks
 from episodes_assets_tests.chaos.conftest import Chaos
 from episodes_assets_tests.chaos.fingerprint import assert_same, fingerprint, published_bytes
-from episodes_assets_tests.chaos.fleet import eventually, fleet
+from episodes_assets_tests.chaos.fleet import fleet
 from episodes_assets_tests.chaos.record import Promise
+from episodes_assets_tests.support.eventually import eventually
 from episodes_assets_tests.support.publishing import publish
 from episodes_assets_tests.support.system import System, day
 

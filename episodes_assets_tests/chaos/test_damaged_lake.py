@@ -9,11 +9,12 @@ import pytest
 
 from episodes_assets_tests.chaos.conftest import Chaos
 from episodes_assets_tests.chaos.fingerprint import published_bytes
-from episodes_assets_tests.chaos.fleet import eventually, fleet
+from episodes_assets_tests.chaos.fleet import fleet
 from episodes_assets_tests.chaos.record import Promise
-from episodes_assets_tests.chaos.run_process import own_process
 from episodes_assets_tests.chaos.runs import run_days
-from episodes_assets_tests.lake.contents import Copies, contents
+from episodes_assets_tests.support.eventually import eventually
+from episodes_assets_tests.support.lake_contents import Copies, contents
+from episodes_assets_tests.support.run_process import own_process
 from episodes_assets_tests.support.system import System, day
 
 DAYS = (day(1), day(2))

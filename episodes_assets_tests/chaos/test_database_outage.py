@@ -16,14 +16,15 @@ from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.postgres.provision.init import provision
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.chaos.conftest import Chaos
-from episodes_assets_tests.chaos.faults import Instant
 from episodes_assets_tests.chaos.fingerprint import assert_same, fingerprint, forget_day
-from episodes_assets_tests.chaos.fleet import eventually, fleet
+from episodes_assets_tests.chaos.fleet import fleet
 from episodes_assets_tests.chaos.record import Promise
-from episodes_assets_tests.chaos.run_process import Halt, counted, halted_at, own_process
 from episodes_assets_tests.chaos.runs import run_days
-from episodes_assets_tests.lake.contents import Copies
+from episodes_assets_tests.support.eventually import eventually
+from episodes_assets_tests.support.faults import Instant
+from episodes_assets_tests.support.lake_contents import Copies
 from episodes_assets_tests.support.own_server import OwnServer, own_server
+from episodes_assets_tests.support.run_process import Halt, counted, halted_at, own_process
 from episodes_assets_tests.support.system import System, day
 
 OURS = (Database.INPUT, Database.QUEUE, Database.RESULTS)

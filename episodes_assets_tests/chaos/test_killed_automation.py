@@ -10,9 +10,9 @@ from episodes_assets_tests.chaos.conftest import Chaos
 from episodes_assets_tests.chaos.fingerprint import assert_same, fingerprint, forget_day
 from episodes_assets_tests.chaos.fleet import fleet
 from episodes_assets_tests.chaos.record import Promise
-from episodes_assets_tests.chaos.run_process import counted, killed_at, own_process
 from episodes_assets_tests.chaos.runs import run_days, tick
 from episodes_assets_tests.support.dagster_processes import code_server, daemon
+from episodes_assets_tests.support.run_process import counted, killed_at, own_process
 from episodes_assets_tests.support.system import System, day
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from episodes_assets_tests.chaos.conftest import Chaos
-from episodes_assets_tests.chaos.faults import Instant, phases
 from episodes_assets_tests.chaos.fingerprint import (
     Fingerprint,
     assert_nothing_is_half_done,
@@ -15,9 +14,10 @@ from episodes_assets_tests.chaos.fingerprint import (
 )
 from episodes_assets_tests.chaos.fleet import fleet
 from episodes_assets_tests.chaos.record import Promise
-from episodes_assets_tests.chaos.run_process import counted, killed_at, own_process
 from episodes_assets_tests.chaos.runs import run_days
-from episodes_assets_tests.lake.contents import Copies
+from episodes_assets_tests.support.faults import Instant, phases
+from episodes_assets_tests.support.lake_contents import Copies
+from episodes_assets_tests.support.run_process import counted, killed_at, own_process
 from episodes_assets_tests.support.system import System, day
 
 ASSETS = ("input_episodes", "tracked_episodes", "episode_jobs", "job_outcomes", "published_results")

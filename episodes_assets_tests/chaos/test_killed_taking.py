@@ -10,7 +10,6 @@ import pytest
 
 from episodes_assets.days import ONE_DAY
 from episodes_assets_tests.chaos.conftest import Chaos
-from episodes_assets_tests.chaos.faults import Instant
 from episodes_assets_tests.chaos.fingerprint import (
     Fingerprint,
     assert_nothing_is_half_done,
@@ -20,10 +19,9 @@ from episodes_assets_tests.chaos.fingerprint import (
 )
 from episodes_assets_tests.chaos.fleet import fleet
 from episodes_assets_tests.chaos.record import Promise
-from episodes_assets_tests.chaos.run_process import counted, killed_at, own_process
 from episodes_assets_tests.chaos.runs import RunEnd, run_days
-from episodes_assets_tests.chaos.system_calls import FileChange, watched_process
-from episodes_assets_tests.lake.contents import (
+from episodes_assets_tests.support.faults import Instant
+from episodes_assets_tests.support.lake_contents import (
     Contents,
     Copies,
     contents,
@@ -31,7 +29,9 @@ from episodes_assets_tests.lake.contents import (
     let_be_old,
     named_files,
 )
+from episodes_assets_tests.support.run_process import counted, killed_at, own_process
 from episodes_assets_tests.support.system import System, day
+from episodes_assets_tests.support.system_calls import FileChange, watched_process
 
 DAY = day(2)
 TAKING = ["input_episodes"]

@@ -13,8 +13,8 @@ from episodes_assets_tests.chaos.fingerprint import (
 )
 from episodes_assets_tests.chaos.fleet import Fleet, fleet
 from episodes_assets_tests.chaos.record import Promise
-from episodes_assets_tests.chaos.run_process import own_process
 from episodes_assets_tests.chaos.runs import run_days
+from episodes_assets_tests.support.run_process import own_process
 from episodes_assets_tests.support.system import System, day
 
 REST = ["job_outcomes", "published_results"]

@@ -20,10 +20,10 @@ from episodes_assets_tests.support.dagster_processes import (
     webserver_argv,
     write_workspace,
 )
+from episodes_assets_tests.support.eventually import eventually
 from episodes_assets_tests.support.own_server import free_port
 from episodes_assets_tests.support.releases import Release, add_migrations, copy_release
 from episodes_assets_tests.support.system import System, day
-from episodes_assets_tests.support.workers import eventually
 
 DAY = day(1)
 # In any log: a process that refuses to go on, or has lost something, or meets what it does not know.

@@ -22,11 +22,11 @@ from episodes_assets.settings import load_settings, with_settings
 from episodes_assets_tests.chaos.conftest import Chaos
 from episodes_assets_tests.chaos.fingerprint import published_bytes
 from episodes_assets_tests.chaos.record import Promise
-from episodes_assets_tests.lake.object_store import BUCKET, serve_argv
+from episodes_assets_tests.support.eventually import eventually
 from episodes_assets_tests.support.hosts import Host, hosts
+from episodes_assets_tests.support.object_store import BUCKET, serve_argv
 from episodes_assets_tests.support.own_server import OwnServer, own_server
 from episodes_assets_tests.support.system import System, day
-from episodes_assets_tests.support.workers import eventually
 
 DAY = day(1)
 EPISODES = 1_500

@@ -12,9 +12,10 @@ from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets_tests.chaos.conftest import Chaos
 from episodes_assets_tests.chaos.fingerprint import assert_same, fingerprint
-from episodes_assets_tests.chaos.fleet import eventually, fleet
-from episodes_assets_tests.chaos.proxy import HOST, StallingProxy, stalling_proxy
+from episodes_assets_tests.chaos.fleet import fleet
 from episodes_assets_tests.chaos.record import Promise
+from episodes_assets_tests.support.eventually import eventually
+from episodes_assets_tests.support.stalling_proxy import HOST, StallingProxy, stalling_proxy
 from episodes_assets_tests.support.system import System, day
 
 HEARTBEAT = {"EPISODES_HEARTBEAT_SECONDS": "2"}

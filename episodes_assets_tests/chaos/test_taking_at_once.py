@@ -9,10 +9,10 @@ import pytest
 from episodes_assets_tests.chaos.at_once import in_processes
 from episodes_assets_tests.chaos.conftest import Chaos
 from episodes_assets_tests.chaos.record import Promise
-from episodes_assets_tests.chaos.run_process import own_process
 from episodes_assets_tests.chaos.runs import run_days
-from episodes_assets_tests.lake.contents import contents
-from episodes_assets_tests.lake.object_store import BUCKET, connect, object_store
+from episodes_assets_tests.support.lake_contents import contents
+from episodes_assets_tests.support.object_store import BUCKET, connect, object_store
+from episodes_assets_tests.support.run_process import own_process
 from episodes_assets_tests.support.system import System, day
 
 TAKING = ["input_episodes"]

@@ -10,8 +10,8 @@ from episodes_assets_tests.chaos.conftest import Chaos
 from episodes_assets_tests.chaos.fingerprint import Fingerprint, assert_same, fingerprint, forget_day
 from episodes_assets_tests.chaos.fleet import fleet
 from episodes_assets_tests.chaos.record import Promise
-from episodes_assets_tests.chaos.run_process import own_process
 from episodes_assets_tests.chaos.runs import RunEnd, run_days
+from episodes_assets_tests.support.run_process import own_process
 from episodes_assets_tests.support.system import System, day
 
 

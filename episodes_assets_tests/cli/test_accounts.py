@@ -26,8 +26,8 @@ from episodes_assets.errors import (
 )
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets_tests.accounts.database import AccountsDatabase
-from episodes_assets_tests.cli.invoke import output, refusal
+from episodes_assets_tests.support.accounts import AccountsDatabase
+from episodes_assets_tests.support.invoke import output, refusal
 
 pytestmark = pytest.mark.process
 

@@ -15,7 +15,7 @@ from episodes_assets.cli.supervisor import episodes_argv
 from episodes_assets.outbox import records
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets_tests.cli.invoke import output, refusal
+from episodes_assets_tests.support.invoke import output, refusal
 from episodes_assets_tests.support.receivers import HOST, Received, free_port, web_server
 from episodes_assets_tests.support.system import System, day
 

@@ -17,7 +17,7 @@ from episodes_assets.postgres.provision.init import provision
 from episodes_assets.private_files import open_file
 from episodes_assets.results.restore_points import read_restore_points
 from episodes_assets.settings import PROJECT_FOLDER, load_settings
-from episodes_assets_tests.cli.invoke import output
+from episodes_assets_tests.support.invoke import output
 from episodes_assets_tests.support.own_server import ADMINISTRATOR, OwnServer, own_server
 from episodes_assets_tests.support.system import System, day, failure
 

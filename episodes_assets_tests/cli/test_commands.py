@@ -18,7 +18,7 @@ from episodes_assets.cli.supervisor import episodes_argv
 from episodes_assets.postgres.admission import needed_version
 from episodes_assets.postgres.cluster import find_cluster
 from episodes_assets.postgres.databases import Database, Purpose
-from episodes_assets_tests.cli.invoke import output, refusal
+from episodes_assets_tests.support.invoke import output, refusal
 from episodes_assets_tests.support.system import System, day, throwaway
 
 pytestmark = pytest.mark.process

@@ -21,7 +21,7 @@ from episodes_assets.cli.console import PlainConsole, block, child_line, escaped
 from episodes_assets.errors import RunFailed
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets_tests.cli.invoke import output
+from episodes_assets_tests.support.invoke import output
 from episodes_assets_tests.support.plans import record
 from episodes_assets_tests.support.system import System
 

@@ -20,9 +20,9 @@ from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.results import publications, state
 from episodes_assets_tests.support.days import PLANNING
+from episodes_assets_tests.support.eventually import eventually
 from episodes_assets_tests.support.runs import QUIET
 from episodes_assets_tests.support.system import System, day, failure
-from episodes_assets_tests.support.workers import eventually
 
 pytestmark = pytest.mark.process
 

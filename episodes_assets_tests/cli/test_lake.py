@@ -12,8 +12,8 @@ import pytest
 from episodes_assets.cli.lake import status, vacuum, verify
 from episodes_assets.errors import LakeMissing
 from episodes_assets.lake.viewings import Viewings
-from episodes_assets_tests.lake.contents import files_below
 from episodes_assets_tests.support.input_viewings import fill, watch
+from episodes_assets_tests.support.lake_contents import files_below
 from episodes_assets_tests.support.system import System, day, failure
 
 pytestmark = pytest.mark.process

@@ -27,7 +27,7 @@ from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.postgres.embedded import EmbeddedServer
 from episodes_assets.settings import load_settings
 from episodes_assets.worker import main
-from episodes_assets_tests.support.workers import eventually
+from episodes_assets_tests.support.eventually import eventually
 
 pytestmark = pytest.mark.process
 

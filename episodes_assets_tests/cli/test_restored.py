@@ -20,8 +20,8 @@ from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.results import publications, publish
 from episodes_assets.results.verify import read_records
-from episodes_assets_tests.cli.invoke import output, refusal
 from episodes_assets_tests.support.days import PLANNING
+from episodes_assets_tests.support.invoke import output, refusal
 from episodes_assets_tests.support.system import System, day, failure
 
 AGREE = "The databases and the lake agree"

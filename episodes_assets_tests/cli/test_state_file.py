@@ -12,7 +12,7 @@ from episodes_assets.days import ONE_DAY
 from episodes_assets.errors import BadDay, BadFile
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.results.state import record_day, state_before
-from episodes_assets_tests.cli.invoke import output, refusal
+from episodes_assets_tests.support.invoke import output, refusal
 from episodes_assets_tests.support.system import System
 
 DAY = dt.date(2018, 3, 2)

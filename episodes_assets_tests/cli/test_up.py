@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,8 @@ from episodes_assets.cli.supervisor import episodes_argv
 from episodes_assets.cli.up import private_socket_path
 from episodes_assets.errors import ProcessFailed
 from episodes_assets.settings import WITHHELD
-from episodes_assets_tests.cli.invoke import refusal
+from episodes_assets_tests.support.eventually import eventually
+from episodes_assets_tests.support.invoke import refusal
 from episodes_assets_tests.support.own_server import free_port
 from episodes_assets_tests.support.system import System, day, failure
 
@@ -72,13 +72,6 @@ def ask(browser: httpx2.Client, query: str, variables: dict[str, Any]) -> Any:
 
 def listens(connection: Any) -> bool:
     return bool(connection.status == psutil.CONN_LISTEN)
-
-
-def eventually(check: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.5)
 
 
 @pytest.mark.slow

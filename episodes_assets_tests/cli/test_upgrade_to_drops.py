@@ -8,9 +8,9 @@ import pytest
 
 from episodes_assets.errors import NotBroughtIn
 from episodes_assets.lake.older_snapshots import OlderSnapshots
-from episodes_assets_tests.cli.invoke import output
 from episodes_assets_tests.support.days import PLANNING
 from episodes_assets_tests.support.input_viewings import BEFORE, fill, materialize
+from episodes_assets_tests.support.invoke import output
 from episodes_assets_tests.support.older_release import become_older
 from episodes_assets_tests.support.older_snapshots import contents
 from episodes_assets_tests.support.system import System, day, failure

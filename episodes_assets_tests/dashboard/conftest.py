@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from episodes_assets_tests.conftest import fresh_system
 from episodes_assets_tests.dashboard.served import Dashboard, serve_dashboard
+from episodes_assets_tests.support.fresh_system import fresh_system
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import resource
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from episodes_assets.dashboard.server import ConnectionLimits
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.dashboard.served import THIS_USER, Dashboard, serving
 from episodes_assets_tests.support.certificates import certificate_for
+from episodes_assets_tests.support.eventually import eventually
 
 LOOPBACK = "127.0.0.1"
 SHORT = ConnectionLimits(request_seconds=0.5, write_seconds=0.5, sweep_seconds=0.05)
@@ -204,13 +205,6 @@ def test_who_does_not_read_is_cut_off(configuration: Configuration) -> None:
         with connect(f"ws://{LOOPBACK}:{port}/", max_size=None, compression=None, close_timeout=0.1) as talk:
             talk.recv(timeout=PATIENCE)
             eventually(lambda: has_gone(port))
-
-
-def eventually(check: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not check():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
 
 
 def test_a_websocket_that_says_nothing_is_closed(

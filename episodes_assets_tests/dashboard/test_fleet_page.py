@@ -17,12 +17,13 @@ from episodes_assets.ledger.dispatch import fan_out_day
 from episodes_assets.ledger.held import TRACEBACK_CHARACTERS, waive_held_jobs
 from episodes_assets.outbox import records
 from episodes_assets.postgres.connect import Connection
-from episodes_assets_tests.dashboard.html import Element, read
+from episodes_assets_tests.support.eventually import eventually
 from episodes_assets_tests.support.fleet_page import client, get
+from episodes_assets_tests.support.html import Element, read
 from episodes_assets_tests.support.plans import NO_DIGEST, jobs_of, record
+from episodes_assets_tests.support.poisoned import FINDS_THEM
 from episodes_assets_tests.support.system import System, day
-from episodes_assets_tests.support.workers import eventually, states, worker
-from episodes_assets_tests.worker.poisoned import FINDS_THEM
+from episodes_assets_tests.support.workers import states, worker
 
 pytestmark = pytest.mark.process
 

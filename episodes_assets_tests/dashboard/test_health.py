@@ -23,8 +23,8 @@ from episodes_assets.dashboard.dagster_ui import open_dagster_ui
 from episodes_assets.dashboard.health import DaemonSilent, SensorTicks, health_routes
 from episodes_assets.dashboard.site import Metrics
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets_tests.chaos.proxy import StallingProxy, stalling_proxy
 from episodes_assets_tests.dashboard.served import HOST, Dashboard, metrics_of
+from episodes_assets_tests.support.stalling_proxy import StallingProxy, stalling_proxy
 from episodes_assets_tests.support.system import System
 
 pytestmark = [pytest.mark.process, pytest.mark.long]

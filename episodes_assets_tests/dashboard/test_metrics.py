@@ -14,8 +14,8 @@ from episodes_assets.dashboard.metrics import Sources, SystemCollector
 from episodes_assets.dashboard.site import Metrics
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.settings import Settings
-from episodes_assets_tests.conftest import fresh_system
 from episodes_assets_tests.dashboard.served import Dashboard, metrics_of, serve_dashboard
+from episodes_assets_tests.support.fresh_system import fresh_system
 from episodes_assets_tests.support.monitored import configure_slack, fill, finish_batch
 
 Values = dict[tuple[str, frozenset[tuple[str, str]]], float]

@@ -15,8 +15,8 @@ from episodes_assets.postgres.connect import AsyncConnection, Connection, connec
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.profiling.engines import Sampling
 from episodes_assets.profiling.stacks import Frame, Profile, frame
-from episodes_assets_tests.dashboard.html import Element, breaks_the_policy, read
 from episodes_assets_tests.dashboard.served import HOST, Dashboard
+from episodes_assets_tests.support.html import Element, breaks_the_policy, read
 from episodes_assets_tests.support.system import day
 from episodes_assets_tests.support.workers import run_async
 

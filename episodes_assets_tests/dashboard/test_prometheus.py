@@ -18,8 +18,8 @@ import yaml
 from episodes_assets.accounts import sessions
 from episodes_assets.accounts.identity import Role
 from episodes_assets.settings import PROJECT_FOLDER
-from episodes_assets_tests.conftest import fresh_system
 from episodes_assets_tests.dashboard.served import Dashboard, serve_dashboard, serving
+from episodes_assets_tests.support.fresh_system import fresh_system
 from episodes_assets_tests.support.monitored import configure_slack, fill, finish_batch
 
 pytestmark = pytest.mark.process

@@ -31,12 +31,12 @@ from episodes_assets.dashboard.results import (
 from episodes_assets.errors import LimitReached
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.results import rows
-from episodes_assets_tests.dashboard.html import Element
 from episodes_assets_tests.dashboard.served import Dashboard
+from episodes_assets_tests.support.eventually import eventually
 from episodes_assets_tests.support.fleet_page import SignedIn, get
+from episodes_assets_tests.support.html import Element
 from episodes_assets_tests.support.published import forget_published, put_day, put_title, reach
 from episodes_assets_tests.support.system import System, day
-from episodes_assets_tests.support.workers import eventually
 
 EVIL = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>\u202e"
 FORMULA = '=HYPERLINK("http://x","y")'

@@ -25,9 +25,9 @@ from episodes_assets.errors import BadSetting, EpisodesError
 from episodes_assets.postgres.databases import ORCHESTRATOR
 from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.settings import WITHHELD, Settings, load_settings
-from episodes_assets_tests.cli.invoke import refusal
 from episodes_assets_tests.dashboard.served import PASSWORD, Dashboard, serving
 from episodes_assets_tests.support.certificates import certificate_for
+from episodes_assets_tests.support.invoke import refusal
 from episodes_assets_tests.support.own_server import free_port
 from episodes_assets_tests.support.system import System
 

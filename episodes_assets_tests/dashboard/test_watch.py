@@ -18,7 +18,7 @@ from episodes_assets.errors import EpisodesError
 from episodes_assets.outbox import records
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets_tests.conftest import fresh_system
+from episodes_assets_tests.support.fresh_system import fresh_system
 from episodes_assets_tests.support.system import System
 
 

@@ -16,7 +16,7 @@ from episodes_assets.defs.sensors import alert_people
 from episodes_assets.errors import BadSetting
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets_tests.conftest import fresh_system
+from episodes_assets_tests.support.fresh_system import fresh_system
 from episodes_assets_tests.support.system import System, day
 from episodes_assets_tests.support.ticks import add_ticks, switch_on
 

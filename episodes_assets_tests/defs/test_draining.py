@@ -43,9 +43,9 @@ from episodes_assets.defs import draining
 from episodes_assets.defs.draining import DrainableRunCoordinator
 from episodes_assets.errors import CannotDrain, DrainEnded, DrainTimedOut, UnknownCodeLocation
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets_tests.cli.invoke import output, refusal
+from episodes_assets_tests.support.eventually import eventually
+from episodes_assets_tests.support.invoke import output, refusal
 from episodes_assets_tests.support.system import System
-from episodes_assets_tests.support.workers import eventually
 
 pytestmark = pytest.mark.process
 OURS, OTHERS = "episodes_assets", "somebody_else's"

@@ -18,7 +18,7 @@ from episodes_assets.planning.jobs import newly_tracked_of_day
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.profiling.engines import Engine
 from episodes_assets.profiling.stacks import Profile
-from episodes_assets_tests.cli.invoke import output
+from episodes_assets_tests.support.invoke import output
 from episodes_assets_tests.support.runs import QUIET
 from episodes_assets_tests.support.slow import is_slow, line_of
 from episodes_assets_tests.support.system import System, day, failure

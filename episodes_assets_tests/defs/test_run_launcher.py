@@ -22,9 +22,9 @@ from episodes_assets.cli.supervisor import program
 from episodes_assets.defs import run_launcher
 from episodes_assets.defs.run_launcher import CheckedRunLauncher
 from episodes_assets_tests.support.dagster_processes import code_argv, quiet_process, write_workspace
+from episodes_assets_tests.support.eventually import eventually
 from episodes_assets_tests.support.own_server import free_port
 from episodes_assets_tests.support.system import System
-from episodes_assets_tests.support.workers import eventually
 
 pytestmark = pytest.mark.process
 

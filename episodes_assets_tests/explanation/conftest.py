@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from episodes_assets_tests.conftest import fresh_system
 from episodes_assets_tests.support.explained import PREMIERE, START, watch
+from episodes_assets_tests.support.fresh_system import fresh_system
 from episodes_assets_tests.support.system import System, day, failure
 
 FILL = [(epid, 0, PREMIERE, START) for epid in range(101, 121)]

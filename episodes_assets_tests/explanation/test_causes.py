@@ -24,7 +24,7 @@ from episodes_assets.explanation.records import (
     Unknown,
     ViewingsRecord,
 )
-from episodes_assets_tests.planning.reference import plan_jobs_reference
+from episodes_assets_tests.support.planning_reference import plan_jobs_reference
 
 DAY = dt.date(2018, 3, 5)
 NOON = dt.datetime(2018, 3, 6, 12, tzinfo=dt.UTC)

@@ -11,10 +11,10 @@ from starlette.testclient import TestClient
 from episodes_assets.accounts.identity import Role
 from episodes_assets.dashboard.explain import ExplainSources, explain_routes
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets_tests.cli.invoke import output, refusal
-from episodes_assets_tests.dashboard.html import read
 from episodes_assets_tests.support.explained import PREMIERE, START
 from episodes_assets_tests.support.fleet_page import SignedIn, get
+from episodes_assets_tests.support.html import read
+from episodes_assets_tests.support.invoke import output, refusal
 from episodes_assets_tests.support.system import System, day
 
 pytestmark = pytest.mark.process

@@ -13,8 +13,8 @@ from episodes_assets.lab.pseudonyms import KEY_BYTES
 from episodes_assets.lab.source import Source
 from episodes_assets.lake.opening import open_lake
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets_tests.conftest import fresh_system
 from episodes_assets_tests.support.browser import browser, person, pictures
+from episodes_assets_tests.support.fresh_system import fresh_system
 from episodes_assets_tests.support.system import System, day, failure
 
 __all__ = ["browser", "person", "pictures"]

@@ -22,9 +22,9 @@ from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.settings import load_settings
 from episodes_assets_tests.lab.conftest import FIRST, let_nobody_make_temporary_tables
+from episodes_assets_tests.support.eventually import eventually
 from episodes_assets_tests.support.own_server import free_port
 from episodes_assets_tests.support.system import System
-from episodes_assets_tests.support.workers import eventually
 
 PATIENCE_SECONDS = 300
 

@@ -27,7 +27,6 @@ from episodes_assets.lab.verify import verify
 from episodes_assets.postgres import embedded
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.settings import WITHHELD, Settings, load_settings
-from episodes_assets_tests.chaos.run_process import own_process
 from episodes_assets_tests.lab.conftest import FIRST, LAST, Published, silent
 from episodes_assets_tests.lab.labs_of_tests import (
     LEFT_OUT,
@@ -37,8 +36,9 @@ from episodes_assets_tests.lab.labs_of_tests import (
     published_rows,
     succeeds,
 )
+from episodes_assets_tests.support.eventually import eventually
+from episodes_assets_tests.support.run_process import own_process
 from episodes_assets_tests.support.system import System, day, failure, throwaway
-from episodes_assets_tests.support.workers import eventually
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 

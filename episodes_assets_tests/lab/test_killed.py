@@ -26,13 +26,13 @@ from episodes_assets.postgres import embedded
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.postgres.dsn import resolve_dsns
 from episodes_assets.settings import load_settings
-from episodes_assets_tests.chaos.faults import Instant
-from episodes_assets_tests.chaos.run_process import counted, killed_at, own_process
-from episodes_assets_tests.chaos.system_calls import FileChange, watched_process
 from episodes_assets_tests.lab.conftest import LAST, silent
 from episodes_assets_tests.lab.labs_of_tests import files_of, held_server, succeeds
-from episodes_assets_tests.lake.contents import Contents, contents
+from episodes_assets_tests.support.faults import Instant
+from episodes_assets_tests.support.lake_contents import Contents, contents
+from episodes_assets_tests.support.run_process import counted, killed_at, own_process
 from episodes_assets_tests.support.system import System, throwaway
+from episodes_assets_tests.support.system_calls import FileChange, watched_process
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 

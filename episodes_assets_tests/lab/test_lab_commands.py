@@ -21,9 +21,9 @@ from episodes_assets.lab.source import Source
 from episodes_assets.lab.take import take
 from episodes_assets.postgres import embedded
 from episodes_assets.settings import load_settings
-from episodes_assets_tests.cli.invoke import output, refusal
 from episodes_assets_tests.lab.conftest import LAST, silent
 from episodes_assets_tests.lab.labs_of_tests import episodes, files_of, held_server, succeeds, web_ui
+from episodes_assets_tests.support.invoke import output, refusal
 from episodes_assets_tests.support.other_user import do_as, needs_root, other_user
 from episodes_assets_tests.support.system import System, throwaway
 

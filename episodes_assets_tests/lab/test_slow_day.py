@@ -22,10 +22,10 @@ from episodes_assets.lab import labs
 from episodes_assets.lab.labs import Lab
 from episodes_assets.postgres.databases import Database
 from episodes_assets.settings import PROJECT_FOLDER, load_settings
-from episodes_assets_tests.dashboard.browser.pages import open_day, sign_in
 from episodes_assets_tests.lab.conftest import let_nobody_make_temporary_tables
 from episodes_assets_tests.lab.labs_of_tests import PATIENCE_SECONDS, published_rows, succeeds, web_ui
 from episodes_assets_tests.support.browser import Pictures
+from episodes_assets_tests.support.dashboard_pages import open_day, sign_in
 from episodes_assets_tests.support.system import System, day, failure
 
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(900)]

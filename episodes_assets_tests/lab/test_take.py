@@ -40,8 +40,8 @@ from episodes_assets.postgres.databases import Purpose
 from episodes_assets.results.publish import CODE_VERSION, publish_day
 from episodes_assets_tests.lab.conftest import FIRST, LAST, silent
 from episodes_assets_tests.lab.labs_of_tests import LEFT_OUT, files_of, plan_without_a_job
+from episodes_assets_tests.support.eventually import eventually
 from episodes_assets_tests.support.system import System, day
-from episodes_assets_tests.support.workers import eventually
 
 pytestmark = pytest.mark.long
 

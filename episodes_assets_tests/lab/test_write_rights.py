@@ -15,8 +15,8 @@ from episodes_assets.lake.opening import open_lake
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.postgres.write_rights import find_rights
 from episodes_assets_tests.lab.conftest import let_nobody_make_temporary_tables
+from episodes_assets_tests.support.eventually import eventually
 from episodes_assets_tests.support.system import System
-from episodes_assets_tests.support.workers import eventually
 
 NAMES = ("episodes_queue_reader", "episodes_results_reader")
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from episodes_assets.lake import comparing
 from episodes_assets.lake.comparing import Difference, difference
 from episodes_assets.lake.viewings import ORDER, Viewings, schema_of
-from episodes_assets_tests.lake.small_lakes import FIRST, rows_of
+from episodes_assets_tests.support.small_lakes import FIRST, rows_of
 
 ROW = st.tuples(
     st.none() | st.integers(0, 2),

@@ -13,7 +13,7 @@ from episodes_assets.errors import (
 )
 from episodes_assets.lake import day_file, upkeep
 from episodes_assets.lake.viewings import Viewings
-from episodes_assets_tests.lake.small_lakes import FIRST, ONE_DAY, read, rows_of, take
+from episodes_assets_tests.support.small_lakes import FIRST, ONE_DAY, read, rows_of, take
 
 
 @pytest.mark.parametrize("damage", ["removed", "cut", "changed", "replaced"])

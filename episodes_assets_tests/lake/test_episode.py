@@ -23,9 +23,9 @@ from episodes_assets.lake.tables import LakeTable
 from episodes_assets.lake.versions import PinnedVersion
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.planning.drop import AS_FOUND, QUARANTINED, validate_drop
-from episodes_assets_tests.lake.small_lakes import FIRST, ONE_DAY, rows_of, take
 from episodes_assets_tests.support import lake_drops
 from episodes_assets_tests.support.drops import drop
+from episodes_assets_tests.support.small_lakes import FIRST, ONE_DAY, rows_of, take
 
 
 @pytest.fixture

@@ -8,9 +8,7 @@ import pytest
 
 from episodes_assets.errors import DiskFull
 from episodes_assets.lake.viewings import Viewings
-from episodes_assets_tests.chaos.run_process import own_process
-from episodes_assets_tests.chaos.system_calls import FileChange, watched_process
-from episodes_assets_tests.lake.contents import (
+from episodes_assets_tests.support.lake_contents import (
     Contents,
     Copies,
     contents,
@@ -18,7 +16,9 @@ from episodes_assets_tests.lake.contents import (
     let_be_old,
     named_files,
 )
-from episodes_assets_tests.lake.small_lakes import FIRST, ONE_DAY, rows_of, take
+from episodes_assets_tests.support.run_process import own_process
+from episodes_assets_tests.support.small_lakes import FIRST, ONE_DAY, rows_of, take
+from episodes_assets_tests.support.system_calls import FileChange, watched_process
 
 pytestmark = pytest.mark.long
 

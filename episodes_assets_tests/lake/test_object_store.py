@@ -18,18 +18,18 @@ from episodes_assets.lake.older_snapshots import OlderSnapshots
 from episodes_assets.lake.opening import open_lake
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.settings import load_settings
-from episodes_assets_tests.chaos.run_process import own_process
-from episodes_assets_tests.lake.object_store import (
+from episodes_assets_tests.support.lake_drops import read as drop_rows
+from episodes_assets_tests.support.lake_drops import take as take_drop
+from episodes_assets_tests.support.object_store import (
     FaultyProxy,
     ObjectStore,
     connect,
     object_store,
     put_object,
 )
-from episodes_assets_tests.lake.small_lakes import FIRST, ONE_DAY, read, rows_of, take
-from episodes_assets_tests.support.lake_drops import read as drop_rows
-from episodes_assets_tests.support.lake_drops import take as take_drop
 from episodes_assets_tests.support.older_snapshots import older
+from episodes_assets_tests.support.run_process import own_process
+from episodes_assets_tests.support.small_lakes import FIRST, ONE_DAY, read, rows_of, take
 from episodes_assets_tests.support.system import System, day, failure
 
 pytestmark = pytest.mark.process

@@ -10,7 +10,7 @@ import pytest
 
 from episodes_assets.errors import HostUnreachable
 from episodes_assets.lake.viewings import Viewings
-from episodes_assets_tests.lake.object_store import (
+from episodes_assets_tests.support.object_store import (
     BUCKET,
     FaultyProxy,
     ObjectStore,
@@ -19,7 +19,7 @@ from episodes_assets_tests.lake.object_store import (
     hang_up,
     object_store,
 )
-from episodes_assets_tests.lake.small_lakes import FIRST, ONE_DAY, read, rows_of, take
+from episodes_assets_tests.support.small_lakes import FIRST, ONE_DAY, read, rows_of, take
 
 Fault = Callable[[BaseHTTPRequestHandler, Callable[[], None]], None]
 DAYS = [FIRST, FIRST + ONE_DAY]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from episodes_assets_tests.lake.contents import contents
+from episodes_assets_tests.support.lake_contents import contents
 from episodes_assets_tests.support.system import System, day
 
 pytestmark = pytest.mark.process

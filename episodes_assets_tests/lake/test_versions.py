@@ -22,8 +22,8 @@ from episodes_assets.lake.tables import LakeTable
 from episodes_assets.lake.upkeep import missing_of, versions_since
 from episodes_assets.lake.versions import DIGEST, PinnedVersion
 from episodes_assets.lake.viewings import Viewings
-from episodes_assets_tests.lake.small_lakes import FIRST, ONE_DAY, SCHEMA, read, rows_of, take
 from episodes_assets_tests.support.other_user import do_as, needs_root, other_user
+from episodes_assets_tests.support.small_lakes import FIRST, ONE_DAY, SCHEMA, read, rows_of, take
 
 pytestmark = pytest.mark.process
 

@@ -27,7 +27,7 @@ from episodes_assets.lake.day_file import LakeFile
 from episodes_assets.lake.versions import LOST, TableVersion
 from episodes_assets.lake.viewings import Viewings, covered_from, schema_of
 from episodes_assets.results.recompute import require_computable
-from episodes_assets_tests.lake.small_lakes import FIRST, ONE_DAY, SCHEMA, read, rows_of, take
+from episodes_assets_tests.support.small_lakes import FIRST, ONE_DAY, SCHEMA, read, rows_of, take
 
 pytestmark = pytest.mark.process
 

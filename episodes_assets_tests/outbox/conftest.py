@@ -7,7 +7,7 @@ import pytest
 
 from episodes_assets.postgres.connect import Connection, connect_to_write
 from episodes_assets.postgres.databases import Database, Purpose
-from episodes_assets_tests.conftest import fresh_system
+from episodes_assets_tests.support.fresh_system import fresh_system
 
 
 @pytest.fixture(scope="module")

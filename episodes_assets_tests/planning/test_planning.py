@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from episodes_assets.planning.episode_set import EpisodeSet, TrackedEpisodes, state_checksum
 from episodes_assets.planning.jobs import newly_tracked, plan_checksum, plan_jobs
-from episodes_assets_tests.planning.reference import newly_tracked_reference, plan_jobs_reference
+from episodes_assets_tests.support.planning_reference import newly_tracked_reference, plan_jobs_reference
 
 DAY = dt.date(2018, 3, 10)
 

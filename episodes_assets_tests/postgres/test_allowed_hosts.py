@@ -27,7 +27,7 @@ from episodes_assets.postgres.hosts import (
     require_listed,
 )
 from episodes_assets.settings import PROJECT_FOLDER, load_settings
-from episodes_assets_tests.cli.invoke import output, refusal
+from episodes_assets_tests.support.invoke import output, refusal
 from episodes_assets_tests.support.system import System
 
 names = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,20}", fullmatch=True)

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from episodes_assets.defs.storage import prune_run_events
-from episodes_assets_tests.accounts.database import until
+from episodes_assets_tests.support.eventually import eventually
 from episodes_assets_tests.support.system import System
 
 SESSIONS = """
@@ -28,7 +28,7 @@ def test_runs_and_all_their_events_use_two_connections(system: System) -> None:
         run = dg.materialize([reported], instance=instance)
         assert len(instance.all_logs(run.run_id)) > 5
         assert system.query("dagster", SESSIONS) == kept
-    until(lambda: system.query("dagster", SESSIONS) == [])
+    eventually(lambda: system.query("dagster", SESSIONS) == [])
 
 
 def test_connections_that_the_server_has_ended_are_made_anew(system: System) -> None:

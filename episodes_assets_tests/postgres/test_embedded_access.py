@@ -28,10 +28,10 @@ from episodes_assets_tests.support.embedded_servers import (
     Start,
     admin,
     cluster,
-    eventually,
     hold,
     mode,
 )
+from episodes_assets_tests.support.eventually import eventually
 from episodes_assets_tests.support.other_user import do_as, needs_root, other_user, require_programs
 from episodes_assets_tests.support.system import throwaway
 

@@ -16,7 +16,8 @@ from episodes_assets.cli.overview import Overview
 from episodes_assets.cli.supervisor import ProcessGroup
 from episodes_assets.errors import DatabaseUnreachable
 from episodes_assets.postgres import embedded, postmaster
-from episodes_assets_tests.support.embedded_servers import LONG, Start, admin, cluster, eventually, hold, pid
+from episodes_assets_tests.support.embedded_servers import LONG, Start, admin, cluster, hold, pid
+from episodes_assets_tests.support.eventually import eventually
 from episodes_assets_tests.support.system import throwaway
 
 pytestmark = pytest.mark.process

@@ -14,7 +14,7 @@ from episodes_assets.postgres.databases import Database
 from episodes_assets.postgres.provision.grants import check_input_role
 from episodes_assets.worker import main
 from episodes_assets.worker.main import run_worker
-from episodes_assets_tests.cli.invoke import refusal
+from episodes_assets_tests.support.invoke import refusal
 from episodes_assets_tests.support.system import System, day, failure
 from episodes_assets_tests.support.workers import worker_config
 

@@ -35,7 +35,7 @@ from episodes_assets.postgres.provision.schema import begin_migrations, downgrad
 from episodes_assets.postgres.provision.status import read_status
 from episodes_assets.results import publications
 from episodes_assets.settings import load_settings
-from episodes_assets_tests.accounts.database import TABLES
+from episodes_assets_tests.support.accounts import TABLES
 from episodes_assets_tests.support.own_server import OwnServer
 from episodes_assets_tests.support.published import put_day
 from episodes_assets_tests.support.system import System, day, throwaway

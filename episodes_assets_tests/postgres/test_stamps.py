@@ -18,7 +18,7 @@ from episodes_assets.postgres.provision.init import provision
 from episodes_assets.postgres.provision.targets import replace_stamp
 from episodes_assets.settings import load_settings
 from episodes_assets.worker.main import run_worker
-from episodes_assets_tests.cli.invoke import output, refusal
+from episodes_assets_tests.support.invoke import output, refusal
 from episodes_assets_tests.support.system import System, day, failure
 from episodes_assets_tests.support.workers import worker_config
 

@@ -23,9 +23,9 @@ from episodes_assets.postgres.provision import status as provision_status
 from episodes_assets.postgres.provision.finish import finish
 from episodes_assets.postgres.provision.schema import downgrade, migrations
 from episodes_assets.settings import Settings
-from episodes_assets_tests.cli.invoke import output, refusal
+from episodes_assets_tests.support.eventually import eventually
+from episodes_assets_tests.support.invoke import output, refusal
 from episodes_assets_tests.support.system import System
-from episodes_assets_tests.support.workers import eventually
 
 WINDOW = "SELECT version_num, oldest_beside, finished FROM episodes_schema_version"
 WRITERS = [p for p in Purpose if p not in (Purpose.INPUT, Purpose.SCALER, Purpose.CONSUMER)]

@@ -32,7 +32,7 @@ from episodes_assets.postgres.provision.schema import downgrade
 from episodes_assets.postgres.provision.status import DatabaseStatus, read_status
 from episodes_assets.postgres.provision.targets import find_targets
 from episodes_assets.settings import Settings
-from episodes_assets_tests.cli.invoke import output, refusal
+from episodes_assets_tests.support.invoke import output, refusal
 from episodes_assets_tests.support.system import System
 
 pytestmark = pytest.mark.process

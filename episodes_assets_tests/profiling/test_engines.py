@@ -27,8 +27,8 @@ from episodes_assets.profiling.engines import (
 )
 from episodes_assets.profiling.stacks import MOST_BYTES, Profile
 from episodes_assets.worker.compute import ComputationDied, ComputeProcess
+from episodes_assets_tests.support.eventually import eventually
 from episodes_assets_tests.support.slow import hangs, is_slow, line_of, of_the_slow_thread, share_of_line
-from episodes_assets_tests.support.workers import eventually
 
 pytestmark = pytest.mark.process
 

@@ -8,7 +8,7 @@ from episodes_assets.checks.lake import OutdatedDay
 from episodes_assets.lake.viewings import Viewings
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.results.recompute import read_outdated
-from episodes_assets_tests.lake.small_lakes import FIRST, ONE_DAY, rows_of, take
+from episodes_assets_tests.support.small_lakes import FIRST, ONE_DAY, rows_of, take
 
 
 def test_a_day_is_outdated_also_if_the_log_lost_the_commit_that_took_it_again(

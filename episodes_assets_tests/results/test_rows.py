@@ -13,7 +13,7 @@ from episodes_assets.postgres.connect import Connection, connect_to_read, one_sn
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.results import rows
 from episodes_assets.results.rows import EPID, Order, Position, Selection
-from episodes_assets_tests.conftest import fresh_system
+from episodes_assets_tests.support.fresh_system import fresh_system
 from episodes_assets_tests.support.published import forget_published, put_day, put_title, reach
 from episodes_assets_tests.support.system import System, day
 

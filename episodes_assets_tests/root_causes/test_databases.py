@@ -27,10 +27,9 @@ from episodes_assets.errors import (
 from episodes_assets.postgres.arrow import read_arrow
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets_tests.chaos.fleet import eventually
 from episodes_assets_tests.root_causes.conftest import MOST_CONNECTIONS
-from episodes_assets_tests.root_causes.disk import NEVER_SAID, assert_plain
-from episodes_assets_tests.support.failed_steps import step_failure, the_error
+from episodes_assets_tests.support.eventually import eventually
+from episodes_assets_tests.support.failed_steps import NEVER_SAID, assert_plain, step_failure, the_error
 from episodes_assets_tests.support.own_server import HOST, OwnServer, free_port
 from episodes_assets_tests.support.system import System, day
 

@@ -27,9 +27,9 @@ from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.dsn import Dsns
 from episodes_assets.postgres.provision.init import provision
 from episodes_assets.settings import load_settings
-from episodes_assets_tests.chaos.fleet import eventually
-from episodes_assets_tests.root_causes.disk import Disk, assert_plain
-from episodes_assets_tests.support.failed_steps import step_failure, the_error
+from episodes_assets_tests.root_causes.disk import Disk
+from episodes_assets_tests.support.eventually import eventually
+from episodes_assets_tests.support.failed_steps import assert_plain, step_failure, the_error
 from episodes_assets_tests.support.own_server import OwnServer, own_server
 from episodes_assets_tests.support.system import System, day, throwaway
 

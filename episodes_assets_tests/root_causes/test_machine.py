@@ -16,9 +16,8 @@ from episodes_assets.cli.supervisor import episodes_argv
 from episodes_assets.errors import BadFile, DiskFull, EpisodesError
 from episodes_assets.failures import describe_exit, explain, name_defect
 from episodes_assets.worker.compute import ComputationDied, ComputeProcess
-from episodes_assets_tests.cli.invoke import refusal
-from episodes_assets_tests.root_causes.disk import assert_plain
-from episodes_assets_tests.support.failed_steps import step_failure, the_error
+from episodes_assets_tests.support.failed_steps import assert_plain, step_failure, the_error
+from episodes_assets_tests.support.invoke import refusal
 from episodes_assets_tests.support.system import System, day
 
 pytestmark = pytest.mark.process

@@ -3,7 +3,6 @@
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,13 +43,6 @@ def pid(home: Path) -> int:
     running = postmaster.find_running(cluster(home).data)
     assert running is not None
     return running.pid
-
-
-def eventually(check: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not check():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
 
 
 def mode(path: Path) -> int:

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from episodes_assets.accounts.identity import AuthMethod, Identity, Role
 from episodes_assets.dashboard.fleet import fleet_routes
 from episodes_assets.postgres.databases import Purpose
-from episodes_assets_tests.dashboard.html import Element, breaks_the_policy, read
+from episodes_assets_tests.support.html import Element, breaks_the_policy, read
 from episodes_assets_tests.support.system import System
 
 

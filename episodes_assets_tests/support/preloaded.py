@@ -10,7 +10,7 @@ import importlib
 from episodes_assets.definitions import defs
 from episodes_assets.defs import storage
 from episodes_assets.planning.drop import prepare_rules
-from episodes_assets_tests.chaos import faults
+from episodes_assets_tests.support import faults
 
 __all__ = ["JOB", "faults", "storage"]
 

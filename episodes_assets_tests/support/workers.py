@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,13 +17,6 @@ from episodes_assets.postgres.databases import Purpose
 from episodes_assets.worker.compute import TimeLimits
 from episodes_assets.worker.main import WorkerConfig
 from episodes_assets_tests.support.system import System, day
-
-
-def eventually(check: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
 
 
 @contextmanager

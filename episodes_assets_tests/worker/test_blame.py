@@ -20,10 +20,11 @@ from episodes_assets.postgres.databases import Purpose
 from episodes_assets.worker import main, outage
 from episodes_assets.worker.chunk import ChunkRules, ChunkRunner, JobsWereHeld
 from episodes_assets.worker.compute import JobWindows, MicroBatch, TimeLimits, import_algorithm
-from episodes_assets_tests.conftest import fresh_system
+from episodes_assets_tests.support.eventually import eventually
+from episodes_assets_tests.support.fresh_system import fresh_system
+from episodes_assets_tests.support.poisoned import FINDS_THEM
 from episodes_assets_tests.support.system import System, day
-from episodes_assets_tests.support.workers import eventually, plan, run_async, states, worker
-from episodes_assets_tests.worker.poisoned import FINDS_THEM
+from episodes_assets_tests.support.workers import plan, run_async, states, worker
 
 pytestmark = pytest.mark.process
 MAX_STARTS = 4

@@ -7,8 +7,8 @@ import pytest
 from episodes_assets.algorithms.declaration import Declaration, Metric
 from episodes_assets.algorithms.registry import Registry
 from episodes_assets.worker.compute import TimeLimits
+from episodes_assets_tests.support.poisoned import FINDS_THEM
 from episodes_assets_tests.support.system import System, day
-from episodes_assets_tests.worker.poisoned import FINDS_THEM
 
 pytestmark = pytest.mark.process
 

@@ -25,8 +25,9 @@ from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.worker import main as worker_main
 from episodes_assets.worker.main import Presence
+from episodes_assets_tests.support.eventually import eventually
 from episodes_assets_tests.support.system import System, day
-from episodes_assets_tests.support.workers import eventually, plan, worker
+from episodes_assets_tests.support.workers import plan, worker
 
 pytestmark = pytest.mark.process
 

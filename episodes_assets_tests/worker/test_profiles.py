@@ -15,11 +15,12 @@ from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.profiling.engines import Engine, Sampling
 from episodes_assets.profiling.stacks import MOST_BYTES
-from episodes_assets_tests.cli.invoke import output, refusal
+from episodes_assets_tests.support.eventually import eventually
+from episodes_assets_tests.support.invoke import output, refusal
 from episodes_assets_tests.support.plans import jobs_of
+from episodes_assets_tests.support.poisoned import FINDS_THEM
 from episodes_assets_tests.support.system import System, day
-from episodes_assets_tests.support.workers import eventually, worker
-from episodes_assets_tests.worker.poisoned import FINDS_THEM
+from episodes_assets_tests.support.workers import worker
 
 pytestmark = [pytest.mark.process, pytest.mark.long]
 

@@ -15,8 +15,9 @@ from episodes_assets.ledger.dispatch import ChunkMessage
 from episodes_assets.ledger.held import retry_held_jobs
 from episodes_assets.postgres.connect import AsyncConnection, connect
 from episodes_assets.postgres.databases import Purpose
+from episodes_assets_tests.support.eventually import eventually
 from episodes_assets_tests.support.system import System, day
-from episodes_assets_tests.support.workers import eventually, plan, run_async, states, worker
+from episodes_assets_tests.support.workers import plan, run_async, states, worker
 
 pytestmark = pytest.mark.process
 

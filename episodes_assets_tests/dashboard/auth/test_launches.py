@@ -21,8 +21,8 @@ from episodes_assets.defs.launches import LAUNCHED_BY
 from episodes_assets.postgres.connect import connect
 from episodes_assets.postgres.databases import Purpose
 from episodes_assets.settings import PROJECT_FOLDER
-from episodes_assets_tests.conftest import fresh_system
 from episodes_assets_tests.dashboard.served import JSON, Dashboard, serve_dashboard
+from episodes_assets_tests.support.fresh_system import fresh_system
 from episodes_assets_tests.support.system import day
 
 LOCATION = "episodes_assets"

@@ -1,17 +1,25 @@
 """The accounts' database of a test: copied once, emptied for each test, aged instead of waiting."""
 
+import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
+from argon2 import PasswordHasher
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
+from episodes_assets.accounts import users
 from episodes_assets.errors import EpisodesError
+from episodes_assets.postgres import embedded
 from episodes_assets.postgres.connect import Connection, connect_to_write
-from episodes_assets.postgres.databases import Database
+from episodes_assets.postgres.databases import Database, Purpose
+from episodes_assets_tests.support.eventually import eventually
 
 TABLES = ("users", "sessions", "service_tokens", "login_attempts", "audit_log", "signing_key")
 _INSTANTS = {
@@ -84,14 +92,38 @@ class AccountsDatabase:
         with self.connect() as connection, connection.transaction():
             first(connection)
             thread.start()
-            until(lambda: self.waits_for_a_lock() or bool(given))
+            eventually(lambda: self.waits_for_a_lock() or bool(given))
         thread.join()
         return given[0]
 
 
-def until(holds: Callable[[], bool], seconds: float = 30) -> None:
-    """Wait for something that is bound to happen."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+@pytest.fixture(scope="session")
+def copied_accounts(server_home: Path) -> Iterator[AccountsDatabase]:
+    """A copy of `dagster` alone, for all tests of this process."""
+    server = embedded.start(server_home)
+    admin = server.dsn(embedded.ADMINISTRATOR, "postgres")
+    name = f"accounts_{os.getpid()}"
+    with psycopg.connect(admin, autocommit=True) as connection:
+        copy = "CREATE DATABASE {} TEMPLATE dagster STRATEGY FILE_COPY"
+        connection.execute(sql.SQL(copy).format(sql.Identifier(name)))
+    yield AccountsDatabase(
+        dsn=server.dsn(Purpose.DASHBOARD.embedded_role, name),
+        admin_dsn=make_conninfo(admin, dbname=name),
+    )
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def accounts(copied_accounts: AccountsDatabase, monkeypatch: pytest.MonkeyPatch) -> AccountsDatabase:
+    """Empty accounts, whose passwords cost nothing to hash."""
+    copied_accounts.empty()
+    monkeypatch.setattr(users, "_HASHER", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+    return copied_accounts
+
+
+@pytest.fixture
+def connection(accounts: AccountsDatabase) -> Iterator[Connection]:
+    """A connection of the dashboard's role."""
+    with accounts.connect() as opened:
+        yield opened

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-POISON = Path(__file__).parent / "poison"
+POISON = Path(__file__).parents[1] / "worker" / "poison"
 FINDS_THEM = f"""
 import episodes_assets.algorithms
 episodes_assets.algorithms.__path__.append({str(POISON)!r})

@@ -11,7 +11,7 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from episodes_assets_tests.chaos.faults import Instant, Instants, watch
+from episodes_assets_tests.support.faults import Instant, Instants, watch
 from episodes_assets_tests.support.fork_server import FORK_SERVER
 
 P = ParamSpec("P")

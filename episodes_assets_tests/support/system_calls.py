@@ -25,7 +25,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import pytest
 
-from episodes_assets_tests.chaos.run_process import OwnProcess, own_process
+from episodes_assets_tests.support.run_process import OwnProcess, own_process
 
 P = ParamSpec("P")
 R = TypeVar("R")
