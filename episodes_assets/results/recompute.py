@@ -29,7 +29,7 @@ from episodes_assets.planning.jobs import LONG_WINDOW_DAYS
 from episodes_assets.postgres.connect import Connection
 from episodes_assets.results.provenance import Provenance
 from episodes_assets.results.publications import read_other_than
-from episodes_assets.results.state import read_checksums, state_before
+from episodes_assets.results.state import state_before
 
 
 @dataclass(frozen=True)
@@ -222,3 +222,18 @@ def _has(version: TableVersion | None, day: dt.date, begin: dt.date, given_up: M
         return False
     covered = covered_from(version, day, given_up)
     return covered is not None and covered <= begin
+
+
+def read_checksums(connection: Connection, first: dt.date, last: dt.date) -> dict[dt.date, str]:
+    """The checksums of those of some days that were materialised.
+
+    Args:
+        connection: To `results`.
+        first: The first day.
+        last: The last one, included.
+    """
+    return dict(
+        connection.execute(
+            "SELECT day, checksum FROM state.tracked_days WHERE day BETWEEN %s AND %s", [first, last]
+        ).fetchall()
+    )

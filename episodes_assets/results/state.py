@@ -31,6 +31,8 @@ from episodes_assets.postgres.connect import Connection
 from episodes_assets.results.repairs import RepairDecision, record_repair, repair_command
 
 _NONE: EpisodeIds = np.array([], dtype=np.int64)
+# In place of the checksum that a day was built on, once an earlier day has taken some of its episodes.
+_CHANGED_SINCE = ""
 # A step over years of days is one writer for minutes.
 _WRITER_LOCK_SECONDS = 1800.0
 
@@ -45,7 +47,8 @@ class TrackedDay:
         newly_tracked: Episodes it added.
         total: Episodes tracked as of the day.
         checksum: Of all episodes tracked as of the day, chained from day to day.
-        previous_checksum: The checksum of the day before that it was built on.
+        previous_checksum: The checksum of the day before that it was built on; empty once an earlier day has
+            taken some of its episodes.
         snapshot_id: The drop it came from.
     """
 
@@ -106,21 +109,6 @@ def latest_day(connection: Connection) -> TrackedDay | None:
     with connection.cursor(row_factory=class_row(TrackedDay)) as cursor:
         cursor.execute(f"SELECT {_COLUMNS} FROM state.tracked_days ORDER BY day DESC LIMIT 1")  # noqa: S608
         return cursor.fetchone()
-
-
-def read_checksums(connection: Connection, first: dt.date, last: dt.date) -> dict[dt.date, str]:
-    """The checksums of those of some days that were materialised.
-
-    Args:
-        connection: To `results`.
-        first: The first day.
-        last: The last one, included.
-    """
-    return dict(
-        connection.execute(
-            "SELECT day, checksum FROM state.tracked_days WHERE day BETWEEN %s AND %s", [first, last]
-        ).fetchall()
-    )
 
 
 def state_before(connection: Connection, day: dt.date) -> TrackedDay | None:
@@ -301,8 +289,8 @@ def record_day(
     instead, and records what it has replaced if it was damaged: a day that was built on another yesterday, or
     from another drop, is only out of date.
 
-    Later days that were built on another version of this one are not touched; `state_before`
-    refuses to build on them.
+    Later days that were built on another version of this one stay as they are, but for episodes that are this
+    day's now; `state_before` refuses to build on them.
 
     Args:
         connection: To `results`, while there is an `only_writer`.
@@ -389,6 +377,8 @@ def _is_damaged(connection: Connection, to_be: TrackedDay) -> bool:
     if stored is None:  # it is new, unless there is a later one
         latest = latest_day(connection)
         return latest is not None and latest.day > to_be.day
+    if stored.previous_checksum == _CHANGED_SINCE:
+        return False
     if (stored.origin, stored.previous_checksum) != (to_be.origin, to_be.previous_checksum):
         return stored.checksum == to_be.checksum
     before = to_be.total - to_be.newly_tracked
@@ -424,7 +414,21 @@ def _replace_episodes(
         """,
         parameters,
     )
-    # An episode that a later day had added is new here: it moves to this day.
+    # An episode that a later day had added is new here: it moves to this day. The later day lacks it then and
+    # is to be made anew, even if this one becomes again what it was (ABA problem).
+    connection.execute(
+        """
+        WITH changed AS MATERIALIZED (
+            SELECT DISTINCT tracked_on FROM unnest(%(epids)s::bigint[]) AS new (epid)
+            CROSS JOIN LATERAL (
+                SELECT tracked_on FROM state.tracked_episodes WHERE tracked_episodes.epid = new.epid OFFSET 0
+            ) AS stored
+            WHERE EXISTS (SELECT FROM state.tracked_days WHERE day > %(day)s) AND tracked_on > %(day)s
+        )
+        UPDATE state.tracked_days SET previous_checksum = %(none)s FROM changed WHERE day = tracked_on
+        """,
+        {**parameters, "none": _CHANGED_SINCE},
+    )
     connection.execute(
         """
         INSERT INTO state.tracked_episodes (epid, tracked_on)

@@ -34,8 +34,7 @@ from episodes_assets.outbox import records
 from episodes_assets.postgres.databases import Database
 from episodes_assets.profiling.engines import Sampling
 from episodes_assets.results import episode as results_episode
-from episodes_assets.results import publications, rows, state
-from episodes_assets.results.recompute import read_published_coverage
+from episodes_assets.results import publications, recompute, rows, state
 from episodes_assets.results.repairs import RepairDecision, read_repairs, read_repairs_of_run
 from episodes_assets.results.restore_points import (
     find_newest_restore_point,
@@ -459,7 +458,7 @@ def cases(jobs: int) -> list[Case]:
             "since when a day has viewings",
             "results",
             jobs,
-            lambda to: read_published_coverage(to.results, THE_DAY, THE_DAY),
+            lambda to: recompute.read_published_coverage(to.results, THE_DAY, THE_DAY),
             lie_together=True,
         ),
         Case(
@@ -477,7 +476,7 @@ def cases(jobs: int) -> list[Case]:
             "the checksums of many days",
             "results",
             _MANY,
-            lambda to: state.read_checksums(to.results, THE_DAY - _MANY * ONE_DAY, THE_DAY),
+            lambda to: recompute.read_checksums(to.results, THE_DAY - _MANY * ONE_DAY, THE_DAY),
         ),
         Case("the tracked episodes", "results", 2 * jobs, steps.read_tracked, lie_together=True),
         Case(

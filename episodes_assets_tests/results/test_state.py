@@ -112,6 +112,28 @@ def test_a_day_that_changes_stops_the_days_built_on_it_until_they_are_rebuilt(
     assert as_of(system, day(4)) == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("repair", ["", "to be sure"])
+def test_a_day_that_changes_and_changes_back_lets_the_days_after_it_be_rebuilt(
+    system: System, connection: Connection, repair: str
+) -> None:
+    """The ABA problem: by the checksums alone nothing has happened to the days that lost episodes to it."""
+    record(connection, day(1), 1)
+    for number in (2, 3, 4):
+        record(connection, day(number), number)
+    before = system.fingerprint()["tracked"]
+    record(connection, day(1), 1, 3, snapshot_id="refreshed")
+    record(connection, day(1), 1)
+    assert record(connection, day(2), 2)[1] is False
+    with pytest.raises(StateGap, match=r"2018-03-03 were built on another 2018-03-02: .* from 2018-03-03 on"):
+        record(connection, day(4), 4)
+    assert record(connection, day(3), 3, repair=repair)[1] is True
+    assert record(connection, day(4), 4)[1] is False
+    assert system.fingerprint()["tracked"] == before
+    tracked = read_tracked(system.dsn(Purpose.RESULTS), state_before(connection, day(5))).as_of(day(4))
+    assert tracked.contains(np.array([1, 2, 3, 4])).all()
+    assert read_repairs(connection, day(3)) == []
+
+
 def test_rows_changed_by_hand_are_noticed(system: System, connection: Connection) -> None:
     record(connection, day(1), 1, 2)
     system.query("results", "DELETE FROM state.tracked_episodes WHERE epid = 2")
