@@ -333,7 +333,7 @@ def record_day(
         if repair and _is_stored(connection, recorded):
             return recorded, False
         is_damaged = is_recorded or _is_damaged(connection, recorded)
-        _replace_episodes(connection, day, newly_tracked, is_beginning=yesterday is None)
+        _replace_episodes(connection, recorded, newly_tracked)
         upsert_day(connection, recorded, code_version)
         if repair and is_damaged:
             record_repair(connection, day, "tracked episodes", repair)
@@ -399,12 +399,10 @@ def _require_still(connection: Connection, yesterday: TrackedDay | None) -> None
         )
 
 
-def _replace_episodes(
-    connection: Connection, day: dt.date, newly_tracked: EpisodeIds, *, is_beginning: bool
-) -> None:
-    parameters = {"day": day, "epids": newly_tracked.tolist()}
-    if is_beginning:  # before it, nothing is tracked
-        connection.execute("DELETE FROM state.tracked_episodes WHERE tracked_on < %s", [day])
+def _replace_episodes(connection: Connection, recorded: TrackedDay, newly_tracked: EpisodeIds) -> None:
+    parameters = {"day": recorded.day, "epids": newly_tracked.tolist()}
+    if recorded.origin == "beginning":  # before it, nothing is tracked
+        connection.execute("DELETE FROM state.tracked_episodes WHERE tracked_on < %s", [recorded.day])
     connection.execute(
         """
         DELETE FROM state.tracked_episodes
@@ -414,21 +412,8 @@ def _replace_episodes(
         """,
         parameters,
     )
-    # An episode that a later day had added is new here: it moves to this day. The later day lacks it then and
-    # is to be made anew, even if this one becomes again what it was (ABA problem).
-    connection.execute(
-        """
-        WITH changed AS MATERIALIZED (
-            SELECT DISTINCT tracked_on FROM unnest(%(epids)s::bigint[]) AS new (epid)
-            CROSS JOIN LATERAL (
-                SELECT tracked_on FROM state.tracked_episodes WHERE tracked_episodes.epid = new.epid OFFSET 0
-            ) AS stored
-            WHERE EXISTS (SELECT FROM state.tracked_days WHERE day > %(day)s) AND tracked_on > %(day)s
-        )
-        UPDATE state.tracked_days SET previous_checksum = %(none)s FROM changed WHERE day = tracked_on
-        """,
-        {**parameters, "none": _CHANGED_SINCE},
-    )
+    _unchain_later_days(connection, recorded, newly_tracked)
+    # An episode that a later day had added is new here: it moves to this day.
     connection.execute(
         """
         INSERT INTO state.tracked_episodes (epid, tracked_on)
@@ -437,6 +422,31 @@ def _replace_episodes(
             WHERE tracked_episodes.tracked_on > excluded.tracked_on
         """,
         parameters,
+    )
+
+
+def _unchain_later_days(connection: Connection, recorded: TrackedDay, newly_tracked: EpisodeIds) -> None:
+    """Have the later days from which a day takes episodes made anew.
+
+    Even if the day becomes again what it was before, when all checksums are again as recorded (ABA problem).
+    A repair does not change what a day is, and takes from later ones only what was never theirs.
+    """
+    stored, latest = read_day(connection, recorded.day), latest_day(connection)
+    is_repaired = stored is not None and stored.checksum == recorded.checksum
+    if is_repaired or latest is None or latest.day <= recorded.day:
+        return
+    connection.execute(
+        """
+        WITH changed AS MATERIALIZED (
+            SELECT DISTINCT tracked_on FROM unnest(%(epids)s::bigint[]) AS new (epid)
+            CROSS JOIN LATERAL (
+                SELECT tracked_on FROM state.tracked_episodes WHERE tracked_episodes.epid = new.epid OFFSET 0
+            ) AS moved
+            WHERE tracked_on > %(day)s
+        )
+        UPDATE state.tracked_days SET previous_checksum = %(mark)s FROM changed WHERE day = tracked_on
+        """,
+        {"day": recorded.day, "epids": newly_tracked.tolist(), "mark": _CHANGED_SINCE},
     )
 
 

@@ -2,12 +2,16 @@
 
 import datetime as dt
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import adbc_driver_postgresql.dbapi as adbc
+import hypothesis
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import strategies as st
 
 from episodes_assets.errors import StateGap
 from episodes_assets.postgres.connect import Connection, connect
@@ -112,6 +116,36 @@ def test_a_day_that_changes_stops_the_days_built_on_it_until_they_are_rebuilt(
     assert as_of(system, day(4)) == [1, 2, 3, 4]
 
 
+@hypothesis.given(
+    changes=st.lists(st.tuples(st.integers(1, 3), st.frozensets(st.integers(1, 2))), min_size=2, max_size=6)
+)
+@hypothesis.settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_in_whatever_order_days_change_recording_all_of_them_gives_what_their_drops_say(
+    system: System, connection: Connection, changes: list[tuple[int, frozenset[int]]]
+) -> None:
+    system.query("results", "TRUNCATE state.tracked_days, state.tracked_episodes")
+    dsn, drops = system.dsn(Purpose.RESULTS), {1: frozenset[int](), 2: frozenset({1}), 3: frozenset({2})}
+
+    def build(number: int) -> None:
+        tracked = read_tracked(dsn, state_before(connection, day(number))).as_of(day(number - 1))
+        wanted = np.array(sorted(drops[number]), dtype=np.int64)
+        record(connection, day(number), *wanted[~tracked.contains(wanted)], snapshot_id=str(wanted))
+
+    for number in drops:
+        build(number)
+    for number, wanted in changes:
+        drops[number] = wanted
+        with suppress(StateGap):
+            build(number)
+    expected: dict[int, dt.date] = {}
+    for number, wanted in drops.items():
+        build(number)
+        expected = dict.fromkeys(wanted, day(number)) | expected
+    found = system.query("results", "SELECT epid, tracked_on FROM state.tracked_episodes")
+    assert dict(found) == expected
+    assert state_before(connection, day(4)) is not None
+
+
 @pytest.mark.parametrize("repair", ["", "to be sure"])
 def test_a_day_that_changes_and_changes_back_lets_the_days_after_it_be_rebuilt(
     system: System, connection: Connection, repair: str
@@ -132,6 +166,20 @@ def test_a_day_that_changes_and_changes_back_lets_the_days_after_it_be_rebuilt(
     tracked = read_tracked(system.dsn(Purpose.RESULTS), state_before(connection, day(5))).as_of(day(4))
     assert tracked.contains(np.array([1, 2, 3, 4])).all()
     assert read_repairs(connection, day(3)) == []
+
+
+def test_a_day_that_is_repaired_leaves_the_days_after_it_as_they_are(
+    system: System, connection: Connection
+) -> None:
+    for number in (1, 2, 3):
+        record(connection, day(number), number)
+    before = system.fingerprint()["tracked"]
+    system.query("results", "UPDATE state.tracked_episodes SET tracked_on = '2018-03-03' WHERE epid = 2")
+    assert record(connection, day(2), 2, repair="why")[1] is True
+    assert [each.what for each in read_repairs(connection, day(2))] == ["tracked episodes"]
+    assert record(connection, day(3), 3)[1] is False
+    record(connection, day(4), 4)
+    assert system.fingerprint()["tracked"] == [*before, (4, day(4))]
 
 
 def test_rows_changed_by_hand_are_noticed(system: System, connection: Connection) -> None:
