@@ -23,6 +23,7 @@ from episodes_assets.postgres.connect import connect_to_read
 from episodes_assets.postgres.databases import Database, Purpose
 from episodes_assets.postgres.hosts import require_allowed
 from episodes_assets.settings import load_settings
+from episodes_assets.user_files import require_standard_output
 
 TIMEOUT_SECONDS = 10.0
 
@@ -41,6 +42,7 @@ def alerts(context: typer.Context) -> None:
 
 
 def _show() -> None:
+    require_standard_output()
     settings = load_settings()
     dsns = ready_databases(settings)
     with connect_to_read(dsns.require(Purpose.QUEUE), Database.QUEUE) as queue:

@@ -186,7 +186,8 @@ def writes_to_standard_output_as_it_is(folder: Path) -> None:
     assert keep.read_text() == wanted
 
     # Data that were asked for and cannot be written are an error; a mere message is not.
-    for arguments in (results, [*results[:-1], "/dev/stdout"], state, results[:2], ["jobs", "status"]):
+    data = results, [*results[:-1], "/dev/stdout"], state, results[:2], ["jobs", "status"], ["alerts"]
+    for arguments in data:
         argv = ["sh", "-c", '"$0" "$@" >&-', *episodes_argv(*arguments)]
         closed = subprocess.run(argv, stderr=subprocess.PIPE, text=True, check=False)
         why = "standard output is closed: let it lead to a file or a pipe, or name a file"
