@@ -15,7 +15,7 @@ _STATUS = "see `episodes jobs status {day}`"
 
 
 @dataclass(frozen=True)
-class _Wording:
+class _CauseText:
     """What is said of a cause; see `Cause`."""
 
     label: str
@@ -54,13 +54,13 @@ class Cause(Enum):
         return self.value.hint
 
     # The row is there.
-    PUBLISHED = _Wording(
+    PUBLISHED = _CauseText(
         label="published",
         is_there=True,
         when="the results have the row, and it is of the day's current plan",
         answer="it is in the results, published {published}",
     )
-    PUBLISHED_FROM_OLDER_PLAN = _Wording(
+    PUBLISHED_FROM_OLDER_PLAN = _CauseText(
         label="published from a plan that was replaced",
         is_there=True,
         when=(
@@ -73,7 +73,7 @@ class Cause(Enum):
         ),
         hint=f"{_STATUS}; the row stays as it is until the new plan is published",
     )
-    PUBLISHED_FROM_UNKNOWN_PLAN = _Wording(
+    PUBLISHED_FROM_UNKNOWN_PLAN = _CauseText(
         label="published from a plan that is not known any more",
         is_there=True,
         when=(
@@ -86,7 +86,7 @@ class Cause(Enum):
         ),
         hint="see `episodes db status`",
     )
-    WRITTEN_BY_SOMETHING_ELSE = _Wording(
+    WRITTEN_BY_SOMETHING_ELSE = _CauseText(
         label="there, and not published",
         is_there=True,
         when="the results have the row, and the day has no manifest, or its plan no such job",
@@ -97,40 +97,40 @@ class Cause(Enum):
         hint=_REPAIR,
     )
     # The day.
-    BEFORE_FIRST_DAY = _Wording(
+    BEFORE_FIRST_DAY = _CauseText(
         label="before the first day",
         is_there=False,
         when=f"the day lies before {FIRST_DAY}",
         answer=f"the first day is {FIRST_DAY}",
     )
-    DAY_NOT_OVER = _Wording(
+    DAY_NOT_OVER = _CauseText(
         label="the day is not over",
         is_there=False,
         when="the day is today or later (UTC)",
         answer="{day} is not over yet",
         hint="it can be run from 00:00 UTC of the next day on",
     )
-    BEFORE_HISTORY = _Wording(
+    BEFORE_HISTORY = _CauseText(
         label="before the tracked history",
         is_there=False,
         when="the tracked history begins later, or with a state that was imported as of that day",
         answer="the tracked history begins {first}",
     )
-    DAY_NOT_TAKEN = _Wording(
+    DAY_NOT_TAKEN = _CauseText(
         label="the day was not run",
         is_there=False,
         when="neither the lake nor the ledger has anything of the day",
         answer="{day} was not run: the lake has no drop of it",
         hint="run `episodes run {day}`",
     )
-    DROP_REFUSED = _Wording(
+    DROP_REFUSED = _CauseText(
         label="the day's drop was refused",
         is_there=False,
         when="the day has no plan, and more of its drop is quarantined than EPISODES_QUARANTINE_LIMIT allows",
         answer="{quarantined} rows of the day's drop were refused, so nothing is planned from it",
         hint="have it corrected at its source and run `episodes run {day} --refresh --reason WHY`",
     )
-    DAY_NOT_PLANNED = _Wording(
+    DAY_NOT_PLANNED = _CauseText(
         label="the day is not planned",
         is_there=False,
         when="the lake has the day's drop, and the ledger no plan",
@@ -138,7 +138,7 @@ class Cause(Enum):
         hint="run `episodes run {day}`",
     )
     # The catalogue.
-    NEVER_SEEN = _Wording(
+    NEVER_SEEN = _CauseText(
         label="no record names the episode",
         is_there=False,
         when=(
@@ -151,20 +151,20 @@ class Cause(Enum):
         ),
         hint="see that the id is the right one",
     )
-    NOT_IN_DROP = _Wording(
+    NOT_IN_DROP = _CauseText(
         label="not in the day's drop",
         is_there=False,
         when="the day's drop lacks the episode, which an earlier drop had or which is tracked",
         answer="the day's drop does not have the episode{seen}{more}",
         hint="ask whoever fills the catalogue; `episodes correct {day} --reason WHY` takes the drop again",
     )
-    NOT_ASKED_FOR = _Wording(
+    NOT_ASKED_FOR = _CauseText(
         label="the catalogue does not ask for it",
         is_there=False,
         when="the day's drop has the episode, for other algorithms only",
         answer="the day's drop has the episode and does not ask for {algorithm}{more}",
     )
-    QUARANTINED = _Wording(
+    QUARANTINED = _CauseText(
         label="refused by validation",
         is_there=False,
         when="no row of the episode and algorithm was accepted, and one was quarantined",
@@ -172,7 +172,7 @@ class Cause(Enum):
         hint="have it corrected at its source, then run `episodes correct {day} --reason WHY`",
     )
     # Due or not.
-    WINDOW_NOT_BEGUN = _Wording(
+    WINDOW_NOT_BEGUN = _CauseText(
         label="its window has not begun",
         is_there=False,
         when=(
@@ -181,13 +181,13 @@ class Cause(Enum):
         ),
         answer="its window begins on {window_start}, after the day",
     )
-    NOT_VIEWED = _Wording(
+    NOT_VIEWED = _CauseText(
         label="not viewed on the day",
         is_there=False,
         when="the window has begun, nobody viewed the episode on the day, and it is not newly tracked",
         answer="it was not due: nobody viewed the episode on the day, and it is not newly tracked",
     )
-    VIEWED_LATE = _Wording(
+    VIEWED_LATE = _CauseText(
         label="viewed on the day, and known too late",
         is_there=False,
         when=(
@@ -200,7 +200,7 @@ class Cause(Enum):
             "matters, which plans the day anew from all that the lake has"
         ),
     )
-    RECORDS_CHANGED = _Wording(
+    RECORDS_CHANGED = _CauseText(
         label="planned from other records",
         is_there=False,
         when=(
@@ -210,7 +210,7 @@ class Cause(Enum):
         answer="by what is on record now it is due; the plan was made when other episodes were tracked",
         hint="run `episodes run {day}`, which plans the day anew",
     )
-    ALGORITHM_REMOVED = _Wording(
+    ALGORITHM_REMOVED = _CauseText(
         label="its algorithm was removed",
         is_there=False,
         when=(
@@ -219,14 +219,14 @@ class Cause(Enum):
         ),
         answer="the day was planned without it: this release knows no algorithm {algorithm}",
     )
-    JOB_MISSING = _Wording(
+    JOB_MISSING = _CauseText(
         label="due, and not in the plan",
         is_there=False,
         when="what the plan was made from makes it due, and the plan has no such job",
         answer="it is due, and the plan has no such job: something else writes to the schema `ledger`",
         hint=_REPAIR,
     )
-    INPUTS_UNKNOWN = _Wording(
+    INPUTS_UNKNOWN = _CauseText(
         label="not in the plan, and why is not known any more",
         is_there=False,
         when=(
@@ -237,35 +237,35 @@ class Cause(Enum):
         hint="restore the lake from a backup; `episodes lake verify` names what is gone",
     )
     # The job.
-    NOT_HANDED_OUT = _Wording(
+    NOT_HANDED_OUT = _CauseText(
         label="its job is not handed out",
         is_there=False,
         when="the job is planned, and the plan is not with the fleet yet",
         answer="its job is planned, and not handed to the fleet yet",
         hint="switch the sensor `fan_out` on, or run `episodes run {day}`",
     )
-    WAITING = _Wording(
+    WAITING = _CauseText(
         label="its job waits",
         is_there=False,
         when="the job waits for a worker",
         answer="its job waits for a worker",
         hint=_STATUS,
     )
-    RETRYING = _Wording(
+    RETRYING = _CauseText(
         label="its job failed and is tried again",
         is_there=False,
         when="the job waits for a worker, and its last start failed",
         answer="its job failed and is started again: {error}",
         hint=_STATUS,
     )
-    RUNNING = _Wording(
+    RUNNING = _CauseText(
         label="its job is with a worker",
         is_there=False,
         when="a worker has claimed the job's chunk",
         answer="its job is with worker {worker} since {claimed}",
         hint=_STATUS,
     )
-    HELD = _Wording(
+    HELD = _CauseText(
         label="its job failed",
         is_there=False,
         when="the job is held: its last attempt failed",
@@ -275,28 +275,28 @@ class Cause(Enum):
             "WHY` publishes the day without it"
         ),
     )
-    CANCELLED = _Wording(
+    CANCELLED = _CauseText(
         label="its job was cancelled",
         is_there=False,
         when="the job is held, because somebody cancelled the day",
         answer="the work of the day was {error}",
         hint="run `episodes jobs retry {day}` to go on with it",
     )
-    WAIVED = _Wording(
+    WAIVED = _CauseText(
         label="left out by decision",
         is_there=False,
         when="the job is held, and a recorded decision lets the day be published without it",
         answer="its job failed, and the day is published without it: {decision}",
         hint="run `episodes jobs retry {day}` to have it after all",
     )
-    PLAN_BEFORE_LAKE = _Wording(
+    PLAN_BEFORE_LAKE = _CauseText(
         label="its plan is of a release before the lake",
         is_there=False,
         when="the job is open, and its plan names no version of the lake: workers leave it alone",
         answer="its plan is of a release before the lake, whose jobs are not worked any more",
         hint="run `episodes run {day}`, which plans the day anew from the lake",
     )
-    VIEWINGS_GONE = _Wording(
+    VIEWINGS_GONE = _CauseText(
         label="the viewings it is to be computed from are gone",
         is_there=False,
         when=(
@@ -309,7 +309,7 @@ class Cause(Enum):
             "{day} --rework` plans the day anew from what the lake has now"
         ),
     )
-    NOT_PUBLISHED_YET = _Wording(
+    NOT_PUBLISHED_YET = _CauseText(
         label="computed, and not published yet",
         is_there=False,
         when="the job has an outcome, and its plan is not published",
@@ -318,14 +318,14 @@ class Cause(Enum):
             f"{_STATUS}; once all jobs are done the day is published by itself, or by `episodes run {{day}}`"
         ),
     )
-    PUBLISHED_WITHOUT = _Wording(
+    PUBLISHED_WITHOUT = _CauseText(
         label="published without it, computed since",
         is_there=False,
         when="the job was left out when its plan was published, and has an outcome by now",
         answer="the day was published without it ({published_decision}), and it is computed since",
         hint="the day is published again by itself, or by `episodes run {day}`",
     )
-    ROW_MISSING = _Wording(
+    ROW_MISSING = _CauseText(
         label="published, and gone",
         is_there=False,
         when="the job has an outcome, its plan is published, and the results lack the row",
