@@ -494,6 +494,7 @@ def cases(jobs: int) -> list[Case]:
         ),
         Case("a day's state repaired", "results", jobs, lambda to: steps.track(to, THE_DAY, repair=_WHY)),
         Case("another day tracked", "results", 100, lambda to: steps.track(to, THE_DAY + ONE_DAY, 100)),
+        Case("an earlier day tracked", "results", jobs, lambda to: steps.track(to, THE_DAY - ONE_DAY)),
         Case(
             "all days' state read back",
             "results",
