@@ -82,7 +82,7 @@ screenshots: $(INSTALLED) ## A working day and a slow night in the browser (five
 	$(PYTHON_IN) pytest -p no:xdist -p no:randomly -o addopts=-ra episodes_assets_tests/dashboard/browser \
 		episodes_assets_tests/lab/test_slow_day.py --pictures docs/images
 
-chaos: $(INSTALLED) ## Kill, stall and crash everything (45 minutes), into docs/promises.md; SEED=n, ONLY=test
+chaos: $(INSTALLED) ## Kill, stall and crash everything (70 minutes), into docs/promises.md; SEED=n, ONLY=test
 	$(PYTHON_IN) pytest -p no:xdist -p no:randomly -o addopts=-ra -o timeout=3600 episodes_assets_tests/chaos --chaos long \
 		--chaos-seed $(or $(SEED),1) --chaos-record $(VENV)/chaos.json $(if $(ONLY),-k $(ONLY))
 	$(if $(ONLY),,$(PYTHON_IN) pytest -n 2 -m "" --junitxml $(VENV)/promises.xml \
