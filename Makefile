@@ -62,7 +62,7 @@ up: $(INSTALLED) ## The whole system until Ctrl-C: databases, daemon, web UI, wo
 ORDER ?= --randomly-dont-reorganize
 
 # Much of them is waiting, so four at a time.
-test: $(INSTALLED) $(if $(LONG),$(DEPLOY_INSTALLED) programs) ## The tests but the long ones (two and a half minutes); LONG=1: with them; ORDER=: in a random order
+test: $(INSTALLED) $(if $(LONG),$(DEPLOY_INSTALLED) programs) ## The tests but the long ones (two minutes); LONG=1: with them; ORDER=: in a random order
 	$(PYTHON_IN) pytest -n 4 $(ORDER) $(if $(LONG),-m "not slow")
 
 test-long: $(INSTALLED) programs ## The long ones: whole days, attacks, a working day in the browser (two minutes)
