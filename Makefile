@@ -123,7 +123,7 @@ bench: $(BENCH_INSTALLED) ## Everything at production size (an hour; RUNS=1: 21 
 	$(BIN)/python -m benchmarks.report docs README.md $(VENV)/bench-run-*.json
 
 bench-again: BENCHMARKS = benchmarks/$(or $(ONLY),$(error say which module, such as ONLY=test_publishing)).py
-bench-again: $(BENCH_INSTALLED) ## One module of the last `make bench` again, as often, after a change: ONLY=test_publishing
+bench-again: $(BENCH_INSTALLED) ## One module of the last `make bench` again, with the same RUNS, after a change: ONLY=test_publishing
 	@rm -f $(VENV)/bench-again-*.json
 	for run in $$(seq $(RUNS)); do $(BENCH) --benchmark-json=$(VENV)/bench-again-$$run.json || exit 1; done
 	$(BIN)/python -m benchmarks.report docs README.md $(VENV)/bench-run-*.json --again $(VENV)/bench-again-*.json

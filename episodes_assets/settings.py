@@ -342,9 +342,8 @@ class Settings(BaseSettings):
     @classmethod
     def _know_algorithms_by_name(cls, value: dict[str, float]) -> dict[str, float]:
         if value:
-            from episodes_assets.algorithms.registry import (
-                get_registry,
-            )  # loads every algorithm, and few need it
+            # It reads every algorithm's module, and few processes need that.
+            from episodes_assets.algorithms.registry import get_registry
 
             registry = get_registry()
             known = {each.name for each in registry.by_id.values()}

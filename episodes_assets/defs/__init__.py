@@ -2,5 +2,5 @@
 
 Thin around the other packages, which never load Dagster. What automation decides is in `decisions`, as pure
 functions. By default the daily schedule is off until somebody switches it on; the sensors and the
-hourly deleting of old log rows, profiles and alerts are on, and do nothing where there is nothing to do.
+nightly deleting of old log rows, profiles and alerts are on, and do nothing where there is nothing to do.
 """
